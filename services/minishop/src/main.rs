@@ -1,0 +1,2 @@
+//! MiniShop.
+fn main() {}
