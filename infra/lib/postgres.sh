@@ -33,11 +33,20 @@ postgres_init() {
     >>"$STATE/postgres.log" 2>&1
 }
 
+# A killed server that nobody has reaped yet still answers signals, so that the next one believes it alive. It is not:
+# drop its lock file. (Left-over backends are found by their shared memory, whatever this file says.)
+postgres_forget_zombie() {
+  local pid file="$STATE/postgres/postmaster.pid"
+  read -r pid 2>/dev/null <"$file" || return 0
+  if ! start_time_of "$pid" >/dev/null; then rm -f "$file"; fi
+}
+
 postgres_start() {
   local bin prefix
   bin=$(postgres_bin)
   mapfile -t prefix < <(as_postgres)
   postgres_init
+  postgres_forget_zombie
   spawn postgres "${prefix[@]}" "$bin/postgres" -D "$STATE/postgres" \
     -c listen_addresses=127.0.0.1 -c port="$(port_of postgres)" -c unix_socket_directories= \
     -c max_connections=400 -c shared_buffers=256MB -c max_wal_size=2GB \
