@@ -8,8 +8,20 @@ kafka_libs() { printf '%s/kafka-%s\n' "$(cache_dir)" "$KAFKA_VERSION"; }
 # Complete only once the last step of the installation has left its mark.
 kafka_installed() { [[ -e $(kafka_libs)/.complete ]]; }
 
+# The Java on PATH if it is new enough for Kafka 4, else one of Debian's.
+kafka_java_bin() {
+  local java
+  for java in java /usr/lib/jvm/*/bin/java; do
+    if [[ $("$java" -version 2>&1) =~ version\ \"([0-9]+) ]] && ((BASH_REMATCH[1] >= 17)); then
+      printf '%s\n' "$java"
+      return
+    fi
+  done
+  return 1
+}
+
 kafka_java() {
-  java -cp "$(kafka_libs)/*" -Dlog4j2.configurationFile="$INFRA/kafka/log4j2.properties" "$@"
+  "$(kafka_java_bin)" -cp "$(kafka_libs)/*" -Dlog4j2.configurationFile="$INFRA/kafka/log4j2.properties" "$@"
 }
 
 kafka_config() {
@@ -30,13 +42,14 @@ kafka_format() {
 }
 
 kafka_start() {
-  kafka_installed || die "Kafka's jars are not installed: run infra/install"
+  kafka_installed || die "Kafka is not installed: run infra/install"
+  kafka_java_bin >/dev/null || die "There is no Java 17 or newer: run infra/install"
   mkdir -p "$STATE/kafka"
   kafka_config
   kafka_format
   # Every partition holds several files open.
   ulimit -n "$(ulimit -Hn)"
-  spawn kafka java -Xms512m -Xmx1g -XX:+UseG1GC -cp "$(kafka_libs)/*" \
+  spawn kafka "$(kafka_java_bin)" -Xms512m -Xmx1g -XX:+UseG1GC -cp "$(kafka_libs)/*" \
     -Dlog4j2.configurationFile="$INFRA/kafka/log4j2.properties" kafka.Kafka "$STATE/kafka/server.properties"
 }
 
