@@ -1,8 +1,20 @@
 //! Turns the protos into Rust: types and services (prost, tonic), canonical JSON (pbjson), and by own generators the
 //! validators, the shapes that strict JSON is read by, and the REST routes. Nothing else is generated, and no protoc is needed.
 
+#[path = "proto/codegen/names.rs"]
+mod names;
+#[path = "proto/codegen/routes.rs"]
+mod routes;
+#[path = "proto/codegen/shapes.rs"]
+mod shapes;
+#[path = "proto/codegen/validate.rs"]
+mod validate;
+
 use std::path::{Path, PathBuf};
 use std::{env, fs};
+
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -28,13 +40,36 @@ fn main() -> Result<()> {
         .include_source_info(true)
         .open_files(FILES)?;
 
-    fs::write(
-        out.join("descriptors.bin"),
-        compiler.encode_file_descriptor_set(),
-    )?;
+    let pool = compiler.descriptor_pool();
+    let descriptors = compiler.encode_file_descriptor_set();
     types(&compiler)?;
-    json(&compiler.encode_file_descriptor_set(), &out)?;
+    json(&descriptors, &out)?;
+    fs::write(out.join("validators.rs"), validate::generate(&pool))?;
+    fs::write(out.join("shapes.rs"), shapes::generate(&pool))?;
+    fs::write(out.join("routes.rs"), routes::generate(&pool))?;
+    let descriptors = without_foreign_comments(&pool, &descriptors)?;
+    fs::write(out.join("descriptors.bin"), descriptors)?;
     Ok(())
+}
+
+/// Drops the comments of other projects' files: they are nine tenths of the descriptors.
+fn without_foreign_comments(pool: &DescriptorPool, descriptors: &[u8]) -> Result<Vec<u8>> {
+    let set = pool
+        .get_message_by_name("google.protobuf.FileDescriptorSet")
+        .ok_or("google/protobuf/descriptor.proto is not imported")?;
+    let mut set = DynamicMessage::decode(set, descriptors)?;
+    let Some(Value::List(files)) = set.get_field_by_name_mut("file") else {
+        return Err("a FileDescriptorSet has no list of files".into());
+    };
+    for file in files {
+        let Value::Message(file) = file else { continue };
+        let package = file.get_field_by_name("package");
+        let ours = package.is_some_and(|p| p.as_str().is_some_and(names::is_ours));
+        if !ours {
+            file.clear_field_by_name("source_code_info");
+        }
+    }
+    Ok(set.encode_to_vec())
 }
 
 /// Writes the messages and services.

@@ -1,0 +1,65 @@
+//! Writing envelopes: exactly six keys, in this order.
+
+use serde::Serialize;
+
+use super::kind;
+use super::v1::{OrderCreated, OrderSettled};
+use crate::json;
+use crate::wkt::Timestamp;
+
+/// What an envelope says besides its type and its data.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// The event's id, a UUID.
+    pub event_id: &'a str,
+    /// When the order changed.
+    pub occurred_at: Timestamp,
+    /// The correlation id of the request that created the order.
+    pub correlation_id: &'a str,
+    /// The idempotency key of the request that created the order.
+    pub idempotency_key: &'a str,
+}
+
+/// The envelope as it is written. The typed messages of the proto say the same; this one borrows.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a, T> {
+    event_id: &'a str,
+    r#type: &'a str,
+    occurred_at: Timestamp,
+    correlation_id: &'a str,
+    idempotency_key: &'a str,
+    data: &'a T,
+}
+
+/// Writes the event of an accepted order.
+pub fn encode_created(head: &Head<'_>, data: &OrderCreated) -> Vec<u8> {
+    let lines: usize = data
+        .items
+        .iter()
+        .map(|item| item.product_id.len() + 64)
+        .sum();
+    encode(kind::CREATED_V1, head, data, 384 + lines)
+}
+
+/// Writes the event of an order that reached a final status; the status decides the type.
+///
+/// `None` when `data.status` is none of the final ones.
+pub fn encode_settled(head: &Head<'_>, data: &OrderSettled) -> Option<Vec<u8>> {
+    let kind = data.status().event_type()?;
+    Some(encode(kind, head, data, 384))
+}
+
+fn encode<T: Serialize>(kind: &str, head: &Head<'_>, data: &T, room: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(room);
+    let envelope = Envelope {
+        event_id: head.event_id,
+        r#type: kind,
+        occurred_at: head.occurred_at,
+        correlation_id: head.correlation_id,
+        idempotency_key: head.idempotency_key,
+        data,
+    };
+    json::append(&mut out, &envelope);
+    out
+}

@@ -1,0 +1,61 @@
+//! What a message looks like in JSON. The tables are generated from the protos.
+
+use serde::de::DeserializeOwned;
+
+use crate::Validate;
+
+/// A message that is read from JSON or from a query.
+pub trait Shaped: DeserializeOwned + Default + Validate {
+    /// Its names and types.
+    const SHAPE: &'static Shape;
+}
+
+/// The names and types of a message.
+#[derive(Debug)]
+pub struct Shape {
+    /// Whether unknown members and unknown enum values are passed over, as in events, or refused, as in commands.
+    pub tolerant: bool,
+    /// The fields in the order of the proto.
+    pub fields: &'static [Field],
+}
+
+impl Shape {
+    /// Finds a field by its JSON or its proto name; canonical proto3 JSON takes both.
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
+        self.fields
+            .iter()
+            .position(|field| field.json == name || field.name == name)
+    }
+}
+
+/// One field.
+#[derive(Debug)]
+pub struct Field {
+    /// Its name in the proto.
+    pub name: &'static str,
+    /// Its name in JSON.
+    pub json: &'static str,
+    /// Whether it is a list.
+    pub list: bool,
+    /// Whether null means that it is absent.
+    pub optional: bool,
+    /// The type of the value, or of each entry.
+    pub kind: Kind,
+}
+
+/// The type of a value.
+#[derive(Debug)]
+pub enum Kind {
+    /// A text.
+    Text,
+    /// A whole number of 32 bits.
+    Int32,
+    /// A number.
+    Double,
+    /// One of some words, or its number.
+    Enum(&'static [(&'static str, i32)]),
+    /// A time in RFC 3339.
+    Timestamp,
+    /// An object.
+    Message(&'static Shape),
+}

@@ -1,0 +1,155 @@
+//! What texts may hold: the rules behind `minishop.rules.v1` and the named patterns.
+
+use std::fmt::Write as _;
+
+/// How many characters of a client's text an answer repeats at most.
+const SHOWN: usize = 64;
+
+/// Tells whether a character is hidden: control, zero-width, bidirectional or another format character.
+pub const fn is_hidden(c: char) -> bool {
+    matches!(
+        c,
+        '\u{0}'..='\u{1F}'
+            | '\u{7F}'..='\u{9F}'
+            | '\u{AD}'
+            | '\u{61C}'
+            | '\u{180E}'
+            | '\u{200B}'..='\u{200F}'
+            | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}'
+            | '\u{FEFF}'
+            | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E007F}'
+    )
+}
+
+/// Tells whether a text holds a hidden character.
+pub fn has_hidden(text: &str) -> bool {
+    let plain = text.bytes().all(|b| matches!(b, 0x20..=0x7E));
+    !plain && text.chars().any(is_hidden)
+}
+
+/// Tells whether a text begins or ends with white space of any script.
+pub fn has_outer_space(text: &str) -> bool {
+    text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace)
+}
+
+/// Tells whether a text has more than `limit` characters (Unicode scalar values).
+pub fn is_longer_than(text: &str, limit: usize) -> bool {
+    // A character takes at least one byte, so most texts need no count.
+    text.len() > limit && text.chars().count() > limit
+}
+
+/// Tells whether a text is a UUID of any version with dashes, in lower or upper case.
+pub fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(i, b)| match i {
+            8 | 13 | 18 | 23 => b == b'-',
+            _ => b.is_ascii_hexdigit(),
+        })
+}
+
+/// Tells whether a text has the form of a currency code, three capital letters. Which codes exist is decided elsewhere.
+pub fn is_currency_form(text: &str) -> bool {
+    text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())
+}
+
+/// Tells whether a correlation id may be taken over: 1 to 128 of letters, digits and `._:-`. Any other is replaced, never
+/// refused and never logged.
+pub fn is_correlation_id(text: &str) -> bool {
+    matches!(text.len(), 1..=128)
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
+}
+
+/// Makes a client's text fit to be repeated: 64 characters at most, hidden ones escaped.
+pub fn shown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(SHOWN));
+    for c in text.chars().take(SHOWN) {
+        if is_hidden(c) {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{}", c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_characters_are_the_listed_ones() {
+        let listed = [
+            (0x00, 0x1F),
+            (0x7F, 0x9F),
+            (0xAD, 0xAD),
+            (0x61C, 0x61C),
+            (0x180E, 0x180E),
+            (0x200B, 0x200F),
+            (0x2028, 0x202E),
+            (0x2060, 0x206F),
+            (0xFEFF, 0xFEFF),
+            (0xFFF9, 0xFFFB),
+            (0xE0000, 0xE007F),
+        ];
+        for code in 0..=0x10_FFFF_u32 {
+            let Some(c) = char::from_u32(code) else {
+                continue;
+            };
+            let expected = listed.iter().any(|&(from, to)| (from..=to).contains(&code));
+            assert_eq!(is_hidden(c), expected, "U+{code:04X}");
+            assert_eq!(has_hidden(&format!("a{c}b")), expected, "U+{code:04X}");
+        }
+    }
+
+    #[test]
+    fn length_counts_characters_not_bytes() {
+        assert!(!is_longer_than(&"🦀".repeat(128), 128));
+        assert!(is_longer_than(&"🦀".repeat(129), 128));
+        assert!(is_longer_than(&"a".repeat(129), 128));
+    }
+
+    #[test]
+    fn a_uuid_has_dashes_and_nothing_around_it() {
+        assert!(is_uuid("00000000-0000-0000-0000-000000000000"));
+        assert!(is_uuid("018F3F5E-7AAA-7BBB-8CCC-0123456789AB"));
+        for wrong in [
+            "",
+            "123",
+            "{018f3f5e-7aaa-7bbb-8ccc-0123456789ab}",
+            "urn:uuid:018f3f5e-7aaa-7bbb-8ccc-0123456789ab",
+            "018f3f5e7aaa7bbb8ccc0123456789ab",
+            "018f3f5e-7aaa-7bbb-8ccc-0123456789ag",
+            "018f3f5e-7aaa-7bbb-8ccc0-123456789ab",
+        ] {
+            assert!(!is_uuid(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_correlation_id_is_plain() {
+        assert!(is_correlation_id("corr-001"));
+        assert!(is_correlation_id(&"x".repeat(128)));
+        for wrong in [
+            "",
+            "with blank",
+            "a;b",
+            "{json}",
+            "ké",
+            "a\nb",
+            &"x".repeat(129),
+        ] {
+            assert!(!is_correlation_id(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_text_is_short_and_shows_what_is_hidden() {
+        assert_eq!(shown("a\nb\u{202E}"), "a\\u{a}b\\u{202e}");
+        assert_eq!(shown(&"é".repeat(100)).chars().count(), 64);
+    }
+}
