@@ -33,6 +33,10 @@ fn main() -> Result<()> {
     ] {
         println!("cargo:rerun-if-changed={input}");
     }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how Cargo tells a build script where to write"
+    )]
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut compiler = protox::Compiler::new(["proto", "proto/third_party"])?;
     compiler

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     fn printed(value: f64) -> String {
-        String::from_utf8(to_vec(&value)).unwrap()
+        String::from_utf8(to_vec(&value)).expect("JSON is UTF-8")
     }
 
     #[test]
