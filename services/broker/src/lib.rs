@@ -1,1 +1,250 @@
-//! MiniShop broker.
+//! An embedded event log: a listener that speaks the Kafka protocol over one SQLite file.
+//!
+//! It is for one machine: one broker, no replicas, no transactions, no authentication, so it belongs on a loopback
+//! address. What it promises there: a produce request that was answered is on disk (`synchronous=FULL`), an idempotent
+//! producer's repeat is stored once, offsets have no gaps, and committed offsets survive a restart.
+//!
+//! [`open`] prepares the file and binds the address, [`EventLog::run`] serves until it is told to stop.
+
+mod api;
+mod batch;
+mod catalog;
+mod error;
+mod groups;
+mod listener;
+mod log;
+mod retention;
+mod settings;
+mod shared;
+mod stats;
+mod storage;
+mod tail;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use sqlx::SqliteConnection;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use error::Error;
+pub use settings::{Limits, Settings, TopicSettings};
+pub use stats::{PartitionStats, Stats, StatsHandle, TopicStats};
+
+use catalog::Catalog;
+use groups::Groups;
+use log::Writer;
+use shared::Shared;
+
+/// Requests that may queue for the writer; more wait in their connections.
+const QUEUE: usize = 1024;
+
+/// Opens the file, making it when it is absent, checks it and its settings, and binds the address.
+///
+/// Reads only small tables, so the time it takes does not grow with the log. Clients that connect before
+/// [`EventLog::run`] wait in the listener's backlog.
+///
+/// # Errors
+/// [`Error::Corrupt`] for a file that is not an event log or is visibly damaged; it is then left as it is. See
+/// [`Error`] for the others.
+pub async fn open(settings: Settings) -> Result<EventLog, Error> {
+    let file = settings.file.clone();
+    storage::file::prepare(&file).await?;
+    let mut connection = storage::writer(&file, settings.max_file_bytes).await?;
+    let start = storage::read::start(&mut connection)
+        .await
+        .map_err(|e| storage::refused(&file, "read the event log's topics", e))?
+        .map_err(|reason| Error::Corrupt {
+            file: file.clone(),
+            reason,
+        })?;
+    let bind = |source| Error::Bind {
+        addr: settings.addr,
+        source,
+    };
+    let listener = TcpListener::bind(settings.addr).await.map_err(bind)?;
+    let addr = listener.local_addr().map_err(bind)?;
+    let host = settings
+        .advertised_host
+        .clone()
+        .unwrap_or_else(|| reachable(addr));
+    let (writer, commands) = mpsc::channel(QUEUE);
+    let catalog = Catalog::default();
+    for topic in start.topics {
+        catalog.insert(Arc::new(topic));
+    }
+    let shared = Arc::new(Shared {
+        addr,
+        host: StrBytes::from_string(host),
+        cluster: StrBytes::from_string(start.cluster.simple().to_string()),
+        catalog,
+        groups: Groups::new(
+            start.life,
+            settings.limits.clone(),
+            settings.rebalance_delay,
+        ),
+        readers: storage::readers(&file),
+        writer,
+        counters: stats::Counters::default(),
+        memory: Arc::new(Semaphore::new(settings.limits.memory_bytes)),
+        settings,
+    });
+    Ok(EventLog::start(shared, listener, connection, commands))
+}
+
+/// The address that clients on this machine reach, for a listener on all of them too.
+fn reachable(addr: SocketAddr) -> String {
+    match addr {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => "127.0.0.1".to_owned(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => "::1".to_owned(),
+        other => other.ip().to_string(),
+    }
+}
+
+/// An open event log. It writes from the moment it is opened and serves clients while [`EventLog::run`] runs.
+pub struct EventLog {
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    writer: JoinSet<Result<(), Error>>,
+    stop_writer: CancellationToken,
+}
+
+impl EventLog {
+    fn start(
+        shared: Arc<Shared>,
+        listener: TcpListener,
+        connection: SqliteConnection,
+        commands: mpsc::Receiver<log::Command>,
+    ) -> Self {
+        let stop_writer = CancellationToken::new();
+        let mut writer = JoinSet::new();
+        writer.spawn(
+            Writer::new(
+                Arc::clone(&shared),
+                connection,
+                commands,
+                stop_writer.clone(),
+            )
+            .run(),
+        );
+        Self {
+            shared,
+            listener,
+            writer,
+            stop_writer,
+        }
+    }
+
+    /// The address listened on; its port is never 0.
+    pub fn addr(&self) -> SocketAddr {
+        self.shared.addr
+    }
+
+    /// Makes a topic unless it exists. See [`Handle::ensure_topic`].
+    ///
+    /// # Errors
+    /// As [`Handle::ensure_topic`].
+    pub async fn ensure_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        settings: TopicSettings,
+    ) -> Result<(), Error> {
+        self.handle().ensure_topic(name, partitions, settings).await
+    }
+
+    /// A way to the log that stays usable while [`EventLog::run`] has taken it.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
+    }
+
+    /// The log's figures, readable while it runs.
+    pub fn stats(&self) -> StatsHandle {
+        StatsHandle(Arc::clone(&self.shared))
+    }
+
+    /// Serves until `shutdown`: then reads no more requests, sends the answers that are ready within half a second,
+    /// commits what is queued, writes the log back into the file and closes it.
+    ///
+    /// # Errors
+    /// [`Error::Fsync`] or [`Error::Corrupt`] as soon as the file cannot be trusted any more; the process must then
+    /// end, for it does not know what is on disk. A full disk is no error here: the log refuses produce requests and
+    /// recovers by itself.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self {
+            shared,
+            listener,
+            mut writer,
+            stop_writer,
+        } = self;
+        let stop = shutdown.child_token();
+        let serve = async {
+            let retention = retention::run(Arc::clone(&shared), stop.clone());
+            tokio::join!(
+                listener::run(Arc::clone(&shared), listener, stop.clone()),
+                retention
+            );
+        };
+        tokio::select! {
+            () = serve => {}
+            () = shared.groups.run_timers() => {}
+            ended = writer.join_next() => return outcome(ended),
+        }
+        stop_writer.cancel();
+        outcome(writer.join_next().await)
+    }
+}
+
+fn outcome(ended: Option<Result<Result<(), Error>, tokio::task::JoinError>>) -> Result<(), Error> {
+    match ended {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(e)) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        _ => Err(Error::Stopped),
+    }
+}
+
+/// A cheap, cloneable way to an open log.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    /// The address listened on; its port is never 0.
+    pub fn addr(&self) -> SocketAddr {
+        self.0.addr
+    }
+
+    /// Makes a topic unless it exists; settings of an existing one are left as they are.
+    ///
+    /// # Errors
+    /// [`Error::Topic`] when it exists with another partition count or cannot be made; [`Error::Stopped`] when the log
+    /// cannot write.
+    pub async fn ensure_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        settings: TopicSettings,
+    ) -> Result<(), Error> {
+        let refused = |reason: String| Error::Topic {
+            name: name.to_owned(),
+            reason,
+        };
+        let topic = match self.0.create_topic(name, partitions, settings).await {
+            Ok(topic) => topic,
+            Err(ResponseError::TopicAlreadyExists) => {
+                self.0.catalog.get(name).ok_or(Error::Stopped)?
+            }
+            Err(ResponseError::KafkaStorageError) => return Err(Error::Stopped),
+            Err(error) => return Err(refused(error.to_string())),
+        };
+        match topic.partitions.len() {
+            n if i32::try_from(n) == Ok(partitions) => Ok(()),
+            n => Err(refused(format!(
+                "has {n} partitions, {partitions} are wanted"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Topic settings under Kafka's names.
+
+use std::time::Duration;
+
+use crate::settings::{Settings, TopicSettings};
+
+/// Kafka's marks for where a value comes from.
+pub(super) const SOURCE_TOPIC: i8 = 1;
+pub(super) const SOURCE_BROKER: i8 = 4;
+
+/// Kafka's marks for a value's type.
+const STRING: i8 = 2;
+const INT: i8 = 3;
+const LONG: i8 = 5;
+const LIST: i8 = 7;
+
+/// One setting as clients see it.
+pub(super) struct Entry {
+    pub name: &'static str,
+    pub value: String,
+    pub kind: i8,
+}
+
+/// Takes one setting of a create request, or says why not. `None` asks for the default.
+///
+/// Settings that can have only one value here are taken with that value, so that scripts written for Kafka work.
+pub(super) fn apply(
+    settings: &mut TopicSettings,
+    name: &str,
+    value: Option<&str>,
+) -> Result<(), String> {
+    let Some(value) = value else { return Ok(()) };
+    let wrong = |fits: &str| Err(format!("{name}: {fits}"));
+    match name {
+        "retention.ms" => match number(value) {
+            Some(ms) => settings.retention = ms.map(Duration::from_millis),
+            None => return wrong("milliseconds, or -1 for ever"),
+        },
+        "retention.bytes" => match number(value) {
+            Some(bytes) => settings.retention_bytes = bytes,
+            None => return wrong("bytes, or -1 for no bound"),
+        },
+        "max.message.bytes" => match value.parse() {
+            Ok(bytes @ 1..=16_000_000) => settings.max_message_bytes = bytes,
+            _ => return wrong("1 to 16000000 bytes"),
+        },
+        "cleanup.policy" if value == "delete" => {}
+        "compression.type" if value == "producer" => {}
+        "message.timestamp.type" if value == "CreateTime" => {}
+        "min.insync.replicas" if value == "1" => {}
+        "unclean.leader.election.enable" if matches!(value, "true" | "false") => {}
+        "cleanup.policy" => return wrong("only delete"),
+        "compression.type" => return wrong("only producer"),
+        "message.timestamp.type" => return wrong("only CreateTime"),
+        "min.insync.replicas" => return wrong("only 1"),
+        _ => return wrong("not a setting of this event log"),
+    }
+    Ok(())
+}
+
+/// A count, or `None` inside for Kafka's −1; `None` when it is neither.
+fn number(value: &str) -> Option<Option<u64>> {
+    if value == "-1" {
+        Some(None)
+    } else {
+        value.parse().ok().map(Some)
+    }
+}
+
+/// All settings of a topic.
+pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
+    let or_never = |n: Option<String>| n.unwrap_or_else(|| "-1".to_owned());
+    let entry = |name, value, kind| Entry { name, value, kind };
+    vec![
+        entry("cleanup.policy", "delete".to_owned(), LIST),
+        entry("compression.type", "producer".to_owned(), STRING),
+        entry(
+            "max.message.bytes",
+            settings.max_message_bytes.to_string(),
+            INT,
+        ),
+        entry("message.timestamp.type", "CreateTime".to_owned(), STRING),
+        entry("min.insync.replicas", "1".to_owned(), INT),
+        entry(
+            "retention.bytes",
+            or_never(settings.retention_bytes.map(|n| n.to_string())),
+            LONG,
+        ),
+        entry(
+            "retention.ms",
+            or_never(settings.retention.map(|age| age.as_millis().to_string())),
+            LONG,
+        ),
+    ]
+}
+
+/// What tools ask of the broker itself.
+pub(super) fn broker_entries(settings: &Settings) -> Vec<Entry> {
+    let entry = |name, value, kind| Entry { name, value, kind };
+    vec![
+        entry("auto.create.topics.enable", "false".to_owned(), STRING),
+        entry("default.replication.factor", "1".to_owned(), INT),
+        entry(
+            "message.max.bytes",
+            settings.topic.max_message_bytes.to_string(),
+            INT,
+        ),
+        entry("min.insync.replicas", "1".to_owned(), INT),
+        entry("num.partitions", "1".to_owned(), INT),
+    ]
+}

@@ -1,0 +1,120 @@
+//! Why an event log cannot be opened or cannot go on, and what a SQLite error means for it.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+/// Why the log cannot be opened or had to stop. Errors of one request never show here: the client gets a Kafka code.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is not an event log of ours or is damaged. It was left as it is.
+    #[error("{}: {reason}; restore it from a copy or move it away, it is never made anew", file.display())]
+    Corrupt {
+        /// The log's file.
+        file: PathBuf,
+        /// What was found in it.
+        reason: String,
+    },
+    /// The file was written by a newer version.
+    #[error("{}: schema version {found}, this program knows {known}", file.display())]
+    SchemaAhead {
+        /// The log's file.
+        file: PathBuf,
+        /// Version in the file.
+        found: i64,
+        /// Version of this program.
+        known: i64,
+    },
+    /// SQLite did not take a setting that durability rests on.
+    #[error("SQLite setting {setting} is {found}, {expected} is needed")]
+    Unsafe {
+        /// The setting's name.
+        setting: &'static str,
+        /// What SQLite answered.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {source}")]
+    Bind {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file or its directory cannot be used.
+    #[error("{}: {source}", file.display())]
+    File {
+        /// The log's file.
+        file: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The disk did not confirm a write, so what it holds is unknown: the process must end and start again.
+    #[error("the disk did not confirm a write of the event log: {0}")]
+    Fsync(#[source] sqlx::Error),
+    /// SQLite refused an operation for another reason.
+    #[error("{operation}: {source}")]
+    Store {
+        /// What was tried.
+        operation: &'static str,
+        /// SQLite's reason.
+        source: sqlx::Error,
+    },
+    /// A topic cannot be made: a wrong name, or it exists with another partition count.
+    #[error("topic {name}: {reason}")]
+    Topic {
+        /// The topic's name.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The log has stopped.
+    #[error("the event log has stopped")]
+    Stopped,
+}
+
+impl Error {
+    /// Names the stable code under which operators find this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Corrupt { .. } => "STORE_CORRUPT",
+            Self::SchemaAhead { .. } => "SCHEMA_AHEAD",
+            Self::Unsafe { .. } => "STORE_UNSAFE",
+            Self::Bind { .. } => "BIND_FAILED",
+            Self::File { .. } => "DATA_DIR",
+            Self::Fsync(_) => "STORE_FSYNC",
+            Self::Store { .. } => "STORE_UNAVAILABLE",
+            Self::Topic { .. } => "TOPIC_UNSAFE",
+            Self::Stopped => "SHUTTING_DOWN",
+        }
+    }
+}
+
+/// What a SQLite error asks of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nobody knows what is on disk: end.
+    Fsync,
+    /// The file is damaged: end.
+    Corrupt,
+    /// Roll back, open again and try until it works (disk full, I/O error, busy).
+    Retry,
+}
+
+const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_NOTADB: i32 = 26;
+const SQLITE_IOERR_FSYNC: i32 = 10 | 4 << 8;
+const SQLITE_IOERR_DIR_FSYNC: i32 = 10 | 5 << 8;
+
+/// Sorts an error by SQLite's extended result code.
+pub(crate) fn fault(error: &sqlx::Error) -> Fault {
+    let code = error
+        .as_database_error()
+        .and_then(|e| e.code())
+        .and_then(|code| code.parse::<i32>().ok());
+    match code {
+        Some(SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC) => Fault::Fsync,
+        Some(code) if matches!(code & 0xff, SQLITE_CORRUPT | SQLITE_NOTADB) => Fault::Corrupt,
+        _ => Fault::Retry,
+    }
+}

@@ -1,0 +1,75 @@
+//! The listener: accepts connections up to the limit and gives each a task.
+
+mod connection;
+mod frame;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::shared::Shared;
+
+/// Pause after an accept that failed for want of file descriptors, which closing connections give back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time that connections have, after the end was asked for, to send the answers that are ready.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Serves until `stop`; then no request is read any more, answers that are ready are sent, and all connections end.
+pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => admit(&shared, &mut connections, stream, peer, &stop),
+                Err(e) => {
+                    tracing::warn!(error = %e, "accepting a connection to the event log failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = connections.join_next() => note_panic(ended),
+            () = stop.cancelled() => break,
+        }
+    }
+    drop(listener);
+    let drain = async {
+        while let Some(ended) = connections.join_next().await {
+            note_panic(ended);
+        }
+    };
+    if tokio::time::timeout(GRACE, drain).await.is_err() {
+        tracing::debug!("connections to the event log were cut at the end");
+    }
+}
+
+fn admit(
+    shared: &Arc<Shared>,
+    connections: &mut JoinSet<()>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stop: &CancellationToken,
+) {
+    if connections.len() >= shared.settings.limits.connections {
+        shared.counters.refused.add(1);
+        tracing::debug!(%peer, "refused a connection: there are {} already", connections.len());
+        return;
+    }
+    shared.counters.accepted.add(1);
+    let (shared, stop) = (Arc::clone(shared), stop.clone());
+    connections.spawn(async move {
+        connection::serve(&shared, stream, peer, &stop).await;
+        shared.counters.closed.add(1);
+    });
+}
+
+fn note_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(e) = ended
+        && e.is_panic()
+    {
+        tracing::error!(error = %e, "a connection to the event log ended by a panic");
+    }
+}

@@ -1,0 +1,141 @@
+//! One connection: requests are read ahead, answers leave in the order of the requests.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, tcp::OwnedReadHalf},
+    sync::mpsc,
+    time::{Duration, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{End, Frames};
+use crate::{
+    api::{self, Pending, Reply, Unfit},
+    shared::Shared,
+};
+
+/// Time that an answer has to become ready once the log is to stop.
+const LAST_WAIT: Duration = Duration::from_millis(200);
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+enum Closed {
+    #[error(transparent)]
+    Input(#[from] End),
+    #[error(transparent)]
+    Request(#[from] Unfit),
+    #[error("the client does not take its answers")]
+    Output,
+    #[error("the log stops")]
+    Stopping,
+}
+
+/// Serves one connection to its end. Dropping the future ends it at once; what is queued for the writer is still
+/// stored.
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stop: &CancellationToken,
+) {
+    if let Err(e) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, error = %e, "a connection does not take TCP_NODELAY");
+    }
+    let (input, output) = stream.into_split();
+    // One place is the answer being sent.
+    let (queue, answers) = mpsc::channel(shared.settings.limits.pipeline.max(2) - 1);
+    let waiting = AtomicUsize::new(0);
+    let reading = read(shared, input, peer, queue, &waiting, stop);
+    let writing = write(shared, output, answers, &waiting, stop);
+    match tokio::try_join!(reading, writing) {
+        Ok(_) | Err(Closed::Input(End::Gone) | Closed::Stopping) => {}
+        Err(Closed::Input(end @ End::Foreign(_))) => {
+            shared.counters.malformed.add(1);
+            tracing::warn!(%peer, "closed a connection from {peer}: {end}");
+        }
+        Err(closed) => {
+            if matches!(
+                closed,
+                Closed::Request(_) | Closed::Input(End::Length(_) | End::Cut)
+            ) {
+                shared.counters.malformed.add(1);
+            }
+            tracing::debug!(%peer, "closed a connection: {closed}");
+        }
+    }
+}
+
+/// Reads requests and begins to answer them, as far ahead as the queue has room.
+async fn read(
+    shared: &Arc<Shared>,
+    input: OwnedReadHalf,
+    peer: SocketAddr,
+    queue: mpsc::Sender<Pending>,
+    waiting: &AtomicUsize,
+    stop: &CancellationToken,
+) -> Result<(), Closed> {
+    let limits = &shared.settings.limits;
+    let host = format!("/{}", peer.ip());
+    let mut frames = Frames::new(input, Arc::clone(&shared.memory));
+    let mut idle = limits.first_byte;
+    loop {
+        let begun = tokio::select! {
+            begun = frames.begun(idle) => begun?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        if !begun {
+            // A client that waits for an answer is not idle.
+            if waiting.load(Ordering::Relaxed) > 0 {
+                continue;
+            }
+            return Err(End::Idle(idle).into());
+        }
+        let (frame, memory) = frames.next(limits).await?;
+        idle = limits.idle;
+        let pending = api::begin(shared, &host, frame, memory).await?;
+        waiting.fetch_add(1, Ordering::Relaxed);
+        if queue.send(pending).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn write(
+    shared: &Shared,
+    mut output: impl AsyncWrite + Unpin,
+    mut answers: mpsc::Receiver<Pending>,
+    waiting: &AtomicUsize,
+    stop: &CancellationToken,
+) -> Result<(), Closed> {
+    while let Some(pending) = answers.recv().await {
+        if let Some(Reply { bytes, memory }) = ready(pending, stop).await? {
+            let taken = timeout(shared.settings.limits.frame, output.write_all(&bytes)).await;
+            if !matches!(taken, Ok(Ok(()))) {
+                return Err(Closed::Output);
+            }
+            drop(memory);
+        }
+        shared.counters.requests.add(1);
+        waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Waits for an answer; only shortly when the log is to stop, for a long poll would hold it up.
+async fn ready(mut pending: Pending, stop: &CancellationToken) -> Result<Option<Reply>, Closed> {
+    tokio::select! {
+        reply = &mut pending => Ok(reply?),
+        () = stop.cancelled() => match timeout(LAST_WAIT, pending).await {
+            Ok(reply) => Ok(reply?),
+            Err(_) => Err(Closed::Stopping),
+        },
+    }
+}

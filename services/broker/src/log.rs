@@ -1,0 +1,308 @@
+//! The writer: one task that owns the one writing connection and commits whatever queued while its last commit ran.
+//!
+//! Records, producer state and group offsets of one round share a transaction, so a start finds them in step. Answers
+//! leave after the commit. Readers see new records only then, because only the writer moves a partition's bounds.
+
+mod append;
+mod control;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kafka_protocol::error::ResponseError;
+use sqlx::{Connection, SqliteConnection};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    batch::Header,
+    catalog::{Partition, Topic},
+    error::{Error, Fault, fault},
+    settings::TopicSettings,
+    shared::Shared,
+    storage,
+    tail::TailQueue,
+};
+use append::{Producers, Round};
+
+/// Requests committed together, at most.
+const ROUND_REQUESTS: usize = 256;
+/// Bytes of records after which a round takes no more requests.
+const ROUND_BYTES: usize = 8 << 20;
+/// Time between two tries to write again after the disk refused.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// Outcome of one batch: the offset of its first record, or why it was not stored.
+pub(crate) type Stored = Result<i64, ResponseError>;
+
+/// One checked batch on its way into a partition.
+#[derive(Debug)]
+pub(crate) struct Append {
+    pub partition: Arc<Partition>,
+    pub header: Header,
+    pub bytes: Bytes,
+}
+
+/// The batches of one produce request; answered in their order.
+#[derive(Debug)]
+pub(crate) struct Produce {
+    pub batches: Vec<Append>,
+    pub reply: oneshot::Sender<Vec<Stored>>,
+    /// The request's share of the memory budget, given back by dropping it once the batches are on disk.
+    pub _memory: Option<OwnedSemaphorePermit>,
+}
+
+/// One position that a group has reached.
+#[derive(Debug)]
+pub(crate) struct Position {
+    pub partition: Arc<Partition>,
+    pub offset: i64,
+    pub leader_epoch: i32,
+    pub metadata: String,
+}
+
+/// Positions of one group, stored together.
+#[derive(Debug)]
+pub(crate) struct Positions {
+    pub group: String,
+    pub positions: Vec<Position>,
+    pub reply: oneshot::Sender<Result<(), ResponseError>>,
+}
+
+/// A change that has a transaction of its own.
+#[derive(Debug)]
+pub(crate) enum Control {
+    CreateTopic {
+        name: String,
+        partitions: i32,
+        settings: TopicSettings,
+        reply: oneshot::Sender<Result<Arc<Topic>, ResponseError>>,
+    },
+    DeleteTopic {
+        topic: Arc<Topic>,
+        reply: oneshot::Sender<Result<(), ResponseError>>,
+    },
+    /// Makes `before` the first offset of a partition and answers the first offset it then has. What lies below is
+    /// hidden at once and removed later, in steps.
+    DeleteRecords {
+        partition: Arc<Partition>,
+        before: i64,
+        reply: oneshot::Sender<Result<i64, ResponseError>>,
+    },
+    NewProducer {
+        reply: oneshot::Sender<Result<i64, ResponseError>>,
+    },
+    /// Removes the batches that end below `before`, at most one step of them.
+    Remove {
+        partition: Arc<Partition>,
+        before: i64,
+        reply: oneshot::Sender<Result<(), ResponseError>>,
+    },
+    /// Removes one step of what deleted topics and forgotten producers left; answers whether more may be left.
+    Sweep {
+        reply: oneshot::Sender<Result<bool, ResponseError>>,
+    },
+}
+
+/// What the writer can be asked for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Produce(Produce),
+    Positions(Positions),
+    Control(Control),
+}
+
+impl Command {
+    fn refuse(self) {
+        let code = ResponseError::KafkaStorageError;
+        // A client that went away needs no answer.
+        match self {
+            Self::Produce(p) => _ = p.reply.send(vec![Err(code); p.batches.len()]),
+            Self::Positions(p) => _ = p.reply.send(Err(code)),
+            Self::Control(Control::CreateTopic { reply, .. }) => _ = reply.send(Err(code)),
+            Self::Control(Control::DeleteTopic { reply, .. } | Control::Remove { reply, .. }) => {
+                _ = reply.send(Err(code));
+            }
+            Self::Control(
+                Control::DeleteRecords { reply, .. } | Control::NewProducer { reply },
+            ) => {
+                _ = reply.send(Err(code));
+            }
+            Self::Control(Control::Sweep { reply }) => _ = reply.send(Err(code)),
+        }
+    }
+}
+
+/// The task's state.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    connection: SqliteConnection,
+    commands: mpsc::Receiver<Command>,
+    producers: Producers,
+    tail: TailQueue,
+    stop: CancellationToken,
+}
+
+impl Writer {
+    pub fn new(
+        shared: Arc<Shared>,
+        connection: SqliteConnection,
+        commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) -> Self {
+        let tail = TailQueue::new(shared.settings.limits.tail_bytes);
+        Self {
+            shared,
+            connection,
+            commands,
+            producers: Producers::default(),
+            tail,
+            stop,
+        }
+    }
+
+    /// Works until it is told to stop, then finishes what is queued, writes the log back into the file and closes it.
+    pub async fn run(mut self) -> Result<(), Error> {
+        loop {
+            let command = tokio::select! {
+                biased;
+                command = self.commands.recv() => command,
+                () = self.stop.cancelled(), if !self.commands.is_closed() => {
+                    self.commands.close();
+                    continue;
+                }
+            };
+            let Some(command) = command else { break };
+            self.round(command).await?;
+        }
+        self.finish().await;
+        Ok(())
+    }
+
+    /// Commits `first` and whatever else is queued.
+    async fn round(&mut self, first: Command) -> Result<(), Error> {
+        let mut round = Round::default();
+        let mut next = Some(first);
+        let control = loop {
+            match next.take() {
+                Some(Command::Produce(produce)) => round.add_produce(produce),
+                Some(Command::Positions(positions)) => round.add_positions(positions),
+                Some(Command::Control(control)) => break Some(control),
+                None => break None,
+            }
+            if round.requests() < ROUND_REQUESTS && round.bytes() < ROUND_BYTES {
+                next = self.commands.try_recv().ok();
+            }
+        };
+        if round.requests() > 0 {
+            self.commit(round).await?;
+        }
+        match control {
+            Some(control) => self.control(control).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn commit(&mut self, round: Round) -> Result<(), Error> {
+        if let Err(e) = self.producers.load(&mut self.connection, &round).await {
+            round.refuse();
+            return self.recover("read producer state", e).await;
+        }
+        let staged = round.stage(&self.producers);
+        if let Some(write) = staged.write() {
+            if let Err(e) = write.execute(&mut self.connection).await {
+                staged.refuse();
+                return self.recover("commit to the event log", e).await;
+            }
+            self.shared.counters.commits.add(1);
+        }
+        staged.publish(&self.shared.counters, &mut self.producers, &mut self.tail);
+        Ok(())
+    }
+
+    /// Rolls back, opens the file again and tries until it can be written; ends only for errors that waiting does not
+    /// mend. What is asked for meanwhile is refused at once.
+    async fn recover(&mut self, operation: &'static str, error: sqlx::Error) -> Result<(), Error> {
+        let file = self.shared.settings.file.clone();
+        if fault(&error) != Fault::Retry {
+            return Err(storage::refused(&file, operation, error));
+        }
+        tracing::error!(error = %error, "the event log cannot be written ({operation}); produce is refused until it can");
+        self.shared.counters.writable.set(false);
+        self.producers.clear();
+        self.tail.clear();
+        loop {
+            match self.reopen().await {
+                Ok(()) => break,
+                Err(error @ Error::Store { .. }) => {
+                    tracing::debug!(%error, "the event log still cannot be written")
+                }
+                Err(error) => return Err(error),
+            }
+            let until = Instant::now() + PROBE;
+            while let Ok(Some(command)) = tokio::time::timeout_at(until, self.commands.recv()).await
+            {
+                command.refuse();
+            }
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+        self.shared.counters.writable.set(true);
+        tracing::info!("the event log can be written again");
+        Ok(())
+    }
+
+    /// Replaces the connection: one that saw a full disk may report only its first failed write. Proves with a small
+    /// commit that the new one can write, and that the file and the partitions' bounds in memory agree.
+    async fn reopen(&mut self) -> Result<(), Error> {
+        let file = self.shared.settings.file.clone();
+        // The old connection may still hold a transaction; a failure to roll back shows at the probe.
+        let _ = sqlx::raw_sql("ROLLBACK")
+            .execute(&mut self.connection)
+            .await;
+        let fresh = storage::writer(&file, self.shared.settings.max_file_bytes).await?;
+        storage::close(std::mem::replace(&mut self.connection, fresh)).await;
+        sqlx::raw_sql(
+            "BEGIN IMMEDIATE; UPDATE meta SET value = value + 1 WHERE key = 'probe'; COMMIT;",
+        )
+        .execute(&mut self.connection)
+        .await
+        .map_err(|e| storage::refused(&file, "probe the event log", e))?;
+        let rows: Vec<(i64, i64, i64, i64)> =
+            sqlx::query_as("SELECT id, start, next, bytes FROM part")
+                .fetch_all(&mut self.connection)
+                .await
+                .map_err(|e| storage::refused(&file, "read the partitions' bounds", e))?;
+        // A commit that failed only in its answer may have taken effect; its batches are then simply there.
+        let rows: HashMap<i64, _> = rows
+            .into_iter()
+            .map(|(id, start, next, bytes)| (id, (start, next, bytes)))
+            .collect();
+        for topic in self.shared.catalog.all() {
+            for partition in &topic.partitions {
+                if let Some((start, next, bytes)) = rows.get(&partition.id) {
+                    partition.shrink(*start, *bytes);
+                    partition.grow(*next, 0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) {
+        if let Err(e) = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&mut self.connection)
+            .await
+        {
+            tracing::warn!(error = %e, "the last checkpoint of the event log failed; the next start does it");
+        }
+        self.shared.readers.close().await;
+        if let Err(e) = self.connection.close().await {
+            tracing::warn!(error = %e, "closing the event log failed");
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! One round of the writer: who may append, where each batch goes, and the one statement that stores it all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kafka_protocol::error::ResponseError;
+use serde_json::{Value, json};
+use sqlx::{Row, SqliteConnection};
+
+use super::{Append, Positions, Produce, Stored};
+use crate::{
+    batch,
+    catalog::Partition,
+    stats::Counters,
+    storage::{MAX_OFFSET, row_id},
+    tail::TailQueue,
+};
+
+/// Batches of a producer that are remembered, so that a repeated one is known: clients keep at most five in flight.
+const REMEMBERED: usize = 5;
+/// Producers kept in memory; beyond it all are read from their rows again when next heard of.
+const PRODUCERS: usize = 20_000;
+
+/// First and last sequence number of a stored batch and the offset of its first record.
+type Recent = (i32, i32, i64);
+
+/// What is known of one producer in one partition.
+#[derive(Debug, Clone, Default)]
+struct Producer {
+    /// `None` until its first batch.
+    epoch: Option<i16>,
+    recent: Vec<Recent>,
+}
+
+enum Verdict {
+    Append(Producer),
+    Repeated(i64),
+    Refused(ResponseError),
+}
+
+impl Producer {
+    /// Decides about a batch that starts at `sequence` and ends at `last`, to be stored at `base`.
+    fn judge(&self, epoch: i16, sequence: i32, last: i32, base: i64) -> Verdict {
+        let mut after = Self {
+            epoch: Some(epoch),
+            recent: vec![(sequence, last, base)],
+        };
+        match self.epoch {
+            // The producer's rows expired or its topic was made again: this error lets clients start over at 0.
+            None if sequence != 0 => Verdict::Refused(ResponseError::UnknownProducerId),
+            Some(known) if epoch < known => Verdict::Refused(ResponseError::InvalidProducerEpoch),
+            Some(known) if epoch > known && sequence != 0 => {
+                Verdict::Refused(ResponseError::OutOfOrderSequenceNumber)
+            }
+            Some(known) if epoch == known => self
+                .follow(sequence, last, &mut after)
+                .unwrap_or(Verdict::Append(after)),
+            _ => Verdict::Append(after),
+        }
+    }
+
+    fn follow(&self, sequence: i32, last: i32, after: &mut Self) -> Option<Verdict> {
+        if let Some((.., base)) = self
+            .recent
+            .iter()
+            .find(|(first, end, _)| (*first, *end) == (sequence, last))
+        {
+            return Some(Verdict::Repeated(*base));
+        }
+        let (oldest, ..) = self.recent.first()?;
+        let (_, newest, _) = self.recent.last()?;
+        if sequence == advance(*newest, 1) {
+            let keep = self.recent.len().saturating_sub(REMEMBERED - 1);
+            after
+                .recent
+                .splice(0..0, self.recent[keep..].iter().copied());
+            return None;
+        }
+        let older = sequence < *oldest && last < *oldest;
+        Some(Verdict::Refused(if older {
+            ResponseError::DuplicateSequenceNumber
+        } else {
+            ResponseError::OutOfOrderSequenceNumber
+        }))
+    }
+}
+
+/// Sequence numbers run to 2³¹ − 1 and then start again at 0.
+fn advance(sequence: i32, by: i32) -> i32 {
+    sequence.wrapping_add(by) & i32::MAX
+}
+
+/// The producers heard of since the start, or read from their rows when first heard of.
+#[derive(Debug, Default)]
+pub(super) struct Producers(HashMap<(i64, i64), Producer>);
+
+impl Producers {
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Reads the rows of producers in `round` that are not in memory.
+    pub async fn load(
+        &mut self,
+        connection: &mut SqliteConnection,
+        round: &Round,
+    ) -> sqlx::Result<()> {
+        if self.0.len() > PRODUCERS {
+            self.0.clear();
+        }
+        let mut unknown: Vec<_> = round
+            .appends()
+            .filter(|append| append.header.producer >= 0)
+            .map(|append| (append.partition.id, append.header.producer))
+            .filter(|key| !self.0.contains_key(key))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        unknown.sort_unstable();
+        unknown.dedup();
+        let rows = sqlx::query(
+            "SELECT p.part, p.id, p.epoch, p.recent FROM json_each(?1) j
+             JOIN producer p ON p.part = j.value ->> 0 AND p.id = j.value ->> 1",
+        )
+        .bind(json!(unknown).to_string())
+        .fetch_all(connection)
+        .await?;
+        self.0
+            .extend(unknown.into_iter().map(|key| (key, Producer::default())));
+        for row in rows {
+            let recent = serde_json::from_str(row.try_get(3)?)
+                .map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+            self.0.insert(
+                (row.try_get(0)?, row.try_get(1)?),
+                Producer {
+                    epoch: Some(row.try_get(2)?),
+                    recent,
+                },
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The requests of one round.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    produce: Vec<Produce>,
+    positions: Vec<Positions>,
+    bytes: usize,
+}
+
+impl Round {
+    pub fn requests(&self) -> usize {
+        self.produce.len() + self.positions.len()
+    }
+
+    /// Bytes of all its batches.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn add_produce(&mut self, produce: Produce) {
+        self.bytes += produce
+            .batches
+            .iter()
+            .map(|append| append.bytes.len())
+            .sum::<usize>();
+        self.produce.push(produce);
+    }
+
+    pub fn add_positions(&mut self, positions: Positions) {
+        self.positions.push(positions);
+    }
+
+    fn appends(&self) -> impl Iterator<Item = &Append> {
+        self.produce.iter().flat_map(|produce| &produce.batches)
+    }
+
+    pub fn refuse(self) {
+        self.stage(&Producers::default()).refuse();
+    }
+
+    /// Gives every batch its offset or its refusal, in the order of arrival.
+    pub fn stage(self, producers: &Producers) -> Staged {
+        let mut staged = Staged {
+            records: Vec::with_capacity(self.bytes),
+            ..Staged::default()
+        };
+        for produce in self.produce {
+            let outcomes = produce
+                .batches
+                .iter()
+                .map(|append| staged.append(append, producers))
+                .collect();
+            staged.answers.push((produce, outcomes));
+        }
+        for positions in self.positions {
+            for position in positions
+                .positions
+                .iter()
+                .filter(|position| !position.partition.gone())
+            {
+                staged.positions.push(json!([
+                    positions.group,
+                    position.partition.id,
+                    position.offset,
+                    position.leader_epoch,
+                    position.metadata
+                ]));
+            }
+            staged.commits.push(positions);
+        }
+        staged
+    }
+}
+
+#[derive(Debug)]
+struct Placed {
+    partition: Arc<Partition>,
+    base: i64,
+    last: i64,
+    max_timestamp: i64,
+    /// Where its bytes start in the round's buffer.
+    at: usize,
+    size: usize,
+}
+
+/// A round whose outcome is decided but not yet on disk.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    placed: Vec<Placed>,
+    records: Vec<u8>,
+    ends: HashMap<i64, (Arc<Partition>, i64, usize)>,
+    producers: HashMap<(i64, i64), Producer>,
+    positions: Vec<Value>,
+    answers: Vec<(Produce, Vec<Stored>)>,
+    commits: Vec<Positions>,
+}
+
+impl Staged {
+    fn append(&mut self, append: &Append, known: &Producers) -> Stored {
+        let Append {
+            partition,
+            header,
+            bytes,
+        } = append;
+        if partition.gone() {
+            return Err(ResponseError::UnknownTopicOrPartition);
+        }
+        let base = self
+            .ends
+            .get(&partition.id)
+            .map_or_else(|| partition.next(), |(_, next, _)| *next);
+        let last = base + i64::from(header.last_delta);
+        if last >= MAX_OFFSET {
+            return Err(ResponseError::KafkaStorageError);
+        }
+        if header.producer >= 0 {
+            let key = (partition.id, header.producer);
+            let unheard = Producer::default();
+            let producer = self
+                .producers
+                .get(&key)
+                .or_else(|| known.0.get(&key))
+                .unwrap_or(&unheard);
+            let end = advance(header.sequence, header.last_delta);
+            match producer.judge(header.epoch, header.sequence, end, base) {
+                Verdict::Append(after) => drop(self.producers.insert(key, after)),
+                Verdict::Repeated(base) => return Ok(base),
+                Verdict::Refused(error) => return Err(error),
+            }
+        }
+        let at = self.records.len();
+        self.records.extend_from_slice(bytes);
+        batch::place(&mut self.records[at..], base);
+        let end = self
+            .ends
+            .entry(partition.id)
+            .or_insert_with(|| (Arc::clone(partition), base, 0));
+        end.1 = last + 1;
+        end.2 += bytes.len();
+        self.placed.push(Placed {
+            partition: Arc::clone(partition),
+            base,
+            last,
+            max_timestamp: header.max_timestamp,
+            at,
+            size: bytes.len(),
+        });
+        Ok(base)
+    }
+
+    /// The statement's parameters; `None` when nothing is to be stored (repeats and refusals only).
+    pub fn write(&self) -> Option<Write> {
+        if self.placed.is_empty() && self.positions.is_empty() {
+            return None;
+        }
+        let batches: Vec<_> = self
+            .placed
+            .iter()
+            .map(|p| {
+                json!([
+                    row_id(p.partition.id, p.last),
+                    p.base,
+                    p.max_timestamp,
+                    p.at + 1,
+                    p.size
+                ])
+            })
+            .collect();
+        let ends: Vec<_> = self
+            .ends
+            .iter()
+            .map(|(id, (_, next, bytes))| json!([id, next, bytes]))
+            .collect();
+        let producers: Vec<_> = self
+            .producers
+            .iter()
+            .map(|((part, id), p)| json!([part, id, p.epoch, json!(p.recent).to_string()]))
+            .collect();
+        Some(Write {
+            batches: json!(batches).to_string(),
+            records: self.records.clone(),
+            ends: json!(ends).to_string(),
+            producers: json!(producers).to_string(),
+            positions: json!(self.positions).to_string(),
+        })
+    }
+
+    /// Answers that nothing was stored.
+    pub fn refuse(self) {
+        let code = ResponseError::KafkaStorageError;
+        for (produce, outcomes) in self.answers {
+            // A client that went away needs no answer.
+            let _ = produce.reply.send(vec![Err(code); outcomes.len()]);
+        }
+        for positions in self.commits {
+            let _ = positions.reply.send(Err(code));
+        }
+    }
+
+    /// After the commit: shows the records to readers, remembers the producers and answers.
+    pub fn publish(self, counters: &Counters, producers: &mut Producers, tail: &mut TailQueue) {
+        counters.batches.add(self.placed.len() as u64);
+        counters.stored_bytes.add(self.records.len() as u64);
+        let records = Bytes::from(self.records);
+        for placed in &self.placed {
+            tail.push(
+                &placed.partition,
+                placed.base,
+                placed.last,
+                records.slice(placed.at..placed.at + placed.size),
+            );
+        }
+        for (partition, next, bytes) in self.ends.values() {
+            partition.grow(*next, i64::try_from(*bytes).unwrap_or(i64::MAX));
+        }
+        producers.0.extend(self.producers);
+        for (produce, outcomes) in self.answers {
+            let _ = produce.reply.send(outcomes);
+        }
+        for positions in self.commits {
+            let _ = positions.reply.send(Ok(()));
+        }
+    }
+}
+
+/// One round as parameters of one text, so that it takes one trip to SQLite's thread whatever it holds.
+pub(super) struct Write {
+    batches: String,
+    records: Vec<u8>,
+    ends: String,
+    producers: String,
+    positions: String,
+}
+
+const WRITE: &str = "
+BEGIN IMMEDIATE;
+INSERT INTO batch (id, base, max_timestamp, at, bytes)
+  SELECT value ->> 0, value ->> 1, value ->> 2, CAST(unixepoch('subsec') * 1000 AS INTEGER),
+         substr(?2, value ->> 3, value ->> 4) FROM json_each(?1);
+UPDATE part SET next = j.value ->> 1, bytes = bytes + (j.value ->> 2) FROM json_each(?3) j WHERE part.id = j.value ->> 0;
+INSERT INTO producer (part, id, epoch, recent, at)
+  SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, CAST(unixepoch('subsec') * 1000 AS INTEGER)
+  FROM json_each(?4) WHERE true
+  ON CONFLICT DO UPDATE SET epoch = excluded.epoch, recent = excluded.recent, at = excluded.at;
+INSERT INTO committed (grp, part, position, leader_epoch, metadata, at)
+  SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, CAST(unixepoch('subsec') * 1000 AS INTEGER)
+  FROM json_each(?5) WHERE true
+  ON CONFLICT DO UPDATE SET position = excluded.position, leader_epoch = excluded.leader_epoch,
+                            metadata = excluded.metadata, at = excluded.at;
+COMMIT;";
+
+impl Write {
+    pub async fn execute(self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        sqlx::query(WRITE)
+            .bind(self.batches)
+            .bind(self.records)
+            .bind(self.ends)
+            .bind(self.producers)
+            .bind(self.positions)
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}

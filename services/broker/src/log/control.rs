@@ -1,0 +1,250 @@
+//! Changes that have a transaction of their own: topics, removal of records, producer ids, retention.
+
+use std::sync::Arc;
+
+use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use serde_json::json;
+use sqlx::{Row, SqliteConnection};
+use uuid::Uuid;
+
+use super::{Control, Writer};
+use crate::{
+    catalog::{Partition, Topic},
+    error::Error,
+    settings::TopicSettings,
+    storage::{MAX_OFFSET, last_offset, row_id},
+};
+
+/// Batches removed in one transaction, so that a removal never holds up the writer for long.
+const STEP: i64 = 500;
+/// Days after which a silent producer is forgotten; its next batch starts a new sequence.
+const PRODUCER_DAYS: i64 = 7;
+
+impl Writer {
+    /// Runs one change and answers it; fails only when the log cannot go on.
+    pub(super) async fn control(&mut self, control: Control) -> Result<(), Error> {
+        let failed = match control {
+            Control::CreateTopic {
+                name,
+                partitions,
+                settings,
+                reply,
+            } => {
+                if self.shared.catalog.get(&name).is_some() {
+                    return answer(reply, Err(ResponseError::TopicAlreadyExists));
+                }
+                match create_topic(&mut self.connection, &name, partitions, settings).await {
+                    Ok(topic) => {
+                        let topic = Arc::new(topic);
+                        self.shared.catalog.insert(Arc::clone(&topic));
+                        return answer(reply, Ok(topic));
+                    }
+                    Err(e) => refuse(reply, e),
+                }
+            }
+            Control::DeleteTopic { topic, reply } => {
+                if self.shared.catalog.by_id(topic.id).is_none() {
+                    return answer(reply, Err(ResponseError::UnknownTopicOrPartition));
+                }
+                match delete_topic(&mut self.connection, &topic).await {
+                    Ok(()) => {
+                        self.shared.catalog.remove(&topic);
+                        return answer(reply, Ok(()));
+                    }
+                    Err(e) => refuse(reply, e),
+                }
+            }
+            Control::DeleteRecords {
+                partition,
+                before,
+                reply,
+            } => match move_start(&mut self.connection, &partition, before).await {
+                Ok(()) => return answer(reply, Ok(partition.start())),
+                Err(e) => refuse(reply, e),
+            },
+            Control::NewProducer { reply } => match new_producer(&mut self.connection).await {
+                Ok(id) => return answer(reply, Ok(id)),
+                Err(e) => refuse(reply, e),
+            },
+            Control::Remove {
+                partition,
+                before,
+                reply,
+            } => match remove(&mut self.connection, &partition, before).await {
+                Ok(()) => return answer(reply, Ok(())),
+                Err(e) => refuse(reply, e),
+            },
+            Control::Sweep { reply } => match sweep(&mut self.connection).await {
+                Ok(more) => return answer(reply, Ok(more)),
+                Err(e) => refuse(reply, e),
+            },
+        };
+        self.recover("change the event log", failed).await
+    }
+}
+
+fn answer<T>(reply: tokio::sync::oneshot::Sender<T>, outcome: T) -> Result<(), Error> {
+    // A client that went away needs no answer.
+    let _ = reply.send(outcome);
+    Ok(())
+}
+
+fn refuse<T>(
+    reply: tokio::sync::oneshot::Sender<Result<T, ResponseError>>,
+    error: sqlx::Error,
+) -> sqlx::Error {
+    let _ = reply.send(Err(ResponseError::KafkaStorageError));
+    error
+}
+
+const CREATE: &str = "
+BEGIN IMMEDIATE;
+INSERT INTO topic VALUES (?1, ?2, ?3, ?4, ?5);
+INSERT INTO part (topic, number) SELECT ?1, value FROM json_each(?6);
+SELECT id FROM part WHERE topic = ?1 ORDER BY number;
+COMMIT;";
+
+async fn create_topic(
+    connection: &mut SqliteConnection,
+    name: &str,
+    partitions: i32,
+    settings: TopicSettings,
+) -> sqlx::Result<Topic> {
+    let id: Vec<u8> = sqlx::query_scalar("SELECT randomblob(16)")
+        .fetch_one(&mut *connection)
+        .await?;
+    let id = Uuid::from_slice(&id).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    let numbers: Vec<i32> = (0..partitions).collect();
+    let rows = sqlx::query(CREATE)
+        .bind(name)
+        .bind(id.as_bytes().to_vec())
+        .bind(
+            settings
+                .retention
+                .map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
+        )
+        .bind(
+            settings
+                .retention_bytes
+                .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        )
+        .bind(settings.max_message_bytes)
+        .bind(json!(numbers).to_string())
+        .fetch_all(connection)
+        .await?;
+    let mut made = Vec::with_capacity(rows.len());
+    for (number, row) in (0..).zip(rows) {
+        made.push(Arc::new(Partition::new(row.try_get(0)?, number, 0, 0, 0)));
+    }
+    Ok(Topic {
+        name: StrBytes::from_string(name.to_owned()),
+        id,
+        settings,
+        partitions: made,
+    })
+}
+
+/// Producer state and committed offsets go with the partitions' rows; batches are swept later, in steps.
+async fn delete_topic(connection: &mut SqliteConnection, topic: &Topic) -> sqlx::Result<()> {
+    sqlx::query(
+        "BEGIN IMMEDIATE;
+         INSERT OR IGNORE INTO doomed SELECT id FROM part WHERE topic = ?1;
+         DELETE FROM topic WHERE name = ?1;
+         COMMIT;",
+    )
+    .bind(topic.name.to_string())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn new_producer(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "UPDATE meta SET value = value + 1 WHERE key = 'producer' RETURNING value - 1",
+    )
+    .fetch_one(connection)
+    .await
+}
+
+async fn move_start(
+    connection: &mut SqliteConnection,
+    partition: &Partition,
+    before: i64,
+) -> sqlx::Result<()> {
+    let start =
+        sqlx::query_scalar("UPDATE part SET start = max(start, ?2) WHERE id = ?1 RETURNING start")
+            .bind(partition.id)
+            .bind(before)
+            .fetch_optional(connection)
+            .await?;
+    if let Some(start) = start {
+        partition.shrink(start, partition.bytes());
+    }
+    Ok(())
+}
+
+const REMOVE: &str = "
+BEGIN IMMEDIATE;
+UPDATE part SET start = max(start, ?4),
+  bytes = bytes - (SELECT coalesce(sum(length(bytes)), 0) FROM batch WHERE id BETWEEN ?2 AND ?3)
+  WHERE id = ?1 RETURNING start, bytes;
+DELETE FROM batch WHERE id BETWEEN ?2 AND ?3;
+COMMIT;";
+
+/// Removes the oldest batches that end below `before`, one step at most; `before` becomes the first offset if all went.
+async fn remove(
+    connection: &mut SqliteConnection,
+    partition: &Partition,
+    before: i64,
+) -> sqlx::Result<()> {
+    let last: Option<i64> = sqlx::query_scalar(
+        "SELECT max(id) FROM (SELECT id FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)",
+    )
+    .bind(row_id(partition.id, 0))
+    .bind(row_id(partition.id, before) - 1)
+    .bind(STEP)
+    .fetch_one(&mut *connection)
+    .await?;
+    let Some(last) = last else { return Ok(()) };
+    let rows = sqlx::query(REMOVE)
+        .bind(partition.id)
+        .bind(row_id(partition.id, 0))
+        .bind(last)
+        .bind(last_offset(last) + 1)
+        .fetch_all(connection)
+        .await?;
+    if let Some(row) = rows.first() {
+        partition.shrink(row.try_get(0)?, row.try_get(1)?);
+    }
+    Ok(())
+}
+
+/// Removes one step of what deleted topics and silent producers left; true when more may be left.
+async fn sweep(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let forgotten =
+        sqlx::query("DELETE FROM producer WHERE at < (unixepoch() - ?1 * 86400) * 1000")
+            .bind(PRODUCER_DAYS)
+            .execute(&mut *connection)
+            .await?;
+    let doomed: Option<i64> = sqlx::query_scalar("SELECT part FROM doomed LIMIT 1")
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(part) = doomed else {
+        return Ok(forgotten.rows_affected() > 0);
+    };
+    let removed = sqlx::query(
+        "DELETE FROM batch WHERE id IN (SELECT id FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)",
+    )
+    .bind(row_id(part, 0))
+    .bind(row_id(part, MAX_OFFSET))
+    .bind(STEP)
+    .execute(&mut *connection)
+    .await?;
+    if removed.rows_affected() == 0 {
+        sqlx::query("DELETE FROM doomed WHERE part = ?1")
+            .bind(part)
+            .execute(connection)
+            .await?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,105 @@
+//! The task that removes what a topic need not keep: too old, too much, deleted, or left by a deleted topic.
+
+use std::sync::Arc;
+
+use sqlx::Row;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    catalog::Partition,
+    log::Control,
+    settings::TopicSettings,
+    shared::Shared,
+    storage::{MAX_OFFSET, last_offset, row_id},
+};
+
+/// Looks through all partitions at every interval until it is told to stop.
+pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(shared.settings.retention_interval);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first tick is due at once; a start has better things to do.
+    interval.tick().await;
+    let passes = async {
+        loop {
+            interval.tick().await;
+            pass(&shared).await;
+        }
+    };
+    tokio::select! {
+        () = passes => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// One pass. Each removal is a small step of its own, so that produce goes on between two of them.
+async fn pass(shared: &Shared) {
+    while let Ok(true) = shared.control(|reply| Control::Sweep { reply }).await {}
+    for topic in shared.catalog.all() {
+        for partition in &topic.partitions {
+            while let Some(before) = surplus(shared, partition, &topic.settings).await {
+                let partition = Arc::clone(partition);
+                if shared
+                    .control(|reply| Control::Remove {
+                        partition,
+                        before,
+                        reply,
+                    })
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// First offset to keep, when the oldest batches need not be kept; looks at a bounded number of them.
+async fn surplus(shared: &Shared, partition: &Partition, settings: &TopicSettings) -> Option<i64> {
+    match oldest(shared, partition, settings).await {
+        Ok(found) => found,
+        Err(e) => {
+            tracing::warn!(error = %e, "retention could not read the event log");
+            None
+        }
+    }
+}
+
+const OLDEST: &str = "
+SELECT id, length(bytes), at < CAST(unixepoch('subsec') * 1000 AS INTEGER) - ?3 AS old
+FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?4";
+const LOOK: i64 = 64;
+
+async fn oldest(
+    shared: &Shared,
+    partition: &Partition,
+    settings: &TopicSettings,
+) -> sqlx::Result<Option<i64>> {
+    let age = settings
+        .retention
+        .map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    let rows = sqlx::query(OLDEST)
+        .bind(row_id(partition.id, 0))
+        .bind(row_id(partition.id, MAX_OFFSET))
+        .bind(age)
+        .bind(LOOK)
+        .fetch_all(&shared.readers)
+        .await?;
+    let keep = settings
+        .retention_bytes
+        .map_or(i64::MAX, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    let mut left = partition.bytes();
+    let mut before = None;
+    for row in rows {
+        let end = last_offset(row.try_get(0)?) + 1;
+        let newest = end == partition.next();
+        let deleted = end <= partition.start();
+        let old = row.try_get::<Option<bool>, _>(2)?.unwrap_or(false);
+        if !(deleted || !newest && (old || left > keep)) {
+            break;
+        }
+        left -= row.try_get::<i64, _>(1)?;
+        before = Some(end);
+    }
+    Ok(before)
+}

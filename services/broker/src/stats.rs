@@ -1,0 +1,152 @@
+//! Counters that the log keeps, and the cheap view of them that callers get.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use crate::shared::Shared;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether something holds; true at first.
+#[derive(Debug)]
+pub(crate) struct Flag(AtomicBool);
+
+impl Default for Flag {
+    fn default() -> Self {
+        Self(AtomicBool::new(true))
+    }
+}
+
+impl Flag {
+    pub fn set(&self, holds: bool) {
+        self.0.store(holds, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub accepted: Counter,
+    pub refused: Counter,
+    pub closed: Counter,
+    pub malformed: Counter,
+    pub requests: Counter,
+    pub commits: Counter,
+    pub batches: Counter,
+    pub stored_bytes: Counter,
+    pub fetched_bytes: Counter,
+    pub damaged: Counter,
+    pub writable: Flag,
+}
+
+/// Reads the log's figures at any time, also while it runs; cheap to clone.
+#[derive(Clone)]
+pub struct StatsHandle(pub(crate) Arc<Shared>);
+
+impl StatsHandle {
+    /// Reads all figures now. They are not of one instant: each is read by itself.
+    pub fn snapshot(&self) -> Stats {
+        let counters = &self.0.counters;
+        let topics = self.0.catalog.all();
+        Stats {
+            writable: counters.writable.get(),
+            connections: counters
+                .accepted
+                .get()
+                .saturating_sub(counters.closed.get()),
+            connections_total: counters.accepted.get(),
+            connections_refused_total: counters.refused.get(),
+            malformed_total: counters.malformed.get(),
+            requests_total: counters.requests.get(),
+            commits_total: counters.commits.get(),
+            batches_total: counters.batches.get(),
+            stored_bytes_total: counters.stored_bytes.get(),
+            fetched_bytes_total: counters.fetched_bytes.get(),
+            damaged_batches_total: counters.damaged.get(),
+            groups: self.0.groups.count(),
+            topics: topics
+                .iter()
+                .map(|topic| TopicStats {
+                    name: topic.name.to_string(),
+                    partitions: topic
+                        .partitions
+                        .iter()
+                        .map(|partition| PartitionStats {
+                            start_offset: partition.start(),
+                            next_offset: partition.next(),
+                            bytes: u64::try_from(partition.bytes()).unwrap_or(0),
+                        })
+                        .collect(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The log's figures. What ends in `_total` counts since the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// False while the disk refuses writes; produce is then refused with Kafka's error 56.
+    pub writable: bool,
+    /// Connections open now.
+    pub connections: u64,
+    /// Connections accepted.
+    pub connections_total: u64,
+    /// Connections closed at once because there were too many.
+    pub connections_refused_total: u64,
+    /// Connections closed because what they sent is not a request this log takes.
+    pub malformed_total: u64,
+    /// Requests answered.
+    pub requests_total: u64,
+    /// Commits of records and group offsets; at most one fsync each, checkpoints aside.
+    pub commits_total: u64,
+    /// Record batches stored.
+    pub batches_total: u64,
+    /// Bytes of the record batches stored.
+    pub stored_bytes_total: u64,
+    /// Bytes of record batches sent to consumers.
+    pub fetched_bytes_total: u64,
+    /// Reads that met a batch whose checksum is wrong.
+    pub damaged_batches_total: u64,
+    /// Consumer groups with members.
+    pub groups: usize,
+    /// Every topic, by name.
+    pub topics: Vec<TopicStats>,
+}
+
+/// One topic's figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicStats {
+    /// The topic's name.
+    pub name: String,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionStats>,
+}
+
+/// One partition's figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionStats {
+    /// Offset of the oldest record kept.
+    pub start_offset: i64,
+    /// Offset that the next record gets.
+    pub next_offset: i64,
+    /// Bytes of the batches kept.
+    pub bytes: u64,
+}

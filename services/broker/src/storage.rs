@@ -1,0 +1,205 @@
+//! The log's SQLite file: opening it safely and the statements that read it. The writer's statements stand in `log`.
+//!
+//! A batch has row id `partition << 43 | last offset`, so one b-tree serves inserts, reads by offset and removal, and
+//! the first row at or after an offset is the batch that holds it.
+
+pub(crate) mod file;
+pub(crate) mod read;
+
+use std::{path::Path, time::Duration};
+
+use sqlx::{
+    ConnectOptions, Connection, Row, SqliteConnection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use crate::error::{Error, Fault, fault};
+
+/// Bits of a row id that hold the offset: 8.8 · 10¹² records a partition; a million partitions over the file's life, as
+/// the table of partitions checks.
+const OFFSET_BITS: u32 = 43;
+/// Largest offset that row ids have room for.
+pub(crate) const MAX_OFFSET: i64 = (1 << OFFSET_BITS) - 1;
+
+/// Row id of the batch of `partition` whose last offset is `offset`.
+pub(crate) fn row_id(partition: i64, offset: i64) -> i64 {
+    partition << OFFSET_BITS | offset.clamp(0, MAX_OFFSET)
+}
+
+/// Last offset of the batch with this row id.
+pub(crate) fn last_offset(row_id: i64) -> i64 {
+    row_id & MAX_OFFSET
+}
+
+/// Pages between two checkpoints; with pages of 8 KiB the write-ahead log stays near 8 MiB.
+const CHECKPOINT_PAGES: &str = "1000";
+/// Bytes that a write-ahead log is cut to after a checkpoint.
+const JOURNAL_LIMIT: &str = "67108864";
+const READERS: u32 = 2;
+
+/// Opens the one connection that writes.
+pub(crate) async fn writer(file: &Path, max_bytes: Option<u64>) -> Result<SqliteConnection, Error> {
+    let mut connection = options(file)
+        .connect()
+        .await
+        .map_err(|e| refused(file, "open the event log", e))?;
+    if let Some(bytes) = max_bytes {
+        limit_size(&mut connection, bytes)
+            .await
+            .map_err(|e| refused(file, "limit the event log's size", e))?;
+    }
+    verify(&mut connection).await.map_err(|e| e.at(file))?;
+    Ok(connection)
+}
+
+/// Opens the pool that fetches read through; it holds no connection before the first read.
+pub(crate) fn readers(file: &Path) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .idle_timeout(Duration::from_secs(60))
+        .acquire_timeout(Duration::from_secs(30))
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                verify(connection).await.map_err(|e| match e {
+                    Mismatch::Sql(e) => e,
+                    Mismatch::Setting(e) => sqlx::Error::Configuration(Box::new(e)),
+                })
+            })
+        })
+        .connect_lazy_with(options(file).pragma("query_only", "ON"))
+}
+
+fn options(file: &Path) -> SqliteConnectOptions {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        .pragma("mmap_size", "0")
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+        .pragma("journal_size_limit", JOURNAL_LIMIT)
+        .disable_statement_logging();
+    if cfg!(target_os = "macos") {
+        options.pragma("fullfsync", "ON")
+    } else {
+        options
+    }
+}
+
+async fn limit_size(connection: &mut SqliteConnection, bytes: u64) -> sqlx::Result<()> {
+    let page: i64 = sqlx::query_scalar("PRAGMA page_size")
+        .fetch_one(&mut *connection)
+        .await?;
+    let pages = bytes / page.unsigned_abs().max(1);
+    sqlx::query(sqlx::AssertSqlSafe(format!(
+        "PRAGMA max_page_count = {pages}"
+    )))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// What a connection must answer; these settings belong to the connection, the file does not keep them.
+const EXPECTED: [(&str, &str, &str); 9] = [
+    ("journal_mode", "PRAGMA journal_mode", "wal"),
+    ("synchronous", "PRAGMA synchronous", "2"),
+    ("foreign_keys", "PRAGMA foreign_keys", "1"),
+    ("busy_timeout", "PRAGMA busy_timeout", "5000"),
+    ("mmap_size", "PRAGMA mmap_size", "0"),
+    ("trusted_schema", "PRAGMA trusted_schema", "0"),
+    ("cell_size_check", "PRAGMA cell_size_check", "1"),
+    (
+        "wal_autocheckpoint",
+        "PRAGMA wal_autocheckpoint",
+        CHECKPOINT_PAGES,
+    ),
+    (
+        "journal_size_limit",
+        "PRAGMA journal_size_limit",
+        JOURNAL_LIMIT,
+    ),
+];
+
+/// Versions before this one could corrupt a file when its write-ahead log was reset.
+const SQLITE_VERSION: (u32, u32, u32) = (3, 51, 3);
+
+enum Mismatch {
+    Sql(sqlx::Error),
+    Setting(Error),
+}
+
+impl Mismatch {
+    fn at(self, file: &Path) -> Error {
+        match self {
+            Self::Sql(e) => refused(file, "read the event log's settings", e),
+            Self::Setting(e) => e,
+        }
+    }
+}
+
+/// Reads back what was asked for: SQLite ignores a setting it cannot take.
+async fn verify(connection: &mut SqliteConnection) -> Result<(), Mismatch> {
+    for (setting, query, expected) in EXPECTED {
+        let row = sqlx::query(query)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(Mismatch::Sql)?;
+        // Compiled without memory mapping, SQLite answers mmap_size with no row, which is 0.
+        let found = row.map_or_else(|| "0".to_owned(), |row| text(&row));
+        if found != expected {
+            return Err(Mismatch::Setting(Error::Unsafe {
+                setting,
+                found,
+                expected: expected.to_owned(),
+            }));
+        }
+    }
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(connection)
+        .await
+        .map_err(Mismatch::Sql)?;
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let found = (
+        parts.next().unwrap_or(0),
+        parts.next().unwrap_or(0),
+        parts.next().unwrap_or(0),
+    );
+    if found < SQLITE_VERSION {
+        let (a, b, c) = SQLITE_VERSION;
+        return Err(Mismatch::Setting(Error::Unsafe {
+            setting: "version",
+            found: version,
+            expected: format!("{a}.{b}.{c} or newer"),
+        }));
+    }
+    Ok(())
+}
+
+fn text(row: &sqlx::sqlite::SqliteRow) -> String {
+    row.try_get::<String, _>(0)
+        .or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string()))
+        .unwrap_or_default()
+}
+
+/// Words an error of the file, telling damage from everything else.
+pub(crate) fn refused(file: &Path, operation: &'static str, source: sqlx::Error) -> Error {
+    match fault(&source) {
+        Fault::Corrupt => Error::Corrupt {
+            file: file.to_owned(),
+            reason: source.to_string(),
+        },
+        Fault::Fsync => Error::Fsync(source),
+        Fault::Retry => Error::Store { operation, source },
+    }
+}
+
+/// Closes a connection whose outcome no longer matters.
+pub(crate) async fn close(connection: SqliteConnection) {
+    if let Err(e) = connection.close().await {
+        tracing::debug!(error = %e, "closing a connection to the event log failed");
+    }
+}
