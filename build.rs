@@ -5,6 +5,8 @@
 mod names;
 #[path = "proto/codegen/routes.rs"]
 mod routes;
+#[path = "proto/codegen/rules.rs"]
+mod rules;
 #[path = "proto/codegen/shapes.rs"]
 mod shapes;
 #[path = "proto/codegen/validate.rs"]
