@@ -1,1 +1,14 @@
-//! MiniShop core.
+//! MiniShop's decisions: what an order is, what it costs, when two requests are the same, and how a refusal is worded.
+//!
+//! Everything here is pure. Time, randomness and the environment arrive as arguments, so every rule can be tested without a
+//! server, a database or a clock.
+
+pub mod backoff;
+pub mod clock;
+pub mod currency;
+pub mod idempotency;
+pub mod ids;
+pub mod money;
+pub mod order;
+pub mod parking;
+pub mod refusal;

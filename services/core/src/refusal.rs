@@ -1,0 +1,233 @@
+//! Refusals: a closed list of codes, each with one meaning, and the fields that are wrong.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// Says no to a caller: which code, what to do next, and which fields are wrong.
+///
+/// No refusal ever carries database text, a path or a stack. Nothing was written unless the code says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", code.as_str())]
+pub struct Refusal {
+    /// The stable code that programs act on.
+    pub code: Code,
+    /// One sentence that tells the caller what to do next.
+    pub detail: Cow<'static, str>,
+    /// Every field that is wrong, only with [`Code::ValidationFailed`].
+    pub violations: Vec<Violation>,
+    /// When to try again, for refusals that pass by themselves.
+    pub retry_after: Option<Duration>,
+}
+
+/// One wrong field. A field has at most one violation: the first code that fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The field's path in proto names, such as `items[0].product_id`.
+    pub field: String,
+    /// What is wrong with it.
+    pub code: FieldCode,
+    /// What fits instead, without repeating the input.
+    pub message: Cow<'static, str>,
+}
+
+impl Violation {
+    /// Names a wrong field.
+    pub fn new(field: impl Into<String>, code: FieldCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: field.into(), code, message: message.into() }
+    }
+}
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of the list.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Spells the code as the wire does.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// Reads the wire's spelling.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+pub(crate) use codes;
+
+codes! {
+    /// Why a request was refused.
+    Code {
+        /// Fields, query parameters or tokens are wrong.
+        ValidationFailed = "VALIDATION_FAILED",
+        /// The body is not one JSON object in UTF-8.
+        JsonInvalid = "JSON_INVALID",
+        /// No idempotency key where one is required.
+        IdempotencyKeyRequired = "IDEMPOTENCY_KEY_REQUIRED",
+        /// The idempotency key breaks its rule.
+        IdempotencyKeyInvalid = "IDEMPOTENCY_KEY_INVALID",
+        /// The idempotency key was given twice with different values.
+        IdempotencyKeyMismatch = "IDEMPOTENCY_KEY_MISMATCH",
+        /// The order is absent, or another client's: the answers are the same bytes.
+        OrderNotFound = "ORDER_NOT_FOUND",
+        /// No such path.
+        RouteNotFound = "ROUTE_NOT_FOUND",
+        /// A known path, another method.
+        MethodNotAllowed = "METHOD_NOT_ALLOWED",
+        /// The first request with this key still runs.
+        IdempotencyKeyInFlight = "IDEMPOTENCY_KEY_IN_FLIGHT",
+        /// The body did not arrive in time.
+        RequestTimeout = "REQUEST_TIMEOUT",
+        /// The body is over the limit.
+        BodyTooLarge = "BODY_TOO_LARGE",
+        /// The URI is over the limit.
+        UriTooLong = "URI_TOO_LONG",
+        /// Content type or content encoding is not taken.
+        MediaTypeUnsupported = "MEDIA_TYPE_UNSUPPORTED",
+        /// A loopback listener without authentication was asked under a foreign host name.
+        HostNotAllowed = "HOST_NOT_ALLOWED",
+        /// This client used the key for another command.
+        IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
+        /// The queue is full, or the deadline cannot be met.
+        Overloaded = "OVERLOADED",
+        /// More events wait to be published than the limit allows.
+        OutboxFull = "OUTBOX_FULL",
+        /// A fault of ours.
+        Internal = "INTERNAL",
+        /// The database is away, full or read-only; nothing was written.
+        StoreUnavailable = "STORE_UNAVAILABLE",
+        /// The process is draining; nothing was written.
+        ShuttingDown = "SHUTTING_DOWN",
+        /// The connection was lost during the commit: the order may exist.
+        OutcomeUnknown = "OUTCOME_UNKNOWN",
+        /// The deadline passed: the order may exist.
+        DeadlineExceeded = "DEADLINE_EXCEEDED",
+    }
+}
+
+codes! {
+    /// What is wrong with a field. The first that fits, in this order, is the field's code.
+    FieldCode {
+        /// Named twice.
+        DuplicateField = "DUPLICATE_FIELD",
+        /// Not a field of this message.
+        UnknownField = "UNKNOWN_FIELD",
+        /// Another JSON type.
+        WrongType = "WRONG_TYPE",
+        /// Absent or empty.
+        Required = "REQUIRED",
+        /// Too many characters or bytes.
+        TooLong = "TOO_LONG",
+        /// Too many elements.
+        TooMany = "TOO_MANY",
+        /// A hidden or control character.
+        InvalidCharacter = "INVALID_CHARACTER",
+        /// Not of the field's form.
+        InvalidFormat = "INVALID_FORMAT",
+        /// Of the form, but not one of the known values.
+        UnknownValue = "UNKNOWN_VALUE",
+        /// Known, but not here.
+        NotAllowed = "NOT_ALLOWED",
+        /// Below or above the range.
+        OutOfRange = "OUT_OF_RANGE",
+        /// More digits after the point than the currency has.
+        TooManyDecimals = "TOO_MANY_DECIMALS",
+        /// The sum of the lines is above the range.
+        TotalTooLarge = "TOTAL_TOO_LARGE",
+        /// Not a token that this service gave for this list.
+        InvalidToken = "INVALID_TOKEN",
+        /// Excludes another field that is given too.
+        Conflict = "CONFLICT",
+    }
+}
+
+/// How many violations a refusal lists; its detail counts them all. gRPC trailers are small.
+pub const LISTED_VIOLATIONS: usize = 20;
+
+impl Refusal {
+    /// Refuses with a code and what to do next.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), violations: Vec::new(), retry_after: None }
+    }
+
+    /// Refuses fields; lists the first [`LISTED_VIOLATIONS`] and counts them all.
+    pub fn fields(mut violations: Vec<Violation>) -> Self {
+        let count = violations.len();
+        let detail = match count {
+            1 => "One field is wrong; mend it and send the request again.".to_owned(),
+            n if n > LISTED_VIOLATIONS => {
+                format!("{n} fields are wrong, the first {LISTED_VIOLATIONS} are listed; mend them and send the request again.")
+            }
+            n => format!("{n} fields are wrong; mend them and send the request again."),
+        };
+        violations.truncate(LISTED_VIOLATIONS);
+        Self { violations, ..Self::new(Code::ValidationFailed, detail) }
+    }
+
+    /// Tells when to try again.
+    #[must_use]
+    pub fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+}
+
+impl Code {
+    /// Names the code for people; the same text for every refusal of the code.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::ValidationFailed => "The request has wrong fields",
+            Self::JsonInvalid => "The body is not one JSON object",
+            Self::IdempotencyKeyRequired => "An idempotency key is required",
+            Self::IdempotencyKeyInvalid => "The idempotency key breaks its rule",
+            Self::IdempotencyKeyMismatch => "Two different idempotency keys were given",
+            Self::OrderNotFound => "There is no such order",
+            Self::RouteNotFound => "There is no such path",
+            Self::MethodNotAllowed => "The path does not take this method",
+            Self::IdempotencyKeyInFlight => "The first request with this key still runs",
+            Self::RequestTimeout => "The body did not arrive in time",
+            Self::BodyTooLarge => "The body is too large",
+            Self::UriTooLong => "The URI is too long",
+            Self::MediaTypeUnsupported => "The media type is not taken",
+            Self::HostNotAllowed => "The host name is not allowed",
+            Self::IdempotencyKeyReused => "The idempotency key was used for another command",
+            Self::Overloaded => "The service is overloaded",
+            Self::OutboxFull => "Too many events wait to be published",
+            Self::Internal => "A fault of this service",
+            Self::StoreUnavailable => "The store is unavailable",
+            Self::ShuttingDown => "The service is shutting down",
+            Self::OutcomeUnknown => "The outcome is unknown",
+            Self::DeadlineExceeded => "The deadline has passed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_reads_back_as_itself() {
+        for code in Code::ALL {
+            assert_eq!(Code::parse(code.as_str()), Some(*code));
+        }
+        for code in FieldCode::ALL {
+            assert_eq!(FieldCode::parse(code.as_str()), Some(*code));
+        }
+    }
+
+    #[test]
+    fn a_refusal_lists_twenty_fields_and_counts_them_all() {
+        let many =
+            (0..50).map(|n| Violation::new(format!("items[{n}].qty"), FieldCode::OutOfRange, "must be at least 1")).collect();
+        let refusal = Refusal::fields(many);
+        assert_eq!(refusal.violations.len(), 20);
+        assert!(refusal.detail.contains("50"), "{}", refusal.detail);
+    }
+}
