@@ -1,1 +1,11 @@
-//! MiniShop platform.
+//! MiniShop's outside world, touched once: configuration, telemetry, stores, bus, relay.
+//!
+//! Other rooms ask this one for everything that is not a decision. Only `store/` holds SQL, only `bus/` names rdkafka, only
+//! `cache` names redis, only `boot` spawns, and only `clock` reads the system's time and randomness.
+
+pub mod bus;
+pub mod clock;
+pub mod config;
+pub mod ctx;
+pub mod relay;
+pub mod store;

@@ -1,0 +1,5 @@
+//! The bus: produce and consume over the Kafka protocol. The only files that name rdkafka are here.
+
+pub mod headers;
+
+pub use headers::Headers;

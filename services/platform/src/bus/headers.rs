@@ -1,0 +1,84 @@
+//! Record headers, and the bytes in which the stores keep them.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// The headers of a record: ordered, possibly repeated, values possibly null or not UTF-8.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers(pub Vec<(String, Option<Bytes>)>);
+
+impl Headers {
+    /// Appends a header.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.0.push((name.to_owned(), Some(Bytes::copy_from_slice(value.as_ref()))));
+        self
+    }
+
+    /// Reads the first header of a name as UTF-8; `None` when it is absent, null or not UTF-8.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).and_then(|(_, v)| std::str::from_utf8(v.as_deref()?).ok())
+    }
+
+    /// Writes count, then length-prefixed names and values (big-endian; −1 is a null value).
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(
+            8 + self.0.iter().map(|(n, v)| 8 + n.len() + v.as_ref().map_or(0, Bytes::len)).sum::<usize>(),
+        );
+        out.put_u32(length(self.0.len()));
+        for (name, value) in &self.0 {
+            out.put_u32(length(name.len()));
+            out.put_slice(name.as_bytes());
+            match value {
+                None => out.put_i32(-1),
+                Some(value) => {
+                    out.put_u32(length(value.len()));
+                    out.put_slice(value);
+                }
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads what [`Headers::encode`] wrote; `None` when the bytes are not such.
+    pub fn decode(mut bytes: Bytes) -> Option<Self> {
+        let count = bytes.try_get_u32().ok()?;
+        let mut headers = Vec::new();
+        for _ in 0..count {
+            let name_length = usize::try_from(bytes.try_get_u32().ok()?).ok()?;
+            let name = String::from_utf8(take(&mut bytes, name_length)?.to_vec()).ok()?;
+            let value = match bytes.try_get_i32().ok()? {
+                -1 => None,
+                n => Some(take(&mut bytes, usize::try_from(n).ok()?)?),
+            };
+            headers.push((name, value));
+        }
+        bytes.is_empty().then_some(Self(headers))
+    }
+}
+
+fn take(bytes: &mut Bytes, count: usize) -> Option<Bytes> {
+    (count <= bytes.len()).then(|| bytes.split_to(count))
+}
+
+fn length(n: usize) -> u32 {
+    u32::try_from(n).expect("headers are far below 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn headers_survive_the_store(list in prop::collection::vec((".{0,12}", prop::option::of(prop::collection::vec(any::<u8>(), 0..20))), 0..8)) {
+            let headers = Headers(list.into_iter().map(|(n, v)| (n, v.map(Bytes::from))).collect());
+            prop_assert_eq!(Headers::decode(headers.encode()), Some(headers));
+        }
+
+        #[test]
+        fn other_bytes_are_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Headers::decode(Bytes::from(bytes));
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The system's time and randomness: the one lawful place that reads them.
+
+use chrono::{DurationRound, TimeDelta, Utc};
+use minishop_core::clock::{Clock, Timestamp};
+use minishop_core::ids::Ids;
+
+/// Reads the system's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        #[expect(clippy::disallowed_methods, reason = "this is the Clock that everything else is given")]
+        let now = Utc::now();
+        now.duration_trunc(TimeDelta::milliseconds(1)).unwrap_or(now)
+    }
+}
+
+/// Draws random bits from the thread's generator, which is seeded by the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemIds;
+
+impl Ids for SystemIds {
+    fn random(&self) -> [u8; 10] {
+        rand::random()
+    }
+}

@@ -1,0 +1,115 @@
+//! What every role is given: the outside world as arguments.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use futures::future::BoxFuture;
+use minishop_core::clock::Clock;
+use minishop_core::ids::Ids;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::relay::Relay;
+use crate::store::Store;
+
+/// The outside world, as one process sees it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ctx {
+    /// What the operator has set.
+    pub config: Arc<Config>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub ids: Arc<dyn Ids>,
+    /// The database.
+    pub store: Store,
+    /// Bootstrap servers of the event log, embedded or not.
+    pub brokers: String,
+    /// Takes committed outbox rows to the producer.
+    pub relay: Relay,
+    /// Where each room registers its metrics.
+    pub metrics: Metrics,
+    /// Ends when the process should drain: take no new work, finish what runs, return.
+    pub drain: CancellationToken,
+    /// Addresses for the ready line and the health of each part.
+    pub status: Status,
+}
+
+/// A named piece of work that boot spawns, watches and drains. Returning before `drain` ends is a fault.
+pub struct Task {
+    /// The name in logs.
+    pub name: &'static str,
+    /// The work.
+    pub run: BoxFuture<'static, anyhow::Result<()>>,
+}
+
+impl Task {
+    /// Names a piece of work.
+    pub fn new(name: &'static str, run: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> Self {
+        Self { name, run: Box::pin(run) }
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The process's metrics; each room registers its own families once, under the prefix `minishop`.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Mutex<Registry>>);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Registry::with_prefix("minishop"))))
+    }
+}
+
+impl Metrics {
+    /// Lends the registry, to register families or to encode them.
+    pub fn with<R>(&self, use_it: impl FnOnce(&mut Registry) -> R) -> R {
+        use_it(&mut self.0.lock().expect("no holder of the registry panics"))
+    }
+}
+
+/// What the process tells about itself: bound addresses, and why a part is not ready.
+#[derive(Debug, Clone, Default)]
+pub struct Status(Arc<Mutex<StatusInner>>);
+
+#[derive(Debug, Default)]
+struct StatusInner {
+    addresses: Vec<(&'static str, std::net::SocketAddr)>,
+    parts: Vec<(&'static str, Result<(), String>)>,
+}
+
+impl Status {
+    /// Notes a bound listener for the ready line, such as `http`.
+    pub fn bound(&self, name: &'static str, addr: std::net::SocketAddr) {
+        self.lock().addresses.push((name, addr));
+    }
+
+    /// Lists bound listeners in the order in which they were noted.
+    pub fn addresses(&self) -> Vec<(&'static str, std::net::SocketAddr)> {
+        self.lock().addresses.clone()
+    }
+
+    /// Sets whether a part works, with the reason if not. The process is ready while every part does.
+    pub fn set(&self, part: &'static str, state: Result<(), String>) {
+        let mut inner = self.lock();
+        match inner.parts.iter_mut().find(|(name, _)| *name == part) {
+            Some(known) => known.1 = state,
+            None => inner.parts.push((part, state)),
+        }
+    }
+
+    /// Lists the parts and their state.
+    pub fn parts(&self) -> Vec<(&'static str, Result<(), String>)> {
+        self.lock().parts.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, StatusInner> {
+        self.0.lock().expect("no holder of the status panics")
+    }
+}
