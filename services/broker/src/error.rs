@@ -103,14 +103,14 @@ pub(crate) enum Fault {
 
 const SQLITE_CORRUPT: i32 = 11;
 const SQLITE_NOTADB: i32 = 26;
-const SQLITE_IOERR_FSYNC: i32 = 10 | 4 << 8;
-const SQLITE_IOERR_DIR_FSYNC: i32 = 10 | 5 << 8;
+const SQLITE_IOERR_FSYNC: i32 = 0x40a;
+const SQLITE_IOERR_DIR_FSYNC: i32 = 0x50a;
 
 /// Sorts an error by SQLite's extended result code.
 pub(crate) fn fault(error: &sqlx::Error) -> Fault {
     let code = error
         .as_database_error()
-        .and_then(|e| e.code())
+        .and_then(sqlx::error::DatabaseError::code)
         .and_then(|code| code.parse::<i32>().ok());
     match code {
         Some(SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC) => Fault::Fsync,

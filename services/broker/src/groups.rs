@@ -84,7 +84,7 @@ pub(crate) struct Speaker<'a> {
 
 /// All groups with members.
 pub(crate) struct Groups {
-    groups: Mutex<HashMap<String, Group>>,
+    by_name: Mutex<HashMap<String, Group>>,
     /// Wakes the timer when an earlier deadline may have come up.
     changed: Notify,
     life: String,
@@ -97,7 +97,7 @@ impl Groups {
     /// `life` must differ at every start: ids of an earlier life have to be unknown.
     pub fn new(life: String, limits: Limits, delay: Duration) -> Self {
         Self {
-            groups: Mutex::default(),
+            by_name: Mutex::default(),
             changed: Notify::new(),
             life,
             ids: AtomicU64::new(0),
@@ -124,7 +124,7 @@ impl Groups {
             return refused(ResponseError::InconsistentGroupProtocol);
         }
         let outcome = {
-            let mut groups = lock(&self.groups);
+            let mut groups = lock(&self.by_name);
             if !groups.contains_key(&join.group) {
                 if !join.member.is_empty() {
                     return refused(ResponseError::UnknownMemberId);
@@ -190,7 +190,7 @@ impl Groups {
         instance: Option<&StrBytes>,
     ) -> Result<(), ResponseError> {
         let outcome = {
-            let mut groups = lock(&self.groups);
+            let mut groups = lock(&self.by_name);
             let group = groups.get_mut(name).ok_or(ResponseError::UnknownMemberId)?;
             let outcome = group.leave(member, instance, Instant::now());
             if group.is_idle() {
@@ -205,7 +205,7 @@ impl Groups {
     /// Says whether the speaker may commit offsets: a member in its generation, or anybody while there are no members.
     pub fn may_commit(&self, name: &str, speaker: Speaker<'_>) -> Result<(), ResponseError> {
         let outsider = speaker.generation < 0 && speaker.member.is_empty();
-        let mut groups = lock(&self.groups);
+        let mut groups = lock(&self.by_name);
         match groups.get_mut(name) {
             Some(group) if group.has_members() => group.may_commit(speaker, Instant::now()),
             _ if outsider => Ok(()),
@@ -215,7 +215,7 @@ impl Groups {
 
     /// Reads one group; `None` when it has no members.
     pub fn read<T>(&self, name: &str, f: impl FnOnce(&Group) -> T) -> Option<T> {
-        lock(&self.groups)
+        lock(&self.by_name)
             .get(name)
             .filter(|group| group.has_members())
             .map(f)
@@ -223,7 +223,7 @@ impl Groups {
 
     /// Name, protocol type and phase of every group with members.
     pub fn list(&self) -> Vec<(String, StrBytes, Phase)> {
-        lock(&self.groups)
+        lock(&self.by_name)
             .iter()
             .filter(|(_, group)| group.has_members())
             .map(|(name, group)| (name.clone(), group.protocol_type().clone(), group.phase()))
@@ -231,14 +231,14 @@ impl Groups {
     }
 
     pub fn count(&self) -> usize {
-        lock(&self.groups).len()
+        lock(&self.by_name).len()
     }
 
     /// Ends sessions, rebalances and waits that are due, until it is dropped.
     pub async fn run_timers(&self) {
         loop {
             let next = {
-                let mut groups = lock(&self.groups);
+                let mut groups = lock(&self.by_name);
                 let now = Instant::now();
                 groups.retain(|_, group| {
                     group.tick(now);
@@ -267,7 +267,7 @@ impl Groups {
         if name.is_empty() {
             return Err(ResponseError::InvalidGroupId);
         }
-        let outcome = lock(&self.groups).get_mut(name).ok_or(absent).and_then(f);
+        let outcome = lock(&self.by_name).get_mut(name).ok_or(absent).and_then(f);
         self.changed.notify_one();
         outcome
     }

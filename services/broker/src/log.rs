@@ -5,6 +5,7 @@
 
 mod append;
 mod control;
+mod producers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -26,7 +27,8 @@ use crate::{
     storage,
     tail::TailQueue,
 };
-use append::{Producers, Round};
+use append::Round;
+use producers::Producers;
 
 /// Requests committed together, at most.
 const ROUND_REQUESTS: usize = 256;
@@ -37,6 +39,9 @@ const PROBE: Duration = Duration::from_millis(500);
 
 /// Outcome of one batch: the offset of its first record, or why it was not stored.
 pub(crate) type Stored = Result<i64, ResponseError>;
+
+/// Where the outcome of a request goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, ResponseError>>;
 
 /// One checked batch on its way into a partition.
 #[derive(Debug)]
@@ -68,8 +73,8 @@ pub(crate) struct Position {
 #[derive(Debug)]
 pub(crate) struct Positions {
     pub group: String,
-    pub positions: Vec<Position>,
-    pub reply: oneshot::Sender<Result<(), ResponseError>>,
+    pub reached: Vec<Position>,
+    pub reply: Reply<()>,
 }
 
 /// A change that has a transaction of its own.
@@ -79,31 +84,31 @@ pub(crate) enum Control {
         name: String,
         partitions: i32,
         settings: TopicSettings,
-        reply: oneshot::Sender<Result<Arc<Topic>, ResponseError>>,
+        reply: Reply<Arc<Topic>>,
     },
     DeleteTopic {
         topic: Arc<Topic>,
-        reply: oneshot::Sender<Result<(), ResponseError>>,
+        reply: Reply<()>,
     },
     /// Makes `before` the first offset of a partition and answers the first offset it then has. What lies below is
     /// hidden at once and removed later, in steps.
     DeleteRecords {
         partition: Arc<Partition>,
         before: i64,
-        reply: oneshot::Sender<Result<i64, ResponseError>>,
+        reply: Reply<i64>,
     },
     NewProducer {
-        reply: oneshot::Sender<Result<i64, ResponseError>>,
+        reply: Reply<i64>,
     },
     /// Removes the batches that end below `before`, at most one step of them.
     Remove {
         partition: Arc<Partition>,
         before: i64,
-        reply: oneshot::Sender<Result<(), ResponseError>>,
+        reply: Reply<()>,
     },
     /// Removes one step of what deleted topics and forgotten producers left; answers whether more may be left.
     Sweep {
-        reply: oneshot::Sender<Result<bool, ResponseError>>,
+        reply: Reply<bool>,
     },
 }
 
@@ -238,7 +243,7 @@ impl Writer {
             match self.reopen().await {
                 Ok(()) => break,
                 Err(error @ Error::Store { .. }) => {
-                    tracing::debug!(%error, "the event log still cannot be written")
+                    tracing::debug!(%error, "the event log still cannot be written");
                 }
                 Err(error) => return Err(error),
             }

@@ -59,7 +59,7 @@ pub struct TopicSettings {
 impl Default for TopicSettings {
     fn default() -> Self {
         Self {
-            retention: Some(Duration::from_secs(7 * 24 * 3600)),
+            retention: Some(Duration::from_hours(7 * 24)),
             retention_bytes: Some(1 << 30),
             max_message_bytes: 1_000_000,
         }
@@ -108,7 +108,7 @@ impl Default for Limits {
             frame_bytes: 16 * MIB,
             first_byte: Duration::from_secs(10),
             frame: Duration::from_secs(30),
-            idle: Duration::from_secs(600),
+            idle: Duration::from_mins(10),
             pipeline: 8,
             fetch_bytes: 8 * MIB,
             fetch_wait: Duration::from_secs(30),
@@ -117,7 +117,7 @@ impl Default for Limits {
             partitions: 64,
             members: 50,
             groups: 1_000,
-            session: Duration::from_secs(6)..=Duration::from_secs(1800),
+            session: Duration::from_secs(6)..=Duration::from_mins(30),
             offset_metadata_bytes: 4 * KIB,
         }
     }

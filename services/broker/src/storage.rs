@@ -56,7 +56,7 @@ pub(crate) async fn writer(file: &Path, max_bytes: Option<u64>) -> Result<Sqlite
 pub(crate) fn readers(file: &Path) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(READERS)
-        .idle_timeout(Duration::from_secs(60))
+        .idle_timeout(Duration::from_mins(1))
         .acquire_timeout(Duration::from_secs(30))
         .after_connect(|connection, _| {
             Box::pin(async move {

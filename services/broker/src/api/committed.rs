@@ -7,6 +7,7 @@ use kafka_protocol::{
     messages::{
         OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
         TopicName,
+        offset_commit_request::OffsetCommitRequestPartition,
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
         offset_fetch_response::{
             OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
@@ -37,56 +38,61 @@ pub(super) async fn commit(asked: Asked, request: OffsetCommitRequest) -> Offset
     } else {
         shared.groups.may_commit(&request.group_id, speaker)
     };
-    let mut positions = Vec::new();
+    let mut reached = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for ask in &topic.partitions {
-            let metadata = ask.committed_metadata.as_deref().unwrap_or_default();
-            let outcome = allowed.and_then(|()| {
-                if metadata.len() > shared.settings.limits.offset_metadata_bytes {
-                    return Err(ResponseError::OffsetMetadataTooLarge);
-                }
-                let partition = shared.catalog.partition(&topic.name, ask.partition_index);
-                positions.push(Position {
-                    partition: partition.ok_or(ResponseError::UnknownTopicOrPartition)?,
-                    offset: ask.committed_offset,
-                    leader_epoch: ask.committed_leader_epoch,
-                    metadata: metadata.to_owned(),
-                });
-                Ok(())
-            });
-            partitions.push((ask.partition_index, outcome));
+            let outcome = allowed.and_then(|()| position(shared, &topic.name, ask));
+            partitions.push((ask.partition_index, outcome.as_ref().err().copied()));
+            reached.extend(outcome);
         }
         topics.push((topic.name.clone(), partitions));
     }
-    let stored = if positions.is_empty() {
-        Ok(())
+    let failed = if reached.is_empty() {
+        None
     } else {
-        store(shared, &request.group_id, positions).await
+        store(shared, &request.group_id, reached).await.err()
     };
-    let answer = |(name, partitions): (TopicName, Vec<(i32, Result<(), ResponseError>)>)| {
-        let each = |(index, outcome): (i32, Result<(), ResponseError>)| {
-            OffsetCommitResponsePartition::default()
-                .with_partition_index(index)
-                .with_error_code(outcome.and(stored).err().map_or(0, |error| error.code()))
-        };
-        OffsetCommitResponseTopic::default()
-            .with_name(name)
-            .with_partitions(partitions.into_iter().map(each).collect())
-    };
-    OffsetCommitResponse::default().with_topics(topics.into_iter().map(answer).collect())
+    let topics = topics
+        .into_iter()
+        .map(|(name, partitions)| {
+            let each = |(index, refused): (i32, Option<ResponseError>)| {
+                OffsetCommitResponsePartition::default()
+                    .with_partition_index(index)
+                    .with_error_code(refused.or(failed).map_or(0, |error| error.code()))
+            };
+            OffsetCommitResponseTopic::default()
+                .with_name(name)
+                .with_partitions(partitions.into_iter().map(each).collect())
+        })
+        .collect();
+    OffsetCommitResponse::default().with_topics(topics)
 }
 
-async fn store(
+fn position(
     shared: &Shared,
-    group: &str,
-    positions: Vec<Position>,
-) -> Result<(), ResponseError> {
+    topic: &str,
+    ask: &OffsetCommitRequestPartition,
+) -> Result<Position, ResponseError> {
+    let metadata = ask.committed_metadata.as_deref().unwrap_or_default();
+    if metadata.len() > shared.settings.limits.offset_metadata_bytes {
+        return Err(ResponseError::OffsetMetadataTooLarge);
+    }
+    let partition = shared.catalog.partition(topic, ask.partition_index);
+    Ok(Position {
+        partition: partition.ok_or(ResponseError::UnknownTopicOrPartition)?,
+        offset: ask.committed_offset,
+        leader_epoch: ask.committed_leader_epoch,
+        metadata: metadata.to_owned(),
+    })
+}
+
+async fn store(shared: &Shared, group: &str, reached: Vec<Position>) -> Result<(), ResponseError> {
     let (reply, outcome) = oneshot::channel();
     let command = Command::Positions(Positions {
         group: group.to_owned(),
-        positions,
+        reached,
         reply,
     });
     shared

@@ -43,7 +43,7 @@ pub(super) async fn join(asked: Asked, request: JoinGroupRequest) -> JoinGroupRe
         session,
         // Nobody can be waited for shorter than its own session.
         rebalance: millis(request.rebalance_timeout_ms)
-            .clamp(session, session.max(Duration::from_secs(3600))),
+            .clamp(session, session.max(Duration::from_hours(1))),
         protocol_type: request.protocol_type,
         protocols: request
             .protocols

@@ -52,9 +52,9 @@ pub(super) async fn serve(
     let (input, output) = stream.into_split();
     // One place is the answer being sent.
     let (queue, answers) = mpsc::channel(shared.settings.limits.pipeline.max(2) - 1);
-    let waiting = AtomicUsize::new(0);
-    let reading = read(shared, input, peer, queue, &waiting, stop);
-    let writing = write(shared, output, answers, &waiting, stop);
+    let owed = AtomicUsize::new(0);
+    let reading = read(shared, input, peer, queue, &owed, stop);
+    let writing = write(shared, output, answers, &owed, stop);
     match tokio::try_join!(reading, writing) {
         Ok(_) | Err(Closed::Input(End::Gone) | Closed::Stopping) => {}
         Err(Closed::Input(end @ End::Foreign(_))) => {
@@ -79,7 +79,7 @@ async fn read(
     input: OwnedReadHalf,
     peer: SocketAddr,
     queue: mpsc::Sender<Pending>,
-    waiting: &AtomicUsize,
+    owed: &AtomicUsize,
     stop: &CancellationToken,
 ) -> Result<(), Closed> {
     let limits = &shared.settings.limits;
@@ -93,7 +93,7 @@ async fn read(
         };
         if !begun {
             // A client that waits for an answer is not idle.
-            if waiting.load(Ordering::Relaxed) > 0 {
+            if owed.load(Ordering::Relaxed) > 0 {
                 continue;
             }
             return Err(End::Idle(idle).into());
@@ -101,7 +101,7 @@ async fn read(
         let (frame, memory) = frames.next(limits).await?;
         idle = limits.idle;
         let pending = api::begin(shared, &host, frame, memory).await?;
-        waiting.fetch_add(1, Ordering::Relaxed);
+        owed.fetch_add(1, Ordering::Relaxed);
         if queue.send(pending).await.is_err() {
             return Ok(());
         }
@@ -112,7 +112,7 @@ async fn write(
     shared: &Shared,
     mut output: impl AsyncWrite + Unpin,
     mut answers: mpsc::Receiver<Pending>,
-    waiting: &AtomicUsize,
+    owed: &AtomicUsize,
     stop: &CancellationToken,
 ) -> Result<(), Closed> {
     while let Some(pending) = answers.recv().await {
@@ -124,7 +124,7 @@ async fn write(
             drop(memory);
         }
         shared.counters.requests.add(1);
-        waiting.fetch_sub(1, Ordering::Relaxed);
+        owed.fetch_sub(1, Ordering::Relaxed);
     }
     Ok(())
 }

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
 use serde_json::{Value, json};
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 
-use super::{Append, Positions, Produce, Stored};
+use super::{
+    Append, Positions, Produce, Stored,
+    producers::{Producer, Producers, Verdict, advance},
+};
 use crate::{
     batch,
     catalog::Partition,
@@ -16,133 +19,6 @@ use crate::{
     storage::{MAX_OFFSET, row_id},
     tail::TailQueue,
 };
-
-/// Batches of a producer that are remembered, so that a repeated one is known: clients keep at most five in flight.
-const REMEMBERED: usize = 5;
-/// Producers kept in memory; beyond it all are read from their rows again when next heard of.
-const PRODUCERS: usize = 20_000;
-
-/// First and last sequence number of a stored batch and the offset of its first record.
-type Recent = (i32, i32, i64);
-
-/// What is known of one producer in one partition.
-#[derive(Debug, Clone, Default)]
-struct Producer {
-    /// `None` until its first batch.
-    epoch: Option<i16>,
-    recent: Vec<Recent>,
-}
-
-enum Verdict {
-    Append(Producer),
-    Repeated(i64),
-    Refused(ResponseError),
-}
-
-impl Producer {
-    /// Decides about a batch that starts at `sequence` and ends at `last`, to be stored at `base`.
-    fn judge(&self, epoch: i16, sequence: i32, last: i32, base: i64) -> Verdict {
-        let mut after = Self {
-            epoch: Some(epoch),
-            recent: vec![(sequence, last, base)],
-        };
-        match self.epoch {
-            // The producer's rows expired or its topic was made again: this error lets clients start over at 0.
-            None if sequence != 0 => Verdict::Refused(ResponseError::UnknownProducerId),
-            Some(known) if epoch < known => Verdict::Refused(ResponseError::InvalidProducerEpoch),
-            Some(known) if epoch > known && sequence != 0 => {
-                Verdict::Refused(ResponseError::OutOfOrderSequenceNumber)
-            }
-            Some(known) if epoch == known => self
-                .follow(sequence, last, &mut after)
-                .unwrap_or(Verdict::Append(after)),
-            _ => Verdict::Append(after),
-        }
-    }
-
-    fn follow(&self, sequence: i32, last: i32, after: &mut Self) -> Option<Verdict> {
-        if let Some((.., base)) = self
-            .recent
-            .iter()
-            .find(|(first, end, _)| (*first, *end) == (sequence, last))
-        {
-            return Some(Verdict::Repeated(*base));
-        }
-        let (oldest, ..) = self.recent.first()?;
-        let (_, newest, _) = self.recent.last()?;
-        if sequence == advance(*newest, 1) {
-            let keep = self.recent.len().saturating_sub(REMEMBERED - 1);
-            after
-                .recent
-                .splice(0..0, self.recent[keep..].iter().copied());
-            return None;
-        }
-        let older = sequence < *oldest && last < *oldest;
-        Some(Verdict::Refused(if older {
-            ResponseError::DuplicateSequenceNumber
-        } else {
-            ResponseError::OutOfOrderSequenceNumber
-        }))
-    }
-}
-
-/// Sequence numbers run to 2³¹ − 1 and then start again at 0.
-fn advance(sequence: i32, by: i32) -> i32 {
-    sequence.wrapping_add(by) & i32::MAX
-}
-
-/// The producers heard of since the start, or read from their rows when first heard of.
-#[derive(Debug, Default)]
-pub(super) struct Producers(HashMap<(i64, i64), Producer>);
-
-impl Producers {
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Reads the rows of producers in `round` that are not in memory.
-    pub async fn load(
-        &mut self,
-        connection: &mut SqliteConnection,
-        round: &Round,
-    ) -> sqlx::Result<()> {
-        if self.0.len() > PRODUCERS {
-            self.0.clear();
-        }
-        let mut unknown: Vec<_> = round
-            .appends()
-            .filter(|append| append.header.producer >= 0)
-            .map(|append| (append.partition.id, append.header.producer))
-            .filter(|key| !self.0.contains_key(key))
-            .collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        unknown.sort_unstable();
-        unknown.dedup();
-        let rows = sqlx::query(
-            "SELECT p.part, p.id, p.epoch, p.recent FROM json_each(?1) j
-             JOIN producer p ON p.part = j.value ->> 0 AND p.id = j.value ->> 1",
-        )
-        .bind(json!(unknown).to_string())
-        .fetch_all(connection)
-        .await?;
-        self.0
-            .extend(unknown.into_iter().map(|key| (key, Producer::default())));
-        for row in rows {
-            let recent = serde_json::from_str(row.try_get(3)?)
-                .map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-            self.0.insert(
-                (row.try_get(0)?, row.try_get(1)?),
-                Producer {
-                    epoch: Some(row.try_get(2)?),
-                    recent,
-                },
-            );
-        }
-        Ok(())
-    }
-}
 
 /// The requests of one round.
 #[derive(Debug, Default)]
@@ -175,7 +51,7 @@ impl Round {
         self.positions.push(positions);
     }
 
-    fn appends(&self) -> impl Iterator<Item = &Append> {
+    pub fn appends(&self) -> impl Iterator<Item = &Append> {
         self.produce.iter().flat_map(|produce| &produce.batches)
     }
 
@@ -199,7 +75,7 @@ impl Round {
         }
         for positions in self.positions {
             for position in positions
-                .positions
+                .reached
                 .iter()
                 .filter(|position| !position.partition.gone())
             {
@@ -264,7 +140,7 @@ impl Staged {
             let producer = self
                 .producers
                 .get(&key)
-                .or_else(|| known.0.get(&key))
+                .or_else(|| known.get(&key))
                 .unwrap_or(&unheard);
             let end = advance(header.sequence, header.last_delta);
             match producer.judge(header.epoch, header.sequence, end, base) {
@@ -358,7 +234,7 @@ impl Staged {
         for (partition, next, bytes) in self.ends.values() {
             partition.grow(*next, i64::try_from(*bytes).unwrap_or(i64::MAX));
         }
-        producers.0.extend(self.producers);
+        producers.remember(self.producers);
         for (produce, outcomes) in self.answers {
             let _ = produce.reply.send(outcomes);
         }
@@ -369,6 +245,8 @@ impl Staged {
 }
 
 /// One round as parameters of one text, so that it takes one trip to SQLite's thread whatever it holds.
+///
+/// In texts of several statements parameters are called `$1`: a `?5` alone in a statement would make SQLite count five.
 pub(super) struct Write {
     batches: String,
     records: Vec<u8>,
@@ -381,15 +259,15 @@ const WRITE: &str = "
 BEGIN IMMEDIATE;
 INSERT INTO batch (id, base, max_timestamp, at, bytes)
   SELECT value ->> 0, value ->> 1, value ->> 2, CAST(unixepoch('subsec') * 1000 AS INTEGER),
-         substr(?2, value ->> 3, value ->> 4) FROM json_each(?1);
-UPDATE part SET next = j.value ->> 1, bytes = bytes + (j.value ->> 2) FROM json_each(?3) j WHERE part.id = j.value ->> 0;
+         substr($2, value ->> 3, value ->> 4) FROM json_each($1);
+UPDATE part SET next = j.value ->> 1, bytes = bytes + (j.value ->> 2) FROM json_each($3) j WHERE part.id = j.value ->> 0;
 INSERT INTO producer (part, id, epoch, recent, at)
   SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, CAST(unixepoch('subsec') * 1000 AS INTEGER)
-  FROM json_each(?4) WHERE true
+  FROM json_each($4) WHERE true
   ON CONFLICT DO UPDATE SET epoch = excluded.epoch, recent = excluded.recent, at = excluded.at;
 INSERT INTO committed (grp, part, position, leader_epoch, metadata, at)
   SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, CAST(unixepoch('subsec') * 1000 AS INTEGER)
-  FROM json_each(?5) WHERE true
+  FROM json_each($5) WHERE true
   ON CONFLICT DO UPDATE SET position = excluded.position, leader_epoch = excluded.leader_epoch,
                             metadata = excluded.metadata, at = excluded.at;
 COMMIT;";

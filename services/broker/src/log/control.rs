@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
-use super::{Control, Writer};
+use super::{Control, Reply, Writer};
 use crate::{
     catalog::{Partition, Topic},
     error::Error,
@@ -23,85 +23,92 @@ const PRODUCER_DAYS: i64 = 7;
 impl Writer {
     /// Runs one change and answers it; fails only when the log cannot go on.
     pub(super) async fn control(&mut self, control: Control) -> Result<(), Error> {
-        let failed = match control {
+        let outcome = match control {
             Control::CreateTopic {
                 name,
                 partitions,
                 settings,
                 reply,
-            } => {
-                if self.shared.catalog.get(&name).is_some() {
-                    return answer(reply, Err(ResponseError::TopicAlreadyExists));
-                }
-                match create_topic(&mut self.connection, &name, partitions, settings).await {
-                    Ok(topic) => {
-                        let topic = Arc::new(topic);
-                        self.shared.catalog.insert(Arc::clone(&topic));
-                        return answer(reply, Ok(topic));
-                    }
-                    Err(e) => refuse(reply, e),
-                }
-            }
-            Control::DeleteTopic { topic, reply } => {
-                if self.shared.catalog.by_id(topic.id).is_none() {
-                    return answer(reply, Err(ResponseError::UnknownTopicOrPartition));
-                }
-                match delete_topic(&mut self.connection, &topic).await {
-                    Ok(()) => {
-                        self.shared.catalog.remove(&topic);
-                        return answer(reply, Ok(()));
-                    }
-                    Err(e) => refuse(reply, e),
-                }
-            }
+            } => self.create(&name, partitions, settings, reply).await,
+            Control::DeleteTopic { topic, reply } => self.delete(&topic, reply).await,
             Control::DeleteRecords {
                 partition,
                 before,
                 reply,
-            } => match move_start(&mut self.connection, &partition, before).await {
-                Ok(()) => return answer(reply, Ok(partition.start())),
-                Err(e) => refuse(reply, e),
-            },
-            Control::NewProducer { reply } => match new_producer(&mut self.connection).await {
-                Ok(id) => return answer(reply, Ok(id)),
-                Err(e) => refuse(reply, e),
-            },
+            } => {
+                let moved = move_start(&mut self.connection, &partition, before).await;
+                answer(reply, moved.map(|()| partition.start()))
+            }
+            Control::NewProducer { reply } => {
+                answer(reply, new_producer(&mut self.connection).await)
+            }
             Control::Remove {
                 partition,
                 before,
                 reply,
-            } => match remove(&mut self.connection, &partition, before).await {
-                Ok(()) => return answer(reply, Ok(())),
-                Err(e) => refuse(reply, e),
-            },
-            Control::Sweep { reply } => match sweep(&mut self.connection).await {
-                Ok(more) => return answer(reply, Ok(more)),
-                Err(e) => refuse(reply, e),
-            },
+            } => answer(
+                reply,
+                remove(&mut self.connection, &partition, before).await,
+            ),
+            Control::Sweep { reply } => answer(reply, sweep(&mut self.connection).await),
         };
-        self.recover("change the event log", failed).await
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(e) => self.recover("change the event log", e).await,
+        }
+    }
+
+    async fn create(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        settings: TopicSettings,
+        reply: Reply<Arc<Topic>>,
+    ) -> sqlx::Result<()> {
+        // Two requests may both have found the name free.
+        if self.shared.catalog.get(name).is_some() {
+            _ = reply.send(Err(ResponseError::TopicAlreadyExists));
+            return Ok(());
+        }
+        let made = create_topic(&mut self.connection, name, partitions, settings)
+            .await
+            .map(Arc::new);
+        if let Ok(topic) = &made {
+            self.shared.catalog.insert(Arc::clone(topic));
+        }
+        answer(reply, made)
+    }
+
+    async fn delete(&mut self, topic: &Topic, reply: Reply<()>) -> sqlx::Result<()> {
+        if self.shared.catalog.by_id(topic.id).is_none() {
+            _ = reply.send(Err(ResponseError::UnknownTopicOrPartition));
+            return Ok(());
+        }
+        let deleted = delete_topic(&mut self.connection, topic).await;
+        if deleted.is_ok() {
+            self.shared.catalog.remove(topic);
+        }
+        answer(reply, deleted)
     }
 }
 
-fn answer<T>(reply: tokio::sync::oneshot::Sender<T>, outcome: T) -> Result<(), Error> {
-    // A client that went away needs no answer.
-    let _ = reply.send(outcome);
+/// Tells the asker, who may be gone, and hands on the error.
+fn answer<T>(reply: Reply<T>, outcome: sqlx::Result<T>) -> sqlx::Result<()> {
+    match outcome {
+        Ok(value) => _ = reply.send(Ok(value)),
+        Err(e) => {
+            _ = reply.send(Err(ResponseError::KafkaStorageError));
+            return Err(e);
+        }
+    }
     Ok(())
-}
-
-fn refuse<T>(
-    reply: tokio::sync::oneshot::Sender<Result<T, ResponseError>>,
-    error: sqlx::Error,
-) -> sqlx::Error {
-    let _ = reply.send(Err(ResponseError::KafkaStorageError));
-    error
 }
 
 const CREATE: &str = "
 BEGIN IMMEDIATE;
-INSERT INTO topic VALUES (?1, ?2, ?3, ?4, ?5);
-INSERT INTO part (topic, number) SELECT ?1, value FROM json_each(?6);
-SELECT id FROM part WHERE topic = ?1 ORDER BY number;
+INSERT INTO topic VALUES ($1, $2, $3, $4, $5);
+INSERT INTO part (topic, number) SELECT $1, value FROM json_each($6);
+SELECT id FROM part WHERE topic = $1 ORDER BY number;
 COMMIT;";
 
 async fn create_topic(
@@ -148,8 +155,8 @@ async fn create_topic(
 async fn delete_topic(connection: &mut SqliteConnection, topic: &Topic) -> sqlx::Result<()> {
     sqlx::query(
         "BEGIN IMMEDIATE;
-         INSERT OR IGNORE INTO doomed SELECT id FROM part WHERE topic = ?1;
-         DELETE FROM topic WHERE name = ?1;
+         INSERT OR IGNORE INTO doomed SELECT id FROM part WHERE topic = $1;
+         DELETE FROM topic WHERE name = $1;
          COMMIT;",
     )
     .bind(topic.name.to_string())
@@ -185,10 +192,10 @@ async fn move_start(
 
 const REMOVE: &str = "
 BEGIN IMMEDIATE;
-UPDATE part SET start = max(start, ?4),
-  bytes = bytes - (SELECT coalesce(sum(length(bytes)), 0) FROM batch WHERE id BETWEEN ?2 AND ?3)
-  WHERE id = ?1 RETURNING start, bytes;
-DELETE FROM batch WHERE id BETWEEN ?2 AND ?3;
+UPDATE part SET start = max(start, $4),
+  bytes = bytes - (SELECT coalesce(sum(length(bytes)), 0) FROM batch WHERE id BETWEEN $2 AND $3)
+  WHERE id = $1 RETURNING start, bytes;
+DELETE FROM batch WHERE id BETWEEN $2 AND $3;
 COMMIT;";
 
 /// Removes the oldest batches that end below `before`, one step at most; `before` becomes the first offset if all went.

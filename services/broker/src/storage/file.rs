@@ -14,7 +14,7 @@ use sqlx::{
 use super::refused;
 use crate::error::Error;
 
-/// Marks the file as ours in its header ("MsLg").
+/// Marks the file as ours in its header (`MsLg`).
 const APPLICATION_ID: u32 = 0x4d73_4c67;
 /// Version of the tables below.
 const SCHEMA_VERSION: u32 = 1;

@@ -33,12 +33,12 @@ pub(super) fn apply(
     let wrong = |fits: &str| Err(format!("{name}: {fits}"));
     match name {
         "retention.ms" => match number(value) {
-            Some(ms) => settings.retention = ms.map(Duration::from_millis),
-            None => return wrong("milliseconds, or -1 for ever"),
+            Ok(ms) => settings.retention = ms.map(Duration::from_millis),
+            Err(()) => return wrong("milliseconds, or -1 for ever"),
         },
         "retention.bytes" => match number(value) {
-            Some(bytes) => settings.retention_bytes = bytes,
-            None => return wrong("bytes, or -1 for no bound"),
+            Ok(bytes) => settings.retention_bytes = bytes,
+            Err(()) => return wrong("bytes, or -1 for no bound"),
         },
         "max.message.bytes" => match value.parse() {
             Ok(bytes @ 1..=16_000_000) => settings.max_message_bytes = bytes,
@@ -58,13 +58,12 @@ pub(super) fn apply(
     Ok(())
 }
 
-/// A count, or `None` inside for Kafka's −1; `None` when it is neither.
-fn number(value: &str) -> Option<Option<u64>> {
+/// A count, or −1 for `None`.
+fn number(value: &str) -> Result<Option<u64>, ()> {
     if value == "-1" {
-        Some(None)
-    } else {
-        value.parse().ok().map(Some)
+        return Ok(None);
     }
+    value.parse().map(Some).map_err(|_| ())
 }
 
 /// All settings of a topic.

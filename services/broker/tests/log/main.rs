@@ -1,0 +1,15 @@
+//! The event log as a client on the wire sees it, and as its file is found after crashes and damage.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_groups;
+mod bad_records;
+mod bad_requests;
+mod batch;
+mod child;
+mod disk;
+mod fetches;
+mod fixture;
+mod raw;
+mod restart;
+mod retention;
