@@ -2,6 +2,9 @@
 //!
 //! "Not found" is `None`; every error says what the caller should do next.
 
+pub mod error;
+pub mod sqlite;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;

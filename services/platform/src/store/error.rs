@@ -1,0 +1,136 @@
+//! What the databases' errors mean for the caller: try again, find out, or give up.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::StoreError;
+
+/// Why a store could not be opened. All but [`OpenError::Retry`] are final: an operator has to act.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file is damaged or another program's. It was not touched.
+    #[error("{path} is damaged or not MiniShop's: {reason}")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A setting of the database would lose acknowledged orders.
+    #[error("the database has {setting}={found}, MiniShop needs {needed}")]
+    Unsafe {
+        /// The setting, as the database names it.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// What it must be.
+        needed: &'static str,
+    },
+    /// A newer MiniShop has migrated the database.
+    #[error("the database has schema {store}, this binary knows {binary}: start a newer binary")]
+    SchemaAhead {
+        /// The database's version.
+        store: i64,
+        /// This binary's version.
+        binary: i64,
+    },
+    /// The database was not migrated, and this process may not do it.
+    #[error("the database has schema {store}, this binary needs {binary}: run `minishop migrate`")]
+    SchemaBehind {
+        /// The database's version; 0 when it has none.
+        store: i64,
+        /// This binary's version.
+        binary: i64,
+    },
+    /// The server answered, and refused: wrong password, no such database, untrusted certificate.
+    #[error("the database refuses this login")]
+    Refused {
+        /// What it said.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// The file or its directory cannot be used: missing, read-only, no permission.
+    #[error("{path} cannot be used")]
+    DataDir {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// The database is away or busy; open it again later.
+    #[error("the database is unreachable")]
+    Retry {
+        /// What happened.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// Something else, which will not pass by itself: a migration that fails, a malformed address.
+    #[error("the store cannot be opened")]
+    Fail {
+        /// What happened.
+        #[source]
+        source: anyhow::Error,
+    },
+}
+
+impl OpenError {
+    /// Names the error as start-up messages do.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Corrupt { .. } => "STORE_CORRUPT",
+            Self::Unsafe { .. } => "STORE_UNSAFE",
+            Self::SchemaAhead { .. } => "SCHEMA_AHEAD",
+            Self::SchemaBehind { .. } => "SCHEMA_BEHIND",
+            Self::Refused { .. } => "DEPENDENCY_REFUSED",
+            Self::DataDir { .. } => "DATA_DIR",
+            Self::Retry { .. } => "UNREACHABLE",
+            Self::Fail { .. } => "STORE_FAILED",
+        }
+    }
+
+    /// Tells whether opening again later may succeed without an operator.
+    pub const fn is_retry(&self) -> bool {
+        matches!(self, Self::Retry { .. })
+    }
+}
+
+/// The disk refused to make a commit durable. What it kept is unknown, so the process must end (exit 74) and read it again.
+#[derive(Debug, Clone)]
+pub struct SyncFailed(pub String);
+
+impl fmt::Display for SyncFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the disk could not sync: {}", self.0)
+    }
+}
+
+impl std::error::Error for SyncFailed {}
+
+impl StoreError {
+    /// Tells whether the disk failed to sync, after which no answer of this process can be trusted: end it with exit 74.
+    pub fn is_sync_failure(&self) -> bool {
+        matches!(self, Self::Fail { source, .. } if source.is::<SyncFailed>())
+    }
+
+    /// Tells whether nothing was written and the same call may succeed later.
+    pub const fn is_retry(&self) -> bool {
+        matches!(self, Self::Retry { .. })
+    }
+
+    /// Says that a stored value is not what this binary writes.
+    pub(super) fn unreadable(operation: &'static str, what: impl fmt::Display) -> Self {
+        Self::Fail { operation, source: anyhow::anyhow!("stored value cannot be read: {what}") }
+    }
+}
+
+/// Compares the schema's version with what this binary brings; says whether there is something to migrate.
+pub(super) const fn compare_schema(store: i64, binary: i64, may_migrate: bool) -> Result<bool, OpenError> {
+    if store > binary {
+        Err(OpenError::SchemaAhead { store, binary })
+    } else if store < binary && !may_migrate {
+        Err(OpenError::SchemaBehind { store, binary })
+    } else {
+        Ok(store < binary)
+    }
+}

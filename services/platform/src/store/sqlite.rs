@@ -1,0 +1,63 @@
+//! The embedded store: one SQLite file, one writer, readers beside it.
+//!
+//! Every write is a unit of work on the one writing connection; units that queue while a commit runs share the next commit
+//! (`writer`). Reads run on connections of their own and see every commit.
+
+mod bulk;
+mod connect;
+mod inbox;
+mod lot;
+mod orders;
+mod outbox;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use minishop_core::clock::Clock;
+use sqlx::SqlitePool;
+
+use super::error::OpenError;
+use super::{Store, StoreError};
+use writer::{Broken, Writer};
+
+/// Opens the store in a file, making it if it is absent, and starts its writer.
+///
+/// The caller holds the lock on the data directory. Must be called within a tokio runtime. With `migrate` an older schema is
+/// brought up to date, otherwise it is [`OpenError::SchemaBehind`].
+pub async fn open(path: &Path, clock: Arc<dyn Clock>, migrate: bool) -> Result<Store, OpenError> {
+    let connection = connect::prepare(path, migrate).await?;
+    let db = Db { readers: connect::readers(path).await?, writer: Writer::start(path, connection), clock };
+    Ok(Store { orders: Arc::new(db.clone()), outbox: Arc::new(db.clone()), inbox: Arc::new(db.clone()), lot: Arc::new(db) })
+}
+
+/// Brings a file's schema up to date and returns its version.
+pub async fn migrate(path: &Path) -> Result<i64, OpenError> {
+    connect::prepare(path, true).await?;
+    Ok(connect::binary_version())
+}
+
+/// What all families share.
+#[derive(Debug, Clone)]
+struct Db {
+    readers: SqlitePool,
+    writer: Writer,
+    clock: Arc<dyn Clock>,
+}
+
+impl Db {
+    fn now(&self) -> i64 {
+        self.clock.now().timestamp_millis()
+    }
+}
+
+/// Makes the mapper of an operation's errors.
+fn failed(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |error| Broken::of(error).during(operation)
+}
+
+/// Writes ids as a JSON array for `json_each`.
+fn id_list<'a>(ids: impl IntoIterator<Item = &'a uuid::Uuid>) -> String {
+    let hex: Vec<String> = ids.into_iter().map(|id| id.simple().to_string()).collect();
+    serde_json::Value::from(hex).to_string()
+}

@@ -1,0 +1,88 @@
+//! The consumer's transaction in SQLite: a unit of the writer, step by step.
+
+mod journal;
+mod statements;
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use minishop_core::idempotency::IdempotencyKey;
+use minishop_core::ids::{ClientId, OrderId};
+
+use super::super::{
+    AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition,
+};
+use super::writer::Unit;
+use super::{Db, failed};
+
+#[derive(Debug)]
+struct SqliteSettlement {
+    unit: Unit,
+    consumer: String,
+    now: i64,
+}
+
+#[async_trait]
+impl Inbox for Db {
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn Settlement>> {
+        let unit = self.writer.unit("inbox.begin").await?;
+        Ok(Box::new(SqliteSettlement { unit, consumer: consumer.to_owned(), now: self.now() }))
+    }
+
+    async fn positions(&self, consumer: &str) -> Result<Vec<Position>> {
+        let query = sqlx::query_as("SELECT topic, partition, next_offset FROM consumed WHERE consumer = ?1").bind(consumer);
+        let rows: Vec<(String, i32, i64)> = query.fetch_all(&self.readers).await.map_err(failed("inbox.positions"))?;
+        Ok(rows.into_iter().map(|(topic, partition, next_offset)| Position { topic, partition, next_offset }).collect())
+    }
+}
+
+#[async_trait]
+impl Settlement for SqliteSettlement {
+    async fn gate(&mut self, entries: &[InboxEntry]) -> Result<Gate> {
+        const OPERATION: &str = "inbox.gate";
+        let mut step = self.unit.step(OPERATION).await?;
+        let gate = statements::gate(step.connection(), &self.consumer, entries, self.now).await.map_err(failed(OPERATION))?;
+        step.done(gate)
+    }
+
+    async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>> {
+        const OPERATION: &str = "inbox.parked_keys";
+        let mut step = self.unit.step(OPERATION).await?;
+        let parked = statements::parked_keys(step.connection(), &self.consumer, keys).await.map_err(failed(OPERATION))?;
+        step.done(parked)
+    }
+
+    async fn orders(&mut self, ids: &[OrderId], keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KnownOrder>> {
+        const OPERATION: &str = "inbox.orders";
+        let mut step = self.unit.step(OPERATION).await?;
+        let rows = statements::orders(step.connection(), ids, keys).await.map_err(failed(OPERATION))?;
+        let known = rows.iter().map(statements::known_order).collect::<anyhow::Result<_>>();
+        step.done(known.map_err(|error| StoreError::unreadable(OPERATION, error))?)
+    }
+
+    async fn adopt(&mut self, orders: &[AdoptedOrder]) -> Result<HashSet<OrderId>> {
+        const OPERATION: &str = "inbox.adopt";
+        let mut step = self.unit.step(OPERATION).await?;
+        let made = statements::adopt(step.connection(), orders).await.map_err(failed(OPERATION))?;
+        step.done(made)
+    }
+
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+        const OPERATION: &str = "inbox.settle";
+        let mut step = self.unit.step(OPERATION).await?;
+        let passed = statements::settle(step.connection(), transitions, self.now).await.map_err(failed(OPERATION))?;
+        step.done(passed)
+    }
+
+    async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>> {
+        const OPERATION: &str = "inbox.record";
+        let mut step = self.unit.step(OPERATION).await?;
+        let places = journal::record(step.connection(), &self.consumer, journal, self.now).await.map_err(failed(OPERATION))?;
+        step.done(places)
+    }
+
+    async fn commit(self: Box<Self>) -> Result<()> {
+        self.unit.commit("inbox.commit").await
+    }
+}

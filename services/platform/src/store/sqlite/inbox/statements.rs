@@ -1,0 +1,181 @@
+//! The steps of a settlement that decide: gate, parked keys, orders, adoption, fence.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, EventId, OrderId};
+use minishop_core::order::Status;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+use uuid::Uuid;
+
+use super::super::super::{AdoptedOrder, Gate, InboxEntry, KnownOrder, NewEvent, Transition};
+use super::super::bulk::Bulk;
+use super::super::orders::key_list;
+use super::super::{id_list, outbox};
+
+static GATE: LazyLock<Bulk> = LazyLock::new(|| {
+    Bulk::new(
+        "INSERT INTO inbox (consumer, event_id, data_sha, order_id, settled_at)",
+        "(?, ?, ?, ?, ?)",
+        "ON CONFLICT DO NOTHING RETURNING event_id",
+    )
+});
+
+const SETTLED: &str = "SELECT i.event_id, i.data_sha FROM json_each(?2) e CROSS JOIN inbox i \
+    ON i.consumer = ?1 AND i.event_id = unhex(e.value)";
+
+const PARKED_KEYS: &str = "SELECT unhex(k.value) FROM json_each(?2) k WHERE EXISTS \
+    (SELECT 1 FROM parked p WHERE p.consumer = ?1 AND p.record_key = unhex(k.value) AND p.blocks)";
+
+const BY_ID: &str = "SELECT o.order_id, o.client_id, o.idempotency_key, o.fingerprint, o.status, o.version, o.created_event_id \
+    FROM json_each(?1) i CROSS JOIN orders o ON o.order_id = unhex(i.value)";
+
+const BY_KEY: &str = "SELECT o.order_id, o.client_id, o.idempotency_key, o.fingerprint, o.status, o.version, o.created_event_id \
+    FROM json_each(?1) k CROSS JOIN orders o ON o.client_id = k.value ->> 0 AND o.idempotency_key = k.value ->> 1";
+
+static ADOPT: LazyLock<Bulk> = LazyLock::new(|| {
+    Bulk::new(
+        "INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, currency, \
+         total_minor, items, correlation_id, traceparent, created_event_id, adopted, created_at)",
+        "(?, ?, ?, ?, ?, 'created', 1, ?, ?, ?, ?, ?, ?, 1, ?)",
+        "ON CONFLICT DO NOTHING RETURNING order_id",
+    )
+});
+
+// The subquery on the ids makes the planner look the orders up by key whatever it guesses about `e`.
+const FENCE: &str = "WITH e AS MATERIALIZED (SELECT unhex(value ->> 0) AS order_id, value ->> 1 AS version, \
+    value ->> 2 AS status, unhex(value ->> 3) AS event_id FROM json_each(?1)) \
+    UPDATE orders SET status = e.status, version = orders.version + 1, settled_event_id = e.event_id FROM e \
+    WHERE orders.order_id IN (SELECT order_id FROM e) AND orders.order_id = e.order_id \
+    AND orders.status = 'created' AND orders.version = e.version RETURNING orders.order_id";
+
+static STATUS_ROW: LazyLock<Bulk> =
+    LazyLock::new(|| Bulk::new("INSERT INTO timeline (order_id, version, kind, at, cause)", "(?, ?, ?, ?, ?)", ""));
+
+pub(super) async fn gate(
+    connection: &mut SqliteConnection,
+    consumer: &str,
+    entries: &[InboxEntry],
+    now: i64,
+) -> sqlx::Result<Gate> {
+    let mut gate = Gate::default();
+    for (sql, rows) in GATE.chunks(entries) {
+        let mut query = sqlx::query_scalar::<_, Uuid>(sql);
+        for entry in rows {
+            query = query
+                .bind(consumer)
+                .bind(entry.event_id.0)
+                .bind(&entry.data_sha[..])
+                .bind(entry.order_id.map(|id| id.0))
+                .bind(now);
+        }
+        gate.fresh.extend(query.fetch_all(&mut *connection).await?.into_iter().map(EventId));
+    }
+    let others = entries.iter().map(|entry| &entry.event_id).filter(|id| !gate.fresh.contains(id)).map(|id| &id.0);
+    let others = id_list(others);
+    if others.len() > 2 {
+        let query = sqlx::query_as::<_, (Uuid, Vec<u8>)>(SETTLED).bind(consumer).bind(others);
+        for (id, sha) in query.fetch_all(connection).await? {
+            let sha = sha.try_into().map_err(|_| sqlx::Error::Decode("a digest has 32 bytes".into()))?;
+            gate.settled.insert(EventId(id), sha);
+        }
+    }
+    Ok(gate)
+}
+
+pub(super) async fn parked_keys(
+    connection: &mut SqliteConnection,
+    consumer: &str,
+    keys: &[Bytes],
+) -> sqlx::Result<HashSet<Bytes>> {
+    let hex: Vec<String> = keys.iter().map(|key| key.iter().map(|b| format!("{b:02x}")).collect()).collect();
+    let query = sqlx::query_scalar::<_, Vec<u8>>(PARKED_KEYS).bind(consumer).bind(serde_json::Value::from(hex).to_string());
+    Ok(query.fetch_all(connection).await?.into_iter().map(Bytes::from).collect())
+}
+
+pub(super) async fn orders(
+    connection: &mut SqliteConnection,
+    ids: &[OrderId],
+    keys: &[(ClientId, IdempotencyKey)],
+) -> sqlx::Result<Vec<SqliteRow>> {
+    let mut rows = Vec::new();
+    if !ids.is_empty() {
+        rows = sqlx::query(BY_ID).bind(id_list(ids.iter().map(|id| &id.0))).fetch_all(&mut *connection).await?;
+    }
+    if !keys.is_empty() {
+        rows.extend(sqlx::query(BY_KEY).bind(key_list(keys)).fetch_all(connection).await?);
+    }
+    let mut seen = HashSet::new();
+    rows.retain(|row| row.try_get::<Uuid, _>(0).map_or(true, |id| seen.insert(id)));
+    Ok(rows)
+}
+
+pub(super) fn known_order(row: &SqliteRow) -> anyhow::Result<KnownOrder> {
+    Ok(KnownOrder {
+        order_id: OrderId(row.try_get(0)?),
+        client_id: ClientId(row.try_get(1)?),
+        key: IdempotencyKey::of_event(row.try_get(2)?)?,
+        fingerprint: Fingerprint(row.try_get::<&[u8], _>(3)?.try_into()?),
+        status: Status::parse(row.try_get(4)?).ok_or_else(|| anyhow::anyhow!("unknown status"))?,
+        version: row.try_get(5)?,
+        created_event_id: EventId(row.try_get(6)?),
+    })
+}
+
+pub(super) async fn adopt(connection: &mut SqliteConnection, orders: &[AdoptedOrder]) -> sqlx::Result<HashSet<OrderId>> {
+    let mut made = HashSet::with_capacity(orders.len());
+    for (sql, rows) in ADOPT.chunks(orders) {
+        let mut query = sqlx::query_scalar::<_, Uuid>(sql);
+        for order in rows {
+            query = query
+                .bind(order.order_id.0)
+                .bind(&order.client_id.0)
+                .bind(order.key.as_str())
+                .bind(&order.fingerprint.0[..])
+                .bind(&order.customer_id)
+                .bind(order.currency.as_deref())
+                .bind(order.total_minor)
+                .bind(&order.items)
+                .bind(order.correlation_id.as_str())
+                .bind(order.traceparent.as_deref())
+                .bind(order.created_event_id.0)
+                .bind(order.created_at.timestamp_millis());
+        }
+        made.extend(query.fetch_all(&mut *connection).await?.into_iter().map(OrderId));
+    }
+    Ok(made)
+}
+
+pub(super) async fn settle(
+    connection: &mut SqliteConnection,
+    transitions: &[Transition],
+    now: i64,
+) -> sqlx::Result<HashMap<OrderId, i64>> {
+    let rows: Vec<_> = transitions.iter().map(fence_row).collect();
+    let query = sqlx::query_scalar::<_, Uuid>(FENCE).bind(serde_json::Value::from(rows).to_string());
+    let passed: HashSet<Uuid> = query.fetch_all(&mut *connection).await?.into_iter().collect();
+    let passed: Vec<&Transition> = transitions.iter().filter(|t| passed.contains(&t.order_id.0)).collect();
+    let events: Vec<&NewEvent> = passed.iter().map(|t| &t.event).collect();
+    let places = outbox::insert(connection, &events, now).await?;
+    for (sql, rows) in STATUS_ROW.chunks(&passed) {
+        let mut query = sqlx::query(sql);
+        for t in rows {
+            query = query
+                .bind(t.order_id.0)
+                .bind(t.expected_version + 1)
+                .bind(t.to.as_str())
+                .bind(t.at.timestamp_millis())
+                .bind(t.cause.0);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(passed.iter().map(|t| t.order_id).zip(places).collect())
+}
+
+fn fence_row(t: &Transition) -> serde_json::Value {
+    let hex = |id: Uuid| id.simple().to_string();
+    serde_json::json!([hex(t.order_id.0), t.expected_version, t.to.as_str(), hex(t.event.event_id.0)])
+}

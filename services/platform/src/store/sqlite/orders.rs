@@ -1,0 +1,160 @@
+//! Orders in SQLite: acceptance and reads.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use async_trait::async_trait;
+use minishop_core::clock::from_millis;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, CorrelationId, OrderId};
+use minishop_core::order::Status;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+use uuid::Uuid;
+
+use super::super::{Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError};
+use super::bulk::Bulk;
+use super::{Db, failed, outbox};
+
+static INSERT: LazyLock<Bulk> = LazyLock::new(|| {
+    Bulk::new(
+        "INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, currency, \
+         total_minor, items, correlation_id, traceparent, created_event_id, created_at)",
+        "(?, ?, ?, ?, ?, 'created', 1, ?, ?, ?, ?, ?, ?, ?)",
+        "ON CONFLICT DO NOTHING RETURNING order_id",
+    )
+});
+
+const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fingerprint, o.total_minor, o.currency \
+    FROM json_each(?1) k CROSS JOIN orders o ON o.client_id = k.value ->> 0 AND o.idempotency_key = k.value ->> 1";
+
+const GET: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, correlation_id, \
+    created_at FROM orders WHERE order_id = ?1 AND client_id = ?2";
+
+const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, correlation_id, \
+    created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND (?3 IS NULL OR status = ?3) \
+    ORDER BY order_id DESC LIMIT ?4";
+
+const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, \
+    correlation_id, created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND (?3 IS NULL OR status = ?3) \
+    AND customer_id = ?5 ORDER BY order_id DESC LIMIT ?4";
+
+#[derive(Debug)]
+struct SqliteIntake(Db);
+
+#[async_trait]
+impl Intake for SqliteIntake {
+    async fn accept(&mut self, batch: &[NewOrder]) -> Result<HashMap<OrderId, i64>> {
+        const OPERATION: &str = "orders.accept";
+        let now = self.0.now();
+        let mut unit = self.0.writer.unit(OPERATION).await?;
+        let mut step = unit.step(OPERATION).await?;
+        let made = accept(step.connection(), batch, now).await.map_err(failed(OPERATION))?;
+        step.done(())?;
+        if !made.is_empty() {
+            unit.commit(OPERATION).await?;
+        }
+        Ok(made)
+    }
+}
+
+async fn accept(connection: &mut SqliteConnection, batch: &[NewOrder], now: i64) -> sqlx::Result<HashMap<OrderId, i64>> {
+    let mut made = HashMap::with_capacity(batch.len());
+    for (sql, rows) in INSERT.chunks(batch) {
+        let mut query = sqlx::query_scalar::<_, Uuid>(sql);
+        for order in rows {
+            query = query
+                .bind(order.order_id.0)
+                .bind(&order.client_id.0)
+                .bind(order.key.as_str())
+                .bind(&order.fingerprint.0[..])
+                .bind(&order.customer_id)
+                .bind(order.currency.as_deref())
+                .bind(order.total_minor)
+                .bind(&order.items)
+                .bind(order.correlation_id.as_str())
+                .bind(order.traceparent.as_deref())
+                .bind(order.event.event_id.0)
+                .bind(order.created_at.timestamp_millis());
+        }
+        made.extend(query.fetch_all(&mut *connection).await?.into_iter().map(|id| (OrderId(id), 0)));
+    }
+    let new: Vec<&NewOrder> = batch.iter().filter(|order| made.contains_key(&order.order_id)).collect();
+    let events: Vec<&NewEvent> = new.iter().map(|order| &order.event).collect();
+    let places = outbox::insert(connection, &events, now).await?;
+    Ok(new.iter().map(|order| order.order_id).zip(places).collect())
+}
+
+#[async_trait]
+impl Orders for Db {
+    async fn intake(&self) -> Result<Box<dyn Intake>> {
+        Ok(Box::new(SqliteIntake(self.clone())))
+    }
+
+    async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>> {
+        const OPERATION: &str = "orders.by_keys";
+        let rows = sqlx::query(BY_KEYS).bind(key_list(keys)).fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        rows.iter().map(|row| key_record(row).map_err(|error| StoreError::unreadable(OPERATION, error))).collect()
+    }
+
+    async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>> {
+        const OPERATION: &str = "orders.get";
+        let query = sqlx::query(GET).bind(id.0).bind(&client.0);
+        let row = query.fetch_optional(&self.readers).await.map_err(failed(OPERATION))?;
+        row.map(|row| order_row(&row).map_err(|error| StoreError::unreadable(OPERATION, error))).transpose()
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>> {
+        const OPERATION: &str = "orders.list";
+        let before = query.before.map_or(Uuid::max(), |id| id.0);
+        let mut sql = sqlx::query(if query.customer_id.is_some() { LIST_OF_CUSTOMER } else { LIST })
+            .bind(&query.client_id.0)
+            .bind(before)
+            .bind(query.status.map(Status::as_str))
+            .bind(query.limit);
+        if let Some(customer) = &query.customer_id {
+            sql = sql.bind(customer);
+        }
+        let rows = sql.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        rows.iter().map(|row| order_row(row).map_err(|error| StoreError::unreadable(OPERATION, error))).collect()
+    }
+
+    async fn ping(&self) -> Result<()> {
+        const OPERATION: &str = "orders.ping";
+        sqlx::query("SELECT 1").execute(&self.readers).await.map_err(failed(OPERATION))?;
+        // An empty unit begins a write transaction and rolls it back.
+        self.writer.unit(OPERATION).await.map(drop)
+    }
+}
+
+/// Writes keys as a JSON array of pairs for `json_each`.
+pub(super) fn key_list(keys: &[(ClientId, IdempotencyKey)]) -> String {
+    let pairs: Vec<[&str; 2]> = keys.iter().map(|(client, key)| [client.0.as_str(), key.as_str()]).collect();
+    serde_json::to_string(&pairs).expect("strings are valid JSON")
+}
+
+fn key_record(row: &SqliteRow) -> anyhow::Result<KeyRecord> {
+    Ok(KeyRecord {
+        client_id: ClientId(row.try_get(0)?),
+        key: IdempotencyKey::of_event(row.try_get(1)?)?,
+        order_id: OrderId(row.try_get(2)?),
+        fingerprint: Fingerprint(row.try_get::<&[u8], _>(3)?.try_into()?),
+        total_minor: row.try_get(4)?,
+        currency: row.try_get(5)?,
+    })
+}
+
+fn order_row(row: &SqliteRow) -> anyhow::Result<OrderRow> {
+    Ok(OrderRow {
+        order_id: OrderId(row.try_get(0)?),
+        client_id: ClientId(row.try_get(1)?),
+        customer_id: row.try_get(2)?,
+        status: Status::parse(row.try_get(3)?).ok_or_else(|| anyhow::anyhow!("unknown status"))?,
+        version: row.try_get(4)?,
+        currency: row.try_get(5)?,
+        total_minor: row.try_get(6)?,
+        items: row.try_get(7)?,
+        correlation_id: CorrelationId::parse(row.try_get(8)?).ok_or_else(|| anyhow::anyhow!("malformed correlation id"))?,
+        created_at: from_millis(row.try_get(9)?),
+    })
+}

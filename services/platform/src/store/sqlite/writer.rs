@@ -1,0 +1,262 @@
+//! The one writer: lends its connection to one unit of work after the other, and commits many units at once.
+//!
+//! Each unit runs in a savepoint inside the group's transaction. A unit is answered after the group's commit, so its fsync is
+//! shared. A unit that is dropped, fails, or keeps the connection for too long is rolled back alone; nobody can hold up the
+//! others for more than [`LONGEST_LOAN`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, mpsc, oneshot};
+
+use super::super::error::SyncFailed;
+use super::super::{Result, StoreError};
+use super::connect;
+
+/// How long a unit may keep the connection before it is taken back.
+const LONGEST_LOAN: Duration = Duration::from_secs(5);
+/// How many units share a commit at most.
+const GROUP: usize = 64;
+/// A group that has run so long takes no further unit: the first ones wait for their answer.
+const LONGEST_GROUP: Duration = Duration::from_millis(20);
+/// How many units may wait before their callers do.
+const QUEUE: usize = 256;
+
+/// Where writers queue. Clones share the one connection; it closes when the last clone is gone.
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Request>,
+}
+
+#[derive(Debug)]
+struct Request {
+    lend: oneshot::Sender<Result<Unit, Broken>>,
+}
+
+type Slot = Arc<Mutex<Option<SqliteConnection>>>;
+type Ack = oneshot::Sender<Result<(), Broken>>;
+
+/// One unit of work: the connection, on loan. Dropping it rolls the unit back.
+#[derive(Debug)]
+pub(super) struct Unit {
+    slot: Slot,
+    keep: oneshot::Sender<Ack>,
+    sound: bool,
+}
+
+/// One step of a unit: the unit can only commit if every step ended with [`Step::done`].
+pub(super) struct Step<'u> {
+    connection: MappedMutexGuard<'u, SqliteConnection>,
+    sound: &'u mut bool,
+}
+
+impl Writer {
+    /// Starts the writer's task.
+    pub(super) fn start(path: &Path, connection: SqliteConnection) -> Self {
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let state = State { path: path.to_owned(), connection: Some(connection), dead: None };
+        #[expect(clippy::disallowed_methods, reason = "lives as long as the store: ends when its last handle is dropped")]
+        tokio::spawn(state.serve(requests));
+        Self { queue }
+    }
+
+    /// Waits for the connection and begins a unit of work.
+    pub(super) async fn unit(&self, operation: &'static str) -> Result<Unit> {
+        let (lend, loan) = oneshot::channel();
+        let gone = || Broken::Retry("the writer has ended".into()).during(operation);
+        self.queue.send(Request { lend }).await.map_err(|_| gone())?;
+        loan.await.map_err(|_| gone())?.map_err(|broken| broken.during(operation))
+    }
+}
+
+impl Unit {
+    /// Takes the connection for one step. After a step that failed or was cancelled, every later one is refused.
+    pub(super) async fn step(&mut self, operation: &'static str) -> Result<Step<'_>> {
+        let refuse = |why: &str| Broken::Retry(why.into()).during(operation);
+        if !self.sound {
+            return Err(refuse("an earlier step of the transaction failed"));
+        }
+        self.sound = false;
+        let connection = MutexGuard::try_map(self.slot.lock().await, Option::as_mut)
+            .map_err(|_| refuse("the transaction took too long and was rolled back"))?;
+        Ok(Step { connection, sound: &mut self.sound })
+    }
+
+    /// Hands the connection back and waits until the unit is on disk.
+    pub(super) async fn commit(self, operation: &'static str) -> Result<()> {
+        if !self.sound {
+            return Err(Broken::Retry("a step of the transaction failed".into()).during(operation));
+        }
+        let (ack, answer) = oneshot::channel();
+        let late = || Broken::Retry("the transaction took too long and was rolled back".into());
+        self.keep.send(ack).map_err(|_| late().during(operation))?;
+        // No answer at all: the runtime ends, and whether the commit ran is not known here.
+        let lost = |_| StoreError::Unknown { operation, source: anyhow::anyhow!("the writer ended during the commit") };
+        answer.await.map_err(lost)?.map_err(|broken| broken.during(operation))
+    }
+}
+
+impl Step<'_> {
+    /// Lends the connection.
+    pub(super) fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    /// Ends the step well.
+    pub(super) fn done<T>(self, value: T) -> Result<T> {
+        *self.sound = true;
+        Ok(value)
+    }
+}
+
+struct State {
+    path: PathBuf,
+    connection: Option<SqliteConnection>,
+    dead: Option<Broken>,
+}
+
+impl State {
+    async fn serve(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(first) = requests.recv().await {
+            if let Err(broken) = self.ready().await {
+                let _ = first.lend.send(Err(broken));
+                continue;
+            }
+            let mut acks = Vec::new();
+            let outcome = self.group(first, &mut requests, &mut acks).await;
+            if let Err(broken) = &outcome {
+                tracing::warn!(error = %broken.text(), units = acks.len(), "a group of writes was rolled back");
+                self.reset(broken).await;
+            }
+            for ack in acks {
+                let _ = ack.send(outcome.clone());
+            }
+        }
+        if let Some(mut connection) = self.connection {
+            let _ = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await;
+            let _ = connection.close().await;
+        }
+    }
+
+    /// Opens the connection again after an error.
+    async fn ready(&mut self) -> Result<(), Broken> {
+        if let Some(dead) = &self.dead {
+            return Err(dead.clone());
+        }
+        if self.connection.is_none() {
+            self.connection = Some(connect::writer(&self.path).await.map_err(Broken::of)?);
+        }
+        Ok(())
+    }
+
+    /// Runs units until none waits, then commits those that ask for it.
+    async fn group(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>, acks: &mut Vec<Ack>) -> Result<(), Broken> {
+        if let Err(broken) = self.run("BEGIN IMMEDIATE; SAVEPOINT unit").await {
+            let _ = first.lend.send(Err(broken.clone()));
+            return Err(broken);
+        }
+        let started = Instant::now();
+        let mut next = Some(first);
+        for n in 1.. {
+            let Some(request) = next.take() else { break };
+            let kept = self.lend(request).await;
+            let undo = kept.is_none();
+            acks.extend(kept);
+            if n < GROUP && started.elapsed() < LONGEST_GROUP {
+                next = requests.try_recv().ok();
+            }
+            let between = match (undo, next.is_some()) {
+                (true, _) => self.run("ROLLBACK TO unit").await,
+                (false, true) => self.run("RELEASE unit; SAVEPOINT unit").await,
+                (false, false) => Ok(()),
+            };
+            if let Err(broken) = between {
+                if let Some(request) = next {
+                    let _ = request.lend.send(Err(broken.clone()));
+                }
+                return Err(broken);
+            }
+        }
+        self.run(if acks.is_empty() { "ROLLBACK" } else { "COMMIT" }).await
+    }
+
+    /// Lends the connection for one unit; returns where to answer if the unit is to be kept.
+    async fn lend(&mut self, request: Request) -> Option<Ack> {
+        let slot = Arc::new(Mutex::new(self.connection.take()));
+        let (keep, kept) = oneshot::channel();
+        let lent = request.lend.send(Ok(Unit { slot: slot.clone(), keep, sound: true })).is_ok();
+        let ack = if lent { tokio::time::timeout(LONGEST_LOAN, kept).await.ok().and_then(Result::ok) } else { None };
+        self.connection = slot.lock().await.take();
+        ack
+    }
+
+    async fn run(&mut self, sql: &'static str) -> Result<(), Broken> {
+        let Some(connection) = &mut self.connection else { return Err(Broken::Retry("no connection".into())) };
+        sqlx::query(sql).execute(connection).await.map(drop).map_err(Broken::of)
+    }
+
+    /// Drops the connection after an error: a long-lived one may go on reporting a fault that has passed.
+    async fn reset(&mut self, broken: &Broken) {
+        if matches!(broken, Broken::Sync(_)) {
+            self.dead = Some(broken.clone());
+        }
+        if let Some(mut connection) = self.connection.take() {
+            let _ = sqlx::query("ROLLBACK").execute(&mut connection).await;
+            let _ = connection.close().await;
+        }
+    }
+}
+
+/// An error that several units are told.
+#[derive(Debug, Clone)]
+pub(super) enum Broken {
+    /// It may pass.
+    Retry(String),
+    /// It will not.
+    Fail(String),
+    /// The disk did not sync.
+    Sync(String),
+}
+
+impl Broken {
+    /// Judges an error by SQLite's result code.
+    pub(super) fn of(error: sqlx::Error) -> Self {
+        let text = error.to_string();
+        match (&error, extended_code(&error)) {
+            // SQLITE_IOERR_FSYNC and SQLITE_IOERR_DIR_FSYNC
+            (_, Some(1034 | 1290)) => Self::Sync(text),
+            // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL, SCHEMA
+            (_, Some(code)) if matches!(code & 0xff, 5..=10 | 13..=15 | 17) => Self::Retry(text),
+            (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_), _) => {
+                Self::Retry(text)
+            }
+            _ => Self::Fail(text),
+        }
+    }
+
+    /// Names the operation that met the error.
+    pub(super) fn during(self, operation: &'static str) -> StoreError {
+        match self {
+            Self::Retry(text) => StoreError::Retry { operation, source: anyhow::anyhow!(text) },
+            Self::Fail(text) => StoreError::Fail { operation, source: anyhow::anyhow!(text) },
+            Self::Sync(text) => StoreError::Fail { operation, source: SyncFailed(text).into() },
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Retry(text) | Self::Fail(text) | Self::Sync(text) => text,
+        }
+    }
+}
+
+/// Reads the low byte of SQLite's result code.
+pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    extended_code(error).map(|code| code & 0xff)
+}
+
+fn extended_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
