@@ -30,33 +30,21 @@ impl ProducerContext for Acks {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let broker = args
-        .next()
-        .ok_or("usage: bench HOST:PORT [RECORDS [BYTES]]")?;
+    let broker = args.next().ok_or("usage: bench HOST:PORT [RECORDS [BYTES]]")?;
     let records = args.next().map_or(Ok(100_000), |n| n.parse::<usize>())?;
     let bytes = args.next().map_or(Ok(1024), |n| n.parse::<usize>())?;
     let mut base = ClientConfig::new();
     base.set("bootstrap.servers", &broker);
     let topic = format!("bench-{}", std::process::id());
     let admin: AdminClient<_> = base.create()?;
-    admin
-        .create_topics(
-            &[NewTopic::new(&topic, 8, TopicReplication::Fixed(1))],
-            &AdminOptions::new(),
-        )
-        .await?;
+    admin.create_topics(&[NewTopic::new(&topic, 8, TopicReplication::Fixed(1))], &AdminOptions::new()).await?;
     produce(&base, &topic, records, bytes)?;
     consume(&base, &topic, records)?;
     admin.delete_topics(&[&topic], &AdminOptions::new()).await?;
     Ok(())
 }
 
-fn produce(
-    base: &ClientConfig,
-    topic: &str,
-    records: usize,
-    bytes: usize,
-) -> Result<(), Box<dyn std::error::Error>> {
+fn produce(base: &ClientConfig, topic: &str, records: usize, bytes: usize) -> Result<(), Box<dyn std::error::Error>> {
     let producer: ThreadedProducer<Acks> = base
         .clone()
         .set("enable.idempotence", "true")
@@ -79,24 +67,13 @@ fn produce(
     producer.flush(Duration::from_mins(1))?;
     let took = begun.elapsed();
     let acked = producer.context().0.load(Ordering::Relaxed);
-    println!(
-        "produce: {acked} of {records} records of {bytes} B in {took:?} = {:.0}/s",
-        rate(acked, took)
-    );
+    println!("produce: {acked} of {records} records of {bytes} B in {took:?} = {:.0}/s", rate(acked, took));
     Ok(())
 }
 
-fn consume(
-    base: &ClientConfig,
-    topic: &str,
-    records: usize,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let consumer: BaseConsumer = base
-        .clone()
-        .set("group.id", topic)
-        .set("auto.offset.reset", "earliest")
-        .set("enable.auto.commit", "false")
-        .create()?;
+fn consume(base: &ClientConfig, topic: &str, records: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let consumer: BaseConsumer =
+        base.clone().set("group.id", topic).set("auto.offset.reset", "earliest").set("enable.auto.commit", "false").create()?;
     consumer.subscribe(&[topic])?;
     let asked = Instant::now();
     let mut begun = None;

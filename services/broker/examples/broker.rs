@@ -10,18 +10,12 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let file = args
-        .next()
-        .ok_or("usage: broker FILE [ADDR [TOPIC:PARTITIONS]…]")?;
-    let addr = args
-        .next()
-        .unwrap_or_else(|| "127.0.0.1:0".to_owned())
-        .parse()?;
+    let file = args.next().ok_or("usage: broker FILE [ADDR [TOPIC:PARTITIONS]…]")?;
+    let addr = args.next().unwrap_or_else(|| "127.0.0.1:0".to_owned()).parse()?;
     let log = open(Settings::new(addr, file)).await?;
     for topic in args {
         let (name, partitions) = topic.split_once(':').ok_or("TOPIC:PARTITIONS")?;
-        log.ensure_topic(name, partitions.parse()?, TopicSettings::default())
-            .await?;
+        log.ensure_topic(name, partitions.parse()?, TopicSettings::default()).await?;
     }
     println!("ready kafka={}", log.addr());
     std::io::stdout().flush()?;

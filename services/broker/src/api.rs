@@ -82,11 +82,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    fn encode<R: Encodable + HeaderVersion>(
-        &self,
-        version: i16,
-        response: &R,
-    ) -> Result<Reply, Unfit> {
+    fn encode<R: Encodable + HeaderVersion>(&self, version: i16, response: &R) -> Result<Reply, Unfit> {
         let written = |e: &dyn Display| Unfit::Answer(e.to_string());
         let size = response.compute_size(version).map_err(|e| written(&e))?;
         let mut buffer = BytesMut::with_capacity(size + 16);
@@ -95,15 +91,10 @@ impl Asked {
             .with_correlation_id(self.correlation)
             .encode(&mut buffer, R::header_version(version))
             .map_err(|e| written(&e))?;
-        response
-            .encode(&mut buffer, version)
-            .map_err(|e| written(&e))?;
+        response.encode(&mut buffer, version).map_err(|e| written(&e))?;
         let length = i32::try_from(buffer.len() - 4).map_err(|e| written(&e))?;
         buffer[..4].copy_from_slice(&length.to_be_bytes());
-        Ok(Reply {
-            bytes: buffer.freeze(),
-            memory: None,
-        })
+        Ok(Reply { bytes: buffer.freeze(), memory: None })
     }
 }
 
@@ -117,9 +108,7 @@ pub(crate) async fn begin(
     mut frame: Bytes,
     memory: Option<OwnedSemaphorePermit>,
 ) -> Result<Pending, Unfit> {
-    let (Some(key), Some(version), Some(correlation)) =
-        (int16(&frame, 0), int16(&frame, 2), int32(&frame, 4))
-    else {
+    let (Some(key), Some(version), Some(correlation)) = (int16(&frame, 0), int16(&frame, 2), int32(&frame, 4)) else {
         return Err(Unfit::Malformed("shorter than a header".to_owned()));
     };
     let api = ApiKey::try_from(key).map_err(|()| Unfit::Api(key))?;
@@ -141,20 +130,14 @@ pub(crate) async fn begin(
         }
         return Err(Unfit::Version(api, version));
     }
-    let header = RequestHeader::decode(&mut frame, api.request_header_version(version))
-        .map_err(|e| Unfit::Malformed(e.to_string()))?;
+    let header =
+        RequestHeader::decode(&mut frame, api.request_header_version(version)).map_err(|e| Unfit::Malformed(e.to_string()))?;
     asked.client_id = header.client_id.unwrap_or_default();
-    shape::check(api, version, &frame)
-        .map_err(|()| Unfit::Malformed("a length is more than the frame".to_owned()))?;
+    shape::check(api, version, &frame).map_err(|()| Unfit::Malformed("a length is more than the frame".to_owned()))?;
     dispatch(api, asked, frame, memory).await
 }
 
-async fn dispatch(
-    api: ApiKey,
-    asked: Asked,
-    body: Bytes,
-    memory: Option<OwnedSemaphorePermit>,
-) -> Result<Pending, Unfit> {
+async fn dispatch(api: ApiKey, asked: Asked, body: Bytes, memory: Option<OwnedSemaphorePermit>) -> Result<Pending, Unfit> {
     match api {
         ApiKey::Produce => produce::begin(asked.clone(), decode(&asked, body)?, memory).await,
         ApiKey::Fetch => fetch::begin(asked.clone(), decode(&asked, body)?),
@@ -184,11 +167,7 @@ fn decode<Q: Decodable>(asked: &Asked, mut body: Bytes) -> Result<Q, Unfit> {
     Q::decode(&mut body, asked.version).map_err(|e| Unfit::Malformed(e.to_string()))
 }
 
-fn answer<Q, R, F>(
-    asked: Asked,
-    body: Bytes,
-    handler: impl FnOnce(Asked, Q) -> F,
-) -> Result<Pending, Unfit>
+fn answer<Q, R, F>(asked: Asked, body: Bytes, handler: impl FnOnce(Asked, Q) -> F) -> Result<Pending, Unfit>
 where
     Q: Decodable,
     R: Encodable + HeaderVersion,
@@ -196,23 +175,13 @@ where
 {
     let request = decode(&asked, body)?;
     let response = handler(asked.clone(), request);
-    Ok(Box::pin(async move {
-        asked.encode(asked.version, &response.await).map(Some)
-    }))
+    Ok(Box::pin(async move { asked.encode(asked.version, &response.await).map(Some) }))
 }
 
 fn int16(bytes: &[u8], at: usize) -> Option<i16> {
-    bytes
-        .get(at..at + 2)?
-        .try_into()
-        .ok()
-        .map(i16::from_be_bytes)
+    bytes.get(at..at + 2)?.try_into().ok().map(i16::from_be_bytes)
 }
 
 fn int32(bytes: &[u8], at: usize) -> Option<i32> {
-    bytes
-        .get(at..at + 4)?
-        .try_into()
-        .ok()
-        .map(i32::from_be_bytes)
+    bytes.get(at..at + 4)?.try_into().ok().map(i32::from_be_bytes)
 }

@@ -42,14 +42,8 @@ pub(crate) fn check(bytes: &[u8], max: usize) -> Result<Header, ResponseError> {
     }
     let length = whole_length(bytes).ok_or(ResponseError::CorruptMessage)?;
     if length != bytes.len() {
-        let another = bytes
-            .get(length..)
-            .is_some_and(|rest| whole_length(rest).is_some_and(|n| n <= rest.len()));
-        return Err(if another {
-            ResponseError::InvalidRecord
-        } else {
-            ResponseError::CorruptMessage
-        });
+        let another = bytes.get(length..).is_some_and(|rest| whole_length(rest).is_some_and(|n| n <= rest.len()));
+        return Err(if another { ResponseError::InvalidRecord } else { ResponseError::CorruptMessage });
     }
     if !intact(bytes) {
         return Err(ResponseError::CorruptMessage);
@@ -81,8 +75,7 @@ pub(crate) fn check(bytes: &[u8], max: usize) -> Result<Header, ResponseError> {
 
 /// Says whether the checksum of a batch read from the file is right.
 pub(crate) fn intact(bytes: &[u8]) -> bool {
-    bytes.len() >= HEADER
-        && crc32c::crc32c(&bytes[CHECKED..]).to_be_bytes() == bytes[CHECKSUM..CHECKED]
+    bytes.len() >= HEADER && crc32c::crc32c(&bytes[CHECKED..]).to_be_bytes() == bytes[CHECKSUM..CHECKED]
 }
 
 /// Gives a batch its place in the log and leader epoch 0, the only one this broker has.
@@ -105,17 +98,9 @@ fn i16_at(bytes: &[u8], at: usize) -> i16 {
 }
 
 fn i32_at(bytes: &[u8], at: usize) -> i32 {
-    i32::from_be_bytes(
-        bytes[at..at + 4]
-            .try_into()
-            .expect("the slice has four bytes"),
-    )
+    i32::from_be_bytes(bytes[at..at + 4].try_into().expect("the slice has four bytes"))
 }
 
 fn i64_at(bytes: &[u8], at: usize) -> i64 {
-    i64::from_be_bytes(
-        bytes[at..at + 8]
-            .try_into()
-            .expect("the slice has eight bytes"),
-    )
+    i64::from_be_bytes(bytes[at..at + 8].try_into().expect("the slice has eight bytes"))
 }

@@ -108,10 +108,7 @@ const SQLITE_IOERR_DIR_FSYNC: i32 = 0x50a;
 
 /// Sorts an error by SQLite's extended result code.
 pub(crate) fn fault(error: &sqlx::Error) -> Fault {
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .and_then(|code| code.parse::<i32>().ok());
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).and_then(|code| code.parse::<i32>().ok());
     match code {
         Some(SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC) => Fault::Fsync,
         Some(code) if matches!(code & 0xff, SQLITE_CORRUPT | SQLITE_NOTADB) => Fault::Corrupt,

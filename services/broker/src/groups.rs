@@ -96,24 +96,12 @@ pub(crate) struct Groups {
 impl Groups {
     /// `life` must differ at every start: ids of an earlier life have to be unknown.
     pub fn new(life: String, limits: Limits, delay: Duration) -> Self {
-        Self {
-            by_name: Mutex::default(),
-            changed: Notify::new(),
-            life,
-            ids: AtomicU64::new(0),
-            limits,
-            delay,
-        }
+        Self { by_name: Mutex::default(), changed: Notify::new(), life, ids: AtomicU64::new(0), limits, delay }
     }
 
     /// Joins a member; waits until the group is complete.
     pub async fn join(&self, join: Join) -> JoinOutcome {
-        let refused = |error| {
-            Err(JoinRefused {
-                error,
-                member: join.member.clone(),
-            })
-        };
+        let refused = |error| Err(JoinRefused { error, member: join.member.clone() });
         if join.group.is_empty() {
             return refused(ResponseError::InvalidGroupId);
         }
@@ -133,9 +121,7 @@ impl Groups {
                     return refused(ResponseError::CoordinatorNotAvailable);
                 }
             }
-            let group = groups
-                .entry(join.group.clone())
-                .or_insert_with(|| Group::new(self.delay, self.limits.members));
+            let group = groups.entry(join.group.clone()).or_insert_with(|| Group::new(self.delay, self.limits.members));
             let name = join.group.clone();
             let outcome = group.join(join, || self.new_id(), Instant::now());
             if group.is_idle() {
@@ -145,12 +131,9 @@ impl Groups {
         };
         self.changed.notify_one();
         match outcome {
-            Ok(waiting) => waiting.await.unwrap_or_else(|_| {
-                Err(JoinRefused {
-                    error: ResponseError::UnknownMemberId,
-                    member: String::new(),
-                })
-            }),
+            Ok(waiting) => waiting
+                .await
+                .unwrap_or_else(|_| Err(JoinRefused { error: ResponseError::UnknownMemberId, member: String::new() })),
             Err(refused) => Err(refused),
         }
     }
@@ -167,28 +150,18 @@ impl Groups {
         protocol: (Option<&str>, Option<&str>),
         assignments: Vec<(String, Bytes)>,
     ) -> SyncOutcome {
-        let waiting = self.with(name, ResponseError::UnknownMemberId, |group| {
-            group.sync(speaker, protocol, assignments, Instant::now())
-        })?;
-        waiting
-            .await
-            .unwrap_or(Err(ResponseError::RebalanceInProgress))
+        let waiting =
+            self.with(name, ResponseError::UnknownMemberId, |group| group.sync(speaker, protocol, assignments, Instant::now()))?;
+        waiting.await.unwrap_or(Err(ResponseError::RebalanceInProgress))
     }
 
     /// Tells that a member lives; the answer tells it to rejoin when others joined or left.
     pub fn heartbeat(&self, name: &str, speaker: Speaker<'_>) -> Result<(), ResponseError> {
-        self.with(name, ResponseError::UnknownMemberId, |group| {
-            group.heartbeat(speaker, Instant::now())
-        })
+        self.with(name, ResponseError::UnknownMemberId, |group| group.heartbeat(speaker, Instant::now()))
     }
 
     /// Takes a member out at its own wish.
-    pub fn leave(
-        &self,
-        name: &str,
-        member: &str,
-        instance: Option<&StrBytes>,
-    ) -> Result<(), ResponseError> {
+    pub fn leave(&self, name: &str, member: &str, instance: Option<&StrBytes>) -> Result<(), ResponseError> {
         let outcome = {
             let mut groups = lock(&self.by_name);
             let group = groups.get_mut(name).ok_or(ResponseError::UnknownMemberId)?;
@@ -215,10 +188,7 @@ impl Groups {
 
     /// Reads one group; `None` when it has no members.
     pub fn read<T>(&self, name: &str, f: impl FnOnce(&Group) -> T) -> Option<T> {
-        lock(&self.by_name)
-            .get(name)
-            .filter(|group| group.has_members())
-            .map(f)
+        lock(&self.by_name).get(name).filter(|group| group.has_members()).map(f)
     }
 
     /// Name, protocol type and phase of every group with members.

@@ -58,20 +58,11 @@ pub async fn open(settings: Settings) -> Result<EventLog, Error> {
     let start = storage::read::start(&mut connection)
         .await
         .map_err(|e| storage::refused(&file, "read the event log's topics", e))?
-        .map_err(|reason| Error::Corrupt {
-            file: file.clone(),
-            reason,
-        })?;
-    let bind = |source| Error::Bind {
-        addr: settings.addr,
-        source,
-    };
+        .map_err(|reason| Error::Corrupt { file: file.clone(), reason })?;
+    let bind = |source| Error::Bind { addr: settings.addr, source };
     let listener = TcpListener::bind(settings.addr).await.map_err(bind)?;
     let addr = listener.local_addr().map_err(bind)?;
-    let host = settings
-        .advertised_host
-        .clone()
-        .unwrap_or_else(|| reachable(addr));
+    let host = settings.advertised_host.clone().unwrap_or_else(|| reachable(addr));
     let (writer, commands) = mpsc::channel(QUEUE);
     let catalog = Catalog::default();
     for topic in start.topics {
@@ -82,11 +73,7 @@ pub async fn open(settings: Settings) -> Result<EventLog, Error> {
         host: StrBytes::from_string(host),
         cluster: StrBytes::from_string(start.cluster.simple().to_string()),
         catalog,
-        groups: Groups::new(
-            start.life,
-            settings.limits.clone(),
-            settings.rebalance_delay,
-        ),
+        groups: Groups::new(start.life, settings.limits.clone(), settings.rebalance_delay),
         readers: storage::readers(&file),
         writer,
         counters: stats::Counters::default(),
@@ -122,21 +109,8 @@ impl EventLog {
     ) -> Self {
         let stop_writer = CancellationToken::new();
         let mut writer = JoinSet::new();
-        writer.spawn(
-            Writer::new(
-                Arc::clone(&shared),
-                connection,
-                commands,
-                stop_writer.clone(),
-            )
-            .run(),
-        );
-        Self {
-            shared,
-            listener,
-            writer,
-            stop_writer,
-        }
+        writer.spawn(Writer::new(Arc::clone(&shared), connection, commands, stop_writer.clone()).run());
+        Self { shared, listener, writer, stop_writer }
     }
 
     /// The address listened on; its port is never 0.
@@ -148,12 +122,7 @@ impl EventLog {
     ///
     /// # Errors
     /// As [`Handle::ensure_topic`].
-    pub async fn ensure_topic(
-        &self,
-        name: &str,
-        partitions: i32,
-        settings: TopicSettings,
-    ) -> Result<(), Error> {
+    pub async fn ensure_topic(&self, name: &str, partitions: i32, settings: TopicSettings) -> Result<(), Error> {
         self.handle().ensure_topic(name, partitions, settings).await
     }
 
@@ -175,19 +144,11 @@ impl EventLog {
     /// end, for it does not know what is on disk. A full disk is no error here: the log refuses produce requests and
     /// recovers by itself.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self {
-            shared,
-            listener,
-            mut writer,
-            stop_writer,
-        } = self;
+        let Self { shared, listener, mut writer, stop_writer } = self;
         let stop = shutdown.child_token();
         let serve = async {
             let retention = retention::run(Arc::clone(&shared), stop.clone());
-            tokio::join!(
-                listener::run(Arc::clone(&shared), listener, stop.clone()),
-                retention
-            );
+            tokio::join!(listener::run(Arc::clone(&shared), listener, stop.clone()), retention);
         };
         tokio::select! {
             () = serve => {}
@@ -222,29 +183,17 @@ impl Handle {
     /// # Errors
     /// [`Error::Topic`] when it exists with another partition count or cannot be made; [`Error::Stopped`] when the log
     /// cannot write.
-    pub async fn ensure_topic(
-        &self,
-        name: &str,
-        partitions: i32,
-        settings: TopicSettings,
-    ) -> Result<(), Error> {
-        let refused = |reason: String| Error::Topic {
-            name: name.to_owned(),
-            reason,
-        };
+    pub async fn ensure_topic(&self, name: &str, partitions: i32, settings: TopicSettings) -> Result<(), Error> {
+        let refused = |reason: String| Error::Topic { name: name.to_owned(), reason };
         let topic = match self.0.create_topic(name, partitions, settings).await {
             Ok(topic) => topic,
-            Err(ResponseError::TopicAlreadyExists) => {
-                self.0.catalog.get(name).ok_or(Error::Stopped)?
-            }
+            Err(ResponseError::TopicAlreadyExists) => self.0.catalog.get(name).ok_or(Error::Stopped)?,
             Err(ResponseError::KafkaStorageError) => return Err(Error::Stopped),
             Err(error) => return Err(refused(error.to_string())),
         };
         match topic.partitions.len() {
             n if i32::try_from(n) == Ok(partitions) => Ok(()),
-            n => Err(refused(format!(
-                "has {n} partitions, {partitions} are wanted"
-            ))),
+            n => Err(refused(format!("has {n} partitions, {partitions} are wanted"))),
         }
     }
 }

@@ -46,13 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: Cancel
     }
 }
 
-fn admit(
-    shared: &Arc<Shared>,
-    connections: &mut JoinSet<()>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    stop: &CancellationToken,
-) {
+fn admit(shared: &Arc<Shared>, connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken) {
     if connections.len() >= shared.settings.limits.connections {
         shared.counters.refused.add(1);
         tracing::debug!(%peer, "refused a connection: there are {} already", connections.len());

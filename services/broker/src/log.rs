@@ -131,9 +131,7 @@ impl Command {
             Self::Control(Control::DeleteTopic { reply, .. } | Control::Remove { reply, .. }) => {
                 _ = reply.send(Err(code));
             }
-            Self::Control(
-                Control::DeleteRecords { reply, .. } | Control::NewProducer { reply },
-            ) => {
+            Self::Control(Control::DeleteRecords { reply, .. } | Control::NewProducer { reply }) => {
                 _ = reply.send(Err(code));
             }
             Self::Control(Control::Sweep { reply }) => _ = reply.send(Err(code)),
@@ -159,14 +157,7 @@ impl Writer {
         stop: CancellationToken,
     ) -> Self {
         let tail = TailQueue::new(shared.settings.limits.tail_bytes);
-        Self {
-            shared,
-            connection,
-            commands,
-            producers: Producers::default(),
-            tail,
-            stop,
-        }
+        Self { shared, connection, commands, producers: Producers::default(), tail, stop }
     }
 
     /// Works until it is told to stop, then finishes what is queued, writes the log back into the file and closes it.
@@ -248,8 +239,7 @@ impl Writer {
                 Err(error) => return Err(error),
             }
             let until = Instant::now() + PROBE;
-            while let Ok(Some(command)) = tokio::time::timeout_at(until, self.commands.recv()).await
-            {
+            while let Ok(Some(command)) = tokio::time::timeout_at(until, self.commands.recv()).await {
                 command.refuse();
             }
             if self.stop.is_cancelled() {
@@ -266,27 +256,19 @@ impl Writer {
     async fn reopen(&mut self) -> Result<(), Error> {
         let file = self.shared.settings.file.clone();
         // The old connection may still hold a transaction; a failure to roll back shows at the probe.
-        let _ = sqlx::raw_sql("ROLLBACK")
-            .execute(&mut self.connection)
-            .await;
+        let _ = sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await;
         let fresh = storage::writer(&file, self.shared.settings.max_file_bytes).await?;
         storage::close(std::mem::replace(&mut self.connection, fresh)).await;
-        sqlx::raw_sql(
-            "BEGIN IMMEDIATE; UPDATE meta SET value = value + 1 WHERE key = 'probe'; COMMIT;",
-        )
-        .execute(&mut self.connection)
-        .await
-        .map_err(|e| storage::refused(&file, "probe the event log", e))?;
-        let rows: Vec<(i64, i64, i64, i64)> =
-            sqlx::query_as("SELECT id, start, next, bytes FROM part")
-                .fetch_all(&mut self.connection)
-                .await
-                .map_err(|e| storage::refused(&file, "read the partitions' bounds", e))?;
+        sqlx::raw_sql("BEGIN IMMEDIATE; UPDATE meta SET value = value + 1 WHERE key = 'probe'; COMMIT;")
+            .execute(&mut self.connection)
+            .await
+            .map_err(|e| storage::refused(&file, "probe the event log", e))?;
+        let rows: Vec<(i64, i64, i64, i64)> = sqlx::query_as("SELECT id, start, next, bytes FROM part")
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(|e| storage::refused(&file, "read the partitions' bounds", e))?;
         // A commit that failed only in its answer may have taken effect; its batches are then simply there.
-        let rows: HashMap<i64, _> = rows
-            .into_iter()
-            .map(|(id, start, next, bytes)| (id, (start, next, bytes)))
-            .collect();
+        let rows: HashMap<i64, _> = rows.into_iter().map(|(id, start, next, bytes)| (id, (start, next, bytes))).collect();
         for topic in self.shared.catalog.all() {
             for partition in &topic.partitions {
                 if let Some((start, next, bytes)) = rows.get(&partition.id) {
@@ -299,10 +281,7 @@ impl Writer {
     }
 
     async fn finish(mut self) {
-        if let Err(e) = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&mut self.connection)
-            .await
-        {
+        if let Err(e) = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
             tracing::warn!(error = %e, "the last checkpoint of the event log failed; the next start does it");
         }
         self.shared.readers.close().await;

@@ -38,15 +38,7 @@ async fn pass(shared: &Shared) {
         for partition in &topic.partitions {
             while let Some(before) = surplus(shared, partition, &topic.settings).await {
                 let partition = Arc::clone(partition);
-                if shared
-                    .control(|reply| Control::Remove {
-                        partition,
-                        before,
-                        reply,
-                    })
-                    .await
-                    .is_err()
-                {
+                if shared.control(|reply| Control::Remove { partition, before, reply }).await.is_err() {
                     return;
                 }
             }
@@ -70,14 +62,8 @@ SELECT id, length(bytes), at < CAST(unixepoch('subsec') * 1000 AS INTEGER) - ?3 
 FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?4";
 const LOOK: i64 = 64;
 
-async fn oldest(
-    shared: &Shared,
-    partition: &Partition,
-    settings: &TopicSettings,
-) -> sqlx::Result<Option<i64>> {
-    let age = settings
-        .retention
-        .map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+async fn oldest(shared: &Shared, partition: &Partition, settings: &TopicSettings) -> sqlx::Result<Option<i64>> {
+    let age = settings.retention.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     let rows = sqlx::query(OLDEST)
         .bind(row_id(partition.id, 0))
         .bind(row_id(partition.id, MAX_OFFSET))
@@ -85,9 +71,7 @@ async fn oldest(
         .bind(LOOK)
         .fetch_all(&shared.readers)
         .await?;
-    let keep = settings
-        .retention_bytes
-        .map_or(i64::MAX, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    let keep = settings.retention_bytes.map_or(i64::MAX, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     let mut left = partition.bytes();
     let mut before = None;
     for row in rows {

@@ -58,11 +58,7 @@ pub struct TopicSettings {
 
 impl Default for TopicSettings {
     fn default() -> Self {
-        Self {
-            retention: Some(Duration::from_hours(7 * 24)),
-            retention_bytes: Some(1 << 30),
-            max_message_bytes: 1_000_000,
-        }
+        Self { retention: Some(Duration::from_hours(7 * 24)), retention_bytes: Some(1 << 30), max_message_bytes: 1_000_000 }
     }
 }
 

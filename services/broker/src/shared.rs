@@ -42,37 +42,20 @@ impl Shared {
         let (reply, outcome) = oneshot::channel();
         let sent = self.writer.send(Command::Control(control(reply))).await;
         sent.map_err(|_| ResponseError::KafkaStorageError)?;
-        outcome
-            .await
-            .unwrap_or(Err(ResponseError::KafkaStorageError))
+        outcome.await.unwrap_or(Err(ResponseError::KafkaStorageError))
     }
 
     /// Checks name and partition count and makes a topic.
-    pub async fn create_topic(
-        &self,
-        name: &str,
-        partitions: i32,
-        settings: TopicSettings,
-    ) -> Result<Arc<Topic>, ResponseError> {
+    pub async fn create_topic(&self, name: &str, partitions: i32, settings: TopicSettings) -> Result<Arc<Topic>, ResponseError> {
         self.may_create(name, partitions)?;
         let name = name.to_owned();
-        self.control(|reply| Control::CreateTopic {
-            name,
-            partitions,
-            settings,
-            reply,
-        })
-        .await
+        self.control(|reply| Control::CreateTopic { name, partitions, settings, reply }).await
     }
 
     /// Says why a topic cannot be made, without making it.
     pub fn may_create(&self, name: &str, partitions: i32) -> Result<(), ResponseError> {
         let lawful = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if name.is_empty()
-            || name.len() > NAME_BYTES
-            || matches!(name, "." | "..")
-            || !name.chars().all(lawful)
-        {
+        if name.is_empty() || name.len() > NAME_BYTES || matches!(name, "." | "..") || !name.chars().all(lawful) {
             return Err(ResponseError::InvalidTopicException);
         }
         if self.catalog.get(name).is_some() {

@@ -67,10 +67,7 @@ impl StatsHandle {
         let topics = self.0.catalog.all();
         Stats {
             writable: counters.writable.get(),
-            connections: counters
-                .accepted
-                .get()
-                .saturating_sub(counters.closed.get()),
+            connections: counters.accepted.get().saturating_sub(counters.closed.get()),
             connections_total: counters.accepted.get(),
             connections_refused_total: counters.refused.get(),
             malformed_total: counters.malformed.get(),

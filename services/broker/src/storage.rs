@@ -39,14 +39,9 @@ const READERS: u32 = 2;
 
 /// Opens the one connection that writes.
 pub(crate) async fn writer(file: &Path, max_bytes: Option<u64>) -> Result<SqliteConnection, Error> {
-    let mut connection = options(file)
-        .connect()
-        .await
-        .map_err(|e| refused(file, "open the event log", e))?;
+    let mut connection = options(file).connect().await.map_err(|e| refused(file, "open the event log", e))?;
     if let Some(bytes) = max_bytes {
-        limit_size(&mut connection, bytes)
-            .await
-            .map_err(|e| refused(file, "limit the event log's size", e))?;
+        limit_size(&mut connection, bytes).await.map_err(|e| refused(file, "limit the event log's size", e))?;
     }
     verify(&mut connection).await.map_err(|e| e.at(file))?;
     Ok(connection)
@@ -83,23 +78,13 @@ fn options(file: &Path) -> SqliteConnectOptions {
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", JOURNAL_LIMIT)
         .disable_statement_logging();
-    if cfg!(target_os = "macos") {
-        options.pragma("fullfsync", "ON")
-    } else {
-        options
-    }
+    if cfg!(target_os = "macos") { options.pragma("fullfsync", "ON") } else { options }
 }
 
 async fn limit_size(connection: &mut SqliteConnection, bytes: u64) -> sqlx::Result<()> {
-    let page: i64 = sqlx::query_scalar("PRAGMA page_size")
-        .fetch_one(&mut *connection)
-        .await?;
+    let page: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut *connection).await?;
     let pages = bytes / page.unsigned_abs().max(1);
-    sqlx::query(sqlx::AssertSqlSafe(format!(
-        "PRAGMA max_page_count = {pages}"
-    )))
-    .execute(connection)
-    .await?;
+    sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"))).execute(connection).await?;
     Ok(())
 }
 
@@ -112,16 +97,8 @@ const EXPECTED: [(&str, &str, &str); 9] = [
     ("mmap_size", "PRAGMA mmap_size", "0"),
     ("trusted_schema", "PRAGMA trusted_schema", "0"),
     ("cell_size_check", "PRAGMA cell_size_check", "1"),
-    (
-        "wal_autocheckpoint",
-        "PRAGMA wal_autocheckpoint",
-        CHECKPOINT_PAGES,
-    ),
-    (
-        "journal_size_limit",
-        "PRAGMA journal_size_limit",
-        JOURNAL_LIMIT,
-    ),
+    ("wal_autocheckpoint", "PRAGMA wal_autocheckpoint", CHECKPOINT_PAGES),
+    ("journal_size_limit", "PRAGMA journal_size_limit", JOURNAL_LIMIT),
 ];
 
 /// Versions before this one could corrupt a file when its write-ahead log was reset.
@@ -144,30 +121,16 @@ impl Mismatch {
 /// Reads back what was asked for: SQLite ignores a setting it cannot take.
 async fn verify(connection: &mut SqliteConnection) -> Result<(), Mismatch> {
     for (setting, query, expected) in EXPECTED {
-        let row = sqlx::query(query)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(Mismatch::Sql)?;
+        let row = sqlx::query(query).fetch_optional(&mut *connection).await.map_err(Mismatch::Sql)?;
         // Compiled without memory mapping, SQLite answers mmap_size with no row, which is 0.
         let found = row.map_or_else(|| "0".to_owned(), |row| text(&row));
         if found != expected {
-            return Err(Mismatch::Setting(Error::Unsafe {
-                setting,
-                found,
-                expected: expected.to_owned(),
-            }));
+            return Err(Mismatch::Setting(Error::Unsafe { setting, found, expected: expected.to_owned() }));
         }
     }
-    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
-        .fetch_one(connection)
-        .await
-        .map_err(Mismatch::Sql)?;
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await.map_err(Mismatch::Sql)?;
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
-    let found = (
-        parts.next().unwrap_or(0),
-        parts.next().unwrap_or(0),
-        parts.next().unwrap_or(0),
-    );
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if found < SQLITE_VERSION {
         let (a, b, c) = SQLITE_VERSION;
         return Err(Mismatch::Setting(Error::Unsafe {
@@ -180,18 +143,13 @@ async fn verify(connection: &mut SqliteConnection) -> Result<(), Mismatch> {
 }
 
 fn text(row: &sqlx::sqlite::SqliteRow) -> String {
-    row.try_get::<String, _>(0)
-        .or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string()))
-        .unwrap_or_default()
+    row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string())).unwrap_or_default()
 }
 
 /// Words an error of the file, telling damage from everything else.
 pub(crate) fn refused(file: &Path, operation: &'static str, source: sqlx::Error) -> Error {
     match fault(&source) {
-        Fault::Corrupt => Error::Corrupt {
-            file: file.to_owned(),
-            reason: source.to_string(),
-        },
+        Fault::Corrupt => Error::Corrupt { file: file.to_owned(), reason: source.to_string() },
         Fault::Fsync => Error::Fsync(source),
         Fault::Retry => Error::Store { operation, source },
     }

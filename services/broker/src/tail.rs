@@ -48,20 +48,14 @@ pub(crate) struct TailQueue {
 
 impl TailQueue {
     pub fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            held: 0,
-            queue: VecDeque::new(),
-        }
+        Self { limit, held: 0, queue: VecDeque::new() }
     }
 
     /// Adds a batch that was just committed and drops the oldest ones beyond the limit.
     pub fn push(&mut self, partition: &Arc<Partition>, base: i64, last: i64, bytes: Bytes) {
         self.held += bytes.len();
         self.queue.push_back((Arc::clone(partition), bytes.len()));
-        lock(&partition.tail)
-            .0
-            .push_back(Kept { base, last, bytes });
+        lock(&partition.tail).0.push_back(Kept { base, last, bytes });
         while self.held > self.limit {
             let Some((partition, size)) = self.queue.pop_front() else {
                 break;

@@ -5,9 +5,8 @@ mod config;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse,
-        DeleteTopicsRequest, DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-        TopicName,
+        CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest,
+        DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse, TopicName,
         create_topics_request::CreatableTopic,
         create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
         delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult},
@@ -27,23 +26,12 @@ use config::Entry;
 /// What `-1` partitions ask for: the broker's default.
 const DEFAULT_PARTITIONS: i32 = 1;
 
-pub(super) async fn create_topics(
-    asked: Asked,
-    request: CreateTopicsRequest,
-) -> CreateTopicsResponse {
+pub(super) async fn create_topics(asked: Asked, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
-        let twice = request
-            .topics
-            .iter()
-            .filter(|other| other.name == topic.name)
-            .count()
-            > 1;
+        let twice = request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
         let outcome = if twice {
-            Err((
-                ResponseError::InvalidRequest,
-                "the topic stands twice in the request".to_owned(),
-            ))
+            Err((ResponseError::InvalidRequest, "the topic stands twice in the request".to_owned()))
         } else {
             create(&asked.shared, topic, request.validate_only).await
         };
@@ -55,16 +43,10 @@ pub(super) async fn create_topics(
 /// What a topic was made with; no id when it was only validated.
 type Created = (Option<Uuid>, i32, TopicSettings);
 
-async fn create(
-    shared: &Shared,
-    topic: &CreatableTopic,
-    validate_only: bool,
-) -> Result<Created, (ResponseError, String)> {
+async fn create(shared: &Shared, topic: &CreatableTopic, validate_only: bool) -> Result<Created, (ResponseError, String)> {
     let partitions = partitions(topic)?;
     let mut settings = shared.settings.topic;
-    shared
-        .may_create(&topic.name, partitions)
-        .map_err(|error| (error, refusal(error, shared)))?;
+    shared.may_create(&topic.name, partitions).map_err(|error| (error, refusal(error, shared)))?;
     for entry in &topic.configs {
         config::apply(&mut settings, &entry.name, entry.value.as_deref())
             .map_err(|reason| (ResponseError::InvalidConfig, reason))?;
@@ -83,48 +65,24 @@ fn partitions(topic: &CreatableTopic) -> Result<i32, (ResponseError, String)> {
     if topic.assignments.is_empty() {
         if !matches!(topic.replication_factor, 1 | -1) {
             let error = ResponseError::InvalidReplicationFactor;
-            return Err((
-                error,
-                "there is one broker, so the replication factor is 1".to_owned(),
-            ));
+            return Err((error, "there is one broker, so the replication factor is 1".to_owned()));
         }
-        return Ok(if topic.num_partitions == -1 {
-            DEFAULT_PARTITIONS
-        } else {
-            topic.num_partitions
-        });
+        return Ok(if topic.num_partitions == -1 { DEFAULT_PARTITIONS } else { topic.num_partitions });
     }
-    let mut numbers: Vec<i32> = topic
-        .assignments
-        .iter()
-        .map(|a| a.partition_index)
-        .collect();
+    let mut numbers: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
     numbers.sort_unstable();
-    let lawful = numbers
-        .iter()
-        .zip(0..)
-        .all(|(number, expected)| *number == expected)
-        && topic
-            .assignments
-            .iter()
-            .all(|a| a.broker_ids.iter().map(|id| id.0).eq([1]));
+    let lawful = numbers.iter().zip(0..).all(|(number, expected)| *number == expected)
+        && topic.assignments.iter().all(|a| a.broker_ids.iter().map(|id| id.0).eq([1]));
     if !lawful {
         let error = ResponseError::InvalidReplicaAssignment;
         return Err((error, "assign partitions 0, 1, 2 … to broker 1".to_owned()));
     }
-    i32::try_from(numbers.len()).map_err(|_| {
-        (
-            ResponseError::InvalidPartitions,
-            "too many partitions".to_owned(),
-        )
-    })
+    i32::try_from(numbers.len()).map_err(|_| (ResponseError::InvalidPartitions, "too many partitions".to_owned()))
 }
 
 fn refusal(error: ResponseError, shared: &Shared) -> String {
     match error {
-        ResponseError::InvalidTopicException => {
-            "a name has 1 to 249 of A-Z a-z 0-9 . _ -, not . or ..".to_owned()
-        }
+        ResponseError::InvalidTopicException => "a name has 1 to 249 of A-Z a-z 0-9 . _ -, not . or ..".to_owned(),
         ResponseError::InvalidPartitions => {
             format!("1 to {} partitions", shared.settings.limits.partitions)
         }
@@ -133,11 +91,7 @@ fn refusal(error: ResponseError, shared: &Shared) -> String {
     }
 }
 
-fn created(
-    name: TopicName,
-    outcome: Result<Created, (ResponseError, String)>,
-    version: i16,
-) -> CreatableTopicResult {
+fn created(name: TopicName, outcome: Result<Created, (ResponseError, String)>, version: i16) -> CreatableTopicResult {
     let mut result = CreatableTopicResult::default().with_name(name);
     match outcome {
         Err((error, reason)) => {
@@ -155,12 +109,7 @@ fn created(
             if version >= 5 {
                 result.num_partitions = partitions;
                 result.replication_factor = 1;
-                result.configs = Some(
-                    config::entries(&settings)
-                        .into_iter()
-                        .map(made_with)
-                        .collect(),
-                );
+                result.configs = Some(config::entries(&settings).into_iter().map(made_with).collect());
             }
         }
     }
@@ -175,43 +124,24 @@ fn made_with(entry: Entry) -> CreatableTopicConfigs {
         .with_config_source(config::SOURCE_TOPIC)
 }
 
-pub(super) async fn delete_topics(
-    asked: Asked,
-    request: DeleteTopicsRequest,
-) -> DeleteTopicsResponse {
+pub(super) async fn delete_topics(asked: Asked, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let named = |name| DeleteTopicState::default().with_name(Some(name));
-    let asks = if asked.version >= 6 {
-        request.topics
-    } else {
-        request.topic_names.into_iter().map(named).collect()
-    };
+    let asks = if asked.version >= 6 { request.topics } else { request.topic_names.into_iter().map(named).collect() };
     let mut responses = Vec::with_capacity(asks.len());
     for ask in asks {
         let catalog = &asked.shared.catalog;
         let found = match &ask.name {
-            Some(name) => catalog
-                .get(name)
-                .ok_or(ResponseError::UnknownTopicOrPartition),
-            None => catalog
-                .by_id(ask.topic_id)
-                .ok_or(ResponseError::UnknownTopicId),
+            Some(name) => catalog.get(name).ok_or(ResponseError::UnknownTopicOrPartition),
+            None => catalog.by_id(ask.topic_id).ok_or(ResponseError::UnknownTopicId),
         };
-        let name = found
-            .as_ref()
-            .map_or_else(|_| ask.name.clone(), |t| Some(TopicName(t.name.clone())));
+        let name = found.as_ref().map_or_else(|_| ask.name.clone(), |t| Some(TopicName(t.name.clone())));
         let id = found.as_ref().map_or(ask.topic_id, |topic| topic.id);
         let outcome = match found {
-            Ok(topic) => {
-                asked
-                    .shared
-                    .control(|reply| Control::DeleteTopic { topic, reply })
-                    .await
-            }
+            Ok(topic) => asked.shared.control(|reply| Control::DeleteTopic { topic, reply }).await,
             Err(error) => Err(error),
         };
-        let mut result = DeletableTopicResult::default()
-            .with_name(name)
-            .with_error_code(outcome.err().map_or(0, |error| error.code()));
+        let mut result =
+            DeletableTopicResult::default().with_name(name).with_error_code(outcome.err().map_or(0, |error| error.code()));
         if asked.version >= 6 {
             result.topic_id = id;
         }
@@ -221,10 +151,7 @@ pub(super) async fn delete_topics(
 }
 
 /// Hides the records below an offset at once; −1 means all that are there.
-pub(super) async fn delete_records(
-    asked: Asked,
-    request: DeleteRecordsRequest,
-) -> DeleteRecordsResponse {
+pub(super) async fn delete_records(asked: Asked, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -237,54 +164,25 @@ pub(super) async fn delete_records(
                     .with_error_code(outcome.err().map_or(0, |error| error.code())),
             );
         }
-        topics.push(
-            DeleteRecordsTopicResult::default()
-                .with_name(topic.name)
-                .with_partitions(partitions),
-        );
+        topics.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
     }
     DeleteRecordsResponse::default().with_topics(topics)
 }
 
-async fn hide(
-    shared: &Shared,
-    topic: &str,
-    number: i32,
-    before: i64,
-) -> Result<i64, ResponseError> {
-    let partition = shared
-        .catalog
-        .partition(topic, number)
-        .ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let before = if before == -1 {
-        partition.next()
-    } else {
-        before
-    };
+async fn hide(shared: &Shared, topic: &str, number: i32, before: i64) -> Result<i64, ResponseError> {
+    let partition = shared.catalog.partition(topic, number).ok_or(ResponseError::UnknownTopicOrPartition)?;
+    let before = if before == -1 { partition.next() } else { before };
     if before < 0 || before > partition.next() {
         return Err(ResponseError::OffsetOutOfRange);
     }
-    shared
-        .control(|reply| Control::DeleteRecords {
-            partition,
-            before,
-            reply,
-        })
-        .await
+    shared.control(|reply| Control::DeleteRecords { partition, before, reply }).await
 }
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
-pub(super) async fn describe_configs(
-    asked: Asked,
-    request: DescribeConfigsRequest,
-) -> DescribeConfigsResponse {
-    let results = request
-        .resources
-        .into_iter()
-        .map(|resource| described(&asked, resource))
-        .collect();
+pub(super) async fn describe_configs(asked: Asked, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let results = request.resources.into_iter().map(|resource| described(&asked, resource)).collect();
     DescribeConfigsResponse::default().with_results(results)
 }
 
@@ -295,25 +193,18 @@ fn described(asked: &Asked, resource: DescribeConfigsResource) -> DescribeConfig
             Some(topic) => Ok((config::entries(&topic.settings), config::SOURCE_TOPIC)),
             None => Err(ResponseError::UnknownTopicOrPartition),
         },
-        BROKER if matches!(name.as_str(), "1" | "") => Ok((
-            config::broker_entries(&asked.shared.settings),
-            config::SOURCE_BROKER,
-        )),
+        BROKER if matches!(name.as_str(), "1" | "") => {
+            Ok((config::broker_entries(&asked.shared.settings), config::SOURCE_BROKER))
+        }
         _ => Err(ResponseError::InvalidRequest),
     };
-    let result = DescribeConfigsResult::default()
-        .with_resource_type(resource.resource_type)
-        .with_resource_name(name);
+    let result = DescribeConfigsResult::default().with_resource_type(resource.resource_type).with_resource_name(name);
     let (entries, source) = match entries {
         Ok(found) => found,
         Err(error) => return result.with_error_code(error.code()),
     };
     let wanted = resource.configuration_keys;
-    let asked_for = |entry: &Entry| {
-        wanted
-            .as_ref()
-            .is_none_or(|keys| keys.iter().any(|key| **key == *entry.name))
-    };
+    let asked_for = |entry: &Entry| wanted.as_ref().is_none_or(|keys| keys.iter().any(|key| **key == *entry.name));
     let configs = entries
         .into_iter()
         .filter(asked_for)

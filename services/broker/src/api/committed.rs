@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
-        TopicName,
+        OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName,
         offset_commit_request::OffsetCommitRequestPartition,
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
         offset_fetch_response::{
-            OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
-            OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+            OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+            OffsetFetchResponseTopics,
         },
     },
     protocol::StrBytes,
@@ -49,11 +48,7 @@ pub(super) async fn commit(asked: Asked, request: OffsetCommitRequest) -> Offset
         }
         topics.push((topic.name.clone(), partitions));
     }
-    let failed = if reached.is_empty() {
-        None
-    } else {
-        store(shared, &request.group_id, reached).await.err()
-    };
+    let failed = if reached.is_empty() { None } else { store(shared, &request.group_id, reached).await.err() };
     let topics = topics
         .into_iter()
         .map(|(name, partitions)| {
@@ -62,19 +57,13 @@ pub(super) async fn commit(asked: Asked, request: OffsetCommitRequest) -> Offset
                     .with_partition_index(index)
                     .with_error_code(refused.or(failed).map_or(0, |error| error.code()))
             };
-            OffsetCommitResponseTopic::default()
-                .with_name(name)
-                .with_partitions(partitions.into_iter().map(each).collect())
+            OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.into_iter().map(each).collect())
         })
         .collect();
     OffsetCommitResponse::default().with_topics(topics)
 }
 
-fn position(
-    shared: &Shared,
-    topic: &str,
-    ask: &OffsetCommitRequestPartition,
-) -> Result<Position, ResponseError> {
+fn position(shared: &Shared, topic: &str, ask: &OffsetCommitRequestPartition) -> Result<Position, ResponseError> {
     let metadata = ask.committed_metadata.as_deref().unwrap_or_default();
     if metadata.len() > shared.settings.limits.offset_metadata_bytes {
         return Err(ResponseError::OffsetMetadataTooLarge);
@@ -90,19 +79,9 @@ fn position(
 
 async fn store(shared: &Shared, group: &str, reached: Vec<Position>) -> Result<(), ResponseError> {
     let (reply, outcome) = oneshot::channel();
-    let command = Command::Positions(Positions {
-        group: group.to_owned(),
-        reached,
-        reply,
-    });
-    shared
-        .writer
-        .send(command)
-        .await
-        .map_err(|_| ResponseError::KafkaStorageError)?;
-    outcome
-        .await
-        .unwrap_or(Err(ResponseError::KafkaStorageError))
+    let command = Command::Positions(Positions { group: group.to_owned(), reached, reply });
+    shared.writer.send(command).await.map_err(|_| ResponseError::KafkaStorageError)?;
+    outcome.await.unwrap_or(Err(ResponseError::KafkaStorageError))
 }
 
 /// One topic's answers in the shape that all versions share.
@@ -113,11 +92,7 @@ pub(super) async fn fetch(asked: Asked, request: OffsetFetchRequest) -> OffsetFe
     if asked.version >= 8 {
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
-            let wanted = group.topics.map(|t| {
-                t.into_iter()
-                    .map(|t| (t.name, t.partition_indexes))
-                    .collect()
-            });
+            let wanted = group.topics.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
             let outcome = positions(shared, &group.group_id, wanted).await;
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
             groups.push(match outcome {
@@ -127,31 +102,18 @@ pub(super) async fn fetch(asked: Asked, request: OffsetFetchRequest) -> OffsetFe
         }
         return OffsetFetchResponse::default().with_groups(groups);
     }
-    let wanted = request.topics.map(|t| {
-        t.into_iter()
-            .map(|t| (t.name, t.partition_indexes))
-            .collect()
-    });
+    let wanted = request.topics.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
     match positions(shared, &request.group_id, wanted).await {
         Ok(answers) => {
-            let topics = answers
-                .into_iter()
-                .map(|topic| old_topic(topic, asked.version))
-                .collect();
+            let topics = answers.into_iter().map(|topic| old_topic(topic, asked.version)).collect();
             OffsetFetchResponse::default().with_topics(topics)
         }
-        Err(error) if asked.version >= 2 => {
-            OffsetFetchResponse::default().with_error_code(error.code())
-        }
+        Err(error) if asked.version >= 2 => OffsetFetchResponse::default().with_error_code(error.code()),
         Err(_) => OffsetFetchResponse::default(),
     }
 }
 
-async fn positions(
-    shared: &Shared,
-    group: &str,
-    wanted: Option<Vec<(TopicName, Vec<i32>)>>,
-) -> Result<Answers, ResponseError> {
+async fn positions(shared: &Shared, group: &str, wanted: Option<Vec<(TopicName, Vec<i32>)>>) -> Result<Answers, ResponseError> {
     if group.is_empty() {
         return Err(ResponseError::InvalidGroupId);
     }
@@ -161,17 +123,11 @@ async fn positions(
     })?;
     let mut by_topic: BTreeMap<String, BTreeMap<i32, Committed>> = BTreeMap::new();
     for row in rows {
-        by_topic
-            .entry(row.topic.clone())
-            .or_default()
-            .insert(row.number, row);
+        by_topic.entry(row.topic.clone()).or_default().insert(row.number, row);
     }
     let Some(wanted) = wanted else {
         let all = |(name, rows): (String, BTreeMap<i32, Committed>)| {
-            let rows = rows
-                .into_iter()
-                .map(|(number, row)| (number, Some(row)))
-                .collect();
+            let rows = rows.into_iter().map(|(number, row)| (number, Some(row))).collect();
             (TopicName(StrBytes::from_string(name)), rows)
         };
         return Ok(by_topic.into_iter().map(all).collect());
@@ -184,42 +140,25 @@ async fn positions(
     Ok(wanted.into_iter().map(pick).collect())
 }
 
-fn old_topic(
-    (name, rows): (TopicName, Vec<(i32, Option<Committed>)>),
-    version: i16,
-) -> OffsetFetchResponseTopic {
+fn old_topic((name, rows): (TopicName, Vec<(i32, Option<Committed>)>), version: i16) -> OffsetFetchResponseTopic {
     let each = |(number, row): (i32, Option<Committed>)| {
         let answer = OffsetFetchResponsePartition::default()
             .with_partition_index(number)
             .with_committed_offset(row.as_ref().map_or(-1, |row| row.offset));
         let epoch = row.as_ref().map_or(-1, |row| row.leader_epoch);
-        let answer = if version >= 5 {
-            answer.with_committed_leader_epoch(epoch)
-        } else {
-            answer
-        };
-        answer.with_metadata(Some(StrBytes::from_string(
-            row.map(|row| row.metadata).unwrap_or_default(),
-        )))
+        let answer = if version >= 5 { answer.with_committed_leader_epoch(epoch) } else { answer };
+        answer.with_metadata(Some(StrBytes::from_string(row.map(|row| row.metadata).unwrap_or_default())))
     };
-    OffsetFetchResponseTopic::default()
-        .with_name(name)
-        .with_partitions(rows.into_iter().map(each).collect())
+    OffsetFetchResponseTopic::default().with_name(name).with_partitions(rows.into_iter().map(each).collect())
 }
 
-fn new_topic(
-    (name, rows): (TopicName, Vec<(i32, Option<Committed>)>),
-) -> OffsetFetchResponseTopics {
+fn new_topic((name, rows): (TopicName, Vec<(i32, Option<Committed>)>)) -> OffsetFetchResponseTopics {
     let each = |(number, row): (i32, Option<Committed>)| {
         OffsetFetchResponsePartitions::default()
             .with_partition_index(number)
             .with_committed_offset(row.as_ref().map_or(-1, |row| row.offset))
             .with_committed_leader_epoch(row.as_ref().map_or(-1, |row| row.leader_epoch))
-            .with_metadata(Some(StrBytes::from_string(
-                row.map(|row| row.metadata).unwrap_or_default(),
-            )))
+            .with_metadata(Some(StrBytes::from_string(row.map(|row| row.metadata).unwrap_or_default())))
     };
-    OffsetFetchResponseTopics::default()
-        .with_name(name)
-        .with_partitions(rows.into_iter().map(each).collect())
+    OffsetFetchResponseTopics::default().with_name(name).with_partitions(rows.into_iter().map(each).collect())
 }

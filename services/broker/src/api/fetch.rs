@@ -30,8 +30,7 @@ const OVERHEAD: usize = 256;
 pub(super) fn begin(asked: Asked, request: FetchRequest) -> Result<Pending, Unfit> {
     // Sessions would spare a local client nothing; without one every request names all its partitions.
     if request.session_id != 0 && request.session_epoch > 0 {
-        let gone =
-            FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
+        let gone = FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
         let reply = asked.encode(asked.version, &gone)?;
         return Ok(Box::pin(async { Ok(Some(reply)) }));
     }
@@ -46,15 +45,11 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn partition(&self) -> Option<&Arc<Partition>> {
-        self.topic
-            .as_ref()?
-            .partition(self.ask.partition)
-            .filter(|partition| !partition.gone())
+        self.topic.as_ref()?.partition(self.ask.partition).filter(|partition| !partition.gone())
     }
 
     fn has_news(&self) -> bool {
-        self.partition()
-            .is_none_or(|partition| self.ask.fetch_offset != partition.next())
+        self.partition().is_none_or(|partition| self.ask.fetch_offset != partition.next())
     }
 }
 
@@ -65,49 +60,29 @@ async fn fetch(asked: Asked, request: FetchRequest) -> Result<Option<super::Repl
         .topics
         .iter()
         .map(|t| {
-            let topic = if by_id {
-                shared.catalog.by_id(t.topic_id)
-            } else {
-                shared.catalog.get(&t.topic)
-            };
-            t.partitions
-                .iter()
-                .map(|ask| Wanted {
-                    topic: topic.clone(),
-                    ask,
-                })
-                .collect()
+            let topic = if by_id { shared.catalog.by_id(t.topic_id) } else { shared.catalog.get(&t.topic) };
+            t.partitions.iter().map(|ask| Wanted { topic: topic.clone(), ask }).collect()
         })
         .collect();
     let asks = || wanted.iter().flatten();
     let limits = &shared.settings.limits;
-    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0))
-        .min(limits.fetch_wait);
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(limits.fetch_wait);
     let deadline = Instant::now() + wait;
     let names: usize = request.topics.iter().map(|t| t.topic.len()).sum();
     let overhead = OVERHEAD * (asks().count() + 1) + names;
-    let limit = usize::try_from(request.max_bytes)
-        .unwrap_or(0)
-        .min(limits.fetch_bytes.saturating_sub(overhead));
+    let limit = usize::try_from(request.max_bytes).unwrap_or(0).min(limits.fetch_bytes.saturating_sub(overhead));
     let enough = usize::try_from(request.min_bytes).unwrap_or(0).min(limit);
     let watch = Watch::start(asks().filter_map(Wanted::partition));
     loop {
         let due = Instant::now() >= deadline || asks().next().is_none();
         if due || asks().any(Wanted::has_news) {
             let share = u32::try_from(limit.max(1) + overhead).unwrap_or(u32::MAX);
-            let memory = Arc::clone(&shared.memory)
-                .acquire_many_owned(share)
-                .await
-                .ok();
+            let memory = Arc::clone(&shared.memory).acquire_many_owned(share).await.ok();
             let (responses, found) = read_all(&shared, &request, &wanted, limit, by_id).await;
             if due || found.bytes >= enough.max(1) || found.failed {
                 shared.counters.fetched_bytes.add(found.bytes as u64);
-                let mut reply = asked.encode(
-                    asked.version,
-                    &FetchResponse::default().with_responses(responses),
-                )?;
-                reply.memory = memory
-                    .and_then(|mut held| held.split(reply.bytes.len().min(held.num_permits())));
+                let mut reply = asked.encode(asked.version, &FetchResponse::default().with_responses(responses))?;
+                reply.memory = memory.and_then(|mut held| held.split(reply.bytes.len().min(held.num_permits())));
                 return Ok(Some(reply));
             }
         }
@@ -124,10 +99,7 @@ struct Watch {
 
 impl Watch {
     fn start<'a>(partitions: impl Iterator<Item = &'a Arc<Partition>>) -> Self {
-        let watch = Self {
-            bell: Arc::new(Notify::new()),
-            partitions: partitions.cloned().collect(),
-        };
+        let watch = Self { bell: Arc::new(Notify::new()), partitions: partitions.cloned().collect() };
         for partition in &watch.partitions {
             partition.watch(&watch.bell);
         }
@@ -182,13 +154,7 @@ async fn read_all(
     (responses, found)
 }
 
-async fn read_one(
-    shared: &Shared,
-    want: &Wanted<'_>,
-    room: usize,
-    first: bool,
-    by_id: bool,
-) -> PartitionData {
+async fn read_one(shared: &Shared, want: &Wanted<'_>, room: usize, first: bool, by_id: bool) -> PartitionData {
     let data = PartitionData::default()
         .with_partition_index(want.ask.partition)
         .with_aborted_transactions(Some(Vec::new()))
@@ -198,41 +164,25 @@ async fn read_one(
             None if by_id => ResponseError::UnknownTopicId,
             _ => ResponseError::UnknownTopicOrPartition,
         };
-        return data
-            .with_error_code(error.code())
-            .with_high_watermark(-1)
-            .with_last_stable_offset(-1);
+        return data.with_error_code(error.code()).with_high_watermark(-1).with_last_stable_offset(-1);
     };
     let (start, next, offset) = (partition.start(), partition.next(), want.ask.fetch_offset);
-    let data = data
-        .with_high_watermark(next)
-        .with_last_stable_offset(next)
-        .with_log_start_offset(start);
+    let data = data.with_high_watermark(next).with_last_stable_offset(next).with_log_start_offset(start);
     if offset < start || offset > next {
         return data.with_error_code(ResponseError::OffsetOutOfRange.code());
     }
-    let room = usize::try_from(want.ask.partition_max_bytes)
-        .unwrap_or(0)
-        .min(room);
+    let room = usize::try_from(want.ask.partition_max_bytes).unwrap_or(0).min(room);
     if offset == next || room == 0 && !first {
         return data.with_records(Some(Bytes::new()));
     }
     match records(shared, partition, offset, room, first).await {
         Ok(records) => data.with_records(Some(records)),
-        Err(error) => data
-            .with_error_code(error.code())
-            .with_records(Some(Bytes::new())),
+        Err(error) => data.with_error_code(error.code()).with_records(Some(Bytes::new())),
     }
 }
 
 /// Reads whole batches, from memory when they are new enough; a damaged one ends what comes before it, or is the error.
-async fn records(
-    shared: &Shared,
-    partition: &Partition,
-    offset: i64,
-    room: usize,
-    first: bool,
-) -> Result<Bytes, ResponseError> {
+async fn records(shared: &Shared, partition: &Partition, offset: i64, room: usize, first: bool) -> Result<Bytes, ResponseError> {
     let tail = lock(&partition.tail).read(offset, room, first);
     if let Some(found) = tail {
         return Ok(join(found));
@@ -244,29 +194,16 @@ async fn records(
             return Err(ResponseError::KafkaStorageError);
         }
     };
-    let good = stored
-        .iter()
-        .take_while(|stored| batch::intact(&stored.bytes))
-        .count();
+    let good = stored.iter().take_while(|stored| batch::intact(&stored.bytes)).count();
     if let Some(bad) = stored.get(good) {
         shared.counters.damaged.add(1);
         let end = bad.last;
-        tracing::error!(
-            partition = partition.number,
-            offset,
-            "the batch that ends at offset {end} is damaged"
-        );
+        tracing::error!(partition = partition.number, offset, "the batch that ends at offset {end} is damaged");
         if good == 0 {
             return Err(ResponseError::KafkaStorageError);
         }
     }
-    Ok(join(
-        stored
-            .into_iter()
-            .take(good)
-            .map(|stored| stored.bytes)
-            .collect(),
-    ))
+    Ok(join(stored.into_iter().take(good).map(|stored| stored.bytes).collect()))
 }
 
 fn join(mut batches: Vec<Bytes>) -> Bytes {

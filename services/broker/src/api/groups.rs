@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        DescribeGroupsRequest, DescribeGroupsResponse, GroupId, HeartbeatRequest,
-        HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-        LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse, SyncGroupRequest,
+        DescribeGroupsRequest, DescribeGroupsResponse, GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
+        JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse, SyncGroupRequest,
         SyncGroupResponse,
         describe_groups_response::{DescribedGroup, DescribedGroupMember},
         join_group_response::JoinGroupResponseMember,
@@ -42,14 +41,9 @@ pub(super) async fn join(asked: Asked, request: JoinGroupRequest) -> JoinGroupRe
         client_host: asked.client_host,
         session,
         // Nobody can be waited for shorter than its own session.
-        rebalance: millis(request.rebalance_timeout_ms)
-            .clamp(session, session.max(Duration::from_hours(1))),
+        rebalance: millis(request.rebalance_timeout_ms).clamp(session, session.max(Duration::from_hours(1))),
         protocol_type: request.protocol_type,
-        protocols: request
-            .protocols
-            .into_iter()
-            .map(|p| (p.name, p.metadata))
-            .collect(),
+        protocols: request.protocols.into_iter().map(|p| (p.name, p.metadata)).collect(),
         id_first: asked.version >= 4,
     };
     match asked.shared.groups.join(join).await {
@@ -57,25 +51,15 @@ pub(super) async fn join(asked: Asked, request: JoinGroupRequest) -> JoinGroupRe
         Err(refused) => JoinGroupResponse::default()
             .with_error_code(refused.error.code())
             .with_generation_id(-1)
-            .with_protocol_name(if asked.version >= 7 {
-                None
-            } else {
-                Some(StrBytes::default())
-            })
+            .with_protocol_name(if asked.version >= 7 { None } else { Some(StrBytes::default()) })
             .with_member_id(text(refused.member)),
     }
 }
 
 fn accepted(joined: Joined, version: i16) -> JoinGroupResponse {
     let member = |(id, instance, metadata): (String, _, _)| {
-        let member = JoinGroupResponseMember::default()
-            .with_member_id(text(id))
-            .with_metadata(metadata);
-        if version >= 5 {
-            member.with_group_instance_id(instance)
-        } else {
-            member
-        }
+        let member = JoinGroupResponseMember::default().with_member_id(text(id)).with_metadata(metadata);
+        if version >= 5 { member.with_group_instance_id(instance) } else { member }
     };
     JoinGroupResponse::default()
         .with_generation_id(joined.generation)
@@ -91,26 +75,11 @@ fn millis(ms: i32) -> Duration {
 }
 
 pub(super) async fn sync(asked: Asked, request: SyncGroupRequest) -> SyncGroupResponse {
-    let speaker = Speaker {
-        member: &request.member_id,
-        generation: request.generation_id,
-        instance: request.group_instance_id.as_ref(),
-    };
-    let protocol = (
-        request.protocol_type.as_deref(),
-        request.protocol_name.as_deref(),
-    );
-    let assignments = request
-        .assignments
-        .into_iter()
-        .map(|a| (a.member_id.to_string(), a.assignment))
-        .collect();
-    match asked
-        .shared
-        .groups
-        .sync(&request.group_id, speaker, protocol, assignments)
-        .await
-    {
+    let speaker =
+        Speaker { member: &request.member_id, generation: request.generation_id, instance: request.group_instance_id.as_ref() };
+    let protocol = (request.protocol_type.as_deref(), request.protocol_name.as_deref());
+    let assignments = request.assignments.into_iter().map(|a| (a.member_id.to_string(), a.assignment)).collect();
+    match asked.shared.groups.sync(&request.group_id, speaker, protocol, assignments).await {
         Ok(synced) => SyncGroupResponse::default()
             .with_protocol_type((asked.version >= 5).then_some(synced.protocol_type))
             .with_protocol_name((asked.version >= 5).then_some(synced.protocol))
@@ -120,14 +89,9 @@ pub(super) async fn sync(asked: Asked, request: SyncGroupRequest) -> SyncGroupRe
 }
 
 pub(super) async fn heartbeat(asked: Asked, request: HeartbeatRequest) -> HeartbeatResponse {
-    let speaker = Speaker {
-        member: &request.member_id,
-        generation: request.generation_id,
-        instance: request.group_instance_id.as_ref(),
-    };
-    HeartbeatResponse::default().with_error_code(code(
-        asked.shared.groups.heartbeat(&request.group_id, speaker),
-    ))
+    let speaker =
+        Speaker { member: &request.member_id, generation: request.generation_id, instance: request.group_instance_id.as_ref() };
+    HeartbeatResponse::default().with_error_code(code(asked.shared.groups.heartbeat(&request.group_id, speaker)))
 }
 
 pub(super) async fn leave(asked: Asked, request: LeaveGroupRequest) -> LeaveGroupResponse {
@@ -160,36 +124,20 @@ pub(super) async fn list(asked: Asked, request: ListGroupsRequest) -> ListGroups
         Ok(names) => names,
         Err(e) => {
             tracing::error!(error = %e, "reading the groups with committed offsets failed");
-            return ListGroupsResponse::default()
-                .with_error_code(ResponseError::KafkaStorageError.code());
+            return ListGroupsResponse::default().with_error_code(ResponseError::KafkaStorageError.code());
         }
     };
-    let mut groups: BTreeMap<String, (StrBytes, Phase)> = stored
-        .into_iter()
-        .map(|name| (name, (StrBytes::default(), Phase::Empty)))
-        .collect();
-    groups.extend(
-        asked
-            .shared
-            .groups
-            .list()
-            .into_iter()
-            .map(|(name, kind, phase)| (name, (kind, phase))),
-    );
-    let passes = |filter: &[StrBytes], value: &str| {
-        filter.is_empty()
-            || filter
-                .iter()
-                .any(|wanted| wanted.eq_ignore_ascii_case(value))
-    };
+    let mut groups: BTreeMap<String, (StrBytes, Phase)> =
+        stored.into_iter().map(|name| (name, (StrBytes::default(), Phase::Empty))).collect();
+    groups.extend(asked.shared.groups.list().into_iter().map(|(name, kind, phase)| (name, (kind, phase))));
+    let passes =
+        |filter: &[StrBytes], value: &str| filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value));
     let listed = groups
         .into_iter()
         .filter(|(_, (_, phase))| passes(&request.states_filter, phase.name()))
         .filter(|_| passes(&request.types_filter, "classic"))
         .map(|(name, (kind, phase))| {
-            let mut group = ListedGroup::default()
-                .with_group_id(GroupId(text(name)))
-                .with_protocol_type(kind);
+            let mut group = ListedGroup::default().with_group_id(GroupId(text(name))).with_protocol_type(kind);
             if asked.version >= 4 {
                 group.group_state = StrBytes::from_static_str(phase.name());
             }
@@ -202,23 +150,14 @@ pub(super) async fn list(asked: Asked, request: ListGroupsRequest) -> ListGroups
     ListGroupsResponse::default().with_groups(listed)
 }
 
-pub(super) async fn describe(
-    asked: Asked,
-    request: DescribeGroupsRequest,
-) -> DescribeGroupsResponse {
-    let stored = read::committed_groups(&asked.shared.readers)
-        .await
-        .unwrap_or_default();
+pub(super) async fn describe(asked: Asked, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let stored = read::committed_groups(&asked.shared.readers).await.unwrap_or_default();
     let groups = request
         .groups
         .into_iter()
         .map(|id| {
-            let known = asked
-                .shared
-                .groups
-                .read(&id, |group| described(group, asked.version));
-            let group = known
-                .unwrap_or_else(|| absent(stored.iter().any(|name| *name == *id.0), asked.version));
+            let known = asked.shared.groups.read(&id, |group| described(group, asked.version));
+            let group = known.unwrap_or_else(|| absent(stored.iter().any(|name| *name == *id.0), asked.version));
             group.with_group_id(id)
         })
         .collect();
@@ -233,11 +172,7 @@ fn described(group: &Group, version: i16) -> DescribedGroup {
             .with_client_host(text(member.client_host.clone()))
             .with_member_metadata(member.subscription(group.protocol()))
             .with_member_assignment(member.assignment.clone());
-        if version >= 4 {
-            answer.with_group_instance_id(member.instance.clone())
-        } else {
-            answer
-        }
+        if version >= 4 { answer.with_group_instance_id(member.instance.clone()) } else { answer }
     };
     DescribedGroup::default()
         .with_group_state(StrBytes::from_static_str(group.phase().name()))
@@ -249,13 +184,8 @@ fn described(group: &Group, version: i16) -> DescribedGroup {
 /// A group without members: empty when it has committed offsets, else unknown, which older versions call dead.
 fn absent(stored: bool, version: i16) -> DescribedGroup {
     if stored {
-        return DescribedGroup::default()
-            .with_group_state(StrBytes::from_static_str(Phase::Empty.name()));
+        return DescribedGroup::default().with_group_state(StrBytes::from_static_str(Phase::Empty.name()));
     }
     let dead = DescribedGroup::default().with_group_state(StrBytes::from_static_str("Dead"));
-    if version >= 6 {
-        dead.with_error_code(ResponseError::GroupIdNotFound.code())
-    } else {
-        dead
-    }
+    if version >= 6 { dead.with_error_code(ResponseError::GroupIdNotFound.code()) } else { dead }
 }

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        BrokerId, DescribeClusterRequest, DescribeClusterResponse, FindCoordinatorRequest,
-        FindCoordinatorResponse, MetadataRequest, MetadataResponse, TopicName,
+        BrokerId, DescribeClusterRequest, DescribeClusterResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+        MetadataRequest, MetadataResponse, TopicName,
         describe_cluster_response::DescribeClusterBroker,
         find_coordinator_response::Coordinator,
         metadata_request::MetadataRequestTopic,
-        metadata_response::{
-            MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
-        },
+        metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
     },
     protocol::StrBytes,
 };
@@ -27,16 +25,10 @@ pub(super) async fn metadata(asked: Asked, request: MetadataRequest) -> Metadata
     let shared = &asked.shared;
     let topics = match request.topics {
         // Version 0 has no null list: there an empty one asks for all.
-        Some(topics) if asked.version > 0 || !topics.is_empty() => topics
-            .iter()
-            .map(|ask| named(shared, ask, asked.version))
-            .collect(),
-        _ => shared
-            .catalog
-            .all()
-            .iter()
-            .map(|topic| known(topic, asked.version))
-            .collect(),
+        Some(topics) if asked.version > 0 || !topics.is_empty() => {
+            topics.iter().map(|ask| named(shared, ask, asked.version)).collect()
+        }
+        _ => shared.catalog.all().iter().map(|topic| known(topic, asked.version)).collect(),
     };
     MetadataResponse::default()
         .with_brokers(vec![
@@ -53,24 +45,14 @@ pub(super) async fn metadata(asked: Asked, request: MetadataRequest) -> Metadata
 /// Topics are never made by asking for them: a misspelt name must not become a topic.
 fn named(shared: &Shared, ask: &MetadataRequestTopic, version: i16) -> MetadataResponseTopic {
     let found = match &ask.name {
-        Some(name) => shared
-            .catalog
-            .get(name)
-            .ok_or(ResponseError::UnknownTopicOrPartition),
-        None => shared
-            .catalog
-            .by_id(ask.topic_id)
-            .ok_or(ResponseError::UnknownTopicId),
+        Some(name) => shared.catalog.get(name).ok_or(ResponseError::UnknownTopicOrPartition),
+        None => shared.catalog.by_id(ask.topic_id).ok_or(ResponseError::UnknownTopicId),
     };
     match found {
         Ok(topic) => known(&topic, version),
         Err(error) => MetadataResponseTopic::default()
             .with_error_code(error.code())
-            .with_name(
-                ask.name
-                    .clone()
-                    .or_else(|| (version < 12).then(TopicName::default)),
-            )
+            .with_name(ask.name.clone().or_else(|| (version < 12).then(TopicName::default)))
             .with_topic_id(ask.topic_id),
     }
 }
@@ -88,54 +70,26 @@ fn known(topic: &Arc<Topic>, version: i16) -> MetadataResponseTopic {
                 .with_isr_nodes(vec![SELF])
         })
         .collect();
-    let answer = MetadataResponseTopic::default()
-        .with_name(Some(TopicName(topic.name.clone())))
-        .with_partitions(partitions);
-    if version >= 10 {
-        answer.with_topic_id(topic.id)
-    } else {
-        answer
-    }
+    let answer = MetadataResponseTopic::default().with_name(Some(TopicName(topic.name.clone()))).with_partitions(partitions);
+    if version >= 10 { answer.with_topic_id(topic.id) } else { answer }
 }
 
-pub(super) async fn cluster(
-    asked: Asked,
-    _request: DescribeClusterRequest,
-) -> DescribeClusterResponse {
+pub(super) async fn cluster(asked: Asked, _request: DescribeClusterRequest) -> DescribeClusterResponse {
     let shared = &asked.shared;
-    DescribeClusterResponse::default()
-        .with_cluster_id(shared.cluster.clone())
-        .with_controller_id(SELF)
-        .with_brokers(vec![
-            DescribeClusterBroker::default()
-                .with_broker_id(SELF)
-                .with_host(shared.host.clone())
-                .with_port(i32::from(shared.addr.port())),
-        ])
+    DescribeClusterResponse::default().with_cluster_id(shared.cluster.clone()).with_controller_id(SELF).with_brokers(vec![
+        DescribeClusterBroker::default()
+            .with_broker_id(SELF)
+            .with_host(shared.host.clone())
+            .with_port(i32::from(shared.addr.port())),
+    ])
 }
 
 /// Names this broker for groups and for transactions alike; the latter are refused when they begin.
-pub(super) async fn coordinator(
-    asked: Asked,
-    request: FindCoordinatorRequest,
-) -> FindCoordinatorResponse {
-    let (host, port) = (
-        asked.shared.host.clone(),
-        i32::from(asked.shared.addr.port()),
-    );
+pub(super) async fn coordinator(asked: Asked, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let (host, port) = (asked.shared.host.clone(), i32::from(asked.shared.addr.port()));
     if asked.version < 4 {
-        return FindCoordinatorResponse::default()
-            .with_node_id(SELF)
-            .with_host(host)
-            .with_port(port);
+        return FindCoordinatorResponse::default().with_node_id(SELF).with_host(host).with_port(port);
     }
-    let each = |key: StrBytes| {
-        Coordinator::default()
-            .with_key(key)
-            .with_node_id(SELF)
-            .with_host(host.clone())
-            .with_port(port)
-    };
-    FindCoordinatorResponse::default()
-        .with_coordinators(request.coordinator_keys.into_iter().map(each).collect())
+    let each = |key: StrBytes| Coordinator::default().with_key(key).with_node_id(SELF).with_host(host.clone()).with_port(port);
+    FindCoordinatorResponse::default().with_coordinators(request.coordinator_keys.into_iter().map(each).collect())
 }

@@ -25,13 +25,7 @@ pub(super) async fn list(asked: Asked, request: ListOffsetsRequest) -> ListOffse
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for ask in topic.partitions {
-            let outcome = find(
-                &asked.shared,
-                &topic.name,
-                ask.partition_index,
-                ask.timestamp,
-            )
-            .await;
+            let outcome = find(&asked.shared, &topic.name, ask.partition_index, ask.timestamp).await;
             let found = outcome.ok().flatten();
             let mut answer = ListOffsetsPartitionResponse::default()
                 .with_partition_index(ask.partition_index)
@@ -43,32 +37,15 @@ pub(super) async fn list(asked: Asked, request: ListOffsetsRequest) -> ListOffse
             }
             partitions.push(answer);
         }
-        topics.push(
-            ListOffsetsTopicResponse::default()
-                .with_name(topic.name)
-                .with_partitions(partitions),
-        );
+        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
     ListOffsetsResponse::default().with_topics(topics)
 }
 
 /// A time finds the first offset of its batch, so a consumer that starts there may see a few older records too.
-async fn find(
-    shared: &Shared,
-    topic: &str,
-    number: i32,
-    timestamp: i64,
-) -> Result<Option<Found>, ResponseError> {
-    let partition = shared
-        .catalog
-        .partition(topic, number)
-        .ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let bound = |offset| {
-        Ok(Some(Found {
-            offset,
-            timestamp: -1,
-        }))
-    };
+async fn find(shared: &Shared, topic: &str, number: i32, timestamp: i64) -> Result<Option<Found>, ResponseError> {
+    let partition = shared.catalog.partition(topic, number).ok_or(ResponseError::UnknownTopicOrPartition)?;
+    let bound = |offset| Ok(Some(Found { offset, timestamp: -1 }));
     let read = match timestamp {
         LATEST => return bound(partition.next()),
         EARLIEST | EARLIEST_LOCAL => return bound(partition.start()),
@@ -76,13 +53,7 @@ async fn find(
         time if time >= 0 => read::at_time(&shared.readers, &partition, time).await,
         _ => return Err(ResponseError::UnsupportedVersion),
     };
-    read.map(|found| {
-        found.map(|f| Found {
-            offset: f.offset.max(partition.start()),
-            ..f
-        })
-    })
-    .map_err(|e| {
+    read.map(|found| found.map(|f| Found { offset: f.offset.max(partition.start()), ..f })).map_err(|e| {
         tracing::error!(partition = number, error = %e, "searching the event log by time failed");
         ResponseError::KafkaStorageError
     })

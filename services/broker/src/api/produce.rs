@@ -4,8 +4,7 @@ use bytes::Bytes;
 use kafka_protocol::{
     error::ResponseError,
     messages::{
-        InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, ProducerId,
-        TopicName,
+        InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, ProducerId, TopicName,
         produce_response::{PartitionProduceResponse, TopicProduceResponse},
     },
 };
@@ -25,15 +24,9 @@ enum Slot {
 }
 
 /// Checks every batch, queues the good ones and returns the answer to come.
-pub(super) async fn begin(
-    asked: Asked,
-    request: ProduceRequest,
-    memory: Option<OwnedSemaphorePermit>,
-) -> Result<Pending, Unfit> {
+pub(super) async fn begin(asked: Asked, request: ProduceRequest, memory: Option<OwnedSemaphorePermit>) -> Result<Pending, Unfit> {
     let refusal = match request.acks {
-        _ if request.transactional_id.is_some() => {
-            Some(ResponseError::TransactionalIdAuthorizationFailed)
-        }
+        _ if request.transactional_id.is_some() => Some(ResponseError::TransactionalIdAuthorizationFailed),
         -1..=1 => None,
         _ => Some(ResponseError::InvalidRequiredAcks),
     };
@@ -44,10 +37,7 @@ pub(super) async fn begin(
         let mut slots = Vec::with_capacity(topic.partition_data.len());
         for partition in topic.partition_data {
             let bytes = partition.records.unwrap_or_default();
-            let checked = refusal.map_or_else(
-                || check(&asked.shared, &topic.name, partition.index, bytes),
-                Err,
-            );
+            let checked = refusal.map_or_else(|| check(&asked.shared, &topic.name, partition.index, bytes), Err);
             let slot = match checked {
                 Ok(append) => {
                     let start = append.partition.start();
@@ -66,16 +56,8 @@ pub(super) async fn begin(
         if !silent {
             return asked.encode(asked.version, &response).map(Some);
         }
-        let failed = response
-            .responses
-            .iter()
-            .flat_map(|t| &t.partition_responses)
-            .any(|p| p.error_code != 0);
-        if failed {
-            Err(Unfit::Unanswered)
-        } else {
-            Ok(None)
-        }
+        let failed = response.responses.iter().flat_map(|t| &t.partition_responses).any(|p| p.error_code != 0);
+        if failed { Err(Unfit::Unanswered) } else { Ok(None) }
     }))
 }
 
@@ -85,11 +67,7 @@ fn check(shared: &Shared, topic: &str, number: i32, bytes: Bytes) -> Result<Appe
     let partition = topic.partition(number).ok_or(unknown)?.clone();
     let max = usize::try_from(topic.settings.max_message_bytes).unwrap_or(usize::MAX);
     let header = batch::check(&bytes, max)?;
-    Ok(Append {
-        partition,
-        header,
-        bytes,
-    })
+    Ok(Append { partition, header, bytes })
 }
 
 /// The writer's outcomes for the batches queued, in their order.
@@ -98,31 +76,14 @@ struct Outcomes {
     coming: Option<oneshot::Receiver<Vec<Stored>>>,
 }
 
-async fn queue(
-    shared: &Shared,
-    batches: Vec<Append>,
-    memory: Option<OwnedSemaphorePermit>,
-) -> Outcomes {
+async fn queue(shared: &Shared, batches: Vec<Append>, memory: Option<OwnedSemaphorePermit>) -> Outcomes {
     let count = batches.len();
     if count == 0 {
-        return Outcomes {
-            count,
-            coming: None,
-        };
+        return Outcomes { count, coming: None };
     }
     let (reply, coming) = oneshot::channel();
-    let sent = shared
-        .writer
-        .send(Command::Produce(Produce {
-            batches,
-            reply,
-            _memory: memory,
-        }))
-        .await;
-    Outcomes {
-        count,
-        coming: sent.ok().map(|()| coming),
-    }
+    let sent = shared.writer.send(Command::Produce(Produce { batches, reply, _memory: memory })).await;
+    Outcomes { count, coming: sent.ok().map(|()| coming) }
 }
 
 impl Outcomes {
@@ -145,12 +106,7 @@ fn response(topics: Vec<(TopicName, Vec<(i32, Slot)>)>, outcomes: Vec<Stored>) -
                 .map(|(index, slot)| {
                     let (outcome, start) = match slot {
                         Slot::Refused(error) => (Err(error), -1),
-                        Slot::Queued { start } => (
-                            outcomes
-                                .next()
-                                .unwrap_or(Err(ResponseError::KafkaStorageError)),
-                            start,
-                        ),
+                        Slot::Queued { start } => (outcomes.next().unwrap_or(Err(ResponseError::KafkaStorageError)), start),
                     };
                     PartitionProduceResponse::default()
                         .with_index(index)
@@ -160,31 +116,21 @@ fn response(topics: Vec<(TopicName, Vec<(i32, Slot)>)>, outcomes: Vec<Stored>) -
                         .with_log_start_offset(start)
                 })
                 .collect();
-            TopicProduceResponse::default()
-                .with_name(name)
-                .with_partition_responses(partitions)
+            TopicProduceResponse::default().with_name(name).with_partition_responses(partitions)
         })
         .collect();
     ProduceResponse::default().with_responses(responses)
 }
 
 /// Hands out a producer id that was never used before. Transactions are not spoken: a transactional id is refused.
-pub(super) async fn init_producer(
-    asked: Asked,
-    request: InitProducerIdRequest,
-) -> InitProducerIdResponse {
+pub(super) async fn init_producer(asked: Asked, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let outcome = if request.transactional_id.is_some() {
         Err(ResponseError::TransactionalIdAuthorizationFailed)
     } else {
-        asked
-            .shared
-            .control(|reply| Control::NewProducer { reply })
-            .await
+        asked.shared.control(|reply| Control::NewProducer { reply }).await
     };
     match outcome {
-        Ok(id) => InitProducerIdResponse::default()
-            .with_producer_id(ProducerId(id))
-            .with_producer_epoch(0),
+        Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
         Err(error) => InitProducerIdResponse::default()
             .with_error_code(error.code())
             .with_producer_id(ProducerId(-1))

@@ -39,11 +39,7 @@ const fn since(version: i16, kind: Kind) -> Field {
 }
 
 const TOPIC_LIST: &[Field] = &[all(Text), all(Numbers(4))];
-const PRODUCE: &[Field] = &[
-    all(Text),
-    all(Fixed(2 + 4)),
-    all(Array(&[all(Text), all(Array(&[all(Fixed(4)), all(Blob)]))])),
-];
+const PRODUCE: &[Field] = &[all(Text), all(Fixed(2 + 4)), all(Array(&[all(Text), all(Array(&[all(Fixed(4)), all(Blob)]))]))];
 const FETCH: &[Field] = &[
     Field(Fixed(4), 0, 14),
     all(Fixed(4 + 4 + 4 + 1)),
@@ -51,58 +47,30 @@ const FETCH: &[Field] = &[
     all(Array(&[
         Field(Text, 0, 12),
         since(13, Fixed(16)),
-        all(Array(&[
-            all(Fixed(4)),
-            since(9, Fixed(4)),
-            all(Fixed(8)),
-            since(12, Fixed(4)),
-            since(5, Fixed(8)),
-            all(Fixed(4)),
-        ])),
+        all(Array(&[all(Fixed(4)), since(9, Fixed(4)), all(Fixed(8)), since(12, Fixed(4)), since(5, Fixed(8)), all(Fixed(4))])),
     ])),
-    since(
-        7,
-        Array(&[Field(Text, 0, 12), since(13, Fixed(16)), all(Numbers(4))]),
-    ),
+    since(7, Array(&[Field(Text, 0, 12), since(13, Fixed(16)), all(Numbers(4))])),
     since(11, Text),
 ];
 const LIST_OFFSETS: &[Field] = &[
     all(Fixed(4)),
     since(2, Fixed(1)),
-    all(Array(&[
-        all(Text),
-        all(Array(&[all(Fixed(4)), since(4, Fixed(4)), all(Fixed(8))])),
-    ])),
+    all(Array(&[all(Text), all(Array(&[all(Fixed(4)), since(4, Fixed(4)), all(Fixed(8))]))])),
 ];
-const METADATA: &[Field] = &[
-    all(Array(&[since(10, Fixed(16)), all(Text)])),
-    since(4, Fixed(1)),
-    Field(Fixed(1), 8, 10),
-    since(8, Fixed(1)),
-];
+const METADATA: &[Field] =
+    &[all(Array(&[since(10, Fixed(16)), all(Text)])), since(4, Fixed(1)), Field(Fixed(1), 8, 10), since(8, Fixed(1))];
 const OFFSET_COMMIT: &[Field] = &[
     all(Text),
     all(Fixed(4)),
     all(Text),
     since(7, Text),
     Field(Fixed(8), 2, 4),
-    all(Array(&[
-        all(Text),
-        all(Array(&[all(Fixed(4 + 8)), since(6, Fixed(4)), all(Text)])),
-    ])),
+    all(Array(&[all(Text), all(Array(&[all(Fixed(4 + 8)), since(6, Fixed(4)), all(Text)]))])),
 ];
 const OFFSET_FETCH: &[Field] = &[
     Field(Text, 0, 7),
     Field(Array(TOPIC_LIST), 0, 7),
-    since(
-        8,
-        Array(&[
-            all(Text),
-            since(9, Text),
-            since(9, Fixed(4)),
-            all(Array(TOPIC_LIST)),
-        ]),
-    ),
+    since(8, Array(&[all(Text), since(9, Text), since(9, Fixed(4)), all(Array(TOPIC_LIST))])),
     since(7, Fixed(1)),
 ];
 const FIND_COORDINATOR: &[Field] = &[Field(Text, 0, 3), since(1, Fixed(1)), since(4, Texts)];
@@ -116,21 +84,10 @@ const JOIN_GROUP: &[Field] = &[
     all(Array(&[all(Text), all(Blob)])),
     since(8, Text),
 ];
-const SYNC_GROUP: &[Field] = &[
-    all(Text),
-    all(Fixed(4)),
-    all(Text),
-    since(3, Text),
-    since(5, Text),
-    since(5, Text),
-    all(Array(&[all(Text), all(Blob)])),
-];
+const SYNC_GROUP: &[Field] =
+    &[all(Text), all(Fixed(4)), all(Text), since(3, Text), since(5, Text), since(5, Text), all(Array(&[all(Text), all(Blob)]))];
 const HEARTBEAT: &[Field] = &[all(Text), all(Fixed(4)), all(Text), since(3, Text)];
-const LEAVE_GROUP: &[Field] = &[
-    all(Text),
-    Field(Text, 0, 2),
-    since(3, Array(&[all(Text), all(Text), since(5, Text)])),
-];
+const LEAVE_GROUP: &[Field] = &[all(Text), Field(Text, 0, 2), since(3, Array(&[all(Text), all(Text), since(5, Text)]))];
 const DESCRIBE_GROUPS: &[Field] = &[all(Texts), since(3, Fixed(1))];
 const LIST_GROUPS: &[Field] = &[since(4, Texts), since(5, Texts)];
 const API_VERSIONS: &[Field] = &[since(3, Text), since(3, Text)];
@@ -143,21 +100,10 @@ const CREATE_TOPICS: &[Field] = &[
     ])),
     all(Fixed(4 + 1)),
 ];
-const DELETE_TOPICS: &[Field] = &[
-    since(6, Array(&[all(Text), all(Fixed(16))])),
-    Field(Texts, 0, 5),
-    all(Fixed(4)),
-];
-const DELETE_RECORDS: &[Field] = &[
-    all(Array(&[all(Text), all(Array(&[all(Fixed(4 + 8))]))])),
-    all(Fixed(4)),
-];
+const DELETE_TOPICS: &[Field] = &[since(6, Array(&[all(Text), all(Fixed(16))])), Field(Texts, 0, 5), all(Fixed(4))];
+const DELETE_RECORDS: &[Field] = &[all(Array(&[all(Text), all(Array(&[all(Fixed(4 + 8))]))])), all(Fixed(4))];
 const INIT_PRODUCER_ID: &[Field] = &[all(Text), all(Fixed(4)), since(3, Fixed(8 + 2))];
-const DESCRIBE_CONFIGS: &[Field] = &[
-    all(Array(&[all(Fixed(1)), all(Text), all(Texts)])),
-    all(Fixed(1)),
-    since(3, Fixed(1)),
-];
+const DESCRIBE_CONFIGS: &[Field] = &[all(Array(&[all(Fixed(1)), all(Text), all(Texts)])), all(Fixed(1)), since(3, Fixed(1))];
 const DESCRIBE_CLUSTER: &[Field] = &[all(Fixed(1)), since(1, Fixed(1))];
 
 /// The fields of a request and the first version with compact lengths and tags.
@@ -191,18 +137,9 @@ fn shape(api: ApiKey) -> Option<(&'static [Field], i16)> {
 /// bytes are left over.
 pub(super) fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<(), ()> {
     let (fields, flexible) = shape(api).ok_or(())?;
-    let mut walk = Walk {
-        rest: body,
-        version,
-        flexible: version >= flexible,
-        elements: 0,
-    };
+    let mut walk = Walk { rest: body, version, flexible: version >= flexible, elements: 0 };
     walk.fields(fields).ok_or(())?;
-    if walk.rest.is_empty() {
-        Ok(())
-    } else {
-        Err(())
-    }
+    if walk.rest.is_empty() { Ok(()) } else { Err(()) }
 }
 
 struct Walk<'a> {
@@ -271,11 +208,7 @@ impl Walk<'_> {
             [a, b, c, d] => i32::from_be_bytes([a, b, c, d]),
             _ => return None,
         };
-        if length == -1 {
-            Some(0)
-        } else {
-            usize::try_from(length).ok()
-        }
+        if length == -1 { Some(0) } else { usize::try_from(length).ok() }
     }
 
     fn tags(&mut self) -> Option<()> {

@@ -2,9 +2,7 @@
 
 use kafka_protocol::{
     error::ResponseError,
-    messages::{
-        ApiKey, ApiVersionsRequest, ApiVersionsResponse, api_versions_response::ApiVersion,
-    },
+    messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, api_versions_response::ApiVersion},
 };
 
 use super::{Asked, VERSIONS};
@@ -15,9 +13,7 @@ pub(super) async fn versions(_asked: Asked, _request: ApiVersionsRequest) -> Api
 
 /// The answer, in version 0, to a version that is not known here.
 pub(super) fn unsupported() -> ApiVersionsResponse {
-    ApiVersionsResponse::default()
-        .with_error_code(ResponseError::UnsupportedVersion.code())
-        .with_api_keys(spoken())
+    ApiVersionsResponse::default().with_error_code(ResponseError::UnsupportedVersion.code()).with_api_keys(spoken())
 }
 
 fn spoken() -> Vec<ApiVersion> {
@@ -26,10 +22,7 @@ fn spoken() -> Vec<ApiVersion> {
         .map(|(api, min, max)| {
             // librdkafka compresses only for brokers that claim produce version 0, though it never sends it.
             let min = if *api == ApiKey::Produce { 0 } else { *min };
-            ApiVersion::default()
-                .with_api_key(*api as i16)
-                .with_min_version(min)
-                .with_max_version(*max)
+            ApiVersion::default().with_api_key(*api as i16).with_min_version(min).with_max_version(*max)
         })
         .collect()
 }

@@ -110,8 +110,7 @@ impl Group {
         now: Instant,
     ) -> Result<Waiting<SyncOutcome>, ResponseError> {
         self.check(speaker)?;
-        let other =
-            |given: Option<&str>, own: &StrBytes| given.is_some_and(|given| given != own.as_str());
+        let other = |given: Option<&str>, own: &StrBytes| given.is_some_and(|given| given != own.as_str());
         if other(protocol_type, &self.protocol_type) || other(protocol, &self.protocol) {
             return Err(ResponseError::InconsistentGroupProtocol);
         }
@@ -149,21 +148,13 @@ impl Group {
                 member.alive(now);
                 let (protocol_type, protocol) = (protocol_type.clone(), protocol.clone());
                 let assignment = member.assignment.clone();
-                member.answer_sync(Ok(Synced {
-                    protocol_type,
-                    protocol,
-                    assignment,
-                }));
+                member.answer_sync(Ok(Synced { protocol_type, protocol, assignment }));
             }
         }
     }
 
     fn synced(&self, assignment: Bytes) -> Synced {
-        Synced {
-            protocol_type: self.protocol_type.clone(),
-            protocol: self.protocol.clone(),
-            assignment,
-        }
+        Synced { protocol_type: self.protocol_type.clone(), protocol: self.protocol.clone(), assignment }
     }
 
     pub fn heartbeat(&mut self, speaker: Speaker<'_>, now: Instant) -> Result<(), ResponseError> {
@@ -192,12 +183,7 @@ impl Group {
         }
     }
 
-    pub fn leave(
-        &mut self,
-        member: &str,
-        instance: Option<&StrBytes>,
-        now: Instant,
-    ) -> Result<(), ResponseError> {
+    pub fn leave(&mut self, member: &str, instance: Option<&StrBytes>, now: Instant) -> Result<(), ResponseError> {
         let id = match instance.and_then(|instance| self.holder(instance)) {
             Some(holder) if !member.is_empty() && holder != member => {
                 return Err(ResponseError::FencedInstanceId);
@@ -215,10 +201,7 @@ impl Group {
     fn remove(&mut self, id: &str, now: Instant) -> Option<()> {
         let mut gone = self.members.remove(id)?;
         let error = ResponseError::UnknownMemberId;
-        gone.answer_join(Err(JoinRefused {
-            error,
-            member: id.to_owned(),
-        }));
+        gone.answer_join(Err(JoinRefused { error, member: id.to_owned() }));
         gone.answer_sync(Err(error));
         if self.members.is_empty() {
             self.phase = Phase::Empty;
@@ -248,9 +231,7 @@ impl Group {
     /// Does what is due: lapsed ids, expired sessions, a rebalance that is complete or has lasted too long.
     pub fn tick(&mut self, now: Instant) {
         self.pending.retain(|_, lapses| *lapses > now);
-        let expired = |(id, member): (&String, &Member)| {
-            (!member.waits() && member.expires <= now).then(|| id.clone())
-        };
+        let expired = |(id, member): (&String, &Member)| (!member.waits() && member.expires <= now).then(|| id.clone());
         let mut gone: Vec<String> = self.members.iter().filter_map(expired).collect();
         if let Phase::Syncing { deadline } = self.phase
             && deadline <= now
@@ -266,29 +247,15 @@ impl Group {
 
     /// When [`Group::tick`] has something to do next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let sessions = self
-            .members
-            .values()
-            .filter(|member| !member.waits())
-            .map(|member| member.expires);
+        let sessions = self.members.values().filter(|member| !member.waits()).map(|member| member.expires);
         let phase = match self.phase {
-            Phase::Joining {
-                deadline, settled, ..
-            } => {
-                let complete = self.pending.is_empty()
-                    && self.members.values().all(|member| member.join.is_some());
-                Some(if complete {
-                    settled.min(deadline)
-                } else {
-                    deadline
-                })
+            Phase::Joining { deadline, settled, .. } => {
+                let complete = self.pending.is_empty() && self.members.values().all(|member| member.join.is_some());
+                Some(if complete { settled.min(deadline) } else { deadline })
             }
             Phase::Syncing { deadline } => Some(deadline),
             Phase::Empty | Phase::Stable => None,
         };
-        sessions
-            .chain(self.pending.values().copied())
-            .chain(phase)
-            .min()
+        sessions.chain(self.pending.values().copied()).chain(phase).min()
     }
 }

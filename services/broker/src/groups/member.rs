@@ -65,11 +65,7 @@ impl Member {
 
     /// The member's subscription under this strategy.
     pub fn subscription(&self, protocol: &StrBytes) -> Bytes {
-        self.protocols
-            .iter()
-            .find(|(name, _)| name == protocol)
-            .map(|(_, bytes)| bytes.clone())
-            .unwrap_or_default()
+        self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
     }
 
     /// Answers a pending join; the client may be gone, then its session ends it.

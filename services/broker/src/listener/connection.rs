@@ -40,12 +40,7 @@ enum Closed {
 
 /// Serves one connection to its end. Dropping the future ends it at once; what is queued for the writer is still
 /// stored.
-pub(super) async fn serve(
-    shared: &Arc<Shared>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    stop: &CancellationToken,
-) {
+pub(super) async fn serve(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(%peer, error = %e, "a connection does not take TCP_NODELAY");
     }
@@ -62,10 +57,7 @@ pub(super) async fn serve(
             tracing::warn!(%peer, "closed a connection from {peer}: {end}");
         }
         Err(closed) => {
-            if matches!(
-                closed,
-                Closed::Request(_) | Closed::Input(End::Length(_) | End::Cut)
-            ) {
+            if matches!(closed, Closed::Request(_) | Closed::Input(End::Length(_) | End::Cut)) {
                 shared.counters.malformed.add(1);
             }
             tracing::debug!(%peer, "closed a connection: {closed}");

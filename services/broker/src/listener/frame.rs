@@ -48,11 +48,7 @@ pub(crate) struct Frames<R> {
 
 impl<R: AsyncRead + Unpin> Frames<R> {
     pub fn new(stream: R, memory: Arc<Semaphore>) -> Self {
-        Self {
-            stream,
-            buffer: BytesMut::new(),
-            memory,
-        }
+        Self { stream, buffer: BytesMut::new(), memory }
     }
 
     /// Waits up to `idle` for a frame to begin; true when it has.
@@ -70,21 +66,14 @@ impl<R: AsyncRead + Unpin> Frames<R> {
 
     /// Reads the frame that has begun.
     pub async fn next(&mut self, limits: &Limits) -> Result<Frame, End> {
-        timeout(limits.frame, self.whole(limits))
-            .await
-            .unwrap_or(Err(End::Slow(limits.frame)))
+        timeout(limits.frame, self.whole(limits)).await.unwrap_or(Err(End::Slow(limits.frame)))
     }
 
     async fn whole(&mut self, limits: &Limits) -> Result<Frame, End> {
         while self.buffer.len() < 4 {
             self.more().await?;
         }
-        let head = [
-            self.buffer[0],
-            self.buffer[1],
-            self.buffer[2],
-            self.buffer[3],
-        ];
+        let head = [self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]];
         if let Some(protocol) = foreign(head) {
             return Err(End::Foreign(protocol));
         }
@@ -95,11 +84,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         }
         let memory = self.share(size).await;
         while self.buffer.len() < 4 + size {
-            let room = self
-                .buffer
-                .len()
-                .max(FIRST_READ)
-                .min(4 + size - self.buffer.len());
+            let room = self.buffer.len().max(FIRST_READ).min(4 + size - self.buffer.len());
             self.buffer.reserve(room);
             self.more().await?;
         }
@@ -116,10 +101,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             return None;
         }
         let share = u32::try_from(size).unwrap_or(u32::MAX);
-        Arc::clone(&self.memory)
-            .acquire_many_owned(share)
-            .await
-            .ok()
+        Arc::clone(&self.memory).acquire_many_owned(share).await.ok()
     }
 
     async fn more(&mut self) -> Result<(), End> {
@@ -139,8 +121,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
 fn foreign(head: [u8; 4]) -> Option<&'static str> {
     match &head {
         [0x16, 3, ..] => Some("TLS"),
-        b"GET " | b"HEAD" | b"POST" | b"PUT " | b"DELE" | b"OPTI" | b"PATC" | b"CONN" | b"TRAC"
-        | b"PRI " => Some("HTTP"),
+        b"GET " | b"HEAD" | b"POST" | b"PUT " | b"DELE" | b"OPTI" | b"PATC" | b"CONN" | b"TRAC" | b"PRI " => Some("HTTP"),
         _ => None,
     }
 }

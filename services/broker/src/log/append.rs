@@ -39,11 +39,7 @@ impl Round {
     }
 
     pub fn add_produce(&mut self, produce: Produce) {
-        self.bytes += produce
-            .batches
-            .iter()
-            .map(|append| append.bytes.len())
-            .sum::<usize>();
+        self.bytes += produce.batches.iter().map(|append| append.bytes.len()).sum::<usize>();
         self.produce.push(produce);
     }
 
@@ -61,24 +57,13 @@ impl Round {
 
     /// Gives every batch its offset or its refusal, in the order of arrival.
     pub fn stage(self, producers: &Producers) -> Staged {
-        let mut staged = Staged {
-            records: Vec::with_capacity(self.bytes),
-            ..Staged::default()
-        };
+        let mut staged = Staged { records: Vec::with_capacity(self.bytes), ..Staged::default() };
         for produce in self.produce {
-            let outcomes = produce
-                .batches
-                .iter()
-                .map(|append| staged.append(append, producers))
-                .collect();
+            let outcomes = produce.batches.iter().map(|append| staged.append(append, producers)).collect();
             staged.answers.push((produce, outcomes));
         }
         for positions in self.positions {
-            for position in positions
-                .reached
-                .iter()
-                .filter(|position| !position.partition.gone())
-            {
+            for position in positions.reached.iter().filter(|position| !position.partition.gone()) {
                 staged.positions.push(json!([
                     positions.group,
                     position.partition.id,
@@ -118,18 +103,11 @@ pub(super) struct Staged {
 
 impl Staged {
     fn append(&mut self, append: &Append, known: &Producers) -> Stored {
-        let Append {
-            partition,
-            header,
-            bytes,
-        } = append;
+        let Append { partition, header, bytes } = append;
         if partition.gone() {
             return Err(ResponseError::UnknownTopicOrPartition);
         }
-        let base = self
-            .ends
-            .get(&partition.id)
-            .map_or_else(|| partition.next(), |(_, next, _)| *next);
+        let base = self.ends.get(&partition.id).map_or_else(|| partition.next(), |(_, next, _)| *next);
         let last = base + i64::from(header.last_delta);
         if last >= MAX_OFFSET {
             return Err(ResponseError::KafkaStorageError);
@@ -137,11 +115,7 @@ impl Staged {
         if header.producer >= 0 {
             let key = (partition.id, header.producer);
             let unheard = Producer::default();
-            let producer = self
-                .producers
-                .get(&key)
-                .or_else(|| known.get(&key))
-                .unwrap_or(&unheard);
+            let producer = self.producers.get(&key).or_else(|| known.get(&key)).unwrap_or(&unheard);
             let end = advance(header.sequence, header.last_delta);
             match producer.judge(header.epoch, header.sequence, end, base) {
                 Verdict::Append(after) => drop(self.producers.insert(key, after)),
@@ -152,10 +126,7 @@ impl Staged {
         let at = self.records.len();
         self.records.extend_from_slice(bytes);
         batch::place(&mut self.records[at..], base);
-        let end = self
-            .ends
-            .entry(partition.id)
-            .or_insert_with(|| (Arc::clone(partition), base, 0));
+        let end = self.ends.entry(partition.id).or_insert_with(|| (Arc::clone(partition), base, 0));
         end.1 = last + 1;
         end.2 += bytes.len();
         self.placed.push(Placed {
@@ -177,26 +148,11 @@ impl Staged {
         let batches: Vec<_> = self
             .placed
             .iter()
-            .map(|p| {
-                json!([
-                    row_id(p.partition.id, p.last),
-                    p.base,
-                    p.max_timestamp,
-                    p.at + 1,
-                    p.size
-                ])
-            })
+            .map(|p| json!([row_id(p.partition.id, p.last), p.base, p.max_timestamp, p.at + 1, p.size]))
             .collect();
-        let ends: Vec<_> = self
-            .ends
-            .iter()
-            .map(|(id, (_, next, bytes))| json!([id, next, bytes]))
-            .collect();
-        let producers: Vec<_> = self
-            .producers
-            .iter()
-            .map(|((part, id), p)| json!([part, id, p.epoch, json!(p.recent).to_string()]))
-            .collect();
+        let ends: Vec<_> = self.ends.iter().map(|(id, (_, next, bytes))| json!([id, next, bytes])).collect();
+        let producers: Vec<_> =
+            self.producers.iter().map(|((part, id), p)| json!([part, id, p.epoch, json!(p.recent).to_string()])).collect();
         Some(Write {
             batches: json!(batches).to_string(),
             records: self.records.clone(),
@@ -224,12 +180,7 @@ impl Staged {
         counters.stored_bytes.add(self.records.len() as u64);
         let records = Bytes::from(self.records);
         for placed in &self.placed {
-            tail.push(
-                &placed.partition,
-                placed.base,
-                placed.last,
-                records.slice(placed.at..placed.at + placed.size),
-            );
+            tail.push(&placed.partition, placed.base, placed.last, records.slice(placed.at..placed.at + placed.size));
         }
         for (partition, next, bytes) in self.ends.values() {
             partition.grow(*next, i64::try_from(*bytes).unwrap_or(i64::MAX));

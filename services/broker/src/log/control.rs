@@ -24,32 +24,14 @@ impl Writer {
     /// Runs one change and answers it; fails only when the log cannot go on.
     pub(super) async fn control(&mut self, control: Control) -> Result<(), Error> {
         let outcome = match control {
-            Control::CreateTopic {
-                name,
-                partitions,
-                settings,
-                reply,
-            } => self.create(&name, partitions, settings, reply).await,
+            Control::CreateTopic { name, partitions, settings, reply } => self.create(&name, partitions, settings, reply).await,
             Control::DeleteTopic { topic, reply } => self.delete(&topic, reply).await,
-            Control::DeleteRecords {
-                partition,
-                before,
-                reply,
-            } => {
+            Control::DeleteRecords { partition, before, reply } => {
                 let moved = move_start(&mut self.connection, &partition, before).await;
                 answer(reply, moved.map(|()| partition.start()))
             }
-            Control::NewProducer { reply } => {
-                answer(reply, new_producer(&mut self.connection).await)
-            }
-            Control::Remove {
-                partition,
-                before,
-                reply,
-            } => answer(
-                reply,
-                remove(&mut self.connection, &partition, before).await,
-            ),
+            Control::NewProducer { reply } => answer(reply, new_producer(&mut self.connection).await),
+            Control::Remove { partition, before, reply } => answer(reply, remove(&mut self.connection, &partition, before).await),
             Control::Sweep { reply } => answer(reply, sweep(&mut self.connection).await),
         };
         match outcome {
@@ -70,9 +52,7 @@ impl Writer {
             _ = reply.send(Err(ResponseError::TopicAlreadyExists));
             return Ok(());
         }
-        let made = create_topic(&mut self.connection, name, partitions, settings)
-            .await
-            .map(Arc::new);
+        let made = create_topic(&mut self.connection, name, partitions, settings).await.map(Arc::new);
         if let Ok(topic) = &made {
             self.shared.catalog.insert(Arc::clone(topic));
         }
@@ -117,24 +97,14 @@ async fn create_topic(
     partitions: i32,
     settings: TopicSettings,
 ) -> sqlx::Result<Topic> {
-    let id: Vec<u8> = sqlx::query_scalar("SELECT randomblob(16)")
-        .fetch_one(&mut *connection)
-        .await?;
+    let id: Vec<u8> = sqlx::query_scalar("SELECT randomblob(16)").fetch_one(&mut *connection).await?;
     let id = Uuid::from_slice(&id).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
     let numbers: Vec<i32> = (0..partitions).collect();
     let rows = sqlx::query(CREATE)
         .bind(name)
         .bind(id.as_bytes().to_vec())
-        .bind(
-            settings
-                .retention
-                .map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
-        )
-        .bind(
-            settings
-                .retention_bytes
-                .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
-        )
+        .bind(settings.retention.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)))
+        .bind(settings.retention_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))
         .bind(settings.max_message_bytes)
         .bind(json!(numbers).to_string())
         .fetch_all(connection)
@@ -143,12 +113,7 @@ async fn create_topic(
     for (number, row) in (0..).zip(rows) {
         made.push(Arc::new(Partition::new(row.try_get(0)?, number, 0, 0, 0)));
     }
-    Ok(Topic {
-        name: StrBytes::from_string(name.to_owned()),
-        id,
-        settings,
-        partitions: made,
-    })
+    Ok(Topic { name: StrBytes::from_string(name.to_owned()), id, settings, partitions: made })
 }
 
 /// Producer state and committed offsets go with the partitions' rows; batches are swept later, in steps.
@@ -166,24 +131,15 @@ async fn delete_topic(connection: &mut SqliteConnection, topic: &Topic) -> sqlx:
 }
 
 async fn new_producer(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar(
-        "UPDATE meta SET value = value + 1 WHERE key = 'producer' RETURNING value - 1",
-    )
-    .fetch_one(connection)
-    .await
+    sqlx::query_scalar("UPDATE meta SET value = value + 1 WHERE key = 'producer' RETURNING value - 1").fetch_one(connection).await
 }
 
-async fn move_start(
-    connection: &mut SqliteConnection,
-    partition: &Partition,
-    before: i64,
-) -> sqlx::Result<()> {
-    let start =
-        sqlx::query_scalar("UPDATE part SET start = max(start, ?2) WHERE id = ?1 RETURNING start")
-            .bind(partition.id)
-            .bind(before)
-            .fetch_optional(connection)
-            .await?;
+async fn move_start(connection: &mut SqliteConnection, partition: &Partition, before: i64) -> sqlx::Result<()> {
+    let start = sqlx::query_scalar("UPDATE part SET start = max(start, ?2) WHERE id = ?1 RETURNING start")
+        .bind(partition.id)
+        .bind(before)
+        .fetch_optional(connection)
+        .await?;
     if let Some(start) = start {
         partition.shrink(start, partition.bytes());
     }
@@ -199,19 +155,14 @@ DELETE FROM batch WHERE id BETWEEN $2 AND $3;
 COMMIT;";
 
 /// Removes the oldest batches that end below `before`, one step at most; `before` becomes the first offset if all went.
-async fn remove(
-    connection: &mut SqliteConnection,
-    partition: &Partition,
-    before: i64,
-) -> sqlx::Result<()> {
-    let last: Option<i64> = sqlx::query_scalar(
-        "SELECT max(id) FROM (SELECT id FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)",
-    )
-    .bind(row_id(partition.id, 0))
-    .bind(row_id(partition.id, before) - 1)
-    .bind(STEP)
-    .fetch_one(&mut *connection)
-    .await?;
+async fn remove(connection: &mut SqliteConnection, partition: &Partition, before: i64) -> sqlx::Result<()> {
+    let last: Option<i64> =
+        sqlx::query_scalar("SELECT max(id) FROM (SELECT id FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)")
+            .bind(row_id(partition.id, 0))
+            .bind(row_id(partition.id, before) - 1)
+            .bind(STEP)
+            .fetch_one(&mut *connection)
+            .await?;
     let Some(last) = last else { return Ok(()) };
     let rows = sqlx::query(REMOVE)
         .bind(partition.id)
@@ -228,30 +179,23 @@ async fn remove(
 
 /// Removes one step of what deleted topics and silent producers left; true when more may be left.
 async fn sweep(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
-    let forgotten =
-        sqlx::query("DELETE FROM producer WHERE at < (unixepoch() - ?1 * 86400) * 1000")
-            .bind(PRODUCER_DAYS)
-            .execute(&mut *connection)
-            .await?;
-    let doomed: Option<i64> = sqlx::query_scalar("SELECT part FROM doomed LIMIT 1")
-        .fetch_optional(&mut *connection)
+    let forgotten = sqlx::query("DELETE FROM producer WHERE at < (unixepoch() - ?1 * 86400) * 1000")
+        .bind(PRODUCER_DAYS)
+        .execute(&mut *connection)
         .await?;
+    let doomed: Option<i64> = sqlx::query_scalar("SELECT part FROM doomed LIMIT 1").fetch_optional(&mut *connection).await?;
     let Some(part) = doomed else {
         return Ok(forgotten.rows_affected() > 0);
     };
-    let removed = sqlx::query(
-        "DELETE FROM batch WHERE id IN (SELECT id FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)",
-    )
-    .bind(row_id(part, 0))
-    .bind(row_id(part, MAX_OFFSET))
-    .bind(STEP)
-    .execute(&mut *connection)
-    .await?;
-    if removed.rows_affected() == 0 {
-        sqlx::query("DELETE FROM doomed WHERE part = ?1")
-            .bind(part)
-            .execute(connection)
+    let removed =
+        sqlx::query("DELETE FROM batch WHERE id IN (SELECT id FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)")
+            .bind(row_id(part, 0))
+            .bind(row_id(part, MAX_OFFSET))
+            .bind(STEP)
+            .execute(&mut *connection)
             .await?;
+    if removed.rows_affected() == 0 {
+        sqlx::query("DELETE FROM doomed WHERE part = ?1").bind(part).execute(connection).await?;
     }
     Ok(true)
 }

@@ -33,47 +33,33 @@ pub(super) enum Verdict {
 impl Producer {
     /// Decides about a batch that starts at `sequence` and ends at `last`, to be stored at `base`.
     pub fn judge(&self, epoch: i16, sequence: i32, last: i32, base: i64) -> Verdict {
-        let mut after = Self {
-            epoch: Some(epoch),
-            recent: vec![(sequence, last, base)],
-        };
+        let mut after = Self { epoch: Some(epoch), recent: vec![(sequence, last, base)] };
         match self.epoch {
             // The producer's rows expired or its topic was made again: this error lets clients start over at 0.
             None if sequence != 0 => Verdict::Refused(ResponseError::UnknownProducerId),
             Some(known) if epoch < known => Verdict::Refused(ResponseError::InvalidProducerEpoch),
-            Some(known) if epoch > known && sequence != 0 => {
-                Verdict::Refused(ResponseError::OutOfOrderSequenceNumber)
-            }
-            Some(known) if epoch == known => self
-                .follow(sequence, last, &mut after)
-                .unwrap_or(Verdict::Append(after)),
+            Some(known) if epoch > known && sequence != 0 => Verdict::Refused(ResponseError::OutOfOrderSequenceNumber),
+            Some(known) if epoch == known => self.follow(sequence, last, &mut after).unwrap_or(Verdict::Append(after)),
             _ => Verdict::Append(after),
         }
     }
 
     fn follow(&self, sequence: i32, last: i32, after: &mut Self) -> Option<Verdict> {
-        if let Some((.., base)) = self
-            .recent
-            .iter()
-            .find(|(first, end, _)| (*first, *end) == (sequence, last))
-        {
+        if let Some((.., base)) = self.recent.iter().find(|(first, end, _)| (*first, *end) == (sequence, last)) {
             return Some(Verdict::Repeated(*base));
         }
         let (oldest, ..) = self.recent.first()?;
         let (_, newest, _) = self.recent.last()?;
         if sequence == advance(*newest, 1) {
             let keep = self.recent.len().saturating_sub(REMEMBERED - 1);
-            after
-                .recent
-                .splice(0..0, self.recent[keep..].iter().copied());
+            after.recent.splice(0..0, self.recent[keep..].iter().copied());
             return None;
         }
         // Sequences were taken without a gap, so what lies wholly before the oldest one known was stored. Half of all
         // numbers count as before, the other half as ahead, as they wrap around.
         let next = advance(*newest, 1);
         let behind = |sequence: i32| next.wrapping_sub(sequence) & i32::MAX;
-        let older = (behind(*oldest) + 1..1 << 30).contains(&behind(sequence))
-            && behind(last) > behind(*oldest);
+        let older = (behind(*oldest) + 1..1 << 30).contains(&behind(sequence)) && behind(last) > behind(*oldest);
         Some(Verdict::Refused(if older {
             ResponseError::DuplicateSequenceNumber
         } else {
@@ -105,11 +91,7 @@ impl Producers {
     }
 
     /// Reads the rows of producers in `round` that are not in memory.
-    pub async fn load(
-        &mut self,
-        connection: &mut SqliteConnection,
-        round: &Round,
-    ) -> sqlx::Result<()> {
+    pub async fn load(&mut self, connection: &mut SqliteConnection, round: &Round) -> sqlx::Result<()> {
         if self.0.len() > PRODUCERS {
             self.0.clear();
         }
@@ -131,18 +113,10 @@ impl Producers {
         .bind(json!(unknown).to_string())
         .fetch_all(connection)
         .await?;
-        self.0
-            .extend(unknown.into_iter().map(|key| (key, Producer::default())));
+        self.0.extend(unknown.into_iter().map(|key| (key, Producer::default())));
         for row in rows {
-            let recent = serde_json::from_str(row.try_get(3)?)
-                .map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-            self.0.insert(
-                (row.try_get(0)?, row.try_get(1)?),
-                Producer {
-                    epoch: Some(row.try_get(2)?),
-                    recent,
-                },
-            );
+            let recent = serde_json::from_str(row.try_get(3)?).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+            self.0.insert((row.try_get(0)?, row.try_get(1)?), Producer { epoch: Some(row.try_get(2)?), recent });
         }
         Ok(())
     }
@@ -166,26 +140,11 @@ mod tests {
 
     #[test]
     fn sequences_start_again_at_0_after_the_largest() {
-        let mut producer = Producer {
-            epoch: Some(0),
-            recent: vec![(i32::MAX - 4, i32::MAX - 2, 10)],
-        };
-        assert_eq!(
-            decide(&mut producer, 0, 1, 13),
-            Err(45),
-            "two numbers are still due"
-        );
-        assert_eq!(
-            decide(&mut producer, i32::MAX - 1, 4, 13),
-            Ok(13),
-            "a batch may cross the largest number"
-        );
+        let mut producer = Producer { epoch: Some(0), recent: vec![(i32::MAX - 4, i32::MAX - 2, 10)] };
+        assert_eq!(decide(&mut producer, 0, 1, 13), Err(45), "two numbers are still due");
+        assert_eq!(decide(&mut producer, i32::MAX - 1, 4, 13), Ok(13), "a batch may cross the largest number");
         assert_eq!(producer.recent.last(), Some(&(i32::MAX - 1, 1, 13)));
-        assert_eq!(
-            decide(&mut producer, i32::MAX - 1, 4, 99),
-            Ok(13),
-            "its repeat is known"
-        );
+        assert_eq!(decide(&mut producer, i32::MAX - 1, 4, 99), Ok(13), "its repeat is known");
         assert_eq!(decide(&mut producer, 2, 1, 17), Ok(17));
     }
 

@@ -57,27 +57,17 @@ pub(crate) async fn prepare(file: &Path) -> Result<(), Error> {
     match File::open(file) {
         Ok(open) => check_header(file, open),
         Err(e) if e.kind() == io::ErrorKind::NotFound => create(file).await,
-        Err(source) => Err(Error::File {
-            file: file.to_owned(),
-            source,
-        }),
+        Err(source) => Err(Error::File { file: file.to_owned(), source }),
     }
 }
 
 fn check_header(file: &Path, mut open: File) -> Result<(), Error> {
-    let corrupt = |reason: &str| Error::Corrupt {
-        file: file.to_owned(),
-        reason: reason.to_owned(),
-    };
+    let corrupt = |reason: &str| Error::Corrupt { file: file.to_owned(), reason: reason.to_owned() };
     let mut header = [0; 100];
-    open.read_exact(&mut header)
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => corrupt("shorter than a SQLite header"),
-            _ => Error::File {
-                file: file.to_owned(),
-                source,
-            },
-        })?;
+    open.read_exact(&mut header).map_err(|source| match source.kind() {
+        io::ErrorKind::UnexpectedEof => corrupt("shorter than a SQLite header"),
+        _ => Error::File { file: file.to_owned(), source },
+    })?;
     if !header.starts_with(b"SQLite format 3\0") {
         return Err(corrupt("not a SQLite file"));
     }
@@ -86,20 +76,13 @@ fn check_header(file: &Path, mut open: File) -> Result<(), Error> {
     }
     let found = u32::from_be_bytes([header[60], header[61], header[62], header[63]]);
     if found > SCHEMA_VERSION {
-        return Err(Error::SchemaAhead {
-            file: file.to_owned(),
-            found: i64::from(found),
-            known: i64::from(SCHEMA_VERSION),
-        });
+        return Err(Error::SchemaAhead { file: file.to_owned(), found: i64::from(found), known: i64::from(SCHEMA_VERSION) });
     }
     Ok(())
 }
 
 async fn create(file: &Path) -> Result<(), Error> {
-    let failed = |source| Error::File {
-        file: file.to_owned(),
-        source,
-    };
+    let failed = |source| Error::File { file: file.to_owned(), source };
     let draft = with_suffix(file, ".new");
     for leftover in [draft.clone(), with_suffix(file, ".new-journal")] {
         match std::fs::remove_file(&leftover) {
@@ -108,17 +91,13 @@ async fn create(file: &Path) -> Result<(), Error> {
         }
     }
     File::create_new(&draft).map_err(failed)?;
-    fill(&draft)
-        .await
-        .map_err(|e| refused(file, "make the event log", e))?;
+    fill(&draft).await.map_err(|e| refused(file, "make the event log", e))?;
     std::fs::rename(&draft, file).map_err(failed)?;
     let directory = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(directory)
-        .and_then(|d| d.sync_all())
-        .map_err(failed)?;
+    File::open(directory).and_then(|d| d.sync_all()).map_err(failed)?;
     tracing::info!(file = %file.display(), "made a new event log at {}", file.display());
     Ok(())
 }

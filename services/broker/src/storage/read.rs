@@ -44,12 +44,7 @@ pub(crate) async fn batches(
         .fetch_all(pool)
         .await?;
     rows.iter()
-        .map(|row| {
-            Ok(Stored {
-                last: last_offset(row.try_get(0)?),
-                bytes: Bytes::from(row.try_get::<Vec<u8>, _>(1)?),
-            })
-        })
+        .map(|row| Ok(Stored { last: last_offset(row.try_get(0)?), bytes: Bytes::from(row.try_get::<Vec<u8>, _>(1)?) }))
         .collect()
 }
 
@@ -61,11 +56,7 @@ pub(crate) struct Found {
 }
 
 /// Finds the first batch with a record as new as `timestamp` (ms). Reads row heads only.
-pub(crate) async fn at_time(
-    pool: &SqlitePool,
-    partition: &Partition,
-    timestamp: i64,
-) -> sqlx::Result<Option<Found>> {
+pub(crate) async fn at_time(pool: &SqlitePool, partition: &Partition, timestamp: i64) -> sqlx::Result<Option<Found>> {
     let row = sqlx::query(
         "SELECT base, max_timestamp FROM batch WHERE id BETWEEN ?1 AND ?2 AND max_timestamp >= ?3 ORDER BY id LIMIT 1",
     )
@@ -74,34 +65,18 @@ pub(crate) async fn at_time(
     .bind(timestamp)
     .fetch_optional(pool)
     .await?;
-    row.map(|row| {
-        Ok(Found {
-            offset: row.try_get(0)?,
-            timestamp: row.try_get(1)?,
-        })
-    })
-    .transpose()
+    row.map(|row| Ok(Found { offset: row.try_get(0)?, timestamp: row.try_get(1)? })).transpose()
 }
 
 /// Finds the newest timestamp of a partition and the last offset of its batch.
-pub(crate) async fn newest_time(
-    pool: &SqlitePool,
-    partition: &Partition,
-) -> sqlx::Result<Option<Found>> {
-    let row = sqlx::query(
-        "SELECT id, max_timestamp FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY max_timestamp DESC, id LIMIT 1",
-    )
-    .bind(row_id(partition.id, partition.start()))
-    .bind(row_id(partition.id, MAX_OFFSET))
-    .fetch_optional(pool)
-    .await?;
-    row.map(|row| {
-        Ok(Found {
-            offset: last_offset(row.try_get(0)?),
-            timestamp: row.try_get(1)?,
-        })
-    })
-    .transpose()
+pub(crate) async fn newest_time(pool: &SqlitePool, partition: &Partition) -> sqlx::Result<Option<Found>> {
+    let row =
+        sqlx::query("SELECT id, max_timestamp FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY max_timestamp DESC, id LIMIT 1")
+            .bind(row_id(partition.id, partition.start()))
+            .bind(row_id(partition.id, MAX_OFFSET))
+            .fetch_optional(pool)
+            .await?;
+    row.map(|row| Ok(Found { offset: last_offset(row.try_get(0)?), timestamp: row.try_get(1)? })).transpose()
 }
 
 /// A group's committed position in one partition.
@@ -138,9 +113,7 @@ pub(crate) async fn committed(pool: &SqlitePool, group: &str) -> sqlx::Result<Ve
 
 /// Names the groups that have committed positions.
 pub(crate) async fn committed_groups(pool: &SqlitePool) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar("SELECT DISTINCT grp FROM committed")
-        .fetch_all(pool)
-        .await
+    sqlx::query_scalar("SELECT DISTINCT grp FROM committed").fetch_all(pool).await
 }
 
 /// What a start has to know; small tables only, whatever the log holds.
@@ -152,13 +125,10 @@ pub(crate) struct Start {
 }
 
 /// Reads topics and bounds and checks that each partition's newest batch ends where its row says.
-pub(crate) async fn start(
-    connection: &mut SqliteConnection,
-) -> sqlx::Result<Result<Start, String>> {
-    let row =
-        sqlx::query("SELECT value, lower(hex(randomblob(6))) FROM meta WHERE key = 'cluster'")
-            .fetch_one(&mut *connection)
-            .await?;
+pub(crate) async fn start(connection: &mut SqliteConnection) -> sqlx::Result<Result<Start, String>> {
+    let row = sqlx::query("SELECT value, lower(hex(randomblob(6))) FROM meta WHERE key = 'cluster'")
+        .fetch_one(&mut *connection)
+        .await?;
     let Ok(cluster) = Uuid::from_slice(row.try_get(0)?) else {
         return Ok(Err("the cluster id is not 16 bytes".to_owned()));
     };
@@ -176,25 +146,14 @@ pub(crate) async fn start(
         let Ok(id) = Uuid::from_slice(head.try_get(1)?) else {
             return Ok(Err(format!("topic {name} has no id")));
         };
-        topics.push(Topic {
-            name: StrBytes::from_string(name),
-            id,
-            settings: settings(&head)?,
-            partitions,
-        });
+        topics.push(Topic { name: StrBytes::from_string(name), id, settings: settings(&head)?, partitions });
     }
-    Ok(Ok(Start {
-        cluster,
-        life,
-        topics,
-    }))
+    Ok(Ok(Start { cluster, life, topics }))
 }
 
 fn settings(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<TopicSettings> {
     Ok(TopicSettings {
-        retention: row
-            .try_get::<Option<i64>, _>(2)?
-            .map(|ms| Duration::from_millis(ms.unsigned_abs())),
+        retention: row.try_get::<Option<i64>, _>(2)?.map(|ms| Duration::from_millis(ms.unsigned_abs())),
         retention_bytes: row.try_get::<Option<i64>, _>(3)?.map(i64::unsigned_abs),
         max_message_bytes: row.try_get(4)?,
     })
@@ -205,39 +164,21 @@ SELECT id, number, start, next, bytes,
   (SELECT max(b.id) FROM batch b WHERE b.id BETWEEN p.id << 43 AND (p.id << 43) + (1 << 43) - 1) AS newest
 FROM part p WHERE topic = ?1 ORDER BY number";
 
-async fn partitions(
-    connection: &mut SqliteConnection,
-    topic: &str,
-) -> sqlx::Result<Result<Vec<Arc<Partition>>, String>> {
-    let rows = sqlx::query(PARTITIONS)
-        .bind(topic)
-        .fetch_all(&mut *connection)
-        .await?;
+async fn partitions(connection: &mut SqliteConnection, topic: &str) -> sqlx::Result<Result<Vec<Arc<Partition>>, String>> {
+    let rows = sqlx::query(PARTITIONS).bind(topic).fetch_all(&mut *connection).await?;
     let mut partitions = Vec::with_capacity(rows.len());
     for (expected, row) in (0..).zip(&rows) {
-        let (id, number, start, next): (i64, i32, i64, i64) = (
-            row.try_get(0)?,
-            row.try_get(1)?,
-            row.try_get(2)?,
-            row.try_get(3)?,
-        );
+        let (id, number, start, next): (i64, i32, i64, i64) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         let newest: Option<i64> = row.try_get(5)?;
         if number != expected {
             return Ok(Err(format!("topic {topic} lacks partition {expected}")));
         }
         let end = newest.map_or(start, |id| last_offset(id) + 1);
         if end != next || start > next {
-            return Ok(Err(format!(
-                "partition {number} of topic {topic} ends at {end}, its row says {next}"
-            )));
+            return Ok(Err(format!("partition {number} of topic {topic} ends at {end}, its row says {next}")));
         }
-        partitions.push(Arc::new(Partition::new(
-            id,
-            number,
-            start,
-            next,
-            row.try_get(4)?,
-        )));
+        partitions.push(Arc::new(Partition::new(id, number, start, next, row.try_get(4)?)));
     }
     Ok(Ok(partitions))
 }

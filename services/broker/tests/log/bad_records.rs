@@ -30,11 +30,7 @@ fn batches_and_answers() -> Vec<(&'static str, Bytes, i16)> {
     };
     vec![
         ("wrong checksum", altered(&good, 17, good[17] ^ 1), 2),
-        (
-            "a flipped bit in a record",
-            altered(&good, good.len() - 2, b'G'),
-            2,
-        ),
+        ("a flipped bit in a record", altered(&good, good.len() - 2, b'G'), 2),
         ("length too small", with(|b| b.length_error = -1), 2),
         ("length too large", with(|b| b.length_error = 1), 2),
         ("negative length", with(|b| b.length_error = -1000), 2),
@@ -42,16 +38,8 @@ fn batches_and_answers() -> Vec<(&'static str, Bytes, i16)> {
         ("cut within the header", good.slice(..40), 2),
         ("magic 0", with(|b| b.magic = 0), 87),
         ("magic 1", with(|b| b.magic = 1), 87),
-        (
-            "two batches",
-            [good.clone(), good.clone()].concat().into(),
-            87,
-        ),
-        (
-            "one record too many counted",
-            with(|b| b.count_error = 1),
-            87,
-        ),
+        ("two batches", [good.clone(), good.clone()].concat().into(), 87),
+        ("one record too many counted", with(|b| b.count_error = 1), 87),
         ("no record counted", with(|b| b.count_error = -1), 87),
         ("no record", with(|b| b.values.clear()), 87),
         ("unknown compression", with(|b| b.attributes = 5), 76),
@@ -70,26 +58,12 @@ async fn wrong_batches_are_refused_and_good_neighbours_stored() {
     let good = plain(&["good"]).bytes();
     let mut stored = 0;
     for (what, bytes, expected) in batches_and_answers() {
-        let request = produce(
-            "t",
-            vec![(0, bytes), (1, good.clone()), (99, good.clone())],
-            -1,
-        );
+        let request = produce("t", vec![(0, bytes), (1, good.clone()), (99, good.clone())], -1);
         let answer = partitions(raw.call(9, &request).await);
-        let codes: Vec<i16> = answer
-            .iter()
-            .map(|partition| partition.error_code)
-            .collect();
+        let codes: Vec<i16> = answer.iter().map(|partition| partition.error_code).collect();
         assert_eq!(codes, [expected, 0, 3], "{what}");
-        assert_eq!(
-            answer[1].base_offset, stored,
-            "{what}: the neighbour's offset"
-        );
-        assert_eq!(
-            answer[0].base_offset,
-            if expected == 0 { 0 } else { -1 },
-            "{what}"
-        );
+        assert_eq!(answer[1].base_offset, stored, "{what}: the neighbour's offset");
+        assert_eq!(answer[0].base_offset, if expected == 0 { 0 } else { -1 }, "{what}");
         stored += 1;
     }
     assert_eq!(raw.fetch("t", 0, 0).await.high_watermark, 1);
@@ -115,13 +89,8 @@ async fn acks_decide_about_the_answer() {
     assert_eq!(data.high_watermark, 1);
     assert_eq!(log.stats.snapshot().topics.len(), 1, "a topic was made");
     let mut other = log.connect().await;
-    other
-        .send(9, &produce("nowhere", vec![(0, good())], 0))
-        .await;
-    assert!(
-        other.closes_within(Duration::from_secs(2)).await,
-        "closing is the only way to tell of a failure"
-    );
+    other.send(9, &produce("nowhere", vec![(0, good())], 0)).await;
+    assert!(other.closes_within(Duration::from_secs(2)).await, "closing is the only way to tell of a failure");
     log.stop().await;
 }
 
@@ -133,13 +102,8 @@ async fn idempotent_producers_may_repeat_but_not_skip() {
     let producer = raw.new_producer().await;
     // Six batches of two records: sequences 0, 2, 4, 6, 8, 10.
     for n in 0..6 {
-        let answer = raw
-            .produce("t", 0, numbered(producer, 3, n * 2, 2).bytes())
-            .await;
-        assert_eq!(
-            (answer.error_code, answer.base_offset),
-            (0, i64::from(n) * 2)
-        );
+        let answer = raw.produce("t", 0, numbered(producer, 3, n * 2, 2).bytes()).await;
+        assert_eq!((answer.error_code, answer.base_offset), (0, i64::from(n) * 2));
     }
     let rows = [
         ("the newest again", 3, 10, 2, 0, 10),
@@ -154,22 +118,13 @@ async fn idempotent_producers_may_repeat_but_not_skip() {
         ("the former epoch", 3, 14, 1, 47, -1),
     ];
     for (what, epoch, sequence, count, code, offset) in rows {
-        let answer = raw
-            .produce("t", 0, numbered(producer, epoch, sequence, count).bytes())
-            .await;
-        assert_eq!(
-            (answer.error_code, answer.base_offset),
-            (code, offset),
-            "{what}"
-        );
+        let answer = raw.produce("t", 0, numbered(producer, epoch, sequence, count).bytes()).await;
+        assert_eq!((answer.error_code, answer.base_offset), (code, offset), "{what}");
     }
     let other = raw.new_producer().await;
     assert_ne!(other, producer);
     let answer = raw.produce("t", 0, numbered(other, 0, 7, 1).bytes()).await;
-    assert_eq!(
-        answer.error_code, 59,
-        "an unknown producer that does not start at 0"
-    );
+    assert_eq!(answer.error_code, 59, "an unknown producer that does not start at 0");
     log.stop().await;
 }
 
@@ -189,10 +144,7 @@ async fn pipelined_batches_of_one_producer_keep_their_order() {
     }
     for n in 0..40 {
         let answer = partitions(pipelined.receive(n + 1, 9).await).remove(0);
-        assert_eq!(
-            (answer.error_code, answer.base_offset),
-            (0, i64::from(n / 2 * 3))
-        );
+        assert_eq!((answer.error_code, answer.base_offset), (0, i64::from(n / 2 * 3)));
     }
     assert_eq!(raw.fetch("t", 0, 0).await.high_watermark, 60);
     log.stop().await;
@@ -204,12 +156,7 @@ async fn transactions_are_refused() {
     let log = Log::with_topic(&dir).await;
     let mut raw = log.connect().await;
     let id = || Some(TransactionalId(StrBytes::from_static_str("tx")));
-    let answer = raw
-        .call(
-            4,
-            &InitProducerIdRequest::default().with_transactional_id(id()),
-        )
-        .await;
+    let answer = raw.call(4, &InitProducerIdRequest::default().with_transactional_id(id())).await;
     assert_eq!((answer.error_code, answer.producer_id.0), (53, -1));
     let mut request = produce("t", vec![(0, plain(&["x"]).bytes())], -1);
     request.transactional_id = id();

@@ -21,10 +21,7 @@ pub struct Batch {
 /// A batch of a producer that is not idempotent.
 pub fn plain(values: &[&str]) -> Batch {
     Batch {
-        values: values
-            .iter()
-            .map(|value| value.as_bytes().to_vec())
-            .collect(),
+        values: values.iter().map(|value| value.as_bytes().to_vec()).collect(),
         attributes: 0,
         producer: -1,
         epoch: -1,
@@ -40,12 +37,7 @@ pub fn plain(values: &[&str]) -> Batch {
 pub fn numbered(producer: i64, epoch: i16, sequence: i32, count: usize) -> Batch {
     let values: Vec<String> = (0..count).map(|n| format!("value {n}")).collect();
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
-    Batch {
-        producer,
-        epoch,
-        sequence,
-        ..plain(&values)
-    }
+    Batch { producer, epoch, sequence, ..plain(&values) }
 }
 
 impl Batch {
@@ -83,13 +75,7 @@ impl Batch {
 
     /// A batch whose bytes are exactly `size`.
     pub fn of_size(size: usize) -> Bytes {
-        let with = |length: usize| {
-            Batch {
-                values: vec![vec![b'x'; length]],
-                ..plain(&[])
-            }
-            .bytes()
-        };
+        let with = |length: usize| Batch { values: vec![vec![b'x'; length]], ..plain(&[]) }.bytes();
         let mut length = size - with(0).len();
         while with(length).len() > size {
             length -= 1;
@@ -115,14 +101,9 @@ pub fn batches(records: &[u8]) -> Vec<(i64, i32, usize)> {
     let mut rest = records;
     while !rest.is_empty() {
         let base = i64::from_be_bytes(rest[..8].try_into().unwrap());
-        let size =
-            12 + usize::try_from(i32::from_be_bytes(rest[8..12].try_into().unwrap())).unwrap();
+        let size = 12 + usize::try_from(i32::from_be_bytes(rest[8..12].try_into().unwrap())).unwrap();
         let count = i32::from_be_bytes(rest[57..61].try_into().unwrap());
-        assert_eq!(
-            crc32c::crc32c(&rest[21..size]).to_be_bytes(),
-            rest[17..21],
-            "the checksum came back right"
-        );
+        assert_eq!(crc32c::crc32c(&rest[21..size]).to_be_bytes(), rest[17..21], "the checksum came back right");
         found.push((base, count, size));
         rest = &rest[size..];
     }

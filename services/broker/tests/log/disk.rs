@@ -20,13 +20,7 @@ async fn refusal(file: &Path) -> Error {
 }
 
 async fn connect(file: &Path) -> SqliteConnection {
-    SqliteConnection::connect_with(
-        &SqliteConnectOptions::new()
-            .filename(file)
-            .create_if_missing(true),
-    )
-    .await
-    .unwrap()
+    SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file).create_if_missing(true)).await.unwrap()
 }
 
 /// A closed log with enough in it to have many pages.
@@ -34,10 +28,7 @@ async fn filled(dir: &tempfile::TempDir) -> std::path::PathBuf {
     let log = Log::with_topic(dir).await;
     let mut raw = log.connect().await;
     for _ in 0..20 {
-        assert_eq!(
-            raw.produce("t", 0, Batch::of_size(20_000)).await.error_code,
-            0
-        );
+        assert_eq!(raw.produce("t", 0, Batch::of_size(20_000)).await.error_code, 0);
     }
     let file = log.file.clone();
     log.stop().await;
@@ -52,10 +43,7 @@ async fn damaged_and_foreign_files_are_refused_and_left_alone() {
     let page = 8192;
     let foreign = dir.path().join("foreign.db");
     let mut connection = connect(&foreign).await;
-    sqlx::raw_sql("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    sqlx::raw_sql("CREATE TABLE t (a); INSERT INTO t VALUES (1)").execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     let overwritten = |at: usize, length: usize| {
         let mut bytes = good.clone();
@@ -63,20 +51,12 @@ async fn damaged_and_foreign_files_are_refused_and_left_alone() {
         bytes
     };
     let rows = [
-        (
-            "random bytes",
-            (0..9_000_u32)
-                .map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0])
-                .collect(),
-        ),
+        ("random bytes", (0..9_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()),
         ("empty", Vec::new()),
         ("shorter than a header", good[..50].to_vec()),
         ("cut in half", good[..good.len() / 2].to_vec()),
         ("another program's", fs::read(&foreign).unwrap()),
-        (
-            "the first page damaged behind its header",
-            overwritten(100, 400),
-        ),
+        ("the first page damaged behind its header", overwritten(100, 400)),
         ("a page that a start reads damaged", overwritten(page, page)),
     ];
     for (what, bytes) in rows {
@@ -84,10 +64,7 @@ async fn damaged_and_foreign_files_are_refused_and_left_alone() {
         fs::write(&file, &bytes).unwrap();
         let error = refusal(&file).await;
         assert_eq!(error.code(), "STORE_CORRUPT", "{what}: {error}");
-        assert!(
-            fs::read(&file).unwrap() == bytes,
-            "{what}: the file was changed"
-        );
+        assert!(fs::read(&file).unwrap() == bytes, "{what}: the file was changed");
         fs::remove_file(&file).unwrap();
     }
 }
@@ -105,17 +82,11 @@ async fn a_newer_schema_is_refused() {
 #[tokio::test]
 async fn unusable_places_and_addresses_are_named() {
     let dir = tempdir().unwrap();
-    assert_eq!(
-        refusal(&dir.path().join("no/such/dir/log.db")).await.code(),
-        "DATA_DIR"
-    );
+    assert_eq!(refusal(&dir.path().join("no/such/dir/log.db")).await.code(), "DATA_DIR");
     assert_eq!(refusal(dir.path()).await.code(), "DATA_DIR");
     let log = Log::with_topic(&dir).await;
     let second = Settings::new(log.addr, dir.path().join("second.db"));
-    assert_eq!(
-        open(second).await.err().map(|error| error.code()),
-        Some("BIND_FAILED")
-    );
+    assert_eq!(open(second).await.err().map(|error| error.code()), Some("BIND_FAILED"));
     log.stop().await;
 }
 
@@ -126,57 +97,29 @@ async fn a_damaged_batch_costs_only_its_partition_from_there_on() {
     let mut raw = log.connect().await;
     for _ in 0..5 {
         for partition in 0..3 {
-            raw.produce("t", partition, plain(&["a", "b"]).bytes())
-                .await;
+            raw.produce("t", partition, plain(&["a", "b"]).bytes()).await;
         }
     }
     let file = log.file.clone();
     log.stop().await;
     let mut connection = connect(&file).await;
     // One bit of a record in the third batch of partition 1.
-    let flip =
-        "UPDATE batch SET bytes = CAST(substr(bytes, 1, 65) || x'7f' || substr(bytes, 67) AS BLOB)
+    let flip = "UPDATE batch SET bytes = CAST(substr(bytes, 1, 65) || x'7f' || substr(bytes, 67) AS BLOB)
                 WHERE base = 4 AND id >> 43 = (SELECT id FROM part WHERE number = 1)";
-    assert_eq!(
-        sqlx::raw_sql(flip)
-            .execute(&mut connection)
-            .await
-            .unwrap()
-            .rows_affected(),
-        1
-    );
+    assert_eq!(sqlx::raw_sql(flip).execute(&mut connection).await.unwrap().rows_affected(), 1);
     connection.close().await.unwrap();
 
     let log = Log::with_topic(&dir).await;
     let mut raw = log.connect().await;
     let data = raw.fetch("t", 1, 0).await;
     assert_eq!(data.error_code, 0);
-    assert_eq!(
-        batches(&data.records.unwrap()).len(),
-        2,
-        "what is before it is served"
-    );
+    assert_eq!(batches(&data.records.unwrap()).len(), 2, "what is before it is served");
     for offset in [4, 5] {
-        assert_eq!(
-            raw.fetch("t", 1, offset).await.error_code,
-            56,
-            "offset {offset}"
-        );
+        assert_eq!(raw.fetch("t", 1, offset).await.error_code, 56, "offset {offset}");
     }
-    assert_eq!(
-        raw.fetch("t", 1, 6).await.error_code,
-        0,
-        "what is behind it can be asked for"
-    );
-    assert_eq!(
-        batches(&raw.fetch("t", 0, 0).await.records.unwrap()).len(),
-        5,
-        "other partitions go on"
-    );
-    assert_eq!(
-        raw.produce("t", 1, plain(&["c"]).bytes()).await.base_offset,
-        10
-    );
+    assert_eq!(raw.fetch("t", 1, 6).await.error_code, 0, "what is behind it can be asked for");
+    assert_eq!(batches(&raw.fetch("t", 0, 0).await.records.unwrap()).len(), 5, "other partitions go on");
+    assert_eq!(raw.produce("t", 1, plain(&["c"]).bytes()).await.base_offset, 10);
     assert!(log.stats.snapshot().damaged_batches_total >= 3);
     log.stop().await;
 }
@@ -188,10 +131,7 @@ async fn a_full_disk_refuses_produce_and_recovers_by_itself() {
     settings.max_file_bytes = Some(2_000_000);
     settings.limits.tail_bytes = 0;
     let log = Log::start(settings).await;
-    log.handle
-        .ensure_topic("t", 1, TopicSettings::default())
-        .await
-        .unwrap();
+    log.handle.ensure_topic("t", 1, TopicSettings::default()).await.unwrap();
     let mut raw = log.connect().await;
     let mut stored = 0;
     let refused = loop {
@@ -209,14 +149,10 @@ async fn a_full_disk_refuses_produce_and_recovers_by_itself() {
         kafka_protocol::messages::delete_records_request::DeleteRecordsTopic::default()
             .with_name(super::raw::topic_name("t"))
             .with_partitions(vec![
-                kafka_protocol::messages::delete_records_request::DeleteRecordsPartition::default()
-                    .with_offset(stored - 1),
+                kafka_protocol::messages::delete_records_request::DeleteRecordsPartition::default().with_offset(stored - 1),
             ]),
     ]);
-    assert_eq!(
-        raw.call(2, &delete).await.topics[0].partitions[0].error_code,
-        0
-    );
+    assert_eq!(raw.call(2, &delete).await.topics[0].partitions[0].error_code, 0);
     let mut probe = log.connect().await;
     let begun = std::time::Instant::now();
     let offset = loop {
@@ -224,23 +160,11 @@ async fn a_full_disk_refuses_produce_and_recovers_by_itself() {
         if answer.error_code == 0 {
             break answer.base_offset;
         }
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "it did not recover"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(10), "it did not recover");
     };
-    assert_eq!(
-        offset, stored,
-        "no gap where the refused batches would have been"
-    );
-    eventually("it says that it can write", || async {
-        log.stats.snapshot().writable
-    })
-    .await;
+    assert_eq!(offset, stored, "no gap where the refused batches would have been");
+    eventually("it says that it can write", || async { log.stats.snapshot().writable }).await;
     let data = probe.fetch("t", 0, stored - 1).await;
-    assert_eq!(
-        (data.log_start_offset, data.high_watermark),
-        (stored - 1, stored + 1)
-    );
+    assert_eq!((data.log_start_offset, data.high_watermark), (stored - 1, stored + 1));
     log.stop().await;
 }

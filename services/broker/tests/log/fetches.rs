@@ -20,14 +20,9 @@ async fn fetches_beyond_the_log_and_its_bounds_are_answered_within_them() {
     let log = Log::with_topic(&dir).await;
     let mut raw = log.connect().await;
     for n in 0..10 {
-        raw.produce("t", 0, Batch::of_size(900_000 + n).clone())
-            .await;
+        raw.produce("t", 0, Batch::of_size(900_000 + n).clone()).await;
     }
-    for (what, offset, code) in [
-        ("beyond the end", 11, 1),
-        ("below the start", -1, 1),
-        ("the end", 10, 0),
-    ] {
+    for (what, offset, code) in [("beyond the end", 11, 1), ("below the start", -1, 1), ("the end", 10, 0)] {
         let data = raw.fetch("t", 0, offset).await;
         assert_eq!((data.error_code, data.high_watermark), (code, 10), "{what}");
     }
@@ -38,11 +33,7 @@ async fn fetches_beyond_the_log_and_its_bounds_are_answered_within_them() {
     small.max_bytes = 1;
     small.topics[0].partitions[0].partition_max_bytes = 1;
     let data = fetched(raw.call(12, &small).await);
-    assert_eq!(
-        batches(data[0].records.as_ref().unwrap()),
-        [(0, 1, 900_000)],
-        "one whole batch"
-    );
+    assert_eq!(batches(data[0].records.as_ref().unwrap()), [(0, 1, 900_000)], "one whole batch");
     assert!(data[1].records.as_ref().unwrap().is_empty());
 
     let mut huge = fetch("t", &[(0, 0), (0, 0), (0, 0)]);
@@ -70,17 +61,8 @@ async fn a_waiting_fetch_is_woken_by_the_first_record() {
     assert!(waiting.stays_silent(Duration::from_millis(50)).await);
     raw.produce("t", 2, plain(&["news"]).bytes()).await;
     let data = fetched(waiting.receive(1, 12).await);
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "woken after {:?}",
-        begun.elapsed()
-    );
-    assert_eq!(
-        data.iter()
-            .map(|data| data.high_watermark)
-            .collect::<Vec<_>>(),
-        [0, 0, 1]
-    );
+    assert!(begun.elapsed() < Duration::from_secs(2), "woken after {:?}", begun.elapsed());
+    assert_eq!(data.iter().map(|data| data.high_watermark).collect::<Vec<_>>(), [0, 0, 1]);
     log.stop().await;
 }
 
@@ -95,11 +77,7 @@ async fn topic_ids_are_spoken_in_newer_fetches() {
     request.topics[0].topic_id = id;
     for version in 13..=16 {
         let data = fetched(raw.call(version, &request).await).remove(0);
-        assert_eq!(
-            (data.error_code, data.high_watermark),
-            (0, 1),
-            "version {version}"
-        );
+        assert_eq!((data.error_code, data.high_watermark), (0, 1), "version {version}");
     }
     request.topics[0].topic_id = uuid::Uuid::from_u128(7);
     assert_eq!(fetched(raw.call(13, &request).await)[0].error_code, 100);
@@ -112,20 +90,13 @@ async fn offsets_are_found_by_time() {
     let log = Log::with_topic(&dir).await;
     let mut raw = log.connect().await;
     for n in 0..4 {
-        let batch = Batch {
-            timestamp: 1_000 + n * 100,
-            ..plain(&["a", "b"])
-        };
+        let batch = Batch { timestamp: 1_000 + n * 100, ..plain(&["a", "b"]) };
         raw.produce("t", 0, batch.bytes()).await;
     }
     let ask = async |raw: &mut Raw, timestamp| {
         let partition = ListOffsetsPartition::default().with_timestamp(timestamp);
-        let topic = ListOffsetsTopic::default()
-            .with_name(topic_name("t"))
-            .with_partitions(vec![partition]);
-        let answer = raw
-            .call(7, &ListOffsetsRequest::default().with_topics(vec![topic]))
-            .await;
+        let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+        let answer = raw.call(7, &ListOffsetsRequest::default().with_topics(vec![topic])).await;
         let found = &answer.topics[0].partitions[0];
         (found.error_code, found.offset, found.timestamp)
     };
@@ -139,11 +110,7 @@ async fn offsets_are_found_by_time() {
         (1_301, (0, -1, -1)),
     ];
     for (timestamp, expected) in rows {
-        assert_eq!(
-            ask(&mut raw, timestamp).await,
-            expected,
-            "timestamp {timestamp}"
-        );
+        assert_eq!(ask(&mut raw, timestamp).await, expected, "timestamp {timestamp}");
     }
     log.stop().await;
 }

@@ -40,23 +40,13 @@ impl Log {
         let (addr, handle, stats) = (log.addr(), log.handle(), log.stats());
         #[expect(clippy::disallowed_methods, reason = "the test is who ends this task")]
         let task = tokio::spawn(log.run(stop.clone()));
-        Self {
-            addr,
-            file,
-            handle,
-            stats,
-            stop,
-            task,
-        }
+        Self { addr, file, handle, stats, stop, task }
     }
 
     /// A log in `dir` with topic `t` of three partitions.
     pub async fn with_topic(dir: &TempDir) -> Self {
         let log = Self::start(settings(dir)).await;
-        log.handle
-            .ensure_topic("t", 3, TopicSettings::default())
-            .await
-            .unwrap();
+        log.handle.ensure_topic("t", 3, TopicSettings::default()).await.unwrap();
         log
     }
 
@@ -75,10 +65,7 @@ impl Log {
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
     let begun = Instant::now();
     while !ask().await {
-        assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "still not so: {what}"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(20), "still not so: {what}");
         tokio::task::yield_now().await;
     }
 }

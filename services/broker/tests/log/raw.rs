@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        ApiVersionsRequest, FetchRequest, FetchResponse, InitProducerIdRequest, MetadataRequest,
-        ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+        ApiVersionsRequest, FetchRequest, FetchResponse, InitProducerIdRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+        RequestHeader, ResponseHeader, TopicName,
         fetch_request::{FetchPartition, FetchTopic},
         fetch_response::PartitionData,
         produce_request::{PartitionProduceData, TopicProduceData},
@@ -33,10 +33,7 @@ impl Raw {
     pub async fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream,
-            correlation: 0,
-        }
+        Self { stream, correlation: 0 }
     }
 
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
@@ -52,25 +49,12 @@ impl Raw {
     }
 
     /// Reads the next answer, which must be to the request `correlation`.
-    pub async fn receive<R: Decodable + HeaderVersion>(
-        &mut self,
-        correlation: i32,
-        version: i16,
-    ) -> R {
-        let mut answer = timeout(PATIENCE, self.read_frame())
-            .await
-            .expect("no answer in time")
-            .expect("closed");
+    pub async fn receive<R: Decodable + HeaderVersion>(&mut self, correlation: i32, version: i16) -> R {
+        let mut answer = timeout(PATIENCE, self.read_frame()).await.expect("no answer in time").expect("closed");
         let header = ResponseHeader::decode(&mut answer, R::header_version(version)).unwrap();
-        assert_eq!(
-            header.correlation_id, correlation,
-            "answers come in the order of the requests"
-        );
+        assert_eq!(header.correlation_id, correlation, "answers come in the order of the requests");
         let response = R::decode(&mut answer, version).unwrap();
-        assert!(
-            answer.is_empty(),
-            "the answer has more bytes than its version"
-        );
+        assert!(answer.is_empty(), "the answer has more bytes than its version");
         response
     }
 
@@ -112,22 +96,13 @@ impl Raw {
 
     /// The id of the only topic.
     pub async fn topic_id(&mut self) -> Uuid {
-        let answer = self
-            .call(12, &MetadataRequest::default().with_topics(None))
-            .await;
+        let answer = self.call(12, &MetadataRequest::default().with_topics(None)).await;
         assert_eq!(answer.topics.len(), 1);
         answer.topics[0].topic_id
     }
 
-    pub async fn produce(
-        &mut self,
-        topic: &str,
-        partition: i32,
-        records: Bytes,
-    ) -> PartitionProduceResponse {
-        let answer = self
-            .call(9, &produce(topic, vec![(partition, records)], -1))
-            .await;
+    pub async fn produce(&mut self, topic: &str, partition: i32, records: Bytes) -> PartitionProduceResponse {
+        let answer = self.call(9, &produce(topic, vec![(partition, records)], -1)).await;
         partitions(answer).remove(0)
     }
 
@@ -146,9 +121,7 @@ pub fn frame<Q: Request>(correlation: i32, version: i16, request: &Q) -> Bytes {
         .with_client_id(Some(StrBytes::from_static_str("raw")));
     let mut frame = BytesMut::new();
     frame.put_i32(0);
-    header
-        .encode(&mut frame, Q::header_version(version))
-        .unwrap();
+    header.encode(&mut frame, Q::header_version(version)).unwrap();
     request.encode(&mut frame, version).unwrap();
     let size = i32::try_from(frame.len() - 4).unwrap();
     frame[..4].copy_from_slice(&size.to_be_bytes());
@@ -160,52 +133,26 @@ pub fn topic_name(name: &str) -> TopicName {
 }
 
 pub fn produce(topic: &str, partitions: Vec<(i32, Bytes)>, acks: i16) -> ProduceRequest {
-    let data = |(index, records)| {
-        PartitionProduceData::default()
-            .with_index(index)
-            .with_records(Some(records))
-    };
-    ProduceRequest::default()
-        .with_acks(acks)
-        .with_timeout_ms(1000)
-        .with_topic_data(vec![
-            TopicProduceData::default()
-                .with_name(topic_name(topic))
-                .with_partition_data(partitions.into_iter().map(data).collect()),
-        ])
+    let data = |(index, records)| PartitionProduceData::default().with_index(index).with_records(Some(records));
+    ProduceRequest::default().with_acks(acks).with_timeout_ms(1000).with_topic_data(vec![
+        TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(partitions.into_iter().map(data).collect()),
+    ])
 }
 
 pub fn partitions(answer: ProduceResponse) -> Vec<PartitionProduceResponse> {
-    answer
-        .responses
-        .into_iter()
-        .flat_map(|topic| topic.partition_responses)
-        .collect()
+    answer.responses.into_iter().flat_map(|topic| topic.partition_responses).collect()
 }
 
 /// A fetch that does not wait, up to 1 MB for each partition and all.
 pub fn fetch(topic: &str, partitions: &[(i32, i64)]) -> FetchRequest {
     let ask = |(partition, offset): &(i32, i64)| {
-        FetchPartition::default()
-            .with_partition(*partition)
-            .with_fetch_offset(*offset)
-            .with_partition_max_bytes(1_000_000)
+        FetchPartition::default().with_partition(*partition).with_fetch_offset(*offset).with_partition_max_bytes(1_000_000)
     };
-    FetchRequest::default()
-        .with_max_wait_ms(0)
-        .with_min_bytes(1)
-        .with_max_bytes(1_000_000)
-        .with_topics(vec![
-            FetchTopic::default()
-                .with_topic(topic_name(topic))
-                .with_partitions(partitions.iter().map(ask).collect()),
-        ])
+    FetchRequest::default().with_max_wait_ms(0).with_min_bytes(1).with_max_bytes(1_000_000).with_topics(vec![
+        FetchTopic::default().with_topic(topic_name(topic)).with_partitions(partitions.iter().map(ask).collect()),
+    ])
 }
 
 pub fn fetched(answer: FetchResponse) -> Vec<PartitionData> {
-    answer
-        .responses
-        .into_iter()
-        .flat_map(|topic| topic.partitions)
-        .collect()
+    answer.responses.into_iter().flat_map(|topic| topic.partitions).collect()
 }

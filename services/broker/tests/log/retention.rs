@@ -24,10 +24,7 @@ fn start(log: &Log, topic: usize) -> i64 {
 async fn the_oldest_batches_go_when_a_partition_has_too_many_bytes() {
     let dir = tempdir().unwrap();
     let log = Log::start(settings(&dir)).await;
-    let keep = TopicSettings {
-        retention_bytes: Some(25_000),
-        ..TopicSettings::default()
-    };
+    let keep = TopicSettings { retention_bytes: Some(25_000), ..TopicSettings::default() };
     log.handle.ensure_topic("t", 1, keep).await.unwrap();
     let mut raw = log.connect().await;
     for _ in 0..10 {
@@ -35,17 +32,9 @@ async fn the_oldest_batches_go_when_a_partition_has_too_many_bytes() {
     }
     eventually("the oldest are gone", || async { start(&log, 0) == 8 }).await;
     assert_eq!(raw.fetch("t", 0, 7).await.error_code, 1);
-    assert_eq!(
-        batches(&raw.fetch("t", 0, 8).await.records.unwrap()).len(),
-        2
-    );
+    assert_eq!(batches(&raw.fetch("t", 0, 8).await.records.unwrap()).len(), 2);
     assert_eq!(log.stats.snapshot().topics[0].partitions[0].bytes, 20_000);
-    assert_eq!(
-        raw.produce("t", 0, Batch::of_size(10_000))
-            .await
-            .base_offset,
-        10
-    );
+    assert_eq!(raw.produce("t", 0, Batch::of_size(10_000)).await.base_offset, 10);
     log.stop().await;
     let log = Log::start(settings(&dir)).await;
     assert_eq!(start(&log, 0), 8, "the bound survives a restart");
@@ -56,30 +45,14 @@ async fn the_oldest_batches_go_when_a_partition_has_too_many_bytes() {
 async fn old_batches_go_but_the_newest_stays() {
     let dir = tempdir().unwrap();
     let log = Log::start(settings(&dir)).await;
-    let brief = TopicSettings {
-        retention: Some(Duration::from_millis(1)),
-        ..TopicSettings::default()
-    };
+    let brief = TopicSettings { retention: Some(Duration::from_millis(1)), ..TopicSettings::default() };
     log.handle.ensure_topic("a", 1, brief).await.unwrap();
-    log.handle
-        .ensure_topic(
-            "b",
-            1,
-            TopicSettings {
-                retention: None,
-                ..brief
-            },
-        )
-        .await
-        .unwrap();
+    log.handle.ensure_topic("b", 1, TopicSettings { retention: None, ..brief }).await.unwrap();
     let mut raw = log.connect().await;
     for topic in ["a", "b"] {
         for _ in 0..3 {
             // The records' own time does not count: a replayed old one is kept as long as a new one.
-            let future = Batch {
-                timestamp: i64::MAX / 2,
-                ..plain(&["x"])
-            };
+            let future = Batch { timestamp: i64::MAX / 2, ..plain(&["x"]) };
             raw.produce(topic, 0, future.bytes()).await;
         }
     }
@@ -91,12 +64,8 @@ async fn old_batches_go_but_the_newest_stays() {
 
 async fn delete_records(raw: &mut Raw, offset: i64) -> (i16, i64) {
     let partition = DeleteRecordsPartition::default().with_offset(offset);
-    let topic = DeleteRecordsTopic::default()
-        .with_name(topic_name("t"))
-        .with_partitions(vec![partition]);
-    let answer = raw
-        .call(2, &DeleteRecordsRequest::default().with_topics(vec![topic]))
-        .await;
+    let topic = DeleteRecordsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+    let answer = raw.call(2, &DeleteRecordsRequest::default().with_topics(vec![topic])).await;
     let answer = &answer.topics[0].partitions[0];
     (answer.error_code, answer.low_watermark)
 }
@@ -111,31 +80,17 @@ async fn deleted_records_are_hidden_at_once() {
     }
     assert_eq!(delete_records(&mut raw, 10).await, (1, -1));
     assert_eq!(delete_records(&mut raw, 4).await, (0, 4));
-    assert_eq!(
-        delete_records(&mut raw, 2).await,
-        (0, 4),
-        "the start never moves back"
-    );
+    assert_eq!(delete_records(&mut raw, 2).await, (0, 4), "the start never moves back");
     assert_eq!(raw.fetch("t", 0, 3).await.error_code, 1);
     let data = raw.fetch("t", 0, 4).await;
-    assert_eq!(
-        batches(&data.records.unwrap())[0].0,
-        3,
-        "a batch is served whole, clients skip its head"
-    );
+    assert_eq!(batches(&data.records.unwrap())[0].0, 3, "a batch is served whole, clients skip its head");
     assert_eq!(delete_records(&mut raw, -1).await, (0, 9));
     assert_eq!(raw.fetch("t", 0, 9).await.log_start_offset, 9);
-    eventually("its bytes are gone", || async {
-        log.stats.snapshot().topics[0].partitions[0].bytes == 0
-    })
-    .await;
+    eventually("its bytes are gone", || async { log.stats.snapshot().topics[0].partitions[0].bytes == 0 }).await;
     log.stop().await;
     let log = Log::with_topic(&dir).await;
     let mut raw = log.connect().await;
-    assert_eq!(
-        raw.produce("t", 0, plain(&["d"]).bytes()).await.base_offset,
-        9
-    );
+    assert_eq!(raw.produce("t", 0, plain(&["d"]).bytes()).await.base_offset, 9);
     log.stop().await;
 }
 
@@ -147,27 +102,18 @@ async fn a_deleted_topics_batches_are_swept() {
     for _ in 0..10 {
         raw.produce("t", 0, plain(&["x"]).bytes()).await;
     }
-    let delete = DeleteTopicsRequest::default()
-        .with_topic_names(vec![topic_name("t")])
-        .with_timeout_ms(1000);
+    let delete = DeleteTopicsRequest::default().with_topic_names(vec![topic_name("t")]).with_timeout_ms(1000);
     assert_eq!(raw.call(5, &delete).await.responses[0].error_code, 0);
-    let options = SqliteConnectOptions::new()
-        .filename(&log.file)
-        .read_only(true);
+    let options = SqliteConnectOptions::new().filename(&log.file).read_only(true);
     let mut reader = SqliteConnection::connect_with(&options).await.unwrap();
     let mut left = i64::MAX;
     let begun = std::time::Instant::now();
     while left > 0 {
-        left = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM batch) + (SELECT count(*) FROM doomed)",
-        )
-        .fetch_one(&mut reader)
-        .await
-        .unwrap();
-        assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "{left} rows are left"
-        );
+        left = sqlx::query_scalar("SELECT (SELECT count(*) FROM batch) + (SELECT count(*) FROM doomed)")
+            .fetch_one(&mut reader)
+            .await
+            .unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(20), "{left} rows are left");
     }
     reader.close().await.unwrap();
     log.stop().await;

@@ -24,11 +24,7 @@ pub(super) struct Entry {
 /// Takes one setting of a create request, or says why not. `None` asks for the default.
 ///
 /// Settings that can have only one value here are taken with that value, so that scripts written for Kafka work.
-pub(super) fn apply(
-    settings: &mut TopicSettings,
-    name: &str,
-    value: Option<&str>,
-) -> Result<(), String> {
+pub(super) fn apply(settings: &mut TopicSettings, name: &str, value: Option<&str>) -> Result<(), String> {
     let Some(value) = value else { return Ok(()) };
     let wrong = |fits: &str| Err(format!("{name}: {fits}"));
     match name {
@@ -73,23 +69,11 @@ pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
     vec![
         entry("cleanup.policy", "delete".to_owned(), LIST),
         entry("compression.type", "producer".to_owned(), STRING),
-        entry(
-            "max.message.bytes",
-            settings.max_message_bytes.to_string(),
-            INT,
-        ),
+        entry("max.message.bytes", settings.max_message_bytes.to_string(), INT),
         entry("message.timestamp.type", "CreateTime".to_owned(), STRING),
         entry("min.insync.replicas", "1".to_owned(), INT),
-        entry(
-            "retention.bytes",
-            or_never(settings.retention_bytes.map(|n| n.to_string())),
-            LONG,
-        ),
-        entry(
-            "retention.ms",
-            or_never(settings.retention.map(|age| age.as_millis().to_string())),
-            LONG,
-        ),
+        entry("retention.bytes", or_never(settings.retention_bytes.map(|n| n.to_string())), LONG),
+        entry("retention.ms", or_never(settings.retention.map(|age| age.as_millis().to_string())), LONG),
     ]
 }
 
@@ -99,11 +83,7 @@ pub(super) fn broker_entries(settings: &Settings) -> Vec<Entry> {
     vec![
         entry("auto.create.topics.enable", "false".to_owned(), STRING),
         entry("default.replication.factor", "1".to_owned(), INT),
-        entry(
-            "message.max.bytes",
-            settings.topic.max_message_bytes.to_string(),
-            INT,
-        ),
+        entry("message.max.bytes", settings.topic.max_message_bytes.to_string(), INT),
         entry("min.insync.replicas", "1".to_owned(), INT),
         entry("num.partitions", "1".to_owned(), INT),
     ]

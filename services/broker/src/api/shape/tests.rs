@@ -3,11 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        ApiKey, BrokerId, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-        DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest,
-        GroupId, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest,
-        MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest,
-        TopicName,
+        ApiKey, BrokerId, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+        DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, GroupId, JoinGroupRequest, LeaveGroupRequest,
+        ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
+        SyncGroupRequest, TopicName,
         create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
         delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         delete_topics_request::DeleteTopicState,
@@ -18,9 +17,7 @@ use kafka_protocol::{
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-        offset_fetch_request::{
-            OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
-        },
+        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
         produce_request::{PartitionProduceData, TopicProduceData},
         sync_group_request::SyncGroupRequestAssignment,
         *,
@@ -49,26 +46,14 @@ fn encoded<Q: Encodable>(request: &Q, version: i16) -> Bytes {
 fn full(api: ApiKey, version: i16) -> Bytes {
     match api {
         ApiKey::Produce => {
-            let partition = PartitionProduceData::default()
-                .with_index(1)
-                .with_records(Some(Bytes::from_static(b"ab")));
-            let topic = TopicProduceData::default()
-                .with_name(topic())
-                .with_partition_data(vec![partition; 2]);
-            encoded(
-                &ProduceRequest::default().with_topic_data(vec![topic; 2]),
-                version,
-            )
+            let partition = PartitionProduceData::default().with_index(1).with_records(Some(Bytes::from_static(b"ab")));
+            let topic = TopicProduceData::default().with_name(topic()).with_partition_data(vec![partition; 2]);
+            encoded(&ProduceRequest::default().with_topic_data(vec![topic; 2]), version)
         }
         ApiKey::Fetch => encoded(&fetch(version), version),
         ApiKey::ListOffsets => {
-            let topic = ListOffsetsTopic::default()
-                .with_name(topic())
-                .with_partitions(vec![ListOffsetsPartition::default(); 3]);
-            encoded(
-                &ListOffsetsRequest::default().with_topics(vec![topic; 2]),
-                version,
-            )
+            let topic = ListOffsetsTopic::default().with_name(topic()).with_partitions(vec![ListOffsetsPartition::default(); 3]);
+            encoded(&ListOffsetsRequest::default().with_topics(vec![topic; 2]), version)
         }
         ApiKey::Metadata => {
             let topic = MetadataRequestTopic::default().with_name(Some(topic()));
@@ -78,31 +63,17 @@ fn full(api: ApiKey, version: i16) -> Bytes {
         ApiKey::CreateTopics => encoded(&create_topics(), version),
         ApiKey::DeleteTopics if version >= 6 => {
             let state = DeleteTopicState::default().with_name(Some(topic()));
-            encoded(
-                &DeleteTopicsRequest::default().with_topics(vec![state; 2]),
-                version,
-            )
+            encoded(&DeleteTopicsRequest::default().with_topics(vec![state; 2]), version)
         }
-        ApiKey::DeleteTopics => encoded(
-            &DeleteTopicsRequest::default().with_topic_names(vec![topic(); 2]),
-            version,
-        ),
+        ApiKey::DeleteTopics => encoded(&DeleteTopicsRequest::default().with_topic_names(vec![topic(); 2]), version),
         ApiKey::DeleteRecords => {
-            let topic = DeleteRecordsTopic::default()
-                .with_name(topic())
-                .with_partitions(vec![DeleteRecordsPartition::default(); 2]);
-            encoded(
-                &DeleteRecordsRequest::default().with_topics(vec![topic; 2]),
-                version,
-            )
+            let topic =
+                DeleteRecordsTopic::default().with_name(topic()).with_partitions(vec![DeleteRecordsPartition::default(); 2]);
+            encoded(&DeleteRecordsRequest::default().with_topics(vec![topic; 2]), version)
         }
         ApiKey::DescribeConfigs => {
-            let resource = DescribeConfigsResource::default()
-                .with_configuration_keys(Some(vec![text("retention.ms"); 2]));
-            encoded(
-                &DescribeConfigsRequest::default().with_resources(vec![resource; 2]),
-                version,
-            )
+            let resource = DescribeConfigsResource::default().with_configuration_keys(Some(vec![text("retention.ms"); 2]));
+            encoded(&DescribeConfigsRequest::default().with_resources(vec![resource; 2]), version)
         }
         _ => full_of_groups(api, version),
     }
@@ -111,61 +82,31 @@ fn full(api: ApiKey, version: i16) -> Bytes {
 fn full_of_groups(api: ApiKey, version: i16) -> Bytes {
     match api {
         ApiKey::OffsetCommit => {
-            let partition =
-                OffsetCommitRequestPartition::default().with_committed_metadata(Some(text("note")));
-            let topic = OffsetCommitRequestTopic::default()
-                .with_name(topic())
-                .with_partitions(vec![partition; 2]);
-            encoded(
-                &OffsetCommitRequest::default().with_topics(vec![topic; 2]),
-                version,
-            )
+            let partition = OffsetCommitRequestPartition::default().with_committed_metadata(Some(text("note")));
+            let topic = OffsetCommitRequestTopic::default().with_name(topic()).with_partitions(vec![partition; 2]);
+            encoded(&OffsetCommitRequest::default().with_topics(vec![topic; 2]), version)
         }
         ApiKey::OffsetFetch => encoded(&offset_fetch(version), version),
-        ApiKey::FindCoordinator if version >= 4 => encoded(
-            &FindCoordinatorRequest::default().with_coordinator_keys(vec![text("g"); 3]),
-            version,
-        ),
-        ApiKey::FindCoordinator => encoded(
-            &FindCoordinatorRequest::default().with_key(text("g")),
-            version,
-        ),
+        ApiKey::FindCoordinator if version >= 4 => {
+            encoded(&FindCoordinatorRequest::default().with_coordinator_keys(vec![text("g"); 3]), version)
+        }
+        ApiKey::FindCoordinator => encoded(&FindCoordinatorRequest::default().with_key(text("g")), version),
         ApiKey::JoinGroup => {
-            let protocol = JoinGroupRequestProtocol::default()
-                .with_name(text("range"))
-                .with_metadata(Bytes::from_static(b"m"));
-            encoded(
-                &JoinGroupRequest::default().with_protocols(vec![protocol; 2]),
-                version,
-            )
+            let protocol = JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(Bytes::from_static(b"m"));
+            encoded(&JoinGroupRequest::default().with_protocols(vec![protocol; 2]), version)
         }
         ApiKey::SyncGroup => {
-            let share = SyncGroupRequestAssignment::default()
-                .with_member_id(text("m"))
-                .with_assignment(Bytes::from_static(b"a"));
-            encoded(
-                &SyncGroupRequest::default().with_assignments(vec![share; 2]),
-                version,
-            )
+            let share = SyncGroupRequestAssignment::default().with_member_id(text("m")).with_assignment(Bytes::from_static(b"a"));
+            encoded(&SyncGroupRequest::default().with_assignments(vec![share; 2]), version)
         }
         ApiKey::LeaveGroup if version >= 3 => {
             let member = MemberIdentity::default().with_member_id(text("m"));
-            encoded(
-                &LeaveGroupRequest::default().with_members(vec![member; 2]),
-                version,
-            )
+            encoded(&LeaveGroupRequest::default().with_members(vec![member; 2]), version)
         }
-        ApiKey::DescribeGroups => encoded(
-            &DescribeGroupsRequest::default().with_groups(vec![GroupId(text("g")); 2]),
-            version,
-        ),
+        ApiKey::DescribeGroups => encoded(&DescribeGroupsRequest::default().with_groups(vec![GroupId(text("g")); 2]), version),
         ApiKey::ListGroups if version >= 4 => {
             let request = ListGroupsRequest::default().with_states_filter(vec![text("Stable"); 2]);
-            let types = if version >= 5 {
-                vec![text("classic")]
-            } else {
-                vec![]
-            };
+            let types = if version >= 5 { vec![text("classic")] } else { vec![] };
             encoded(&request.with_types_filter(types), version)
         }
         _ => empty(api, version),
@@ -191,29 +132,18 @@ fn fetch(version: i16) -> FetchRequest {
 
 fn offset_fetch(version: i16) -> OffsetFetchRequest {
     if version >= 8 {
-        let topic = OffsetFetchRequestTopics::default()
-            .with_name(topic())
-            .with_partition_indexes(vec![1, 2]);
-        let group = OffsetFetchRequestGroup::default()
-            .with_group_id(GroupId(text("g")))
-            .with_topics(Some(vec![topic; 2]));
+        let topic = OffsetFetchRequestTopics::default().with_name(topic()).with_partition_indexes(vec![1, 2]);
+        let group = OffsetFetchRequestGroup::default().with_group_id(GroupId(text("g"))).with_topics(Some(vec![topic; 2]));
         return OffsetFetchRequest::default().with_groups(vec![group; 2]);
     }
-    let topic = OffsetFetchRequestTopic::default()
-        .with_name(topic())
-        .with_partition_indexes(vec![1, 2]);
+    let topic = OffsetFetchRequestTopic::default().with_name(topic()).with_partition_indexes(vec![1, 2]);
     OffsetFetchRequest::default().with_topics(Some(vec![topic; 2]))
 }
 
 fn create_topics() -> CreateTopicsRequest {
     let assignment = CreatableReplicaAssignment::default().with_broker_ids(vec![BrokerId(1); 2]);
-    let config = CreatableTopicConfig::default()
-        .with_name(text("retention.ms"))
-        .with_value(Some(text("1")));
-    let topic = CreatableTopic::default()
-        .with_name(topic())
-        .with_assignments(vec![assignment; 2])
-        .with_configs(vec![config; 2]);
+    let config = CreatableTopicConfig::default().with_name(text("retention.ms")).with_value(Some(text("1")));
+    let topic = CreatableTopic::default().with_name(topic()).with_assignments(vec![assignment; 2]).with_configs(vec![config; 2]);
     CreateTopicsRequest::default().with_topics(vec![topic; 2])
 }
 
@@ -223,10 +153,7 @@ fn empty(api: ApiKey, version: i16) -> Bytes {
         ApiKey::Produce => encoded(&ProduceRequest::default(), version),
         ApiKey::Fetch => encoded(&FetchRequest::default(), version),
         ApiKey::ListOffsets => encoded(&ListOffsetsRequest::default(), version),
-        ApiKey::Metadata => encoded(
-            &MetadataRequest::default().with_allow_auto_topic_creation(true),
-            version,
-        ),
+        ApiKey::Metadata => encoded(&MetadataRequest::default().with_allow_auto_topic_creation(true), version),
         ApiKey::OffsetCommit => encoded(&OffsetCommitRequest::default(), version),
         ApiKey::OffsetFetch => encoded(&OffsetFetchRequest::default(), version),
         ApiKey::FindCoordinator => encoded(&FindCoordinatorRequest::default(), version),
@@ -252,11 +179,7 @@ fn every_request_of_every_version_fits_its_shape() {
     for (api, min, max) in VERSIONS {
         for version in min..=max {
             for body in [empty(api, version), full(api, version)] {
-                assert_eq!(
-                    check(api, version, &body),
-                    Ok(()),
-                    "{api:?} version {version}: {body:?}"
-                );
+                assert_eq!(check(api, version, &body), Ok(()), "{api:?} version {version}: {body:?}");
             }
         }
     }
@@ -268,18 +191,10 @@ fn a_cut_or_lengthened_request_fits_no_shape() {
         for version in min..=max {
             let body = full(api, version);
             for length in 0..body.len() {
-                assert_eq!(
-                    check(api, version, &body[..length]),
-                    Err(()),
-                    "{api:?} version {version} cut at {length}"
-                );
+                assert_eq!(check(api, version, &body[..length]), Err(()), "{api:?} version {version} cut at {length}");
             }
             let longer = [&body[..], &[0]].concat();
-            assert_eq!(
-                check(api, version, &longer),
-                Err(()),
-                "{api:?} version {version} with a byte more"
-            );
+            assert_eq!(check(api, version, &longer), Err(()), "{api:?} version {version} with a byte more");
         }
     }
 }
@@ -288,30 +203,11 @@ fn a_cut_or_lengthened_request_fits_no_shape() {
 fn a_count_above_the_bytes_that_are_there_is_refused() {
     // DescribeGroups version 0 is one array of texts.
     for count in [1, 100, i32::MAX, -2, i32::MIN] {
-        assert_eq!(
-            check(ApiKey::DescribeGroups, 0, &count.to_be_bytes()),
-            Err(()),
-            "count {count}"
-        );
+        assert_eq!(check(ApiKey::DescribeGroups, 0, &count.to_be_bytes()), Err(()), "count {count}");
     }
-    assert_eq!(
-        check(ApiKey::DescribeGroups, 0, &(-1_i32).to_be_bytes()),
-        Ok(()),
-        "null is the decoder's to judge"
-    );
+    assert_eq!(check(ApiKey::DescribeGroups, 0, &(-1_i32).to_be_bytes()), Ok(()), "null is the decoder's to judge");
     // Version 5 is flexible: a count of four billion in five bytes.
-    assert_eq!(
-        check(
-            ApiKey::DescribeGroups,
-            5,
-            &[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]
-        ),
-        Err(())
-    );
+    assert_eq!(check(ApiKey::DescribeGroups, 5, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]), Err(()));
     let many = [&200_000_i32.to_be_bytes()[..], &vec![0; 400_000]].concat();
-    assert_eq!(
-        check(ApiKey::DescribeGroups, 0, &many),
-        Err(()),
-        "more elements than any client needs"
-    );
+    assert_eq!(check(ApiKey::DescribeGroups, 0, &many), Err(()), "more elements than any client needs");
 }

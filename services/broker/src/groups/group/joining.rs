@@ -23,40 +23,25 @@ impl Group {
         new_id: impl Fn() -> String,
         now: Instant,
     ) -> Result<Waiting<JoinOutcome>, JoinRefused> {
-        let refused = |error, member: &str| {
-            Err(JoinRefused {
-                error,
-                member: member.to_owned(),
-            })
-        };
+        let refused = |error, member: &str| Err(JoinRefused { error, member: member.to_owned() });
         if !self.agrees(&join) {
             return refused(ResponseError::InconsistentGroupProtocol, &join.member);
         }
-        let holder = join
-            .instance
-            .as_ref()
-            .and_then(|instance| self.holder(instance));
+        let holder = join.instance.as_ref().and_then(|instance| self.holder(instance));
         if join.member.is_empty() {
             if holder.is_none() && self.members.len() + self.pending.len() >= self.max_members {
                 return refused(ResponseError::GroupMaxSizeReached, "");
             }
-            join.member = if join.client_id.is_empty() {
-                new_id()
-            } else {
-                format!("{}-{}", join.client_id, new_id())
-            };
+            join.member = if join.client_id.is_empty() { new_id() } else { format!("{}-{}", join.client_id, new_id()) };
             if let Some(old) = holder {
                 self.replace(&old, &join.member);
             } else if join.id_first && join.instance.is_none() {
-                self.pending
-                    .insert(join.member.clone(), now + join.session.min(PENDING));
+                self.pending.insert(join.member.clone(), now + join.session.min(PENDING));
                 return refused(ResponseError::MemberIdRequired, &join.member);
             }
         } else if holder.is_some_and(|holder| holder != join.member) {
             return refused(ResponseError::FencedInstanceId, &join.member);
-        } else if self.pending.remove(&join.member).is_none()
-            && !self.members.contains_key(&join.member)
-        {
+        } else if self.pending.remove(&join.member).is_none() && !self.members.contains_key(&join.member) {
             return refused(ResponseError::UnknownMemberId, &join.member);
         }
         Ok(self.admit(join, now))
@@ -95,35 +80,21 @@ impl Group {
 
     /// The same protocol type as the others and a strategy that all of them know.
     fn agrees(&self, join: &Join) -> bool {
-        let others = || {
-            self.members
-                .iter()
-                .filter(|(id, _)| **id != join.member)
-                .map(|(_, member)| member)
-        };
+        let others = || self.members.iter().filter(|(id, _)| **id != join.member).map(|(_, member)| member);
         others().next().is_none()
             || self.protocol_type == join.protocol_type
-                && join
-                    .protocols
-                    .iter()
-                    .any(|(name, _)| others().all(|member| member.speaks(name)))
+                && join.protocols.iter().any(|(name, _)| others().all(|member| member.speaks(name)))
     }
 
     pub(super) fn holder(&self, instance: &StrBytes) -> Option<String> {
-        self.members
-            .iter()
-            .find(|(_, member)| member.instance.as_ref() == Some(instance))
-            .map(|(id, _)| id.clone())
+        self.members.iter().find(|(_, member)| member.instance.as_ref() == Some(instance)).map(|(id, _)| id.clone())
     }
 
     /// A restarted static member takes the place of its former self, whose requests are refused from now on.
     fn replace(&mut self, old: &str, new: &str) {
         if let Some(mut member) = self.members.remove(old) {
             let error = ResponseError::FencedInstanceId;
-            member.answer_join(Err(JoinRefused {
-                error,
-                member: old.to_owned(),
-            }));
+            member.answer_join(Err(JoinRefused { error, member: old.to_owned() }));
             member.answer_sync(Err(error));
             self.members.insert(new.to_owned(), member);
             if self.leader == old {
@@ -133,37 +104,20 @@ impl Group {
     }
 
     pub(super) fn start_joining(&mut self, now: Instant) {
-        let timeout = self
-            .members
-            .values()
-            .map(|member| member.rebalance)
-            .max()
-            .unwrap_or_default();
+        let timeout = self.members.values().map(|member| member.rebalance).max().unwrap_or_default();
         match &mut self.phase {
             // Others that start at the same time share the first rebalance.
-            Phase::Joining {
-                settled,
-                last_settled,
-                ..
-            } => {
+            Phase::Joining { settled, last_settled, .. } => {
                 if *settled > now {
                     *settled = (now + self.delay).min(*last_settled);
                 }
             }
             Phase::Empty => {
                 let (settled, last_settled) = (now + self.delay, now + self.delay * RESTARTS);
-                self.phase = Phase::Joining {
-                    deadline: now + timeout,
-                    settled,
-                    last_settled,
-                };
+                self.phase = Phase::Joining { deadline: now + timeout, settled, last_settled };
             }
             Phase::Syncing { .. } | Phase::Stable => {
-                self.phase = Phase::Joining {
-                    deadline: now + timeout,
-                    settled: now,
-                    last_settled: now,
-                };
+                self.phase = Phase::Joining { deadline: now + timeout, settled: now, last_settled: now };
                 for member in self.members.values_mut() {
                     member.answer_sync(Err(ResponseError::RebalanceInProgress));
                 }
@@ -172,14 +126,10 @@ impl Group {
     }
 
     pub(super) fn try_complete(&mut self, now: Instant) {
-        let Phase::Joining {
-            deadline, settled, ..
-        } = self.phase
-        else {
+        let Phase::Joining { deadline, settled, .. } = self.phase else {
             return;
         };
-        let complete =
-            self.pending.is_empty() && self.members.values().all(|member| member.join.is_some());
+        let complete = self.pending.is_empty() && self.members.values().all(|member| member.join.is_some());
         if complete && now >= settled {
             self.begin_generation(now);
         } else if now >= deadline {
@@ -194,19 +144,8 @@ impl Group {
             self.leader = self.members.keys().next().cloned().unwrap_or_default();
         }
         self.protocol = self.choose_protocol();
-        let timeout = self
-            .members
-            .values()
-            .map(|member| member.rebalance)
-            .max()
-            .unwrap_or_default();
-        self.phase = if self.members.is_empty() {
-            Phase::Empty
-        } else {
-            Phase::Syncing {
-                deadline: now + timeout,
-            }
-        };
+        let timeout = self.members.values().map(|member| member.rebalance).max().unwrap_or_default();
+        self.phase = if self.members.is_empty() { Phase::Empty } else { Phase::Syncing { deadline: now + timeout } };
         let answers: Vec<_> = self.members.keys().map(|id| self.joined(id)).collect();
         for (member, answer) in self.members.values_mut().zip(answers) {
             member.assignment = Bytes::new();
@@ -227,22 +166,13 @@ impl Group {
                 }
             }
         }
-        votes
-            .into_iter()
-            .max_by_key(|(_, count)| *count)
-            .map(|(name, _)| name)
-            .unwrap_or_default()
+        votes.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name).unwrap_or_default()
     }
 
     fn joined(&self, id: &str) -> Joined {
         let members = if id == self.leader {
-            let listed = |(id, member): (&String, &Member)| {
-                (
-                    id.clone(),
-                    member.instance.clone(),
-                    member.subscription(&self.protocol),
-                )
-            };
+            let listed =
+                |(id, member): (&String, &Member)| (id.clone(), member.instance.clone(), member.subscription(&self.protocol));
             self.members.iter().map(listed).collect()
         } else {
             Vec::new()

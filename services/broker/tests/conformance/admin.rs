@@ -1,0 +1,92 @@
+//! What admin tools may rely on.
+
+use std::time::Duration;
+
+use rdkafka::{
+    admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    consumer::{BaseConsumer, Consumer},
+    producer::{BaseRecord, Producer},
+    topic_partition_list::{Offset, TopicPartitionList},
+    types::RDKafkaErrorCode,
+};
+
+use super::client::{
+    PATIENCE, Topic, admin, block_on, bounds, config, create, eventually, fresh, partition_count, producer, send, send_numbers,
+};
+
+fn delete(broker: &str, name: &str) -> Result<(), RDKafkaErrorCode> {
+    let mut results = block_on(admin(broker).delete_topics(&[name], &AdminOptions::new())).unwrap();
+    results.remove(0).map(drop).map_err(|(_, code)| code)
+}
+
+pub fn topics(broker: &str) {
+    let name = fresh("made");
+    let new = |name, partitions| NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let wanted = new(&name, 3).set("retention.ms", "3600000").set("max.message.bytes", "2000000");
+    create(broker, &wanted).unwrap();
+    eventually("it is there", || partition_count(broker, &name) == Some(3));
+    assert_eq!(create(broker, &wanted), Err(RDKafkaErrorCode::TopicAlreadyExists));
+
+    let options = AdminOptions::new();
+    let specifiers = [ResourceSpecifier::Topic(&name)];
+    let described = block_on(admin(broker).describe_configs(&specifiers, &options)).unwrap().remove(0).unwrap();
+    let value = |entry: &str| described.get(entry).and_then(|entry| entry.value.clone());
+    assert_eq!(value("retention.ms").as_deref(), Some("3600000"));
+    assert_eq!(value("max.message.bytes").as_deref(), Some("2000000"));
+    assert_eq!(value("cleanup.policy").as_deref(), Some("delete"));
+
+    let refused = [
+        (new("a b", 1), RDKafkaErrorCode::InvalidTopic),
+        (new("..", 1), RDKafkaErrorCode::InvalidTopic),
+        (NewTopic::new("unmade", 1, TopicReplication::Fixed(2)), RDKafkaErrorCode::InvalidReplicationFactor),
+        (new("unmade", 1).set("no.such.setting", "1"), RDKafkaErrorCode::InvalidConfig),
+    ];
+    for (topic, code) in refused {
+        assert_eq!(create(broker, &topic), Err(code), "{}", topic.name);
+    }
+
+    delete(broker, &name).unwrap();
+    eventually("it is gone", || partition_count(broker, &name).is_none());
+    assert_eq!(delete(broker, &name), Err(RDKafkaErrorCode::UnknownTopicOrPartition));
+}
+
+pub fn made_again(broker: &str) {
+    let name = fresh("again");
+    let wanted = NewTopic::new(&name, 1, TopicReplication::Fixed(1));
+    for _ in 0..2 {
+        create(broker, &wanted).unwrap();
+        eventually("it is there", || partition_count(broker, &name) == Some(1));
+        assert_eq!(bounds(broker, &name, 0), (0, 0), "a new topic has old records");
+        send_numbers(broker, &name, 10);
+        assert_eq!(bounds(broker, &name, 0), (0, 10));
+        delete(broker, &name).unwrap();
+        eventually("it is gone", || partition_count(broker, &name).is_none());
+    }
+}
+
+pub fn offsets(broker: &str) {
+    let topic = Topic::new(broker, 1);
+    let producer = producer(broker, &[("linger.ms", "0")]);
+    for n in 0..5 {
+        let record = BaseRecord::with_opaque_to(&topic.name, Box::new(n)).key("k").payload("v");
+        send(&producer, record.timestamp(1_700_000_000_000 + i64::try_from(n).unwrap() * 1_000));
+        // One batch for each record, so that finding a batch is finding its record.
+        producer.flush(PATIENCE).unwrap();
+    }
+    let consumer: BaseConsumer = config(broker).create().unwrap();
+    let at = |timestamp: i64| {
+        let mut ask = TopicPartitionList::new();
+        ask.add_partition_offset(&topic.name, 0, Offset::Offset(timestamp)).unwrap();
+        consumer.offsets_for_times(ask, PATIENCE).unwrap().elements()[0].offset()
+    };
+    assert_eq!(at(0), Offset::Offset(0));
+    assert_eq!(at(1_700_000_001_001), Offset::Offset(2));
+    assert_eq!(at(1_700_000_004_000), Offset::Offset(4));
+    assert_eq!(at(1_700_000_004_001), Offset::End);
+
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&topic.name, 0, Offset::Offset(3)).unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
+    block_on(admin(broker).delete_records(&before, &options)).unwrap();
+    eventually("the first three are gone", || bounds(broker, &topic.name, 0) == (3, 5));
+}

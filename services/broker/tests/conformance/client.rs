@@ -1,0 +1,182 @@
+//! Clients and the few steps that most cases share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext, Message,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    config::FromClientConfig,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::{BorrowedMessage, DeliveryResult, ToBytes},
+    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    topic_partition_list::{Offset, TopicPartitionList},
+    types::RDKafkaErrorCode,
+};
+
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A name that no other test of this run or an earlier one has.
+pub fn fresh(what: &str) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let dir = tempfile::tempdir().unwrap();
+    let random = dir.path().file_name().unwrap().to_string_lossy().replace('.', "");
+    format!("{what}-{random}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub fn config(broker: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker).set("allow.auto.create.topics", "false");
+    config
+}
+
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+pub fn admin(broker: &str) -> AdminClient<DefaultClientContext> {
+    AdminClient::from_config(&config(broker)).unwrap()
+}
+
+pub fn create(broker: &str, topic: &NewTopic<'_>) -> Result<(), RDKafkaErrorCode> {
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let mut results = block_on(admin(broker).create_topics([topic], &options)).unwrap();
+    results.remove(0).map(drop).map_err(|(_, code)| code)
+}
+
+/// A new topic; deleted when dropped, so that a shared broker does not fill up.
+pub struct Topic {
+    broker: String,
+    pub name: String,
+}
+
+impl Topic {
+    pub fn new(broker: &str, partitions: i32) -> Self {
+        let name = fresh("conformance");
+        create(broker, &NewTopic::new(&name, partitions, TopicReplication::Fixed(1))).unwrap();
+        let topic = Self { broker: broker.to_owned(), name };
+        eventually("the topic is known", || partition_count(broker, &topic.name) == usize::try_from(partitions).ok());
+        topic
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        let _ = block_on(admin(&self.broker).delete_topics(&[&self.name], &AdminOptions::new()));
+    }
+}
+
+/// Partitions of a topic that has a leader for each; `None` when it is unknown.
+pub fn partition_count(broker: &str, topic: &str) -> Option<usize> {
+    let consumer: BaseConsumer = config(broker).create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).ok()?;
+    let found = metadata.topics().first().filter(|found| found.error().is_none())?;
+    let led = found.partitions().iter().filter(|partition| partition.leader() >= 0);
+    Some(led.count()).filter(|count| *count > 0)
+}
+
+/// Asks again and again until the answer is yes.
+pub fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !ask() {
+        assert!(begun.elapsed() < PATIENCE, "still not so: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// What the broker acknowledged, as partition and offset of each numbered record, and what failed.
+#[derive(Clone, Default)]
+pub struct Acks {
+    pub stored: Arc<Mutex<BTreeMap<usize, (i32, i64)>>>,
+    pub failed: Arc<Mutex<Vec<KafkaError>>>,
+}
+
+impl ClientContext for Acks {}
+
+impl ProducerContext for Acks {
+    type DeliveryOpaque = Box<usize>;
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<usize>) {
+        match result {
+            Ok(message) => {
+                let place = (message.partition(), message.offset());
+                assert_eq!(self.stored.lock().unwrap().insert(*number, place), None);
+            }
+            Err((error, _)) => self.failed.lock().unwrap().push(error.clone()),
+        }
+    }
+}
+
+pub type Sender = ThreadedProducer<Acks>;
+
+pub fn producer(broker: &str, settings: &[(&str, &str)]) -> Sender {
+    let mut config = config(broker);
+    config.set("partitioner", "murmur2_random").set("linger.ms", "5");
+    for (name, value) in settings {
+        config.set(*name, *value);
+    }
+    config.create_with_context(Acks::default()).unwrap()
+}
+
+/// Queues a record, waiting while the queue is full.
+pub fn send<K: ToBytes + ?Sized, P: ToBytes + ?Sized>(producer: &Sender, record: BaseRecord<'_, K, P, Box<usize>>) {
+    let mut record = record;
+    while let Err((error, back)) = producer.send(record) {
+        assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
+        record = back;
+        producer.poll(Duration::from_millis(1));
+    }
+}
+
+/// Sends `count` records whose key and value are their number, and waits until all are stored.
+pub fn send_numbers(broker: &str, topic: &str, count: usize) {
+    let producer = producer(broker, &[("enable.idempotence", "true")]);
+    for number in 0..count {
+        let text = number.to_string();
+        send(&producer, BaseRecord::with_opaque_to(topic, Box::new(number)).key(&text).payload(&text));
+    }
+    producer.flush(PATIENCE).unwrap();
+    assert_eq!(producer.context().stored.lock().unwrap().len(), count);
+}
+
+pub fn number(message: &BorrowedMessage<'_>) -> usize {
+    std::str::from_utf8(message.payload().unwrap()).unwrap().parse().unwrap()
+}
+
+/// Reads all partitions from their start until `count` records came, and hands each to `each`.
+pub fn read_all(broker: &str, topic: &str, count: usize, mut each: impl FnMut(&BorrowedMessage<'_>)) {
+    let consumer: BaseConsumer = config(broker)
+        .set("group.id", fresh("reader"))
+        .set("check.crcs", "true")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let partitions = partition_count(broker, topic).unwrap();
+    let mut all = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions).unwrap() {
+        all.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&all).unwrap();
+    let begun = Instant::now();
+    let mut read = 0;
+    while read < count {
+        assert!(begun.elapsed() < PATIENCE, "only {read} of {count} records came");
+        if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+            each(&message.unwrap());
+            read += 1;
+        }
+    }
+}
+
+/// Offsets of the first and the next record.
+pub fn bounds(broker: &str, topic: &str, partition: i32) -> (i64, i64) {
+    let consumer: BaseConsumer = config(broker).create().unwrap();
+    consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap()
+}
