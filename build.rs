@@ -20,31 +20,17 @@ use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const FILES: [&str; 3] = [
-    "minishop/orders/v1/orders.proto",
-    "minishop/ops/v1/operations.proto",
-    "minishop/events/v1/events.proto",
-];
+const FILES: [&str; 3] =
+    ["minishop/orders/v1/orders.proto", "minishop/ops/v1/operations.proto", "minishop/events/v1/events.proto"];
 
 fn main() -> Result<()> {
-    for input in [
-        "build.rs",
-        "proto/codegen",
-        "proto/minishop",
-        "proto/third_party",
-    ] {
+    for input in ["build.rs", "proto/codegen", "proto/minishop", "proto/third_party"] {
         println!("cargo:rerun-if-changed={input}");
     }
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "how Cargo tells a build script where to write"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "how Cargo tells a build script where to write")]
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut compiler = protox::Compiler::new(["proto", "proto/third_party"])?;
-    compiler
-        .include_imports(true)
-        .include_source_info(true)
-        .open_files(FILES)?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
 
     let pool = compiler.descriptor_pool();
     let descriptors = compiler.encode_file_descriptor_set();
@@ -82,13 +68,9 @@ fn without_foreign_comments(pool: &DescriptorPool, descriptors: &[u8]) -> Result
 fn types(compiler: &protox::Compiler) -> Result<()> {
     let mut files = compiler.file_descriptor_set();
     // The option protos define no messages that Rust needs; prost-build asks for google.protobuf.
-    files
-        .file
-        .retain(|f| f.package().starts_with("minishop.") || f.package() == "google.protobuf");
+    files.file.retain(|f| f.package().starts_with("minishop.") || f.package() == "google.protobuf");
     let mut config = prost_build::Config::new();
-    config
-        .compile_well_known_types()
-        .extern_path(".google.protobuf", "crate::wkt");
+    config.compile_well_known_types().extern_path(".google.protobuf", "crate::wkt");
     tonic_prost_build::configure().compile_fds_with_config(files, config)?;
     Ok(())
 }
@@ -100,11 +82,7 @@ fn json(descriptors: &[u8], out: &Path) -> Result<()> {
     strict.build(&[".minishop.orders", ".minishop.ops"])?;
 
     let mut tolerant = pbjson_build::Builder::new();
-    tolerant
-        .register_descriptors(descriptors)?
-        .emit_fields()
-        .ignore_unknown_fields()
-        .ignore_unknown_enum_variants();
+    tolerant.register_descriptors(descriptors)?.emit_fields().ignore_unknown_fields().ignore_unknown_enum_variants();
     tolerant.build(&[".minishop.events"])?;
 
     for package in ["orders", "ops", "events"] {
@@ -120,9 +98,7 @@ fn json(descriptors: &[u8], out: &Path) -> Result<()> {
 fn own_numbers(code: &str) -> Result<String> {
     let theirs = "::pbjson::private::NumberDeserialize<";
     if !code.contains(theirs) {
-        return Err(
-            "pbjson-build no longer names NumberDeserialize: see own_numbers in build.rs".into(),
-        );
+        return Err("pbjson-build no longer names NumberDeserialize: see own_numbers in build.rs".into());
     }
     Ok(code.replace(theirs, "crate::json::Number<"))
 }

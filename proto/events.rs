@@ -9,13 +9,7 @@ pub use read::{Envelope, EnvelopeError, MAX_VALUE_BYTES, decode_envelope};
 pub use write::{Head, encode_created, encode_settled};
 
 /// Version 1.
-#[expect(
-    clippy::all,
-    clippy::pedantic,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    reason = "generated"
-)]
+#[expect(clippy::all, clippy::pedantic, clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated")]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/minishop.events.v1.rs"));
     include!(concat!(env!("OUT_DIR"), "/minishop.events.v1.serde.rs"));

@@ -80,16 +80,9 @@ fn compare<T: Shaped>(text: &str) -> Result<T, JsonError<T>> {
     };
     let mut violations = Vec::new();
     let fitting = walk::message(T::SHAPE, members, &mut violations);
-    let message = T::deserialize(Value::Object(fitting))
-        .map_err(|_| JsonError::Syntax(tree::at(text, 0, "does not fit its message")))?;
-    if violations.is_empty() {
-        Ok(message)
-    } else {
-        Err(JsonError::Fields(Box::new(Partial {
-            message,
-            violations,
-        })))
-    }
+    let message =
+        T::deserialize(Value::Object(fitting)).map_err(|_| JsonError::Syntax(tree::at(text, 0, "does not fit its message")))?;
+    if violations.is_empty() { Ok(message) } else { Err(JsonError::Fields(Box::new(Partial { message, violations }))) }
 }
 
 #[cfg(test)]
@@ -136,8 +129,7 @@ mod tests {
             let member = (name.clone(), inner.clone()).prop_map(|(n, v)| format!("\"{n}\":{v}"));
             prop_oneof![
                 proptest::collection::vec(inner, 0..3).prop_map(|v| format!("[{}]", v.join(","))),
-                proptest::collection::vec(member, 0..5)
-                    .prop_map(|m| format!("{{{}}}", m.join(","))),
+                proptest::collection::vec(member, 0..5).prop_map(|m| format!("{{{}}}", m.join(","))),
             ]
         })
     }

@@ -89,10 +89,7 @@ mod tests {
             (b"foobar", -790_332_482),
             (b"a-little-bit-long-string", -985_981_536),
             (b"a-little-bit-longer-string", -1_486_304_829),
-            (
-                b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
+            (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
             (b"abc", 479_470_107),
         ];
         for (key, expected) in vectors {
@@ -114,10 +111,7 @@ mod tests {
     #[test]
     fn the_key_rule_picks_customer_or_order() {
         assert_eq!(EventKey::default().pick("c", "o"), "c");
-        assert_eq!(
-            EventKey::parse("order").map(|rule| rule.pick("c", "o")),
-            Some("o")
-        );
+        assert_eq!(EventKey::parse("order").map(|rule| rule.pick("c", "o")), Some("o"));
         assert_eq!(EventKey::parse("Order"), None);
         assert_eq!(EventKey::Order.as_str(), "order");
     }

@@ -36,12 +36,7 @@ pub mod orders {
 /// What operators see.
 pub mod ops {
     /// Version 1.
-    #[expect(
-        clippy::pedantic,
-        clippy::allow_attributes,
-        clippy::allow_attributes_without_reason,
-        reason = "generated"
-    )]
+    #[expect(clippy::pedantic, clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated")]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/minishop.ops.v1.rs"));
         include!(concat!(env!("OUT_DIR"), "/minishop.ops.v1.serde.rs"));
@@ -49,11 +44,7 @@ pub mod ops {
 }
 
 /// The validators and JSON tables of all messages.
-#[expect(
-    clippy::collapsible_if,
-    clippy::unreadable_literal,
-    reason = "generated"
-)]
+#[expect(clippy::collapsible_if, clippy::unreadable_literal, reason = "generated")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/validators.rs"));
     include!(concat!(env!("OUT_DIR"), "/shapes.rs"));

@@ -15,22 +15,12 @@ pub fn decode<T: Shaped>(query: &str) -> Result<T, Box<Partial<T>>> {
     let mut violations = Vec::new();
     let fitting = parameters(T::SHAPE, query, &mut violations);
     let message = T::deserialize(Value::Object(fitting)).unwrap_or_default();
-    if violations.is_empty() {
-        Ok(message)
-    } else {
-        Err(Box::new(Partial {
-            message,
-            violations,
-        }))
-    }
+    if violations.is_empty() { Ok(message) } else { Err(Box::new(Partial { message, violations })) }
 }
 
 /// Refuses every parameter: for requests that take none.
 pub fn none(query: &str) -> Vec<Violation> {
-    const NOTHING: &Shape = &Shape {
-        tolerant: false,
-        fields: &[],
-    };
+    const NOTHING: &Shape = &Shape { tolerant: false, fields: &[] };
     let mut violations = Vec::new();
     parameters(NOTHING, query, &mut violations);
     crate::violation::settle(violations)

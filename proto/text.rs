@@ -57,10 +57,7 @@ pub fn is_currency_form(text: &str) -> bool {
 /// Tells whether a correlation id may be taken over: 1 to 128 of letters, digits and `._:-`. Any other is replaced, never
 /// refused and never logged.
 pub fn is_correlation_id(text: &str) -> bool {
-    matches!(text.len(), 1..=128)
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
+    matches!(text.len(), 1..=128) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
 /// Makes a client's text fit to be repeated: 64 characters at most, hidden ones escaped.
@@ -134,15 +131,7 @@ mod tests {
     fn a_correlation_id_is_plain() {
         assert!(is_correlation_id("corr-001"));
         assert!(is_correlation_id(&"x".repeat(128)));
-        for wrong in [
-            "",
-            "with blank",
-            "a;b",
-            "{json}",
-            "ké",
-            "a\nb",
-            &"x".repeat(129),
-        ] {
+        for wrong in ["", "with blank", "a;b", "{json}", "ké", "a\nb", &"x".repeat(129)] {
             assert!(!is_correlation_id(wrong), "{wrong}");
         }
     }

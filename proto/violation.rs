@@ -81,17 +81,8 @@ pub struct Violation {
 
 impl Violation {
     /// Makes a violation of a field given by its proto path.
-    pub fn new(
-        field: impl Into<String>,
-        code: FieldCode,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        Self {
-            field: field.into(),
-            code,
-            message: message.into(),
-            foreign: 0,
-        }
+    pub fn new(field: impl Into<String>, code: FieldCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: field.into(), code, message: message.into(), foreign: 0 }
     }
 
     /// Makes the violation of a name that the message at `parent` does not have. At most 64 characters of the name are kept.
@@ -102,12 +93,7 @@ impl Violation {
             field.push('.');
         }
         field.push_str(&shown);
-        Self {
-            field,
-            code: FieldCode::UnknownField,
-            message,
-            foreign: shown.len(),
-        }
+        Self { field, code: FieldCode::UnknownField, message, foreign: shown.len() }
     }
 
     /// Gives the path in JSON names: `items[0].productId`.
@@ -140,42 +126,25 @@ pub struct Path<'a> {
 
 impl Path<'static> {
     /// The message itself.
-    pub const ROOT: Self = Self {
-        parent: None,
-        name: "",
-        index: None,
-    };
+    pub const ROOT: Self = Self { parent: None, name: "", index: None };
 }
 
 impl<'a> Path<'a> {
     /// Goes into a field.
     #[must_use]
     pub const fn field(&'a self, name: &'static str) -> Self {
-        Self {
-            parent: Some(self),
-            name,
-            index: None,
-        }
+        Self { parent: Some(self), name, index: None }
     }
 
     /// Goes into one entry of a list.
     #[must_use]
     pub const fn entry(&'a self, name: &'static str, index: usize) -> Self {
-        Self {
-            parent: Some(self),
-            name,
-            index: Some(index),
-        }
+        Self { parent: Some(self), name, index: Some(index) }
     }
 
     /// Makes the violation of a field of the message that stands here.
     #[cold]
-    pub fn refuse(
-        &self,
-        name: &'static str,
-        code: FieldCode,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Violation {
+    pub fn refuse(&self, name: &'static str, code: FieldCode, message: impl Into<Cow<'static, str>>) -> Violation {
         Violation::new(self.field(name).to_string(), code, message)
     }
 }

@@ -29,11 +29,8 @@ impl Timestamp {
 
     /// Turns it into chrono's time. `None` when it lies outside the years 1 to 9999 or its nanoseconds are no part of a second.
     pub fn to_utc(self) -> Option<DateTime<Utc>> {
-        let nanos = u32::try_from(self.nanos)
-            .ok()
-            .filter(|n| *n < 1_000_000_000)?;
-        DateTime::from_timestamp(self.seconds, nanos)
-            .filter(|t| (1..=9999).contains(&t.naive_utc().year()))
+        let nanos = u32::try_from(self.nanos).ok().filter(|n| *n < 1_000_000_000)?;
+        DateTime::from_timestamp(self.seconds, nanos).filter(|t| (1..=9999).contains(&t.naive_utc().year()))
     }
 }
 
@@ -41,10 +38,7 @@ impl From<DateTime<Utc>> for Timestamp {
     fn from(time: DateTime<Utc>) -> Self {
         // chrono keeps a leap second as nanoseconds above one second.
         let nanos = time.timestamp_subsec_nanos().min(999_999_999);
-        Self {
-            seconds: time.timestamp(),
-            nanos: i32::try_from(nanos).expect("below one second"),
-        }
+        Self { seconds: time.timestamp(), nanos: i32::try_from(nanos).expect("below one second") }
     }
 }
 
@@ -58,10 +52,7 @@ impl Rfc3339 {
     fn new(time: DateTime<Utc>) -> Self {
         // Asked through DateTime, each part would add the offset again.
         let time = time.naive_utc();
-        let mut out = Self {
-            text: *b"0000-00-00T00:00:00.000000000Z",
-            len: 0,
-        };
+        let mut out = Self { text: *b"0000-00-00T00:00:00.000000000Z", len: 0 };
         out.put::<4>(0, time.year().unsigned_abs());
         out.put::<2>(5, time.month());
         out.put::<2>(8, time.day());
@@ -96,9 +87,7 @@ impl Rfc3339 {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let time = self
-            .to_utc()
-            .ok_or_else(|| ser::Error::custom("timestamp out of range"))?;
+        let time = self.to_utc().ok_or_else(|| ser::Error::custom("timestamp out of range"))?;
         serializer.serialize_str(Rfc3339::new(time).as_str())
     }
 }
@@ -136,52 +125,24 @@ mod tests {
     #[test]
     fn a_time_prints_in_utc_with_z_and_no_more_digits_than_it_has() {
         assert_eq!(printed("2026-01-31T12:00:00Z"), r#""2026-01-31T12:00:00Z""#);
-        assert_eq!(
-            printed("2026-01-31T12:00:00.5Z"),
-            r#""2026-01-31T12:00:00.500Z""#
-        );
-        assert_eq!(
-            printed("2026-01-31T12:00:00.000001Z"),
-            r#""2026-01-31T12:00:00.000001Z""#
-        );
-        assert_eq!(
-            printed("1970-01-01T00:00:00.000000001Z"),
-            r#""1970-01-01T00:00:00.000000001Z""#
-        );
-        assert_eq!(
-            printed("2026-01-31T01:30:00+02:00"),
-            r#""2026-01-30T23:30:00Z""#
-        );
-        assert_eq!(
-            printed("2016-12-31T23:59:60Z"),
-            r#""2016-12-31T23:59:59.999999999Z""#
-        );
+        assert_eq!(printed("2026-01-31T12:00:00.5Z"), r#""2026-01-31T12:00:00.500Z""#);
+        assert_eq!(printed("2026-01-31T12:00:00.000001Z"), r#""2026-01-31T12:00:00.000001Z""#);
+        assert_eq!(printed("1970-01-01T00:00:00.000000001Z"), r#""1970-01-01T00:00:00.000000001Z""#);
+        assert_eq!(printed("2026-01-31T01:30:00+02:00"), r#""2026-01-30T23:30:00Z""#);
+        assert_eq!(printed("2016-12-31T23:59:60Z"), r#""2016-12-31T23:59:59.999999999Z""#);
         assert_eq!(printed("2100-02-28T23:59:59Z"), r#""2100-02-28T23:59:59Z""#);
     }
 
     #[test]
     fn what_is_no_time_is_not_read() {
-        for wrong in [
-            "",
-            "yesterday",
-            "2026-01-31",
-            "2026-01-31T12:00:00",
-            "2026-02-30T00:00:00Z",
-            "0000-01-01T00:00:00Z",
-        ] {
+        for wrong in ["", "yesterday", "2026-01-31", "2026-01-31T12:00:00", "2026-02-30T00:00:00Z", "0000-01-01T00:00:00Z"] {
             assert_eq!(Timestamp::parse(wrong), None, "{wrong}");
         }
     }
 
     #[test]
     fn a_time_outside_its_range_is_not_written() {
-        for (seconds, nanos) in [
-            (i64::MAX, 0),
-            (253_402_300_800, 0),
-            (-62_135_596_801, 0),
-            (0, -1),
-            (0, 1_000_000_000),
-        ] {
+        for (seconds, nanos) in [(i64::MAX, 0), (253_402_300_800, 0), (-62_135_596_801, 0), (0, -1), (0, 1_000_000_000)] {
             assert!(serde_json::to_string(&Timestamp { seconds, nanos }).is_err());
         }
     }

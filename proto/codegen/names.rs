@@ -18,9 +18,7 @@ pub fn is_ours(package: &str) -> bool {
 }
 
 fn path(package: &str, full_name: &str) -> String {
-    let package = package
-        .strip_prefix("minishop.")
-        .expect("one of our packages");
+    let package = package.strip_prefix("minishop.").expect("one of our packages");
     let name = &full_name["minishop.".len() + package.len() + 1..];
     let mut parts: Vec<String> = name.split('.').map(str::to_owned).collect();
     let last = parts.pop().expect("a name has a last part");

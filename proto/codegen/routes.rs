@@ -6,30 +6,18 @@ use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 
 /// Writes the table of all routes, in the order of the protos.
 pub fn generate(pool: &DescriptorPool) -> String {
-    let option = pool
-        .get_extension_by_name("google.api.http")
-        .expect("google/api/annotations.proto is imported");
+    let option = pool.get_extension_by_name("google.api.http").expect("google/api/annotations.proto is imported");
     let mut out = String::from("&[\n");
-    for method in pool
-        .services()
-        .flat_map(|s| s.methods().collect::<Vec<_>>())
-    {
+    for method in pool.services().flat_map(|s| s.methods().collect::<Vec<_>>()) {
         let options = method.options();
-        assert!(
-            options.has_extension(&option),
-            "{} has no google.api.http option",
-            method.full_name()
-        );
+        assert!(options.has_extension(&option), "{} has no google.api.http option", method.full_name());
         let Value::Message(rule) = options.get_extension(&option).into_owned() else {
             panic!("{}: google.api.http is a message", method.full_name())
         };
         let (verb, path) = verb_and_path(method.full_name(), &rule);
         let rpc = format!("/{}/{}", method.parent_service().full_name(), method.name());
-        writeln!(
-            out,
-            "    crate::Route {{ method: {verb:?}, path: {path:?}, rpc: {rpc:?} }},"
-        )
-        .expect("a String takes every text");
+        writeln!(out, "    crate::Route {{ method: {verb:?}, path: {path:?}, rpc: {rpc:?} }},")
+            .expect("a String takes every text");
     }
     out + "]\n"
 }

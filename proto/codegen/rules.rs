@@ -2,9 +2,7 @@
 //!
 //! A rule that is not known here fails the build: a rule that nobody enforces would be a lie in the contract.
 
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value,
-};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 
 use crate::names;
 
@@ -19,22 +17,12 @@ pub struct Rule {
 }
 
 /// The field codes that rules give, in order of precedence: a field reports the first that fits.
-const PRECEDENCE: [&str; 8] = [
-    "Required",
-    "TooLong",
-    "TooMany",
-    "InvalidCharacter",
-    "InvalidFormat",
-    "UnknownValue",
-    "OutOfRange",
-    "InvalidToken",
-];
+const PRECEDENCE: [&str; 8] =
+    ["Required", "TooLong", "TooMany", "InvalidCharacter", "InvalidFormat", "UnknownValue", "OutOfRange", "InvalidToken"];
 
 /// Gives the rules of a field in order of precedence.
 pub fn of(pool: &DescriptorPool, field: &FieldDescriptor) -> Vec<Rule> {
-    let option = pool
-        .get_extension_by_name("buf.validate.field")
-        .expect("buf/validate/validate.proto is imported");
+    let option = pool.get_extension_by_name("buf.validate.field").expect("buf/validate/validate.proto is imported");
     let options = field.options();
     if !options.has_extension(&option) {
         return Vec::new();
@@ -62,10 +50,8 @@ pub fn of(pool: &DescriptorPool, field: &FieldDescriptor) -> Vec<Rule> {
 
 /// Fails the build for rules over several fields, which no message has yet.
 pub fn refuse_message_rules(pool: &DescriptorPool, message: &MessageDescriptor) {
-    let is_set = |name, options: DynamicMessage| {
-        pool.get_extension_by_name(name)
-            .is_some_and(|option| options.has_extension(&option))
-    };
+    let is_set =
+        |name, options: DynamicMessage| pool.get_extension_by_name(name).is_some_and(|option| options.has_extension(&option));
     if is_set("buf.validate.message", message.options()) {
         unknown(message.full_name(), "message");
     }
@@ -78,21 +64,13 @@ pub fn refuse_message_rules(pool: &DescriptorPool, message: &MessageDescriptor) 
 
 /// Everything that is set in a set of rules: protovalidate's own by their names, predefined ones by their full names.
 fn settings(set: &DynamicMessage) -> Vec<(String, Value)> {
-    let own = set
-        .fields()
-        .map(|(rule, value)| (rule.name().to_owned(), value.clone()));
-    let predefined = set
-        .extensions()
-        .map(|(rule, value)| (rule.full_name().to_owned(), value.clone()));
+    let own = set.fields().map(|(rule, value)| (rule.name().to_owned(), value.clone()));
+    let predefined = set.extensions().map(|(rule, value)| (rule.full_name().to_owned(), value.clone()));
     own.chain(predefined).collect()
 }
 
 fn rule(condition: impl Into<String>, code: &'static str, message: impl Into<String>) -> Rule {
-    Rule {
-        condition: Some(condition.into()),
-        code,
-        message: message.into(),
-    }
+    Rule { condition: Some(condition.into()), code, message: message.into() }
 }
 
 fn required(field: &FieldDescriptor) -> Rule {
@@ -102,11 +80,7 @@ fn required(field: &FieldDescriptor) -> Rule {
         Kind::Enum(_) => Some("v == 0".to_owned()),
         kind => panic!("{}: required is not known for {kind:?}", field.full_name()),
     };
-    Rule {
-        condition,
-        code: "Required",
-        message: "must be given".to_owned(),
-    }
+    Rule { condition, code: "Required", message: "must be given".to_owned() }
 }
 
 fn text_rules(field: &FieldDescriptor, set: &DynamicMessage) -> Vec<Rule> {
@@ -116,11 +90,7 @@ fn text_rules(field: &FieldDescriptor, set: &DynamicMessage) -> Vec<Rule> {
             ("min_len", Value::U64(1)) => rule("v.is_empty()", "Required", "must be given"),
             ("max_len", Value::U64(n)) => {
                 let message = format!("must have at most {n} characters");
-                rule(
-                    format!("crate::text::is_longer_than(v, {n})"),
-                    "TooLong",
-                    message,
-                )
+                rule(format!("crate::text::is_longer_than(v, {n})"), "TooLong", message)
             }
             // Only tokens are limited in bytes, and what is wrong with a token is never told apart.
             ("max_bytes", Value::U64(n)) => {
@@ -133,11 +103,7 @@ fn text_rules(field: &FieldDescriptor, set: &DynamicMessage) -> Vec<Rule> {
             }
             ("pattern", Value::String(pattern)) if pattern == "^[A-Z]{3}$" => {
                 let message = "must be three capital letters, a currency code of ISO 4217";
-                rule(
-                    "!crate::text::is_currency_form(v)",
-                    "InvalidFormat",
-                    message,
-                )
+                rule("!crate::text::is_currency_form(v)", "InvalidFormat", message)
             }
             ("minishop.rules.v1.no_hidden", Value::Bool(true)) => {
                 let message = "must not hold control or invisible characters";
@@ -156,9 +122,7 @@ fn list_rules(field: &FieldDescriptor, set: &DynamicMessage) -> Vec<Rule> {
     let rules = settings(set).into_iter();
     rules
         .map(|(name, value)| match (name.as_str(), value) {
-            ("min_items", Value::U64(1)) => {
-                rule("v.is_empty()", "Required", "must have at least one entry")
-            }
+            ("min_items", Value::U64(1)) => rule("v.is_empty()", "Required", "must have at least one entry"),
             ("max_items", Value::U64(n)) => {
                 let message = format!("must have at most {n} entries");
                 rule(format!("v.len() > {n}"), "TooMany", message)
@@ -181,23 +145,19 @@ fn range(field: &FieldDescriptor, set: &DynamicMessage) -> Rule {
         }
     }
     let (condition, message) = match (low, high) {
-        (Some(Value::I32(low)), Some(Value::I32(high))) => (
-            format!("!({low}..={high}).contains(&v)"),
-            format!("must be from {low} to {high}"),
-        ),
-        (Some(Value::F64(low)), Some(Value::F64(high))) => (
-            format!("!({low:?}..={high:?}).contains(&v)"),
-            format!("must be from {low} to {high}"),
-        ),
+        (Some(Value::I32(low)), Some(Value::I32(high))) => {
+            (format!("!({low}..={high}).contains(&v)"), format!("must be from {low} to {high}"))
+        }
+        (Some(Value::F64(low)), Some(Value::F64(high))) => {
+            (format!("!({low:?}..={high:?}).contains(&v)"), format!("must be from {low} to {high}"))
+        }
         _ => panic!("{}: a number needs both gte and lte", field.full_name()),
     };
     rule(condition, "OutOfRange", message)
 }
 
 fn known_word(field: &FieldDescriptor, set: &DynamicMessage) -> Rule {
-    let Kind::Enum(kind) = field.kind() else {
-        panic!("{}: enum rules stand on an enum", field.full_name())
-    };
+    let Kind::Enum(kind) = field.kind() else { panic!("{}: enum rules stand on an enum", field.full_name()) };
     for (name, value) in settings(set) {
         if (name.as_str(), value) != ("defined_only", Value::Bool(true)) {
             unknown(field.full_name(), &format!("enum.{name}"));

@@ -11,9 +11,7 @@ use crate::names;
 
 /// Writes an `impl Shaped` for each message that is read from JSON.
 pub fn generate(pool: &DescriptorPool) -> String {
-    let requests = pool
-        .services()
-        .flat_map(|s| s.methods().map(|m| m.input()).collect::<Vec<_>>());
+    let requests = pool.services().flat_map(|s| s.methods().map(|m| m.input()).collect::<Vec<_>>());
     let events = pool.all_messages().filter(is_event);
     let mut todo: Vec<_> = requests.chain(events).collect();
     let mut done = BTreeSet::new();
@@ -67,21 +65,13 @@ fn kind(field: &FieldDescriptor) -> String {
         Kind::Enum(kind) => {
             // The zero value means that nothing was said: nobody sends it.
             let words = kind.values().filter(|v| v.number() != 0);
-            let words: Vec<_> = words
-                .map(|v| format!("({:?}, {})", v.name(), v.number()))
-                .collect();
+            let words: Vec<_> = words.map(|v| format!("({:?}, {})", v.name(), v.number())).collect();
             format!("Enum(&[{}])", words.join(", "))
         }
         Kind::Message(m) if m.full_name() == "google.protobuf.Timestamp" => "Timestamp".into(),
         Kind::Message(m) if names::is_ours(m.package_name()) => {
-            format!(
-                "Message(<{} as crate::json::Shaped>::SHAPE)",
-                names::message(&m)
-            )
+            format!("Message(<{} as crate::json::Shaped>::SHAPE)", names::message(&m))
         }
-        kind => panic!(
-            "{}: {kind:?} is not known to proto/codegen/shapes.rs",
-            field.full_name()
-        ),
+        kind => panic!("{}: {kind:?} is not known to proto/codegen/shapes.rs", field.full_name()),
     }
 }

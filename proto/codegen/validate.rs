@@ -8,20 +8,13 @@ use crate::rules::{self, Rule};
 /// Writes the validators of all our messages.
 pub fn generate(pool: &DescriptorPool) -> String {
     let messages = pool.all_messages();
-    messages
-        .filter(|message| names::is_ours(message.package_name()))
-        .map(|message| validator(pool, &message))
-        .collect()
+    messages.filter(|message| names::is_ours(message.package_name())).map(|message| validator(pool, &message)).collect()
 }
 
 fn validator(pool: &DescriptorPool, message: &MessageDescriptor) -> String {
     rules::refuse_message_rules(pool, message);
     let fields: String = message.fields().map(|field| check(pool, &field)).collect();
-    let (at, out) = if fields.is_empty() {
-        ("_", "_")
-    } else {
-        ("at", "out")
-    };
+    let (at, out) = if fields.is_empty() { ("_", "_") } else { ("at", "out") };
     format!(
         "impl crate::Validate for {} {{\n    fn check(&self, {at}: &crate::Path<'_>, {out}: &mut Vec<crate::Violation>) {{\n{fields}    }}\n}}\n",
         names::message(message),
@@ -30,9 +23,7 @@ fn validator(pool: &DescriptorPool, message: &MessageDescriptor) -> String {
 
 /// Writes the check of one field. A field with presence is checked when it is there.
 fn check(pool: &DescriptorPool, field: &FieldDescriptor) -> String {
-    let (absent, rules): (Vec<_>, Vec<_>) = rules::of(pool, field)
-        .into_iter()
-        .partition(|rule| rule.condition.is_none());
+    let (absent, rules): (Vec<_>, Vec<_>) = rules::of(pool, field).into_iter().partition(|rule| rule.condition.is_none());
     let body = body(field, &rules);
     let name = field.name();
     let borrow = if by_reference(field) { "&" } else { "" };
@@ -48,9 +39,7 @@ fn check(pool: &DescriptorPool, field: &FieldDescriptor) -> String {
         }
         (Some(absent), false) => {
             let refuse = refuse(field, absent);
-            format!(
-                "        if let Some(v) = {borrow}self.r#{name} {{ {body} }} else {{ {refuse} }}\n"
-            )
+            format!("        if let Some(v) = {borrow}self.r#{name} {{ {body} }} else {{ {refuse} }}\n")
         }
     }
 }
@@ -73,12 +62,7 @@ fn body(field: &FieldDescriptor, rules: &[Rule]) -> String {
 }
 
 fn refuse(field: &FieldDescriptor, rule: &Rule) -> String {
-    format!(
-        "out.push(at.refuse({:?}, crate::FieldCode::{}, {:?}));",
-        field.name(),
-        rule.code,
-        rule.message
-    )
+    format!("out.push(at.refuse({:?}, crate::FieldCode::{}, {:?}));", field.name(), rule.code, rule.message)
 }
 
 fn by_reference(field: &FieldDescriptor) -> bool {
@@ -95,9 +79,7 @@ fn inner(field: &FieldDescriptor) -> Option<String> {
     }
     let name = field.name();
     Some(if field.is_list() {
-        format!(
-            "for (i, entry) in v.iter().enumerate() {{ crate::Validate::check(entry, &at.entry({name:?}, i), out); }}"
-        )
+        format!("for (i, entry) in v.iter().enumerate() {{ crate::Validate::check(entry, &at.entry({name:?}, i), out); }}")
     } else {
         format!("crate::Validate::check(v, &at.field({name:?}), out);")
     })

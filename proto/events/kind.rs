@@ -80,14 +80,8 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_told_from_an_unknown_type() {
-        assert_eq!(
-            EventType::parse("orders.created.v2"),
-            EventType::NewerVersion(2)
-        );
-        assert_eq!(
-            EventType::parse("orders.created.v99"),
-            EventType::NewerVersion(99)
-        );
+        assert_eq!(EventType::parse("orders.created.v2"), EventType::NewerVersion(2));
+        assert_eq!(EventType::parse("orders.created.v99"), EventType::NewerVersion(99));
         for unknown in [
             "",
             "orders.created.",

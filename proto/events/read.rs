@@ -81,11 +81,7 @@ impl fmt::Display for EnvelopeError {
         match self {
             Self::ValueEmpty => f.write_str("the record has no value"),
             Self::ValueTooLarge => write!(f, "the value is larger than {MAX_VALUE_BYTES} bytes"),
-            Self::Json(at) => write!(
-                f,
-                "not JSON: {} at line {} column {}",
-                at.message, at.line, at.column
-            ),
+            Self::Json(at) => write!(f, "not JSON: {} at line {} column {}", at.message, at.line, at.column),
             Self::Envelope { key: "", problem } => write!(f, "the envelope {problem}"),
             Self::Envelope { key, problem } => write!(f, "{key} {problem}"),
         }
@@ -144,35 +140,17 @@ fn data<T: Shaped>(raw: &RawValue) -> Result<T, Box<Partial<T>>> {
         // The envelope was JSON, and its data an object: this cannot be, and is no reason to stop the worker.
         Err(JsonError::Syntax(at)) => {
             let violation = Violation::new("", crate::FieldCode::WrongType, at.message);
-            return Err(Box::new(Partial {
-                message: T::default(),
-                violations: vec![violation],
-            }));
+            return Err(Box::new(Partial { message: T::default(), violations: vec![violation] }));
         }
     };
     let violations = message.violations();
-    if violations.is_empty() {
-        Ok(message)
-    } else {
-        Err(Box::new(Partial {
-            message,
-            violations,
-        }))
-    }
+    if violations.is_empty() { Ok(message) } else { Err(Box::new(Partial { message, violations })) }
 }
 
 /// Counts how many objects and lists a text opens, in blocks that the compiler turns into vector instructions.
 fn opened(text: &str) -> usize {
-    let in_block = |block: &[u8]| -> u8 {
-        block
-            .iter()
-            .map(|b| u8::from(*b == b'{') | u8::from(*b == b'['))
-            .sum()
-    };
-    text.as_bytes()
-        .chunks(128)
-        .map(|block| usize::from(in_block(block)))
-        .sum()
+    let in_block = |block: &[u8]| -> u8 { block.iter().map(|b| u8::from(*b == b'{') | u8::from(*b == b'[')).sum() };
+    text.as_bytes().chunks(128).map(|block| usize::from(in_block(block))).sum()
 }
 
 /// Finds the first wrong key of a value that could not be read.
@@ -183,18 +161,8 @@ fn explain(text: &str) -> EnvelopeError {
         Ok(Node::Object(members)) => members,
         Ok(_) => return wrong("", "must be an object"),
     };
-    for key in [
-        "eventId",
-        "type",
-        "occurredAt",
-        "correlationId",
-        "idempotencyKey",
-        "data",
-    ] {
-        let mut values = members
-            .iter()
-            .filter(|(name, _)| name == key)
-            .map(|(_, value)| value);
+    for key in ["eventId", "type", "occurredAt", "correlationId", "idempotencyKey", "data"] {
+        let mut values = members.iter().filter(|(name, _)| name == key).map(|(_, value)| value);
         let problem = match (values.next(), values.next()) {
             (None, _) => Some("is missing"),
             (_, Some(_)) => Some("stands there twice"),
@@ -211,9 +179,7 @@ fn problem(key: &str, value: &Node) -> Option<&'static str> {
     match (key, value) {
         ("data", Node::Object(_)) => None,
         ("data", _) => Some("must be an object"),
-        ("occurredAt", Node::Text(time)) if Timestamp::parse(time).is_none() => {
-            Some("must be a time in RFC 3339")
-        }
+        ("occurredAt", Node::Text(time)) if Timestamp::parse(time).is_none() => Some("must be a time in RFC 3339"),
         (_, Node::Text(text)) if text.is_empty() => Some("must not be empty"),
         (_, Node::Text(_)) => None,
         _ => Some("must be a string"),

@@ -34,11 +34,7 @@ struct Envelope<'a, T> {
 
 /// Writes the event of an accepted order.
 pub fn encode_created(head: &Head<'_>, data: &OrderCreated) -> Vec<u8> {
-    let lines: usize = data
-        .items
-        .iter()
-        .map(|item| item.product_id.len() + 64)
-        .sum();
+    let lines: usize = data.items.iter().map(|item| item.product_id.len() + 64).sum();
     encode(kind::CREATED_V1, head, data, 384 + lines)
 }
 

@@ -40,10 +40,7 @@ macro_rules! whole_numbers {
 whole_numbers!(i32, u32, i64, u64);
 
 impl FromJson for f64 {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "JSON has one kind of number; what does not fit is rounded as by any reader"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "JSON has one kind of number; what does not fit is rounded as by any reader")]
     fn from_i64(value: i64) -> Option<Self> {
         Some(value as f64)
     }
@@ -105,24 +102,16 @@ impl<'de, T: FromJson> Deserialize<'de> for Number<T> {
                 f.write_str("a number in range")
             }
             fn visit_i64<E: Error>(self, value: i64) -> Result<Number<T>, E> {
-                T::from_i64(value)
-                    .map(Number)
-                    .ok_or_else(|| E::invalid_value(Unexpected::Signed(value), &self))
+                T::from_i64(value).map(Number).ok_or_else(|| E::invalid_value(Unexpected::Signed(value), &self))
             }
             fn visit_u64<E: Error>(self, value: u64) -> Result<Number<T>, E> {
-                T::from_u64(value)
-                    .map(Number)
-                    .ok_or_else(|| E::invalid_value(Unexpected::Unsigned(value), &self))
+                T::from_u64(value).map(Number).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(value), &self))
             }
             fn visit_f64<E: Error>(self, value: f64) -> Result<Number<T>, E> {
-                T::from_f64(value)
-                    .map(Number)
-                    .ok_or_else(|| E::invalid_value(Unexpected::Float(value), &self))
+                T::from_f64(value).map(Number).ok_or_else(|| E::invalid_value(Unexpected::Float(value), &self))
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Number<T>, E> {
-                T::from_text(text)
-                    .map(Number)
-                    .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+                T::from_text(text).map(Number).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_any(Either(PhantomData))

@@ -22,9 +22,7 @@ pub struct Shape {
 impl Shape {
     /// Finds a field by its JSON or its proto name; canonical proto3 JSON takes both.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
-        self.fields
-            .iter()
-            .position(|field| field.json == name || field.name == name)
+        self.fields.iter().position(|field| field.json == name || field.name == name)
     }
 }
 

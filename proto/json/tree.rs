@@ -55,11 +55,7 @@ pub(crate) fn at(text: &str, offset: usize, message: &str) -> Syntax {
 }
 
 fn syntax(line: usize, column: usize, message: &str) -> Syntax {
-    Syntax {
-        line,
-        column,
-        message: message.to_owned(),
-    }
+    Syntax { line, column, message: message.to_owned() }
 }
 
 /// The line and column of the byte that follows these.

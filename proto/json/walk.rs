@@ -14,20 +14,11 @@ use crate::wkt::Timestamp;
 const HINTS: usize = 20;
 
 /// Keeps what fits a message, under JSON names, and says what does not.
-pub(crate) fn message(
-    shape: &'static Shape,
-    members: Vec<(String, Node)>,
-    out: &mut Vec<Violation>,
-) -> Map<String, Value> {
+pub(crate) fn message(shape: &'static Shape, members: Vec<(String, Node)>, out: &mut Vec<Violation>) -> Map<String, Value> {
     object(shape, members, &Path::ROOT, out)
 }
 
-fn object(
-    shape: &'static Shape,
-    members: Vec<(String, Node)>,
-    at: &Path<'_>,
-    out: &mut Vec<Violation>,
-) -> Map<String, Value> {
+fn object(shape: &'static Shape, members: Vec<(String, Node)>, at: &Path<'_>, out: &mut Vec<Violation>) -> Map<String, Value> {
     let mut fitting = Map::new();
     let mut names = Names::of(shape);
     for (name, node) in members {
@@ -49,19 +40,11 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn of(shape: &'static Shape) -> Self {
-        Self {
-            shape,
-            times: vec![0; shape.fields.len()],
-        }
+        Self { shape, times: vec![0; shape.fields.len()] }
     }
 
     /// Gives the field of a name that comes for the first time; else says what is wrong with it.
-    pub(crate) fn first(
-        &mut self,
-        name: &str,
-        at: &Path<'_>,
-        out: &mut Vec<Violation>,
-    ) -> Option<&'static Field> {
+    pub(crate) fn first(&mut self, name: &str, at: &Path<'_>, out: &mut Vec<Violation>) -> Option<&'static Field> {
         let Some(place) = self.shape.find(name) else {
             if !self.shape.tolerant {
                 out.push(unknown(self.shape, at, name, out.len() < HINTS));
@@ -79,13 +62,7 @@ impl Names {
     }
 }
 
-fn member(
-    shape: &Shape,
-    field: &'static Field,
-    node: Node,
-    at: &Path<'_>,
-    out: &mut Vec<Violation>,
-) -> Option<Value> {
+fn member(shape: &Shape, field: &'static Field, node: Node, at: &Path<'_>, out: &mut Vec<Violation>) -> Option<Value> {
     if field.optional && matches!(node, Node::Null) {
         return None;
     }
@@ -98,8 +75,7 @@ fn member(
     };
     let entries = entries.into_iter().enumerate().map(|(index, entry)| {
         // An entry that does not fit keeps its place, so that the checks name the right ones behind it.
-        value(shape, field, entry, &at.entry(field.name, index), out)
-            .unwrap_or_else(|| placeholder(&field.kind))
+        value(shape, field, entry, &at.entry(field.name, index), out).unwrap_or_else(|| placeholder(&field.kind))
     });
     Some(Value::Array(entries.collect()))
 }
@@ -127,13 +103,10 @@ pub(crate) fn value(
         }
         (Kind::Message(_), _) => Err(wrong("must be an object")),
         (Kind::Text, Node::Text(text)) => Ok(Value::String(text)),
-        (Kind::Int32, node) => int32(&node)
-            .ok_or_else(|| wrong("must be a whole number from -2147483648 to 2147483647")),
+        (Kind::Int32, node) => int32(&node).ok_or_else(|| wrong("must be a whole number from -2147483648 to 2147483647")),
         (Kind::Double, node) => double(node).ok_or_else(|| wrong("must be a number")),
         (Kind::Enum(words), node) => word(words, node, shape.tolerant),
-        (Kind::Timestamp, Node::Text(text)) if Timestamp::parse(&text).is_some() => {
-            Ok(Value::String(text))
-        }
+        (Kind::Timestamp, Node::Text(text)) if Timestamp::parse(&text).is_some() => Ok(Value::String(text)),
         (Kind::Timestamp, Node::Text(_)) => {
             let message = "must be a time in RFC 3339, like 2026-01-31T12:00:00Z";
             Err((FieldCode::InvalidFormat, message.into()))
@@ -186,18 +159,9 @@ fn word(words: &[(&str, i32)], node: Node, tolerant: bool) -> Result<Value, Misf
         Err((FieldCode::UnknownValue, message.into()))
     };
     match node {
-        Node::Text(text) => known(
-            words.iter().any(|(word, _)| *word == text),
-            Value::String(text),
-        ),
-        Node::Int(n) => known(
-            words.iter().any(|(_, m)| i64::from(*m) == n),
-            Value::from(n),
-        ),
-        Node::UInt(n) => known(
-            words.iter().any(|(_, m)| u64::try_from(*m) == Ok(n)),
-            Value::from(n),
-        ),
+        Node::Text(text) => known(words.iter().any(|(word, _)| *word == text), Value::String(text)),
+        Node::Int(n) => known(words.iter().any(|(_, m)| i64::from(*m) == n), Value::from(n)),
+        Node::UInt(n) => known(words.iter().any(|(_, m)| u64::try_from(*m) == Ok(n)), Value::from(n)),
         _ => Err(wrong("must be a string")),
     }
 }

@@ -15,10 +15,7 @@ pub fn to_vec<T: Serialize + ?Sized>(message: &T) -> Vec<u8> {
 /// Writes a message behind what `out` holds already, as [`to_vec`] does.
 pub fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, message: &T) {
     message
-        .serialize(&mut serde_json::Serializer::with_formatter(
-            out,
-            ProtoFormat,
-        ))
+        .serialize(&mut serde_json::Serializer::with_formatter(out, ProtoFormat))
         .expect("our messages have text keys, and a Vec takes every byte");
 }
 
@@ -29,10 +26,7 @@ impl Formatter for ProtoFormat {
     fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
         // Below 10^15 a double holds every whole number exactly.
         if value.fract() == 0.0 && value.abs() < 1e15 {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "whole and below 10^15, see above"
-            )]
+            #[expect(clippy::cast_possible_truncation, reason = "whole and below 10^15, see above")]
             CompactFormatter.write_i64(writer, value as i64)
         } else {
             CompactFormatter.write_f64(writer, value)

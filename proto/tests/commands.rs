@@ -29,19 +29,13 @@ fn with_items(json: &str) -> String {
 }
 
 fn with_line(product: &str, qty: &str, price: &str) -> String {
-    with_items(&format!(
-        r#"[{{"productId":{product},"qty":{qty},"price":{price}}}]"#
-    ))
+    with_items(&format!(r#"[{{"productId":{product},"qty":{qty},"price":{price}}}]"#))
 }
 
 fn base() -> CreateOrderRequest {
     CreateOrderRequest {
         customer_id: "c1".into(),
-        items: vec![OrderItem {
-            product_id: "p1".into(),
-            qty: 2,
-            price: Some(10.5),
-        }],
+        items: vec![OrderItem { product_id: "p1".into(), qty: 2, price: Some(10.5) }],
         currency: None,
     }
 }
@@ -83,10 +77,7 @@ fn a_customer_id_is_one_visible_text() {
     ] {
         assert_answer(&with_customer(json), &[&format!("customerId {code}")]);
     }
-    assert_answer(
-        r#"{"items":[{"productId":"p1","qty":2,"price":10.5}]}"#,
-        &["customerId REQUIRED"],
-    );
+    assert_answer(r#"{"items":[{"productId":"p1","qty":2,"price":10.5}]}"#, &["customerId REQUIRED"]);
 }
 
 #[test]
@@ -124,30 +115,18 @@ fn items_are_a_list_of_1_to_100_objects() {
     assert_answer(&with_items("{}"), &["items WRONG_TYPE"]);
     assert_answer(&with_items("null"), &["items WRONG_TYPE"]);
     assert_answer(&with_items("[null]"), &["items[0] WRONG_TYPE"]);
-    assert_answer(
-        &with_items(&format!("[7,{line},[]]")),
-        &["items[0] WRONG_TYPE", "items[2] WRONG_TYPE"],
-    );
+    assert_answer(&with_items(&format!("[7,{line},[]]")), &["items[0] WRONG_TYPE", "items[2] WRONG_TYPE"]);
 }
 
 #[test]
 fn a_product_id_follows_the_rules_of_a_customer_id() {
     let long = format!("\"{}\"", "p".repeat(129));
-    for (json, code) in [
-        ("\"\"", "REQUIRED"),
-        (long.as_str(), "TOO_LONG"),
-        ("\" p1\"", "INVALID_FORMAT"),
-        (r#""p\u0007""#, "INVALID_CHARACTER"),
-    ] {
-        assert_answer(
-            &with_line(json, "2", "10.5"),
-            &[&format!("items[0].productId {code}")],
-        );
+    for (json, code) in
+        [("\"\"", "REQUIRED"), (long.as_str(), "TOO_LONG"), ("\" p1\"", "INVALID_FORMAT"), (r#""p\u0007""#, "INVALID_CHARACTER")]
+    {
+        assert_answer(&with_line(json, "2", "10.5"), &[&format!("items[0].productId {code}")]);
     }
-    assert_answer(
-        &with_items(r#"[{"qty":2,"price":10.5}]"#),
-        &["items[0].productId REQUIRED"],
-    );
+    assert_answer(&with_items(r#"[{"qty":2,"price":10.5}]"#), &["items[0].productId REQUIRED"]);
 }
 
 #[test]
@@ -156,34 +135,12 @@ fn a_quantity_is_a_whole_number_in_range() {
         assert_answer(&with_line("\"p1\"", fine, "10.5"), &[]);
     }
     for outside in ["0", "-1", "1000001", "2147483647"] {
-        assert_answer(
-            &with_line("\"p1\"", outside, "10.5"),
-            &["items[0].qty OUT_OF_RANGE"],
-        );
+        assert_answer(&with_line("\"p1\"", outside, "10.5"), &["items[0].qty OUT_OF_RANGE"]);
     }
-    assert_answer(
-        &with_items(r#"[{"productId":"p1","price":10.5}]"#),
-        &["items[0].qty OUT_OF_RANGE"],
-    );
-    for wrong in [
-        "1.5",
-        "2.0",
-        "1e2",
-        "\"two\"",
-        "true",
-        "null",
-        "4294967298",
-        "\"2.0\"",
-        "\"+2\"",
-        "\" 2\"",
-        "\"\"",
-        "[]",
-        "{}",
-    ] {
-        assert_answer(
-            &with_line("\"p1\"", wrong, "10.5"),
-            &["items[0].qty WRONG_TYPE"],
-        );
+    assert_answer(&with_items(r#"[{"productId":"p1","price":10.5}]"#), &["items[0].qty OUT_OF_RANGE"]);
+    for wrong in ["1.5", "2.0", "1e2", "\"two\"", "true", "null", "4294967298", "\"2.0\"", "\"+2\"", "\" 2\"", "\"\"", "[]", "{}"]
+    {
+        assert_answer(&with_line("\"p1\"", wrong, "10.5"), &["items[0].qty WRONG_TYPE"]);
     }
 }
 
@@ -205,36 +162,14 @@ fn a_price_is_a_number_from_zero() {
         assert_answer(&body, &[]);
         assert_eq!(command(&body).items[0].price, Some(price), "{json}");
     }
-    for wrong in [
-        "\"ten\"", "\" 1\"", "true", "\"\"", "\"+1\"", "\".5\"", "\"inf\"", "\"nan\"", "\"0x1\"",
-        "[1]",
-    ] {
-        assert_answer(
-            &with_line("\"p1\"", "1", wrong),
-            &["items[0].price WRONG_TYPE"],
-        );
+    for wrong in ["\"ten\"", "\" 1\"", "true", "\"\"", "\"+1\"", "\".5\"", "\"inf\"", "\"nan\"", "\"0x1\"", "[1]"] {
+        assert_answer(&with_line("\"p1\"", "1", wrong), &["items[0].price WRONG_TYPE"]);
     }
-    for outside in [
-        "-0.01",
-        "1e300",
-        "\"NaN\"",
-        "\"Infinity\"",
-        "\"-Infinity\"",
-        "\"1e400\"",
-    ] {
-        assert_answer(
-            &with_line("\"p1\"", "1", outside),
-            &["items[0].price OUT_OF_RANGE"],
-        );
+    for outside in ["-0.01", "1e300", "\"NaN\"", "\"Infinity\"", "\"-Infinity\"", "\"1e400\""] {
+        assert_answer(&with_line("\"p1\"", "1", outside), &["items[0].price OUT_OF_RANGE"]);
     }
-    assert_answer(
-        &with_items(r#"[{"productId":"p1","qty":1}]"#),
-        &["items[0].price REQUIRED"],
-    );
-    assert_answer(
-        &with_line("\"p1\"", "1", "null"),
-        &["items[0].price REQUIRED"],
-    );
+    assert_answer(&with_items(r#"[{"productId":"p1","qty":1}]"#), &["items[0].price REQUIRED"]);
+    assert_answer(&with_line("\"p1\"", "1", "null"), &["items[0].price REQUIRED"]);
 }
 
 #[test]
@@ -245,10 +180,7 @@ fn a_price_that_prost_brings_is_held_to_the_same_range() {
         assert_eq!(listed(&order.violations()), ["items[0].price OUT_OF_RANGE"]);
         assert_eq!(order.violations()[0].field, "items[0].price");
     }
-    assert_eq!(
-        listed(&CreateOrderRequest::default().violations()),
-        ["customerId REQUIRED", "items REQUIRED"]
-    );
+    assert_eq!(listed(&CreateOrderRequest::default().violations()), ["customerId REQUIRED", "items REQUIRED"]);
 }
 
 #[test]
@@ -278,11 +210,7 @@ fn a_name_that_is_not_known_is_refused() {
 
 fn messages(body: &str) -> Vec<String> {
     match json::decode_command::<CreateOrderRequest>(body.as_bytes()) {
-        Err(JsonError::Fields(partial)) => partial
-            .into_violations()
-            .into_iter()
-            .map(|v| v.message.into_owned())
-            .collect(),
+        Err(JsonError::Fields(partial)) => partial.into_violations().into_iter().map(|v| v.message.into_owned()).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -290,23 +218,12 @@ fn messages(body: &str) -> Vec<String> {
 #[test]
 fn an_unknown_name_gets_a_hint() {
     let with = |name: &str| messages(&BASE.replacen('{', &format!(r#"{{"{name}":1,"#), 1));
-    assert_eq!(
-        with("custmerId"),
-        ["is not known here; did you mean customerId?"]
-    );
-    assert_eq!(
-        with("CURRENCY"),
-        ["is not known here; did you mean currency?"]
-    );
-    assert_eq!(
-        with("total"),
-        ["is not known here; known are customerId, items, currency"]
-    );
+    assert_eq!(with("custmerId"), ["is not known here; did you mean customerId?"]);
+    assert_eq!(with("CURRENCY"), ["is not known here; did you mean currency?"]);
+    assert_eq!(with("total"), ["is not known here; known are customerId, items, currency"]);
     let long = "x".repeat(10_000);
     let body = BASE.replacen('{', &format!(r#"{{"{long}":1,"#), 1);
-    let Err(JsonError::Fields(partial)) =
-        json::decode_command::<CreateOrderRequest>(body.as_bytes())
-    else {
+    let Err(JsonError::Fields(partial)) = json::decode_command::<CreateOrderRequest>(body.as_bytes()) else {
         panic!("an unknown name is refused")
     };
     assert_eq!(partial.violations[0].field, "x".repeat(64));
@@ -329,18 +246,12 @@ fn a_name_that_stands_twice_is_refused() {
 #[test]
 fn everything_that_is_wrong_comes_at_once() {
     let body = r#"{"custmerId":"c1","items":[{"productId":"","qty":0,"price":1.999},{"productId":"p2","qty":"two","price":-1}]}"#;
-    let Err(JsonError::Fields(mut partial)) =
-        json::decode_command::<CreateOrderRequest>(body.as_bytes())
-    else {
+    let Err(JsonError::Fields(mut partial)) = json::decode_command::<CreateOrderRequest>(body.as_bytes()) else {
         panic!("an unknown name is refused")
     };
     // The decimals need the currency: they are counted elsewhere, on what could be read.
     assert_eq!(partial.message.items[0].price, Some(1.999));
-    partial.violations.push(Violation::new(
-        "items[0].price",
-        FieldCode::TooManyDecimals,
-        "too many decimals",
-    ));
+    partial.violations.push(Violation::new("items[0].price", FieldCode::TooManyDecimals, "too many decimals"));
     let seven = [
         "custmerId UNKNOWN_FIELD",
         "customerId REQUIRED",
@@ -353,10 +264,7 @@ fn everything_that_is_wrong_comes_at_once() {
     assert_eq!(listed(&partial.into_violations()), expected(&seven));
 
     let line = r#"{"productId":"p1","qty":0,"price":1}"#;
-    assert_eq!(
-        answer(&with_items(&format!("[{}]", vec![line; 50].join(",")))).len(),
-        50
-    );
+    assert_eq!(answer(&with_items(&format!("[{}]", vec![line; 50].join(",")))).len(), 50);
 }
 
 #[test]
@@ -387,12 +295,7 @@ fn what_is_no_json_is_told_by_line_and_column() {
         let short = &body[..body.len().min(60)];
         match json::decode_command::<CreateOrderRequest>(body.as_bytes()) {
             Err(JsonError::Syntax(at)) => {
-                assert_eq!(
-                    (at.line, at.column),
-                    (line, column),
-                    "{short}: {}",
-                    at.message
-                );
+                assert_eq!((at.line, at.column), (line, column), "{short}: {}", at.message);
                 assert!(!at.message.contains("line"), "{}", at.message);
             }
             other => panic!("{short}: {other:?}"),
@@ -408,30 +311,15 @@ fn what_is_no_utf8_is_no_json() {
         assert!(matches!(answer, Err(JsonError::Syntax(_))), "{answer:?}");
     }
     let second_line = json::decode_command::<CreateOrderRequest>(b"{\n \xFF}");
-    let Err(JsonError::Syntax(at)) = second_line else {
-        panic!("{second_line:?}")
-    };
-    assert_eq!(
-        (at.line, at.column, at.message.as_str()),
-        (2, 2, "not UTF-8")
-    );
+    let Err(JsonError::Syntax(at)) = second_line else { panic!("{second_line:?}") };
+    assert_eq!((at.line, at.column, at.message.as_str()), (2, 2, "not UTF-8"));
 }
 
 #[test]
 fn an_order_id_is_a_uuid() {
-    let get = |id: &str| {
-        listed(
-            &GetOrderRequest {
-                order_id: id.into(),
-            }
-            .violations(),
-        )
-    };
+    let get = |id: &str| listed(&GetOrderRequest { order_id: id.into() }.violations());
     assert_eq!(get(""), ["orderId REQUIRED"]);
     assert_eq!(get("123"), ["orderId INVALID_FORMAT"]);
-    assert_eq!(
-        get("{018f3f5e-7aaa-7bbb-8ccc-0123456789ab}"),
-        ["orderId INVALID_FORMAT"]
-    );
+    assert_eq!(get("{018f3f5e-7aaa-7bbb-8ccc-0123456789ab}"), ["orderId INVALID_FORMAT"]);
     assert_eq!(get("018F3F5E-7AAA-7BBB-8CCC-0123456789AB"), [""; 0]);
 }

@@ -3,12 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use minishop_contracts::events::v1::{
-    OrderCreatedEvent, OrderSettled, OrderSettledEvent, order_settled,
-};
+use minishop_contracts::events::v1::{OrderCreatedEvent, OrderSettled, OrderSettledEvent, order_settled};
 use minishop_contracts::events::{
-    EnvelopeError, EventType, Head, MAX_VALUE_BYTES, decode_envelope, encode_created,
-    encode_settled,
+    EnvelopeError, EventType, Head, MAX_VALUE_BYTES, decode_envelope, encode_created, encode_settled,
 };
 use minishop_contracts::json;
 
@@ -16,21 +13,11 @@ use crate::support::{expected, listed};
 
 const GOOD: &str = r#"{"eventId":"evt-1","type":"orders.created.v1","occurredAt":"2026-01-31T12:00:00Z","correlationId":"corr-001","idempotencyKey":"k1","data":{"orderId":"01920000-0000-7000-8000-0000000000aa","customerId":"c1","items":[{"productId":"p1","qty":2,"price":10.5}],"total":21}}"#;
 
-const KEYS: [&str; 6] = [
-    "eventId",
-    "type",
-    "occurredAt",
-    "correlationId",
-    "idempotencyKey",
-    "data",
-];
+const KEYS: [&str; 6] = ["eventId", "type", "occurredAt", "correlationId", "idempotencyKey", "data"];
 
 fn fixture(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("proto/fixtures")
-        .join(name);
-    let text =
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("proto/fixtures").join(name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.trim_end().to_owned()
 }
 
@@ -62,27 +49,14 @@ fn every_golden_event_is_read() {
     assert!(names.len() >= 6, "{names:?}");
     for name in names {
         let text = fixture(&name);
-        let envelope =
-            decode_envelope(text.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let envelope = decode_envelope(text.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
         if name.starts_with("orders.created") {
-            assert_eq!(
-                EventType::parse(&envelope.r#type),
-                EventType::CreatedV1,
-                "{name}"
-            );
-            let created = envelope
-                .created()
-                .unwrap_or_else(|partial| panic!("{name}: {partial:?}"));
+            assert_eq!(EventType::parse(&envelope.r#type), EventType::CreatedV1, "{name}");
+            let created = envelope.created().unwrap_or_else(|partial| panic!("{name}: {partial:?}"));
             assert_eq!(created.items[0].product_id, "p1", "{name}");
         } else {
-            let settled = envelope
-                .settled()
-                .unwrap_or_else(|partial| panic!("{name}: {partial:?}"));
-            assert_eq!(
-                settled.status().event_type(),
-                Some(envelope.r#type.as_ref()),
-                "{name}"
-            );
+            let settled = envelope.settled().unwrap_or_else(|partial| panic!("{name}: {partial:?}"));
+            assert_eq!(settled.status().event_type(), Some(envelope.r#type.as_ref()), "{name}");
         }
     }
 }
@@ -91,40 +65,20 @@ fn every_golden_event_is_read() {
 fn todays_events_are_written_byte_for_byte() {
     for name in ["orders.created.v1.json", "orders.created.v1.currency.json"] {
         let text = fixture(name);
-        let typed: OrderCreatedEvent =
-            serde_json::from_str(&text).expect("the typed message reads it");
+        let typed: OrderCreatedEvent = serde_json::from_str(&text).expect("the typed message reads it");
         let data = typed.data.as_ref().expect("data");
-        let written = encode_created(
-            &head(
-                &typed.event_id,
-                typed.occurred_at,
-                &typed.correlation_id,
-                &typed.idempotency_key,
-            ),
-            data,
-        );
+        let written =
+            encode_created(&head(&typed.event_id, typed.occurred_at, &typed.correlation_id, &typed.idempotency_key), data);
         assert_eq!(String::from_utf8_lossy(&written), text, "{name}");
         // The borrowed envelope of the writer is the message of the proto.
         assert_eq!(written, json::to_vec(&typed), "{name}");
     }
-    for name in [
-        "orders.processed.v1.json",
-        "orders.failed.v1.json",
-        "orders.cancelled.v1.json",
-    ] {
+    for name in ["orders.processed.v1.json", "orders.failed.v1.json", "orders.cancelled.v1.json"] {
         let text = fixture(name);
-        let typed: OrderSettledEvent =
-            serde_json::from_str(&text).expect("the typed message reads it");
+        let typed: OrderSettledEvent = serde_json::from_str(&text).expect("the typed message reads it");
         let data = typed.data.as_ref().expect("data");
-        let written = encode_settled(
-            &head(
-                &typed.event_id,
-                typed.occurred_at,
-                &typed.correlation_id,
-                &typed.idempotency_key,
-            ),
-            data,
-        );
+        let written =
+            encode_settled(&head(&typed.event_id, typed.occurred_at, &typed.correlation_id, &typed.idempotency_key), data);
         let written = written.expect("a final status");
         assert_eq!(String::from_utf8_lossy(&written), text, "{name}");
         assert_eq!(written, json::to_vec(&typed), "{name}");
@@ -137,33 +91,14 @@ fn head<'a>(
     correlation_id: &'a str,
     idempotency_key: &'a str,
 ) -> Head<'a> {
-    Head {
-        event_id,
-        occurred_at: occurred_at.expect("a time"),
-        correlation_id,
-        idempotency_key,
-    }
+    Head { event_id, occurred_at: occurred_at.expect("a time"), correlation_id, idempotency_key }
 }
 
 #[test]
 fn an_order_without_a_final_status_has_no_settled_event() {
-    let head = head(
-        "e",
-        Some(minishop_contracts::wkt::Timestamp::default()),
-        "c",
-        "k",
-    );
+    let head = head("e", Some(minishop_contracts::wkt::Timestamp::default()), "c", "k");
     for status in [order_settled::Status::Unspecified as i32, 1, 99] {
-        assert_eq!(
-            encode_settled(
-                &head,
-                &OrderSettled {
-                    status,
-                    ..Default::default()
-                }
-            ),
-            None
-        );
+        assert_eq!(encode_settled(&head, &OrderSettled { status, ..Default::default() }), None);
     }
 }
 
@@ -200,18 +135,10 @@ fn a_value_must_be_json_all_through() {
         GOOD.replace("evt-1", r"\ud800").as_bytes(),
         format!("\u{FEFF}{GOOD}").as_bytes(),
     ] {
-        assert_eq!(
-            refusal(value),
-            "JSON_INVALID",
-            "{}",
-            String::from_utf8_lossy(value)
-        );
+        assert_eq!(refusal(value), "JSON_INVALID", "{}", String::from_utf8_lossy(value));
     }
     assert_eq!(refusal(extra(r#""\ud83e\udd80""#).as_bytes()), "ok");
-    assert_eq!(
-        refusal(extra(&format!("{}1{}", "[".repeat(100), "]".repeat(100))).as_bytes()),
-        "ok"
-    );
+    assert_eq!(refusal(extra(&format!("{}1{}", "[".repeat(100), "]".repeat(100))).as_bytes()), "ok");
 }
 
 #[test]
@@ -220,25 +147,13 @@ fn each_of_the_six_keys_must_be_right() {
     assert_eq!(refusal(b"{}"), "ENVELOPE_INVALID eventId");
     for key in KEYS {
         let renamed = GOOD.replacen(&format!("\"{key}\""), "\"other\"", 1);
-        assert_eq!(
-            refusal(renamed.as_bytes()),
-            format!("ENVELOPE_INVALID {key}"),
-            "missing"
-        );
+        assert_eq!(refusal(renamed.as_bytes()), format!("ENVELOPE_INVALID {key}"), "missing");
         for value in ["\"\"", "null", "7", "true", "[]"] {
             let wrong = renamed.replacen('{', &format!("{{\"{key}\":{value},"), 1);
-            assert_eq!(
-                refusal(wrong.as_bytes()),
-                format!("ENVELOPE_INVALID {key}"),
-                "{value}"
-            );
+            assert_eq!(refusal(wrong.as_bytes()), format!("ENVELOPE_INVALID {key}"), "{value}");
         }
         let twice = GOOD.replacen('{', &format!("{{\"{key}\":\"x\","), 1);
-        assert_eq!(
-            refusal(twice.as_bytes()),
-            format!("ENVELOPE_INVALID {key}"),
-            "twice"
-        );
+        assert_eq!(refusal(twice.as_bytes()), format!("ENVELOPE_INVALID {key}"), "twice");
     }
 }
 
@@ -246,38 +161,16 @@ fn each_of_the_six_keys_must_be_right() {
 fn the_texts_of_an_envelope_are_short_and_can_be_stored() {
     let key = |text: &str| GOOD.replace("k1", text);
     assert_eq!(refusal(key(&"é".repeat(255)).as_bytes()), "ok");
-    assert_eq!(
-        refusal(key(&"k".repeat(256)).as_bytes()),
-        "ENVELOPE_INVALID idempotencyKey"
-    );
-    assert_eq!(
-        refusal(key(r"a\u0000b").as_bytes()),
-        "ENVELOPE_INVALID idempotencyKey"
-    );
-    assert_eq!(
-        refusal(GOOD.replace("evt-1", r"a\u0000b").as_bytes()),
-        "ENVELOPE_INVALID eventId"
-    );
-    assert_eq!(
-        refusal(GOOD.replace("evt-1", &"e".repeat(256)).as_bytes()),
-        "ENVELOPE_INVALID eventId"
-    );
-    assert_eq!(
-        refusal(GOOD.replace("2026-01-31T12:00:00Z", "yesterday").as_bytes()),
-        "ENVELOPE_INVALID occurredAt"
-    );
+    assert_eq!(refusal(key(&"k".repeat(256)).as_bytes()), "ENVELOPE_INVALID idempotencyKey");
+    assert_eq!(refusal(key(r"a\u0000b").as_bytes()), "ENVELOPE_INVALID idempotencyKey");
+    assert_eq!(refusal(GOOD.replace("evt-1", r"a\u0000b").as_bytes()), "ENVELOPE_INVALID eventId");
+    assert_eq!(refusal(GOOD.replace("evt-1", &"e".repeat(256)).as_bytes()), "ENVELOPE_INVALID eventId");
+    assert_eq!(refusal(GOOD.replace("2026-01-31T12:00:00Z", "yesterday").as_bytes()), "ENVELOPE_INVALID occurredAt");
     // A correlation id that is none is replaced later, not refused.
     for text in ["with blank", r"a\nb", r"a\u0000b", &"c".repeat(200)] {
-        assert_eq!(
-            refusal(GOOD.replace("corr-001", text).as_bytes()),
-            "ok",
-            "{text}"
-        );
+        assert_eq!(refusal(GOOD.replace("corr-001", text).as_bytes()), "ok", "{text}");
     }
-    assert_eq!(
-        refusal(GOOD.replace("corr-001", &"c".repeat(256)).as_bytes()),
-        "ENVELOPE_INVALID correlationId"
-    );
+    assert_eq!(refusal(GOOD.replace("corr-001", &"c".repeat(256)).as_bytes()), "ENVELOPE_INVALID correlationId");
 }
 
 #[test]
@@ -288,20 +181,9 @@ fn unknown_members_and_any_time_are_passed_over() {
         .replace(r#""qty""#, r#""colour":"red","qty""#);
     let envelope = decode_envelope(text.as_bytes()).expect("unknown members are passed over");
     let order = envelope.created().expect("in data too");
-    assert_eq!(
-        (order.customer_id.as_str(), order.items[0].qty, order.total),
-        ("c1", 2, Some(21.0))
-    );
-    for time in [
-        "1970-01-01T00:00:00Z",
-        "2100-01-01T00:00:00Z",
-        "2026-01-31T12:00:00+02:00",
-    ] {
-        assert_eq!(
-            refusal(GOOD.replace("2026-01-31T12:00:00Z", time).as_bytes()),
-            "ok",
-            "{time}"
-        );
+    assert_eq!((order.customer_id.as_str(), order.items[0].qty, order.total), ("c1", 2, Some(21.0)));
+    for time in ["1970-01-01T00:00:00Z", "2100-01-01T00:00:00Z", "2026-01-31T12:00:00+02:00"] {
+        assert_eq!(refusal(GOOD.replace("2026-01-31T12:00:00Z", time).as_bytes()), "ok", "{time}");
     }
 }
 
@@ -309,10 +191,7 @@ fn unknown_members_and_any_time_are_passed_over() {
 fn a_newer_version_is_an_envelope_whose_data_is_not_read() {
     let text = r#"{"eventId":"evt-2","type":"orders.created.v2","occurredAt":"2026-01-31T12:00:00Z","correlationId":"c","idempotencyKey":"k","data":{"order":{"lines":"many"}}}"#;
     let envelope = decode_envelope(text.as_bytes()).expect("six keys");
-    assert_eq!(
-        EventType::parse(&envelope.r#type),
-        EventType::NewerVersion(2)
-    );
+    assert_eq!(EventType::parse(&envelope.r#type), EventType::NewerVersion(2));
 }
 
 #[test]
@@ -320,10 +199,7 @@ fn data_is_checked_field_by_field() {
     let answer = |from: &str, to: &str| {
         assert!(GOOD.contains(from), "{from}");
         let text = GOOD.replace(from, to);
-        match decode_envelope(text.as_bytes())
-            .expect("an envelope")
-            .created()
-        {
+        match decode_envelope(text.as_bytes()).expect("an envelope").created() {
             Ok(_) => Vec::new(),
             Err(partial) => listed(&partial.into_violations()),
         }
@@ -338,49 +214,29 @@ fn data_is_checked_field_by_field() {
         (line, many.as_str(), "items TOO_MANY"),
         ("\"c1\"", "\"\"", "customerId REQUIRED"),
         ("\"c1\"", "7", "customerId WRONG_TYPE"),
-        (
-            "\"c1\"",
-            "\"c1\",\"customerId\":\"c2\"",
-            "customerId DUPLICATE_FIELD",
-        ),
-        (
-            "01920000-0000-7000-8000-0000000000aa",
-            "7",
-            "orderId INVALID_FORMAT",
-        ),
-        (
-            total,
-            r#","total":21,"currency":"usd""#,
-            "currency INVALID_FORMAT",
-        ),
+        ("\"c1\"", "\"c1\",\"customerId\":\"c2\"", "customerId DUPLICATE_FIELD"),
+        ("01920000-0000-7000-8000-0000000000aa", "7", "orderId INVALID_FORMAT"),
+        (total, r#","total":21,"currency":"usd""#, "currency INVALID_FORMAT"),
         (total, "", "total REQUIRED"),
         (total, r#","total":"lots""#, "total WRONG_TYPE"),
         (total, r#","total":-1"#, "total OUT_OF_RANGE"),
     ] {
         assert_eq!(answer(from, to), expected(&[violations]), "{to}");
     }
-    assert_eq!(
-        answer(total, r#","total":0.30000000000000004,"currency":null"#),
-        [""; 0]
-    );
+    assert_eq!(answer(total, r#","total":0.30000000000000004,"currency":null"#), [""; 0]);
 }
 
 #[test]
 fn errors_name_the_key_and_show_nothing_of_the_value() {
-    let error =
-        decode_envelope(GOOD.replace("\"evt-1\"", "7").as_bytes()).expect_err("a number is no id");
+    let error = decode_envelope(GOOD.replace("\"evt-1\"", "7").as_bytes()).expect_err("a number is no id");
     assert_eq!(error.to_string(), "eventId must be a string");
     let error = decode_envelope(b"secret").expect_err("no JSON");
-    assert_eq!(
-        error.to_string(),
-        "not JSON: expected value at line 1 column 1"
-    );
+    assert_eq!(error.to_string(), "not JSON: expected value at line 1 column 1");
 }
 
 #[test]
 fn a_status_that_is_newer_than_the_reader_is_unspecified() {
-    let text = fixture("orders.processed.v1.json")
-        .replace("\"status\":\"processed\"", "\"status\":\"returned\"");
+    let text = fixture("orders.processed.v1.json").replace("\"status\":\"processed\"", "\"status\":\"returned\"");
     let envelope = decode_envelope(text.as_bytes()).expect("six keys");
     let refused = envelope.settled().expect_err("a status is required");
     assert_eq!(refused.message.status(), order_settled::Status::Unspecified);

@@ -22,12 +22,10 @@ where
     T: Message + Debug + Default + PartialEq + Serialize + DeserializeOwned,
 {
     let text = json::to_vec(message);
-    let back: T = serde_json::from_slice(&text).map_err(|error| {
-        TestCaseError::fail(format!("{error}: {}", String::from_utf8_lossy(&text)))
-    })?;
+    let back: T = serde_json::from_slice(&text)
+        .map_err(|error| TestCaseError::fail(format!("{error}: {}", String::from_utf8_lossy(&text))))?;
     prop_assert_eq!(&back, message);
-    let back = T::decode(message.encode_to_vec().as_slice())
-        .map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let back = T::decode(message.encode_to_vec().as_slice()).map_err(|error| TestCaseError::fail(error.to_string()))?;
     prop_assert_eq!(&back, message);
     Ok(())
 }
@@ -53,8 +51,7 @@ fn amount() -> impl Strategy<Value = f64> {
 }
 
 fn time() -> impl Strategy<Value = Timestamp> {
-    (-62_135_596_800_i64..=253_402_300_799, 0_i32..1_000_000_000)
-        .prop_map(|(seconds, nanos)| Timestamp { seconds, nanos })
+    (-62_135_596_800_i64..=253_402_300_799, 0_i32..1_000_000_000).prop_map(|(seconds, nanos)| Timestamp { seconds, nanos })
 }
 
 fn status() -> impl Strategy<Value = i32> {
@@ -62,113 +59,66 @@ fn status() -> impl Strategy<Value = i32> {
 }
 
 fn item() -> impl Strategy<Value = orders::OrderItem> {
-    (any::<String>(), any::<i32>(), option::of(amount())).prop_map(|(product_id, qty, price)| {
-        orders::OrderItem {
-            product_id,
-            qty,
-            price,
-        }
+    (any::<String>(), any::<i32>(), option::of(amount())).prop_map(|(product_id, qty, price)| orders::OrderItem {
+        product_id,
+        qty,
+        price,
     })
 }
 
 fn create() -> impl Strategy<Value = orders::CreateOrderRequest> {
-    (
-        any::<String>(),
-        vec(item(), 0..5),
-        option::of(any::<String>()),
-    )
-        .prop_map(
-            |(customer_id, items, currency)| orders::CreateOrderRequest {
-                customer_id,
-                items,
-                currency,
-            },
-        )
+    (any::<String>(), vec(item(), 0..5), option::of(any::<String>()))
+        .prop_map(|(customer_id, items, currency)| orders::CreateOrderRequest { customer_id, items, currency })
 }
 
 fn order() -> impl Strategy<Value = orders::Order> {
-    (
-        create(),
-        any::<(String, String)>(),
-        option::of(amount()),
-        status(),
-        any::<i32>(),
-        option::of(time()),
+    (create(), any::<(String, String)>(), option::of(amount()), status(), any::<i32>(), option::of(time())).prop_map(
+        |(create, (order_id, correlation_id), total, status, version, created_at)| orders::Order {
+            order_id,
+            customer_id: create.customer_id,
+            items: create.items,
+            total,
+            currency: create.currency,
+            status,
+            version,
+            created_at,
+            correlation_id,
+        },
     )
-        .prop_map(
-            |(create, (order_id, correlation_id), total, status, version, created_at)| {
-                orders::Order {
-                    order_id,
-                    customer_id: create.customer_id,
-                    items: create.items,
-                    total,
-                    currency: create.currency,
-                    status,
-                    version,
-                    created_at,
-                    correlation_id,
-                }
-            },
-        )
 }
 
 fn dead_letter() -> impl Strategy<Value = ops::DeadLetter> {
-    (
-        any::<[String; 7]>(),
-        any::<(i32, i64, i32)>(),
-        option::of(time()),
-        option::of(time()),
+    (any::<[String; 7]>(), any::<(i32, i64, i32)>(), option::of(time()), option::of(time())).prop_map(
+        |([id, event_id, r#type, topic, error_class, error_code, error_message], (partition, offset, attempts), first, last)| {
+            ops::DeadLetter {
+                id,
+                event_id,
+                r#type,
+                topic,
+                partition,
+                offset,
+                error_class,
+                error_code,
+                error_message,
+                attempts,
+                first_failed_at: first,
+                last_failed_at: last,
+            }
+        },
     )
-        .prop_map(
-            |(
-                [
-                    id,
-                    event_id,
-                    r#type,
-                    topic,
-                    error_class,
-                    error_code,
-                    error_message,
-                ],
-                (partition, offset, attempts),
-                first,
-                last,
-            )| {
-                ops::DeadLetter {
-                    id,
-                    event_id,
-                    r#type,
-                    topic,
-                    partition,
-                    offset,
-                    error_class,
-                    error_code,
-                    error_message,
-                    attempts,
-                    first_failed_at: first,
-                    last_failed_at: last,
-                }
-            },
-        )
 }
 
 fn created() -> impl Strategy<Value = events::OrderCreated> {
-    (create(), any::<String>(), option::of(amount())).prop_map(|(create, order_id, total)| {
-        events::OrderCreated {
-            order_id,
-            customer_id: create.customer_id,
-            items: create
-                .items
-                .into_iter()
-                .map(|i| events::OrderItem {
-                    product_id: i.product_id,
-                    qty: i.qty,
-                    price: i.price,
-                })
-                .collect(),
-            total,
-            currency: create.currency,
-        }
+    (create(), any::<String>(), option::of(amount())).prop_map(|(create, order_id, total)| events::OrderCreated {
+        order_id,
+        customer_id: create.customer_id,
+        items: create
+            .items
+            .into_iter()
+            .map(|i| events::OrderItem { product_id: i.product_id, qty: i.qty, price: i.price })
+            .collect(),
+        total,
+        currency: create.currency,
     })
 }
 
@@ -178,21 +128,15 @@ fn settled() -> impl Strategy<Value = events::OrderSettled> {
         Just(order_settled::Status::Failed),
         Just(order_settled::Status::Cancelled),
     ];
-    (
-        any::<(String, String)>(),
-        status,
-        option::of(amount()),
-        option::of(any::<String>()),
+    (any::<(String, String)>(), status, option::of(amount()), option::of(any::<String>())).prop_map(
+        |((order_id, customer_id), status, total, currency)| events::OrderSettled {
+            order_id,
+            customer_id,
+            status: status.into(),
+            total,
+            currency,
+        },
     )
-        .prop_map(
-            |((order_id, customer_id), status, total, currency)| events::OrderSettled {
-                order_id,
-                customer_id,
-                status: status.into(),
-                total,
-                currency,
-            },
-        )
 }
 
 /// Text that an envelope takes.

@@ -20,13 +20,7 @@ fn assert_answer(text: &str, violations: &[&str]) {
 
 #[test]
 fn empty_parameters_are_absent() {
-    for text in [
-        "",
-        "&",
-        "customerId=&status=&pageSize=&pageToken=",
-        "customerId",
-        "pageSize=0",
-    ] {
+    for text in ["", "&", "customerId=&status=&pageSize=&pageToken=", "customerId", "pageSize=0"] {
         let request = query::decode::<ListOrdersRequest>(text).expect("nothing is wrong");
         assert_eq!(request, ListOrdersRequest::default(), "{text}");
     }
@@ -54,10 +48,7 @@ fn a_page_size_is_0_to_500() {
 #[test]
 fn a_page_token_has_at_most_512_bytes() {
     assert_answer(&format!("pageToken={}", "a".repeat(512)), &[]);
-    assert_answer(
-        &format!("pageToken={}", "a".repeat(513)),
-        &["pageToken INVALID_TOKEN"],
-    );
+    assert_answer(&format!("pageToken={}", "a".repeat(513)), &["pageToken INVALID_TOKEN"]);
 }
 
 #[test]
@@ -68,10 +59,7 @@ fn a_status_is_one_of_the_words() {
     for wrong in ["lost", "CREATED", "1", "0", "unspecified"] {
         assert_answer(&format!("status={wrong}"), &["status UNKNOWN_VALUE"]);
     }
-    let request = ListOrdersRequest {
-        status: 99,
-        ..Default::default()
-    };
+    let request = ListOrdersRequest { status: 99, ..Default::default() };
     assert_eq!(listed(&request.violations()), ["status UNKNOWN_VALUE"]);
 }
 
@@ -82,27 +70,15 @@ fn names_are_known_and_stand_once() {
     assert_answer("pageSize=&page_size=3", &["pageSize DUPLICATE_FIELD"]);
     assert_answer(
         "pagesize=3&status=x&pageSize=501&%ff=1",
-        &[
-            "pageSize OUT_OF_RANGE",
-            "pagesize UNKNOWN_FIELD",
-            "status UNKNOWN_VALUE",
-            "\u{FFFD} UNKNOWN_FIELD",
-        ],
+        &["pageSize OUT_OF_RANGE", "pagesize UNKNOWN_FIELD", "status UNKNOWN_VALUE", "\u{FFFD} UNKNOWN_FIELD"],
     );
-    let partial =
-        query::decode::<ListOrdersRequest>("pagesize=3").expect_err("an unknown name is refused");
-    assert_eq!(
-        partial.violations[0].message,
-        "is not known here; did you mean pageSize?"
-    );
+    let partial = query::decode::<ListOrdersRequest>("pagesize=3").expect_err("an unknown name is refused");
+    assert_eq!(partial.violations[0].message, "is not known here; did you mean pageSize?");
 }
 
 #[test]
 fn a_customer_id_follows_its_rules() {
-    assert_answer(
-        &format!("customerId={}", "a".repeat(129)),
-        &["customerId TOO_LONG"],
-    );
+    assert_answer(&format!("customerId={}", "a".repeat(129)), &["customerId TOO_LONG"]);
     assert_answer("customerId=a%00b", &["customerId INVALID_CHARACTER"]);
     assert_answer("customerId=a%FF", &["customerId WRONG_TYPE"]);
     assert_answer("customerId=%20a", &["customerId INVALID_FORMAT"]);
@@ -112,8 +88,5 @@ fn a_customer_id_follows_its_rules() {
 fn a_request_without_parameters_refuses_them() {
     assert_eq!(query::none(""), []);
     let refused = query::none("debug=1&debug=2&customerId=c1");
-    assert_eq!(
-        listed(&refused),
-        ["customerId UNKNOWN_FIELD", "debug UNKNOWN_FIELD"]
-    );
+    assert_eq!(listed(&refused), ["customerId UNKNOWN_FIELD", "debug UNKNOWN_FIELD"]);
 }

@@ -7,10 +7,7 @@ pub const BASE: &str = r#"{"customerId":"c1","items":[{"productId":"p1","qty":2,
 
 /// Turns violations into `field CODE`, sorted: they are compared as a set.
 pub fn listed(violations: &[Violation]) -> Vec<String> {
-    let mut list: Vec<_> = violations
-        .iter()
-        .map(|v| format!("{} {}", v.json_field(), v.code.as_str()))
-        .collect();
+    let mut list: Vec<_> = violations.iter().map(|v| format!("{} {}", v.json_field(), v.code.as_str())).collect();
     list.sort();
     list
 }
