@@ -25,6 +25,7 @@ pub enum MoneyError {
 /// The product of the price and the scale is off by at most 0.25 for amounts up to [`MAX_MINOR`], so rounding finds the
 /// only candidate. Dividing the candidate back is correctly rounded (both operands are exact), so equality with the price
 /// means that the price *is* that decimal number.
+#[expect(clippy::float_cmp, reason = "equality is the point: see above")]
 pub fn to_minor(price: f64, scale: u32) -> Result<i64, MoneyError> {
     let factor = factor(scale);
     let candidate = (price * factor).round();
