@@ -34,6 +34,8 @@ use producers::Producers;
 const ROUND_REQUESTS: usize = 256;
 /// Bytes of records after which a round takes no more requests.
 const ROUND_BYTES: usize = 8 << 20;
+/// Commits between two looks at the size of the write-ahead log.
+const WAL_LOOK: u64 = 64;
 /// Time between two tries to write again after the disk refused.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -214,9 +216,23 @@ impl Writer {
                 return self.recover("commit to the event log", e).await;
             }
             self.shared.counters.commits.add(1);
+            self.bound_wal().await;
         }
         staged.publish(&self.shared.counters, &mut self.producers, &mut self.tail);
         Ok(())
+    }
+
+    /// Writes the log back into the file when readers that never pause have kept SQLite from doing it by itself.
+    async fn bound_wal(&mut self) {
+        if !self.shared.counters.commits.get().is_multiple_of(WAL_LOOK)
+            || storage::wal_bytes(&self.shared.settings.file) <= storage::WAL_LIMIT
+        {
+            return;
+        }
+        // Waits for readers up to the busy timeout; new ones then read from the file.
+        if let Err(e) = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
+            tracing::warn!(error = %e, "the event log's write-ahead log could not be written back");
+        }
     }
 
     /// Rolls back, opens the file again and tries until it can be written; ends only for errors that waiting does not

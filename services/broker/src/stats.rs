@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use crate::shared::Shared;
+use crate::{shared::Shared, storage};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -67,6 +67,7 @@ impl StatsHandle {
         let topics = self.0.catalog.all();
         Stats {
             writable: counters.writable.get(),
+            wal_bytes: storage::wal_bytes(&self.0.settings.file),
             connections: counters.accepted.get().saturating_sub(counters.closed.get()),
             connections_total: counters.accepted.get(),
             connections_refused_total: counters.refused.get(),
@@ -102,6 +103,8 @@ impl StatsHandle {
 pub struct Stats {
     /// False while the disk refuses writes; produce is then refused with Kafka's error 56.
     pub writable: bool,
+    /// Size of the write-ahead log; it shrinks when the log is written back into the file.
+    pub wal_bytes: u64,
     /// Connections open now.
     pub connections: u64,
     /// Connections accepted.

@@ -33,8 +33,9 @@ pub(crate) fn last_offset(row_id: i64) -> i64 {
 
 /// Pages between two checkpoints; with pages of 8 KiB the write-ahead log stays near 8 MiB.
 const CHECKPOINT_PAGES: &str = "1000";
-/// Bytes that a write-ahead log is cut to after a checkpoint.
+/// Bytes that a write-ahead log is cut to after a checkpoint, and from which on the writer insists on one.
 const JOURNAL_LIMIT: &str = "67108864";
+pub(crate) const WAL_LIMIT: u64 = 64 << 20;
 const READERS: u32 = 2;
 
 /// Opens the one connection that writes.
@@ -153,6 +154,11 @@ pub(crate) fn refused(file: &Path, operation: &'static str, source: sqlx::Error)
         Fault::Fsync => Error::Fsync(source),
         Fault::Retry => Error::Store { operation, source },
     }
+}
+
+/// Size of the write-ahead log beside the file.
+pub(crate) fn wal_bytes(file: &Path) -> u64 {
+    std::fs::metadata(file::with_suffix(file, "-wal")).map_or(0, |found| found.len())
 }
 
 /// Closes a connection whose outcome no longer matters.

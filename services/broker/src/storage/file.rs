@@ -56,7 +56,16 @@ COMMIT;
 pub(crate) async fn prepare(file: &Path) -> Result<(), Error> {
     match File::open(file) {
         Ok(open) => check_header(file, open),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => create(file).await,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // SQLite would take a stranger's write-ahead log for that of the new file.
+            if with_suffix(file, "-wal").exists() {
+                return Err(Error::Corrupt {
+                    file: file.to_owned(),
+                    reason: "its write-ahead log is there without it".to_owned(),
+                });
+            }
+            create(file).await
+        }
         Err(source) => Err(Error::File { file: file.to_owned(), source }),
     }
 }
@@ -90,7 +99,7 @@ async fn create(file: &Path) -> Result<(), Error> {
             _ => {}
         }
     }
-    File::create_new(&draft).map_err(failed)?;
+    new_file(&draft).map_err(failed)?;
     fill(&draft).await.map_err(|e| refused(file, "make the event log", e))?;
     std::fs::rename(&draft, file).map_err(failed)?;
     let directory = match file.parent() {
@@ -100,6 +109,16 @@ async fn create(file: &Path) -> Result<(), Error> {
     File::open(directory).and_then(|d| d.sync_all()).map_err(failed)?;
     tracing::info!(file = %file.display(), "made a new event log at {}", file.display());
     Ok(())
+}
+
+/// Makes an empty file that only its owner may read: records can be personal. SQLite gives its other files the same
+/// rights.
+fn new_file(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 async fn fill(draft: &Path) -> sqlx::Result<()> {
@@ -114,7 +133,8 @@ async fn fill(draft: &Path) -> sqlx::Result<()> {
     connection.close().await
 }
 
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+/// The path with something behind its name, as SQLite names the files beside a database.
+pub(crate) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -3,10 +3,10 @@
 //! The process is this test program again, told by its environment to serve instead of testing.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Lines},
     net::{SocketAddr, TcpListener},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use minishop_broker::{Settings, TopicSettings, open};
@@ -27,41 +27,75 @@ fn serve_until_killed() {
     runtime.block_on(async {
         let log = open(Settings::new(addr.parse().unwrap(), file)).await.unwrap();
         log.ensure_topic("t", 3, TopicSettings::default()).await.unwrap();
-        println!("\nready");
-        log.run(CancellationToken::new()).await.unwrap();
+        println!("\nready {}", std::process::id());
+        if let Err(error) = log.run(CancellationToken::new()).await {
+            assert_eq!(error.code(), "STORE_FSYNC", "{error}");
+            std::process::exit(74);
+        }
     });
 }
 
+/// True when another program of the system can be used; those who run all tests must have it.
+#[expect(clippy::disallowed_methods, reason = "the test runner says by the environment that it has installed all")]
+pub fn usable(program: &str, arguments: &[&str]) -> bool {
+    let works = Command::new(program).args(arguments).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    assert!(works || std::env::var("MINISHOP_TEST_KAFKA").is_err(), "{program} {arguments:?} does not work");
+    works
+}
+
 /// A served log; killed when dropped.
-pub struct Served(Child);
+pub struct Served {
+    /// The log, or the program that it runs under.
+    child: Child,
+    /// The log itself.
+    pub pid: u32,
+    /// Open as long as the log, which may print.
+    _output: Lines<BufReader<ChildStdout>>,
+}
 
 impl Served {
     /// Serves `file` on `addr` and returns once it answers.
     pub fn start(file: &Path, addr: SocketAddr) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::start_under(&[], file, addr)
+    }
+
+    /// The same under another program, which is given the command to run.
+    pub fn start_under(outer: &[&str], file: &Path, addr: SocketAddr) -> Self {
+        let own = std::env::current_exe().unwrap();
+        let mut words = outer.iter().copied().chain([own.to_str().unwrap()]);
+        let mut child = Command::new(words.next().unwrap())
+            .args(words)
             .args(["--exact", "child::serve_until_killed", "--ignored", "--nocapture"])
             .env(FILE, file)
             .env(ADDR, addr.to_string())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let ready = output.lines().map_while(Result::ok).any(|line| line == "ready");
-        assert!(ready, "the log did not start");
-        Self(child)
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = output.by_ref().map_while(Result::ok);
+        let pid = said.find_map(|line| line.strip_prefix("ready ")?.parse().ok()).expect("the log did not start");
+        Self { child, pid, _output: output }
+    }
+
+    /// Waits for it to end by itself and returns its exit code.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
     }
 
     /// SIGKILL, and waits for the end.
-    pub fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+    pub fn kill(self) {
+        drop(self);
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // A tracer that is killed lets go of what it traces, so that goes first.
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = Command::new("kill").args(["-9", &self.pid.to_string()]).status();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

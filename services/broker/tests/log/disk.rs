@@ -70,6 +70,15 @@ async fn damaged_and_foreign_files_are_refused_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_write_ahead_log_without_its_file_is_refused() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("log.db");
+    fs::write(dir.path().join("log.db-wal"), b"what was not written back").unwrap();
+    assert_eq!(refusal(&file).await.code(), "STORE_CORRUPT");
+    assert!(!file.exists());
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused() {
     let dir = tempdir().unwrap();
     let file = filled(&dir).await;

@@ -13,3 +13,4 @@ mod fixture;
 mod raw;
 mod restart;
 mod retention;
+mod system;

@@ -58,6 +58,13 @@ impl Raw {
         response
     }
 
+    /// Reads the next answer, or `None` when the broker closed instead.
+    pub async fn receive_or_closed<R: Decodable + HeaderVersion>(&mut self, version: i16) -> Option<R> {
+        let mut answer = timeout(PATIENCE, self.read_frame()).await.expect("no answer in time")?;
+        ResponseHeader::decode(&mut answer, R::header_version(version)).unwrap();
+        Some(R::decode(&mut answer, version).unwrap())
+    }
+
     pub async fn call<Q: Request>(&mut self, version: i16, request: &Q) -> Q::Response {
         self.send(version, request).await;
         self.receive(self.correlation, version).await

@@ -1,0 +1,103 @@
+//! What the operating system is asked for, and what becomes of its refusals: fsync counted and failing, a full disk.
+
+use std::{fs, path::Path, time::Duration};
+
+use kafka_protocol::messages::ProduceResponse;
+use tempfile::tempdir;
+
+use super::{
+    batch::{Batch, plain},
+    child::{Served, free_addr, usable},
+    raw::{Raw, partitions},
+};
+
+const STRACE: [&str; 4] = ["strace", "-f", "-qq", "-e"];
+
+fn traceable() -> bool {
+    usable("strace", &["-o", "/dev/null", "-e", "trace=fsync", "true"])
+}
+
+/// SIGKILL cannot show whether a commit reached the disk, for the page cache survives it. Counting fsyncs can.
+#[tokio::test]
+async fn every_acknowledged_request_was_synced() {
+    const REQUESTS: usize = 30;
+    if !traceable() {
+        return;
+    }
+    let dir = tempdir().unwrap();
+    let (file, addr, trace) = (dir.path().join("log.db"), free_addr(), dir.path().join("trace"));
+    let words = [&STRACE[..], &["trace=fsync,fdatasync", "-o", trace.to_str().unwrap()]].concat();
+    let served = Served::start_under(&words, &file, addr);
+    let mut raw = Raw::connect(addr).await;
+    let before = syncs(&trace);
+    for _ in 0..REQUESTS {
+        assert_eq!(raw.produce("t", 0, plain(&["x"]).bytes()).await.error_code, 0);
+    }
+    let count = syncs(&trace) - before;
+    assert!(count >= REQUESTS, "{count} fsyncs for {REQUESTS} requests that were answered one after the other");
+    served.kill();
+}
+
+fn syncs(trace: &Path) -> usize {
+    fs::read_to_string(trace).unwrap().lines().filter(|line| line.contains("sync(") && line.contains("= 0")).count()
+}
+
+#[tokio::test]
+async fn a_failed_fsync_ends_the_log_and_nothing_is_acknowledged() {
+    if !traceable() {
+        return;
+    }
+    let dir = tempdir().unwrap();
+    let (file, addr) = (dir.path().join("log.db"), free_addr());
+    // Making the file and the topic takes fsyncs too, so this is done before they fail.
+    let served = Served::start(&file, addr);
+    let mut raw = Raw::connect(addr).await;
+    assert_eq!(raw.produce("t", 0, plain(&["kept"]).bytes()).await.base_offset, 0);
+    served.kill();
+    let words = [&STRACE[..], &["inject=fsync,fdatasync:error=EIO:when=1+", "-o", "/dev/null"]].concat();
+    let mut served = Served::start_under(&words, &file, addr);
+    let mut raw = Raw::connect(addr).await;
+    let request = super::raw::produce("t", vec![(0, plain(&["lost"]).bytes())], -1);
+    raw.send(9, &request).await;
+    let answer: Option<ProduceResponse> = raw.receive_or_closed(9).await;
+    assert!(answer.is_none_or(|answer| partitions(answer)[0].error_code == 56), "an answer that says stored");
+    assert_eq!(served.exit_code(), Some(74));
+
+    let _served = Served::start(&file, addr);
+    let mut raw = Raw::connect(addr).await;
+    assert!(raw.fetch("t", 0, 0).await.high_watermark >= 1, "what was acknowledged is gone");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_survived_and_space_is_found_again() {
+    if !usable("unshare", &["-m", "true"]) {
+        return;
+    }
+    let dir = tempdir().unwrap();
+    let (disk, addr) = (dir.path().join("disk"), free_addr());
+    fs::create_dir(&disk).unwrap();
+    let script = "mount -t tmpfs -o size=6m none \"$0\" && head -c 2000000 /dev/zero >\"$0/filler\" && exec \"$@\"";
+    let words = ["unshare", "-m", "sh", "-c", script, disk.to_str().unwrap()];
+    let served = Served::start_under(&words, &disk.join("log.db"), addr);
+    let mut raw = Raw::connect(addr).await;
+    let mut stored = 0;
+    let refused = loop {
+        let answer = raw.produce("t", 0, Batch::of_size(100_000)).await;
+        if answer.error_code != 0 {
+            break answer.error_code;
+        }
+        stored += 1;
+        assert!(stored < 100, "the disk never filled up");
+    };
+    assert_eq!(refused, 56);
+    assert_eq!(raw.fetch("t", 0, 0).await.high_watermark, stored, "reading goes on");
+    // Its disk is seen only by the child; through its root this test sees it too.
+    let seen = format!("/proc/{}/root{}/filler", served.pid, disk.display());
+    fs::remove_file(seen).unwrap();
+    let begun = std::time::Instant::now();
+    while raw.produce("t", 0, Batch::of_size(100_000)).await.error_code != 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it did not find the space");
+    }
+    assert_eq!(raw.fetch("t", 0, stored).await.high_watermark, stored + 1, "no gap");
+    served.kill();
+}
