@@ -1,5 +1,6 @@
 //! The bus: produce and consume over the Kafka protocol. The only files that name rdkafka are here.
 
 pub mod headers;
+pub mod produce;
 
 pub use headers::Headers;

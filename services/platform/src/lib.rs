@@ -3,9 +3,13 @@
 //! Other rooms ask this one for everything that is not a decision. Only `store/` holds SQL, only `bus/` names rdkafka, only
 //! `cache` names redis, only `boot` spawns, and only `clock` reads the system's time and randomness.
 
+pub mod admin;
+pub mod boot;
 pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod ctx;
 pub mod relay;
+pub mod serve;
 pub mod store;
+pub mod telemetry;

@@ -1,9 +1,19 @@
 //! The relay: takes committed outbox rows to the broker, in order per key, and deletes them after the broker's report.
+//!
+//! The outbox is a pending set. A shard has one leader; the leader sends the shard's rows in the order of their ids. Rows that
+//! this process committed are sent from memory; the table is read when a shard is won, after an error, for rows that others
+//! wrote, and by a sweep for rows that a killed process's backend committed late.
+
+mod shard;
+mod task;
+
+use std::sync::{Arc, Mutex};
 
 use minishop_contracts::key::spread;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::store::{OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE};
+pub use task::{RelayTask, Settings};
 
 /// Computes the outbox shard of a record key: 16 for each role, by the hash that Kafka's clients partition with.
 pub fn shard_of(role: Role, record_key: &[u8]) -> i16 {
@@ -18,7 +28,8 @@ pub fn shard_of(role: Role, record_key: &[u8]) -> i16 {
 #[derive(Debug, Clone)]
 pub struct Relay {
     rows: mpsc::UnboundedSender<Vec<OutboxRow>>,
-    stats: std::sync::Arc<std::sync::Mutex<OutboxStats>>,
+    stats: Arc<Mutex<OutboxStats>>,
+    settled: watch::Receiver<bool>,
 }
 
 impl Relay {
@@ -31,5 +42,11 @@ impl Relay {
     /// Tells how much waits, as last read from the table.
     pub fn backlog(&self) -> OutboxStats {
         *self.stats.lock().expect("no holder of the statistics panics")
+    }
+
+    /// Waits until this process may write outbox rows: until then another process may still believe that it is alone.
+    pub async fn settled(&self) {
+        // An error means that the relay has ended, and then the process ends too.
+        let _ = self.settled.clone().wait_for(|settled| *settled).await;
     }
 }

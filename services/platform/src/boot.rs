@@ -1,0 +1,202 @@
+//! Boot: configuration → telemetry → store → relay → roles → ready → drain → exit code.
+//!
+//! The only place that spawns roles, handles signals and decides the exit code. A task that ends or panics before the drain ends the
+//! process with code 70: a half-dead process is worse than a dead one.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use fs4::fs_std::FileExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::ctx::{Metrics, Status, Task};
+
+/// A core task panicked or ended early.
+pub const EXIT_TASK: u8 = 70;
+/// Configuration, command line, or what a person must mend before a start can work.
+pub const EXIT_USAGE: u8 = 2;
+/// All phases of the drain share this budget; the state is safe without it.
+const DRAIN_BUDGET: Duration = Duration::from_secs(18);
+
+/// Work that runs until its token ends, in the order in which it must be drained.
+#[derive(Debug, Default)]
+pub struct Phases(Vec<(CancellationToken, Vec<Task>)>);
+
+impl Phases {
+    /// Adds a phase: its tasks are told to drain when all phases before it have ended.
+    pub fn push(&mut self, token: CancellationToken, tasks: Vec<Task>) {
+        self.0.push((token, tasks));
+    }
+}
+
+/// Builds the runtime: one worker thread for each two cores, at least one; measured to be faster than one a core, since the
+/// database and the broker want cores too.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores / 2).max(1))
+        .enable_all()
+        .thread_name("minishop")
+        .build()
+        .context("cannot start the runtime")
+}
+
+/// Runs phases until a signal or a fault, then drains them in order.
+pub async fn run(status: &Status, phases: Phases, ready: impl Future<Output = ()> + Send + 'static) -> ExitCode {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "cannot listen for signals");
+            return ExitCode::from(EXIT_TASK);
+        }
+    };
+    let mut running: Vec<(CancellationToken, JoinSet<(&'static str, anyhow::Result<()>)>)> = Vec::new();
+    for (token, tasks) in phases.0 {
+        let mut set = JoinSet::new();
+        for task in tasks {
+            let Task { name, run } = task;
+            set.spawn(async move { (name, run.await) });
+        }
+        running.push((token, set));
+    }
+    let mut announce = std::pin::pin!(ready);
+    let mut announced = false;
+    loop {
+        tokio::select! {
+            () = announce.as_mut(), if !announced => announced = true,
+            () = signals.next() => break,
+            fault = first_end(&mut running) => {
+                tracing::error!("{fault}; the process ends");
+                return ExitCode::from(EXIT_TASK);
+            }
+        }
+    }
+    tracing::info!("draining");
+    status.set("process", Err("draining".to_owned()));
+    tokio::select! {
+        code = drain(running) => code,
+        () = signals.next() => {
+            tracing::warn!("a second signal: ending at once");
+            ExitCode::from(130)
+        }
+    }
+}
+
+async fn first_end(running: &mut [(CancellationToken, JoinSet<(&'static str, anyhow::Result<()>)>)]) -> String {
+    let ends = running.iter_mut().filter(|(_, set)| !set.is_empty()).map(|(_, set)| Box::pin(set.join_next()));
+    let ends: Vec<_> = ends.collect();
+    if ends.is_empty() {
+        return std::future::pending().await;
+    }
+    match futures::future::select_all(ends).await.0 {
+        Some(Ok((name, Ok(())))) => format!("task {name} ended before the drain"),
+        Some(Ok((name, Err(error)))) => format!("task {name} failed: {error:#}"),
+        Some(Err(error)) => format!("a task panicked: {error}"),
+        None => "a task was lost".to_owned(),
+    }
+}
+
+async fn drain(running: Vec<(CancellationToken, JoinSet<(&'static str, anyhow::Result<()>)>)>) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    let end = tokio::time::Instant::now() + DRAIN_BUDGET;
+    for (token, mut set) in running {
+        token.cancel();
+        loop {
+            match tokio::time::timeout_at(end, set.join_next()).await {
+                Ok(None) => break,
+                Ok(Some(Ok((_, Ok(()))))) => {}
+                Ok(Some(Ok((name, Err(error))))) => tracing::warn!("task {name} ended its drain with an error: {error:#}"),
+                Ok(Some(Err(error))) => {
+                    tracing::error!("a task panicked while it drained: {error}");
+                    code = ExitCode::from(EXIT_TASK);
+                }
+                // Whatever is cut off here is safe on disk and is finished by the next start.
+                Err(_) => {
+                    tracing::warn!("the drain took too long; {} tasks were abandoned", set.len());
+                    set.abort_all();
+                    break;
+                }
+            }
+        }
+    }
+    code
+}
+
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { _ = self.term.recv() => {}, _ = self.int.recv() => {} }
+    }
+}
+
+/// Prints the one line that tells scripts where the process answers.
+pub fn print_ready(status: &Status) {
+    use std::io::Write;
+    let mut line = "ready".to_owned();
+    let bound = status.addresses();
+    for name in ["http", "grpc", "admin", "kafka"] {
+        if let Some((_, addr)) = bound.iter().find(|(n, _)| *n == name) {
+            line.push_str(&format!(" {name}={addr}"));
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    // A reader that went away must not end the service.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Keeps other processes out of a data directory for as long as it lives.
+#[derive(Debug)]
+pub struct DataDirLock(#[expect(dead_code, reason = "the lock lives as long as the open file")] std::fs::File);
+
+/// Makes and locks the data directory (mode 0700); the error names the holder's pid.
+pub fn lock_data_dir(dir: &Path) -> anyhow::Result<DataDirLock> {
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| {
+        format!("error[DATA_DIR] data-dir: cannot make {}; choose a writable directory with --data-dir", dir.display())
+    })?;
+    let path = dir.join("lock");
+    let mut file =
+        std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).with_context(|| {
+            format!("error[DATA_DIR] data-dir: cannot write {}; choose a writable directory with --data-dir", dir.display())
+        })?;
+    if !file.try_lock_exclusive().context("cannot lock the data directory")? {
+        let mut holder = String::new();
+        let _ = file.read_to_string(&mut holder);
+        anyhow::bail!(
+            "error[DATA_DIR_LOCKED] data-dir: {} is held by process {}; stop it or choose another directory",
+            dir.display(),
+            holder.trim()
+        );
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())?;
+    std::fs::File::open(dir)?.sync_all()?;
+    Ok(DataDirLock(file))
+}
+
+/// Everything that a process has before its roles start.
+#[derive(Debug)]
+pub struct Base {
+    /// What the operator has set.
+    pub config: Arc<Config>,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// The process's state.
+    pub status: Status,
+}

@@ -1,0 +1,122 @@
+//! Producing: one idempotent producer, sends in order, reports by token.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::sync::mpsc;
+
+use super::Headers;
+
+/// Names a record to its sender: outbox shard and id.
+pub type Token = (i16, i64);
+
+/// What became of a record.
+#[derive(Debug)]
+pub struct Report {
+    /// Which record.
+    pub token: Token,
+    /// `Err` when the broker or the client gave it up for good.
+    pub result: Result<(), SendError>,
+}
+
+/// Why a record was not sent, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The local queue is full: wait for a report, then send the same record again.
+    #[error("the producer's queue is full")]
+    QueueFull,
+    /// The producer is beyond repair: make a new one and start again from the table.
+    #[error("the producer failed for good: {0}")]
+    Fatal(String),
+    /// The record is larger than the broker takes.
+    #[error("the record is too large")]
+    TooLarge,
+    /// This record was refused: stop its key and try again later.
+    #[error("the record was refused: {0}")]
+    Refused(String),
+}
+
+#[derive(Clone)]
+struct Reports(mpsc::UnboundedSender<Report>);
+
+impl ClientContext for Reports {}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Box<Token>;
+
+    fn delivery(&self, delivery: &DeliveryResult<'_>, token: Self::DeliveryOpaque) {
+        let result = delivery.as_ref().map(|_| ()).map_err(|(error, _)| advice(error));
+        // Without a receiver the relay is gone, and what was sent stays in the table.
+        let _ = self.0.send(Report { token: *token, result });
+    }
+}
+
+/// Sends records in the order of the calls. Ordering and de-duplication hold within one producer, not across two.
+pub struct Producer(ThreadedProducer<Reports>);
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").finish_non_exhaustive()
+    }
+}
+
+impl Producer {
+    /// Makes a producer; it connects by itself, whenever the broker answers.
+    pub fn new(brokers: &str, reports: mpsc::UnboundedSender<Report>) -> anyhow::Result<Self> {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("client.id", format!("minishop-relay-{}", std::process::id()))
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            // A timed-out message leaves a gap in its partition: the relay decides when to give up, which is never.
+            .set("message.timeout.ms", "0")
+            .set("linger.ms", "5")
+            .set("compression.type", "lz4")
+            .set("queue.buffering.max.messages", "10000")
+            .set("queue.buffering.max.kbytes", "65536")
+            .set("message.max.bytes", "2000000")
+            // Java's clients choose partitions this way; librdkafka's default (CRC32) would choose others.
+            .set("partitioner", "murmur2_random")
+            .set("allow.auto.create.topics", "false")
+            .set("socket.keepalive.enable", "true")
+            .set("socket.nagle.disable", "true")
+            .create_with_context(Reports(reports))
+            .context("cannot make a producer")?;
+        Ok(Self(producer))
+    }
+
+    /// Queues one record; its fate comes as a [`Report`].
+    pub fn send(&self, token: Token, topic: &str, key: &[u8], value: Option<&Bytes>, headers: &Headers) -> Result<(), SendError> {
+        let mut owned = OwnedHeaders::new_with_capacity(headers.0.len());
+        for (name, value) in &headers.0 {
+            owned = owned.insert(Header { key: name, value: value.as_deref() });
+        }
+        let mut record = BaseRecord::with_opaque_to(topic, Box::new(token)).key(key).headers(owned);
+        if let Some(value) = value {
+            record = record.payload(value.as_ref());
+        }
+        self.0.send(record).map_err(|(error, _)| advice(&error))
+    }
+
+    /// Waits until the queue is empty, at most so long. Blocks its thread.
+    pub fn flush(&self, at_most: Duration) {
+        let _ = self.0.flush(at_most);
+    }
+}
+
+fn advice(error: &KafkaError) -> SendError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::QueueFull) => SendError::QueueFull,
+        Some(RDKafkaErrorCode::MessageSizeTooLarge) => SendError::TooLarge,
+        Some(
+            RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced | RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight,
+        ) => SendError::Fatal(error.to_string()),
+        _ => SendError::Refused(error.to_string()),
+    }
+}

@@ -1,0 +1,421 @@
+//! The relay's one task: lease, read, send, report, delete.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use minishop_core::backoff::Backoff;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Relay;
+use super::shard::{Shard, State};
+use crate::bus::Headers;
+use crate::bus::produce::{Producer, Report, SendError, Token};
+use crate::ctx::Status;
+use crate::store::{LEASE, Leadership, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE, StoreError};
+
+/// How often leases are renewed. Short, because the view of being alone must be fresh.
+const RENEW: Duration = Duration::from_secs(1);
+/// How old the view of being alone may be when rows are sent from memory; a newcomer waits as long before it writes.
+const ALONE_FOR: Duration = Duration::from_secs(2);
+/// How long deletes are collected.
+const COLLECT: Duration = Duration::from_millis(20);
+/// Rows of one shard that are read at once, and the most that are kept in memory before the table is left to hold them.
+const READ: i64 = 1000;
+const MOST_QUEUED: usize = 20_000;
+/// Records that the producer may hold unreported; its own queue holds 10 000.
+const MOST_IN_FLIGHT: usize = 8_000;
+
+/// Whose rows are sent, and where to.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Names this process among the owners; unique per start.
+    pub owner: String,
+    /// The roles that this process plays.
+    pub roles: Vec<Role>,
+    /// Bootstrap servers.
+    pub brokers: String,
+}
+
+/// Runs the relay. Made with its [`Relay`] handle.
+pub struct RelayTask {
+    outbox: Arc<dyn Outbox>,
+    settings: Settings,
+    status: Status,
+    rows: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    report_to: mpsc::UnboundedSender<Report>,
+    producer: Producer,
+    shards: HashMap<i16, Shard>,
+    view: Leadership,
+    view_at: Option<Instant>,
+    deletes: Vec<Token>,
+    in_flight: usize,
+    failures: u32,
+    retry_at: Instant,
+    poll_every: Duration,
+    stats: Arc<Mutex<OutboxStats>>,
+    settled: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for RelayTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayTask").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl RelayTask {
+    /// Makes a relay and its handle.
+    pub fn new(outbox: Arc<dyn Outbox>, settings: Settings, status: Status) -> anyhow::Result<(Relay, Self)> {
+        let (rows_in, rows) = mpsc::unbounded_channel();
+        let (report_to, reports) = mpsc::unbounded_channel();
+        let (settled, is_settled) = watch::channel(false);
+        let stats = Arc::new(Mutex::new(OutboxStats::default()));
+        let producer = Producer::new(&settings.brokers, report_to.clone())?;
+        let relay = Relay { rows: rows_in, stats: stats.clone(), settled: is_settled };
+        let task = Self {
+            outbox,
+            settings,
+            status,
+            rows,
+            reports,
+            report_to,
+            producer,
+            shards: HashMap::new(),
+            view: Leadership::default(),
+            view_at: None,
+            deletes: Vec::new(),
+            in_flight: 0,
+            failures: 0,
+            retry_at: Instant::now(),
+            poll_every: Duration::from_millis(10),
+            stats,
+            settled,
+        };
+        Ok((relay, task))
+    }
+
+    /// Sends until `drain` ends; then waits for reports (at most 5 s), deletes what was delivered and gives the leases back.
+    pub async fn run(mut self, drain: CancellationToken) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let mut renew_at = started;
+        let mut poll_at = started;
+        let mut sweep_at = started + Duration::from_secs(1);
+        let mut flush_at = started;
+        let (mut rows, mut reports) = (Vec::new(), Vec::new());
+        loop {
+            let now = Instant::now();
+            if now >= renew_at && now >= self.retry_at {
+                renew_at = now + RENEW;
+                self.renew(now).await;
+                self.settle_in(started);
+            }
+            if now >= self.retry_at {
+                self.mend(now);
+                self.load().await;
+                if now >= poll_at {
+                    poll_at = now + self.poll_every;
+                    self.poll().await;
+                }
+                if now >= sweep_at {
+                    sweep_at = now + Duration::from_secs(1);
+                    self.sweep().await;
+                }
+                if now >= flush_at || self.deletes.len() >= 500 {
+                    flush_at = now + COLLECT;
+                    self.delete().await;
+                }
+            }
+            self.send();
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => break,
+                count = self.reports.recv_many(&mut reports, 1000) => if count == 0 { break },
+                count = self.rows.recv_many(&mut rows, 100) => if count == 0 { break },
+                () = tokio::time::sleep_until(flush_at.max(self.retry_at).min(renew_at.max(self.retry_at))) => {}
+            }
+            for report in reports.drain(..) {
+                self.report(report);
+            }
+            for batch in rows.drain(..) {
+                self.take(batch);
+            }
+        }
+        self.finish().await;
+        Ok(())
+    }
+
+    /// Renews leases; a lease counts from before the call, since the database's clock may have run on meanwhile.
+    async fn renew(&mut self, now: Instant) {
+        match self.outbox.lead(&self.settings.owner, &self.settings.roles).await {
+            Ok(view) => {
+                self.worked();
+                let until = now + LEASE - Duration::from_secs(1);
+                self.shards.retain(|shard, led| view.shards.contains(shard) || led.in_flight > 0);
+                for shard in &view.shards {
+                    self.shards.entry(*shard).or_insert_with(|| Shard::won(until)).lease_until = until;
+                }
+                self.view = view;
+                self.view_at = Some(now);
+                if let Ok(stats) = self.outbox.stats().await {
+                    *self.stats.lock().expect("no holder of the statistics panics") = stats;
+                }
+            }
+            Err(error) => self.store_failed("renew", &error),
+        }
+    }
+
+    /// Lets the process write once nobody can believe to be alone any more.
+    fn settle_in(&self, started: Instant) {
+        let alone = self.settings.roles.iter().all(|role| self.view.alone_in.contains(role));
+        if self.view_at.is_some() && (alone || started.elapsed() >= ALONE_FOR) {
+            self.settled.send_replace(true);
+        }
+    }
+
+    /// Tells whether rows of a shard may be sent from memory. With a second writer, an earlier acknowledged row of the same
+    /// key may wait unseen in the table, so then everything goes through the table.
+    fn from_memory(&self, shard: i16) -> bool {
+        let role = if shard < SHARDS_PER_ROLE { Role::Api } else { Role::Worker };
+        self.view.alone_in.contains(&role) && self.view_at.is_some_and(|at| at.elapsed() < ALONE_FOR)
+    }
+
+    fn take(&mut self, rows: Vec<OutboxRow>) {
+        for row in rows {
+            let shard = row.event.shard;
+            if !self.from_memory(shard) {
+                continue;
+            }
+            if let Some(led) = self.shards.get_mut(&shard) {
+                if led.queue.len() >= MOST_QUEUED {
+                    led.stop(Instant::now());
+                } else if !matches!(led.state, State::Broken(_)) {
+                    led.take([row]);
+                }
+            }
+        }
+    }
+
+    /// Reads shards that were just won or mended.
+    async fn load(&mut self) {
+        let waiting: Vec<i16> = self.shards.iter().filter(|(_, led)| led.state == State::Load).map(|(shard, _)| *shard).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        match self.outbox.pending(&waiting, READ).await {
+            Ok(rows) => {
+                self.worked();
+                let mut by_shard: HashMap<i16, Vec<OutboxRow>> = HashMap::new();
+                for row in rows {
+                    by_shard.entry(row.event.shard).or_default().push(row);
+                }
+                for shard in waiting {
+                    let rows = by_shard.remove(&shard).unwrap_or_default();
+                    let Some(led) = self.shards.get_mut(&shard) else { continue };
+                    // A full page means that more wait behind it: those come before anything from memory.
+                    let full = i64::try_from(rows.len()).unwrap_or(READ) >= READ;
+                    if full {
+                        led.stop(Instant::now());
+                        led.state = State::Load;
+                    }
+                    let before = led.in_hand();
+                    led.merge(rows);
+                    led.state = if full && led.in_hand() > before { State::Load } else { State::Live };
+                }
+            }
+            Err(error) => self.store_failed("load", &error),
+        }
+    }
+
+    /// Reads rows that other processes wrote; faster while there are some.
+    async fn poll(&mut self) {
+        let shared: Vec<i16> = self
+            .shards
+            .iter()
+            .filter(|(shard, led)| led.state == State::Live && !self.from_memory(**shard))
+            .map(|(s, _)| *s)
+            .collect();
+        if shared.is_empty() {
+            return;
+        }
+        match self.outbox.pending(&shared, READ).await {
+            Ok(rows) => {
+                self.worked();
+                let taken = self.queue(rows);
+                self.poll_every =
+                    if taken > 0 { Duration::from_millis(10) } else { (self.poll_every * 2).min(Duration::from_millis(50)) };
+            }
+            Err(error) => self.store_failed("poll", &error),
+        }
+    }
+
+    /// Reads rows that have waited for 2 s and are not in hand: a killed process's backend may commit its last statement
+    /// after the new leader has read the table.
+    async fn sweep(&mut self) {
+        let led: Vec<i16> = self.shards.iter().filter(|(_, led)| led.state == State::Live).map(|(shard, _)| *shard).collect();
+        if led.is_empty() {
+            return;
+        }
+        match self.outbox.aged(&led, Duration::from_secs(2), READ).await {
+            Ok(rows) => {
+                self.worked();
+                self.queue(rows);
+            }
+            Err(error) => self.store_failed("sweep", &error),
+        }
+    }
+
+    fn queue(&mut self, rows: Vec<OutboxRow>) -> usize {
+        rows.into_iter().map(|row| self.shards.get_mut(&row.event.shard).map_or(0, |led| led.take([row]))).sum()
+    }
+
+    /// Sends queued rows, shard by shard in order, as far as the producer has room.
+    fn send(&mut self) {
+        let now = Instant::now();
+        let again = now + Duration::from_millis(200);
+        let mut fatal = None;
+        'shards: for (number, led) in &mut self.shards {
+            if led.state != State::Live || now >= led.lease_until {
+                continue;
+            }
+            while let Some(row) = led.queue.front() {
+                if self.in_flight >= MOST_IN_FLIGHT {
+                    break 'shards;
+                }
+                let headers = Headers::decode(row.event.headers.clone()).unwrap_or_default();
+                match self.producer.send(
+                    (*number, row.id),
+                    &row.event.topic,
+                    &row.event.record_key,
+                    row.event.payload.as_ref(),
+                    &headers,
+                ) {
+                    Ok(()) => {
+                        led.queue.pop_front();
+                        led.in_flight += 1;
+                        self.in_flight += 1;
+                    }
+                    Err(SendError::QueueFull) => break 'shards,
+                    Err(SendError::Fatal(reason)) => {
+                        fatal = Some(reason);
+                        break 'shards;
+                    }
+                    Err(SendError::TooLarge | SendError::Refused(_)) => {
+                        tracing::warn!(
+                            outbox.shard = *number,
+                            outbox.id = row.id,
+                            "a record was refused; its shard is read again"
+                        );
+                        led.stop(again);
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(reason) = fatal {
+            self.renew_producer(&reason);
+        }
+    }
+
+    /// Makes a new producer after a fatal error; everything that was not deleted is sent again from the table.
+    fn renew_producer(&mut self, reason: &str) {
+        tracing::error!(reason, "the producer failed for good; making a new one");
+        match Producer::new(&self.settings.brokers, self.report_to.clone()) {
+            Ok(producer) => {
+                self.producer = producer;
+                self.in_flight = 0;
+                let until: HashMap<i16, Instant> = self.shards.iter().map(|(shard, led)| (*shard, led.lease_until)).collect();
+                self.shards = until.into_iter().map(|(shard, until)| (shard, Shard::won(until))).collect();
+                // Reports of the old producer must not be counted against the new shards.
+                let (report_to, reports) = mpsc::unbounded_channel();
+                self.report_to = report_to;
+                self.reports = reports;
+                if let Ok(producer) = Producer::new(&self.settings.brokers, self.report_to.clone()) {
+                    self.producer = producer;
+                }
+            }
+            Err(error) => tracing::error!("cannot make a producer: {error:#}"),
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let (number, id) = report.token;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let Some(led) = self.shards.get_mut(&number) else {
+            // The shard was given back meanwhile; deleting a delivered row is right whoever does it.
+            if report.result.is_ok() {
+                self.deletes.push(report.token);
+            }
+            return;
+        };
+        match report.result {
+            Ok(()) => self.deletes.extend(led.delivered(id).map(|id| (number, id))),
+            Err(error) => {
+                tracing::warn!(outbox.shard = number, outbox.id = id, %error, "a record was not published; it is sent again");
+                led.failed(id, Instant::now() + Duration::from_millis(200));
+                if let SendError::Fatal(reason) = error {
+                    self.renew_producer(&reason);
+                }
+            }
+        }
+    }
+
+    fn mend(&mut self, now: Instant) {
+        for (number, led) in &mut self.shards {
+            if let Some(done) = led.mend(now) {
+                self.deletes.extend(done.into_iter().map(|id| (*number, id)));
+            }
+        }
+    }
+
+    async fn delete(&mut self) {
+        if self.deletes.is_empty() {
+            return;
+        }
+        match self.outbox.delete(&self.deletes).await {
+            Ok(()) => {
+                self.worked();
+                for (number, id) in self.deletes.drain(..) {
+                    if let Some(led) = self.shards.get_mut(&number) {
+                        led.deleted(id);
+                    }
+                }
+            }
+            Err(error) => self.store_failed("delete", &error),
+        }
+    }
+
+    fn worked(&mut self) {
+        if self.failures > 0 {
+            tracing::info!("the relay reaches the store again");
+        }
+        self.failures = 0;
+        self.status.set("relay", Ok(()));
+    }
+
+    fn store_failed(&mut self, step: &'static str, error: &StoreError) {
+        self.failures = self.failures.saturating_add(1);
+        let wait = Backoff::INFRASTRUCTURE.wait(self.failures, rand::random()).min(Duration::from_secs(5));
+        self.retry_at = Instant::now() + wait.max(Duration::from_millis(10));
+        if self.failures == 1 {
+            tracing::warn!(step, error = ?error, "the relay cannot reach the store; it tries on");
+        }
+        self.status.set("relay", Err("the store does not answer".to_owned()));
+    }
+
+    async fn finish(mut self) {
+        let end = Instant::now() + Duration::from_secs(5);
+        while self.in_flight > 0 {
+            match tokio::time::timeout_at(end, self.reports.recv()).await {
+                Ok(Some(report)) => self.report(report),
+                _ => break,
+            }
+        }
+        self.delete().await;
+        if let Err(error) = self.outbox.release(&self.settings.owner).await {
+            tracing::warn!(error = ?error, "could not give the leases back; they run out by themselves");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The one accept loop: REST, gRPC and admin are served through it, so every listener has the same limits.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// What every HTTP/2 client sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// What one listener bears.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once; one too many is closed.
+    pub connections: usize,
+    /// How long a connection may be silent before its first byte.
+    pub first_byte: Duration,
+    /// How long the header block of a request may take (HTTP/1).
+    pub headers: Duration,
+    /// How long open requests may run on after the drain began; then they are cut.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            first_byte: Duration::from_secs(10),
+            headers: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A bound listener that does not serve yet.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    addr: SocketAddr,
+}
+
+/// An address that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("error[BIND_FAILED] {name}: cannot listen on {addr}: {source}; free the address or choose another (port 0 takes any)")]
+pub struct BindError {
+    name: &'static str,
+    addr: SocketAddr,
+    source: io::Error,
+}
+
+/// Binds an address; port 0 takes a free one.
+pub async fn bind(name: &'static str, addr: SocketAddr) -> Result<Listener, BindError> {
+    let wrap = |source| BindError { name, addr, source };
+    let tcp = TcpListener::bind(addr).await.map_err(wrap)?;
+    let addr = tcp.local_addr().map_err(wrap)?;
+    Ok(Listener { tcp, addr })
+}
+
+impl Listener {
+    /// Tells the address that was bound.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves HTTP/1.1 and HTTP/2 (told apart by the first bytes) until `drain` ends, then finishes what is open.
+    pub async fn serve(self, router: Router, limits: Limits, drain: CancellationToken) -> anyhow::Result<()> {
+        let permits = Arc::new(Semaphore::new(limits.connections));
+        let mut open = tokio::task::JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = drain.cancelled() => break,
+                accepted = self.tcp.accept() => accepted,
+                Some(_) = open.join_next(), if !open.is_empty() => continue,
+            };
+            match (accepted, permits.clone().try_acquire_owned()) {
+                (Ok((stream, _)), Ok(permit)) => {
+                    open.spawn(connection(stream, permit, router.clone(), limits, drain.clone()));
+                }
+                (Ok(_), Err(_)) => tracing::debug!(listener.addr = %self.addr, "closed a connection above the limit"),
+                (Err(error), _) => {
+                    // Out of file descriptors, mostly: without a pause this loop would spin.
+                    tracing::warn!(%error, listener.addr = %self.addr, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        let all_done = async { while open.join_next().await.is_some() {} };
+        if tokio::time::timeout(limits.drain, all_done).await.is_err() {
+            tracing::warn!(listener.addr = %self.addr, "cut connections that were still open at the end of the drain");
+        }
+        Ok(())
+    }
+}
+
+async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Router, limits: Limits, drain: CancellationToken) {
+    let _permit = permit;
+    // Without this, small answers wait up to 40 ms for an acknowledgement (Nagle and delayed ACK).
+    let _ = stream.set_nodelay(true);
+    let Ok(Some(version)) = tokio::time::timeout(limits.first_byte, sniff(&stream)).await else { return };
+    let service = TowerToHyperService::new(router.map_request(|request: http::Request<Incoming>| request.map(Body::new)));
+    let io = TokioIo::new(stream);
+    let ended = match version {
+        Version::Http1 => {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.headers)
+                .max_headers(100)
+                .max_buf_size(32 * 1024)
+                .serve_connection(io, service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = drain.cancelled() => { connection.as_mut().graceful_shutdown(); connection.await }
+            }
+        }
+        Version::Http2 => {
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(100)
+                .max_header_list_size(16 * 1024)
+                .adaptive_window(true)
+                .keep_alive_interval(Duration::from_secs(30))
+                .keep_alive_timeout(Duration::from_secs(10))
+                .serve_connection(io, service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = drain.cancelled() => { connection.as_mut().graceful_shutdown(); connection.await }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}
+
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// Looks at the first bytes without taking them. hyper's own detection has no time limit, so a silent client would stay.
+async fn sniff(stream: &TcpStream) -> Option<Version> {
+    let mut seen = [0; PREFACE.len()];
+    loop {
+        let n = stream.peek(&mut seen).await.ok().filter(|n| *n > 0)?;
+        if seen[..n] != PREFACE[..n] {
+            return Some(Version::Http1);
+        }
+        if n == PREFACE.len() {
+            return Some(Version::Http2);
+        }
+        // A part of the preface: more must come; `peek` would return at once with the same bytes.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
