@@ -3,6 +3,7 @@
 //! "Not found" is `None`; every error says what the caller should do next.
 
 pub mod error;
+pub mod postgres;
 pub mod sqlite;
 
 use std::collections::{HashMap, HashSet};

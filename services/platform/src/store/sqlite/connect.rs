@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, SqlitePool};
 
 use super::super::error::{OpenError, compare_schema};
 
@@ -98,12 +98,11 @@ async fn verify(connection: &mut SqliteConnection, reader: bool) -> Result<(), O
     }
     let own = [("query_only", if reader { "1" } else { "0" })];
     for (setting, needed) in SETTINGS.iter().copied().chain(own) {
-        // mmap_size answers with no row at all when memory mapping is compiled out.
-        let sql = AssertSqlSafe(format!("SELECT CAST(coalesce((SELECT * FROM pragma_{setting}), 0) AS TEXT)"));
-        let found: String = sqlx::query_scalar(sql)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(|error| OpenError::Fail { source: error.into() })?;
+        let query = sqlx::query(AssertSqlSafe(format!("PRAGMA {setting}")));
+        let row = query.fetch_optional(&mut *connection).await.map_err(|error| OpenError::Fail { source: error.into() })?;
+        // Numbers are read as text. mmap_size gives no row when memory mapping is compiled out, which is as good as 0.
+        let found = row.map_or_else(|| Ok("0".to_owned()), |row| row.try_get_unchecked::<String, _>(0));
+        let found = found.map_err(|error| OpenError::Fail { source: error.into() })?;
         if found != needed {
             return Err(OpenError::Unsafe { setting, found, needed });
         }

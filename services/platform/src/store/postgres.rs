@@ -1,0 +1,61 @@
+//! The distributed store: PostgreSQL, with connections of its own for each kind of work so that none can starve another.
+
+mod connect;
+mod error;
+mod events;
+mod inbox;
+mod lease;
+mod lot;
+mod orders;
+mod outbox;
+mod session;
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+use super::Store;
+use super::error::OpenError;
+use session::Session;
+
+/// How a process appears in PostgreSQL, and whether it may change the schema.
+#[derive(Debug, Clone)]
+pub struct PostgresSettings {
+    /// The application name, such as `minishop-api`.
+    pub app_name: String,
+    /// Whether an older schema is brought up to date at start.
+    pub migrate: bool,
+}
+
+/// Connects, checks the server and the schema, and opens the pools.
+///
+/// A server that is away or starting is [`OpenError::Retry`]: call again later.
+pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, OpenError> {
+    let sessions = connect::Sessions::new(url, &settings.app_name)?;
+    connect::prepare(&sessions, settings.migrate).await?;
+    let db = Db {
+        reads: connect::pool(&sessions.reads, 8),
+        relay: connect::pool(&sessions.relay, 2),
+        intake: sessions.intake.clone(),
+    };
+    Ok(Store {
+        orders: Arc::new(db.clone()),
+        outbox: Arc::new(db.clone()),
+        inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone(), db.reads.clone())),
+        lot: Arc::new(db),
+    })
+}
+
+/// Brings a database's schema up to date and returns its version.
+pub async fn migrate(url: &str) -> Result<i64, OpenError> {
+    connect::prepare(&connect::Sessions::new(url, "minishop-migrate")?, true).await?;
+    Ok(connect::binary_version())
+}
+
+/// What all families but the inbox share.
+#[derive(Debug, Clone)]
+struct Db {
+    reads: PgPool,
+    relay: PgPool,
+    intake: Session,
+}

@@ -1,0 +1,81 @@
+//! The kinds of connections, the schema, and the pools.
+
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
+
+use super::super::error::{OpenError, compare_schema};
+use super::error::open_error;
+use super::session::Session;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// The schema version that this binary brings.
+pub(super) fn binary_version() -> i64 {
+    MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0)
+}
+
+/// A kind of connection for each kind of work.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    pub(super) intake: Session,
+    pub(super) reads: Session,
+    pub(super) relay: Session,
+    pub(super) worker: Session,
+    admin: Session,
+}
+
+impl Sessions {
+    pub(super) fn new(url: &str, app_name: &str) -> Result<Self, OpenError> {
+        let base: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| OpenError::Fail { source: error.into() })?;
+        let base = base.application_name(app_name);
+        let usual = [("statement_timeout", "5s"), ("lock_timeout", "2s")];
+        // A generic plan made while the tables were empty would scan them for ever, and joins of a batch with itself must not
+        // be nested loops: they are quadratic.
+        let intake =
+            [("statement_timeout", "5s"), ("lock_timeout", "50ms"), ("enable_seqscan", "off"), ("enable_nestloop", "off")];
+        let worker = [("statement_timeout", "5s"), ("lock_timeout", "2s"), ("enable_seqscan", "off")];
+        Ok(Self {
+            intake: Session::new(&base, &intake),
+            reads: Session::new(&base, &usual),
+            relay: Session::new(&base, &worker).lazy_commit(),
+            worker: Session::new(&base, &worker),
+            admin: Session::new(&base, &[("statement_timeout", "0"), ("lock_timeout", "30s")]),
+        })
+    }
+}
+
+/// Checks server and schema; migrates an older schema if it may.
+pub(super) async fn prepare(sessions: &Sessions, migrate: bool) -> Result<(), OpenError> {
+    let mut connection = sessions.admin.connect().await?;
+    let version = schema_version(&mut connection).await?;
+    if compare_schema(version, binary_version(), migrate)? {
+        MIGRATIONS.run(&mut connection).await.map_err(|error| match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => open_error(error),
+            other => OpenError::Fail { source: other.into() },
+        })?;
+    }
+    connection.close().await.map_err(open_error)
+}
+
+async fn schema_version(connection: &mut PgConnection) -> Result<i64, OpenError> {
+    let exists = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+    let version = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+    let known: bool = sqlx::query_scalar(exists).fetch_one(&mut *connection).await.map_err(open_error)?;
+    if known { sqlx::query_scalar(version).fetch_one(connection).await.map_err(open_error) } else { Ok(0) }
+}
+
+/// Opens a pool whose every connection is checked. Waiting for one is short: shedding is better than queueing twice.
+pub(super) fn pool(session: &Session, size: u32) -> PgPool {
+    let check = session.clone();
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(Duration::from_millis(500))
+        .after_connect(move |connection, _| {
+            let check = check.clone();
+            Box::pin(async move { check.check(connection).await.map_err(|error| sqlx::Error::Configuration(error.into())) })
+        })
+        .connect_lazy_with(session.options().clone())
+}

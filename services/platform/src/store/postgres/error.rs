@@ -1,0 +1,67 @@
+//! What PostgreSQL's errors mean for the caller, by SQLSTATE (appendix A of its manual).
+
+use super::super::StoreError;
+use super::super::error::OpenError;
+
+/// What a lost connection means for the operation that met it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Nothing can have been committed.
+    Nothing,
+    /// The statement may have been committed.
+    Commit,
+}
+
+/// Makes the mapper of an operation's errors.
+pub(super) fn failed(operation: &'static str, lost: Lost) -> impl Fn(sqlx::Error) -> StoreError {
+    move |error| {
+        let retry = is_transient(&error);
+        let source = anyhow::Error::new(error);
+        match retry {
+            Some(Kind::Refused) => StoreError::Retry { operation, source },
+            Some(Kind::Lost) if lost == Lost::Commit => StoreError::Unknown { operation, source },
+            Some(Kind::Lost) => StoreError::Retry { operation, source },
+            None => StoreError::Fail { operation, source },
+        }
+    }
+}
+
+enum Kind {
+    Refused,
+    Lost,
+}
+
+fn is_transient(error: &sqlx::Error) -> Option<Kind> {
+    match error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            let passes =
+                matches!(&*code, "40001" | "40P01" | "55P03" | "57014" | "25006" | "25P02" | "25P03" | "25P04" | "58030")
+                    || ["08", "53", "57P"].iter().any(|class| code.starts_with(class));
+            passes.then_some(Kind::Refused)
+        }
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Some(Kind::Refused),
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => Some(Kind::Lost),
+        _ => None,
+    }
+}
+
+/// Tells whether the server rolled the statement back because of its neighbours: running it again at once may work.
+pub(super) fn is_contention(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
+}
+
+/// Judges an error at connect.
+pub(super) fn open_error(error: sqlx::Error) -> OpenError {
+    let code = error.as_database_error().and_then(|e| e.code()).unwrap_or_default().into_owned();
+    let source = |error: sqlx::Error| anyhow::Error::new(error);
+    match &error {
+        // invalid authorisation, no such database, no privilege
+        sqlx::Error::Database(_) if code.starts_with("28") || code == "3D000" || code == "42501" => {
+            OpenError::Refused { source: source(error) }
+        }
+        sqlx::Error::Tls(_) => OpenError::Refused { source: source(error) },
+        _ if is_transient(&error).is_some() => OpenError::Retry { source: source(error) },
+        _ => OpenError::Fail { source: source(error) },
+    }
+}

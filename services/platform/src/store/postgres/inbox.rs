@@ -1,0 +1,133 @@
+//! The consumer's transaction in PostgreSQL, on the worker's own connection.
+
+mod journal;
+mod statements;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use minishop_core::idempotency::IdempotencyKey;
+use minishop_core::ids::{ClientId, OrderId};
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::super::{
+    AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition,
+};
+use super::error::{Lost, failed};
+use super::session::{SILENCE, Session};
+
+/// The inbox, with one connection that transactions take in turn.
+#[derive(Debug)]
+pub(super) struct PgInbox {
+    session: Session,
+    connection: Arc<Mutex<Option<PgConnection>>>,
+    reads: PgPool,
+}
+
+impl PgInbox {
+    pub(super) fn new(session: Session, reads: PgPool) -> Self {
+        Self { session, connection: Arc::default(), reads }
+    }
+}
+
+/// One transaction. The connection is put back after the commit only: dropping closes it, and the server rolls back at once.
+struct PgSettlement {
+    home: OwnedMutexGuard<Option<PgConnection>>,
+    connection: Option<PgConnection>,
+    consumer: String,
+}
+
+#[async_trait]
+impl Inbox for PgInbox {
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn Settlement>> {
+        const OPERATION: &str = "inbox.begin";
+        let mut home = self.connection.clone().lock_owned().await;
+        if let Some(mut connection) = home.take() {
+            // An idle connection may have been lost meanwhile; that is no reason to fail.
+            if begin(&mut connection).await.is_ok() {
+                return Ok(Box::new(PgSettlement { home, connection: Some(connection), consumer: consumer.to_owned() }));
+            }
+        }
+        let mut connection = self.session.connect_for(OPERATION).await?;
+        begin(&mut connection).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        Ok(Box::new(PgSettlement { home, connection: Some(connection), consumer: consumer.to_owned() }))
+    }
+
+    async fn positions(&self, consumer: &str) -> Result<Vec<Position>> {
+        let query = sqlx::query_as("SELECT topic, partition, next_offset FROM consumed WHERE consumer = $1").bind(consumer);
+        let rows: Vec<(String, i32, i64)> =
+            query.fetch_all(&self.reads).await.map_err(failed("inbox.positions", Lost::Nothing))?;
+        Ok(rows.into_iter().map(|(topic, partition, next_offset)| Position { topic, partition, next_offset }).collect())
+    }
+}
+
+async fn begin(connection: &mut PgConnection) -> sqlx::Result<()> {
+    bounded(async { sqlx::query("BEGIN").execute(connection).await.map(drop) }).await
+}
+
+/// Bounds the wait for a server that has fallen silent; the connection must not be used afterwards.
+async fn bounded<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(SILENCE, work).await.map_err(silent)?
+}
+
+impl PgSettlement {
+    /// Takes the connection for a step; a step that fails or is cut off does not put it back, so no later one can run.
+    fn take(&mut self, operation: &'static str) -> Result<PgConnection> {
+        let gone = || StoreError::Retry { operation, source: anyhow::anyhow!("an earlier step of the transaction failed") };
+        self.connection.take().ok_or_else(gone)
+    }
+}
+
+/// Runs a step on the settlement's connection.
+macro_rules! step {
+    ($self:ident, $operation:literal, |$connection:ident, $consumer:ident| $work:expr) => {{
+        let mut connection = $self.take($operation)?;
+        let $connection = &mut connection;
+        let $consumer = &$self.consumer;
+        let value = bounded($work).await.map_err(failed($operation, Lost::Nothing))?;
+        $self.connection = Some(connection);
+        Ok(value)
+    }};
+}
+
+#[async_trait]
+impl Settlement for PgSettlement {
+    async fn gate(&mut self, entries: &[InboxEntry]) -> Result<Gate> {
+        step!(self, "inbox.gate", |connection, consumer| statements::gate(connection, consumer, entries))
+    }
+
+    async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>> {
+        step!(self, "inbox.parked_keys", |connection, consumer| statements::parked_keys(connection, consumer, keys))
+    }
+
+    async fn orders(&mut self, ids: &[OrderId], keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KnownOrder>> {
+        let rows = step!(self, "inbox.orders", |connection, _consumer| statements::orders(connection, ids, keys))?;
+        let known = rows.iter().map(statements::known_order).collect::<anyhow::Result<_>>();
+        known.map_err(|error| StoreError::unreadable("inbox.orders", error))
+    }
+
+    async fn adopt(&mut self, orders: &[AdoptedOrder]) -> Result<HashSet<OrderId>> {
+        step!(self, "inbox.adopt", |connection, _consumer| statements::adopt(connection, orders))
+    }
+
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+        step!(self, "inbox.settle", |connection, _consumer| statements::settle(connection, transitions))
+    }
+
+    async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>> {
+        step!(self, "inbox.record", |connection, consumer| journal::record(connection, consumer, journal))
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<()> {
+        const OPERATION: &str = "inbox.commit";
+        let mut connection = self.take(OPERATION)?;
+        let commit = async { sqlx::query("COMMIT").execute(&mut connection).await.map(drop) };
+        bounded(commit).await.map_err(failed(OPERATION, Lost::Commit))?;
+        *self.home = Some(connection);
+        Ok(())
+    }
+}

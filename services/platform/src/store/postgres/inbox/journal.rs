@@ -1,0 +1,115 @@
+//! The step of a settlement that writes down: parked events, dead letters, notes, duplicates, positions.
+
+use std::borrow::Cow;
+
+use minishop_core::parking::State;
+use sqlx::{PgConnection, Row};
+
+use super::super::super::{Journal, NewEvent, Note, ParkedEvent, Position};
+use super::super::events::{self, column};
+
+// A key's events are handled in the order of these ids, so they are drawn in the order of the batch.
+const PARK: &str = "INSERT INTO parked (consumer, record_key, blocks, state, event_id, order_id, client_id, type, needs_type, \
+    topic, partition, source_offset, raw_key, raw_value, raw_headers, error_class, error_code, error_message, \
+    error_fingerprint, next_attempt_at, first_failed_at, last_failed_at) \
+    SELECT $1, record_key, blocks, state, event_id, order_id, client_id, type, needs_type, topic, partition, source_offset, \
+    raw_key, raw_value, raw_headers, error_class, error_code, error_message, error_fingerprint, \
+    CASE WHEN due THEN clock_timestamp() END, failed_at, failed_at \
+    FROM UNNEST($2::bytea[], $3::boolean[], $4::text[], $5::uuid[], $6::uuid[], $7::text[], $8::text[], $9::text[], \
+    $10::text[], $11::int[], $12::bigint[], $13::bytea[], $14::bytea[], $15::bytea[], $16::text[], $17::text[], $18::text[], \
+    $19::bytea[], $20::boolean[], $21::timestamptz[]) WITH ORDINALITY AS t(record_key, blocks, state, event_id, order_id, \
+    client_id, type, needs_type, topic, partition, source_offset, raw_key, raw_value, raw_headers, error_class, error_code, \
+    error_message, error_fingerprint, due, failed_at, n) ORDER BY n ON CONFLICT (consumer, event_id) DO NOTHING";
+
+const EVENTS: &str = "WITH queued AS (INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, \
+    headers) SELECT shard, event_id, topic, record_key, order_id, order_version, payload, headers FROM UNNEST($1::smallint[], \
+    $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::int[], $7::bytea[], $8::bytea[]) WITH ORDINALITY AS t(shard, \
+    event_id, topic, record_key, order_id, order_version, payload, headers, n) ORDER BY n RETURNING id) \
+    SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM queued";
+
+const NOTES: &str = "INSERT INTO timeline (order_id, kind, at, cause, detail) \
+    SELECT order_id, kind, at, cause, detail::jsonb FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::uuid[], \
+    $5::text[]) WITH ORDINALITY AS t(order_id, kind, at, cause, detail, n) ORDER BY n";
+
+const DUPLICATES: &str = "UPDATE inbox i SET order_id = d.order_id FROM UNNEST($2::uuid[], $3::uuid[]) d(event_id, order_id) \
+    WHERE i.consumer = $1 AND i.event_id = d.event_id";
+
+const POSITIONS: &str = "INSERT INTO consumed (consumer, topic, partition, next_offset) \
+    SELECT $1, topic, partition, next_offset FROM UNNEST($2::text[], $3::int[], $4::bigint[]) t(topic, partition, next_offset) \
+    ORDER BY topic, partition ON CONFLICT (consumer, topic, partition) \
+    DO UPDATE SET next_offset = GREATEST(consumed.next_offset, excluded.next_offset)";
+
+pub(super) async fn record(connection: &mut PgConnection, consumer: &str, journal: &Journal) -> sqlx::Result<Vec<i64>> {
+    if !journal.parked.is_empty() {
+        park(connection, consumer, &journal.parked).await?;
+    }
+    if !journal.notes.is_empty() {
+        note(connection, &journal.notes).await?;
+    }
+    if !journal.duplicates.is_empty() {
+        let query = sqlx::query(DUPLICATES)
+            .bind(consumer)
+            .bind(column(&journal.duplicates, |(event, _)| event.0))
+            .bind(column(&journal.duplicates, |(_, order)| order.0));
+        query.execute(&mut *connection).await?;
+    }
+    if !journal.positions.is_empty() {
+        move_on(connection, consumer, &journal.positions).await?;
+    }
+    if journal.events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let events: Vec<&NewEvent> = journal.events.iter().collect();
+    events::bind(sqlx::query(EVENTS), &events).fetch_one(connection).await?.try_get(0)
+}
+
+async fn park(connection: &mut PgConnection, consumer: &str, parked: &[ParkedEvent]) -> sqlx::Result<()> {
+    let query = sqlx::query(PARK)
+        .bind(consumer)
+        .bind(column(parked, |p| &p.record_key[..]))
+        .bind(column(parked, |p| p.blocks))
+        .bind(column(parked, |p| p.state.as_str()))
+        .bind(column(parked, |p| p.event_id.0))
+        .bind(column(parked, |p| p.order_id.map(|id| id.0)))
+        .bind(column(parked, |p| p.client_id.as_ref().map(|id| storable(&id.0))))
+        .bind(column(parked, |p| p.event_type.as_deref().map(storable)))
+        .bind(column(parked, |p| p.needs_type.as_deref().map(storable)))
+        .bind(column(parked, |p| &*p.topic))
+        .bind(column(parked, |p| p.partition))
+        .bind(column(parked, |p| p.offset))
+        .bind(column(parked, |p| p.raw_key.as_deref()))
+        .bind(column(parked, |p| p.raw_value.as_deref()))
+        .bind(column(parked, |p| &p.raw_headers[..]))
+        .bind(column(parked, |p| p.error_class))
+        .bind(column(parked, |p| p.error_code))
+        .bind(column(parked, |p| p.error_message.as_deref().map(storable)))
+        .bind(column(parked, |p| p.error_fingerprint.as_ref().map(|digest| &digest[..])))
+        .bind(column(parked, |p| p.state == State::Retrying))
+        .bind(column(parked, |p| p.failed_at));
+    query.execute(connection).await.map(drop)
+}
+
+/// Replaces U+0000, which PostgreSQL's text cannot hold: what foreign producers wrote must not stop the consumer. The bytes as
+/// they were stand in the raw columns.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
+
+async fn note(connection: &mut PgConnection, notes: &[Note]) -> sqlx::Result<()> {
+    let query = sqlx::query(NOTES)
+        .bind(column(notes, |n| n.order_id.0))
+        .bind(column(notes, |n| n.kind))
+        .bind(column(notes, |n| n.at))
+        .bind(column(notes, |n| n.cause.0))
+        .bind(column(notes, |n| n.detail.as_deref()));
+    query.execute(connection).await.map(drop)
+}
+
+async fn move_on(connection: &mut PgConnection, consumer: &str, positions: &[Position]) -> sqlx::Result<()> {
+    let query = sqlx::query(POSITIONS)
+        .bind(consumer)
+        .bind(column(positions, |p| &*p.topic))
+        .bind(column(positions, |p| p.partition))
+        .bind(column(positions, |p| p.next_offset));
+    query.execute(connection).await.map(drop)
+}

@@ -1,0 +1,143 @@
+//! The steps of a settlement that decide: gate, parked keys, orders, adoption, fence. Each is one statement over a batch.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, EventId, OrderId};
+use minishop_core::order::Status;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::super::super::{AdoptedOrder, Gate, InboxEntry, KnownOrder, NewEvent, Transition};
+use super::super::events::{self, column};
+
+// Sorted by event id, so that two transactions over the same events wait for each other and cannot deadlock.
+const GATE: &str = "INSERT INTO inbox (consumer, event_id, data_sha, order_id) \
+    SELECT $1, event_id, data_sha, order_id FROM UNNEST($2::uuid[], $3::bytea[], $4::uuid[]) t(event_id, data_sha, order_id) \
+    ORDER BY event_id ON CONFLICT DO NOTHING RETURNING event_id";
+
+const SETTLED: &str = "SELECT event_id, data_sha FROM inbox WHERE consumer = $1 AND event_id = ANY($2)";
+
+const PARKED_KEYS: &str = "SELECT DISTINCT record_key FROM parked WHERE consumer = $1 AND record_key = ANY($2) AND blocks";
+
+const BY_ID: &str = "SELECT order_id, client_id, idempotency_key, fingerprint, status, version, created_event_id \
+    FROM orders WHERE order_id = ANY($1)";
+
+const BY_KEY: &str = "SELECT o.order_id, o.client_id, o.idempotency_key, o.fingerprint, o.status, o.version, o.created_event_id \
+    FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) \
+    JOIN orders o ON o.client_id = k.client_id AND o.idempotency_key = k.idempotency_key";
+
+const ADOPT: &str = "INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, \
+    currency, total_minor, items, correlation_id, traceparent, created_event_id, adopted, created_at) \
+    SELECT order_id, client_id, idempotency_key, fingerprint, customer_id, 'created', 1, currency, total_minor, items::jsonb, \
+    correlation_id, traceparent, created_event_id, true, created_at \
+    FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[], \
+    $10::text[], $11::uuid[], $12::timestamptz[]) WITH ORDINALITY AS t(order_id, client_id, idempotency_key, fingerprint, \
+    customer_id, currency, total_minor, items, correlation_id, traceparent, created_event_id, created_at, n) \
+    ORDER BY n ON CONFLICT DO NOTHING RETURNING order_id";
+
+// What the outbox and the timeline need is returned by the update itself: joining the batch back would be quadratic. The
+// outbox ids are drawn after the rows are locked, in the order of the batch.
+const SETTLE: &str = "WITH e AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
+    $6::int[], $7::bytea[], $8::bytea[], $9::uuid[], $10::int[], $11::text[], $12::timestamptz[], $13::uuid[]) WITH ORDINALITY \
+    AS t(shard, event_id, topic, record_key, order_id, order_version, payload, headers, subject, expected, status, at, cause, \
+    n)), \
+    done AS (UPDATE orders o SET status = e.status, version = o.version + 1, settled_event_id = e.event_id FROM e \
+    WHERE o.order_id = e.subject AND o.status = 'created' AND o.version = e.expected \
+    RETURNING e.n, o.order_id AS subject, o.version, e.status, e.at, e.cause, e.shard, e.event_id, e.topic, e.record_key, \
+    e.order_id, e.order_version, e.payload, e.headers), \
+    told AS (INSERT INTO timeline (order_id, version, kind, at, cause) SELECT subject, version, status, at, cause FROM done \
+    ORDER BY n), \
+    queued AS (INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, headers) \
+    SELECT shard, event_id, topic, record_key, subject, order_version, payload, headers FROM done ORDER BY n \
+    RETURNING order_id, id) \
+    SELECT coalesce(array_agg(order_id), '{}'), coalesce(array_agg(id), '{}') FROM queued";
+
+pub(super) async fn gate(connection: &mut PgConnection, consumer: &str, entries: &[InboxEntry]) -> sqlx::Result<Gate> {
+    let query = sqlx::query_scalar::<_, Uuid>(GATE)
+        .bind(consumer)
+        .bind(column(entries, |e| e.event_id.0))
+        .bind(column(entries, |e| &e.data_sha[..]))
+        .bind(column(entries, |e| e.order_id.map(|id| id.0)));
+    let fresh: HashSet<EventId> = query.fetch_all(&mut *connection).await?.into_iter().map(EventId).collect();
+    let mut gate = Gate { fresh, settled: HashMap::new() };
+    let others: Vec<Uuid> = entries.iter().map(|e| e.event_id).filter(|id| !gate.fresh.contains(id)).map(|id| id.0).collect();
+    if !others.is_empty() {
+        let query = sqlx::query_as::<_, (Uuid, Vec<u8>)>(SETTLED).bind(consumer).bind(others);
+        for (id, sha) in query.fetch_all(connection).await? {
+            let sha = sha.try_into().map_err(|_| sqlx::Error::Decode("a digest has 32 bytes".into()))?;
+            gate.settled.insert(EventId(id), sha);
+        }
+    }
+    Ok(gate)
+}
+
+pub(super) async fn parked_keys(connection: &mut PgConnection, consumer: &str, keys: &[Bytes]) -> sqlx::Result<HashSet<Bytes>> {
+    let query = sqlx::query_scalar::<_, Vec<u8>>(PARKED_KEYS).bind(consumer).bind(column(keys, |key| &key[..]));
+    Ok(query.fetch_all(connection).await?.into_iter().map(Bytes::from).collect())
+}
+
+pub(super) async fn orders(
+    connection: &mut PgConnection,
+    ids: &[OrderId],
+    keys: &[(ClientId, IdempotencyKey)],
+) -> sqlx::Result<Vec<PgRow>> {
+    let mut rows = Vec::new();
+    if !ids.is_empty() {
+        rows = sqlx::query(BY_ID).bind(column(ids, |id| id.0)).fetch_all(&mut *connection).await?;
+    }
+    if !keys.is_empty() {
+        let query = sqlx::query(BY_KEY).bind(column(keys, |(c, _)| &*c.0)).bind(column(keys, |(_, k)| k.as_str()));
+        rows.extend(query.fetch_all(connection).await?);
+    }
+    let mut seen = HashSet::new();
+    rows.retain(|row| row.try_get::<Uuid, _>(0).map_or(true, |id| seen.insert(id)));
+    Ok(rows)
+}
+
+pub(super) fn known_order(row: &PgRow) -> anyhow::Result<KnownOrder> {
+    Ok(KnownOrder {
+        order_id: OrderId(row.try_get(0)?),
+        client_id: ClientId(row.try_get(1)?),
+        key: IdempotencyKey::of_event(row.try_get(2)?)?,
+        fingerprint: Fingerprint(row.try_get::<&[u8], _>(3)?.try_into()?),
+        status: Status::parse(row.try_get(4)?).ok_or_else(|| anyhow::anyhow!("unknown status"))?,
+        version: row.try_get(5)?,
+        created_event_id: EventId(row.try_get(6)?),
+    })
+}
+
+pub(super) async fn adopt(connection: &mut PgConnection, orders: &[AdoptedOrder]) -> sqlx::Result<HashSet<OrderId>> {
+    // The order in which intake writers lock the same index.
+    let mut orders: Vec<&AdoptedOrder> = orders.iter().collect();
+    orders.sort_by(|a, b| (&a.client_id, &a.key).cmp(&(&b.client_id, &b.key)));
+    let query = sqlx::query_scalar::<_, Uuid>(ADOPT)
+        .bind(column(&orders, |o| o.order_id.0))
+        .bind(column(&orders, |o| &*o.client_id.0))
+        .bind(column(&orders, |o| o.key.as_str()))
+        .bind(column(&orders, |o| &o.fingerprint.0[..]))
+        .bind(column(&orders, |o| &*o.customer_id))
+        .bind(column(&orders, |o| o.currency.as_deref()))
+        .bind(column(&orders, |o| o.total_minor))
+        .bind(column(&orders, |o| &*o.items))
+        .bind(column(&orders, |o| o.correlation_id.as_str()))
+        .bind(column(&orders, |o| o.traceparent.as_deref()))
+        .bind(column(&orders, |o| o.created_event_id.0))
+        .bind(column(&orders, |o| o.created_at));
+    Ok(query.fetch_all(connection).await?.into_iter().map(OrderId).collect())
+}
+
+pub(super) async fn settle(connection: &mut PgConnection, transitions: &[Transition]) -> sqlx::Result<HashMap<OrderId, i64>> {
+    let events: Vec<&NewEvent> = transitions.iter().map(|t| &t.event).collect();
+    let row = events::bind(sqlx::query(SETTLE), &events)
+        .bind(column(transitions, |t| t.order_id.0))
+        .bind(column(transitions, |t| t.expected_version))
+        .bind(column(transitions, |t| t.to.as_str()))
+        .bind(column(transitions, |t| t.at))
+        .bind(column(transitions, |t| t.cause.0))
+        .fetch_one(connection)
+        .await?;
+    Ok(events::places(&row)?.into_iter().collect())
+}

@@ -1,0 +1,146 @@
+//! Who may send from which shard: leases in a table, by the database's clock alone.
+//!
+//! An advisory lock lets one process at a time renew, so that every decision is made on a settled picture.
+
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres};
+
+use super::super::{Leadership, Result, Role, SHARDS_PER_ROLE};
+use super::error::{Lost, failed};
+use super::events::column;
+
+const ROLES: [Role; 2] = [Role::Api, Role::Worker];
+
+/// Any number that nothing else in the database locks.
+const LOCK: i64 = 0x4d53_484f_4c45_4144;
+
+// A lease must not come back after a crash of the server, so this commit waits for the disk, unlike the relay's deletes.
+const BEGIN: &str = "SELECT set_config('synchronous_commit', 'on', true), pg_advisory_xact_lock($1)::text";
+
+const SIGN_OFF_DEAD: &str =
+    "DELETE FROM relay_owner WHERE expires_at < clock_timestamp() OR (owner = $1 AND role <> ALL($2::smallint[]))";
+
+const SIGN_IN: &str = "INSERT INTO relay_owner (owner, role, expires_at) \
+    SELECT $1, role, clock_timestamp() + interval '10 s' FROM UNNEST($2::smallint[]) r(role) \
+    ON CONFLICT (owner, role) DO UPDATE SET expires_at = excluded.expires_at";
+
+const OWNERS: &str = "SELECT role, owner FROM relay_owner";
+
+const LEASES: &str = "SELECT shard, CASE WHEN expires_at >= clock_timestamp() THEN owner END FROM relay_lease ORDER BY shard";
+
+const TAKE: &str = "UPDATE relay_lease SET epoch = epoch + CASE WHEN owner IS DISTINCT FROM $1 THEN 1 ELSE 0 END, owner = $1, \
+    expires_at = clock_timestamp() + interval '10 s' WHERE shard = ANY($2)";
+
+const GIVE: &str = "UPDATE relay_lease SET owner = NULL, expires_at = '-infinity' WHERE owner = $1 AND shard <> ALL($2)";
+
+const SIGN_OFF: &str = "DELETE FROM relay_owner WHERE owner = $1";
+
+/// Renews, takes and gives back leases.
+pub(super) async fn lead(pool: &PgPool, owner: &str, roles: &[Role]) -> Result<Leadership> {
+    in_turn(pool, "outbox.lead", async |connection| renew(connection, owner, roles).await).await
+}
+
+/// Gives all leases back and signs off.
+pub(super) async fn release(pool: &PgPool, owner: &str) -> Result<()> {
+    in_turn(pool, "outbox.release", async |connection| {
+        sqlx::query(GIVE).bind(owner).bind(Vec::<i16>::new()).execute(&mut *connection).await?;
+        sqlx::query(SIGN_OFF).bind(owner).execute(connection).await.map(drop)
+    })
+    .await
+}
+
+/// A pooled connection inside a transaction: one that is dropped on the way is closed, not put back half-way.
+struct Turn(Option<PoolConnection<Postgres>>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
+    }
+}
+
+async fn in_turn<T>(
+    pool: &PgPool,
+    operation: &'static str,
+    work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+) -> Result<T> {
+    let run = async {
+        let mut turn = Turn(Some(pool.acquire().await?));
+        let connection: &mut PgConnection = turn.0.as_mut().expect("filled in the line above");
+        sqlx::query("BEGIN").execute(&mut *connection).await?;
+        sqlx::query(BEGIN).bind(LOCK).execute(&mut *connection).await?;
+        let value = work(connection).await?;
+        sqlx::query("COMMIT").execute(connection).await?;
+        drop(turn.0.take());
+        Ok(value)
+    };
+    run.await.map_err(failed(operation, Lost::Nothing))
+}
+
+async fn renew(connection: &mut PgConnection, owner: &str, roles: &[Role]) -> sqlx::Result<Leadership> {
+    let numbers = column(roles, |role| *role as i16);
+    sqlx::query(SIGN_OFF_DEAD).bind(owner).bind(&numbers).execute(&mut *connection).await?;
+    sqlx::query(SIGN_IN).bind(owner).bind(&numbers).execute(&mut *connection).await?;
+    let owners: Vec<(i16, String)> = sqlx::query_as(OWNERS).fetch_all(&mut *connection).await?;
+    let leases: Vec<(i16, Option<String>)> = sqlx::query_as(LEASES).fetch_all(&mut *connection).await?;
+    let shards = choose(owner, &owners, &leases);
+    sqlx::query(GIVE).bind(owner).bind(&shards).execute(&mut *connection).await?;
+    sqlx::query(TAKE).bind(owner).bind(&shards).execute(connection).await?;
+    let is_alone = |role: &Role| !owners.iter().any(|(played, by)| *played == *role as i16 && by != owner);
+    Ok(Leadership { shards, alone_in: ROLES.into_iter().filter(is_alone).collect() })
+}
+
+/// Chooses what to lead: own shards first, then free ones, at most a fair share of each role.
+///
+/// A role that nobody plays is anybody's: its rows must not wait for it to come back.
+fn choose(owner: &str, owners: &[(i16, String)], leases: &[(i16, Option<String>)]) -> Vec<i16> {
+    let mut shards = Vec::new();
+    for role in ROLES.map(|role| role as i16) {
+        let alive = owners.iter().filter(|(played, _)| *played == role).count();
+        let plays = owners.iter().any(|(played, by)| *played == role && by == owner);
+        let share = match (alive, plays) {
+            (0, _) => SHARDS_PER_ROLE,
+            (_, false) => 0,
+            (alive, true) => SHARDS_PER_ROLE.unsigned_abs().div_ceil(u16::try_from(alive).unwrap_or(u16::MAX)).cast_signed(),
+        };
+        let of_role = leases.iter().filter(|(shard, _)| shard / SHARDS_PER_ROLE == role);
+        let own = of_role.clone().filter(|(_, by)| by.as_deref() == Some(owner));
+        let free = of_role.filter(|(_, by)| by.is_none());
+        shards.extend(own.chain(free).map(|(shard, _)| *shard).take(usize::from(share.unsigned_abs())));
+    }
+    shards.sort_unstable();
+    shards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(held: impl Fn(i16) -> Option<&'static str>) -> Vec<(i16, Option<String>)> {
+        (0..2 * SHARDS_PER_ROLE).map(|shard| (shard, held(shard).map(str::to_owned))).collect()
+    }
+
+    fn owners(list: &[(Role, &str)]) -> Vec<(i16, String)> {
+        list.iter().map(|(role, owner)| (*role as i16, (*owner).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_only_process_leads_every_shard() {
+        assert_eq!(choose("a", &owners(&[(Role::Api, "a")]), &table(|_| None)), (0..32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_surplus_is_given_back_and_a_live_lease_is_never_taken() {
+        let both = owners(&[(Role::Api, "a"), (Role::Api, "b"), (Role::Worker, "w")]);
+        let all_mine = table(|shard| (shard < 16).then_some("a"));
+        assert_eq!(choose("a", &both, &all_mine), (0..8).collect::<Vec<_>>());
+        assert_eq!(choose("b", &both, &all_mine), Vec::<i16>::new());
+        let half_free = table(|shard| (shard < 8).then_some("a"));
+        assert_eq!(choose("b", &both, &half_free), (8..16).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_role_that_came_back_gets_its_shards_back() {
+        let back = owners(&[(Role::Api, "a"), (Role::Worker, "w")]);
+        assert_eq!(choose("a", &back, &table(|_| Some("a"))), (0..16).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,188 @@
+//! Orders in PostgreSQL: acceptance in one statement, and reads.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, CorrelationId, OrderId};
+use minishop_core::order::Status;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::super::{Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError};
+use super::Db;
+use super::error::{Lost, failed, is_contention};
+use super::events::{self, column};
+use super::session::{SILENCE, Session};
+
+/// How often a batch is run that the server rolled back because of its neighbours.
+const TRIES: u32 = 4;
+
+// `ORDER BY n` is the caller's order by (client, key), so that writers take the unique index's locks in one order and cannot
+// deadlock. A row that is skipped because another transaction has just committed its key is in no part of the answer.
+const ACCEPT: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
+    $6::int[], $7::bytea[], $8::bytea[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bigint[], \
+    $15::text[], $16::text[], $17::text[], $18::timestamptz[]) WITH ORDINALITY AS t(shard, event_id, topic, record_key, \
+    order_id, order_version, payload, headers, client_id, idempotency_key, fingerprint, customer_id, currency, total_minor, \
+    items, correlation_id, traceparent, created_at, n)), \
+    made AS (INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, currency, \
+    total_minor, items, correlation_id, traceparent, created_event_id, created_at) \
+    SELECT order_id, client_id, idempotency_key, fingerprint, customer_id, 'created', 1, currency, total_minor, items::jsonb, \
+    correlation_id, traceparent, event_id, created_at FROM input ORDER BY n \
+    ON CONFLICT (client_id, idempotency_key) DO NOTHING RETURNING order_id), \
+    queued AS (INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, headers) \
+    SELECT shard, event_id, topic, record_key, order_id, order_version, payload, headers \
+    FROM input JOIN made USING (order_id) ORDER BY n RETURNING order_id, id) \
+    SELECT coalesce(array_agg(order_id), '{}'), coalesce(array_agg(id), '{}') FROM queued";
+
+const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fingerprint, o.total_minor, o.currency \
+    FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) \
+    JOIN orders o ON o.client_id = k.client_id AND o.idempotency_key = k.idempotency_key";
+
+const GET: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
+    correlation_id, created_at FROM orders WHERE order_id = $1 AND client_id = $2";
+
+const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
+    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND ($3::text IS NULL OR status = $3) \
+    ORDER BY order_id DESC LIMIT $4";
+
+const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
+    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND ($3::text IS NULL OR status = $3) \
+    AND customer_id = $5 ORDER BY order_id DESC LIMIT $4";
+
+const PING: &str = "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'";
+
+/// One connection that accepts orders, and connects again by itself after it was lost.
+struct PgIntake {
+    session: Session,
+    connection: Option<PgConnection>,
+}
+
+#[async_trait]
+impl Intake for PgIntake {
+    async fn accept(&mut self, batch: &[NewOrder]) -> Result<HashMap<OrderId, i64>> {
+        const OPERATION: &str = "orders.accept";
+        // Taken out, so that a call that is cut off leaves no connection in the midst of a statement.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.session.connect_for(OPERATION).await?,
+        };
+        let mut tries = 1;
+        let outcome = loop {
+            match tokio::time::timeout(SILENCE, accept(&mut connection, batch)).await {
+                Err(_) => break Err(silent(OPERATION)),
+                Ok(Err(error)) if tries < TRIES && is_contention(&error) => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_micros(rand::random_range(500..10_000))).await;
+                }
+                Ok(made) => break made.map_err(failed(OPERATION, Lost::Commit)),
+            }
+        };
+        // After any error but the batch's own fault the connection's state is in doubt.
+        if matches!(outcome, Ok(_) | Err(StoreError::Fail { .. })) {
+            self.connection = Some(connection);
+        }
+        outcome
+    }
+}
+
+fn silent(operation: &'static str) -> StoreError {
+    StoreError::Unknown { operation, source: anyhow::anyhow!("no answer within {SILENCE:?}") }
+}
+
+async fn accept(connection: &mut PgConnection, batch: &[NewOrder]) -> sqlx::Result<HashMap<OrderId, i64>> {
+    let announced: Vec<NewEvent>;
+    // The event's order id is the join key, so it must be there.
+    let events: Vec<&NewEvent> = if batch.iter().all(|order| order.event.order_id == Some(order.order_id)) {
+        column(batch, |order| &order.event)
+    } else {
+        announced = batch.iter().map(|o| NewEvent { order_id: Some(o.order_id), ..o.event.clone() }).collect();
+        announced.iter().collect()
+    };
+    let row = events::bind(sqlx::query(ACCEPT), &events)
+        .bind(column(batch, |o| &*o.client_id.0))
+        .bind(column(batch, |o| o.key.as_str()))
+        .bind(column(batch, |o| &o.fingerprint.0[..]))
+        .bind(column(batch, |o| &*o.customer_id))
+        .bind(column(batch, |o| o.currency.as_deref()))
+        .bind(column(batch, |o| o.total_minor))
+        .bind(column(batch, |o| &*o.items))
+        .bind(column(batch, |o| o.correlation_id.as_str()))
+        .bind(column(batch, |o| o.traceparent.as_deref()))
+        .bind(column(batch, |o| o.created_at))
+        .fetch_one(connection)
+        .await?;
+    Ok(events::places(&row)?.into_iter().collect())
+}
+
+#[async_trait]
+impl Orders for Db {
+    async fn intake(&self) -> Result<Box<dyn Intake>> {
+        let connection = self.intake.connect_for("orders.intake").await?;
+        Ok(Box::new(PgIntake { session: self.intake.clone(), connection: Some(connection) }))
+    }
+
+    async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>> {
+        const OPERATION: &str = "orders.by_keys";
+        let query = sqlx::query(BY_KEYS).bind(column(keys, |(client, _)| &*client.0)).bind(column(keys, |(_, key)| key.as_str()));
+        let rows = query.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        rows.iter().map(|row| key_record(row).map_err(|error| StoreError::unreadable(OPERATION, error))).collect()
+    }
+
+    async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>> {
+        const OPERATION: &str = "orders.get";
+        let query = sqlx::query(GET).bind(id.0).bind(&client.0);
+        let row = query.fetch_optional(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        row.map(|row| order_row(&row).map_err(|error| StoreError::unreadable(OPERATION, error))).transpose()
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>> {
+        const OPERATION: &str = "orders.list";
+        let before = query.before.map_or(Uuid::max(), |id| id.0);
+        let mut sql = sqlx::query(if query.customer_id.is_some() { LIST_OF_CUSTOMER } else { LIST })
+            .bind(&query.client_id.0)
+            .bind(before)
+            .bind(query.status.map(Status::as_str))
+            .bind(query.limit);
+        if let Some(customer) = &query.customer_id {
+            sql = sql.bind(customer);
+        }
+        let rows = sql.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        rows.iter().map(|row| order_row(row).map_err(|error| StoreError::unreadable(OPERATION, error))).collect()
+    }
+
+    async fn ping(&self) -> Result<()> {
+        const OPERATION: &str = "orders.ping";
+        let writable: bool = sqlx::query_scalar(PING).fetch_one(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let read_only = || StoreError::Retry { operation: OPERATION, source: anyhow::anyhow!("the server is read-only") };
+        writable.then_some(()).ok_or_else(read_only)
+    }
+}
+
+fn key_record(row: &PgRow) -> anyhow::Result<KeyRecord> {
+    Ok(KeyRecord {
+        client_id: ClientId(row.try_get(0)?),
+        key: IdempotencyKey::of_event(row.try_get(1)?)?,
+        order_id: OrderId(row.try_get(2)?),
+        fingerprint: Fingerprint(row.try_get::<&[u8], _>(3)?.try_into()?),
+        total_minor: row.try_get(4)?,
+        currency: row.try_get(5)?,
+    })
+}
+
+fn order_row(row: &PgRow) -> anyhow::Result<OrderRow> {
+    Ok(OrderRow {
+        order_id: OrderId(row.try_get(0)?),
+        client_id: ClientId(row.try_get(1)?),
+        customer_id: row.try_get(2)?,
+        status: Status::parse(row.try_get(3)?).ok_or_else(|| anyhow::anyhow!("unknown status"))?,
+        version: row.try_get(4)?,
+        currency: row.try_get(5)?,
+        total_minor: row.try_get(6)?,
+        items: row.try_get(7)?,
+        correlation_id: CorrelationId::parse(row.try_get(8)?).ok_or_else(|| anyhow::anyhow!("malformed correlation id"))?,
+        created_at: row.try_get(9)?,
+    })
+}

@@ -1,0 +1,79 @@
+//! What every store must do, run against SQLite and against PostgreSQL (`MINISHOP_TEST_POSTGRES`, a fresh database per test).
+
+#[path = "store_conformance/accepting.rs"]
+mod accepting;
+#[path = "store_conformance/opening.rs"]
+mod opening;
+#[path = "store_conformance/relaying.rs"]
+mod relaying;
+#[path = "store_conformance/settling.rs"]
+mod settling;
+#[path = "store_conformance/support.rs"]
+mod support;
+
+/// Makes one test per store of each sentence.
+macro_rules! conformance {
+    ($($room:ident: $($sentence:ident)+;)+) => {
+        mod sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $sentence() {
+                    super::$room::$sentence(super::support::sqlite().await).await;
+                }
+            )+)+
+        }
+        mod postgres {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $sentence() {
+                    super::support::on_postgres(super::$room::$sentence).await;
+                }
+            )+)+
+        }
+    };
+}
+
+conformance! {
+    accepting:
+        same_key_in_concurrent_batches_makes_one_order_and_one_event
+        overlapping_sorted_batches_never_deadlock
+        ids_follow_the_order_of_a_batch
+        a_batch_of_every_size_is_complete
+        a_batch_run_again_after_an_unknown_outcome_changes_nothing
+        a_replay_is_answered_from_the_first_record
+        a_row_that_cannot_be_written_fails_its_batch_and_leaves_nothing
+        an_acknowledged_order_is_read_at_once_by_its_client_and_by_no_other
+        lists_are_keyset_pages_newest_first
+        lists_filter_by_customer_and_status
+        a_store_that_works_answers_a_ping;
+    relaying:
+        pending_rows_come_in_order_of_id_within_each_shard
+        rows_survive_the_outbox_byte_for_byte
+        deleted_rows_are_gone_and_the_rest_stays
+        aged_rows_are_only_the_old_ones
+        statistics_count_what_waits_and_its_age
+        a_single_process_leads_every_shard_alone;
+    settling:
+        the_gate_answers_fresh_once
+        the_gate_tells_the_digest_under_which_an_event_was_settled
+        a_consumer_has_a_gate_of_its_own
+        two_transactions_at_one_gate_let_one_pass
+        a_dropped_settlement_leaves_nothing
+        a_settlement_after_a_failed_step_cannot_commit
+        the_fence_lets_a_version_pass_once
+        the_fence_refuses_another_version_and_another_status
+        outbox_ids_follow_the_order_of_transitions
+        an_adopted_order_is_known_and_readable
+        adoption_gives_way_to_the_same_id_and_to_the_same_key
+        a_parked_key_is_seen_after_the_gate
+        an_event_that_does_not_block_parks_no_key
+        dead_letters_are_listed_newest_first
+        text_with_a_null_character_parks_like_any_other
+        dead_letter_events_get_their_places_in_order
+        positions_only_grow
+        settlements_and_orders_run_side_by_side;
+    opening:
+        an_open_store_opens_again_with_its_rows
+        a_newer_schema_is_refused
+        an_older_schema_is_refused_without_migration;
+}

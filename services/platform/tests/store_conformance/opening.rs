@@ -1,0 +1,165 @@
+//! Opening a store, and refusing to.
+
+use std::path::Path;
+use std::time::Duration;
+
+use minishop_platform::store::error::OpenError;
+use minishop_platform::store::postgres::{self, PostgresSettings};
+use minishop_platform::store::{Role, sqlite};
+use sqlx::{Connection, SqliteConnection};
+
+use crate::support::{Fixture, clock_of, now, on_postgres, order, orders};
+
+pub async fn an_open_store_opens_again_with_its_rows(f: Fixture) {
+    let made = order("a", "k1");
+    f.accept(std::slice::from_ref(&made)).await;
+    let again = f.open_again(false).await.unwrap();
+    assert_eq!(again.orders.get(&made.client_id, made.order_id).await.unwrap(), f.get(&made).await);
+}
+
+pub async fn a_newer_schema_is_refused(f: Fixture) {
+    f.sql("UPDATE _sqlx_migrations SET version = 9999 WHERE version = (SELECT max(version) FROM _sqlx_migrations)").await;
+    for migrate in [true, false] {
+        let error = f.open_again(migrate).await.unwrap_err();
+        assert!(matches!(error, OpenError::SchemaAhead { store: 9999, binary } if binary < 9999), "{error}");
+        assert_eq!(error.code(), "SCHEMA_AHEAD");
+    }
+}
+
+pub async fn an_older_schema_is_refused_without_migration(f: Fixture) {
+    f.sql("DELETE FROM _sqlx_migrations").await;
+    let error = f.open_again(false).await.unwrap_err();
+    assert!(matches!(error, OpenError::SchemaBehind { store: 0, .. }), "{error}");
+}
+
+async fn refused_untouched(path: &Path) {
+    let before = std::fs::read(path).unwrap();
+    for migrate in [true, false] {
+        let error = sqlite::open(path, clock_of(now()), migrate).await.unwrap_err();
+        assert_eq!(error.code(), "STORE_CORRUPT", "{error:?}");
+    }
+    assert_eq!(std::fs::read(path).unwrap(), before);
+}
+
+async fn closed_file(dir: &Path) -> std::path::PathBuf {
+    let path = dir.join("minishop.db");
+    let store = sqlite::open(&path, clock_of(now()), true).await.unwrap();
+    store.orders.intake().await.unwrap().accept(&orders("a", 0..200)).await.unwrap();
+    drop(store);
+    // A connection of its own empties the write-ahead log into the file.
+    let mut connection = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+    let busy = async |connection: &mut SqliteConnection| {
+        let (busy, ..): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await.unwrap();
+        busy != 0
+    };
+    while busy(&mut connection).await {}
+    connection.close().await.unwrap();
+    path
+}
+
+#[tokio::test]
+async fn random_bytes_are_refused_and_stay_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("minishop.db");
+    std::fs::write(&path, (0..20_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect::<Vec<_>>())
+        .unwrap();
+    refused_untouched(&path).await;
+}
+
+#[tokio::test]
+async fn half_a_file_is_refused_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = closed_file(dir.path()).await;
+    let whole = std::fs::read(&path).unwrap();
+    let half = dir.path().join("half.db");
+    std::fs::write(&half, &whole[..whole.len() / 2]).unwrap();
+    refused_untouched(&half).await;
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_refused_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = closed_file(dir.path()).await;
+    let mut bytes = std::fs::read(&path).unwrap();
+    let damaged = dir.path().join("damaged.db");
+    let page = bytes.len() / 4096 / 2 * 4096;
+    bytes[page..page + 512].fill(0x5a);
+    std::fs::write(&damaged, bytes).unwrap();
+    refused_untouched(&damaged).await;
+}
+
+#[tokio::test]
+async fn another_programs_file_is_refused_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("minishop.db");
+    let url = format!("{}?mode=rwc", path.to_str().unwrap());
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    sqlx::query("CREATE TABLE notes (text)").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    refused_untouched(&path).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = sqlite::open(&dir.path().join("absent/minishop.db"), clock_of(now()), true).await.unwrap_err();
+    assert_eq!(error.code(), "DATA_DIR", "{error:?}");
+}
+
+fn connect_settings() -> PostgresSettings {
+    PostgresSettings { app_name: "minishop-test".into(), migrate: true }
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_tried_again() {
+    // Port 1 on the loopback: nobody listens there.
+    let error = postgres::connect("postgres://postgres@127.0.0.1:1/x", &connect_settings()).await.unwrap_err();
+    assert!(error.is_retry(), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_not_there_is_refused() {
+    on_postgres(async |f| {
+        let url = f.url().replace("/store_", "/absent_");
+        let error = postgres::connect(&url, &connect_settings()).await.unwrap_err();
+        assert_eq!(error.code(), "DEPENDENCY_REFUSED", "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_does_not_wait_for_the_disk_is_refused() {
+    on_postgres(async |f| {
+        let name = f.url().rsplit_once('/').unwrap().1.to_owned();
+        f.sql(&format!("ALTER DATABASE {name} SET synchronous_commit = off")).await;
+        let error = f.open_again(false).await.unwrap_err();
+        assert!(matches!(error, OpenError::Unsafe { setting: "synchronous_commit", .. }), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_are_shared_among_live_processes() {
+    on_postgres(async |f| {
+        let outbox = &f.store.outbox;
+        let lead = async |owner: &str, roles: &[Role]| outbox.lead(owner, roles).await.unwrap();
+        assert_eq!(lead("a", &[Role::Api]).await.shards.len(), 32, "nobody else plays the worker");
+        let second = lead("b", &[Role::Api]).await;
+        assert_eq!((second.shards.len(), second.alone_in), (0, vec![Role::Worker]), "a live lease is never taken");
+        let first = lead("a", &[Role::Api]).await;
+        assert_eq!((first.shards.len(), first.alone_in), (8 + 16, vec![Role::Worker]), "the surplus is given back");
+        let second = lead("b", &[Role::Api]).await;
+        assert_eq!(second.shards.len(), 8, "its share");
+        assert!(second.shards.iter().all(|shard| !first.shards.contains(shard)));
+        let worker = lead("w", &[Role::Worker]).await;
+        assert_eq!((worker.shards.len(), worker.alone_in), (0, vec![Role::Worker]));
+        assert_eq!(lead("a", &[Role::Api]).await.shards.len(), 8, "the worker's shards are given back to it");
+        assert_eq!(lead("w", &[Role::Worker]).await.shards, (16..32).collect::<Vec<_>>());
+        f.age(Duration::from_secs(11)).await;
+        let third = lead("c", &[Role::Api]).await;
+        assert_eq!((third.shards.len(), third.alone_in), (32, vec![Role::Api, Role::Worker]), "expired leases are taken");
+        outbox.release("c").await.unwrap();
+        assert_eq!(lead("a", &[Role::Api]).await.shards.len(), 32, "and released ones at once");
+    })
+    .await;
+}
