@@ -47,6 +47,9 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
+/// A phase that runs: how to end it, and its tasks.
+type Running = (CancellationToken, JoinSet<(&'static str, anyhow::Result<()>)>);
+
 /// Runs phases until a signal or a fault, then drains them in order.
 pub async fn run(status: &Status, phases: Phases, ready: impl Future<Output = ()> + Send + 'static) -> ExitCode {
     let mut signals = match Signals::new() {
@@ -56,7 +59,7 @@ pub async fn run(status: &Status, phases: Phases, ready: impl Future<Output = ()
             return ExitCode::from(EXIT_TASK);
         }
     };
-    let mut running: Vec<(CancellationToken, JoinSet<(&'static str, anyhow::Result<()>)>)> = Vec::new();
+    let mut running: Vec<Running> = Vec::new();
     for (token, tasks) in phases.0 {
         let mut set = JoinSet::new();
         for task in tasks {
@@ -88,7 +91,7 @@ pub async fn run(status: &Status, phases: Phases, ready: impl Future<Output = ()
     }
 }
 
-async fn first_end(running: &mut [(CancellationToken, JoinSet<(&'static str, anyhow::Result<()>)>)]) -> String {
+async fn first_end(running: &mut [Running]) -> String {
     let ends = running.iter_mut().filter(|(_, set)| !set.is_empty()).map(|(_, set)| Box::pin(set.join_next()));
     let ends: Vec<_> = ends.collect();
     if ends.is_empty() {
@@ -102,7 +105,7 @@ async fn first_end(running: &mut [(CancellationToken, JoinSet<(&'static str, any
     }
 }
 
-async fn drain(running: Vec<(CancellationToken, JoinSet<(&'static str, anyhow::Result<()>)>)>) -> ExitCode {
+async fn drain(running: Vec<Running>) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     let end = tokio::time::Instant::now() + DRAIN_BUDGET;
     for (token, mut set) in running {
@@ -145,12 +148,13 @@ impl Signals {
 
 /// Prints the one line that tells scripts where the process answers.
 pub fn print_ready(status: &Status) {
-    use std::io::Write;
+    use std::fmt::Write as _;
+    use std::io::Write as _;
     let mut line = "ready".to_owned();
     let bound = status.addresses();
     for name in ["http", "grpc", "admin", "kafka"] {
         if let Some((_, addr)) = bound.iter().find(|(n, _)| *n == name) {
-            line.push_str(&format!(" {name}={addr}"));
+            let _ = write!(line, " {name}={addr}");
         }
     }
     let mut out = std::io::stdout().lock();

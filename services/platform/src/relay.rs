@@ -5,6 +5,7 @@
 //! wrote, and by a sweep for rows that a killed process's backend committed late.
 
 mod shard;
+mod table;
 mod task;
 
 use std::sync::{Arc, Mutex};

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use minishop_core::backoff::Backoff;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +13,7 @@ use super::shard::{Shard, State};
 use crate::bus::Headers;
 use crate::bus::produce::{Producer, Report, SendError, Token};
 use crate::ctx::Status;
-use crate::store::{LEASE, Leadership, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE, StoreError};
+use crate::store::{Leadership, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE};
 
 /// How often leases are renewed. Short, because the view of being alone must be fresh.
 const RENEW: Duration = Duration::from_secs(1);
@@ -23,7 +22,7 @@ const ALONE_FOR: Duration = Duration::from_secs(2);
 /// How long deletes are collected.
 const COLLECT: Duration = Duration::from_millis(20);
 /// Rows of one shard that are read at once, and the most that are kept in memory before the table is left to hold them.
-const READ: i64 = 1000;
+pub(super) const READ: i64 = 1000;
 const MOST_QUEUED: usize = 20_000;
 /// Records that the producer may hold unreported; its own queue holds 10 000.
 const MOST_IN_FLIGHT: usize = 8_000;
@@ -41,23 +40,23 @@ pub struct Settings {
 
 /// Runs the relay. Made with its [`Relay`] handle.
 pub struct RelayTask {
-    outbox: Arc<dyn Outbox>,
-    settings: Settings,
-    status: Status,
-    rows: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
-    reports: mpsc::UnboundedReceiver<Report>,
-    report_to: mpsc::UnboundedSender<Report>,
-    producer: Producer,
-    shards: HashMap<i16, Shard>,
-    view: Leadership,
-    view_at: Option<Instant>,
-    deletes: Vec<Token>,
-    in_flight: usize,
-    failures: u32,
-    retry_at: Instant,
-    poll_every: Duration,
-    stats: Arc<Mutex<OutboxStats>>,
-    settled: watch::Sender<bool>,
+    pub(super) outbox: Arc<dyn Outbox>,
+    pub(super) settings: Settings,
+    pub(super) status: Status,
+    pub(super) rows: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
+    pub(super) reports: mpsc::UnboundedReceiver<Report>,
+    pub(super) report_to: mpsc::UnboundedSender<Report>,
+    pub(super) producer: Producer,
+    pub(super) shards: HashMap<i16, Shard>,
+    pub(super) view: Leadership,
+    pub(super) view_at: Option<Instant>,
+    pub(super) deletes: Vec<Token>,
+    pub(super) in_flight: usize,
+    pub(super) failures: u32,
+    pub(super) retry_at: Instant,
+    pub(super) poll_every: Duration,
+    pub(super) stats: Arc<Mutex<OutboxStats>>,
+    pub(super) settled: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for RelayTask {
@@ -69,12 +68,12 @@ impl std::fmt::Debug for RelayTask {
 impl RelayTask {
     /// Makes a relay and its handle.
     pub fn new(outbox: Arc<dyn Outbox>, settings: Settings, status: Status) -> anyhow::Result<(Relay, Self)> {
-        let (rows_in, rows) = mpsc::unbounded_channel();
+        let (hand_over, rows) = mpsc::unbounded_channel();
         let (report_to, reports) = mpsc::unbounded_channel();
-        let (settled, is_settled) = watch::channel(false);
+        let (may_write, when_settled) = watch::channel(false);
         let stats = Arc::new(Mutex::new(OutboxStats::default()));
         let producer = Producer::new(&settings.brokers, report_to.clone())?;
-        let relay = Relay { rows: rows_in, stats: stats.clone(), settled: is_settled };
+        let relay = Relay { rows: hand_over, stats: stats.clone(), settled: when_settled };
         let task = Self {
             outbox,
             settings,
@@ -92,7 +91,7 @@ impl RelayTask {
             retry_at: Instant::now(),
             poll_every: Duration::from_millis(10),
             stats,
-            settled,
+            settled: may_write,
         };
         Ok((relay, task))
     }
@@ -147,26 +146,6 @@ impl RelayTask {
         Ok(())
     }
 
-    /// Renews leases; a lease counts from before the call, since the database's clock may have run on meanwhile.
-    async fn renew(&mut self, now: Instant) {
-        match self.outbox.lead(&self.settings.owner, &self.settings.roles).await {
-            Ok(view) => {
-                self.worked();
-                let until = now + LEASE - Duration::from_secs(1);
-                self.shards.retain(|shard, led| view.shards.contains(shard) || led.in_flight > 0);
-                for shard in &view.shards {
-                    self.shards.entry(*shard).or_insert_with(|| Shard::won(until)).lease_until = until;
-                }
-                self.view = view;
-                self.view_at = Some(now);
-                if let Ok(stats) = self.outbox.stats().await {
-                    *self.stats.lock().expect("no holder of the statistics panics") = stats;
-                }
-            }
-            Err(error) => self.store_failed("renew", &error),
-        }
-    }
-
     /// Lets the process write once nobody can believe to be alone any more.
     fn settle_in(&self, started: Instant) {
         let alone = self.settings.roles.iter().all(|role| self.view.alone_in.contains(role));
@@ -177,7 +156,7 @@ impl RelayTask {
 
     /// Tells whether rows of a shard may be sent from memory. With a second writer, an earlier acknowledged row of the same
     /// key may wait unseen in the table, so then everything goes through the table.
-    fn from_memory(&self, shard: i16) -> bool {
+    pub(super) fn may_skip_table(&self, shard: i16) -> bool {
         let role = if shard < SHARDS_PER_ROLE { Role::Api } else { Role::Worker };
         self.view.alone_in.contains(&role) && self.view_at.is_some_and(|at| at.elapsed() < ALONE_FOR)
     }
@@ -185,7 +164,7 @@ impl RelayTask {
     fn take(&mut self, rows: Vec<OutboxRow>) {
         for row in rows {
             let shard = row.event.shard;
-            if !self.from_memory(shard) {
+            if !self.may_skip_table(shard) {
                 continue;
             }
             if let Some(led) = self.shards.get_mut(&shard) {
@@ -196,79 +175,6 @@ impl RelayTask {
                 }
             }
         }
-    }
-
-    /// Reads shards that were just won or mended.
-    async fn load(&mut self) {
-        let waiting: Vec<i16> = self.shards.iter().filter(|(_, led)| led.state == State::Load).map(|(shard, _)| *shard).collect();
-        if waiting.is_empty() {
-            return;
-        }
-        match self.outbox.pending(&waiting, READ).await {
-            Ok(rows) => {
-                self.worked();
-                let mut by_shard: HashMap<i16, Vec<OutboxRow>> = HashMap::new();
-                for row in rows {
-                    by_shard.entry(row.event.shard).or_default().push(row);
-                }
-                for shard in waiting {
-                    let rows = by_shard.remove(&shard).unwrap_or_default();
-                    let Some(led) = self.shards.get_mut(&shard) else { continue };
-                    // A full page means that more wait behind it: those come before anything from memory.
-                    let full = i64::try_from(rows.len()).unwrap_or(READ) >= READ;
-                    if full {
-                        led.stop(Instant::now());
-                        led.state = State::Load;
-                    }
-                    let before = led.in_hand();
-                    led.merge(rows);
-                    led.state = if full && led.in_hand() > before { State::Load } else { State::Live };
-                }
-            }
-            Err(error) => self.store_failed("load", &error),
-        }
-    }
-
-    /// Reads rows that other processes wrote; faster while there are some.
-    async fn poll(&mut self) {
-        let shared: Vec<i16> = self
-            .shards
-            .iter()
-            .filter(|(shard, led)| led.state == State::Live && !self.from_memory(**shard))
-            .map(|(s, _)| *s)
-            .collect();
-        if shared.is_empty() {
-            return;
-        }
-        match self.outbox.pending(&shared, READ).await {
-            Ok(rows) => {
-                self.worked();
-                let taken = self.queue(rows);
-                self.poll_every =
-                    if taken > 0 { Duration::from_millis(10) } else { (self.poll_every * 2).min(Duration::from_millis(50)) };
-            }
-            Err(error) => self.store_failed("poll", &error),
-        }
-    }
-
-    /// Reads rows that have waited for 2 s and are not in hand: a killed process's backend may commit its last statement
-    /// after the new leader has read the table.
-    async fn sweep(&mut self) {
-        let led: Vec<i16> = self.shards.iter().filter(|(_, led)| led.state == State::Live).map(|(shard, _)| *shard).collect();
-        if led.is_empty() {
-            return;
-        }
-        match self.outbox.aged(&led, Duration::from_secs(2), READ).await {
-            Ok(rows) => {
-                self.worked();
-                self.queue(rows);
-            }
-            Err(error) => self.store_failed("sweep", &error),
-        }
-    }
-
-    fn queue(&mut self, rows: Vec<OutboxRow>) -> usize {
-        rows.into_iter().map(|row| self.shards.get_mut(&row.event.shard).map_or(0, |led| led.take([row]))).sum()
     }
 
     /// Sends queued rows, shard by shard in order, as far as the producer has room.
@@ -368,41 +274,6 @@ impl RelayTask {
                 self.deletes.extend(done.into_iter().map(|id| (*number, id)));
             }
         }
-    }
-
-    async fn delete(&mut self) {
-        if self.deletes.is_empty() {
-            return;
-        }
-        match self.outbox.delete(&self.deletes).await {
-            Ok(()) => {
-                self.worked();
-                for (number, id) in self.deletes.drain(..) {
-                    if let Some(led) = self.shards.get_mut(&number) {
-                        led.deleted(id);
-                    }
-                }
-            }
-            Err(error) => self.store_failed("delete", &error),
-        }
-    }
-
-    fn worked(&mut self) {
-        if self.failures > 0 {
-            tracing::info!("the relay reaches the store again");
-        }
-        self.failures = 0;
-        self.status.set("relay", Ok(()));
-    }
-
-    fn store_failed(&mut self, step: &'static str, error: &StoreError) {
-        self.failures = self.failures.saturating_add(1);
-        let wait = Backoff::INFRASTRUCTURE.wait(self.failures, rand::random()).min(Duration::from_secs(5));
-        self.retry_at = Instant::now() + wait.max(Duration::from_millis(10));
-        if self.failures == 1 {
-            tracing::warn!(step, error = ?error, "the relay cannot reach the store; it tries on");
-        }
-        self.status.set("relay", Err("the store does not answer".to_owned()));
     }
 
     async fn finish(mut self) {

@@ -2,6 +2,8 @@
 //!
 //! Source: <https://www.w3.org/TR/trace-context/>.
 
+use std::fmt::Write;
+
 use minishop_core::ids::Ids;
 
 /// The trace that a request or a record belongs to.
@@ -36,9 +38,11 @@ impl TraceContext {
 
     /// Begins a trace of our own, not sampled by anybody before us.
     pub fn new(ids: &dyn Ids) -> Self {
-        let (a, b) = (ids.random(), ids.random());
-        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let trace_id = format!("{}{}", hex(&a[..8]), hex(&b[..8]));
+        let random = ids.random().into_iter().chain(ids.random()).take(16);
+        let trace_id = random.fold(String::with_capacity(32), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
         // All zeros is not a trace id; the chance is 2^-128, the cost of the check nothing.
         let trace_id = if trace_id.bytes().all(|b| b == b'0') { "1".repeat(32) } else { trace_id };
         Self { trace_id, span_id: span_id(ids), flags: 1, tracestate: None }
