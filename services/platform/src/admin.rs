@@ -6,7 +6,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::info::Info;
 
+use crate::bus::topics;
 use crate::ctx::{Metrics, Status};
 
 #[derive(Debug, Clone)]
@@ -22,6 +24,12 @@ pub fn router(metrics: Metrics, status: Status) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(Admin { metrics, status })
+}
+
+/// Registers what this binary is, as a gauge that is always 1.
+pub fn build_info(metrics: &Metrics) {
+    let labels = vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("librdkafka", topics::client_version())];
+    metrics.with(|registry| registry.register("build", "Version of this process", Info::new(labels)));
 }
 
 async fn metrics_text(State(admin): State<Admin>, headers: HeaderMap) -> Response {

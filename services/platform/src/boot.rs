@@ -3,6 +3,8 @@
 //! The only place that spawns roles, handles signals and decides the exit code. A task that ends or panics before the drain ends the
 //! process with code 70: a half-dead process is worse than a dead one.
 
+pub mod process;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,9 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::ctx::{Metrics, Status, Task};
+use crate::store::error::SyncFailed;
 
 /// A core task panicked or ended early.
 pub const EXIT_TASK: u8 = 70;
+/// The disk did not confirm a write.
+pub const EXIT_FSYNC: u8 = 74;
 /// Configuration, command line, or what a person must mend before a start can work.
 pub const EXIT_USAGE: u8 = 2;
 /// All phases of the drain share this budget; the state is safe without it.
@@ -59,6 +64,17 @@ pub async fn run(status: &Status, phases: Phases, ready: impl Future<Output = ()
             return ExitCode::from(EXIT_TASK);
         }
     };
+    supervise(status, phases, ready, &mut signals, Duration::ZERO).await
+}
+
+/// Runs phases until a signal or a fault; withdraws readiness for `drain_wait`, then drains them in order.
+async fn supervise(
+    status: &Status,
+    phases: Phases,
+    ready: impl Future<Output = ()> + Send + 'static,
+    signals: &mut Signals,
+    drain_wait: Duration,
+) -> ExitCode {
     let mut running: Vec<Running> = Vec::new();
     for (token, tasks) in phases.0 {
         let mut set = JoinSet::new();
@@ -76,14 +92,19 @@ pub async fn run(status: &Status, phases: Phases, ready: impl Future<Output = ()
             () = signals.next() => break,
             fault = first_end(&mut running) => {
                 tracing::error!("{fault}; the process ends");
-                return ExitCode::from(EXIT_TASK);
+                return ExitCode::from(if fault.fsync { EXIT_FSYNC } else { EXIT_TASK });
             }
         }
     }
     tracing::info!("draining");
     status.set("process", Err("draining".to_owned()));
+    let withdrawn_then_drained = async {
+        // Load balancers need a moment to see that this process is not ready any more.
+        tokio::time::sleep(drain_wait).await;
+        drain(running).await
+    };
     tokio::select! {
-        code = drain(running) => code,
+        code = withdrawn_then_drained => code,
         () = signals.next() => {
             tracing::warn!("a second signal: ending at once");
             ExitCode::from(130)
@@ -91,17 +112,32 @@ pub async fn run(status: &Status, phases: Phases, ready: impl Future<Output = ()
     }
 }
 
-async fn first_end(running: &mut [Running]) -> String {
+/// Why the process must end.
+struct Fault {
+    text: String,
+    fsync: bool,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+async fn first_end(running: &mut [Running]) -> Fault {
     let ends = running.iter_mut().filter(|(_, set)| !set.is_empty()).map(|(_, set)| Box::pin(set.join_next()));
     let ends: Vec<_> = ends.collect();
     if ends.is_empty() {
         return std::future::pending().await;
     }
+    let plain = |text| Fault { text, fsync: false };
     match futures::future::select_all(ends).await.0 {
-        Some(Ok((name, Ok(())))) => format!("task {name} ended before the drain"),
-        Some(Ok((name, Err(error)))) => format!("task {name} failed: {error:#}"),
-        Some(Err(error)) => format!("a task panicked: {error}"),
-        None => "a task was lost".to_owned(),
+        Some(Ok((name, Ok(())))) => plain(format!("task {name} ended before the drain")),
+        Some(Ok((name, Err(error)))) => {
+            Fault { text: format!("task {name} failed: {error:#}"), fsync: error.chain().any(|cause| cause.is::<SyncFailed>()) }
+        }
+        Some(Err(error)) => plain(format!("a task panicked: {error}")),
+        None => plain("a task was lost".to_owned()),
     }
 }
 
@@ -158,8 +194,28 @@ pub fn print_ready(status: &Status) {
         }
     }
     let mut out = std::io::stdout().lock();
+    if std::io::IsTerminal::is_terminal(&out) {
+        line.push_str(&banner(&bound));
+    }
     // A reader that went away must not end the service.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Shows a person at a terminal what to try first.
+fn banner(bound: &[(&'static str, std::net::SocketAddr)]) -> String {
+    let addr = |name| bound.iter().find(|(n, _)| *n == name).map(|(_, addr)| addr);
+    let mut text = String::new();
+    if let Some(http) = addr("http") {
+        text += &format!(
+            "\n\nMiniShop is up. Create an order:\n  curl -i http://{http}/orders -H 'content-type: application/json' \\\n    -d '{{\"customerId\":\"c1\",\"items\":[{{\"productId\":\"p1\",\"qty\":2,\"price\":10.5}}]}}'"
+        );
+    }
+    if let Some(grpc) = addr("grpc") {
+        text += &format!(
+            "\n  grpcurl -plaintext -d '{{\"customer_id\":\"c1\",\"items\":[{{\"product_id\":\"p1\",\"qty\":2,\"price\":10.5}}]}}' \\\n    {grpc} minishop.orders.v1.OrderService/CreateOrder\n"
+        );
+    }
+    text
 }
 
 /// Keeps other processes out of a data directory for as long as it lives.

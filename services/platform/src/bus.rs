@@ -2,5 +2,6 @@
 
 pub mod headers;
 pub mod produce;
+pub mod topics;
 
 pub use headers::Headers;

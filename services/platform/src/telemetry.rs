@@ -1,10 +1,13 @@
 //! Logs for eyes, fields for queries, and the trace context that travels with an order.
 
+mod export;
 pub mod propagation;
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+pub use export::Flush;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -16,15 +19,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to standard error. `filter` has the form of `RUST_LOG`; only the first call of a process counts.
-pub fn start(format: LogFormat, filter: Option<&str>) -> anyhow::Result<()> {
+/// Starts logging to standard error, and tracing where the standard `OTEL_*` variables ask for it.
+///
+/// `filter` has the form of `RUST_LOG`; only the first call of a process counts. Must be called within the runtime.
+pub fn start(service: &'static str, format: LogFormat, filter: Option<&str>) -> anyhow::Result<Flush> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info,librdkafka=warn"))
-        .context("RUST_LOG is not a filter such as `info,minishop=debug`")?;
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
-    let _ = match format {
-        LogFormat::Pretty => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+        .context("error[CONFIG_VALUE] RUST_LOG: is not a filter; give levels and targets such as `info,minishop_api=debug`")?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Pretty => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    Ok(())
+    let (spans, flush) = export::layer(service)?.unzip();
+    // The filter is the log's alone: a quiet log must not cut traces.
+    let _ = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init();
+    Ok(flush.unwrap_or_default())
 }

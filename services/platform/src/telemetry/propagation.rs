@@ -5,6 +5,9 @@
 use std::fmt::Write;
 
 use minishop_core::ids::Ids;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The trace that a request or a record belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +57,20 @@ impl TraceContext {
         Self { span_id: span_id(ids), ..self.clone() }
     }
 
+    /// Makes `span` a part of this trace and gives the context to hand on.
+    ///
+    /// That is the span's own context while spans are exported, else a child of this one: the trace id survives either way.
+    /// Call it before the span is entered.
+    #[must_use]
+    pub fn continue_in(&self, span: &Span, ids: &dyn Ids) -> Self {
+        attach_parent(span, self);
+        match current(span) {
+            // A span that was begun already keeps its own trace.
+            Some(own) if own.trace_id == self.trace_id => Self { tracestate: self.tracestate.clone(), ..own },
+            _ => self.child(ids),
+        }
+    }
+
     /// Writes the `traceparent` header.
     pub fn traceparent(&self) -> String {
         format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags)
@@ -68,6 +85,31 @@ impl TraceContext {
     pub fn trace_id(&self) -> &str {
         &self.trace_id
     }
+}
+
+/// Makes a span the child of a context that came over the wire. Does nothing while no spans are exported.
+pub fn attach_parent(span: &Span, parent: &TraceContext) {
+    let (Ok(trace), Ok(id)) = (TraceId::from_hex(&parent.trace_id), SpanId::from_hex(&parent.span_id)) else { return };
+    let state = parent.tracestate.as_deref().and_then(|state| state.parse().ok()).unwrap_or_else(TraceState::default);
+    let remote = SpanContext::new(trace, id, TraceFlags::new(parent.flags), true, state);
+    // An error means that nothing is exported or that the span has begun: then the trace goes on without it.
+    let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));
+}
+
+/// Reads the `traceparent` of a span; `None` while no spans are exported.
+pub fn current_traceparent(span: &Span) -> Option<String> {
+    current(span).map(|context| context.traceparent())
+}
+
+fn current(span: &Span) -> Option<TraceContext> {
+    let context = span.context();
+    let own = context.span().span_context().clone();
+    own.is_valid().then(|| TraceContext {
+        trace_id: own.trace_id().to_string(),
+        span_id: own.span_id().to_string(),
+        flags: own.trace_flags().to_u8() & 1,
+        tracestate: None,
+    })
 }
 
 fn span_id(ids: &dyn Ids) -> String {

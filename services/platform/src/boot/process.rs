@@ -1,0 +1,253 @@
+//! The life of one process: what is opened in which order, what waits for what, and how it ends.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::future::BoxFuture;
+use minishop_core::clock::Clock;
+use minishop_core::ids::Ids;
+use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
+
+use super::{EXIT_USAGE, Phases, Signals, lock_data_dir, print_ready, supervise};
+use crate::bus::topics;
+use crate::clock::{SystemClock, SystemIds};
+use crate::config::{Config, Shape};
+use crate::ctx::{Ctx, Metrics, Status, Task};
+use crate::relay::{Relay, RelayTask, Settings};
+use crate::serve::{self, Limits};
+use crate::store::error::OpenError;
+use crate::store::postgres::{self, PostgresSettings};
+use crate::store::{Role, Store, sqlite};
+use crate::{admin, telemetry};
+
+/// How long one attempt to reach Kafka may take at start.
+const KAFKA_PATIENCE: Duration = Duration::from_secs(3);
+
+/// An embedded event log that is open: its clients may connect, and are answered once it runs.
+pub struct EmbeddedLog {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Serves until the token ends.
+    pub run: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send>,
+}
+
+impl std::fmt::Debug for EmbeddedLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedLog").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+/// Opens the embedded event log with its topics. This room does not know the log; who has it hands it in.
+pub type OpenLog = fn(Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLog>>;
+
+/// A process that is about to start.
+#[derive(Debug)]
+pub struct Process {
+    /// Its name in logs, traces and PostgreSQL, such as `minishop-api`.
+    pub name: &'static str,
+    /// Which roles it plays.
+    pub shape: Shape,
+    /// What the operator has set.
+    pub config: Config,
+    /// Opens the event log when no Kafka is named.
+    pub open_log: Option<OpenLog>,
+}
+
+/// How a step of the start went.
+enum Started<T> {
+    Done(T),
+    /// A signal came first; nothing needs draining yet.
+    Stopped,
+}
+
+impl Process {
+    /// Runs the process from its first log line to its exit code.
+    ///
+    /// `roles` is called once the stores answer; the tasks that it returns are spawned, watched and drained here.
+    pub async fn run(self, roles: impl AsyncFnOnce(Ctx) -> anyhow::Result<Vec<Task>>) -> ExitCode {
+        match self.start(roles).await {
+            Ok(code) => code,
+            Err(error) => {
+                let text = format!("{error:#}");
+                eprintln!("{}{text}", if text.starts_with("error[") { "" } else { "error[START_FAILED] start: " });
+                ExitCode::from(EXIT_USAGE)
+            }
+        }
+    }
+
+    async fn start(self, roles: impl AsyncFnOnce(Ctx) -> anyhow::Result<Vec<Task>>) -> anyhow::Result<ExitCode> {
+        let flush = telemetry::start(self.name, self.config.log_format, self.config.log.as_deref())?;
+        let mut signals = Signals::new().context("cannot listen for signals")?;
+        let config = Arc::new(self.config);
+        let (status, metrics) = (Status::default(), Metrics::default());
+        status.set("process", Err("starting".to_owned()));
+        let embedded = self.shape == Shape::Up && (config.database_url.is_none() || config.kafka_brokers.is_none());
+        let _lock = embedded.then(|| lock_data_dir(&config.data_dir)).transpose()?;
+        let (admin, drain_admin) = (serve::bind("admin", config.admin_addr).await?, CancellationToken::new());
+        let admin_addr = admin.addr();
+        admin::build_info(&metrics);
+        let routes = admin::router(metrics.clone(), status.clone());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "health must answer while the stores are still away; joined as the last phase"
+        )]
+        let admin = tokio::spawn(admin.serve(routes, Limits::default(), drain_admin.clone()));
+        let log = open_log(&config, self.shape, self.open_log).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let Started::Done(store) = open_store(self.name, &config, clock.clone(), &status, &mut signals).await? else {
+            return Ok(ExitCode::SUCCESS);
+        };
+        let brokers = match &log {
+            Some(log) => log.addr.to_string(),
+            None => config.kafka_brokers.clone().unwrap_or_default(),
+        };
+        if log.is_none() {
+            let Started::Done(()) = await_topics(&config, self.shape, &brokers, &status, &mut signals).await? else {
+                return Ok(ExitCode::SUCCESS);
+            };
+        }
+        let ids: Arc<dyn Ids> = Arc::new(SystemIds);
+        let (relay, relay_task) = relay(self.name, self.shape, &store, &brokers, ids.as_ref(), &status)?;
+        let [drain, drain_relay, drain_log] = std::array::from_fn(|_| CancellationToken::new());
+        let mut phases = Phases::default();
+        let kafka_addr = log.as_ref().map(|log| log.addr);
+        // The log must run before the roles start: they may wait for its answers.
+        let log_task = log.map(|log| Task::new("event log", (log.run)(drain_log.clone())));
+        let ctx = Ctx {
+            config: config.clone(),
+            clock,
+            ids,
+            store,
+            brokers,
+            relay: relay.clone(),
+            metrics,
+            drain: drain.clone(),
+            status: status.clone(),
+        };
+        phases.push(drain, roles(ctx).await?);
+        phases.push(drain_relay.clone(), vec![Task::new("relay", relay_task.run(drain_relay))]);
+        phases.push(drain_log, log_task.into_iter().collect());
+        phases.push(drain_admin, vec![Task::new("admin", async move { admin.await? })]);
+        status.bound("admin", admin_addr);
+        if let Some(addr) = kafka_addr {
+            status.bound("kafka", addr);
+        }
+        let announce = announce(status.clone(), relay);
+        let code = supervise(&status, phases, announce, &mut signals, config.drain_wait).await;
+        flush.finish().await;
+        Ok(code)
+    }
+}
+
+async fn announce(status: Status, relay: Relay) {
+    relay.settled().await;
+    status.set("process", Ok(()));
+    print_ready(&status);
+}
+
+async fn open_log(config: &Arc<Config>, shape: Shape, open: Option<OpenLog>) -> anyhow::Result<Option<EmbeddedLog>> {
+    match open.filter(|_| shape == Shape::Up && config.kafka_brokers.is_none()) {
+        Some(open) => open(config.clone()).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Opens the store; while a database is away it is tried again and again, and readiness says so.
+async fn open_store(
+    name: &str,
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    status: &Status,
+    signals: &mut Signals,
+) -> anyhow::Result<Started<Store>> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let open = async {
+            match &config.database_url {
+                Some(url) => {
+                    let settings = PostgresSettings { app_name: name.to_owned(), migrate: config.migrate };
+                    postgres::connect(url.expose_secret(), &settings).await
+                }
+                None => sqlite::open(&config.data_dir.join("minishop.db"), clock.clone(), config.migrate).await,
+            }
+        };
+        let opened = tokio::select! { opened = open => opened, () = signals.next() => return Ok(Started::Stopped) };
+        match opened {
+            Ok(store) => {
+                status.set("store", Ok(()));
+                return Ok(Started::Done(store));
+            }
+            Err(error) if error.is_retry() => {
+                status.set("store", Err(error.to_string()));
+                tracing::warn!("the store is away, trying again: {:#}", anyhow::Error::from(error));
+            }
+            Err(error) => return Err(store_refused(error)),
+        }
+        tokio::select! { () = tokio::time::sleep(pause) => {}, () = signals.next() => return Ok(Started::Stopped) }
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Words a final error of the store as start-up errors are worded.
+pub fn store_refused(error: OpenError) -> anyhow::Error {
+    let code = error.code();
+    anyhow::anyhow!("error[{code}] store: {:#}", anyhow::Error::from(error))
+}
+
+/// Asks Kafka for the topics. The API starts without an answer, since it accepts orders while Kafka is away; others wait.
+async fn await_topics(
+    config: &Config,
+    shape: Shape,
+    brokers: &str,
+    status: &Status,
+    signals: &mut Signals,
+) -> anyhow::Result<Started<()>> {
+    let mut pause = Duration::from_millis(200);
+    loop {
+        let asked = topics::missing(brokers, &config.topic_prefix, KAFKA_PATIENCE);
+        let asked = tokio::select! { asked = asked => asked, () = signals.next() => return Ok(Started::Stopped) };
+        match asked {
+            Ok(missing) if missing.is_empty() => {
+                status.set("kafka", Ok(()));
+                return Ok(Started::Done(()));
+            }
+            Ok(missing) => anyhow::bail!(
+                "error[TOPIC_MISSING] KAFKA_BROKERS: {} not there; run `minishop topics create`",
+                missing.join(", ")
+            ),
+            Err(error) if shape == Shape::Api => {
+                tracing::warn!("Kafka does not answer; orders are accepted and wait: {error:#}");
+                return Ok(Started::Done(()));
+            }
+            Err(error) => {
+                status.set("kafka", Err("the event log does not answer".to_owned()));
+                tracing::warn!("Kafka does not answer, trying again: {error:#}");
+            }
+        }
+        tokio::select! { () = tokio::time::sleep(pause) => {}, () = signals.next() => return Ok(Started::Stopped) }
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+fn relay(
+    name: &str,
+    shape: Shape,
+    store: &Store,
+    brokers: &str,
+    ids: &dyn Ids,
+    status: &Status,
+) -> anyhow::Result<(Relay, RelayTask)> {
+    let roles = match shape {
+        Shape::Up => vec![Role::Api, Role::Worker],
+        Shape::Api => vec![Role::Api],
+        Shape::Worker => vec![Role::Worker],
+    };
+    // Pids come again, in containers at once: only randomness tells two starts apart.
+    let start = u64::from_be_bytes(ids.random()[..8].try_into().expect("eight of ten bytes"));
+    let settings = Settings { owner: format!("{name}-{}-{start:016x}", std::process::id()), roles, brokers: brokers.to_owned() };
+    RelayTask::new(store.outbox.clone(), settings, status.clone())
+}

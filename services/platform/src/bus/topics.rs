@@ -1,0 +1,86 @@
+//! Topics: which are there, and making those that are not.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use minishop_contracts::topics;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+
+/// A topic as the brokers describe it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Topic {
+    /// The name, prefix included.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: usize,
+    /// How many brokers keep each record, at the partition with the fewest.
+    pub replicas: usize,
+}
+
+/// Whether a topic was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Made {
+    /// It is new.
+    Created,
+    /// It was there; its settings were left alone.
+    Existed,
+}
+
+/// Lists all topics. The error means that no broker answered within `patience`.
+pub async fn list(brokers: &str, patience: Duration) -> anyhow::Result<Vec<Topic>> {
+    let client: BaseConsumer = config(brokers).create().context("cannot make a Kafka client")?;
+    let ask = move || client.fetch_metadata(None, patience).map(|metadata| metadata.topics().iter().map(describe).collect());
+    tokio::task::spawn_blocking(ask).await?.with_context(|| format!("no broker answers at {brokers}"))
+}
+
+/// Names those of our topics that are not there.
+pub async fn missing(brokers: &str, prefix: &str, patience: Duration) -> anyhow::Result<Vec<String>> {
+    let there = list(brokers, patience).await?;
+    let wanted = topics::ALL.iter().map(|topic| topics::prefixed(prefix, topic));
+    Ok(wanted.filter(|name| !there.iter().any(|topic| topic.name == *name)).collect())
+}
+
+/// Makes our topics with the brokers' default replication; one that exists is left as it is.
+pub async fn create(brokers: &str, prefix: &str, partitions: i32, patience: Duration) -> anyhow::Result<Vec<(String, Made)>> {
+    let client: AdminClient<DefaultClientContext> = config(brokers).create().context("cannot make a Kafka client")?;
+    let names: Vec<String> = topics::ALL.iter().map(|topic| topics::prefixed(prefix, topic)).collect();
+    let dead_letters = topics::prefixed(prefix, topics::CREATED_DEAD_LETTERS);
+    let new = names.iter().map(|name| {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        // A dead letter carries a whole record in its value, and more in its headers.
+        if *name == dead_letters { topic.set("max.message.bytes", "2000000") } else { topic }
+    });
+    let new: Vec<NewTopic<'_>> = new.collect();
+    let options = AdminOptions::new().request_timeout(Some(patience)).operation_timeout(Some(patience));
+    let results = client.create_topics(&new, &options).await.with_context(|| format!("no broker answers at {brokers}"))?;
+    let mut made = Vec::new();
+    for result in results {
+        match result {
+            Ok(name) => made.push((name, Made::Created)),
+            Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => made.push((name, Made::Existed)),
+            Err((name, code)) => anyhow::bail!("error[DEPENDENCY_REFUSED] {name}: {code}"),
+        }
+    }
+    Ok(made)
+}
+
+/// Tells librdkafka's version.
+pub fn client_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}
+
+fn config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("client.id", "minishop").set("allow.auto.create.topics", "false");
+    config
+}
+
+fn describe(topic: &rdkafka::metadata::MetadataTopic) -> Topic {
+    let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+    Topic { name: topic.name().to_owned(), partitions: topic.partitions().len(), replicas }
+}

@@ -1,0 +1,64 @@
+//! Spans over OTLP/gRPC, when the standard variables name a collector.
+
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SdkTracerProvider, Tracer};
+use tracing::Subscriber;
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{EnvFilter, Filtered};
+use tracing_subscriber::registry::LookupSpan;
+
+/// How long the last spans may take at exit.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Sends the last spans when the process ends.
+#[derive(Debug, Default)]
+#[must_use = "spans that are not flushed are lost"]
+pub struct Flush(Option<SdkTracerProvider>);
+
+impl Flush {
+    /// Sends what is still collected, for at most two seconds.
+    pub async fn finish(self) {
+        let Some(provider) = self.0 else { return };
+        let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH)).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::warn!("the last spans were not delivered");
+        }
+    }
+}
+
+/// A layer that exports spans.
+pub(super) type Spans<S> = Filtered<OpenTelemetryLayer<S, Tracer>, EnvFilter, S>;
+
+/// Builds the exporting layer; `None` when no collector is named or the SDK is disabled.
+///
+/// Endpoint, headers, time-outs, sampler, batching and resource attributes are read by the SDK from its own variables.
+pub(super) fn layer<S>(service: &'static str) -> anyhow::Result<Option<(Spans<S>, Flush)>>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    #[expect(clippy::disallowed_methods, reason = "the standard variables of OpenTelemetry are part of the configuration")]
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let named = set("OTEL_EXPORTER_OTLP_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")).is_some();
+    let off = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        || set("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
+    if !named || off {
+        return Ok(None);
+    }
+    let exporter = SpanExporter::builder().with_tonic().build().map_err(|error| {
+        anyhow::anyhow!("error[CONFIG_VALUE] OTEL_EXPORTER_OTLP_ENDPOINT: {error}; give the collector's gRPC address such as http://127.0.0.1:4317")
+    })?;
+    let mut resource = Resource::builder();
+    if set("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name(service);
+    }
+    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("minishop"));
+    // The libraries' own spans, the exporter's above all, would drown ours or trace the tracing.
+    let ours = EnvFilter::new("off,minishop=info,minishop_platform=info,minishop_api=info,minishop_worker=info");
+    Ok(Some((layer.with_filter(ours), Flush(Some(provider)))))
+}
