@@ -71,9 +71,9 @@ impl RelayTask {
         let (hand_over, rows) = mpsc::unbounded_channel();
         let (report_to, reports) = mpsc::unbounded_channel();
         let (may_write, when_settled) = watch::channel(false);
-        let stats = Arc::new(Mutex::new(OutboxStats::default()));
+        let backlog = Arc::new(Mutex::new(OutboxStats::default()));
         let producer = Producer::new(&settings.brokers, report_to.clone())?;
-        let relay = Relay { rows: hand_over, stats: stats.clone(), settled: when_settled };
+        let relay = Relay { rows: hand_over, stats: backlog.clone(), settled: when_settled };
         let task = Self {
             outbox,
             settings,
@@ -90,7 +90,7 @@ impl RelayTask {
             failures: 0,
             retry_at: Instant::now(),
             poll_every: Duration::from_millis(10),
-            stats,
+            stats: backlog,
             settled: may_write,
         };
         Ok((relay, task))
