@@ -1,0 +1,197 @@
+//! Consuming: one group member, polled by one thread of its own.
+//!
+//! Rebalance handlers run on the polling thread, inside [`Consumer::poll`]. Nothing commits by itself: what is committed is
+//! what the caller names, after its own transaction.
+
+mod context;
+mod record;
+mod tail;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::store::Position;
+use context::Callbacks;
+pub use record::{Partition, Record};
+pub use tail::{Start, Tail};
+
+/// Who consumes what.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bootstrap servers.
+    pub brokers: String,
+    /// The consumer group.
+    pub group: String,
+    /// The topics, prefix included.
+    pub topics: Vec<String>,
+    /// How long the group waits for a silent member.
+    pub session_timeout: Duration,
+    /// Names this process to the broker; no other process may use it.
+    pub client_id: String,
+}
+
+/// A partition that comes, and what the group has committed of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assigned {
+    /// The partition.
+    pub partition: Partition,
+    /// The group's next offset; `None` when it has none, or when it could not be read in time.
+    pub committed: Option<i64>,
+}
+
+/// What the owner does when partitions come and go. Each runs on the polling thread and holds up the group.
+pub struct Handlers {
+    /// Partitions come. Names those that must start elsewhere than at the committed offset.
+    pub assigned: Box<dyn Fn(&[Assigned]) -> Vec<Position> + Send + Sync>,
+    /// Partitions go. Waits for what runs and names what was settled, which is then committed before they are given up.
+    pub revoked: Box<dyn Fn(&[Partition]) -> Vec<Position> + Send + Sync>,
+    /// Partitions are gone and may be another member's already: nothing may be committed.
+    pub lost: Box<dyn Fn(&[Partition]) + Send + Sync>,
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handlers").finish_non_exhaustive()
+    }
+}
+
+/// Why a poll gave no record.
+#[derive(Debug, thiserror::Error)]
+pub enum PollError {
+    /// The poll came too late and the group has put this member out. Drop what is queued and poll again.
+    #[error("the consumer was not polled in time and left its group")]
+    Exceeded,
+    /// The client recovers by itself. Poll again.
+    #[error("the event log cannot be read at the moment")]
+    Passing(#[source] anyhow::Error),
+    /// This member can never read again. End the process.
+    #[error("the consumer is beyond recovery")]
+    Fatal(#[source] anyhow::Error),
+}
+
+/// One member of a consumer group. Closing it (by dropping) leaves the group; do that on a thread that may block.
+pub struct Consumer {
+    inner: BaseConsumer<Callbacks>,
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+impl Consumer {
+    /// Joins the group. The servers need not answer yet: the client connects when they do.
+    pub fn join(settings: &Settings, handlers: Handlers) -> anyhow::Result<Self> {
+        let heartbeat = (settings.session_timeout.as_millis() / 3).min(3_000);
+        let inner: BaseConsumer<Callbacks> = base(&settings.brokers, &settings.client_id)
+            .set("group.id", &settings.group)
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", settings.session_timeout.as_millis().to_string())
+            .set("heartbeat.interval.ms", heartbeat.to_string())
+            .set("max.poll.interval.ms", settings.session_timeout.as_millis().max(300_000).to_string())
+            .set("statistics.interval.ms", "5000")
+            .create_with_context(Callbacks::new(handlers, &settings.topics))
+            .context("cannot make a consumer")?;
+        let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
+        inner.subscribe(&topics).context("cannot subscribe")?;
+        Ok(Self { inner })
+    }
+
+    /// Waits for the next record, at most `wait`, and serves the group. `None` when none came.
+    pub fn poll(&self, wait: Duration) -> Result<Option<Record>, PollError> {
+        match self.inner.poll(wait) {
+            None => Ok(None),
+            Some(Ok(message)) => Ok(Some(record::read(&message, self.inner.context().topics()))),
+            Some(Err(error)) => Err(judge(error)),
+        }
+    }
+
+    /// Stops the delivery of all assigned partitions; polling goes on.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        Ok(self.inner.pause(&self.inner.assignment()?)?)
+    }
+
+    /// Goes on with all assigned partitions.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        Ok(self.inner.resume(&self.inner.assignment()?)?)
+    }
+
+    /// Commits positions and does not wait; a failure is logged, and the next commit makes it good.
+    pub fn commit(&self, positions: &[Position]) -> anyhow::Result<()> {
+        Ok(self.inner.commit(&list(positions)?, CommitMode::Async)?)
+    }
+
+    /// Commits positions and waits for the broker.
+    pub fn commit_and_wait(&self, positions: &[Position]) -> anyhow::Result<()> {
+        Ok(self.inner.commit(&list(positions)?, CommitMode::Sync)?)
+    }
+
+    /// Reads what the group has committed of partitions; those without a commit are left out.
+    pub fn committed(&self, partitions: &[Partition], wait: Duration) -> anyhow::Result<Vec<Position>> {
+        let mut asked = TopicPartitionList::new();
+        for p in partitions {
+            asked.add_partition(&p.topic, p.partition);
+        }
+        Ok(record::positions(&self.inner.committed_offsets(asked, wait)?))
+    }
+
+    /// Moves the reading of an assigned partition.
+    pub fn seek(&self, to: &Position, wait: Duration) -> anyhow::Result<()> {
+        Ok(self.inner.seek(&to.topic, to.partition, Offset::Offset(to.next_offset), wait)?)
+    }
+
+    /// Tells where the assigned partitions end, as of the last statistics (every 5 s).
+    pub fn ends(&self) -> HashMap<(String, i32), i64> {
+        self.inner.context().ends()
+    }
+}
+
+/// What every reader sets.
+fn base(brokers: &str, client_id: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("client.id", client_id)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("allow.auto.create.topics", "false")
+        .set("check.crcs", "true")
+        .set("queued.min.messages", "1000")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.max.bytes", "8388608")
+        // The default of a second stalls a partition whose local queue was full.
+        .set("fetch.queue.backoff.ms", "10")
+        .set("fetch.wait.max.ms", "100")
+        // A topic or partition that is made later is found within this time; the default is 5 minutes.
+        .set("topic.metadata.refresh.interval.ms", "10000")
+        .set("socket.keepalive.enable", "true")
+        .set("socket.nagle.disable", "true");
+    config
+}
+
+fn list(positions: &[Position]) -> anyhow::Result<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(positions.len());
+    for p in positions {
+        list.add_partition_offset(&p.topic, p.partition, Offset::Offset(p.next_offset))?;
+    }
+    Ok(list)
+}
+
+fn judge(error: KafkaError) -> PollError {
+    match error {
+        KafkaError::MessageConsumptionFatal(_) | KafkaError::MessageConsumption(RDKafkaErrorCode::Fatal) => {
+            PollError::Fatal(error.into())
+        }
+        KafkaError::MessageConsumption(RDKafkaErrorCode::PollExceeded) => PollError::Exceeded,
+        _ => PollError::Passing(error.into()),
+    }
+}

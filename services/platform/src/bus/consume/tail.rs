@@ -1,0 +1,84 @@
+//! Reading without a group, for people and tests: joins nothing and commits nothing.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{Record, base, record};
+
+/// How long metadata and end offsets may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Where a reading begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest record of each partition.
+    Beginning,
+    /// With what is written from now on.
+    End,
+}
+
+/// A reader of whole topics, in order per partition. All its methods block: call them on a thread that may.
+pub struct Tail {
+    inner: BaseConsumer,
+    topics: Vec<Arc<str>>,
+    /// Partitions that had records at the start, and the offset where each ended.
+    ends: Vec<(String, i32, i64)>,
+}
+
+impl fmt::Debug for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tail").field("topics", &self.topics).finish_non_exhaustive()
+    }
+}
+
+impl Tail {
+    /// Opens all partitions of existing topics.
+    pub fn open(brokers: &str, topics: &[String], start: Start) -> anyhow::Result<Self> {
+        // The client wants a group's name to assign by hand; this one is never joined.
+        let inner: BaseConsumer =
+            base(brokers, "minishop-tail").set("group.id", "minishop-tail").create().context("cannot make a reader")?;
+        let mut ends = Vec::new();
+        let mut list = TopicPartitionList::new();
+        for topic in topics {
+            let metadata = inner.fetch_metadata(Some(topic), ANSWER).context("the event log does not answer")?;
+            let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
+            for p in found.with_context(|| format!("there is no topic {topic}"))?.partitions() {
+                let (first, end) = inner.fetch_watermarks(topic, p.id(), ANSWER)?;
+                let from = match start {
+                    Start::Beginning => first,
+                    Start::End => end,
+                };
+                list.add_partition_offset(topic, p.id(), Offset::Offset(from))?;
+                if end > from {
+                    ends.push((topic.clone(), p.id(), end));
+                }
+            }
+        }
+        inner.assign(&list).context("cannot read the topics")?;
+        Ok(Self { inner, topics: topics.iter().map(|t| Arc::from(t.as_str())).collect(), ends })
+    }
+
+    /// Waits for the next record, at most `wait`. `None` when none came.
+    pub fn next(&self, wait: Duration) -> anyhow::Result<Option<Record>> {
+        self.inner.poll(wait).map(|message| Ok(record::read(&message?, &self.topics))).transpose()
+    }
+
+    /// Reads everything that was there when it was opened; an error when that takes longer than `within`.
+    pub fn rest(mut self, within: Duration) -> anyhow::Result<Vec<Record>> {
+        let deadline = Instant::now() + within;
+        let mut records = Vec::new();
+        while !self.ends.is_empty() {
+            anyhow::ensure!(Instant::now() < deadline, "the topics could not be read in time");
+            if let Some(record) = self.next(Duration::from_millis(50))? {
+                self.ends.retain(|(t, p, end)| *t != *record.topic || *p != record.partition || record.offset + 1 < *end);
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+}

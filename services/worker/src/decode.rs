@@ -1,0 +1,158 @@
+//! What a record says, before anything is looked up.
+
+use bytes::Bytes;
+use minishop_contracts::events::{Envelope, EventType, decode_envelope};
+use minishop_contracts::headers::kafka;
+use minishop_core::clock::Timestamp;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
+use minishop_core::order::{CreateOrder, Line};
+use minishop_core::parking::DeadCode;
+use minishop_platform::bus::Record;
+use sha2::{Digest, Sha256};
+
+/// A record, the id under which it is settled, and what it says.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The record as it was read.
+    pub record: Record,
+    /// The event's id; derived from the record's place and bytes if it names none.
+    pub event_id: EventId,
+    /// Digest of the value.
+    pub sha: [u8; 32],
+    /// The key whose events keep their order: the record's, or the customer's.
+    pub key: Bytes,
+    /// What it says.
+    pub content: Content,
+}
+
+/// What a record says.
+#[derive(Debug)]
+pub enum Content {
+    /// An order was created.
+    Created(Box<Created>),
+    /// A version of the created event that only a newer worker knows.
+    Newer {
+        /// The type as written.
+        event_type: String,
+    },
+    /// No event that this topic carries.
+    Refused(Refused),
+}
+
+/// Why a record is a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The code.
+    pub code: DeadCode,
+    /// One sentence.
+    pub message: String,
+    /// The type as written, if it could be read.
+    pub event_type: Option<String>,
+}
+
+/// A created event whose data keeps the order's rules.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// The order.
+    pub order_id: OrderId,
+    /// The client, from the headers.
+    pub client_id: ClientId,
+    /// The key, from the envelope.
+    pub key: IdempotencyKey,
+    /// The content, in exact money.
+    pub order: CreateOrder,
+    /// Digest of the content.
+    pub fingerprint: Fingerprint,
+    /// When it happened, as the producer says.
+    pub occurred_at: Timestamp,
+    /// The correlation id, replaced by the event's if it breaks the rule.
+    pub correlation_id: CorrelationId,
+    /// The order's version that the event announces.
+    pub sequence: i32,
+    /// The trace it belongs to, as written.
+    pub traceparent: Option<String>,
+    /// The type as written.
+    pub event_type: String,
+}
+
+/// Reads a record. Never fails: what cannot be read is [`Content::Refused`].
+pub fn decode(record: Record) -> Incoming {
+    let value = record.value.clone().unwrap_or_default();
+    let of_record = EventId::of_record(&record.topic, record.partition, record.offset, &value);
+    let sha = Sha256::digest(&value).into();
+    let (event_id, content) = match decode_envelope(&value) {
+        Err(error) => {
+            let code = DeadCode::parse(error.code()).unwrap_or(DeadCode::EnvelopeInvalid);
+            (of_record, Content::Refused(Refused { code, message: error.to_string(), event_type: None }))
+        }
+        Ok(envelope) => {
+            let id = EventId::from_text(&envelope.event_id);
+            let content = content(&envelope, id, &record);
+            // A refused copy must not take the place of the good event that bears its id.
+            (if matches!(content, Content::Refused(_)) { of_record } else { id }, content)
+        }
+    };
+    let customer = match &content {
+        Content::Created(created) => Bytes::copy_from_slice(created.order.customer_id().as_bytes()),
+        _ => Bytes::new(),
+    };
+    let key = record.key.clone().filter(|key| !key.is_empty()).unwrap_or(customer);
+    Incoming { record, event_id, sha, key, content }
+}
+
+fn content(envelope: &Envelope<'_>, id: EventId, record: &Record) -> Content {
+    let event_type = envelope.r#type.clone().into_owned();
+    match EventType::parse(&event_type) {
+        EventType::CreatedV1 => created(envelope, id, record).map_or_else(
+            |(code, message)| Content::Refused(Refused { code, message, event_type: Some(event_type) }),
+            |c| Content::Created(Box::new(c)),
+        ),
+        EventType::NewerVersion(_) => Content::Newer { event_type },
+        EventType::Unknown => Content::Refused(Refused {
+            code: DeadCode::TypeUnknown,
+            message: format!("the type `{}` is none that this topic carries", minishop_contracts::text::shown(&event_type)),
+            event_type: Some(event_type),
+        }),
+    }
+}
+
+fn created(envelope: &Envelope<'_>, id: EventId, record: &Record) -> Result<Created, (DeadCode, String)> {
+    let invalid = |message: String| (DeadCode::DataInvalid, message);
+    let data = envelope.created().map_err(|partial| {
+        let fields: Vec<_> =
+            partial.into_violations().iter().map(|v| format!("{}: {}", v.json_field(), v.code.as_str())).collect();
+        invalid(fields.join(", "))
+    })?;
+    let lines = data
+        .items
+        .into_iter()
+        .map(|i| Line { product_id: i.product_id, qty: i.qty, price: i.price.unwrap_or_default() })
+        .collect();
+    let order = CreateOrder::new(data.customer_id, lines, data.currency.as_deref()).map_err(|violations| {
+        let fields: Vec<_> = violations.iter().map(|v| format!("{}: {}", v.field, v.code.as_str())).collect();
+        invalid(fields.join(", "))
+    })?;
+    // The demo sums doubles; the exact sum is what counts, and its float noise is no reason to refuse.
+    if data.total.is_none_or(|total| (total - order.total()).abs() > 0.000_001) {
+        return Err(invalid("total: is not the sum of qty times price".to_owned()));
+    }
+    let order_id = OrderId::parse(&data.order_id).ok_or_else(|| invalid("orderId: INVALID_FORMAT".to_owned()))?;
+    let key = IdempotencyKey::of_event(&envelope.idempotency_key)
+        .map_err(|_| (DeadCode::EnvelopeInvalid, "idempotencyKey: must have 1 to 255 characters".to_owned()))?;
+    let header = |name| record.headers.get(name);
+    Ok(Created {
+        order_id,
+        client_id: header(kafka::CE_CLIENT)
+            .filter(|c| !c.is_empty())
+            .map_or_else(ClientId::anonymous, |c| ClientId(c.to_owned())),
+        key,
+        fingerprint: Fingerprint::of_create(&order),
+        order,
+        occurred_at: envelope.occurred_at.to_utc().unwrap_or_default(),
+        correlation_id: CorrelationId::parse(&envelope.correlation_id).unwrap_or_else(|| CorrelationId::of_event(id)),
+        sequence: header(kafka::CE_SEQUENCE).and_then(|s| s.parse().ok()).unwrap_or(1),
+        traceparent: header(kafka::TRACEPARENT).map(str::to_owned),
+        event_type: envelope.r#type.clone().into_owned(),
+    })
+}
