@@ -1,1 +1,87 @@
-//! MiniShop api.
+//! MiniShop's API: REST and gRPC over the same use cases, and the intake that writes orders in batches.
+//!
+//! Invariants: an order is answered only after its commit; no commit runs in a request's future; committed events are
+//! handed to the relay before the answer.
+
+mod app;
+mod call;
+mod event;
+mod fields;
+mod grpc;
+mod http;
+mod intake;
+mod metrics;
+mod ops;
+mod orders;
+mod reads;
+mod reply;
+mod serve;
+mod token;
+
+use std::sync::Arc;
+
+use minishop_platform::ctx::{Ctx, Task};
+use tokio_util::sync::CancellationToken;
+
+use app::App;
+use intake::{Queue, WRITERS, Writer};
+
+/// Binds the listeners and names the API's tasks: two writers, REST and gRPC.
+///
+/// The writers end after the servers, when every queued order is written.
+pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
+    let http = serve::bind(ctx.config.http_addr).await?;
+    let grpc = serve::bind(ctx.config.grpc_addr).await?;
+    ctx.status.bound("http", http.local_addr()?);
+    ctx.status.bound("grpc", grpc.local_addr()?);
+
+    let app = Arc::new(App::new(&ctx));
+    let open = Arc::new(OpenQueue(app.queue.clone()));
+    let mut tasks = Vec::new();
+    for name in ["api.intake.1", "api.intake.2"].into_iter().take(WRITERS) {
+        tasks.push(Task::new(name, writer(&app, &ctx)));
+    }
+    let rest = http::router(Arc::clone(&app));
+    tasks.push(Task::new("api.http", keeping(Arc::clone(&open), serve::run(http, rest, ctx.drain.clone()))));
+    let (router, health) = grpc::router(&app)?;
+    let calls = grpc_calls(health, serve::run(grpc, router, ctx.drain.clone()), ctx.drain.clone());
+    tasks.push(Task::new("api.grpc", keeping(open, calls)));
+    Ok(tasks)
+}
+
+fn writer(app: &App, ctx: &Ctx) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let relay = ctx.relay.clone();
+    let hand_over = Arc::new(move |rows| relay.hand_over(rows));
+    let writer = Writer::new(app.queue.clone(), Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), hand_over);
+    async move {
+        writer.run().await;
+        Ok(())
+    }
+}
+
+async fn grpc_calls(
+    health: grpc::Health,
+    server: impl Future<Output = anyhow::Result<()>>,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    health.serving().await;
+    let telling = async {
+        drain.cancelled().await;
+        health.not_serving().await;
+    };
+    let (served, ()) = tokio::join!(server, telling);
+    served
+}
+
+/// Closes the queue when the last server is gone, so that no answer is promised that no writer gives.
+struct OpenQueue(Queue);
+
+impl Drop for OpenQueue {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+async fn keeping(_open: Arc<OpenQueue>, server: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    server.await
+}

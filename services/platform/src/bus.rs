@@ -6,4 +6,4 @@ pub mod produce;
 pub mod topics;
 
 pub use consume::{Consumer, Record, Tail};
-pub use headers::Headers;
+pub use headers::{HeaderWriter, Headers};

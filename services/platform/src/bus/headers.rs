@@ -56,6 +56,36 @@ impl Headers {
     }
 }
 
+/// Writes headers straight into the bytes of [`Headers::encode`]. Clone one that holds the constant headers for each record.
+#[derive(Debug, Clone, Default)]
+pub struct HeaderWriter {
+    count: usize,
+    out: BytesMut,
+}
+
+impl HeaderWriter {
+    /// Appends a header.
+    pub fn put(&mut self, name: &str, value: &[u8]) {
+        if self.count == 0 {
+            self.out.put_u32(0);
+        }
+        self.count += 1;
+        for part in [name.as_bytes(), value] {
+            self.out.put_u32(length(part.len()));
+            self.out.put_slice(part);
+        }
+    }
+
+    /// Gives the bytes.
+    pub fn finish(mut self) -> Bytes {
+        if self.count == 0 {
+            self.out.put_u32(0);
+        }
+        self.out[..4].copy_from_slice(&length(self.count).to_be_bytes());
+        self.out.freeze()
+    }
+}
+
 fn take(bytes: &mut Bytes, count: usize) -> Option<Bytes> {
     (count <= bytes.len()).then(|| bytes.split_to(count))
 }
@@ -68,6 +98,17 @@ fn length(n: usize) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_writer_and_the_list_make_the_same_bytes() {
+        assert_eq!(HeaderWriter::default().finish(), Headers::default().encode());
+        let mut constant = HeaderWriter::default();
+        constant.put("a", b"1");
+        let mut record = constant.clone();
+        record.put("b", "\u{e9}".as_bytes());
+        assert_eq!(record.finish(), Headers::default().with("a", "1").with("b", "\u{e9}").encode());
+        assert_eq!(constant.finish(), Headers::default().with("a", "1").encode());
+    }
 
     proptest! {
         #[test]

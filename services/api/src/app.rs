@@ -1,0 +1,64 @@
+//! What every use case of the API works with.
+
+use std::sync::Arc;
+
+use minishop_contracts::topics;
+use minishop_core::clock::Clock;
+use minishop_core::ids::Ids;
+use minishop_core::refusal::{Code, Refusal};
+use minishop_platform::config::Config;
+use minishop_platform::ctx::Ctx;
+use minishop_platform::relay::Relay;
+use minishop_platform::store::Store;
+
+use crate::event::EventWriter;
+use crate::intake::{Queue, retry_after};
+use crate::metrics::ApiMetrics;
+
+/// The API's outside world. One for each process.
+#[derive(Debug)]
+pub struct App {
+    /// What the operator has set.
+    pub config: Arc<Config>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub ids: Arc<dyn Ids>,
+    /// The database, for reads.
+    pub store: Store,
+    /// Tells how much waits to be published.
+    pub relay: Relay,
+    /// Where new orders wait for a writer.
+    pub queue: Queue,
+    /// Writes `orders.created`.
+    pub events: EventWriter,
+    /// What is counted.
+    pub metrics: ApiMetrics,
+}
+
+impl App {
+    /// Takes what the API needs out of a process's context, and registers its metrics.
+    pub fn new(ctx: &Ctx) -> Self {
+        let metrics = ctx.metrics.with(ApiMetrics::register);
+        Self {
+            config: Arc::clone(&ctx.config),
+            clock: Arc::clone(&ctx.clock),
+            ids: Arc::clone(&ctx.ids),
+            store: ctx.store.clone(),
+            relay: ctx.relay.clone(),
+            queue: Queue::new(Arc::clone(&ctx.ids), metrics.clone()),
+            events: EventWriter::new(topics::prefixed(&ctx.config.topic_prefix, topics::CREATED), ctx.config.event_key),
+            metrics,
+        }
+    }
+
+    /// Sheds a new order while more events wait to be published than the operator allows.
+    pub fn admit(&self) -> Result<(), Refusal> {
+        let backlog = self.relay.backlog();
+        if backlog.depth <= self.config.outbox_limit_rows && backlog.oldest <= self.config.outbox_limit_age {
+            return Ok(());
+        }
+        let detail = "Too many accepted orders wait to be published; nothing was written, send the request again later.";
+        Err(Refusal::new(Code::OutboxFull, detail).after(retry_after(self.ids.as_ref())))
+    }
+}

@@ -1,0 +1,135 @@
+//! What a request must be before its content is looked at.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderMap, Uri};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use minishop_core::refusal::{Code, Refusal};
+use tokio::time::timeout;
+
+use crate::app::App;
+
+/// The longest body in bytes.
+pub const BODY_BYTES: usize = 262_144;
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(30);
+/// The longest path with its query in bytes.
+const URI_BYTES: usize = 8192;
+
+/// Checks sizes and host.
+pub fn check(app: &App, parts: &Parts) -> Result<(), Refusal> {
+    sizes(parts)?;
+    host(app, parts)
+}
+
+/// Checks what is known of a request's size before its body is read.
+pub fn sizes(parts: &Parts) -> Result<(), Refusal> {
+    let uri = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if uri > URI_BYTES {
+        return Err(Refusal::new(Code::UriTooLong, format!("Path and query may have {URI_BYTES} bytes; shorten them.")));
+    }
+    let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > BODY_BYTES as u64) {
+        return Err(too_large());
+    }
+    Ok(())
+}
+
+/// Refuses foreign host names on a loopback listener: a page in a browser could otherwise reach it by DNS rebinding.
+fn host(app: &App, parts: &Parts) -> Result<(), Refusal> {
+    if !app.config.http_addr.ip().is_loopback() {
+        return Ok(());
+    }
+    let sent = parts.headers.get(HOST).and_then(|value| value.to_str().ok());
+    // HTTP/2 has the host in the URI.
+    let host = sent.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str));
+    if host.is_some_and(is_loopback) {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::HostNotAllowed, "This listener answers to localhost only; ask it by that name."))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let Ok(uri) = Uri::builder().scheme("http").authority(host).path_and_query("/").build() else { return false };
+    match uri.host() {
+        Some("[::1]") => true,
+        Some(name) if name.eq_ignore_ascii_case("localhost") => true,
+        Some(name) => name.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback()),
+        None => false,
+    }
+}
+
+/// Checks that a body is plain JSON in UTF-8.
+pub fn media_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let json = match (types.next(), types.next()) {
+        (Some(value), None) => value.to_str().is_ok_and(is_json),
+        _ => false,
+    };
+    if json && !headers.contains_key(CONTENT_ENCODING) {
+        return Ok(());
+    }
+    let detail = "Send the body as application/json in UTF-8, without content-encoding.";
+    Err(Refusal::new(Code::MediaTypeUnsupported, detail))
+}
+
+fn is_json(value: &str) -> bool {
+    let mut parts = value.split(';').map(str::trim);
+    let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/json"));
+    named
+        && parts.filter(|part| !part.is_empty()).all(|part| match part.split_once('=') {
+            Some((name, charset)) if name.eq_ignore_ascii_case("charset") => {
+                charset.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            }
+            _ => true,
+        })
+}
+
+/// Reads a body; stops at the limit and at the time.
+pub async fn body(body: Body) -> Result<Bytes, Refusal> {
+    match timeout(BODY_TIME, Limited::new(body, BODY_BYTES).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        // The client went away or broke its own framing: nobody reads this answer.
+        Ok(Err(_)) => Err(Refusal::new(Code::JsonInvalid, "The body ended early; send it again.")),
+        Err(_) => {
+            let detail = "The body did not arrive in 30 seconds; send the request again with the same key.";
+            Err(Refusal::new(Code::RequestTimeout, detail))
+        }
+    }
+}
+
+fn too_large() -> Refusal {
+    Refusal::new(Code::BodyTooLarge, format!("A body may have {BODY_BYTES} bytes; send less at once."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_hosts_are_told_from_foreign_ones() {
+        for ours in ["localhost", "LOCALHOST:3000", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:3000"] {
+            assert!(is_loopback(ours), "{ours}");
+        }
+        for foreign in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]", "", ":80", "a b"]
+        {
+            assert!(!is_loopback(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn only_json_in_utf_8_is_json() {
+        for good in ["application/json", "APPLICATION/JSON; charset=\"UTF-8\"", "application/json;charset=utf-8"] {
+            assert!(is_json(good), "{good}");
+        }
+        for bad in ["", "text/plain", "application/xml", "application/json; charset=latin1", "application/jsonp"] {
+            assert!(!is_json(bad), "{bad}");
+        }
+    }
+}

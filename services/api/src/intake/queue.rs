@@ -1,0 +1,238 @@
+//! The queue: bounded, and the one place that knows which keys are in flight.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, Ids};
+use minishop_core::refusal::Refusal;
+use minishop_platform::store::NewOrder;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::refusals::{self, retry_after};
+use super::{Accepted, BATCH, Outcome, SECOND_WRITER_FROM};
+use crate::metrics::ApiMetrics;
+
+/// How many orders may be held at once: waiting, in a statement, or waiting for another with the same key.
+const HELD: usize = 4096;
+/// How long a request waits for another one with the same key.
+const FOLLOWER_WAIT: Duration = Duration::from_secs(2);
+
+/// The scope of idempotency.
+pub(super) type Scope = (ClientId, IdempotencyKey);
+
+/// Orders that wait for a writer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    state: Arc<Mutex<State>>,
+    wake: Arc<Notify>,
+    ids: Arc<dyn Ids>,
+    pub(super) metrics: ApiMetrics,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Entry>,
+    in_flight: HashMap<Scope, Flight>,
+    /// How many requests hold a ticket that is not answered.
+    held: usize,
+    /// How many writers are busy.
+    busy: usize,
+    closed: bool,
+    /// How long a statement takes, smoothed.
+    pace: Duration,
+}
+
+/// A key whose first request is not answered.
+#[derive(Debug)]
+struct Flight {
+    fingerprint: Fingerprint,
+    followers: Vec<Entry>,
+}
+
+/// An order and the request that waits for it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub order: NewOrder,
+    pub deadline: Instant,
+    pub reply: oneshot::Sender<Outcome>,
+}
+
+impl Entry {
+    pub fn scope(&self) -> Scope {
+        (self.order.client_id.clone(), self.order.key.clone())
+    }
+}
+
+/// The receiving end of an answer.
+#[derive(Debug)]
+pub struct Ticket {
+    answer: oneshot::Receiver<Outcome>,
+    deadline: Instant,
+    /// When to stop waiting for the request that came first with the same key.
+    follows_until: Option<Instant>,
+    wait: Duration,
+}
+
+impl Ticket {
+    /// Waits for the answer. Dropping the ticket cancels nothing.
+    pub async fn outcome(self) -> Outcome {
+        let until = self.follows_until.unwrap_or(self.deadline).min(self.deadline);
+        match timeout_at(until, self.answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(refusals::outcome_unknown()),
+            Err(_) if until < self.deadline => Err(refusals::in_flight(self.wait)),
+            Err(_) => Err(refusals::deadline_exceeded()),
+        }
+    }
+}
+
+impl Queue {
+    /// Makes an empty queue.
+    pub fn new(ids: Arc<dyn Ids>, metrics: ApiMetrics) -> Self {
+        Self { state: Arc::default(), wake: Arc::default(), ids, metrics }
+    }
+
+    /// Queues an order, or says at once why not: another command under its key, no room, or no time.
+    pub fn submit(&self, order: NewOrder, deadline: Instant) -> Result<Ticket, Refusal> {
+        let now = Instant::now();
+        if deadline <= now {
+            return Err(refusals::deadline_exceeded());
+        }
+        let (reply, answer) = oneshot::channel();
+        let entry = Entry { order, deadline, reply };
+        let scope = entry.scope();
+        let mut state = self.lock();
+        // Fingerprints come first: another command under this key can never be right, however long one waits.
+        let flight = state.in_flight.get(&scope).map(|flight| flight.fingerprint);
+        if flight.is_some_and(|first| first != entry.order.fingerprint) {
+            return Err(refusals::reused());
+        }
+        let wait = retry_after(self.ids.as_ref());
+        if state.closed {
+            return Err(refusals::shutting_down(wait));
+        }
+        if state.held >= HELD || (flight.is_none() && now + state.expected_wait() > deadline) {
+            return Err(refusals::overloaded(wait));
+        }
+        state.held += 1;
+        let follows_until = flight.map(|_| now + FOLLOWER_WAIT);
+        if let Some(flight) = state.in_flight.get_mut(&scope) {
+            flight.followers.push(entry);
+        } else {
+            state.in_flight.insert(scope, Flight { fingerprint: entry.order.fingerprint, followers: Vec::new() });
+            state.waiting.push_back(entry);
+            self.wake_if_ready(&state);
+        }
+        Ok(Ticket { answer, deadline, follows_until, wait })
+    }
+
+    /// Waits until a writer should start, and takes what waits; `None` when the queue is closed and empty.
+    pub(super) async fn take(&self) -> Option<Vec<Entry>> {
+        loop {
+            let woken = self.wake.notified();
+            if let Some(batch) = self.take_now() {
+                return Some(batch);
+            }
+            if self.lock().is_over() {
+                return None;
+            }
+            woken.await;
+        }
+    }
+
+    /// Takes what waits if a writer should start now.
+    pub(super) fn take_now(&self) -> Option<Vec<Entry>> {
+        let mut state = self.lock();
+        if !state.is_ready() {
+            return None;
+        }
+        let count = state.waiting.len().min(BATCH);
+        let batch = state.waiting.drain(..count).collect();
+        state.busy += 1;
+        self.wake_if_ready(&state);
+        Some(batch)
+    }
+
+    /// Says that a writer is through with what it took.
+    pub(super) fn done(&self, took: Duration) {
+        let mut state = self.lock();
+        state.busy -= 1;
+        state.pace = (state.pace * 7 + took) / 8;
+        self.wake_if_ready(&state);
+        if state.is_over() {
+            self.wake.notify_waiters();
+        }
+    }
+
+    /// Answers requests, and those that wait for them.
+    pub(super) fn settle(&self, outcomes: Vec<(Scope, oneshot::Sender<Outcome>, Outcome)>) {
+        let mut state = self.lock();
+        for (scope, reply, outcome) in outcomes {
+            let followers = state.in_flight.remove(&scope).map_or_else(Vec::new, |flight| flight.followers);
+            state.held -= 1 + followers.len();
+            for follower in followers {
+                let outcome = outcome.clone().map(|accepted| Accepted { replayed: true, ..accepted });
+                let _ = follower.reply.send(outcome);
+            }
+            let _ = reply.send(outcome);
+        }
+    }
+
+    /// Drops orders whose deadline passed before their statement. A request that waited for one takes its place.
+    pub(super) fn expire(&self, entries: Vec<Entry>) {
+        let mut state = self.lock();
+        for entry in entries {
+            state.held -= 1;
+            let scope = entry.scope();
+            let _ = entry.reply.send(Err(refusals::deadline_exceeded()));
+            let Some(mut flight) = state.in_flight.remove(&scope) else { continue };
+            if !flight.followers.is_empty() {
+                let next = flight.followers.remove(0);
+                state.in_flight.insert(scope, flight);
+                state.waiting.push_front(next);
+            }
+        }
+        self.wake_if_ready(&state);
+    }
+
+    /// Takes no more orders. Writers end when what waits is written.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_waiters();
+    }
+
+    fn wake_if_ready(&self, state: &State) {
+        self.metrics.depth(state.waiting.len());
+        if state.is_ready() {
+            self.wake.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the queue panics")
+    }
+}
+
+impl State {
+    fn is_ready(&self) -> bool {
+        let enough = if self.busy == 0 { 1 } else { SECOND_WRITER_FROM };
+        self.waiting.len() >= enough
+    }
+
+    fn is_over(&self) -> bool {
+        self.closed && self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// How long a new order will wait for its answer. An idle queue promises nothing, so that one slow statement cannot
+    /// shed what comes after it for ever.
+    fn expected_wait(&self) -> Duration {
+        if self.busy == 0 && self.waiting.is_empty() {
+            return Duration::ZERO;
+        }
+        let statements = self.waiting.len() / BATCH + 1 + self.busy.min(1);
+        self.pace * u32::try_from(statements).unwrap_or(u32::MAX)
+    }
+}

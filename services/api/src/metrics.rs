@@ -1,0 +1,87 @@
+//! What the API counts. Labels come from closed lists only.
+
+use std::time::Duration;
+
+use minishop_core::refusal::{Code, Refusal};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::call::Protocol;
+use crate::orders::Created;
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+/// The API's metrics. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ApiMetrics {
+    accepts: Family<Labels<2>, Counter>,
+    seconds: Family<Labels<1>, Histogram>,
+    batch: Histogram,
+    depth: Gauge,
+}
+
+/// What became of a request to create an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A new order.
+    Created,
+    /// The first answer again.
+    Replayed,
+    /// No.
+    Refused(Code),
+}
+
+impl ApiMetrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let latency: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
+        let metrics = Self {
+            accepts: Family::default(),
+            seconds: Family::new_with_constructor(latency),
+            batch: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+            depth: Gauge::default(),
+        };
+        registry.register("accepts", "Requests to create an order by outcome", metrics.accepts.clone());
+        registry.register("accept_duration_seconds", "Time from request to answer", metrics.seconds.clone());
+        registry.register("intake_batch_orders", "Orders in one statement", metrics.batch.clone());
+        registry.register("intake_queue_depth", "Orders that wait for a writer", metrics.depth.clone());
+        metrics
+    }
+
+    /// Counts an answered request to create an order.
+    pub fn answered(&self, protocol: Protocol, outcome: Outcome, took: Duration) {
+        let outcome = match outcome {
+            Outcome::Created => "created",
+            Outcome::Replayed => "replayed",
+            Outcome::Refused(code) => code.as_str(),
+        };
+        let protocol = ("protocol", protocol.as_str());
+        self.accepts.get_or_create(&[("outcome", outcome), protocol]).inc();
+        self.seconds.get_or_create(&[protocol]).observe(took.as_secs_f64());
+    }
+
+    /// Notes the size of a statement.
+    #[expect(clippy::cast_precision_loss, reason = "a batch has at most 256 orders")]
+    pub fn batch(&self, orders: usize) {
+        self.batch.observe(orders as f64);
+    }
+
+    /// Notes how many orders wait.
+    pub fn depth(&self, waiting: usize) {
+        self.depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+}
+
+impl Outcome {
+    /// Tells what became of a request.
+    pub fn of(outcome: &Result<Created, Refusal>) -> Self {
+        match outcome {
+            Ok(Created { replayed: true, .. }) => Self::Replayed,
+            Ok(Created { replayed: false, .. }) => Self::Created,
+            Err(refusal) => Self::Refused(refusal.code),
+        }
+    }
+}

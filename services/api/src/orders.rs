@@ -1,0 +1,165 @@
+//! The use cases of orders. Both protocols call these.
+
+use minishop_contracts::FieldCode;
+use minishop_contracts::orders::v1::order::Status as WireStatus;
+use minishop_contracts::orders::v1::{
+    CreateOrderResponse, GetOrderRequest, ListOrdersRequest, ListOrdersResponse, Order, OrderItem,
+};
+use minishop_core::currency::Currency;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{EventId, OrderId};
+use minishop_core::money;
+use minishop_core::order::{CreateOrder, Item, Status};
+use minishop_core::refusal::{Code, Refusal};
+use minishop_platform::store::{ListQuery, NewOrder, OrderRow};
+use tracing::{Instrument as _, info_span};
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::call::Call;
+use crate::event::Birth;
+use crate::fields;
+use crate::intake::{Accepted, store_refusal};
+use crate::reads::{page_size, read};
+use crate::token::List;
+
+/// An answer to a request to create an order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Created {
+    /// The same for every request with the same key and command.
+    pub reply: CreateOrderResponse,
+    /// Whether an earlier request made the order.
+    pub replayed: bool,
+}
+
+/// Accepts an order. When this returns `Ok`, the order and its event are on disk.
+pub async fn create(app: &App, call: &Call, key: IdempotencyKey, command: CreateOrder) -> Result<Created, Refusal> {
+    let order = new_order(app, call, key, command);
+    let span = info_span!("api.order.create", order.id = %order.order_id, correlation_id = %order.correlation_id);
+    async {
+        let accepted = app.queue.submit(order, call.deadline)?.outcome().await?;
+        Ok(created(accepted))
+    }
+    .instrument(span)
+    .await
+}
+
+fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: CreateOrder) -> NewOrder {
+    let at = app.clock.now();
+    let birth = Birth { order_id: OrderId::new(at, app.ids.random()), event_id: EventId::new(at, app.ids.random()), at };
+    NewOrder {
+        order_id: birth.order_id,
+        client_id: call.client.clone(),
+        fingerprint: Fingerprint::of_create(&command),
+        customer_id: command.customer_id().to_owned(),
+        currency: command.currency().map(|currency| currency.code().to_owned()),
+        total_minor: command.total_minor(),
+        items: serde_json::to_string(command.items()).expect("lines are text and whole numbers"),
+        correlation_id: call.correlation_id.clone(),
+        traceparent: call.trace.parent.clone(),
+        created_at: at,
+        event: app.events.created(call, &key, birth, &command),
+        key,
+    }
+}
+
+/// Answers from columns that never change, so that a replay is the first answer byte for byte.
+fn created(accepted: Accepted) -> Created {
+    let reply = CreateOrderResponse {
+        order_id: accepted.order_id.to_string(),
+        status: WireStatus::Created.into(),
+        total: Some(money::to_major(accepted.total_minor, scale(accepted.currency.as_deref()))),
+    };
+    Created { reply, replayed: accepted.replayed }
+}
+
+/// Reads one of the caller's orders.
+pub async fn get(app: &App, call: &Call, request: &GetOrderRequest) -> Result<Order, Refusal> {
+    let absent = || Refusal::new(Code::OrderNotFound, "There is no order with this id that you may see; check the id.");
+    let id = OrderId::parse(&request.order_id).ok_or_else(absent)?;
+    let row = read(call, app.store.orders.get(&call.client, id)).await?;
+    order(row.ok_or_else(absent)?)
+}
+
+/// Reads a page of the caller's orders, newest first.
+pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result<ListOrdersResponse, Refusal> {
+    let status = known_status(request.status);
+    let status_name = status.map_or("", Status::as_str);
+    let list = List(&["orders", &call.client.0, &request.customer_id, status_name]);
+    let before = match request.page_token.as_str() {
+        "" => None,
+        token => Some(list.place(token).map(Uuid::from_bytes).map(OrderId).ok_or_else(|| foreign_token(call))?),
+    };
+    let size = page_size(request.page_size);
+    let query = ListQuery {
+        client_id: call.client.clone(),
+        customer_id: Some(request.customer_id.clone()).filter(|id| !id.is_empty()),
+        status,
+        before,
+        limit: i64::try_from(size + 1).unwrap_or(i64::MAX),
+    };
+    let mut rows = read(call, app.store.orders.list(&query)).await?;
+    // One row more than asked for tells whether a next page exists.
+    let more = rows.len() > size;
+    rows.truncate(size);
+    let next_page_token = match rows.last() {
+        Some(last) if more => list.token(last.order_id.0.as_bytes()),
+        _ => String::new(),
+    };
+    let orders = rows.into_iter().map(order).collect::<Result<_, _>>()?;
+    Ok(ListOrdersResponse { orders, next_page_token })
+}
+
+/// Refuses a token that is not ours or not of this list.
+pub fn foreign_token(call: &Call) -> Refusal {
+    let message = "must be the token of a page of this very list";
+    fields::refuse_one(call.protocol, "page_token", FieldCode::InvalidToken, message)
+}
+
+fn order(row: OrderRow) -> Result<Order, Refusal> {
+    let scale = scale(row.currency.as_deref());
+    let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
+        tracing::error!(order.id = %row.order_id, %error, "the lines of a stored order cannot be read");
+        store_refusal(&minishop_platform::store::StoreError::Fail { operation: "orders.items", source: error.into() })
+    })?;
+    let items = items.into_iter().map(|item| OrderItem {
+        product_id: item.product_id,
+        qty: item.qty,
+        price: Some(money::to_major(item.price_minor, scale)),
+    });
+    Ok(Order {
+        order_id: row.order_id.to_string(),
+        customer_id: row.customer_id,
+        items: items.collect(),
+        total: Some(money::to_major(row.total_minor, scale)),
+        currency: row.currency,
+        status: wire_status(row.status).into(),
+        version: row.version,
+        created_at: Some(row.created_at.into()),
+        correlation_id: row.correlation_id.as_str().to_owned(),
+    })
+}
+
+fn scale(currency: Option<&str>) -> u32 {
+    currency.and_then(|code| Currency::parse(code).ok()).map_or(money::DEFAULT_SCALE, |currency| currency.scale())
+}
+
+const fn wire_status(status: Status) -> WireStatus {
+    match status {
+        Status::Created => WireStatus::Created,
+        Status::Processed => WireStatus::Processed,
+        Status::Failed => WireStatus::Failed,
+        Status::Cancelled => WireStatus::Cancelled,
+    }
+}
+
+/// Reads a status that was checked; unspecified filters nothing.
+fn known_status(wire: i32) -> Option<Status> {
+    match WireStatus::try_from(wire) {
+        Ok(WireStatus::Created) => Some(Status::Created),
+        Ok(WireStatus::Processed) => Some(Status::Processed),
+        Ok(WireStatus::Failed) => Some(Status::Failed),
+        Ok(WireStatus::Cancelled) => Some(Status::Cancelled),
+        Ok(WireStatus::Unspecified) | Err(_) => None,
+    }
+}

@@ -1,0 +1,84 @@
+//! Page tokens: a place in one list, bound to the list by a checksum.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+/// How many bytes of the checksum a token carries.
+const CHECK: usize = 16;
+/// The first byte of a token, should its form ever change.
+const VERSION: u8 = 1;
+
+/// The list that a token belongs to: its name, the client and every filter. The page size is no part of it.
+#[derive(Debug, Clone, Copy)]
+pub struct List<'a>(pub &'a [&'a str]);
+
+impl List<'_> {
+    /// Makes the token of a place.
+    pub fn token(&self, place: &[u8]) -> String {
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(place);
+        bytes.extend_from_slice(&self.check(place));
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads a token; `None` when it is not ours, was changed, or belongs to another list.
+    pub fn place<const N: usize>(&self, token: &str) -> Option<[u8; N]> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (place, check) = bytes.strip_prefix(&[VERSION])?.split_at_checked(N)?;
+        (check == self.check(place)).then(|| place.try_into().ok()).flatten()
+    }
+
+    fn check(&self, place: &[u8]) -> [u8; CHECK] {
+        let mut hash = Sha256::new_with_prefix(b"minishop.page.v1");
+        for part in self.0.iter().map(|part| part.as_bytes()).chain([place]) {
+            hash.update(part.len().to_be_bytes());
+            hash.update(part);
+        }
+        let mut check = [0; CHECK];
+        check.copy_from_slice(&hash.finalize()[..CHECK]);
+        check
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_reads_back_in_its_own_list_only() {
+        let list = List(&["orders", "anonymous", "c1", "created"]);
+        let token = list.token(&[7; 16]);
+        assert!(token.len() <= 512);
+        assert_eq!(list.place(&token), Some([7; 16]));
+        for other in [
+            List(&["orders", "b", "c1", "created"]),
+            List(&["orders", "anonymous", "c1", ""]),
+            List(&["orders", "anonymousc1", "", "created"]),
+            List(&["dead-letters", "anonymous", "c1", "created"]),
+        ] {
+            assert_eq!(other.place::<16>(&token), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_with_any_character_changed_is_no_token() {
+        let list = List(&["orders", "a", "", ""]);
+        for place in [&[9u8; 16][..], &[9; 8]] {
+            let token = list.token(place);
+            for at in 0..token.len() {
+                for other in ['A', 'B', '_', '=', '!'] {
+                    let mut changed: Vec<char> = token.chars().collect();
+                    if changed[at] != other {
+                        changed[at] = other;
+                        let changed: String = changed.into_iter().collect();
+                        assert_eq!((list.place::<16>(&changed), list.place::<8>(&changed)), (None, None), "{changed}");
+                    }
+                }
+            }
+        }
+        for other in ["", "garbage!", "AQ", &"A".repeat(600)] {
+            assert_eq!(list.place::<16>(other), None);
+        }
+    }
+}
