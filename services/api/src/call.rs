@@ -1,7 +1,6 @@
 //! A call: who asks, over which protocol, under which correlation id and key, and until when an answer is of use.
 
 mod key;
-mod trace;
 
 use http::HeaderMap;
 use minishop_contracts::headers::http as names;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::app::App;
-pub use trace::TraceContext;
+use minishop_platform::telemetry::propagation::TraceContext;
 
 /// The longest that any call may take.
 pub const LONGEST: Duration = Duration::from_secs(60);
@@ -47,7 +46,7 @@ pub struct Call {
     pub correlation_id: CorrelationId,
     /// The key in use; echoed with every answer, refusals too, so that an unknown outcome can be retried.
     pub key: Option<IdempotencyKey>,
-    /// The caller's trace.
+    /// This call's span in the caller's trace, or in a new one.
     pub trace: TraceContext,
     /// When the call came in.
     pub received: Instant,
@@ -65,7 +64,7 @@ impl Call {
             client: ClientId::anonymous(),
             correlation_id: sent.unwrap_or_else(|| CorrelationId::new(app.clock.now(), app.ids.random())),
             key: None,
-            trace: TraceContext::read(headers),
+            trace: trace(app, headers),
             received,
             deadline: received + LONGEST,
         }
@@ -78,6 +77,16 @@ impl Call {
         self.key = Some(key.clone());
         Ok(key)
     }
+}
+
+/// Goes on with the caller's trace, or begins one: a parent that is given twice or breaks the rules is not taken.
+fn trace(app: &App, headers: &HeaderMap) -> TraceContext {
+    let ids = app.ids.as_ref();
+    let state: Option<Vec<_>> = headers.get_all(names::TRACESTATE).iter().map(|value| value.to_str().ok()).collect();
+    let state = state.map(|values| values.join(",")).filter(|state| !state.is_empty());
+    single(headers, names::TRACEPARENT)
+        .and_then(|parent| TraceContext::parse(parent, state.as_deref()))
+        .map_or_else(|| TraceContext::new(ids), |parent| parent.child(ids))
 }
 
 /// Reads a header that stands there once and is ASCII.

@@ -85,10 +85,9 @@ impl EventWriter {
         headers.put(names::CORRELATION_ID, correlation);
         // A request has no id but the one that follows it everywhere.
         headers.put(names::CAUSATION_ID, correlation);
-        for (name, value) in [(names::TRACEPARENT, &call.trace.parent), (names::TRACESTATE, &call.trace.state)] {
-            if let Some(value) = value {
-                headers.put(name, value.as_bytes());
-            }
+        headers.put(names::TRACEPARENT, call.trace.traceparent().as_bytes());
+        if let Some(state) = call.trace.tracestate() {
+            headers.put(names::TRACESTATE, state.as_bytes());
         }
         headers.finish()
     }

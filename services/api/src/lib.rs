@@ -15,12 +15,12 @@ mod ops;
 mod orders;
 mod reads;
 mod reply;
-mod serve;
 mod token;
 
 use std::sync::Arc;
 
 use minishop_platform::ctx::{Ctx, Task};
+use minishop_platform::serve::{self, Limits};
 use tokio_util::sync::CancellationToken;
 
 use app::App;
@@ -30,10 +30,10 @@ use intake::{Queue, WRITERS, Writer};
 ///
 /// The writers end after the servers, when every queued order is written.
 pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
-    let http = serve::bind(ctx.config.http_addr).await?;
-    let grpc = serve::bind(ctx.config.grpc_addr).await?;
-    ctx.status.bound("http", http.local_addr()?);
-    ctx.status.bound("grpc", grpc.local_addr()?);
+    let http = serve::bind("http", ctx.config.http_addr).await?;
+    let grpc = serve::bind("grpc", ctx.config.grpc_addr).await?;
+    ctx.status.bound("http", http.addr());
+    ctx.status.bound("grpc", grpc.addr());
 
     let app = Arc::new(App::new(&ctx));
     let open = Arc::new(OpenQueue(app.queue.clone()));
@@ -41,19 +41,21 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     for name in ["api.intake.1", "api.intake.2"].into_iter().take(WRITERS) {
         tasks.push(Task::new(name, writer(&app, &ctx)));
     }
-    let rest = http::router(Arc::clone(&app));
-    tasks.push(Task::new("api.http", keeping(Arc::clone(&open), serve::run(http, rest, ctx.drain.clone()))));
+    let rest = http.serve(http::router(Arc::clone(&app)), Limits::default(), ctx.drain.clone());
+    tasks.push(Task::new("api.http", keeping(Arc::clone(&open), rest)));
     let (router, health) = grpc::router(&app)?;
-    let calls = grpc_calls(health, serve::run(grpc, router, ctx.drain.clone()), ctx.drain.clone());
+    let calls = grpc_calls(health, grpc.serve(router, Limits::default(), ctx.drain.clone()), ctx.drain.clone());
     tasks.push(Task::new("api.grpc", keeping(open, calls)));
     Ok(tasks)
 }
 
 fn writer(app: &App, ctx: &Ctx) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
     let relay = ctx.relay.clone();
-    let hand_over = Arc::new(move |rows| relay.hand_over(rows));
+    let rows_to = relay.clone();
+    let hand_over = Arc::new(move |rows| rows_to.hand_over(rows));
     let writer = Writer::new(app.queue.clone(), Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), hand_over);
     async move {
+        relay.settled().await;
         writer.run().await;
         Ok(())
     }

@@ -35,7 +35,12 @@ pub struct Created {
 /// Accepts an order. When this returns `Ok`, the order and its event are on disk.
 pub async fn create(app: &App, call: &Call, key: IdempotencyKey, command: CreateOrder) -> Result<Created, Refusal> {
     let order = new_order(app, call, key, command);
-    let span = info_span!("api.order.create", order.id = %order.order_id, correlation_id = %order.correlation_id);
+    let span = info_span!(
+        "api.order.create",
+        order.id = %order.order_id,
+        correlation_id = %order.correlation_id,
+        trace_id = call.trace.trace_id()
+    );
     async {
         let accepted = app.queue.submit(order, call.deadline)?.outcome().await?;
         Ok(created(accepted))
@@ -56,7 +61,7 @@ fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: CreateOrder) 
         total_minor: command.total_minor(),
         items: serde_json::to_string(command.items()).expect("lines are text and whole numbers"),
         correlation_id: call.correlation_id.clone(),
-        traceparent: call.trace.parent.clone(),
+        traceparent: Some(call.trace.traceparent()),
         created_at: at,
         event: app.events.created(call, &key, birth, &command),
         key,

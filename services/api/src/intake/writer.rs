@@ -70,6 +70,7 @@ impl Writer {
     }
 
     /// Writes what waits now; `false` when nothing did.
+    #[cfg(test)]
     pub async fn step(&mut self) -> bool {
         let Some(entries) = self.queue.take_now() else { return false };
         self.write(entries).await;
