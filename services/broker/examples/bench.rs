@@ -40,6 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     admin.create_topics(&[NewTopic::new(&topic, 8, TopicReplication::Fixed(1))], &AdminOptions::new()).await?;
     produce(&base, &topic, records, bytes)?;
     consume(&base, &topic, records)?;
+    one_by_one(&base, &topic)?;
     admin.delete_topics(&[&topic], &AdminOptions::new()).await?;
     Ok(())
 }
@@ -68,6 +69,23 @@ fn produce(base: &ClientConfig, topic: &str, records: usize, bytes: usize) -> Re
     let took = begun.elapsed();
     let acked = producer.context().0.load(Ordering::Relaxed);
     println!("produce: {acked} of {records} records of {bytes} B in {took:?} = {:.0}/s", rate(acked, took));
+    Ok(())
+}
+
+fn one_by_one(base: &ClientConfig, topic: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let producer: ThreadedProducer<Acks> =
+        base.clone().set("enable.idempotence", "true").set("linger.ms", "0").create_with_context(Acks(AtomicUsize::new(0)))?;
+    let mut times = Vec::new();
+    for n in 0..1_000 {
+        let begun = Instant::now();
+        producer.send(BaseRecord::to(topic).key("key").payload("one record")).map_err(|(e, _)| e)?;
+        while producer.context().0.load(Ordering::Relaxed) == n {
+            std::thread::yield_now();
+        }
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    println!("one by one: p50 {:?}, p99 {:?}, the longest {:?}", times[500], times[990], times[999]);
     Ok(())
 }
 

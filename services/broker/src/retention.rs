@@ -36,7 +36,10 @@ async fn pass(shared: &Shared) {
     while let Ok(true) = shared.control(|reply| Control::Sweep { reply }).await {}
     for topic in shared.catalog.all() {
         for partition in &topic.partitions {
-            while let Some(before) = surplus(shared, partition, &topic.settings).await {
+            // The oldest alone says whether there is anything to do.
+            let mut look = 1;
+            while let Some(before) = surplus(shared, partition, &topic.settings, look).await {
+                look = LOOK;
                 let partition = Arc::clone(partition);
                 if shared.control(|reply| Control::Remove { partition, before, reply }).await.is_err() {
                     return;
@@ -46,9 +49,9 @@ async fn pass(shared: &Shared) {
     }
 }
 
-/// First offset to keep, when the oldest batches need not be kept; looks at a bounded number of them.
-async fn surplus(shared: &Shared, partition: &Partition, settings: &TopicSettings) -> Option<i64> {
-    match oldest(shared, partition, settings).await {
+/// First offset to keep, when the oldest batches need not be kept; looks at `look` of them.
+async fn surplus(shared: &Shared, partition: &Partition, settings: &TopicSettings, look: i64) -> Option<i64> {
+    match oldest(shared, partition, settings, look).await {
         Ok(found) => found,
         Err(e) => {
             tracing::warn!(error = %e, "retention could not read the event log");
@@ -60,15 +63,16 @@ async fn surplus(shared: &Shared, partition: &Partition, settings: &TopicSetting
 const OLDEST: &str = "
 SELECT id, length(bytes), at < CAST(unixepoch('subsec') * 1000 AS INTEGER) - ?3 AS old
 FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?4";
+/// Batches looked at for one removal.
 const LOOK: i64 = 64;
 
-async fn oldest(shared: &Shared, partition: &Partition, settings: &TopicSettings) -> sqlx::Result<Option<i64>> {
+async fn oldest(shared: &Shared, partition: &Partition, settings: &TopicSettings, look: i64) -> sqlx::Result<Option<i64>> {
     let age = settings.retention.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     let rows = sqlx::query(OLDEST)
         .bind(row_id(partition.id, 0))
         .bind(row_id(partition.id, MAX_OFFSET))
         .bind(age)
-        .bind(LOOK)
+        .bind(look)
         .fetch_all(&shared.readers)
         .await?;
     let keep = settings.retention_bytes.map_or(i64::MAX, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));

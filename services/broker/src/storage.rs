@@ -167,3 +167,45 @@ pub(crate) async fn close(connection: SqliteConnection) {
         tracing::debug!(error = %e, "closing a connection to the event log failed");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_with_other_settings_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("log.db");
+        file::prepare(&file).await.unwrap();
+        let right = options(&file);
+        let rows = [
+            ("", right.clone()),
+            ("synchronous", right.clone().synchronous(SqliteSynchronous::Normal)),
+            ("foreign_keys", right.clone().foreign_keys(false)),
+            ("busy_timeout", right.clone().busy_timeout(Duration::from_secs(1))),
+            ("cell_size_check", right.clone().pragma("cell_size_check", "OFF")),
+            ("trusted_schema", right.clone().pragma("trusted_schema", "ON")),
+            ("wal_autocheckpoint", right.clone().pragma("wal_autocheckpoint", "0")),
+            ("journal_mode", right.journal_mode(SqliteJournalMode::Delete)),
+        ];
+        for (wrong, options) in rows {
+            let mut connection = options.connect().await.unwrap();
+            let found = match verify(&mut connection).await {
+                Ok(()) => "",
+                Err(Mismatch::Setting(Error::Unsafe { setting, .. })) => setting,
+                Err(mismatch) => panic!("{wrong}: {}", mismatch.at(&file)),
+            };
+            assert_eq!(found, wrong);
+            connection.close().await.unwrap();
+        }
+    }
+
+    #[test]
+    fn row_ids_keep_partition_and_offset() {
+        for (partition, offset) in [(0, 0), (1, 0), (7, 12_345), ((1 << 20) - 1, MAX_OFFSET)] {
+            let id = row_id(partition, offset);
+            assert_eq!((id >> OFFSET_BITS, last_offset(id)), (partition, offset));
+        }
+        assert!(row_id(1, MAX_OFFSET) < row_id(2, 0), "partitions do not overlap");
+    }
+}

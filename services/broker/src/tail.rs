@@ -1,6 +1,6 @@
 //! The newest batches in memory, so that consumers at the end of the log do not ask SQLite.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -18,16 +18,19 @@ struct Kept {
 pub(crate) struct Tail(VecDeque<Kept>);
 
 impl Tail {
-    /// Returns whole batches from the one that holds `offset`, up to `limit` bytes; with `one_anyway` the first even
-    /// if it is larger. `None` when `offset` is older than the tail.
-    pub fn read(&self, offset: i64, limit: usize, one_anyway: bool) -> Option<Vec<Bytes>> {
-        if self.0.front()?.base > offset {
+    /// Returns whole batches within `range` of offsets, up to `limit` bytes; with `one_anyway` the first even if it is
+    /// larger. `None` when the range begins before the tail.
+    ///
+    /// The range's end keeps readers from records that are here but not shown yet: a consumer that read ahead of the
+    /// partition's end would next ask for an offset that does not exist.
+    pub fn read(&self, range: Range<i64>, limit: usize, one_anyway: bool) -> Option<Vec<Bytes>> {
+        if self.0.front()?.base > range.start {
             return None;
         }
-        let first = self.0.partition_point(|kept| kept.last < offset);
+        let first = self.0.partition_point(|kept| kept.last < range.start);
         let mut room = limit;
         let mut found = Vec::new();
-        for kept in self.0.range(first..) {
+        for kept in self.0.range(first..).take_while(|kept| kept.last < range.end) {
             if kept.bytes.len() > room && !(one_anyway && found.is_empty()) {
                 break;
             }
@@ -71,5 +74,49 @@ impl TailQueue {
             lock(&partition.tail).0.clear();
         }
         self.held = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(limit: usize) -> (TailQueue, Arc<Partition>) {
+        let partition = Arc::new(Partition::new(1, 0, 0, 0, 0));
+        let mut queue = TailQueue::new(limit);
+        for n in 0..5 {
+            queue.push(&partition, n * 2, n * 2 + 1, Bytes::from_static(b"0123456789"));
+        }
+        (queue, partition)
+    }
+
+    fn count(partition: &Partition, range: Range<i64>, limit: usize, one_anyway: bool) -> Option<usize> {
+        lock(&partition.tail).read(range, limit, one_anyway).map(|found| found.len())
+    }
+
+    #[test]
+    fn what_is_not_shown_yet_is_not_read() {
+        let (_queue, partition) = filled(1_000);
+        assert_eq!(count(&partition, 0..10, 1_000, true), Some(5));
+        assert_eq!(count(&partition, 0..8, 1_000, true), Some(4));
+        assert_eq!(count(&partition, 3..4, 1_000, true), Some(1), "the batch that holds the offset");
+        assert_eq!(count(&partition, 10..10, 1_000, true), Some(0));
+    }
+
+    #[test]
+    fn a_read_keeps_to_its_limit_but_for_one_batch() {
+        let (_queue, partition) = filled(1_000);
+        assert_eq!(count(&partition, 0..10, 29, false), Some(2));
+        assert_eq!(count(&partition, 0..10, 9, true), Some(1));
+        assert_eq!(count(&partition, 0..10, 9, false), Some(0));
+    }
+
+    #[test]
+    fn the_oldest_leave_first() {
+        let (mut queue, partition) = filled(30);
+        assert_eq!(count(&partition, 3..10, 1_000, true), None, "gone from memory");
+        assert_eq!(count(&partition, 4..10, 1_000, true), Some(3));
+        queue.clear();
+        assert_eq!(count(&partition, 4..10, 1_000, true), None);
     }
 }

@@ -1,6 +1,6 @@
 //! `Fetch`: a long poll over any number of partitions, answered from memory where possible, within a memory budget.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
@@ -175,22 +175,28 @@ async fn read_one(shared: &Shared, want: &Wanted<'_>, room: usize, first: bool, 
     if offset == next || room == 0 && !first {
         return data.with_records(Some(Bytes::new()));
     }
-    match records(shared, partition, offset, room, first).await {
+    match records(shared, partition, offset..next, room, first).await {
         Ok(records) => data.with_records(Some(records)),
         Err(error) => data.with_error_code(error.code()).with_records(Some(Bytes::new())),
     }
 }
 
 /// Reads whole batches, from memory when they are new enough; a damaged one ends what comes before it, or is the error.
-async fn records(shared: &Shared, partition: &Partition, offset: i64, room: usize, first: bool) -> Result<Bytes, ResponseError> {
-    let tail = lock(&partition.tail).read(offset, room, first);
+async fn records(
+    shared: &Shared,
+    partition: &Partition,
+    range: Range<i64>,
+    room: usize,
+    first: bool,
+) -> Result<Bytes, ResponseError> {
+    let tail = lock(&partition.tail).read(range.clone(), room, first);
     if let Some(found) = tail {
         return Ok(join(found));
     }
-    let stored = match read::batches(&shared.readers, partition, offset, room, first).await {
+    let stored = match read::batches(&shared.readers, partition, range.clone(), room, first).await {
         Ok(stored) => stored,
         Err(e) => {
-            tracing::error!(partition = partition.number, offset, error = %e, "reading the event log failed");
+            tracing::error!(partition = partition.number, offset = range.start, error = %e, "reading the event log failed");
             return Err(ResponseError::KafkaStorageError);
         }
     };
@@ -198,7 +204,7 @@ async fn records(shared: &Shared, partition: &Partition, offset: i64, room: usiz
     if let Some(bad) = stored.get(good) {
         shared.counters.damaged.add(1);
         let end = bad.last;
-        tracing::error!(partition = partition.number, offset, "the batch that ends at offset {end} is damaged");
+        tracing::error!(partition = partition.number, offset = range.start, "the batch that ends at offset {end} is damaged");
         if good == 0 {
             return Err(ResponseError::KafkaStorageError);
         }

@@ -15,8 +15,10 @@ use crate::{
     storage::{MAX_OFFSET, last_offset, row_id},
 };
 
-/// Batches removed in one transaction, so that a removal never holds up the writer for long.
+/// Batches and bytes removed in one transaction, so that a removal never holds up the writer for long: SQLite reads
+/// what it frees.
 const STEP: i64 = 500;
+const STEP_BYTES: i64 = 8 << 20;
 /// Days after which a silent producer is forgotten; its next batch starts a new sequence.
 const PRODUCER_DAYS: i64 = 7;
 
@@ -154,15 +156,26 @@ UPDATE part SET start = max(start, $4),
 DELETE FROM batch WHERE id BETWEEN $2 AND $3;
 COMMIT;";
 
+const STEP_END: &str = "
+SELECT max(id) FROM (
+  SELECT id, size, sum(size) OVER (ORDER BY id) AS total FROM (
+    SELECT id, length(bytes) AS size FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3))
+WHERE total <= ?4 OR total = size";
+
+/// Row id of the last batch that one step removes, from the oldest up to those that end below `before`.
+async fn step_end(connection: &mut SqliteConnection, part: i64, before: i64) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(STEP_END)
+        .bind(row_id(part, 0))
+        .bind(row_id(part, before) - 1)
+        .bind(STEP)
+        .bind(STEP_BYTES)
+        .fetch_one(connection)
+        .await
+}
+
 /// Removes the oldest batches that end below `before`, one step at most; `before` becomes the first offset if all went.
 async fn remove(connection: &mut SqliteConnection, partition: &Partition, before: i64) -> sqlx::Result<()> {
-    let last: Option<i64> =
-        sqlx::query_scalar("SELECT max(id) FROM (SELECT id FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)")
-            .bind(row_id(partition.id, 0))
-            .bind(row_id(partition.id, before) - 1)
-            .bind(STEP)
-            .fetch_one(&mut *connection)
-            .await?;
+    let last = step_end(connection, partition.id, before).await?;
     let Some(last) = last else { return Ok(()) };
     let rows = sqlx::query(REMOVE)
         .bind(partition.id)
@@ -187,15 +200,14 @@ async fn sweep(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     let Some(part) = doomed else {
         return Ok(forgotten.rows_affected() > 0);
     };
-    let removed =
-        sqlx::query("DELETE FROM batch WHERE id IN (SELECT id FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)")
-            .bind(row_id(part, 0))
-            .bind(row_id(part, MAX_OFFSET))
-            .bind(STEP)
-            .execute(&mut *connection)
-            .await?;
-    if removed.rows_affected() == 0 {
-        sqlx::query("DELETE FROM doomed WHERE part = ?1").bind(part).execute(connection).await?;
+    match step_end(connection, part, MAX_OFFSET).await? {
+        Some(last) => {
+            let remove = sqlx::query("DELETE FROM batch WHERE id BETWEEN ?1 AND ?2");
+            remove.bind(row_id(part, 0)).bind(last).execute(connection).await?;
+        }
+        None => {
+            sqlx::query("DELETE FROM doomed WHERE part = ?1").bind(part).execute(connection).await?;
+        }
     }
     Ok(true)
 }

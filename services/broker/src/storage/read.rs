@@ -10,7 +10,7 @@ use crate::{
     settings::TopicSettings,
 };
 use kafka_protocol::protocol::StrBytes;
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 /// A stored batch and the offset of its last record.
 pub(crate) struct Stored {
@@ -18,27 +18,30 @@ pub(crate) struct Stored {
     pub bytes: Bytes,
 }
 
-/// Picks by size without touching the blobs, then reads only what was picked.
+/// Walks from batch to batch by size without touching the blobs, then reads only what it picked.
 const BATCHES: &str = "
-SELECT id, bytes FROM batch WHERE id BETWEEN ?1 AND (
-  SELECT max(id) FROM (
-    SELECT id, size, sum(size) OVER (ORDER BY id) AS total FROM (
-      SELECT id, length(bytes) AS size FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1024))
-  WHERE total <= ?3 OR (?4 AND total = size))
-ORDER BY id";
+WITH RECURSIVE picked (id, total) AS (
+  SELECT id, length(bytes) FROM batch WHERE id = (SELECT min(id) FROM batch WHERE id BETWEEN ?1 AND ?2)
+    AND (?4 OR length(bytes) <= ?3)
+  UNION ALL
+  SELECT b.id, total + length(b.bytes) FROM picked
+    JOIN batch b ON b.id = (SELECT min(id) FROM batch WHERE id > picked.id AND id <= ?2)
+  WHERE total + length(b.bytes) <= ?3
+  LIMIT 1024)
+SELECT id, bytes FROM batch WHERE id IN (SELECT id FROM picked) ORDER BY id";
 
-/// Reads whole batches from the one that holds `offset`, up to `limit` bytes; with `one_anyway` the first even if it is
+/// Reads whole batches within `range` of offsets, up to `limit` bytes; with `one_anyway` the first even if it is
 /// larger.
 pub(crate) async fn batches(
     pool: &SqlitePool,
     partition: &Partition,
-    offset: i64,
+    range: Range<i64>,
     limit: usize,
     one_anyway: bool,
 ) -> sqlx::Result<Vec<Stored>> {
     let rows = sqlx::query(BATCHES)
-        .bind(row_id(partition.id, offset))
-        .bind(row_id(partition.id, MAX_OFFSET))
+        .bind(row_id(partition.id, range.start))
+        .bind(row_id(partition.id, range.end - 1))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .bind(one_anyway)
         .fetch_all(pool)

@@ -6,11 +6,12 @@ use kafka_protocol::messages::{
     ListOffsetsRequest,
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
 };
+use minishop_broker::TopicSettings;
 use tempfile::tempdir;
 
 use super::{
     batch::{Batch, batches, plain},
-    fixture::Log,
+    fixture::{Log, settings},
     raw::{Raw, fetch, fetched, topic_name},
 };
 
@@ -45,6 +46,23 @@ async fn fetches_beyond_the_log_and_its_bounds_are_answered_within_them() {
     let answer = raw.read_frame().await.unwrap();
     assert!(answer.len() <= 8_388_608, "{} bytes", answer.len());
     assert!(answer.len() > 7_000_000, "{} bytes", answer.len());
+    log.stop().await;
+}
+
+#[tokio::test]
+async fn a_wait_of_an_hour_is_cut_to_the_limit() {
+    let dir = tempdir().unwrap();
+    let mut settings = settings(&dir);
+    settings.limits.fetch_wait = Duration::from_millis(200);
+    let log = Log::start(settings).await;
+    log.handle.ensure_topic("t", 1, TopicSettings::default()).await.unwrap();
+    let mut raw = log.connect().await;
+    let mut patient = fetch("t", &[(0, 0)]);
+    patient.max_wait_ms = 3_600_000;
+    raw.send(12, &patient).await;
+    assert!(raw.stays_silent(Duration::from_millis(100)).await, "it did not wait");
+    let data = fetched(raw.receive(1, 12).await).remove(0);
+    assert_eq!((data.error_code, data.high_watermark), (0, 0));
     log.stop().await;
 }
 
