@@ -71,6 +71,7 @@ conformance! {
         text_with_a_null_character_parks_like_any_other
         dead_letter_events_get_their_places_in_order
         positions_only_grow
+        a_settlement_that_never_ends_does_not_stop_the_others
         settlements_and_orders_run_side_by_side;
     opening:
         an_open_store_opens_again_with_its_rows

@@ -53,11 +53,16 @@ impl Db {
 
 /// Makes the mapper of an operation's errors.
 fn failed(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |error| Broken::of(error).during(operation)
+    move |error| Broken::from(error).during(operation)
 }
 
-/// Writes ids as a JSON array for `json_each`.
-fn id_list<'a>(ids: impl IntoIterator<Item = &'a uuid::Uuid>) -> String {
-    let hex: Vec<String> = ids.into_iter().map(|id| id.simple().to_string()).collect();
+/// Writes byte strings as a JSON array of hexadecimal text, for `unhex` over `json_each`.
+fn hex_list<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let hex: Vec<String> = items.into_iter().map(hex).collect();
     serde_json::Value::from(hex).to_string()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("a nibble is below 16");
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use minishop_platform::store::error::OpenError;
 use minishop_platform::store::postgres::{self, PostgresSettings};
-use minishop_platform::store::{Role, sqlite};
+use minishop_platform::store::{Role, StoreError, sqlite};
 use sqlx::{Connection, SqliteConnection};
 
 use crate::support::{Fixture, clock_of, now, on_postgres, order, orders};
@@ -160,6 +160,25 @@ async fn shards_are_shared_among_live_processes() {
         assert_eq!((third.shards.len(), third.alone_in), (32, vec![Role::Api, Role::Worker]), "expired leases are taken");
         outbox.release("c").await.unwrap();
         assert_eq!(lead("a", &[Role::Api]).await.shards.len(), 32, "and released ones at once");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_connections_are_made_again() {
+    on_postgres(async |f| {
+        let batch = [order("a", "k1")];
+        let mut intake = f.store.orders.intake().await.unwrap();
+        intake.accept(&batch).await.unwrap();
+        f.store.inbox.begin("worker").await.unwrap().commit().await.unwrap();
+        let ours = "pg_stat_activity WHERE application_name = 'minishop-test' AND datname = current_database()";
+        f.sql(&format!("SELECT pg_terminate_backend(pid) FROM {ours}")).await;
+        while f.count(ours).await > 0 {}
+        let lost = intake.accept(&batch).await;
+        assert!(matches!(lost, Err(StoreError::Unknown { .. } | StoreError::Retry { .. })), "{lost:?}");
+        assert!(intake.accept(&batch).await.unwrap().is_empty(), "the same batch runs again");
+        f.store.inbox.begin("worker").await.unwrap().commit().await.unwrap();
+        assert!(f.get(&batch[0]).await.is_some());
     })
     .await;
 }

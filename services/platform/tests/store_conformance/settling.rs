@@ -8,10 +8,9 @@ use minishop_core::idempotency::Fingerprint;
 use minishop_core::ids::EventId;
 use minishop_core::order::Status;
 use minishop_core::parking::State;
-use minishop_platform::store::{InboxEntry, Journal, NewOrder, Note, Position, Result, Settlement, Store, Transition};
+use minishop_platform::store::{InboxEntry, Journal, NewOrder, Note, Position, Result, Role, Settlement, Store, Transition};
 
 use crate::support::{Fixture, adopted, client, entry, event, event_id, key, list_of, now, order, orders, parked, processed};
-use minishop_platform::store::Role;
 
 async fn begin(store: &Store) -> Box<dyn Settlement> {
     store.inbox.begin("worker").await.unwrap()
@@ -236,6 +235,15 @@ pub async fn positions_only_grow(f: Fixture) {
     positions.sort_by_key(|position| position.partition);
     assert_eq!(positions, [at(0, 10), at(1, 6)]);
     assert!(f.store.inbox.positions("another").await.unwrap().is_empty());
+}
+
+pub async fn a_settlement_that_never_ends_does_not_stop_the_others(f: Fixture) {
+    let mut held = begin(&f.store).await;
+    held.gate(&[entry(event_id())]).await.unwrap();
+    f.accept(&orders("a", 0..3)).await;
+    f.store.outbox.delete(&[]).await.unwrap();
+    drop(held);
+    assert_eq!((f.count("orders").await, f.count("inbox").await), (3, 0));
 }
 
 pub async fn settlements_and_orders_run_side_by_side(f: Fixture) {

@@ -1,5 +1,7 @@
 //! What PostgreSQL's errors mean for the caller, by SQLSTATE (appendix A of its manual).
 
+use sqlx::error::DatabaseError;
+
 use super::super::StoreError;
 use super::super::error::OpenError;
 
@@ -15,23 +17,25 @@ pub(super) enum Lost {
 /// Makes the mapper of an operation's errors.
 pub(super) fn failed(operation: &'static str, lost: Lost) -> impl Fn(sqlx::Error) -> StoreError {
     move |error| {
-        let retry = is_transient(&error);
+        let kind = transient(&error);
         let source = anyhow::Error::new(error);
-        match retry {
-            Some(Kind::Refused) => StoreError::Retry { operation, source },
-            Some(Kind::Lost) if lost == Lost::Commit => StoreError::Unknown { operation, source },
-            Some(Kind::Lost) => StoreError::Retry { operation, source },
-            None => StoreError::Fail { operation, source },
+        match (kind, lost) {
+            (None, _) => StoreError::Fail { operation, source },
+            (Some(Kind::Lost), Lost::Commit) => StoreError::Unknown { operation, source },
+            (Some(_), _) => StoreError::Retry { operation, source },
         }
     }
 }
 
+/// Errors that pass.
 enum Kind {
+    /// The server said no, so nothing was written.
     Refused,
+    /// There was no answer.
     Lost,
 }
 
-fn is_transient(error: &sqlx::Error) -> Option<Kind> {
+fn transient(error: &sqlx::Error) -> Option<Kind> {
     match error {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
@@ -48,12 +52,12 @@ fn is_transient(error: &sqlx::Error) -> Option<Kind> {
 
 /// Tells whether the server rolled the statement back because of its neighbours: running it again at once may work.
 pub(super) fn is_contention(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
 }
 
 /// Judges an error at connect.
 pub(super) fn open_error(error: sqlx::Error) -> OpenError {
-    let code = error.as_database_error().and_then(|e| e.code()).unwrap_or_default().into_owned();
+    let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default().into_owned();
     let source = |error: sqlx::Error| anyhow::Error::new(error);
     match &error {
         // invalid authorisation, no such database, no privilege
@@ -61,7 +65,7 @@ pub(super) fn open_error(error: sqlx::Error) -> OpenError {
             OpenError::Refused { source: source(error) }
         }
         sqlx::Error::Tls(_) => OpenError::Refused { source: source(error) },
-        _ if is_transient(&error).is_some() => OpenError::Retry { source: source(error) },
+        _ if transient(&error).is_some() => OpenError::Retry { source: source(error) },
         _ => OpenError::Fail { source: source(error) },
     }
 }

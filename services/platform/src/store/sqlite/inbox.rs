@@ -43,14 +43,16 @@ impl Settlement for SqliteSettlement {
         const OPERATION: &str = "inbox.gate";
         let mut step = self.unit.step(OPERATION).await?;
         let gate = statements::gate(step.connection(), &self.consumer, entries, self.now).await.map_err(failed(OPERATION))?;
-        step.done(gate)
+        step.done();
+        Ok(gate)
     }
 
     async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>> {
         const OPERATION: &str = "inbox.parked_keys";
         let mut step = self.unit.step(OPERATION).await?;
         let parked = statements::parked_keys(step.connection(), &self.consumer, keys).await.map_err(failed(OPERATION))?;
-        step.done(parked)
+        step.done();
+        Ok(parked)
     }
 
     async fn orders(&mut self, ids: &[OrderId], keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KnownOrder>> {
@@ -58,28 +60,33 @@ impl Settlement for SqliteSettlement {
         let mut step = self.unit.step(OPERATION).await?;
         let rows = statements::orders(step.connection(), ids, keys).await.map_err(failed(OPERATION))?;
         let known = rows.iter().map(statements::known_order).collect::<anyhow::Result<_>>();
-        step.done(known.map_err(|error| StoreError::unreadable(OPERATION, error))?)
+        let known = known.map_err(|error| StoreError::unreadable(OPERATION, error))?;
+        step.done();
+        Ok(known)
     }
 
     async fn adopt(&mut self, orders: &[AdoptedOrder]) -> Result<HashSet<OrderId>> {
         const OPERATION: &str = "inbox.adopt";
         let mut step = self.unit.step(OPERATION).await?;
         let made = statements::adopt(step.connection(), orders).await.map_err(failed(OPERATION))?;
-        step.done(made)
+        step.done();
+        Ok(made)
     }
 
     async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
         const OPERATION: &str = "inbox.settle";
         let mut step = self.unit.step(OPERATION).await?;
         let passed = statements::settle(step.connection(), transitions, self.now).await.map_err(failed(OPERATION))?;
-        step.done(passed)
+        step.done();
+        Ok(passed)
     }
 
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>> {
         const OPERATION: &str = "inbox.record";
         let mut step = self.unit.step(OPERATION).await?;
         let places = journal::record(step.connection(), &self.consumer, journal, self.now).await.map_err(failed(OPERATION))?;
-        step.done(places)
+        step.done();
+        Ok(places)
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {

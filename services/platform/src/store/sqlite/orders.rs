@@ -50,7 +50,7 @@ impl Intake for SqliteIntake {
         let mut unit = self.0.writer.unit(OPERATION).await?;
         let mut step = unit.step(OPERATION).await?;
         let made = accept(step.connection(), batch, now).await.map_err(failed(OPERATION))?;
-        step.done(())?;
+        step.done();
         if !made.is_empty() {
             unit.commit(OPERATION).await?;
         }

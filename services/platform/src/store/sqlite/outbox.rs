@@ -87,7 +87,7 @@ impl Outbox for Db {
         let mut step = unit.step(OPERATION).await?;
         let query = sqlx::query(DELETE).bind(number_list(&ids));
         query.execute(step.connection()).await.map_err(failed(OPERATION))?;
-        step.done(())?;
+        step.done();
         unit.commit(OPERATION).await
     }
 

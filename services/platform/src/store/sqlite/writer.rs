@@ -105,9 +105,8 @@ impl Step<'_> {
     }
 
     /// Ends the step well.
-    pub(super) fn done<T>(self, value: T) -> Result<T> {
+    pub(super) fn done(self) {
         *self.sound = true;
-        Ok(value)
     }
 }
 
@@ -146,7 +145,7 @@ impl State {
             return Err(dead.clone());
         }
         if self.connection.is_none() {
-            self.connection = Some(connect::writer(&self.path).await.map_err(Broken::of)?);
+            self.connection = Some(connect::writer(&self.path).await.map_err(Broken::from)?);
         }
         Ok(())
     }
@@ -194,7 +193,7 @@ impl State {
 
     async fn run(&mut self, sql: &'static str) -> Result<(), Broken> {
         let Some(connection) = &mut self.connection else { return Err(Broken::Retry("no connection".into())) };
-        sqlx::query(sql).execute(connection).await.map(drop).map_err(Broken::of)
+        sqlx::query(sql).execute(connection).await.map(drop).map_err(Broken::from)
     }
 
     /// Drops the connection after an error: a long-lived one may go on reporting a fault that has passed.
@@ -220,9 +219,9 @@ pub(super) enum Broken {
     Sync(String),
 }
 
-impl Broken {
+impl From<sqlx::Error> for Broken {
     /// Judges an error by SQLite's result code.
-    pub(super) fn of(error: sqlx::Error) -> Self {
+    fn from(error: sqlx::Error) -> Self {
         let text = error.to_string();
         match (&error, extended_code(&error)) {
             // SQLITE_IOERR_FSYNC and SQLITE_IOERR_DIR_FSYNC
@@ -235,7 +234,9 @@ impl Broken {
             _ => Self::Fail(text),
         }
     }
+}
 
+impl Broken {
     /// Names the operation that met the error.
     pub(super) fn during(self, operation: &'static str) -> StoreError {
         match self {

@@ -2,13 +2,13 @@
 
 use std::sync::LazyLock;
 
+use minishop_core::ids::{EventId, OrderId};
 use minishop_core::parking::State;
 use sqlx::SqliteConnection;
-use uuid::Uuid;
 
 use super::super::super::{Journal, NewEvent, Note, ParkedEvent, Position};
 use super::super::bulk::Bulk;
-use super::super::outbox;
+use super::super::{hex, outbox};
 
 static PARK: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
@@ -44,8 +44,8 @@ pub(super) async fn record(
     park(connection, consumer, &journal.parked, now).await?;
     note(connection, &journal.notes).await?;
     if !journal.duplicates.is_empty() {
-        let hex = |id: Uuid| id.simple().to_string();
-        let rows: Vec<_> = journal.duplicates.iter().map(|(event, order)| vec![hex(event.0), hex(order.0)]).collect();
+        let pair = |(event, order): &(EventId, OrderId)| vec![hex(event.0.as_bytes()), hex(order.0.as_bytes())];
+        let rows: Vec<_> = journal.duplicates.iter().map(pair).collect();
         let query = sqlx::query(DUPLICATE).bind(consumer).bind(serde_json::Value::from(rows).to_string());
         query.execute(&mut *connection).await?;
     }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::super::super::{AdoptedOrder, Gate, InboxEntry, KnownOrder, NewEvent, Transition};
 use super::super::bulk::Bulk;
 use super::super::orders::key_list;
-use super::super::{id_list, outbox};
+use super::super::{hex, hex_list, outbox};
 
 static GATE: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
@@ -74,10 +74,10 @@ pub(super) async fn gate(
         }
         gate.fresh.extend(query.fetch_all(&mut *connection).await?.into_iter().map(EventId));
     }
-    let others = entries.iter().map(|entry| &entry.event_id).filter(|id| !gate.fresh.contains(id)).map(|id| &id.0);
-    let others = id_list(others);
-    if others.len() > 2 {
-        let query = sqlx::query_as::<_, (Uuid, Vec<u8>)>(SETTLED).bind(consumer).bind(others);
+    let others = entries.iter().map(|entry| &entry.event_id).filter(|id| !gate.fresh.contains(id));
+    let others: Vec<&[u8]> = others.map(|id| &id.0.as_bytes()[..]).collect();
+    if !others.is_empty() {
+        let query = sqlx::query_as::<_, (Uuid, Vec<u8>)>(SETTLED).bind(consumer).bind(hex_list(others));
         for (id, sha) in query.fetch_all(connection).await? {
             let sha = sha.try_into().map_err(|_| sqlx::Error::Decode("a digest has 32 bytes".into()))?;
             gate.settled.insert(EventId(id), sha);
@@ -91,8 +91,7 @@ pub(super) async fn parked_keys(
     consumer: &str,
     keys: &[Bytes],
 ) -> sqlx::Result<HashSet<Bytes>> {
-    let hex: Vec<String> = keys.iter().map(|key| key.iter().map(|b| format!("{b:02x}")).collect()).collect();
-    let query = sqlx::query_scalar::<_, Vec<u8>>(PARKED_KEYS).bind(consumer).bind(serde_json::Value::from(hex).to_string());
+    let query = sqlx::query_scalar::<_, Vec<u8>>(PARKED_KEYS).bind(consumer).bind(hex_list(keys.iter().map(|key| &key[..])));
     Ok(query.fetch_all(connection).await?.into_iter().map(Bytes::from).collect())
 }
 
@@ -103,7 +102,7 @@ pub(super) async fn orders(
 ) -> sqlx::Result<Vec<SqliteRow>> {
     let mut rows = Vec::new();
     if !ids.is_empty() {
-        rows = sqlx::query(BY_ID).bind(id_list(ids.iter().map(|id| &id.0))).fetch_all(&mut *connection).await?;
+        rows = sqlx::query(BY_ID).bind(hex_list(ids.iter().map(|id| &id.0.as_bytes()[..]))).fetch_all(&mut *connection).await?;
     }
     if !keys.is_empty() {
         rows.extend(sqlx::query(BY_KEY).bind(key_list(keys)).fetch_all(connection).await?);
@@ -176,6 +175,6 @@ pub(super) async fn settle(
 }
 
 fn fence_row(t: &Transition) -> serde_json::Value {
-    let hex = |id: Uuid| id.simple().to_string();
-    serde_json::json!([hex(t.order_id.0), t.expected_version, t.to.as_str(), hex(t.event.event_id.0)])
+    let (order, event) = (hex(t.order_id.0.as_bytes()), hex(t.event.event_id.0.as_bytes()));
+    serde_json::json!([order, t.expected_version, t.to.as_str(), event])
 }
