@@ -1,2 +1,22 @@
-//! MiniShop.
-fn main() {}
+//! MiniShop: every role in one process, and the command line.
+
+mod api;
+mod cli;
+mod config;
+mod events;
+mod migrate;
+mod order;
+mod output;
+mod topics;
+mod up;
+mod worker;
+
+use std::process::ExitCode;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -1,4 +1,7 @@
-//! Configuration: flags, then environment, then defaults; every problem is named at once.
+//! Configuration: flags, then environment, then file, then defaults; every problem is named at once.
+
+mod print;
+pub mod sources;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +15,9 @@ use crate::telemetry::LogFormat;
 /// Every setting that a process takes, as flags and variables.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Flags {
+    /// A TOML file whose keys are the variables below in lower case, without `MINISHOP_`.
+    #[arg(long = "config", id = "config", global = true, env = "MINISHOP_CONFIG", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
     /// Where REST listens; port 0 takes a free one.
     #[arg(long, global = true, env = "MINISHOP_HTTP_ADDR", default_value = "127.0.0.1:3000")]
     http_addr: SocketAddr,

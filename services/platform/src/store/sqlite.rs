@@ -37,6 +37,13 @@ pub async fn migrate(path: &Path) -> Result<i64, OpenError> {
     Ok(connect::binary_version())
 }
 
+/// Tells the version of the SQLite library in this binary.
+pub async fn library_version() -> Result<String, sqlx::Error> {
+    use sqlx::Connection;
+    let mut memory = sqlx::SqliteConnection::connect("sqlite::memory:").await?;
+    sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut memory).await
+}
+
 /// What all families share.
 #[derive(Debug, Clone)]
 struct Db {

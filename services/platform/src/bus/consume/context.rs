@@ -67,8 +67,7 @@ impl Callbacks {
         } else {
             let settled = (self.handlers.revoked)(&partitions);
             if !settled.is_empty()
-                && let Err(error) =
-                    list(&settled).and_then(|settled| Ok(consumer.commit(&settled, CommitMode::Sync)?))
+                && let Err(error) = list(&settled).and_then(|settled| Ok(consumer.commit(&settled, CommitMode::Sync)?))
             {
                 // The next owner reads these events once more and finds them settled.
                 tracing::warn!(%error, "the last offsets of revoked partitions were not committed");

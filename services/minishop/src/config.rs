@@ -1,0 +1,50 @@
+//! `minishop config`: what is wrong with the settings, and what holds.
+
+use std::process::ExitCode;
+
+use clap::{Subcommand, ValueEnum};
+use minishop_platform::config::{Flags, Shape};
+
+/// What to do with the configuration.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Say every problem at once; exit 2 if there is one.
+    Check(Of),
+    /// Print what holds, as a configuration file, secrets hidden.
+    Print(Of),
+}
+
+#[derive(Debug, clap::Args)]
+struct Of {
+    /// The process that the configuration is for.
+    #[arg(value_enum, default_value_t = Role::Up)]
+    role: Role,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Role {
+    Up,
+    Api,
+    Worker,
+}
+
+/// Checks the settings and, if asked to, prints them.
+pub fn run(args: &Args, flags: Flags) -> ExitCode {
+    let (What::Check(of) | What::Print(of)) = &args.what;
+    let shape = match of.role {
+        Role::Up => Shape::Up,
+        Role::Api => Shape::Api,
+        Role::Worker => Shape::Worker,
+    };
+    match (flags.check(shape), &args.what) {
+        (Ok(_), What::Check(_)) => crate::output::print("the configuration is good\n"),
+        (Ok(config), What::Print(_)) => crate::output::print(&config.print()),
+        (Err(problems), _) => crate::cli::refuse(&problems),
+    }
+}

@@ -1,0 +1,106 @@
+//! `minishop events tail`: shows what is published, outside any consumer group.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use minishop_contracts::topics;
+use minishop_platform::bus::Record;
+use minishop_platform::bus::consume::{Start, Tail};
+use minishop_platform::config::Config;
+
+use crate::cli::EXIT_UNREACHABLE;
+use crate::output::Output;
+
+/// What to do with events.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Print events as they come, until interrupted.
+    Tail {
+        /// Begin with the oldest event that is kept, not with the next one.
+        #[arg(long)]
+        from_beginning: bool,
+        /// Only these topics, without prefix.
+        #[arg(long = "topic", value_parser = clap::builder::PossibleValuesParser::new(topics::ALL))]
+        topics: Vec<String>,
+        /// End after so many events.
+        #[arg(long)]
+        limit: Option<usize>,
+        /// Print lines of text, or one JSON object a line.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+/// Follows the topics of the configuration's brokers, or of the embedded log that runs.
+pub async fn run(args: Args, config: Config) -> ExitCode {
+    let What::Tail { from_beginning, topics: only, limit, output } = args.what;
+    let brokers = config.kafka_brokers.clone().unwrap_or_else(|| config.kafka_addr.to_string());
+    let names = topics::ALL.iter().filter(|topic| only.is_empty() || only.iter().any(|name| name == *topic));
+    let names: Vec<String> = names.map(|topic| topics::prefixed(&config.topic_prefix, topic)).collect();
+    let start = if from_beginning { Start::Beginning } else { Start::End };
+    let follow = {
+        let brokers = brokers.clone();
+        move || follow(&brokers, &names, start, limit, output)
+    };
+    match tokio::task::spawn_blocking(follow).await.map_err(anyhow::Error::from).and_then(|followed| followed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error[UNREACHABLE] {brokers}: {error:#}");
+            ExitCode::from(EXIT_UNREACHABLE)
+        }
+    }
+}
+
+fn follow(brokers: &str, topics: &[String], start: Start, limit: Option<usize>, output: Output) -> anyhow::Result<()> {
+    use std::io::Write;
+    let tail = Tail::open(brokers, topics, start)?;
+    let mut seen = 0;
+    while limit.is_none_or(|limit| seen < limit) {
+        let Some(record) = tail.next(Duration::from_millis(200))? else { continue };
+        seen += 1;
+        let line = match output {
+            Output::Table => text(&record),
+            Output::Json => json(&record).to_string(),
+        };
+        let mut out = std::io::stdout().lock();
+        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+            // The reader has seen enough.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn lossy(bytes: Option<&bytes::Bytes>) -> Option<String> {
+    bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn text(record: &Record) -> String {
+    // Events of strangers may hold anything; a terminal must not obey it.
+    let visible = |text: String| text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
+    let value = lossy(record.value.as_ref()).map_or_else(|| "null".to_owned(), visible);
+    let key = lossy(record.key.as_ref()).map_or_else(|| "null".to_owned(), visible);
+    format!("{} {}@{} {key} {value}", record.topic, record.partition, record.offset)
+}
+
+fn json(record: &Record) -> serde_json::Value {
+    let value = record.value.as_ref().map(|value| {
+        serde_json::from_slice(value).unwrap_or_else(|_| serde_json::Value::String(String::from_utf8_lossy(value).into_owned()))
+    });
+    let headers: Vec<_> = record.headers.0.iter().map(|(name, value)| serde_json::json!([name, lossy(value.as_ref())])).collect();
+    serde_json::json!({
+        "topic": &*record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "key": lossy(record.key.as_ref()),
+        "headers": headers,
+        "value": value,
+    })
+}

@@ -1,0 +1,146 @@
+//! `minishop order`: creates and reads orders on a running server, over its REST interface.
+
+mod client;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::output::{self, Output};
+use client::Client;
+
+/// What to do with orders.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The server's REST address.
+    #[arg(long, global = true, env = "MINISHOP_SERVER", default_value = "http://127.0.0.1:3000")]
+    server: String,
+    /// How the answer is printed.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Create an order.
+    Create {
+        /// The customer.
+        #[arg(long)]
+        customer: String,
+        /// The currency, such as BRL.
+        #[arg(long)]
+        currency: Option<String>,
+        /// Makes a repeated call harmless; a new one unless given.
+        #[arg(long)]
+        idempotency_key: Option<String>,
+        /// Items as product:quantity:price, such as p1:2:10.5.
+        #[arg(required = true, value_parser = item)]
+        items: Vec<Value>,
+    },
+    /// Read one order.
+    Get {
+        /// The order's id.
+        id: String,
+    },
+    /// List orders, newest first.
+    List {
+        /// Only this customer's.
+        #[arg(long)]
+        customer: Option<String>,
+        /// Only those in this status.
+        #[arg(long)]
+        status: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+}
+
+/// Asks the server; exit 1 when it refuses, 69 when it does not answer.
+pub async fn run(args: Args) -> ExitCode {
+    let client = match Client::new(&args.server) {
+        Ok(client) => client,
+        Err(problem) => return crate::cli::refuse(&[problem]),
+    };
+    let answer = match args.what {
+        What::Create { customer, currency, idempotency_key, items } => {
+            let mut order = json!({"customerId": customer, "items": items});
+            if let Some(currency) = currency {
+                order["currency"] = currency.into();
+            }
+            client.post("/orders", &order, idempotency_key.as_deref()).await
+        }
+        What::Get { id } => client.get(&format!("/orders/{}", client::encoded(&id))).await,
+        What::List { customer, status, limit } => list(&client, customer.as_deref(), status.as_deref(), limit).await,
+    };
+    match answer {
+        Ok(answer) => print(&answer, args.output),
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn list(client: &Client, customer: Option<&str>, status: Option<&str>, limit: usize) -> Result<Value, client::Failure> {
+    let mut orders = Vec::new();
+    let mut token = String::new();
+    while orders.len() < limit {
+        let mut query = format!("/orders?pageSize={}", (limit - orders.len()).min(500));
+        for (name, value) in [("customerId", customer), ("status", status), ("pageToken", Some(token.as_str()))] {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                query += &format!("&{name}={}", client::encoded(value));
+            }
+        }
+        let mut page = client.get(&query).await?;
+        orders.extend(page["orders"].as_array_mut().map(std::mem::take).unwrap_or_default());
+        token = page["nextPageToken"].as_str().unwrap_or_default().to_owned();
+        if token.is_empty() {
+            break;
+        }
+    }
+    Ok(Value::Array(orders))
+}
+
+fn print(answer: &Value, output: Output) -> ExitCode {
+    if output == Output::Json {
+        return output::json(answer);
+    }
+    let rows = answer.as_array().map_or_else(|| std::slice::from_ref(answer), Vec::as_slice);
+    let cell = |row: &Value, name: &str| match &row[name] {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    output::table(
+        ["ORDER", "STATUS", "TOTAL", "CUSTOMER", "CREATED"],
+        rows.iter().map(|row| ["orderId", "status", "total", "customerId", "createdAt"].map(|name| cell(row, name))),
+    )
+}
+
+/// Reads `product:quantity:price`. The numbers go to the server as they were written, which judges them.
+fn item(text: &str) -> Result<Value, String> {
+    let help = || "give product:quantity:price, such as p1:2:10.5".to_owned();
+    let mut parts = text.rsplitn(3, ':');
+    let (price, qty, product) = (parts.next(), parts.next(), parts.next());
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<serde_json::Number>().ok()).ok_or_else(help);
+    let product = product.filter(|product| !product.is_empty()).ok_or_else(help)?;
+    Ok(json!({"productId": product, "qty": number(qty)?, "price": number(price)?}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_is_product_quantity_and_price() {
+        assert_eq!(item("p1:2:10.5"), Ok(json!({"productId": "p1", "qty": 2, "price": 10.5})));
+        assert_eq!(item("a:b:1:0"), Ok(json!({"productId": "a:b", "qty": 1, "price": 0})));
+        for bad in ["", "p1", "p1:2", ":2:1", "p1:two:1", "p1:2:"] {
+            assert!(item(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A small HTTP client for one server.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
+
+/// How long a server may be silent.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks one server.
+pub struct Client {
+    http: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
+    server: String,
+}
+
+/// Why there is no answer to print.
+#[derive(Debug)]
+pub enum Failure {
+    /// The server says no: its problem document, as far as it is one.
+    Refused(StatusCode, Value),
+    /// The server cannot be reached or is silent.
+    Unreachable(String),
+}
+
+impl Failure {
+    /// Gives the exit code that says the same.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(..) => EXIT_NO,
+            Self::Unreachable(_) => EXIT_UNREACHABLE,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) => write!(f, "error[UNREACHABLE] {why}"),
+            Self::Refused(status, problem) => {
+                let code = problem["code"].as_str().unwrap_or(status.as_str());
+                write!(f, "error[{code}] {}", problem["detail"].as_str().unwrap_or("the server refused"))?;
+                for error in problem["errors"].as_array().into_iter().flatten() {
+                    let part = |name| error[name].as_str().unwrap_or_default();
+                    write!(f, "\n  {} {}: {}", part("field"), part("code"), part("message"))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Client {
+    /// Takes a server's address, such as `http://127.0.0.1:3000`; the error is worded for the command line.
+    pub fn new(server: &str) -> Result<Self, String> {
+        let sound = server.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
+        if !sound {
+            return Err("error[CONFIG_VALUE] --server: is no address; give one such as http://127.0.0.1:3000".to_owned());
+        }
+        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+        Ok(Self { http, server: server.trim_end_matches('/').to_owned() })
+    }
+
+    /// Reads a resource.
+    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.send(self.request(Method::GET, path), Bytes::new()).await
+    }
+
+    /// Sends a command, under an idempotency key if there is one.
+    pub async fn post(&self, path: &str, body: &Value, key: Option<&str>) -> Result<Value, Failure> {
+        let mut request = self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/json");
+        if let Some(key) = key {
+            request = request.header(minishop_contracts::headers::http::IDEMPOTENCY_KEY, key);
+        }
+        self.send(request, Bytes::from(body.to_string())).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        Request::builder().method(method).uri(format!("{}{path}", self.server))
+    }
+
+    async fn send(&self, request: http::request::Builder, body: Bytes) -> Result<Value, Failure> {
+        let unreachable = |why: &dyn fmt::Display| Failure::Unreachable(format!("{}: {why}", self.server));
+        let request = request.body(Full::new(body)).map_err(|error| unreachable(&error))?;
+        let exchange = async {
+            let answer = self.http.request(request).await.map_err(|error| unreachable(&error))?;
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await.map_err(|error| unreachable(&error))?.to_bytes();
+            Ok((head.status, body))
+        };
+        let (status, body) =
+            tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| unreachable(&"no answer within 10 s"))??;
+        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_success() { Ok(value) } else { Err(Failure::Refused(status, value)) }
+    }
+}
+
+/// Escapes a value for a path segment or a query.
+pub fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

@@ -1,0 +1,52 @@
+//! `minishop up`: all roles in one process, on embedded parts unless servers are named.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use minishop_broker::{Error, Settings, TopicSettings};
+use minishop_contracts::topics;
+use minishop_platform::boot::process::{EmbeddedLog, Process};
+use minishop_platform::config::{Config, Shape};
+use minishop_platform::store::error::SyncFailed;
+
+/// Runs until a signal or a fault.
+pub async fn run(config: Config) -> ExitCode {
+    Process { name: "minishop", shape: Shape::Up, config, open_log: Some(open_log) }
+        .run(async |ctx| {
+            let mut tasks = minishop_api::start(ctx.clone()).await?;
+            tasks.extend(minishop_worker::start(ctx).await?);
+            Ok(tasks)
+        })
+        .await
+}
+
+fn open_log(config: Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLog>> {
+    async move {
+        let settings = Settings::new(config.kafka_addr, config.data_dir.join("log.db"));
+        let log = minishop_broker::open(settings).await.map_err(refused)?;
+        for topic in topics::ALL {
+            let name = topics::prefixed(&config.topic_prefix, topic);
+            // A dead letter carries a whole record in its value, and more in its headers.
+            let max_message_bytes = if topic == topics::CREATED_DEAD_LETTERS { 2_000_000 } else { 1_000_000 };
+            let settings = TopicSettings { max_message_bytes, ..TopicSettings::default() };
+            log.ensure_topic(&name, config.topic_partitions, settings).await.map_err(refused)?;
+        }
+        let addr = log.addr();
+        Ok(EmbeddedLog { addr, run: Box::new(|drain| async move { log.run(drain).await.map_err(fault) }.boxed()) })
+    }
+    .boxed()
+}
+
+fn refused(error: Error) -> anyhow::Error {
+    anyhow::anyhow!("error[{}] event log: {error}", error.code())
+}
+
+/// Says it in the words by which boot knows that the disk failed.
+fn fault(error: Error) -> anyhow::Error {
+    match error {
+        Error::Fsync(source) => SyncFailed(source.to_string()).into(),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,60 @@
+//! Shows the settings that hold, in the form of the configuration file.
+
+use std::time::Duration;
+
+use super::Config;
+
+impl Config {
+    /// Writes each setting as a line of the configuration file; secrets are hidden and settings without a value left out.
+    pub fn print(&self) -> String {
+        let text = |value: &dyn ToString| Some(toml::Value::String(value.to_string()));
+        let hidden = |set: bool| set.then(|| toml::Value::String("(hidden)".to_owned()));
+        let lines = [
+            ("http_addr", text(&self.http_addr)),
+            ("grpc_addr", text(&self.grpc_addr)),
+            ("admin_addr", text(&self.admin_addr)),
+            ("kafka_addr", text(&self.kafka_addr)),
+            ("data_dir", text(&self.data_dir.display())),
+            ("database_url", hidden(self.database_url.is_some())),
+            ("kafka_brokers", self.kafka_brokers.clone().map(toml::Value::String)),
+            ("topic_prefix", text(&self.topic_prefix)),
+            ("event_key", text(&self.event_key.as_str())),
+            ("kafka_group", text(&self.kafka_group)),
+            ("kafka_session_timeout", text(&span(self.kafka_session_timeout))),
+            ("topic_partitions", Some(i64::from(self.topic_partitions).into())),
+            ("require_idempotency_key", Some(self.require_idempotency_key.into())),
+            ("reflection", Some(self.reflection.into())),
+            ("migrate", text(&if self.migrate { "auto" } else { "off" })),
+            ("drain_wait", text(&span(self.drain_wait))),
+            ("outbox_limit_rows", Some(self.outbox_limit_rows.into())),
+            ("outbox_limit_age", text(&span(self.outbox_limit_age))),
+            ("log_format", text(&format!("{:?}", self.log_format).to_lowercase())),
+            ("rust_log", self.log.clone().map(toml::Value::String)),
+        ];
+        lines.into_iter().filter_map(|(key, value)| Some(format!("{key} = {}\n", value?))).collect()
+    }
+}
+
+/// Writes a duration as it is read: in the largest unit that is exact.
+fn span(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        n if n > 0 && n.is_multiple_of(3_600_000) => format!("{}h", n / 3_600_000),
+        n if n > 0 && n.is_multiple_of(60_000) => format!("{}m", n / 60_000),
+        n if n.is_multiple_of(1_000) => format!("{}s", n / 1_000),
+        n => format!("{n}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::duration;
+
+    #[test]
+    fn a_duration_is_read_as_it_was_written() {
+        for text in ["0s", "250ms", "45s", "90s", "10m", "1h"] {
+            assert_eq!(duration(text).map(span).as_deref(), Ok(text));
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Where settings come from: flag, then environment, then file, then default; and names that nobody knows.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory, FromArgMatches};
+
+/// Variables of ours that are no flags, or no settings of this process.
+const OTHERS: [&str; 3] = ["MINISHOP_CONFIG", "MINISHOP_SERVER", "MINISHOP_API_KEY"];
+
+/// What reading the command line came to.
+#[derive(Debug)]
+pub enum Parsed<P> {
+    /// The command and its settings.
+    Command(P),
+    /// Text that was asked for, such as the help.
+    Text(String),
+    /// What is wrong, one line each.
+    Problems(Vec<String>),
+}
+
+/// Reads this process's arguments and environment, and the file that they name.
+pub fn parse<P: CommandFactory + FromArgMatches>() -> Parsed<P> {
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    parse_from(std::env::args_os().collect(), &variables.collect())
+}
+
+fn parse_from<P: CommandFactory + FromArgMatches>(args: Vec<OsString>, variables: &BTreeMap<String, String>) -> Parsed<P> {
+    let mut command = P::command();
+    let known: Vec<(String, String)> = settings(&command);
+    let mut problems = unknown_variables(variables, &known);
+    if let Some(path) = config_path(&args, variables) {
+        match read_file(&path, &known) {
+            Ok(values) => {
+                for (id, value) in values {
+                    // clap keeps defaults for ever; the file is read once per process.
+                    let value: &'static str = value.leak();
+                    command = command.mut_arg(id, |arg| arg.default_value(value));
+                }
+            }
+            Err(more) => problems.extend(more),
+        }
+    }
+    match command.try_get_matches_from_mut(args).and_then(|mut matches| P::from_arg_matches_mut(&mut matches)) {
+        Ok(parsed) if problems.is_empty() => return Parsed::Command(parsed),
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Parsed::Text(error.to_string());
+        }
+        Err(error) => problems.push(worded(&error)),
+    }
+    Parsed::Problems(problems)
+}
+
+/// Lists the variables that flags name, with the flags' ids.
+fn settings(command: &Command) -> Vec<(String, String)> {
+    let named = |arg: &clap::Arg| Some((arg.get_env()?.to_str()?.to_owned(), arg.get_id().to_string()));
+    command.get_arguments().filter_map(named).collect()
+}
+
+fn key_of(variable: &str) -> String {
+    variable.strip_prefix("MINISHOP_").unwrap_or(variable).to_lowercase()
+}
+
+fn unknown_variables(variables: &BTreeMap<String, String>, known: &[(String, String)]) -> Vec<String> {
+    let ours = variables.keys().filter(|name| name.starts_with("MINISHOP_") && !name.starts_with("MINISHOP_TEST_"));
+    let unknown = ours.filter(|name| !OTHERS.contains(&name.as_str()) && !known.iter().any(|(k, _)| k == *name));
+    unknown
+        .filter(|name| !is_service_variable(name))
+        .map(|name| {
+            let names = known.iter().map(|(name, _)| name.as_str()).chain(OTHERS);
+            unknown_key("environment", name, names)
+        })
+        .collect()
+}
+
+/// Kubernetes injects these for a Service whose name begins with `minishop`; nobody has set them.
+fn is_service_variable(name: &str) -> bool {
+    let numbered_port = name.split("_PORT_").nth(1).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.ends_with("_PORT") || numbered_port
+}
+
+fn unknown_key<'a>(place: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let name: String = name.chars().take(64).collect();
+    let nearest = known.map(|k| (strsim::jaro_winkler(k, &name), k)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let tip = match nearest {
+        Some((likeness, nearest)) if likeness > 0.85 => format!("did you mean {nearest}?"),
+        _ => "remove it; `minishop config print` shows the settings".to_owned(),
+    };
+    format!("error[CONFIG_UNKNOWN_KEY] {place}: {name} is no setting; {tip}")
+}
+
+fn config_path(args: &[OsString], variables: &BTreeMap<String, String>) -> Option<std::path::PathBuf> {
+    let mut args = args.iter().skip(1).map(|arg| arg.to_string_lossy()).take_while(|arg| arg != "--");
+    while let Some(arg) = args.next() {
+        if arg == "--config" {
+            return args.next().map(|path| path.into_owned().into());
+        }
+        if let Some(path) = arg.strip_prefix("--config=") {
+            return Some(path.into());
+        }
+    }
+    variables.get("MINISHOP_CONFIG").filter(|path| !path.is_empty()).map(Into::into)
+}
+
+/// Reads a file of `key = value` lines; gives flag ids and values.
+fn read_file(path: &Path, known: &[(String, String)]) -> Result<Vec<(String, String)>, Vec<String>> {
+    let place = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| vec![format!("error[CONFIG_VALUE] {place}: cannot be read: {error}; name a TOML file with --config")])?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        vec![format!(
+            "error[CONFIG_VALUE] {place} line {line}: {}; write TOML such as http_addr = \"127.0.0.1:3000\"",
+            error.message()
+        )]
+    })?;
+    let (mut values, mut problems) = (Vec::new(), Vec::new());
+    for (key, value) in table {
+        let Some((_, id)) = known.iter().find(|(name, _)| key_of(name) == key) else {
+            let keys: Vec<String> = known.iter().map(|(name, _)| key_of(name)).collect();
+            problems.push(unknown_key(&place, &key, keys.iter().map(String::as_str)));
+            continue;
+        };
+        match value {
+            toml::Value::String(text) => values.push((id.clone(), text)),
+            toml::Value::Integer(number) => values.push((id.clone(), number.to_string())),
+            toml::Value::Boolean(truth) => values.push((id.clone(), truth.to_string())),
+            other => problems.push(format!(
+                "error[CONFIG_VALUE] {place}: {key} is a {}; give a text, a whole number, true or false",
+                other.type_str()
+            )),
+        }
+    }
+    if problems.is_empty() { Ok(values) } else { Err(problems) }
+}
+
+/// Words clap's error in one line.
+fn worded(error: &clap::Error) -> String {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        Some(ContextValue::StyledStrs(texts)) => Some(texts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        _ => None,
+    };
+    let full = error.to_string();
+    let first = full.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let is_value =
+        matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) && !first.ends_with("none was supplied");
+    let setting = text(ContextKind::InvalidArg).filter(|arg| is_value && arg.starts_with("--"));
+    let code = if setting.as_deref().is_some_and(|arg| !arg.starts_with("--output")) { "CONFIG_VALUE" } else { "USAGE" };
+    let place = setting.unwrap_or_else(|| "command line".to_owned());
+    let guess = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue]
+        .into_iter()
+        .find_map(|kind| text(kind).filter(|guess| !guess.is_empty()));
+    let mend = match (guess, text(ContextKind::ValidValue)) {
+        (Some(guess), _) => format!("did you mean {guess}?"),
+        (None, Some(valid)) if !valid.is_empty() => format!("give one of {valid}"),
+        _ => "see --help".to_owned(),
+    };
+    format!("error[{code}] {place}: {first}; {mend}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flags, Shape};
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn parse(args: &[&str], variables: &[(&str, &str)]) -> Parsed<Cli> {
+        let args = std::iter::once("minishop").chain(args.iter().copied()).map(OsString::from).collect();
+        parse_from(args, &variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    fn problems(parsed: Parsed<Cli>) -> Vec<String> {
+        match parsed {
+            Parsed::Problems(problems) => problems,
+            other => panic!("taken: {other:?}"),
+        }
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), text).expect("it can be written");
+        file
+    }
+
+    #[test]
+    fn an_unknown_variable_is_refused_with_the_nearest_name() {
+        let found = problems(parse(
+            &[],
+            &[("MINISHOP_HTTP_ADR", "x"), ("MINISHOP_API_SERVICE_HOST", "10.0.0.1"), ("MINISHOP_API_PORT_3000_TCP", "x")],
+        ));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains("CONFIG_UNKNOWN_KEY") && found[0].contains("did you mean MINISHOP_HTTP_ADDR?"), "{found:#?}");
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file =
+            file("http_addr = \"127.0.0.1:4000\"\ngrpc_addr = \"127.0.0.1:4001\"\nreflection = false\ntopic_partitions = 4\n");
+        let path = file.path().to_str().expect("UTF-8");
+        let Parsed::Command(cli) = parse(&["--config", path, "--grpc-addr", "127.0.0.1:5001"], &[]) else {
+            panic!("a good file is taken")
+        };
+        let config = cli.flags.check(Shape::Up).expect("a good configuration");
+        assert_eq!((config.http_addr.port(), config.grpc_addr.port()), (4000, 5001));
+        assert_eq!((config.reflection, config.topic_partitions, config.kafka_addr.port()), (false, 4, 9092));
+    }
+
+    #[test]
+    fn every_wrong_key_of_a_file_is_named_at_once() {
+        let file = file("htp_addr = \"x\"\nnonsense = 1\n[table]\na = 1\n");
+        let found = problems(parse(&["--config", file.path().to_str().expect("UTF-8")], &[]));
+        assert_eq!(found.len(), 3, "{found:#?}");
+        assert!(found.iter().any(|line| line.contains("did you mean http_addr?")), "{found:#?}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_refused_with_its_line() {
+        let file = file("http_addr = \"127.0.0.1:1\"\nthis is not toml\n");
+        let found = problems(parse(&["--config", file.path().to_str().expect("UTF-8")], &[]));
+        assert!(found[0].contains("CONFIG_VALUE") && found[0].contains("line 2"), "{found:#?}");
+        assert!(problems(parse(&["--config", "/nowhere/minishop.toml"], &[]))[0].contains("CONFIG_VALUE"));
+    }
+
+    #[test]
+    fn a_bad_flag_is_one_line_with_its_code() {
+        for (args, code) in [
+            (&["--http-adr", "x"][..], "USAGE"),
+            (&["--http-addr"][..], "USAGE"),
+            (&["--http-addr", "127.0.0.1"][..], "CONFIG_VALUE"),
+            (&["--http-addr", ""][..], "CONFIG_VALUE"),
+            (&["--drain-wait", "5"][..], "CONFIG_VALUE"),
+            (&["--log-format", "xml"][..], "CONFIG_VALUE"),
+        ] {
+            let found = problems(parse(args, &[]));
+            assert!(
+                found.len() == 1 && found[0].starts_with(&format!("error[{code}]")) && !found[0].contains('\n'),
+                "{found:#?}"
+            );
+        }
+    }
+}
