@@ -133,9 +133,10 @@ async fn first_end(running: &mut [Running]) -> Fault {
     let plain = |text| Fault { text, fsync: false };
     match futures::future::select_all(ends).await.0 {
         Some(Ok((name, Ok(())))) => plain(format!("task {name} ended before the drain")),
-        Some(Ok((name, Err(error)))) => {
-            Fault { text: format!("task {name} failed: {error:#}"), fsync: error.chain().any(|cause| cause.is::<SyncFailed>()) }
-        }
+        Some(Ok((name, Err(error)))) => Fault {
+            text: format!("task {name} failed: {error:#}"),
+            fsync: error.chain().any(<dyn std::error::Error>::is::<SyncFailed>),
+        },
         Some(Err(error)) => plain(format!("a task panicked: {error}")),
         None => plain("a task was lost".to_owned()),
     }
@@ -203,15 +204,18 @@ pub fn print_ready(status: &Status) {
 
 /// Shows a person at a terminal what to try first.
 fn banner(bound: &[(&'static str, std::net::SocketAddr)]) -> String {
+    use std::fmt::Write as _;
     let addr = |name| bound.iter().find(|(n, _)| *n == name).map(|(_, addr)| addr);
     let mut text = String::new();
     if let Some(http) = addr("http") {
-        text += &format!(
+        let _ = write!(
+            text,
             "\n\nMiniShop is up. Create an order:\n  curl -i http://{http}/orders -H 'content-type: application/json' \\\n    -d '{{\"customerId\":\"c1\",\"items\":[{{\"productId\":\"p1\",\"qty\":2,\"price\":10.5}}]}}'"
         );
     }
     if let Some(grpc) = addr("grpc") {
-        text += &format!(
+        let _ = write!(
+            text,
             "\n  grpcurl -plaintext -d '{{\"customer_id\":\"c1\",\"items\":[{{\"product_id\":\"p1\",\"qty\":2,\"price\":10.5}}]}}' \\\n    {grpc} minishop.orders.v1.OrderService/CreateOrder\n"
         );
     }

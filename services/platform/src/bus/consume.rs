@@ -45,14 +45,21 @@ pub struct Assigned {
     pub committed: Option<i64>,
 }
 
+/// Hears of partitions that go and names what was settled of them.
+pub type Revoked = Box<dyn Fn(&[Partition]) -> Vec<Position> + Send + Sync>;
+/// Hears of partitions that come and names those that must start elsewhere than at the committed offset.
+pub type Comes = Box<dyn Fn(&[Assigned]) -> Vec<Position> + Send + Sync>;
+/// Hears of partitions that are another member's already.
+pub type Lost = Box<dyn Fn(&[Partition]) + Send + Sync>;
+
 /// What the owner does when partitions come and go. Each runs on the polling thread and holds up the group.
 pub struct Handlers {
     /// Partitions come. Names those that must start elsewhere than at the committed offset.
-    pub assigned: Box<dyn Fn(&[Assigned]) -> Vec<Position> + Send + Sync>,
+    pub assigned: Comes,
     /// Partitions go. Waits for what runs and names what was settled, which is then committed before they are given up.
-    pub revoked: Box<dyn Fn(&[Partition]) -> Vec<Position> + Send + Sync>,
+    pub revoked: Revoked,
     /// Partitions are gone and may be another member's already: nothing may be committed.
-    pub lost: Box<dyn Fn(&[Partition]) + Send + Sync>,
+    pub lost: Lost,
 }
 
 impl fmt::Debug for Handlers {

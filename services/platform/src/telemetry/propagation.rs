@@ -90,7 +90,7 @@ impl TraceContext {
 /// Makes a span the child of a context that came over the wire. Does nothing while no spans are exported.
 pub fn attach_parent(span: &Span, parent: &TraceContext) {
     let (Ok(trace), Ok(id)) = (TraceId::from_hex(&parent.trace_id), SpanId::from_hex(&parent.span_id)) else { return };
-    let state = parent.tracestate.as_deref().and_then(|state| state.parse().ok()).unwrap_or_else(TraceState::default);
+    let state = parent.tracestate.as_deref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
     let remote = SpanContext::new(trace, id, TraceFlags::new(parent.flags), true, state);
     // An error means that nothing is exported or that the span has begun: then the trace goes on without it.
     let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));

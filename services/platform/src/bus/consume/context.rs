@@ -39,12 +39,13 @@ impl Callbacks {
         let committed = if partitions.is_empty() {
             Vec::new()
         } else {
-            consumer.committed_offsets(coming.clone(), COMMITTED_WAIT).map(|list| record::positions(&list)).unwrap_or_else(
-                |error| {
+            match consumer.committed_offsets(coming.clone(), COMMITTED_WAIT) {
+                Ok(list) => record::positions(&list),
+                Err(error) => {
                     tracing::warn!(%error, "the group's committed offsets cannot be read now");
                     Vec::new()
-                },
-            )
+                }
+            }
         };
         let assigned: Vec<_> = partitions
             .into_iter()
