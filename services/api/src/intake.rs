@@ -6,6 +6,9 @@ mod queue;
 mod refusals;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use minishop_core::ids::OrderId;
 use minishop_core::refusal::Refusal;
 

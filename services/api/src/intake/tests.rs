@@ -1,0 +1,341 @@
+//! The intake against a store that does what a test tells it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use minishop_core::clock::from_millis;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
+use minishop_core::refusal::Code;
+use minishop_platform::store::{
+    Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, OutboxRow, Result, StoreError,
+};
+use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+
+use super::{Outcome, Queue, Writer};
+use crate::metrics::ApiMetrics;
+
+/// What the next statement does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    /// Writes nothing and says so.
+    Retry,
+    /// Commits, and the answer is lost.
+    LostAnswer,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    records: HashMap<(ClientId, IdempotencyKey), KeyRecord>,
+    faults: VecDeque<Fault>,
+    /// Orders that can never be written.
+    poison: Vec<IdempotencyKey>,
+    statements: Vec<usize>,
+    connections: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Scripted(Arc<Mutex<Book>>);
+
+#[derive(Debug, Default)]
+struct Counting(std::sync::atomic::AtomicU64);
+
+impl Ids for Counting {
+    fn random(&self) -> [u8; 10] {
+        let n = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let mut bytes = [0; 10];
+        bytes[2..].copy_from_slice(&n.to_be_bytes());
+        bytes
+    }
+}
+
+fn lost() -> anyhow::Error {
+    anyhow::anyhow!("scripted")
+}
+
+#[async_trait]
+impl Intake for Scripted {
+    async fn accept(&mut self, batch: &[NewOrder]) -> Result<HashMap<OrderId, i64>> {
+        let mut book = self.0.lock().unwrap();
+        book.statements.push(batch.len());
+        assert!(batch.is_sorted_by_key(|o| (o.client_id.clone(), o.key.clone())), "batches are sorted by scope");
+        let fault = book.faults.pop_front();
+        if fault == Some(Fault::Retry) {
+            return Err(StoreError::Retry { operation: "accept", source: lost() });
+        }
+        if batch.iter().any(|order| book.poison.contains(&order.key)) {
+            return Err(StoreError::Fail { operation: "accept", source: lost() });
+        }
+        let mut made = HashMap::new();
+        for order in batch {
+            let scope = (order.client_id.clone(), order.key.clone());
+            if !book.records.contains_key(&scope) {
+                let record = KeyRecord {
+                    client_id: order.client_id.clone(),
+                    key: order.key.clone(),
+                    order_id: order.order_id,
+                    fingerprint: order.fingerprint,
+                    total_minor: order.total_minor,
+                    currency: order.currency.clone(),
+                };
+                book.records.insert(scope, record);
+                made.insert(order.order_id, i64::try_from(book.records.len()).unwrap());
+            }
+        }
+        match fault {
+            Some(Fault::LostAnswer) => Err(StoreError::Unknown { operation: "accept", source: lost() }),
+            _ => Ok(made),
+        }
+    }
+}
+
+#[async_trait]
+impl Orders for Scripted {
+    async fn intake(&self) -> Result<Box<dyn Intake>> {
+        self.0.lock().unwrap().connections += 1;
+        Ok(Box::new(self.clone()))
+    }
+    async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>> {
+        let book = self.0.lock().unwrap();
+        Ok(keys.iter().filter_map(|key| book.records.get(key).cloned()).collect())
+    }
+    async fn get(&self, _: &ClientId, _: OrderId) -> Result<Option<OrderRow>> {
+        Ok(None)
+    }
+    async fn list(&self, _: &ListQuery) -> Result<Vec<OrderRow>> {
+        Ok(Vec::new())
+    }
+    async fn ping(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct Bench {
+    store: Scripted,
+    queue: Queue,
+    writer: Writer,
+    handed: Arc<Mutex<Vec<OutboxRow>>>,
+    ids: Arc<Counting>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let ids = Arc::new(Counting::default());
+        let queue = Queue::new(ids.clone(), ApiMetrics::register(&mut Registry::default()));
+        let store = Scripted::default();
+        let handed: Arc<Mutex<Vec<OutboxRow>>> = Arc::default();
+        let takes = handed.clone();
+        let hand_over = Arc::new(move |rows| takes.lock().unwrap().extend(rows));
+        let writer = Writer::new(queue.clone(), Arc::new(store.clone()), ids.clone(), hand_over);
+        Self { store, queue, writer, handed, ids }
+    }
+
+    /// An order under a key; `content` decides its fingerprint.
+    fn order(&self, key: &str, content: u8) -> NewOrder {
+        let at = from_millis(1_700_000_000_000);
+        let (order_id, event_id) = (OrderId::new(at, self.ids.random()), EventId::new(at, self.ids.random()));
+        NewOrder {
+            order_id,
+            client_id: ClientId::anonymous(),
+            key: IdempotencyKey::parse(key).unwrap(),
+            fingerprint: Fingerprint([content; 32]),
+            customer_id: "c1".into(),
+            currency: None,
+            total_minor: 2100,
+            items: "[]".into(),
+            correlation_id: CorrelationId::parse("corr").unwrap(),
+            traceparent: None,
+            created_at: at,
+            event: NewEvent {
+                shard: 0,
+                event_id,
+                topic: "orders.created".into(),
+                record_key: Bytes::from_static(b"c1"),
+                order_id: Some(order_id),
+                order_version: Some(1),
+                payload: None,
+                headers: Bytes::new(),
+            },
+        }
+    }
+
+    fn submit(&self, key: &str, content: u8) -> impl Future<Output = Outcome> + use<> {
+        let ticket = self.queue.submit(self.order(key, content), Instant::now() + Duration::from_secs(60));
+        async move { ticket?.outcome().await }
+    }
+
+    fn statements(&self) -> Vec<usize> {
+        self.store.0.lock().unwrap().statements.clone()
+    }
+}
+
+fn code(outcome: &Outcome) -> Option<Code> {
+    outcome.as_ref().err().map(|refusal| refusal.code)
+}
+
+#[tokio::test]
+async fn everything_that_waits_goes_into_one_statement_and_to_the_relay_before_its_answer() {
+    let mut bench = Bench::new();
+    let answers: Vec<_> = (0..10).rev().map(|n| bench.submit(&format!("k{n}"), 1)).collect();
+    assert!(bench.writer.step().await);
+    assert_eq!(bench.statements(), [10]);
+    let handed: Vec<i64> = bench.handed.lock().unwrap().iter().map(|row| row.id).collect();
+    assert_eq!(handed, (1..=10).collect::<Vec<_>>());
+    for answer in answers {
+        assert_eq!(answer.await.map(|a| a.replayed), Ok(false));
+    }
+    assert!(!bench.writer.step().await, "nothing is left");
+}
+
+#[tokio::test]
+async fn the_same_key_in_flight_waits_for_the_first_and_then_replays() {
+    let mut bench = Bench::new();
+    let (first, second) = (bench.submit("k", 1), bench.submit("k", 1));
+    bench.writer.step().await;
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert_eq!((first.order_id, first.replayed, second.replayed), (second.order_id, false, true));
+    assert_eq!(bench.statements(), [1]);
+}
+
+#[tokio::test]
+async fn another_command_under_a_key_in_flight_is_refused_at_once() {
+    let bench = Bench::new();
+    let _first = bench.submit("k", 1);
+    let second = bench.submit("k", 2).await;
+    assert_eq!(code(&second), Some(Code::IdempotencyKeyReused), "without a writer having run");
+}
+
+#[tokio::test]
+async fn a_follower_stops_waiting_after_two_seconds() {
+    let bench = Bench::new();
+    let _first = bench.submit("k", 1);
+    let started = Instant::now();
+    let refusal = bench.submit("k", 1).await.unwrap_err();
+    assert_eq!(refusal.code, Code::IdempotencyKeyInFlight);
+    assert!(started.elapsed() >= Duration::from_secs(2));
+    assert!(refusal.retry_after.is_some());
+}
+
+#[tokio::test]
+async fn a_key_that_exists_is_replayed_or_refused_by_its_fingerprint() {
+    let mut bench = Bench::new();
+    let first = bench.submit("k", 1);
+    bench.writer.step().await;
+    let first = first.await.unwrap();
+    let (same, other) = (bench.submit("k", 1), bench.submit("k", 2));
+    bench.writer.step().await;
+    let same = same.await.unwrap();
+    assert_eq!((same.order_id, same.replayed), (first.order_id, true));
+    assert_eq!(code(&other.await), Some(Code::IdempotencyKeyReused));
+    let later = bench.submit("k", 2);
+    bench.writer.step().await;
+    assert_eq!(code(&later.await), Some(Code::IdempotencyKeyReused));
+    assert_eq!(bench.handed.lock().unwrap().len(), 1, "one order, one event");
+}
+
+#[tokio::test]
+async fn one_bad_row_fails_alone() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().poison.push(IdempotencyKey::parse("k3").unwrap());
+    let answers: Vec<_> = (0..8).map(|n| bench.submit(&format!("k{n}"), 1)).collect();
+    bench.writer.step().await;
+    let mut codes = Vec::new();
+    for answer in answers {
+        codes.push(code(&answer.await));
+    }
+    let expected: Vec<_> = (0..8).map(|n| (n == 3).then_some(Code::Internal)).collect();
+    assert_eq!(codes, expected);
+    assert_eq!(bench.handed.lock().unwrap().len(), 7);
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_is_found_out_with_the_same_ids_and_is_no_replay() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.push_back(Fault::LostAnswer);
+    let answer = bench.submit("k", 1);
+    bench.writer.step().await;
+    assert_eq!(answer.await.map(|a| a.replayed), Ok(false));
+    let book = bench.store.0.lock().unwrap();
+    assert_eq!((book.records.len(), book.connections), (1, 2), "looked for on another connection");
+}
+
+#[tokio::test]
+async fn an_outcome_that_stays_unknown_is_called_so() {
+    let mut bench = Bench::new();
+    let faults = std::iter::once(Fault::LostAnswer).chain(std::iter::repeat_n(Fault::Retry, 10_000));
+    bench.store.0.lock().unwrap().faults.extend(faults);
+    let answer = bench.submit("k", 1);
+    bench.writer.step().await;
+    assert_eq!(code(&answer.await), Some(Code::OutcomeUnknown));
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_refuses_and_the_key_is_free_again() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.extend([Fault::Retry; 3]);
+    let answer = bench.submit("k", 1);
+    bench.writer.step().await;
+    assert_eq!(code(&answer.await), Some(Code::StoreUnavailable));
+    let again = bench.submit("k", 2);
+    bench.writer.step().await;
+    assert_eq!(again.await.map(|a| a.replayed), Ok(false));
+}
+
+#[tokio::test]
+async fn an_expired_order_is_dropped_before_its_statement_and_its_follower_takes_over() {
+    let mut bench = Bench::new();
+    let soon = Instant::now() + Duration::from_millis(10);
+    let first = bench.queue.submit(bench.order("k", 1), soon).unwrap();
+    let second = bench.submit("k", 1);
+    tokio::time::sleep_until(soon).await;
+    bench.writer.step().await;
+    assert_eq!(code(&first.outcome().await), Some(Code::DeadlineExceeded));
+    assert!(bench.statements().is_empty());
+    bench.writer.step().await;
+    assert_eq!(second.await.map(|a| a.replayed), Ok(false));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_cancels_nothing() {
+    let mut bench = Bench::new();
+    drop(bench.submit("k", 1));
+    bench.writer.step().await;
+    assert_eq!(bench.handed.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_queue_sheds_at_once_and_a_past_deadline_is_no_work() {
+    let bench = Bench::new();
+    let held: Vec<_> = (0..4096).map(|n| bench.submit(&format!("k{n}"), 1)).collect();
+    let refusal = bench.submit("one more", 1).await.unwrap_err();
+    assert_eq!((refusal.code, refusal.retry_after.is_some()), (Code::Overloaded, true));
+    let late = bench.queue.submit(bench.order("late", 1), Instant::now());
+    assert_eq!(late.err().map(|r| r.code), Some(Code::DeadlineExceeded));
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_second_writer_starts_only_for_a_full_enough_queue() {
+    let bench = Bench::new();
+    let mut answers = vec![bench.submit("first", 1)];
+    let first = bench.queue.take_now().unwrap();
+    answers.extend((0..31).map(|n| bench.submit(&format!("k{n}"), 1)));
+    assert!(bench.queue.take_now().is_none(), "31 wait");
+    answers.push(bench.submit("k31", 1));
+    assert_eq!(bench.queue.take_now().map(|batch| batch.len()), Some(32));
+    drop((first, answers));
+}
+
+#[tokio::test]
+async fn a_closed_queue_is_emptied_and_its_writer_ends() {
+    let bench = Bench::new();
+    let answer = bench.submit("k", 1);
+    bench.queue.close();
+    assert_eq!(code(&bench.submit("late", 1).await), Some(Code::ShuttingDown));
+    bench.writer.run().await;
+    assert!(answer.await.is_ok());
+}
