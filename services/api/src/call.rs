@@ -14,7 +14,7 @@ use crate::app::App;
 use minishop_platform::telemetry::propagation::TraceContext;
 
 /// The longest that any call may take.
-pub const LONGEST: Duration = Duration::from_secs(60);
+pub const LONGEST: Duration = Duration::from_mins(1);
 
 /// The protocol of a call. It decides how fields are spelt and answers are dressed, never what is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

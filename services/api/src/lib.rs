@@ -71,8 +71,7 @@ async fn grpc_calls(
         drain.cancelled().await;
         health.not_serving().await;
     };
-    let (served, ()) = tokio::join!(server, telling);
-    served
+    tokio::join!(server, telling).0
 }
 
 /// Closes the queue when the last server is gone, so that no answer is promised that no writer gives.

@@ -37,10 +37,10 @@ pub async fn dead_letters(app: &App, call: &Call, request: &ListDeadLettersReque
     let size = page_size(request.page_size);
     let limit = i64::try_from(size + 1).unwrap_or(i64::MAX);
     let mut rows = read(call, app.store.lot.dead_letters(before, limit)).await?;
-    let more = rows.len() > size;
+    let beyond = rows.len() > size;
     rows.truncate(size);
     let next_page_token = match rows.last() {
-        Some(last) if more => list.token(&last.id.to_be_bytes()),
+        Some(row) if beyond => list.token(&row.id.to_be_bytes()),
         _ => String::new(),
     };
     Ok(ListDeadLettersResponse { dead_letters: rows.into_iter().map(dead_letter).collect(), next_page_token })

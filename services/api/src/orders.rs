@@ -34,7 +34,7 @@ pub struct Created {
 
 /// Accepts an order. When this returns `Ok`, the order and its event are on disk.
 pub async fn create(app: &App, call: &Call, key: IdempotencyKey, command: CreateOrder) -> Result<Created, Refusal> {
-    let order = new_order(app, call, key, command);
+    let order = new_order(app, call, key, &command);
     let span = info_span!(
         "api.order.create",
         order.id = %order.order_id,
@@ -43,19 +43,19 @@ pub async fn create(app: &App, call: &Call, key: IdempotencyKey, command: Create
     );
     async {
         let accepted = app.queue.submit(order, call.deadline)?.outcome().await?;
-        Ok(created(accepted))
+        Ok(created(&accepted))
     }
     .instrument(span)
     .await
 }
 
-fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: CreateOrder) -> NewOrder {
+fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: &CreateOrder) -> NewOrder {
     let at = app.clock.now();
     let birth = Birth { order_id: OrderId::new(at, app.ids.random()), event_id: EventId::new(at, app.ids.random()), at };
     NewOrder {
         order_id: birth.order_id,
         client_id: call.client.clone(),
-        fingerprint: Fingerprint::of_create(&command),
+        fingerprint: Fingerprint::of_create(command),
         customer_id: command.customer_id().to_owned(),
         currency: command.currency().map(|currency| currency.code().to_owned()),
         total_minor: command.total_minor(),
@@ -63,13 +63,13 @@ fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: CreateOrder) 
         correlation_id: call.correlation_id.clone(),
         traceparent: Some(call.trace.traceparent()),
         created_at: at,
-        event: app.events.created(call, &key, birth, &command),
+        event: app.events.created(call, &key, birth, command),
         key,
     }
 }
 
 /// Answers from columns that never change, so that a replay is the first answer byte for byte.
-fn created(accepted: Accepted) -> Created {
+fn created(accepted: &Accepted) -> Created {
     let reply = CreateOrderResponse {
         order_id: accepted.order_id.to_string(),
         status: WireStatus::Created.into(),
@@ -105,10 +105,10 @@ pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result
     };
     let mut rows = read(call, app.store.orders.list(&query)).await?;
     // One row more than asked for tells whether a next page exists.
-    let more = rows.len() > size;
+    let beyond = rows.len() > size;
     rows.truncate(size);
     let next_page_token = match rows.last() {
-        Some(last) if more => list.token(last.order_id.0.as_bytes()),
+        Some(row) if beyond => list.token(row.order_id.0.as_bytes()),
         _ => String::new(),
     };
     let orders = rows.into_iter().map(order).collect::<Result<_, _>>()?;

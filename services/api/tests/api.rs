@@ -1,5 +1,7 @@
 //! The API over the wire, REST and gRPC, on a store of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
+
 #[path = "api/harness.rs"]
 mod harness;
 #[path = "api/idempotency.rs"]

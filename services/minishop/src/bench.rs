@@ -122,7 +122,7 @@ async fn connection(shared: Arc<Shared>, n: usize, until: Instant) -> anyhow::Re
                 .header("content-type", "application/json")
                 .header("x-idempotency-key", format!("bench-{}-{n}-{count}", std::process::id()))
                 .body(Full::new(Bytes::from(body)))?;
-            let sent = Instant::now();
+            let begun = Instant::now();
             let answer = send.send_request(request).await?;
             let status = answer.status();
             let body = answer.into_body().collect().await?.to_bytes();
@@ -130,7 +130,7 @@ async fn connection(shared: Arc<Shared>, n: usize, until: Instant) -> anyhow::Re
             if status.as_u16() != 201 {
                 bail!("the server answered {status}: {}", String::from_utf8_lossy(&body[..body.len().min(300)]));
             }
-            histogram.record(micros(now - sent))?;
+            histogram.record(micros(now - begun))?;
             acknowledged(&shared, serde_json::from_slice::<Named>(&body)?.order_id, now);
             count += 1;
         }

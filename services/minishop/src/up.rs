@@ -16,7 +16,7 @@ pub async fn run(config: Config) -> ExitCode {
     Process { name: "minishop", shape: Shape::Up, config, open_log: Some(open_log) }
         .run(async |ctx| {
             let mut tasks = minishop_api::start(ctx.clone()).await?;
-            tasks.extend(minishop_worker::start(ctx).await?);
+            tasks.extend(minishop_worker::start(ctx)?);
             Ok(tasks)
         })
         .await

@@ -156,7 +156,8 @@ fn poll(ctx: &Ctx, shared: &Arc<Shared>, queue: &mpsc::Sender<Vec<Record>>) -> a
             }
         }
     }
-    finish(&consumer, shared)
+    finish(&consumer, shared);
+    Ok(())
 }
 
 /// Takes what the client has at once, at most a batch.
@@ -184,7 +185,7 @@ fn collect(consumer: &Consumer, wait: Duration) -> anyhow::Result<Vec<Record>> {
 }
 
 /// Waits for the running transaction and commits what is settled; what is queued is read again.
-fn finish(consumer: &Consumer, shared: &Shared) -> anyhow::Result<()> {
+fn finish(consumer: &Consumer, shared: &Shared) {
     let mut state = shared.wait_idle();
     state.owned.clear();
     let settled = Shared::take_settled(&mut state, |_| true);
@@ -194,7 +195,6 @@ fn finish(consumer: &Consumer, shared: &Shared) -> anyhow::Result<()> {
     {
         tracing::info!(error = ?error, "the last offsets were not committed; their events are read again and change nothing");
     }
-    Ok(())
 }
 
 /// Processes batches until the drain.

@@ -15,7 +15,7 @@ pub use metrics::WorkerMetrics;
 pub use process::Processor;
 
 /// Starts the worker's tasks: one that polls (on a thread of its own) and one that processes.
-pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
+pub fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     let metrics = WorkerMetrics::register(&ctx.metrics);
     Ok(consume::tasks(ctx, metrics))
 }

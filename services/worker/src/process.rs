@@ -113,7 +113,7 @@ impl Processor {
         }
         let dead_ids = tx.record(&plan.journal).await?;
         tx.commit().await?;
-        self.committed(plan, &passed, dead_ids, started)
+        Ok(self.committed(plan, &passed, dead_ids, started))
     }
 
     /// Passes the gate; returns the events that are new. Copies are counted; another event under a known id is refused, under
@@ -250,7 +250,7 @@ impl Processor {
         passed: &HashMap<OrderId, i64>,
         dead_ids: Vec<i64>,
         started: tokio::time::Instant,
-    ) -> Result<Vec<Position>, StoreError> {
+    ) -> Vec<Position> {
         let processed =
             plan.transitions.into_iter().filter_map(|t| Some(OutboxRow { id: *passed.get(&t.order_id)?, event: t.event }));
         let dead = dead_ids.into_iter().zip(plan.journal.events).map(|(id, event)| OutboxRow { id, event });
@@ -264,7 +264,7 @@ impl Processor {
         for code in plan.dead {
             self.metrics.dead_letters.get_or_create(&Code { code: code.as_str() }).inc();
         }
-        Ok(plan.journal.positions)
+        plan.journal.positions
     }
 }
 

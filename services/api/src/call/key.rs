@@ -11,7 +11,7 @@ pub fn read(headers: &HeaderMap, required: bool) -> Result<Option<IdempotencyKey
     let standard = headers.get_all(names::IDEMPOTENCY_KEY_STANDARD).iter().map(|v| v.to_str().map(IdempotencyKey::parse_quoted));
     let mut found: Option<IdempotencyKey> = None;
     for key in ours.chain(standard) {
-        let key = key.unwrap_or(Err(InvalidKey)).map_err(|rule| invalid(&rule))?;
+        let key = key.unwrap_or(Err(InvalidKey)).map_err(invalid)?;
         match &found {
             Some(first) if *first != key => return Err(mismatch()),
             _ => found = Some(key),
@@ -20,7 +20,7 @@ pub fn read(headers: &HeaderMap, required: bool) -> Result<Option<IdempotencyKey
     if found.is_none() && required { Err(absent()) } else { Ok(found) }
 }
 
-fn invalid(rule: &InvalidKey) -> Refusal {
+fn invalid(rule: InvalidKey) -> Refusal {
     Refusal::new(Code::IdempotencyKeyInvalid, format!("The idempotency key {rule}; mend it and send the request again."))
 }
 

@@ -73,7 +73,8 @@ impl Intake for Scripted {
         let mut made = HashMap::new();
         for order in batch {
             let scope = (order.client_id.clone(), order.key.clone());
-            if !book.records.contains_key(&scope) {
+            let place = i64::try_from(book.records.len() + 1).unwrap();
+            if let std::collections::hash_map::Entry::Vacant(free) = book.records.entry(scope) {
                 let record = KeyRecord {
                     client_id: order.client_id.clone(),
                     key: order.key.clone(),
@@ -82,8 +83,8 @@ impl Intake for Scripted {
                     total_minor: order.total_minor,
                     currency: order.currency.clone(),
                 };
-                book.records.insert(scope, record);
-                made.insert(order.order_id, i64::try_from(book.records.len()).unwrap());
+                free.insert(record);
+                made.insert(order.order_id, place);
             }
         }
         match fault {
@@ -164,7 +165,7 @@ impl Bench {
     }
 
     fn submit(&self, key: &str, content: u8) -> impl Future<Output = Outcome> + use<> {
-        let ticket = self.queue.submit(self.order(key, content), Instant::now() + Duration::from_secs(60));
+        let ticket = self.queue.submit(self.order(key, content), Instant::now() + Duration::from_mins(1));
         async move { ticket?.outcome().await }
     }
 
@@ -291,7 +292,7 @@ async fn an_expired_order_is_dropped_before_its_statement_and_its_follower_takes
     let soon = Instant::now() + Duration::from_millis(10);
     let first = bench.queue.submit(bench.order("k", 1), soon).unwrap();
     let second = bench.submit("k", 1);
-    tokio::time::sleep_until(soon).await;
+    tokio::time::sleep_until(soon).await; // sleeps: the deadline must pass
     bench.writer.step().await;
     assert_eq!(code(&first.outcome().await), Some(Code::DeadlineExceeded));
     assert!(bench.statements().is_empty());

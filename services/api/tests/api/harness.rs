@@ -1,5 +1,6 @@
 //! One API on free ports, and clients that send what they are told.
 
+use std::fmt::Write as _;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -87,7 +88,7 @@ fn config(dir: &std::path::Path) -> Config {
         migrate: true,
         drain_wait: Duration::ZERO,
         outbox_limit_rows: 1_000_000,
-        outbox_limit_age: Duration::from_secs(3600),
+        outbox_limit_age: Duration::from_hours(1),
         log_format: LogFormat::Pretty,
         log: None,
     }
@@ -134,7 +135,8 @@ impl Api {
         stream.write_all(request).await.unwrap();
         let mut all = Vec::new();
         let _ = stream.read_to_end(&mut all).await;
-        let split = all.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(&all)));
+        let split =
+            all.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(&all)));
         let head = String::from_utf8_lossy(&all[..split]).into_owned();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         Answer { status, head, body: all[split + 4..].to_vec() }
@@ -143,10 +145,10 @@ impl Api {
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
         if !body.is_empty() {
-            head.push_str(&format!("content-length: {}\r\n", body.len()));
+            let _ = write!(head, "content-length: {}\r\n", body.len());
         }
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         head.push_str("\r\n");
         self.raw(&[head.as_bytes(), body].concat()).await

@@ -93,7 +93,10 @@ async fn the_other_protocol_replays_the_first_answer() {
     let other = call(&api, "k", order(3)).await.unwrap_err();
     assert_eq!(other.code(), tonic::Code::FailedPrecondition);
     let details = other.get_error_details();
-    assert_eq!(details.error_info().map(|i| (i.reason.as_str(), i.domain.as_str())), Some(("IDEMPOTENCY_KEY_REUSED", "minishop")));
+    assert_eq!(
+        details.error_info().map(|i| (i.reason.as_str(), i.domain.as_str())),
+        Some(("IDEMPOTENCY_KEY_REUSED", "minishop"))
+    );
     let other = api.post("k", B.replace("10.5", "10.51")).await;
     assert_eq!((other.status, other.refusal().0.as_str()), (422, "IDEMPOTENCY_KEY_REUSED"));
     assert_eq!(other.header("x-idempotency-key"), Some("k"));
@@ -110,11 +113,8 @@ async fn a_hundred_at_once_over_both_protocols_make_one_order() {
     let firsts = rest.iter().filter(|a| a.header("idempotent-replayed").is_none()).count()
         + grpc.iter().filter(|r| r.metadata().get("idempotent-replayed").is_none()).count();
     assert_eq!(firsts, 1);
-    let bodies: std::collections::HashSet<_> = rest
-        .into_iter()
-        .map(|a| a.body)
-        .chain(grpc.iter().map(|r| minishop_contracts::json::to_vec(r.get_ref())))
-        .collect();
+    let bodies: std::collections::HashSet<_> =
+        rest.into_iter().map(|a| a.body).chain(grpc.iter().map(|r| minishop_contracts::json::to_vec(r.get_ref()))).collect();
     assert_eq!((bodies.len(), api.events().await.len()), (1, 1));
 }
 

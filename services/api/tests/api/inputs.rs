@@ -140,8 +140,19 @@ async fn what_is_no_json_object_is_refused_with_its_place() {
     let deep = "[".repeat(100_000);
     let nested = format!("{}{}", "{\"a\":".repeat(200), "}".repeat(200));
     for body in [
-        "customerId=c1", "{\"a\":1,}", "{}{}", "\u{feff}{}", "{'a':1}", "{\"customerId\":NaN}", "{\"customerId\":01}", "[]", "\"x\"", "null", "7",
-        deep.as_str(), nested.as_str(),
+        "customerId=c1",
+        "{\"a\":1,}",
+        "{}{}",
+        "\u{feff}{}",
+        "{'a':1}",
+        "{\"customerId\":NaN}",
+        "{\"customerId\":01}",
+        "[]",
+        "\"x\"",
+        "null",
+        "7",
+        deep.as_str(),
+        nested.as_str(),
     ] {
         let answer = api.post("k", body).await;
         assert_eq!((answer.status, answer.refusal().0.as_str()), (400, "JSON_INVALID"), "{}", &body[..body.len().min(40)]);
@@ -160,7 +171,8 @@ async fn routes_methods_media_types_and_sizes_answer_with_problems() {
         assert_eq!((answer.status, answer.refusal().0.as_str()), (404, "ROUTE_NOT_FOUND"), "{path}");
     }
     let id = "/orders/0190163d-8694-739b-aea5-966c26f8ad91";
-    for (method, path) in [("PUT", "/orders"), ("DELETE", "/orders"), ("POST", id), ("TRACE", "/orders"), ("OPTIONS", "/orders")] {
+    for (method, path) in [("PUT", "/orders"), ("DELETE", "/orders"), ("POST", id), ("TRACE", "/orders"), ("OPTIONS", "/orders")]
+    {
         let answer = api.send(method, path, &[("origin", "https://evil.example")], b"").await;
         assert_eq!((answer.status, answer.refusal().0.as_str()), (405, "METHOD_NOT_ALLOWED"), "{method} {path}");
         assert!(answer.header("allow").is_some_and(|allow| allow.contains("GET")), "{answer:?}");
@@ -177,7 +189,9 @@ async fn routes_methods_media_types_and_sizes_answer_with_problems() {
     }
     let padded = format!("{B}{}", " ".repeat(262_144 - B.len()));
     assert_eq!(api.post("", &padded).await.status, 201);
-    let large = api.raw(b"POST /orders HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 262145\r\n\r\n").await;
+    let large = api
+        .raw(b"POST /orders HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 262145\r\n\r\n")
+        .await;
     assert_eq!((large.status, large.refusal().0.as_str()), (413, "BODY_TOO_LARGE"));
     let long = api.get(&format!("/orders?customerId={}", "x".repeat(9000))).await;
     assert_eq!((long.status, long.refusal().0.as_str()), (414, "URI_TOO_LONG"));
@@ -204,7 +218,7 @@ async fn a_correlation_id_outside_the_rule_is_replaced_and_a_good_one_echoed() {
 async fn a_deadline_that_has_passed_is_no_work_and_an_odd_one_is_ignored() {
     let api = api().await;
     let message = || json::decode_command::<CreateOrderRequest>(B.as_bytes()).unwrap();
-    let mut call = async |timeout: &str| {
+    let call = async |timeout: &str| {
         let mut request = tonic::Request::new(message());
         request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
         api.client().await.create_order(request).await.map(|_| ()).map_err(|status| status.code())
