@@ -64,7 +64,7 @@ mod tests {
 
     /// The slow definition: the shortest decimal text of the double, digit by digit.
     fn by_text(price: f64, scale: u32) -> Result<i64, MoneyError> {
-        if price.is_nan() || price < 0.0 || price > 1e16 {
+        if !(0.0..=1e16).contains(&price) {
             return Err(MoneyError::OutOfRange);
         }
         let text = price.abs().to_string();

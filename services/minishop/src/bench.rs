@@ -1,6 +1,7 @@
 //! `minishop bench`: loads a running server over REST and reads `orders.processed`, so that one number covers the whole way.
 
 use std::collections::HashMap;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,8 +66,19 @@ struct Envelope {
     data: Named,
 }
 
+/// Runs the load and turns its outcome into an exit code.
+pub async fn command(args: Args) -> ExitCode {
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs the load, waits until what was accepted is processed (at most 30 s), and prints the figures.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+async fn run(args: Args) -> anyhow::Result<()> {
     let shared = Arc::new(Shared {
         args: args.clone(),
         open: Arc::default(),

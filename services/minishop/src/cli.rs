@@ -46,6 +46,8 @@ enum Command {
     Order(crate::order::Args),
     /// Follow what is published.
     Events(crate::events::Args),
+    /// Load a running server; print rates and latencies.
+    Bench(crate::bench::Args),
     /// Check or print the configuration.
     Config(crate::config::Args),
 }
@@ -72,6 +74,7 @@ fn dispatch(cli: Cli) -> ExitCode {
         Command::Topics(args) => role(flags, Shape::Up, |config| crate::topics::run(args, config)),
         Command::Order(args) => block_on(crate::order::run(args)),
         Command::Events(args) => role(flags, Shape::Up, |config| crate::events::run(args, config)),
+        Command::Bench(args) => block_on(crate::bench::command(args)),
         Command::Config(args) => crate::config::run(&args, flags),
     }
 }
@@ -97,7 +100,9 @@ fn block_on(run: impl Future<Output = ExitCode>) -> ExitCode {
 
 /// Writes problems to standard error, one a line.
 pub fn refuse(problems: &[String]) -> ExitCode {
-    problems.iter().for_each(|problem| eprintln!("{problem}"));
+    for problem in problems {
+        eprintln!("{problem}");
+    }
     ExitCode::from(boot::EXIT_USAGE)
 }
 

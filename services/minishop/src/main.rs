@@ -1,6 +1,7 @@
 //! MiniShop: every role in one process, and the command line.
 
 mod api;
+mod bench;
 mod cli;
 mod config;
 mod events;

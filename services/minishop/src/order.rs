@@ -92,12 +92,14 @@ async fn list(client: &Client, customer: Option<&str>, status: Option<&str>, lim
         let mut query = format!("/orders?pageSize={}", (limit - orders.len()).min(500));
         for (name, value) in [("customerId", customer), ("status", status), ("pageToken", Some(token.as_str()))] {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
-                query += &format!("&{name}={}", client::encoded(value));
+                for part in ["&", name, "=", &client::encoded(value)] {
+                    query.push_str(part);
+                }
             }
         }
         let mut page = client.get(&query).await?;
         orders.extend(page["orders"].as_array_mut().map(std::mem::take).unwrap_or_default());
-        token = page["nextPageToken"].as_str().unwrap_or_default().to_owned();
+        page["nextPageToken"].as_str().unwrap_or_default().clone_into(&mut token);
         if token.is_empty() {
             break;
         }

@@ -64,12 +64,11 @@ async fn check(config: &Config, brokers: &str, output: Output) -> anyhow::Result
     let wanted = topics::ALL.iter().map(|topic| topics::prefixed(&config.topic_prefix, topic));
     let (mut found, mut missing): (Vec<&Topic>, bool) = (Vec::new(), false);
     for name in wanted {
-        match there.iter().find(|topic| topic.name == name) {
-            Some(topic) => found.push(topic),
-            None => {
-                missing = true;
-                eprintln!("error[TOPIC_MISSING] {name}: is not there; run `minishop topics create`");
-            }
+        if let Some(topic) = there.iter().find(|topic| topic.name == name) {
+            found.push(topic);
+        } else {
+            missing = true;
+            eprintln!("error[TOPIC_MISSING] {name}: is not there; run `minishop topics create`");
         }
     }
     for topic in found.iter().filter(|topic| topic.replicas < SAFE_REPLICAS) {

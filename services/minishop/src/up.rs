@@ -25,13 +25,13 @@ pub async fn run(config: Config) -> ExitCode {
 fn open_log(config: Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLog>> {
     async move {
         let settings = Settings::new(config.kafka_addr, config.data_dir.join("log.db"));
-        let log = minishop_broker::open(settings).await.map_err(refused)?;
+        let log = minishop_broker::open(settings).await.map_err(|error| refused(&error))?;
         for topic in topics::ALL {
             let name = topics::prefixed(&config.topic_prefix, topic);
             // A dead letter carries a whole record in its value, and more in its headers.
             let max_message_bytes = if topic == topics::CREATED_DEAD_LETTERS { 2_000_000 } else { 1_000_000 };
             let settings = TopicSettings { max_message_bytes, ..TopicSettings::default() };
-            log.ensure_topic(&name, config.topic_partitions, settings).await.map_err(refused)?;
+            log.ensure_topic(&name, config.topic_partitions, settings).await.map_err(|error| refused(&error))?;
         }
         let addr = log.addr();
         Ok(EmbeddedLog { addr, run: Box::new(|drain| async move { log.run(drain).await.map_err(fault) }.boxed()) })
@@ -39,7 +39,7 @@ fn open_log(config: Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLo
     .boxed()
 }
 
-fn refused(error: Error) -> anyhow::Error {
+fn refused(error: &Error) -> anyhow::Error {
     anyhow::anyhow!("error[{}] event log: {error}", error.code())
 }
 

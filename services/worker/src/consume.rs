@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use minishop_contracts::topics;
 use minishop_core::backoff::Backoff;
+use minishop_core::ids::CorrelationId;
 use minishop_platform::bus::Record;
 use minishop_platform::bus::consume::{Consumer, Handlers, Partition, PollError, Settings};
 use minishop_platform::ctx::{Ctx, Task};
@@ -118,7 +119,7 @@ fn poll(ctx: &Ctx, shared: &Arc<Shared>, queue: &mpsc::Sender<Vec<Record>>) -> a
         group: ctx.config.kafka_group.clone(),
         topics: vec![topics::prefixed(&ctx.config.topic_prefix, topics::CREATED)],
         session_timeout: ctx.config.kafka_session_timeout,
-        client_id: format!("minishop-worker-{}", std::process::id()),
+        client_id: format!("minishop-worker-{}", CorrelationId::new(ctx.clock.now(), ctx.ids.random())),
     };
     let consumer = Consumer::join(&settings, handlers(shared))?;
     let mut held: Option<Vec<Record>> = None;
@@ -127,7 +128,11 @@ fn poll(ctx: &Ctx, shared: &Arc<Shared>, queue: &mpsc::Sender<Vec<Record>>) -> a
         if let Some(batch) = held.take() {
             match queue.try_send(batch) {
                 Ok(()) => consumer.resume().context("cannot resume the partitions")?,
-                Err(mpsc::error::TrySendError::Full(batch)) => held = Some(batch),
+                Err(mpsc::error::TrySendError::Full(batch)) => {
+                    // Again, since partitions may have come meanwhile.
+                    consumer.pause().context("cannot pause the partitions")?;
+                    held = Some(batch);
+                }
                 Err(mpsc::error::TrySendError::Closed(_)) => break,
             }
         }
@@ -242,7 +247,9 @@ async fn settle(ctx: &Ctx, processor: &Processor, shared: &Shared, batch: Vec<Re
             let mut state = shared.lock();
             state.busy = false;
             if let Ok(positions) = &outcome {
-                for p in positions {
+                // A partition that went meanwhile is another member's to commit.
+                let owned: Vec<_> = positions.iter().filter(|p| state.owned.contains(&(p.topic.clone(), p.partition))).collect();
+                for p in owned {
                     state.settled.insert((p.topic.clone(), p.partition), p.next_offset);
                 }
             }

@@ -143,16 +143,21 @@ fn created(envelope: &Envelope<'_>, id: EventId, record: &Record) -> Result<Crea
     let header = |name| record.headers.get(name);
     Ok(Created {
         order_id,
-        client_id: header(kafka::CE_CLIENT)
-            .filter(|c| !c.is_empty())
-            .map_or_else(ClientId::anonymous, |c| ClientId(c.to_owned())),
+        client_id: header(kafka::CE_CLIENT).filter(|c| is_client(c)).map_or_else(ClientId::anonymous, |c| ClientId(c.to_owned())),
         key,
         fingerprint: Fingerprint::of_create(&order),
         order,
         occurred_at: envelope.occurred_at.to_utc().unwrap_or_default(),
         correlation_id: CorrelationId::parse(&envelope.correlation_id).unwrap_or_else(|| CorrelationId::of_event(id)),
-        sequence: header(kafka::CE_SEQUENCE).and_then(|s| s.parse().ok()).unwrap_or(1),
+        sequence: header(kafka::CE_SEQUENCE)
+            .and_then(|s| s.parse::<i64>().ok())
+            .map_or(1, |n| i32::try_from(n).unwrap_or(i32::MAX)),
         traceparent: header(kafka::TRACEPARENT).map(str::to_owned),
         event_type: envelope.r#type.clone().into_owned(),
     })
+}
+
+/// Tells whether a client can be stored: PostgreSQL's text holds no U+0000.
+fn is_client(text: &str) -> bool {
+    (1..=255).contains(&text.chars().count()) && !text.contains('\0')
 }

@@ -32,10 +32,10 @@ pub struct Settings<'a> {
 /// Makes the change of an order to `processed`, with the event that announces it.
 ///
 /// The event's id is derived from its cause, so a second try, or a store restored from a backup, makes the same id.
-pub fn processed(cause: EventId, event: &Created, now: Timestamp, settings: &Settings<'_>) -> Transition {
+pub fn processed(cause: EventId, event: &Created, expected_version: i32, now: Timestamp, settings: &Settings<'_>) -> Transition {
     let event_type = PROCESSED.event_type().expect("processed is a final status");
     let event_id = EventId::derived(cause, event.occurred_at, event_type);
-    let version = event.sequence.saturating_add(1);
+    let version = expected_version.saturating_add(1);
     let data = OrderSettled {
         order_id: event.order_id.to_string(),
         customer_id: event.order.customer_id().to_owned(),
@@ -72,7 +72,7 @@ pub fn processed(cause: EventId, event: &Created, now: Timestamp, settings: &Set
     };
     Transition {
         order_id: event.order_id,
-        expected_version: event.sequence,
+        expected_version,
         to: Status::Processed,
         at: now,
         cause,

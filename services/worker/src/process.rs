@@ -93,7 +93,8 @@ impl Processor {
         let keys: Vec<Bytes> =
             fresh.iter().filter(|i| !matches!(i.content, Content::Refused(_))).map(|i| i.key.clone()).collect();
         let mut parked = if keys.is_empty() { HashSet::new() } else { tx.parked_keys(&keys).await? };
-        let known = self.known(tx.as_mut(), &fresh).await?;
+        // What the store refused once is not asked about again.
+        let known = if refuse.is_none() { self.known(tx.as_mut(), &fresh).await? } else { Vec::new() };
         for incoming in fresh {
             self.decide(incoming, refuse, &known, &mut parked, &mut plan);
         }
@@ -190,6 +191,7 @@ impl Processor {
         let earlier = plan.adopt.iter().find(|a| a.client_id == event.client_id && a.key == event.key).map(known_of);
         let verdict = judge(incoming.event_id, event, by_id, by_key.or(earlier.as_ref()));
         let note = |kind| Note { order_id: event.order_id, kind, at: now, cause: incoming.event_id, detail: None };
+        let adopts = verdict == Verdict::Adopt;
         match verdict {
             Verdict::Refuse(code, message) => {
                 let refused = Refused { code, message: message.to_owned(), event_type: Some(event.event_type.clone()) };
@@ -215,7 +217,9 @@ impl Processor {
             return plan.journal.parked.push(waiting(incoming, &event.event_type, None));
         }
         let settings = self.settings();
-        plan.transitions.push(outgoing::processed(incoming.event_id, event, now, &settings));
+        // An adopted order begins with the event that brought it, whatever number that event bears.
+        let expected_version = if adopts { 1 } else { event.sequence };
+        plan.transitions.push(outgoing::processed(incoming.event_id, event, expected_version, now, &settings));
         plan.outcomes.push("processed");
         let waited = now.signed_duration_since(event.occurred_at).to_std().unwrap_or_default();
         self.metrics.latency.observe(waited.as_secs_f64());
@@ -235,6 +239,7 @@ impl Processor {
             error_message: Some(refused.message.clone()),
             error_fingerprint: Some(error_fingerprint(ErrorClass::Refused, refused.code.as_str(), &refused.message)),
             failed_at: Some(now),
+            client_id: None,
             ..waiting(incoming, refused.event_type.as_deref().unwrap_or_default(), None)
         });
     }

@@ -1,7 +1,7 @@
 //! One API on free ports, and clients that send what they are told.
 
-use std::fmt::Write as _;
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
