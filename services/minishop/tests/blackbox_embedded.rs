@@ -122,7 +122,7 @@ fn kill_9_under_load_loses_and_doubles_nothing() {
     let acknowledged = acknowledged.into_inner().unwrap();
     assert!(acknowledged.len() >= KILLS * ACKNOWLEDGED_A_LIFE);
     for id in acknowledged.keys() {
-        eventually(Duration::from_secs(60), "an acknowledged order is processed", || {
+        eventually(Duration::from_mins(1), "an acknowledged order is processed", || {
             let answer = get(server.addr("http"), &format!("/orders/{id}"));
             assert_eq!(answer.status, 200, "an acknowledged order is lost: {}", answer.body);
             answer.body.contains(r#""status":"processed""#).then_some(())
