@@ -7,7 +7,6 @@ pub mod process;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,8 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::ctx::{Metrics, Status, Task};
+use crate::ctx::{Status, Task};
 use crate::store::error::SyncFailed;
 
 /// A core task panicked or ended early.
@@ -54,18 +52,6 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// A phase that runs: how to end it, and its tasks.
 type Running = (CancellationToken, JoinSet<(&'static str, anyhow::Result<()>)>);
-
-/// Runs phases until a signal or a fault, then drains them in order.
-pub async fn run(status: &Status, phases: Phases, ready: impl Future<Output = ()> + Send + 'static) -> ExitCode {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::error!(%error, "cannot listen for signals");
-            return ExitCode::from(EXIT_TASK);
-        }
-    };
-    supervise(status, phases, ready, &mut signals, Duration::ZERO).await
-}
 
 /// Runs phases until a signal or a fault; withdraws readiness for `drain_wait`, then drains them in order.
 async fn supervise(
@@ -252,15 +238,4 @@ pub fn lock_data_dir(dir: &Path) -> anyhow::Result<DataDirLock> {
     writeln!(file, "{}", std::process::id())?;
     std::fs::File::open(dir)?.sync_all()?;
     Ok(DataDirLock(file))
-}
-
-/// Everything that a process has before its roles start.
-#[derive(Debug)]
-pub struct Base {
-    /// What the operator has set.
-    pub config: Arc<Config>,
-    /// The process's metrics.
-    pub metrics: Metrics,
-    /// The process's state.
-    pub status: Status,
 }
