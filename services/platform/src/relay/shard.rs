@@ -24,6 +24,8 @@ pub(super) struct Shard {
     delivered: Vec<i64>,
     /// The first failed id of each key.
     failed: HashMap<Bytes, i64>,
+    /// Records that were refused for their size.
+    pub too_large: HashSet<i64>,
 }
 
 /// Where a led shard stands.
@@ -31,6 +33,8 @@ pub(super) struct Shard {
 pub(super) enum State {
     /// The table must be read before anything is sent; rows from memory wait behind it.
     Load,
+    /// The table holds more than was read: what is queued is sent, then the table is read again. Rows from memory stay there.
+    Behind,
     /// Rows are sent as they come.
     Live,
     /// A record failed: nothing is sent until all reports are in, then the table is read again, not before this time.
@@ -48,6 +52,7 @@ impl Shard {
             in_flight: 0,
             delivered: Vec::new(),
             failed: HashMap::new(),
+            too_large: HashSet::new(),
         }
     }
 
@@ -70,6 +75,18 @@ impl Shard {
         self.queue.make_contiguous().sort_by_key(|row| row.id);
     }
 
+    /// Tells whether a row was queued or sent and is not yet deleted.
+    pub fn holds(&self, id: i64) -> bool {
+        self.in_hand.contains_key(&id)
+    }
+
+    /// Asks for a read of the table before anything else is sent; a broken shard gets one anyhow.
+    pub fn read_first(&mut self) {
+        if !matches!(self.state, State::Broken(_)) {
+            self.state = State::Load;
+        }
+    }
+
     /// Counts rows in hand.
     pub fn in_hand(&self) -> usize {
         self.in_hand.len()
@@ -77,7 +94,7 @@ impl Shard {
 
     /// Notes that a record was delivered; returns the id if its row may be deleted now.
     pub fn delivered(&mut self, id: i64) -> Option<i64> {
-        self.in_flight -= 1;
+        self.in_flight = self.in_flight.saturating_sub(1);
         if matches!(self.state, State::Broken(_)) {
             self.delivered.push(id);
             return None;
@@ -87,7 +104,7 @@ impl Shard {
 
     /// Notes that a record failed: nothing more is sent, and the table is read again when all reports are in.
     pub fn failed(&mut self, id: i64, again_at: Instant) {
-        self.in_flight -= 1;
+        self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(key) = self.in_hand.get(&id) {
             let first = self.failed.entry(key.clone()).or_insert(id);
             *first = id.min(*first);
@@ -97,10 +114,15 @@ impl Shard {
 
     /// Stops sending; the queue is dropped, since its rows stand in the table.
     pub fn stop(&mut self, again_at: Instant) {
+        self.drop_queue();
+        self.state = State::Broken(again_at);
+    }
+
+    /// Leaves what is queued to the table.
+    pub fn drop_queue(&mut self) {
         for row in self.queue.drain(..) {
             self.in_hand.remove(&row.id);
         }
-        self.state = State::Broken(again_at);
     }
 
     /// Ends the wait of a broken shard whose reports are all in; returns the ids to delete: per key only those before its
@@ -124,5 +146,6 @@ impl Shard {
     /// Forgets a deleted row.
     pub fn deleted(&mut self, id: i64) {
         self.in_hand.remove(&id);
+        self.too_large.remove(&id);
     }
 }

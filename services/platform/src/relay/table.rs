@@ -1,6 +1,6 @@
 //! What the relay reads from the table and deletes from it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use minishop_core::backoff::Backoff;
@@ -17,12 +17,28 @@ impl RelayTask {
             Ok(view) => {
                 self.worked();
                 let until = now + LEASE - Duration::from_secs(1);
+                for (shard, led) in &mut self.shards {
+                    let kept = view.shards.contains(shard);
+                    // Another leader may have sent from it meanwhile: what this process holds of it is out of date.
+                    if !kept || led.lease_until <= Instant::now() {
+                        led.stop(now);
+                        led.lease_until = now;
+                    }
+                }
                 self.shards.retain(|shard, led| view.shards.contains(shard) || led.in_flight > 0);
                 for shard in &view.shards {
                     self.shards.entry(*shard).or_insert_with(|| Shard::won(until)).lease_until = until;
                 }
+                let skipped: HashSet<i16> = view.shards.iter().copied().filter(|shard| self.may_skip_table(*shard)).collect();
                 self.view = view;
                 self.view_at = Some(now);
+                self.led_since.get_or_insert_with(Instant::now);
+                // Rows that another process wrote until now may wait unseen in the table: they go before rows from memory.
+                for (shard, led) in &mut self.shards {
+                    if !skipped.contains(shard) && led.state == State::Live {
+                        led.read_first();
+                    }
+                }
                 if let Ok(stats) = self.outbox.stats().await {
                     *self.stats.lock().expect("no holder of the statistics panics") = stats;
                 }
@@ -37,7 +53,10 @@ impl RelayTask {
         if waiting.is_empty() {
             return;
         }
-        match self.outbox.pending(&waiting, READ).await {
+        // Rows in hand stand in the table until they are deleted, before those that are wanted.
+        let held = waiting.iter().filter_map(|shard| self.shards.get(shard)).map(Shard::in_hand).max().unwrap_or(0);
+        let page = READ + i64::try_from(held).unwrap_or(0);
+        match self.outbox.pending(&waiting, page).await {
             Ok(rows) => {
                 self.worked();
                 let mut by_shard: HashMap<i16, Vec<OutboxRow>> = HashMap::new();
@@ -48,14 +67,12 @@ impl RelayTask {
                     let rows = by_shard.remove(&shard).unwrap_or_default();
                     let Some(led) = self.shards.get_mut(&shard) else { continue };
                     // A full page means that more wait behind it: those come before anything from memory.
-                    let full = i64::try_from(rows.len()).unwrap_or(READ) >= READ;
+                    let full = i64::try_from(rows.len()).unwrap_or(page) >= page;
                     if full {
-                        led.stop(Instant::now());
-                        led.state = State::Load;
+                        led.drop_queue();
                     }
-                    let before = led.in_hand();
                     led.merge(rows);
-                    led.state = if full && led.in_hand() > before { State::Load } else { State::Live };
+                    led.state = if full { State::Behind } else { State::Live };
                 }
             }
             Err(error) => self.store_failed("load", &error),
@@ -94,7 +111,12 @@ impl RelayTask {
         match self.outbox.aged(&led, Duration::from_secs(2), READ).await {
             Ok(rows) => {
                 self.worked();
-                self.queue(rows);
+                for row in rows {
+                    if let Some(led) = self.shards.get_mut(&row.event.shard).filter(|led| !led.holds(row.id)) {
+                        // Read with its neighbours, so that it takes its place by id among what is queued.
+                        led.read_first();
+                    }
+                }
             }
             Err(error) => self.store_failed("sweep", &error),
         }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use minishop_contracts::headers::kafka::DLQ_VALUE_OMITTED;
+use minishop_contracts::topics;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +25,7 @@ const ALONE_FOR: Duration = Duration::from_secs(2);
 const COLLECT: Duration = Duration::from_millis(20);
 /// Rows of one shard that are read at once, and the most that are kept in memory before the table is left to hold them.
 pub(super) const READ: i64 = 1000;
-const MOST_QUEUED: usize = 20_000;
+const MOST_QUEUED: usize = 2_000;
 /// Records that the producer may hold unreported; its own queue holds 10 000.
 const MOST_IN_FLIGHT: usize = 8_000;
 
@@ -50,6 +52,7 @@ pub struct RelayTask {
     pub(super) shards: HashMap<i16, Shard>,
     pub(super) view: Leadership,
     pub(super) view_at: Option<Instant>,
+    pub(super) led_since: Option<Instant>,
     pub(super) deletes: Vec<Token>,
     pub(super) in_flight: usize,
     pub(super) failures: u32,
@@ -85,6 +88,7 @@ impl RelayTask {
             shards: HashMap::new(),
             view: Leadership::default(),
             view_at: None,
+            led_since: None,
             deletes: Vec::new(),
             in_flight: 0,
             failures: 0,
@@ -109,7 +113,7 @@ impl RelayTask {
             if now >= renew_at && now >= self.retry_at {
                 renew_at = now + RENEW;
                 self.renew(now).await;
-                self.settle_in(started);
+                self.settle_in();
             }
             if now >= self.retry_at {
                 self.mend(now);
@@ -136,7 +140,10 @@ impl RelayTask {
                 () = tokio::time::sleep_until(flush_at.max(self.retry_at).min(renew_at.max(self.retry_at))) => {}
             }
             for report in reports.drain(..) {
-                self.report(report);
+                if self.report(report) {
+                    // The rest are reports of the producer that is gone.
+                    break;
+                }
             }
             for batch in rows.drain(..) {
                 self.take(batch);
@@ -147,9 +154,9 @@ impl RelayTask {
     }
 
     /// Lets the process write once nobody can believe to be alone any more.
-    fn settle_in(&self, started: Instant) {
+    fn settle_in(&self) {
         let alone = self.settings.roles.iter().all(|role| self.view.alone_in.contains(role));
-        if self.view_at.is_some() && (alone || started.elapsed() >= ALONE_FOR) {
+        if self.led_since.is_some_and(|since| alone || since.elapsed() >= ALONE_FOR) {
             self.settled.send_replace(true);
         }
     }
@@ -170,7 +177,7 @@ impl RelayTask {
             if let Some(led) = self.shards.get_mut(&shard) {
                 if led.queue.len() >= MOST_QUEUED {
                     led.stop(Instant::now());
-                } else if !matches!(led.state, State::Broken(_)) {
+                } else if matches!(led.state, State::Load | State::Live) {
                     led.take([row]);
                 }
             }
@@ -183,21 +190,14 @@ impl RelayTask {
         let again = now + Duration::from_millis(200);
         let mut fatal = None;
         'shards: for (number, led) in &mut self.shards {
-            if led.state != State::Live || now >= led.lease_until {
+            if !matches!(led.state, State::Live | State::Behind) || now >= led.lease_until {
                 continue;
             }
             while let Some(row) = led.queue.front() {
                 if self.in_flight >= MOST_IN_FLIGHT {
                     break 'shards;
                 }
-                let headers = Headers::decode(row.event.headers.clone()).unwrap_or_default();
-                match self.producer.send(
-                    (*number, row.id),
-                    &row.event.topic,
-                    &row.event.record_key,
-                    row.event.payload.as_ref(),
-                    &headers,
-                ) {
+                match send_row(&self.producer, row, led.too_large.contains(&row.id)) {
                     Ok(()) => {
                         led.queue.pop_front();
                         led.in_flight += 1;
@@ -208,6 +208,7 @@ impl RelayTask {
                         fatal = Some(reason);
                         break 'shards;
                     }
+                    Err(SendError::TooLarge) if is_dead_letter(row) && led.too_large.insert(row.id) => {}
                     Err(SendError::TooLarge | SendError::Refused(_)) => {
                         tracing::warn!(
                             outbox.shard = *number,
@@ -219,6 +220,9 @@ impl RelayTask {
                     }
                 }
             }
+            if led.state == State::Behind && led.queue.is_empty() {
+                led.state = State::Load;
+            }
         }
         if let Some(reason) = fatal {
             self.renew_producer(&reason);
@@ -228,25 +232,23 @@ impl RelayTask {
     /// Makes a new producer after a fatal error; everything that was not deleted is sent again from the table.
     fn renew_producer(&mut self, reason: &str) {
         tracing::error!(reason, "the producer failed for good; making a new one");
-        match Producer::new(&self.settings.brokers, self.report_to.clone()) {
+        // Reports of the old producer must not be counted against the new shards.
+        let (report_to, reports) = mpsc::unbounded_channel();
+        match Producer::new(&self.settings.brokers, report_to.clone()) {
             Ok(producer) => {
                 self.producer = producer;
+                self.report_to = report_to;
+                self.reports = reports;
                 self.in_flight = 0;
                 let until: HashMap<i16, Instant> = self.shards.iter().map(|(shard, led)| (*shard, led.lease_until)).collect();
                 self.shards = until.into_iter().map(|(shard, until)| (shard, Shard::won(until))).collect();
-                // Reports of the old producer must not be counted against the new shards.
-                let (report_to, reports) = mpsc::unbounded_channel();
-                self.report_to = report_to;
-                self.reports = reports;
-                if let Ok(producer) = Producer::new(&self.settings.brokers, self.report_to.clone()) {
-                    self.producer = producer;
-                }
             }
             Err(error) => tracing::error!("cannot make a producer: {error:#}"),
         }
     }
 
-    fn report(&mut self, report: Report) {
+    /// Takes up a report; tells whether it was the end of its producer.
+    fn report(&mut self, report: Report) -> bool {
         let (number, id) = report.token;
         self.in_flight = self.in_flight.saturating_sub(1);
         let Some(led) = self.shards.get_mut(&number) else {
@@ -254,18 +256,23 @@ impl RelayTask {
             if report.result.is_ok() {
                 self.deletes.push(report.token);
             }
-            return;
+            return false;
         };
         match report.result {
             Ok(()) => self.deletes.extend(led.delivered(id).map(|id| (number, id))),
             Err(error) => {
                 tracing::warn!(outbox.shard = number, outbox.id = id, %error, "a record was not published; it is sent again");
+                if error == SendError::TooLarge {
+                    led.too_large.insert(id);
+                }
                 led.failed(id, Instant::now() + Duration::from_millis(200));
                 if let SendError::Fatal(reason) = error {
                     self.renew_producer(&reason);
+                    return true;
                 }
             }
         }
+        false
     }
 
     fn mend(&mut self, now: Instant) {
@@ -278,15 +285,38 @@ impl RelayTask {
 
     async fn finish(mut self) {
         let end = Instant::now() + Duration::from_secs(5);
-        while self.in_flight > 0 {
+        while let Ok(batch) = self.rows.try_recv() {
+            self.take(batch);
+        }
+        loop {
+            self.send();
+            if self.in_flight == 0 {
+                break;
+            }
             match tokio::time::timeout_at(end, self.reports.recv()).await {
                 Ok(Some(report)) => self.report(report),
                 _ => break,
-            }
+            };
         }
         self.delete().await;
         if let Err(error) = self.outbox.release(&self.settings.owner).await {
             tracing::warn!(error = ?error, "could not give the leases back; they run out by themselves");
         }
     }
+}
+
+fn is_dead_letter(row: &OutboxRow) -> bool {
+    row.event.topic.ends_with(topics::CREATED_DEAD_LETTERS)
+}
+
+/// Queues a row with the producer; a dead letter that the broker refused for its size goes without its value, which stays in the
+/// store.
+fn send_row(producer: &Producer, row: &OutboxRow, too_large: bool) -> Result<(), SendError> {
+    let mut headers = Headers::decode(row.event.headers.clone()).unwrap_or_default();
+    let mut value = row.event.payload.as_ref();
+    if too_large && is_dead_letter(row) {
+        let bytes = value.take().map_or(0, bytes::Bytes::len);
+        headers = headers.with(DLQ_VALUE_OMITTED, bytes.to_string());
+    }
+    producer.send((row.event.shard, row.id), &row.event.topic, &row.event.record_key, value, &headers)
 }

@@ -47,9 +47,11 @@ pub async fn on_postgres(test: impl AsyncFnOnce(Fixture)) {
     let name = format!("store_{}", uuid::Uuid::from_u128(rand::random()).simple());
     let url = format!("{}/{name}", server.rsplit_once('/').expect("a URL with a database").0);
     run_sql(&server, &format!("CREATE DATABASE {name}")).await;
-    let store = postgres::connect(&url, &settings(true)).await.expect("a fresh database opens");
-    let fixture = Fixture { store, place: Place::Postgres { url } };
-    let outcome = AssertUnwindSafe(test(fixture)).catch_unwind().await;
+    let run = async {
+        let store = postgres::connect(&url, &settings(true)).await.expect("a fresh database opens");
+        test(Fixture { store, place: Place::Postgres { url } }).await;
+    };
+    let outcome = AssertUnwindSafe(run).catch_unwind().await;
     run_sql(&server, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);

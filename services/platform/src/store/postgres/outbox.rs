@@ -53,8 +53,9 @@ impl Outbox for Db {
     }
 
     async fn stats(&self) -> Result<OutboxStats> {
+        // On a connection that may scan the table: a count by index takes three times as long.
         let (depth, oldest): (i64, i64) =
-            sqlx::query_as(STATS).fetch_one(&self.relay).await.map_err(failed("outbox.stats", Lost::Nothing))?;
+            sqlx::query_as(STATS).fetch_one(&self.reads).await.map_err(failed("outbox.stats", Lost::Nothing))?;
         Ok(OutboxStats { depth, oldest: Duration::from_millis(u64::try_from(oldest).unwrap_or(0)) })
     }
 }
