@@ -4,8 +4,11 @@
 //! this process committed are sent from memory; the table is read when a shard is won, after an error, for rows that others
 //! wrote, and by a sweep for rows that a killed process's backend committed late.
 
+mod answers;
+mod jobs;
+mod lease;
+mod send;
 mod shard;
-mod table;
 mod task;
 
 use std::sync::{Arc, Mutex};

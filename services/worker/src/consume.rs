@@ -15,6 +15,7 @@ use minishop_platform::bus::Record;
 use minishop_platform::bus::consume::{Consumer, Handlers, Partition, PollError, Settings};
 use minishop_platform::ctx::{Ctx, Task};
 use minishop_platform::store::Position;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,8 @@ const BATCH: usize = 512;
 const QUEUE: usize = 4;
 /// How long a rebalance or the end waits for the running transaction.
 const WAIT_FOR_BATCH: Duration = Duration::from_secs(3);
+/// How long the thread waits for the processor before it pauses the partitions; a rebalance waits as long.
+const WAIT_FOR_ROOM: Duration = Duration::from_millis(500);
 /// How often settled offsets are committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -122,33 +125,28 @@ fn poll(ctx: &Ctx, shared: &Arc<Shared>, queue: &mpsc::Sender<Vec<Record>>) -> a
         client_id: format!("minishop-worker-{}", CorrelationId::new(ctx.clock.now(), ctx.ids.random())),
     };
     let consumer = Consumer::join(&settings, handlers(shared))?;
+    let runtime = Handle::current();
     let mut held: Option<Vec<Record>> = None;
     let mut committed_at = Instant::now();
     while !ctx.drain.is_cancelled() {
-        if let Some(batch) = held.take() {
-            match queue.try_send(batch) {
-                Ok(()) => consumer.resume().context("cannot resume the partitions")?,
-                Err(mpsc::error::TrySendError::Full(batch)) => {
-                    // Again, since partitions may have come meanwhile.
-                    consumer.pause().context("cannot pause the partitions")?;
-                    held = Some(batch);
-                }
-                Err(mpsc::error::TrySendError::Closed(_)) => break,
+        let paused = held.is_some();
+        let batch = match held.take() {
+            None => collect(&consumer, Duration::from_millis(100))?,
+            Some(mut batch) => {
+                // Serves the group; brings only records that were on their way when the partitions were paused.
+                batch.extend(collect(&consumer, Duration::from_millis(10))?);
+                batch
             }
-        }
-        let batch = collect(&consumer, if held.is_some() { Duration::from_millis(10) } else { Duration::from_millis(100) })?;
-        if let Some(waiting) = &mut held {
-            // Records that were already on their way when the partitions were paused.
-            waiting.extend(batch);
-        } else if !batch.is_empty() {
-            match queue.try_send(batch) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(batch)) => {
-                    consumer.pause().context("cannot pause the partitions")?;
-                    held = Some(batch);
-                }
-                Err(mpsc::error::TrySendError::Closed(_)) => break,
+        };
+        match offer(&runtime, queue, batch) {
+            Offered::Taken if paused => consumer.resume().context("cannot resume the partitions")?,
+            Offered::Taken => {}
+            Offered::Full(batch) => {
+                // Again when paused already, since partitions may have come meanwhile.
+                consumer.pause().context("cannot pause the partitions")?;
+                held = Some(batch);
             }
+            Offered::Closed => break,
         }
         if committed_at.elapsed() >= COMMIT_EVERY {
             committed_at = Instant::now();
@@ -163,6 +161,29 @@ fn poll(ctx: &Ctx, shared: &Arc<Shared>, queue: &mpsc::Sender<Vec<Record>>) -> a
     }
     finish(&consumer, shared);
     Ok(())
+}
+
+/// What became of a batch that was offered to the processor.
+enum Offered {
+    Taken,
+    Full(Vec<Record>),
+    Closed,
+}
+
+/// Offers a batch to the processor and waits a little for room: to pause costs more, since the client then throws away what
+/// it has fetched ahead and fetches it again.
+fn offer(runtime: &Handle, queue: &mpsc::Sender<Vec<Record>>, batch: Vec<Record>) -> Offered {
+    if batch.is_empty() {
+        return Offered::Taken;
+    }
+    match runtime.block_on(tokio::time::timeout(WAIT_FOR_ROOM, queue.reserve())) {
+        Ok(Ok(room)) => {
+            room.send(batch);
+            Offered::Taken
+        }
+        Ok(Err(_)) => Offered::Closed,
+        Err(_) => Offered::Full(batch),
+    }
 }
 
 /// Takes what the client has at once, at most a batch.

@@ -33,6 +33,8 @@ pub(super) struct Shard {
 pub(super) enum State {
     /// The table must be read before anything is sent; rows from memory wait behind it.
     Load,
+    /// The table is being read.
+    Loading,
     /// The table holds more than was read: what is queued is sent, then the table is read again. Rows from memory stay there.
     Behind,
     /// Rows are sent as they come.
