@@ -64,6 +64,8 @@ pub mod kafka {
     pub const DLQ_FIRST_FAILED: &str = "dlq-first-failed";
     /// When handling failed last, RFC 3339 in UTC.
     pub const DLQ_LAST_FAILED: &str = "dlq-last-failed";
+    /// Says `true` on a dead letter whose original key was null and not merely empty.
+    pub const DLQ_KEY_NULL: &str = "dlq-key-null";
     /// How many bytes the original value has, in decimal, when it did not fit into the record and stands only in the store.
     pub const DLQ_VALUE_OMITTED: &str = "dlq-value-omitted";
 }

@@ -230,14 +230,7 @@ async fn process(
     mut queue: mpsc::Receiver<Vec<Record>>,
     metrics: WorkerMetrics,
 ) -> anyhow::Result<()> {
-    let processor = Processor {
-        inbox: ctx.store.inbox.clone(),
-        relay: ctx.relay.clone(),
-        clock: ctx.clock.clone(),
-        ids: ctx.ids.clone(),
-        config: ctx.config.clone(),
-        metrics,
-    };
+    let processor = Processor::new(&ctx, metrics);
     // Until then another process may believe that it alone writes these outbox rows.
     ctx.relay.settled().await;
     ctx.status.set("worker", Ok(()));
@@ -263,7 +256,7 @@ async fn settle(ctx: &Ctx, processor: &Processor, shared: &Shared, batch: Vec<Re
             state.busy = true;
             batch.iter().filter(|r| state.owned.contains(&(r.topic.to_string(), r.partition))).cloned().collect()
         };
-        let outcome = if owned.is_empty() { Ok(Vec::new()) } else { processor.step(owned).await };
+        let outcome = if owned.is_empty() { Ok(Vec::new()) } else { processor.step(&owned).await };
         {
             let mut state = shared.lock();
             state.busy = false;

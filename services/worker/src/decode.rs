@@ -9,18 +9,24 @@ use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::{CreateOrder, Line};
 use minishop_core::parking::DeadCode;
 use minishop_platform::bus::Record;
+use minishop_platform::telemetry::propagation::TraceContext;
 use sha2::{Digest, Sha256};
+
+/// The longest record key by which events are kept in order as it is; longer ones by their digest, since PostgreSQL indexes
+/// at most 2704 bytes.
+const LONGEST_KEY: usize = 1024;
 
 /// A record, the id under which it is settled, and what it says.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct Incoming<'r> {
     /// The record as it was read.
-    pub record: Record,
+    pub record: &'r Record,
     /// The event's id; derived from the record's place and bytes if it names none.
     pub event_id: EventId,
     /// Digest of the value.
     pub sha: [u8; 32],
-    /// The key whose events keep their order: the record's, or the customer's.
+    /// The key whose events keep their order: the record's, or the customer's where the record has none; the digest of a
+    /// very long one.
     pub key: Bytes,
     /// What it says.
     pub content: Content,
@@ -70,35 +76,61 @@ pub struct Created {
     pub correlation_id: CorrelationId,
     /// The order's version that the event announces.
     pub sequence: i32,
-    /// The trace it belongs to, as written.
-    pub traceparent: Option<String>,
+    /// The trace it belongs to; `None` when the producer wrote none, or none that is valid.
+    pub trace: Option<TraceContext>,
     /// The type as written.
     pub event_type: String,
 }
 
+impl Incoming<'_> {
+    /// Reads the created event, if it is one.
+    pub fn created(&self) -> Option<&Created> {
+        if let Content::Created(created) = &self.content { Some(created) } else { None }
+    }
+}
+
 /// Reads a record. Never fails: what cannot be read is [`Content::Refused`].
-pub fn decode(record: Record) -> Incoming {
-    let value = record.value.clone().unwrap_or_default();
-    let of_record = EventId::of_record(&record.topic, record.partition, record.offset, &value);
-    let sha = Sha256::digest(&value).into();
-    let (event_id, content) = match decode_envelope(&value) {
+pub fn decode(record: &Record) -> Incoming<'_> {
+    let value = record.value.as_deref().unwrap_or_default();
+    let sha = Sha256::digest(value).into();
+    let (event_id, content, customer) = match decode_envelope(value) {
         Err(error) => {
             let code = DeadCode::parse(error.code()).unwrap_or(DeadCode::EnvelopeInvalid);
-            (of_record, Content::Refused(Refused { code, message: error.to_string(), event_type: None }))
+            let refused = Refused { code, message: error.to_string(), event_type: None };
+            (id_of_record(record), Content::Refused(refused), Bytes::new())
         }
         Ok(envelope) => {
             let id = EventId::from_text(&envelope.event_id);
-            let content = content(&envelope, id, &record);
+            let content = content(&envelope, id, record);
+            let customer = customer(&content, &envelope);
             // A refused copy must not take the place of the good event that bears its id.
-            (if matches!(content, Content::Refused(_)) { of_record } else { id }, content)
+            (if matches!(content, Content::Refused(_)) { id_of_record(record) } else { id }, content, customer)
         }
     };
-    let customer = match &content {
-        Content::Created(created) => Bytes::copy_from_slice(created.order.customer_id().as_bytes()),
-        _ => Bytes::new(),
-    };
     let key = record.key.clone().filter(|key| !key.is_empty()).unwrap_or(customer);
+    let key = if key.len() > LONGEST_KEY { Bytes::copy_from_slice(&Sha256::digest(&key)) } else { key };
     Incoming { record, event_id, sha, key, content }
+}
+
+/// Derives an id of the record alone, whatever it says: the same record, read again, has the same.
+pub fn id_of_record(record: &Record) -> EventId {
+    EventId::of_record(&record.topic, record.partition, record.offset, record.value.as_deref().unwrap_or_default())
+}
+
+/// Finds the customer, by whom events without a record key are kept in order; a newer version most likely still names one.
+fn customer(content: &Content, envelope: &Envelope<'_>) -> Bytes {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Whose {
+        customer_id: String,
+    }
+    match content {
+        Content::Created(created) => Bytes::copy_from_slice(created.order.customer_id().as_bytes()),
+        Content::Newer { .. } => {
+            serde_json::from_str::<Whose>(envelope.data.get()).map(|data| data.customer_id.into()).unwrap_or_default()
+        }
+        Content::Refused(_) => Bytes::new(),
+    }
 }
 
 fn content(envelope: &Envelope<'_>, id: EventId, record: &Record) -> Content {
@@ -152,7 +184,7 @@ fn created(envelope: &Envelope<'_>, id: EventId, record: &Record) -> Result<Crea
         sequence: header(kafka::CE_SEQUENCE)
             .and_then(|s| s.parse::<i64>().ok())
             .map_or(1, |n| i32::try_from(n).unwrap_or(i32::MAX)),
-        traceparent: header(kafka::TRACEPARENT).map(str::to_owned),
+        trace: header(kafka::TRACEPARENT).and_then(|parent| TraceContext::parse(parent, header(kafka::TRACESTATE))),
         event_type: envelope.r#type.clone().into_owned(),
     })
 }

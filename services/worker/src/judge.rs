@@ -65,7 +65,7 @@ mod tests {
             occurred_at: minishop_core::clock::from_millis(0),
             correlation_id: CorrelationId::of_event(id(1)),
             sequence: 1,
-            traceparent: None,
+            trace: None,
             event_type: "orders.created.v1".into(),
         }
     }

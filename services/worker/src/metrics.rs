@@ -8,14 +8,16 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 /// One label from a closed set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Outcome {
+pub struct Settled {
     /// What became of the event.
     pub outcome: &'static str,
 }
 
-/// One dead-letter code.
+/// A kind of dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Code {
+pub struct Dead {
+    /// The class.
+    pub class: &'static str,
     /// The code.
     pub code: &'static str,
 }
@@ -24,9 +26,9 @@ pub struct Code {
 #[derive(Debug, Clone)]
 pub struct WorkerMetrics {
     /// Events by what became of them.
-    pub events: Family<Outcome, Counter>,
-    /// Dead letters by code.
-    pub dead_letters: Family<Code, Counter>,
+    pub events: Family<Settled, Counter>,
+    /// Dead letters by class and code.
+    pub dead_letters: Family<Dead, Counter>,
     /// Records in one transaction.
     pub batch: Histogram,
     /// Seconds of one transaction.
@@ -47,7 +49,7 @@ impl WorkerMetrics {
         };
         metrics.with(|registry| {
             registry.register("worker_events", "Events by what became of them", new.events.clone());
-            registry.register("worker_dead_letters", "Dead letters by code", new.dead_letters.clone());
+            registry.register("worker_dead_letters", "Dead letters by class and code", new.dead_letters.clone());
             registry.register("worker_batch_records", "Records in one transaction", new.batch.clone());
             registry.register("worker_transaction_seconds", "Time of one transaction", new.transaction.clone());
             registry.register(

@@ -1,118 +1,150 @@
 //! The events that the worker publishes: `orders.processed`, and dead letters.
 
 use bytes::Bytes;
+use chrono::SecondsFormat;
 use minishop_contracts::events::v1::{OrderSettled, order_settled};
-use minishop_contracts::events::{Head, encode_settled};
-use minishop_contracts::headers::kafka;
+use minishop_contracts::events::{Head, PROCESSED_V1, encode_settled};
+use minishop_contracts::headers::kafka as names;
 use minishop_contracts::key::EventKey;
 use minishop_contracts::topics;
-use minishop_core::clock::Timestamp;
-use minishop_core::ids::{EventId, Ids};
+use minishop_core::clock::{Timestamp, from_millis};
+use minishop_core::ids::EventId;
 use minishop_core::order::Status;
-use minishop_platform::bus::{Headers, Record};
+use minishop_core::parking::ErrorClass;
+use minishop_platform::bus::{HeaderWriter, Headers, Record};
+use minishop_platform::config::Config;
 use minishop_platform::relay::shard_of;
 use minishop_platform::store::{NewEvent, Role, Transition};
 use minishop_platform::telemetry::propagation::TraceContext;
 
 use crate::decode::{Created, Refused};
 
-const PROCESSED: order_settled::Status = order_settled::Status::Processed;
+/// How many bytes of key, value and headers a dead letter may have: the topic takes 2 000 000, the rest is for the frame.
+const LARGEST_DEAD_LETTER: usize = 1_900_000;
 
-/// What every outgoing event needs to know.
+/// Writes outgoing events. Holds what is the same for all.
 #[derive(Debug)]
-pub struct Settings<'a> {
-    /// Prefix of the topics.
-    pub prefix: &'a str,
-    /// Which field is the record key.
-    pub event_key: EventKey,
-    /// Randomness, for span ids.
-    pub ids: &'a dyn Ids,
+pub struct EventWriter {
+    processed: String,
+    dead_letters: String,
+    key: EventKey,
+    constant: HeaderWriter,
 }
 
-/// Makes the change of an order to `processed`, with the event that announces it.
-///
-/// The event's id is derived from its cause, so a second try, or a store restored from a backup, makes the same id.
-pub fn processed(cause: EventId, event: &Created, expected_version: i32, now: Timestamp, settings: &Settings<'_>) -> Transition {
-    let event_type = PROCESSED.event_type().expect("processed is a final status");
-    let event_id = EventId::derived(cause, event.occurred_at, event_type);
-    let version = expected_version.saturating_add(1);
-    let data = OrderSettled {
-        order_id: event.order_id.to_string(),
-        customer_id: event.order.customer_id().to_owned(),
-        status: PROCESSED.into(),
-        total: Some(event.order.total()),
-        currency: event.order.currency().map(|c| c.code().to_owned()),
-    };
-    let id_text = event_id.to_string();
-    let head = Head {
-        event_id: &id_text,
-        occurred_at: now.into(),
-        correlation_id: event.correlation_id.as_str(),
-        idempotency_key: event.key.as_str(),
-    };
-    let payload = encode_settled(&head, &data).expect("processed is a final status");
-    let key = match settings.event_key {
-        EventKey::Customer => data.customer_id,
-        EventKey::Order => data.order_id.clone(),
-    };
-    let headers = Headers::default()
-        .with(kafka::CORRELATION_ID, event.correlation_id.as_str())
-        .with(kafka::CAUSATION_ID, cause.to_string())
-        .with(kafka::CE_ID, &id_text)
-        .with(kafka::CE_SOURCE, "minishop/worker")
-        .with(kafka::CE_TYPE, event_type)
-        .with(kafka::CE_SPECVERSION, kafka::CE_SPECVERSION_1_0)
-        .with(kafka::CE_TIME, now.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
-        .with(kafka::CE_SUBJECT, &data.order_id)
-        .with(kafka::CE_SEQUENCE, version.to_string())
-        .with(kafka::CE_CLIENT, &event.client_id.0);
-    let headers = match event.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None)) {
-        Some(trace) => headers.with(kafka::TRACEPARENT, trace.child(settings.ids).traceparent()),
-        None => headers,
-    };
-    Transition {
-        order_id: event.order_id,
-        expected_version,
-        to: Status::Processed,
-        at: now,
-        cause,
-        event: NewEvent {
-            shard: shard_of(Role::Worker, key.as_bytes()),
+impl EventWriter {
+    /// Prepares topics and constant headers.
+    pub fn new(config: &Config) -> Self {
+        let mut constant = HeaderWriter::default();
+        constant.put(names::CE_SPECVERSION, names::CE_SPECVERSION_1_0.as_bytes());
+        constant.put(names::CE_SOURCE, b"/minishop/worker");
+        constant.put(names::CE_TYPE, PROCESSED_V1.as_bytes());
+        Self {
+            processed: topics::prefixed(&config.topic_prefix, topics::PROCESSED),
+            dead_letters: topics::prefixed(&config.topic_prefix, topics::CREATED_DEAD_LETTERS),
+            key: config.event_key,
+            constant,
+        }
+    }
+
+    /// Makes the change of an order to `processed`, with the event that announces it.
+    ///
+    /// The event's id is derived from its cause, so a second try, or a store restored from a backup, makes the same id.
+    pub fn processed(
+        &self,
+        cause: EventId,
+        event: &Created,
+        expected_version: i32,
+        now: Timestamp,
+        trace: &TraceContext,
+    ) -> Transition {
+        let event_id = EventId::derived(cause, event.occurred_at, PROCESSED_V1);
+        let version = expected_version.saturating_add(1);
+        let subject = event.order_id;
+        let order_id = subject.to_string();
+        let id_text = event_id.to_string();
+        let head = Head {
+            event_id: &id_text,
+            occurred_at: now.into(),
+            correlation_id: event.correlation_id.as_str(),
+            idempotency_key: event.key.as_str(),
+        };
+        let mut headers = self.constant.clone();
+        // The same digits as `occurredAt` in the envelope.
+        headers.put(names::CE_TIME, now.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
+        headers.put(names::CE_ID, id_text.as_bytes());
+        headers.put(names::CE_SUBJECT, order_id.as_bytes());
+        headers.put(names::CE_SEQUENCE, version.to_string().as_bytes());
+        headers.put(names::CE_CLIENT, event.client_id.0.as_bytes());
+        headers.put(names::CORRELATION_ID, event.correlation_id.as_str().as_bytes());
+        headers.put(names::CAUSATION_ID, cause.to_string().as_bytes());
+        headers.put(names::TRACEPARENT, trace.traceparent().as_bytes());
+        if let Some(state) = trace.tracestate() {
+            headers.put(names::TRACESTATE, state.as_bytes());
+        }
+        let key = Bytes::copy_from_slice(self.key.pick(event.order.customer_id(), &order_id).as_bytes());
+        let payload = encode_settled(&head, &data(event, order_id)).expect("processed is a final status");
+        let event = NewEvent {
+            shard: shard_of(Role::Worker, &key),
             event_id,
-            topic: topics::prefixed(settings.prefix, topics::PROCESSED),
-            record_key: key.into(),
-            order_id: Some(event.order_id),
+            topic: self.processed.clone(),
+            record_key: key,
+            order_id: Some(subject),
             order_version: Some(version),
             payload: Some(payload.into()),
+            headers: headers.finish(),
+        };
+        Transition { order_id: subject, expected_version, to: Status::Processed, at: now, cause, event }
+    }
+
+    /// Makes the dead letter of a record: its key, value and headers as they were, then where and why it failed.
+    pub fn dead_letter(&self, id: EventId, record: &Record, refused: &Refused, now: Timestamp) -> NewEvent {
+        let key = record.key.clone().unwrap_or_default();
+        let size = key.len() + size_of(&record.headers);
+        // One that the broker refuses would stop its shard. The store keeps the whole record.
+        let original = if size > LARGEST_DEAD_LETTER { Headers::default() } else { record.headers.clone() };
+        let value = record.value.clone().filter(|value| size + value.len() <= LARGEST_DEAD_LETTER);
+        let at = now.to_rfc3339_opts(SecondsFormat::Millis, true);
+        let mut headers = original
+            .with(names::DLQ_TOPIC, record.topic.as_bytes())
+            .with(names::DLQ_PARTITION, record.partition.to_string())
+            .with(names::DLQ_OFFSET, record.offset.to_string())
+            .with(names::DLQ_ERROR_CLASS, ErrorClass::Refused.as_str())
+            .with(names::DLQ_ERROR_CODE, refused.code.as_str())
+            .with(names::DLQ_ERROR_MESSAGE, &refused.message)
+            .with(names::DLQ_ATTEMPTS, "1")
+            .with(names::DLQ_FIRST_FAILED, &at)
+            .with(names::DLQ_LAST_FAILED, &at);
+        headers.0.retain(|(name, _)| name != names::DLQ_KEY_NULL);
+        if record.key.is_none() {
+            headers = headers.with(names::DLQ_KEY_NULL, "true");
+        }
+        if let (None, Some(omitted)) = (&value, &record.value) {
+            headers = headers.with(names::DLQ_VALUE_OMITTED, omitted.len().to_string());
+        }
+        NewEvent {
+            shard: shard_of(Role::Worker, &key),
+            // By the record's time and not by ours: a second try makes the same id.
+            event_id: EventId::derived(id, from_millis(record.timestamp), topics::CREATED_DEAD_LETTERS),
+            topic: self.dead_letters.clone(),
+            record_key: key,
+            order_id: None,
+            order_version: None,
+            payload: value,
             headers: headers.encode(),
-        },
+        }
     }
 }
 
-/// Makes the dead-letter record of a refused one: original key, bytes and headers, and where and why it failed.
-pub fn dead_letter(id: EventId, record: &Record, refused: &Refused, now: Timestamp, settings: &Settings<'_>) -> NewEvent {
-    let at = now.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-    let headers = record
-        .headers
-        .clone()
-        .with(kafka::DLQ_TOPIC, record.topic.as_bytes())
-        .with(kafka::DLQ_PARTITION, record.partition.to_string())
-        .with(kafka::DLQ_OFFSET, record.offset.to_string())
-        .with(kafka::DLQ_ERROR_CLASS, minishop_core::parking::ErrorClass::Refused.as_str())
-        .with(kafka::DLQ_ERROR_CODE, refused.code.as_str())
-        .with(kafka::DLQ_ERROR_MESSAGE, &refused.message)
-        .with(kafka::DLQ_ATTEMPTS, "1")
-        .with(kafka::DLQ_FIRST_FAILED, &at)
-        .with(kafka::DLQ_LAST_FAILED, &at);
-    let key = record.key.clone().unwrap_or_default();
-    NewEvent {
-        shard: shard_of(Role::Worker, &key),
-        event_id: EventId::derived(id, now, topics::CREATED_DEAD_LETTERS),
-        topic: topics::prefixed(settings.prefix, topics::CREATED_DEAD_LETTERS),
-        record_key: key,
-        order_id: None,
-        order_version: None,
-        payload: record.value.clone().or_else(|| Some(Bytes::new())).filter(|value| !value.is_empty()),
-        headers: headers.encode(),
+fn data(event: &Created, order_id: String) -> OrderSettled {
+    OrderSettled {
+        order_id,
+        customer_id: event.order.customer_id().to_owned(),
+        status: order_settled::Status::Processed.into(),
+        total: Some(event.order.total()),
+        currency: event.order.currency().map(|currency| currency.code().to_owned()),
     }
+}
+
+fn size_of(headers: &Headers) -> usize {
+    headers.0.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len) + 10).sum()
 }

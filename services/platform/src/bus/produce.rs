@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
+use minishop_contracts::headers::kafka;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -91,13 +92,17 @@ impl Producer {
         Ok(Self(producer))
     }
 
-    /// Queues one record; its fate comes as a [`Report`].
+    /// Queues one record; its fate comes as a [`Report`]. An empty key is sent as null when the headers say that it was.
     pub fn send(&self, token: Token, topic: &str, key: &[u8], value: Option<&Bytes>, headers: &Headers) -> Result<(), SendError> {
         let mut owned = OwnedHeaders::new_with_capacity(headers.0.len());
         for (name, value) in &headers.0 {
             owned = owned.insert(Header { key: name, value: value.as_deref() });
         }
-        let mut record = BaseRecord::with_opaque_to(topic, Box::new(token)).key(key).headers(owned);
+        let mut record = BaseRecord::with_opaque_to(topic, Box::new(token)).headers(owned);
+        // The outbox keeps bytes, which cannot be null.
+        if !key.is_empty() || headers.get(kafka::DLQ_KEY_NULL).is_none() {
+            record = record.key(key);
+        }
         if let Some(value) = value {
             record = record.payload(value.as_ref());
         }

@@ -107,7 +107,25 @@ impl fmt::Display for SyncFailed {
 
 impl std::error::Error for SyncFailed {}
 
+/// The database refused a value that it was handed: too long, out of range, against a constraint. Attached to the source of a
+/// [`StoreError::Fail`] that is the input's fault and not the database's.
+#[derive(Debug, Clone)]
+pub struct ValueRefused(pub String);
+
+impl fmt::Display for ValueRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the database cannot hold a value: {}", self.0)
+    }
+}
+
+impl std::error::Error for ValueRefused {}
+
 impl StoreError {
+    /// Tells whether the input can never be written. Any other failure is the database's, whatever the input.
+    pub fn blames_the_input(&self) -> bool {
+        matches!(self, Self::Fail { source, .. } if source.is::<ValueRefused>())
+    }
+
     /// Tells whether the disk failed to sync, after which no answer of this process can be trusted: end it with exit 74.
     pub fn is_sync_failure(&self) -> bool {
         matches!(self, Self::Fail { source, .. } if source.is::<SyncFailed>())

@@ -3,7 +3,7 @@
 use sqlx::error::DatabaseError;
 
 use super::super::StoreError;
-use super::super::error::OpenError;
+use super::super::error::{OpenError, ValueRefused};
 
 /// What a lost connection means for the operation that met it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +18,12 @@ pub(super) enum Lost {
 pub(super) fn failed(operation: &'static str, lost: Lost) -> impl Fn(sqlx::Error) -> StoreError {
     move |error| {
         let kind = transient(&error);
+        let refused = refused_value(&error);
         let source = anyhow::Error::new(error);
         match (kind, lost) {
-            (None, _) => StoreError::Fail { operation, source },
+            (None, _) => {
+                StoreError::Fail { operation, source: if let Some(refused) = refused { source.context(refused) } else { source } }
+            }
             (Some(Kind::Lost), Lost::Commit) => StoreError::Unknown { operation, source },
             (Some(_), _) => StoreError::Retry { operation, source },
         }
@@ -48,6 +51,13 @@ fn transient(error: &sqlx::Error) -> Option<Kind> {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => Some(Kind::Lost),
         _ => None,
     }
+}
+
+/// Tells whether a value is to blame: data exceptions, broken constraints, values too large for an index.
+fn refused_value(error: &sqlx::Error) -> Option<ValueRefused> {
+    let database = error.as_database_error()?;
+    let code = database.code()?;
+    ["22", "23", "54"].iter().any(|class| code.starts_with(class)).then(|| ValueRefused(format!("SQLSTATE {code}")))
 }
 
 /// Tells whether the server rolled the statement back because of its neighbours: running it again at once may work.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, mpsc, oneshot};
 
-use super::super::error::SyncFailed;
+use super::super::error::{SyncFailed, ValueRefused};
 use super::super::{Result, StoreError};
 use super::connect;
 
@@ -215,6 +215,8 @@ pub(super) enum Broken {
     Retry(String),
     /// It will not.
     Fail(String),
+    /// It will not, and a value is to blame.
+    Refused(String),
     /// The disk did not sync.
     Sync(String),
 }
@@ -231,6 +233,8 @@ impl From<sqlx::Error> for Broken {
             (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_), _) => {
                 Self::Retry(text)
             }
+            // TOOBIG, CONSTRAINT, MISMATCH, RANGE
+            (_, Some(code)) if matches!(code & 0xff, 18..=20 | 25) => Self::Refused(text),
             _ => Self::Fail(text),
         }
     }
@@ -242,13 +246,14 @@ impl Broken {
         match self {
             Self::Retry(text) => StoreError::Retry { operation, source: anyhow::anyhow!(text) },
             Self::Fail(text) => StoreError::Fail { operation, source: anyhow::anyhow!(text) },
+            Self::Refused(text) => StoreError::Fail { operation, source: ValueRefused(text).into() },
             Self::Sync(text) => StoreError::Fail { operation, source: SyncFailed(text).into() },
         }
     }
 
     fn text(&self) -> &str {
         match self {
-            Self::Retry(text) | Self::Fail(text) | Self::Sync(text) => text,
+            Self::Retry(text) | Self::Fail(text) | Self::Refused(text) | Self::Sync(text) => text,
         }
     }
 }

@@ -1,0 +1,157 @@
+//! What a batch will write, as it is decided record by record.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use minishop_core::clock::Timestamp;
+use minishop_core::ids::{Ids, OrderId};
+use minishop_core::parking::DeadCode;
+use minishop_platform::store::{AdoptedOrder, Journal, KnownOrder, Note, Position, Transition};
+use minishop_platform::telemetry::propagation::TraceContext;
+use tracing::Span;
+
+use super::rows;
+use crate::decode::{Content, Created, Incoming, Refused};
+use crate::judge::{Verdict, judge};
+use crate::outgoing::EventWriter;
+
+/// Records that are refused although they decode, by their places in the batch.
+pub(super) type Refusals = HashMap<usize, Refused>;
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Its order is processed.
+    Processed,
+    /// Its order does not await it: a recorded no-op.
+    Ignored,
+    /// Another event announced the same order.
+    Duplicate,
+    /// The same event again.
+    Copy,
+    /// A newer version, kept for a newer worker.
+    Held,
+    /// Waits behind another event of its key.
+    Parked,
+    /// A dead letter.
+    Dead(DeadCode),
+}
+
+/// A record and what became of it, told once it is on disk.
+#[derive(Debug)]
+pub(super) struct Fate<'r> {
+    pub incoming: &'r Incoming<'r>,
+    pub outcome: Outcome,
+    pub span: Option<Span>,
+}
+
+/// What a batch will write.
+#[derive(Debug)]
+pub(super) struct Plan<'r> {
+    now: Timestamp,
+    /// What the store knows of the batch's orders.
+    pub known: Vec<KnownOrder>,
+    /// Keys whose events must wait; grows with what this batch holds back.
+    pub parked_keys: HashSet<Bytes>,
+    pub adopt: Vec<AdoptedOrder>,
+    pub transitions: Vec<Transition>,
+    pub journal: Journal,
+    pub fates: Vec<Fate<'r>>,
+    /// What must be settled under another id; if there is any, nothing of this plan is written.
+    pub refusals: Refusals,
+}
+
+impl<'r> Plan<'r> {
+    pub(super) fn new(now: Timestamp, positions: Vec<Position>) -> Self {
+        Self {
+            now,
+            known: Vec::new(),
+            parked_keys: HashSet::new(),
+            adopt: Vec::new(),
+            transitions: Vec::new(),
+            journal: Journal { positions, ..Journal::default() },
+            fates: Vec::new(),
+            refusals: Refusals::new(),
+        }
+    }
+
+    /// Decides on a record that is new.
+    pub(super) fn decide(&mut self, n: usize, incoming: &'r Incoming<'r>, events: &EventWriter, ids: &dyn Ids) {
+        match &incoming.content {
+            Content::Refused(refused) => self.refuse(incoming, refused, events),
+            Content::Newer { event_type } => {
+                self.parked_keys.insert(incoming.key.clone());
+                self.journal.parked.push(rows::held(incoming, event_type));
+                self.fates.push(Fate { incoming, outcome: Outcome::Held, span: None });
+            }
+            Content::Created(event) => self.decide_created(n, incoming, event, events, ids),
+        }
+    }
+
+    fn decide_created(&mut self, n: usize, incoming: &'r Incoming<'r>, event: &Created, events: &EventWriter, ids: &dyn Ids) {
+        let verdict = self.judge(incoming, event);
+        let outcome = match verdict {
+            Verdict::Refuse(code, message) => return self.refuse_next(n, code, message, incoming),
+            Verdict::Duplicate(of) => {
+                self.journal.duplicates.push((incoming.event_id, of));
+                Outcome::Duplicate
+            }
+            Verdict::Ignore => Outcome::Ignored,
+            Verdict::Adopt | Verdict::Handle if self.parked_keys.contains(&incoming.key) => Outcome::Parked,
+            Verdict::Adopt | Verdict::Handle => Outcome::Processed,
+        };
+        if verdict == Verdict::Adopt {
+            self.adopt.push(rows::adopted(incoming.event_id, event));
+            self.note(event.order_id, "adopted", incoming);
+        }
+        let trace = event.trace.clone().unwrap_or_else(|| TraceContext::new(ids));
+        let span = tracing::info_span!(
+            "worker.order.process",
+            order.id = %event.order_id,
+            event.id = %incoming.event_id,
+            correlation_id = %event.correlation_id,
+            trace_id = trace.trace_id(),
+            outcome = tracing::field::Empty
+        );
+        let trace = trace.continue_in(&span, ids);
+        match outcome {
+            Outcome::Processed => {
+                // An adopted order begins with the event that brought it, whatever number that event bears.
+                let expected = if verdict == Verdict::Adopt { 1 } else { event.sequence };
+                self.transitions.push(events.processed(incoming.event_id, event, expected, self.now, &trace));
+            }
+            Outcome::Parked => {
+                self.journal.parked.push(rows::waiting(incoming, &event.event_type));
+                self.note(event.order_id, "parked", incoming);
+            }
+            Outcome::Ignored => self.note(event.order_id, "ignored", incoming),
+            _ => {}
+        }
+        self.fates.push(Fate { incoming, outcome, span: Some(span) });
+    }
+
+    fn judge(&self, incoming: &Incoming<'_>, event: &Created) -> Verdict {
+        let by_id = self.known.iter().find(|k| k.order_id == event.order_id);
+        let by_key = self.known.iter().find(|k| k.client_id == event.client_id && k.key == event.key);
+        let earlier = self.adopt.iter().find(|a| a.client_id == event.client_id && a.key == event.key).map(rows::known_of);
+        judge(incoming.event_id, event, by_id, by_key.or(earlier.as_ref()))
+    }
+
+    fn note(&mut self, order_id: OrderId, kind: &'static str, incoming: &Incoming<'_>) {
+        self.journal.notes.push(Note { order_id, kind, at: self.now, cause: incoming.event_id, detail: None });
+    }
+
+    /// Makes a record a dead letter, under an id of its own.
+    pub(super) fn refuse(&mut self, incoming: &'r Incoming<'r>, refused: &Refused, events: &EventWriter) {
+        let id = rows::settled_id(incoming, true);
+        self.journal.events.push(events.dead_letter(id, incoming.record, refused, self.now));
+        self.journal.parked.push(rows::dead(id, incoming, refused, self.now));
+        self.fates.push(Fate { incoming, outcome: Outcome::Dead(refused.code), span: None });
+    }
+
+    /// Leaves a record to the next try, which refuses it.
+    pub(super) fn refuse_next(&mut self, n: usize, code: DeadCode, message: &str, incoming: &Incoming<'_>) {
+        let event_type = incoming.created().map(|created| created.event_type.clone());
+        self.refusals.insert(n, Refused { code, message: message.to_owned(), event_type });
+    }
+}

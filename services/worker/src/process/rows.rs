@@ -1,0 +1,137 @@
+//! The rows that records become.
+
+use std::collections::{HashMap, HashSet};
+
+use minishop_core::clock::Timestamp;
+use minishop_core::ids::EventId;
+use minishop_core::order::Status;
+use minishop_core::parking::{ErrorClass, State, error_fingerprint};
+use minishop_platform::store::{AdoptedOrder, InboxEntry, KnownOrder, ParkedEvent, Position};
+
+use crate::decode::{Content, Created, Incoming, Refused, id_of_record};
+
+impl Incoming<'_> {
+    /// Tells whether it is an event of this topic, whatever its version.
+    pub(super) fn is_event(&self) -> bool {
+        !matches!(self.content, Content::Refused(_))
+    }
+}
+
+/// Counts the records up to the first whose event or order is in the batch already: one statement changes an order once.
+pub(super) fn batch_length(rest: &[Incoming<'_>]) -> usize {
+    let (mut events, mut orders) = (HashSet::new(), HashSet::new());
+    rest.iter()
+        .take_while(|incoming| {
+            let order_is_new = incoming.created().is_none_or(|created| orders.insert(created.order_id));
+            order_is_new && events.insert(incoming.event_id)
+        })
+        .count()
+}
+
+/// Computes how far a batch reaches in each partition.
+pub(super) fn positions(batch: &[Incoming<'_>]) -> Vec<Position> {
+    let mut next: HashMap<(&str, i32), i64> = HashMap::new();
+    for incoming in batch {
+        let at = next.entry((&incoming.record.topic, incoming.record.partition)).or_default();
+        *at = (*at).max(incoming.record.offset + 1);
+    }
+    let mut list: Vec<_> = next
+        .into_iter()
+        .map(|((topic, partition), next_offset)| Position { topic: topic.to_owned(), partition, next_offset })
+        .collect();
+    // One order of rows for all workers, so that two of them cannot wait for each other.
+    list.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    list
+}
+
+/// Gives the id under which a record is settled: the event's, or one of its own if it is refused.
+pub(super) fn settled_id(incoming: &Incoming<'_>, refused: bool) -> EventId {
+    if refused { id_of_record(incoming.record) } else { incoming.event_id }
+}
+
+pub(super) fn entry(event_id: EventId, incoming: &Incoming<'_>) -> InboxEntry {
+    InboxEntry { event_id, data_sha: incoming.sha, order_id: incoming.created().map(|created| created.order_id) }
+}
+
+/// Makes the row of an event that waits behind another one of its key.
+pub(super) fn waiting(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent {
+    let created = incoming.created();
+    ParkedEvent {
+        record_key: incoming.key.clone(),
+        blocks: true,
+        state: State::Waiting,
+        event_id: incoming.event_id,
+        order_id: created.map(|c| c.order_id),
+        client_id: created.map(|c| c.client_id.clone()),
+        event_type: Some(event_type.to_owned()),
+        needs_type: None,
+        topic: incoming.record.topic.to_string(),
+        partition: incoming.record.partition,
+        offset: incoming.record.offset,
+        raw_key: incoming.record.key.clone(),
+        raw_value: incoming.record.value.clone(),
+        raw_headers: incoming.record.headers.encode(),
+        error_class: None,
+        error_code: None,
+        error_message: None,
+        error_fingerprint: None,
+        failed_at: None,
+    }
+}
+
+/// Makes the row of an event that a newer worker will handle.
+pub(super) fn held(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent {
+    ParkedEvent {
+        needs_type: Some(event_type.to_owned()),
+        error_class: Some(ErrorClass::Held.as_str()),
+        ..waiting(incoming, event_type)
+    }
+}
+
+/// Makes the row of a refused record. It blocks nothing: there is nothing to keep in order with.
+pub(super) fn dead(id: EventId, incoming: &Incoming<'_>, refused: &Refused, now: Timestamp) -> ParkedEvent {
+    ParkedEvent {
+        blocks: false,
+        state: State::Dead,
+        event_id: id,
+        event_type: refused.event_type.clone(),
+        error_class: Some(ErrorClass::Refused.as_str()),
+        error_code: Some(refused.code.as_str()),
+        error_message: Some(refused.message.clone()),
+        error_fingerprint: Some(error_fingerprint(ErrorClass::Refused, refused.code.as_str(), &refused.message)),
+        failed_at: Some(now),
+        // Whose it is was not proved.
+        client_id: None,
+        ..waiting(incoming, "")
+    }
+}
+
+pub(super) fn adopted(id: EventId, event: &Created) -> AdoptedOrder {
+    AdoptedOrder {
+        order_id: event.order_id,
+        client_id: event.client_id.clone(),
+        key: event.key.clone(),
+        fingerprint: event.fingerprint,
+        customer_id: event.order.customer_id().to_owned(),
+        currency: event.order.currency().map(|c| c.code().to_owned()),
+        total_minor: event.order.total_minor(),
+        items: serde_json::to_string(event.order.items()).expect("lines are plain values"),
+        correlation_id: event.correlation_id.clone(),
+        traceparent: event.trace.as_ref().map(|trace| trace.traceparent()),
+        created_event_id: id,
+        created_at: event.occurred_at,
+    }
+}
+
+/// Shows an order that this batch adopts as if it were known already.
+pub(super) fn known_of(order: &AdoptedOrder) -> KnownOrder {
+    KnownOrder {
+        order_id: order.order_id,
+        client_id: order.client_id.clone(),
+        key: order.key.clone(),
+        fingerprint: order.fingerprint,
+        status: Status::Created,
+        version: 1,
+        created_event_id: order.created_event_id,
+    }
+}

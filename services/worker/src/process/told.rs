@@ -1,0 +1,111 @@
+//! What is said and counted of records, after the commit.
+
+use minishop_contracts::headers::kafka;
+use minishop_core::clock::Timestamp;
+use minishop_core::ids::{CorrelationId, OrderId};
+use minishop_core::parking::{DeadCode, ErrorClass};
+use minishop_platform::telemetry::propagation::TraceContext;
+
+use super::plan::{Fate, Outcome};
+use crate::decode::{Content, Incoming};
+use crate::metrics::{Dead, Settled, WorkerMetrics};
+
+impl Outcome {
+    /// Spells the outcome as a metric's label.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Processed => "processed",
+            Self::Ignored => "ignored",
+            Self::Duplicate => "duplicate",
+            Self::Copy => "copy",
+            Self::Held => "held",
+            Self::Parked => "parked",
+            Self::Dead(_) => "dead",
+        }
+    }
+}
+
+impl Fate<'_> {
+    /// Notes that the fence has stopped an order's change.
+    pub(super) fn was_stopped(&mut self, stopped: impl Fn(OrderId) -> bool) {
+        if self.outcome == Outcome::Processed && self.incoming.created().is_some_and(|created| stopped(created.order_id)) {
+            self.outcome = Outcome::Ignored;
+        }
+    }
+
+    /// Counts and logs what became of the record, and ends its span.
+    pub(super) fn tell(&self, now: Timestamp, metrics: &WorkerMetrics) {
+        metrics.events.get_or_create(&Settled { outcome: self.outcome.as_str() }).inc();
+        if let Some(span) = &self.span {
+            span.record("outcome", self.outcome.as_str());
+        }
+        match (self.outcome, self.incoming.created()) {
+            (Outcome::Processed, Some(created)) => {
+                let waited = now.signed_duration_since(created.occurred_at).to_std().unwrap_or_default();
+                metrics.latency.observe(waited.as_secs_f64());
+                let _in = self.span.as_ref().map(tracing::Span::enter);
+                tracing::debug!("processed order {}", created.order_id);
+            }
+            (Outcome::Dead(code), _) => {
+                metrics.dead_letters.get_or_create(&Dead { class: ErrorClass::Refused.as_str(), code: code.as_str() }).inc();
+                dead(self.incoming, code);
+            }
+            (Outcome::Held, _) => held(self.incoming),
+            _ => {}
+        }
+    }
+}
+
+/// Two records that claim one identity are somebody's fault or attack; all else is one producer's mistake.
+fn dead(incoming: &Incoming<'_>, code: DeadCode) {
+    let (record, correlation, trace) = (incoming.record, correlation_id(incoming), trace_id(incoming));
+    let (correlation, trace) = (correlation.as_deref(), trace.as_deref());
+    let code_text = code.as_str();
+    if matches!(code, DeadCode::DuplicateConflict | DeadCode::ClientMismatch) {
+        tracing::error!(
+            topic = &*record.topic,
+            partition = record.partition,
+            offset = record.offset,
+            error.code = code_text,
+            correlation_id = correlation,
+            trace_id = trace,
+            "an event claims another one's identity; it is a dead letter"
+        );
+    } else {
+        tracing::warn!(
+            topic = &*record.topic,
+            partition = record.partition,
+            offset = record.offset,
+            error.code = code_text,
+            correlation_id = correlation,
+            trace_id = trace,
+            "a record is refused; it is a dead letter"
+        );
+    }
+}
+
+fn held(incoming: &Incoming<'_>) {
+    let Content::Newer { event_type } = &incoming.content else { return };
+    tracing::warn!(
+        topic = &*incoming.record.topic,
+        partition = incoming.record.partition,
+        offset = incoming.record.offset,
+        event.id = %incoming.event_id,
+        event.r#type = event_type,
+        correlation_id = correlation_id(incoming),
+        trace_id = trace_id(incoming),
+        "an event needs a newer worker; it and later ones of its key wait"
+    );
+}
+
+/// Finds a correlation id that may be logged.
+fn correlation_id(incoming: &Incoming<'_>) -> Option<String> {
+    let of_header = || incoming.record.headers.get(kafka::CORRELATION_ID).and_then(CorrelationId::parse);
+    let id = incoming.created().map(|created| created.correlation_id.clone()).or_else(of_header)?;
+    Some(id.as_str().to_owned())
+}
+
+fn trace_id(incoming: &Incoming<'_>) -> Option<String> {
+    let parent = incoming.record.headers.get(kafka::TRACEPARENT)?;
+    Some(TraceContext::parse(parent, None)?.trace_id().to_owned())
+}

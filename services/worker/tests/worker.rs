@@ -1,0 +1,77 @@
+//! The worker against records of every kind, over SQLite and over PostgreSQL (`MINISHOP_TEST_POSTGRES`, a fresh database per
+//! test).
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only the functions marked as tests")]
+
+#[path = "worker/accepted.rs"]
+mod accepted;
+#[path = "worker/claims.rs"]
+mod claims;
+#[path = "worker/failing.rs"]
+mod failing;
+#[path = "worker/held.rs"]
+mod held;
+#[path = "worker/records.rs"]
+mod records;
+#[path = "worker/refused.rs"]
+mod refused;
+#[path = "worker/shop.rs"]
+mod shop;
+
+/// Makes one test per store of each sentence.
+macro_rules! both_stores {
+    ($($room:ident: $($sentence:ident)+;)+) => {
+        mod on_sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $sentence() {
+                    super::$room::$sentence(super::shop::sqlite().await).await;
+                }
+            )+)+
+        }
+        mod on_postgres {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $sentence() {
+                    super::shop::on_postgres(super::$room::$sentence).await;
+                }
+            )+)+
+        }
+    };
+}
+
+both_stores! {
+    refused:
+        a_record_that_is_no_event_is_a_dead_letter_and_the_next_one_flows
+        a_dead_letter_carries_the_records_own_bytes
+        a_value_too_large_for_the_topic_is_left_out_and_said_to_be
+        a_refused_event_does_not_take_the_place_of_the_good_one_under_its_id;
+    accepted:
+        an_odd_but_readable_event_is_processed
+        an_unknown_order_is_adopted_for_the_client_in_the_headers
+        the_processed_event_follows_from_its_cause
+        a_correlation_id_that_breaks_the_rule_gives_way_to_the_events_id
+        the_exact_sum_is_published_and_not_the_producers
+        the_trace_goes_on_in_the_processed_event
+        a_record_key_of_any_length_keeps_its_order;
+    claims:
+        a_batch_delivered_again_changes_nothing
+        one_record_twice_in_a_batch_has_one_effect
+        another_event_of_a_known_order_changes_nothing
+        another_order_under_the_same_key_is_a_copy_or_a_dead_letter
+        both_claims_of_a_key_in_one_batch_are_told_apart
+        another_event_under_a_settled_id_is_a_dead_letter
+        a_known_order_with_other_content_or_client_is_a_dead_letter
+        an_event_that_is_not_the_orders_next_changes_nothing
+        an_order_settled_meanwhile_is_left_as_it_is
+        two_events_of_one_order_in_a_batch_are_settled_one_after_the_other
+        events_of_a_key_are_published_in_the_order_of_their_records;
+    held:
+        an_event_of_a_newer_version_is_held_and_its_key_waits
+        a_held_event_without_a_record_key_holds_up_its_customer
+        events_behind_a_blocking_one_wait_in_their_order;
+    failing:
+        an_event_that_the_store_cannot_hold_is_a_dead_letter_and_its_neighbours_flow
+        a_database_in_disorder_makes_no_dead_letters
+        nothing_is_counted_before_it_is_committed;
+}

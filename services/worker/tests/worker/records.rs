@@ -1,0 +1,164 @@
+//! Records as producers write them: ours, the demo's and stranger ones.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
+use minishop_core::order::{CreateOrder, Line};
+use minishop_platform::bus::{Headers, Record};
+use minishop_platform::relay::shard_of;
+use minishop_platform::store::{NewEvent, NewOrder, Role};
+use serde_json::{Value, json};
+
+use crate::shop::{Shop, now};
+
+/// A created event on its way into the topic. Every new one has ids, key and customer of its own.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub json: Value,
+    pub key: Option<Bytes>,
+    pub headers: Headers,
+}
+
+fn unique() -> i64 {
+    static NEXT: AtomicI64 = AtomicI64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn random() -> [u8; 10] {
+    let mut bytes = [0; 10];
+    bytes[2..].copy_from_slice(&unique().to_be_bytes());
+    bytes
+}
+
+/// Makes an event of our API: 2 × 10.50 = 21 for a customer of its own.
+pub fn created() -> Sent {
+    let n = unique();
+    let customer = format!("customer-{n}");
+    Sent {
+        json: json!({
+            "eventId": EventId::new(now(), random()).to_string(),
+            "type": "orders.created.v1",
+            "occurredAt": "2026-01-31T12:00:00.123Z",
+            "correlationId": format!("corr-{n}"),
+            "idempotencyKey": format!("key-{n}"),
+            "data": {
+                "orderId": OrderId::new(now(), random()).to_string(),
+                "customerId": customer,
+                "items": [{"productId": "p1", "qty": 2, "price": 10.5}],
+                "total": 21,
+            },
+        }),
+        key: Some(customer.into()),
+        headers: Headers::default(),
+    }
+}
+
+/// Puts any bytes into the topic.
+pub fn record(value: Option<&[u8]>) -> Record {
+    Record {
+        topic: Arc::from("orders.created"),
+        partition: 3,
+        offset: unique(),
+        key: Some(Bytes::from_static(b"some key")),
+        value: value.map(Bytes::copy_from_slice),
+        headers: Headers::default(),
+        timestamp: now().timestamp_millis(),
+    }
+}
+
+impl Sent {
+    /// Sets a member by its JSON pointer, such as `/data/total`; a member that is not there is added.
+    pub fn with(mut self, pointer: &str, value: impl Into<Value>) -> Self {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        match self.json.pointer_mut(parent).unwrap() {
+            Value::Array(list) => list[name.parse::<usize>().unwrap()] = value.into(),
+            Value::Object(members) => drop(members.insert(name.to_owned(), value.into())),
+            other => panic!("{other} has no members"),
+        }
+        self
+    }
+
+    pub fn without(mut self, pointer: &str) -> Self {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        self.json.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name).unwrap();
+        self
+    }
+
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers = self.headers.with(name, value);
+        self
+    }
+
+    pub fn keyed(mut self, key: Option<&[u8]>) -> Self {
+        self.key = key.map(Bytes::copy_from_slice);
+        self
+    }
+
+    /// Makes another event of the same customer.
+    pub fn same_customer(&self) -> Self {
+        created().with("/data/customerId", self.json["data"]["customerId"].clone()).keyed(self.key.as_deref())
+    }
+
+    pub fn text(&self, pointer: &str) -> String {
+        self.json.pointer(pointer).unwrap().as_str().unwrap().to_owned()
+    }
+
+    pub fn order_id(&self) -> OrderId {
+        OrderId::parse(&self.text("/data/orderId")).unwrap()
+    }
+
+    pub fn event_id(&self) -> EventId {
+        EventId::from_text(&self.text("/eventId"))
+    }
+
+    /// Puts the event into the topic, at an offset of its own.
+    pub fn record(&self) -> Record {
+        Record { key: self.key.clone(), headers: self.headers.clone(), ..record(Some(self.json.to_string().as_bytes())) }
+    }
+
+    /// Accepts the order as our API does, so that the worker knows it when its event comes.
+    pub async fn accepted(self, shop: &Shop, client: &str) -> Self {
+        let event = self.header("ce_client", client).header("ce_sequence", "1");
+        let order = event.new_order(client);
+        let made = shop.store.orders.intake().await.unwrap().accept(&[order]).await.unwrap();
+        assert_eq!(made.len(), 1, "the order is new");
+        event
+    }
+
+    fn new_order(&self, client: &str) -> NewOrder {
+        let data = &self.json["data"];
+        let line = |item: &Value| Line {
+            product_id: item["productId"].as_str().unwrap().to_owned(),
+            qty: i32::try_from(item["qty"].as_i64().unwrap()).unwrap(),
+            price: item["price"].as_f64().unwrap(),
+        };
+        let lines = data["items"].as_array().unwrap().iter().map(line).collect();
+        let order = CreateOrder::new(self.text("/data/customerId"), lines, None).unwrap();
+        NewOrder {
+            order_id: self.order_id(),
+            client_id: ClientId(client.to_owned()),
+            key: IdempotencyKey::parse(&self.text("/idempotencyKey")).unwrap(),
+            fingerprint: Fingerprint::of_create(&order),
+            customer_id: order.customer_id().to_owned(),
+            currency: None,
+            total_minor: order.total_minor(),
+            items: serde_json::to_string(order.items()).unwrap(),
+            correlation_id: CorrelationId::parse(&self.text("/correlationId")).unwrap(),
+            traceparent: None,
+            created_at: now(),
+            event: NewEvent {
+                shard: shard_of(Role::Api, b"c"),
+                event_id: self.event_id(),
+                topic: "orders.created".to_owned(),
+                record_key: Bytes::from_static(b"c"),
+                order_id: Some(self.order_id()),
+                order_version: Some(1),
+                payload: Some(self.json.to_string().into()),
+                headers: Headers::default().encode(),
+            },
+        }
+    }
+}
