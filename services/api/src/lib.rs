@@ -56,8 +56,7 @@ fn writer(app: &App, ctx: &Ctx) -> impl Future<Output = anyhow::Result<()>> + Se
     let writer = Writer::new(app.queue.clone(), Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), hand_over);
     async move {
         relay.settled().await;
-        writer.run().await;
-        Ok(())
+        writer.run().await
     }
 }
 

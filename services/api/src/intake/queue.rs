@@ -18,7 +18,7 @@ use crate::metrics::ApiMetrics;
 /// How many orders may be held at once: waiting, in a statement, or waiting for another with the same key.
 const HELD: usize = 4096;
 /// How long a request waits for another one with the same key.
-const FOLLOWER_WAIT: Duration = Duration::from_secs(2);
+pub(super) const FOLLOWER_WAIT: Duration = Duration::from_secs(2);
 
 /// The scope of idempotency.
 pub(super) type Scope = (ClientId, IdempotencyKey);
@@ -56,6 +56,7 @@ struct Flight {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub order: NewOrder,
+    pub queued: Instant,
     pub deadline: Instant,
     pub reply: oneshot::Sender<Outcome>,
 }
@@ -102,7 +103,7 @@ impl Queue {
             return Err(refusals::deadline_exceeded());
         }
         let (reply, answer) = oneshot::channel();
-        let entry = Entry { order, deadline, reply };
+        let entry = Entry { order, queued: now, deadline, reply };
         let scope = entry.scope();
         let mut state = self.lock();
         // Fingerprints come first: another command under this key can never be right, however long one waits.
@@ -178,6 +179,10 @@ impl Queue {
                 let _ = follower.reply.send(outcome);
             }
             let _ = reply.send(outcome);
+        }
+        // The other writers may wait for nothing but this.
+        if state.is_over() {
+            self.wake.notify_waiters();
         }
     }
 

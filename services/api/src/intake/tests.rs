@@ -10,6 +10,7 @@ use minishop_core::clock::from_millis;
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
 use minishop_core::refusal::Code;
+use minishop_platform::store::error::{Contended, SyncFailed};
 use minishop_platform::store::{
     Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, OutboxRow, Result, StoreError,
 };
@@ -24,14 +25,20 @@ use crate::metrics::ApiMetrics;
 enum Fault {
     /// Writes nothing and says so.
     Retry,
+    /// Writes nothing, since another transaction is in the way.
+    Held,
     /// Commits, and the answer is lost.
     LostAnswer,
+    /// The disk does not sync.
+    NoSync,
 }
 
 #[derive(Debug, Default)]
 struct Book {
     records: HashMap<(ClientId, IdempotencyKey), KeyRecord>,
     faults: VecDeque<Fault>,
+    /// Orders whose key another transaction holds.
+    held: Vec<IdempotencyKey>,
     /// Orders that can never be written.
     poison: Vec<IdempotencyKey>,
     statements: Vec<usize>,
@@ -66,6 +73,12 @@ impl Intake for Scripted {
         let fault = book.faults.pop_front();
         if fault == Some(Fault::Retry) {
             return Err(StoreError::Retry { operation: "accept", source: lost() });
+        }
+        if fault == Some(Fault::Held) || batch.iter().any(|order| book.held.contains(&order.key)) {
+            return Err(StoreError::Retry { operation: "accept", source: lost().context(Contended) });
+        }
+        if fault == Some(Fault::NoSync) {
+            return Err(StoreError::Fail { operation: "accept", source: SyncFailed("scripted".into()).into() });
         }
         if batch.iter().any(|order| book.poison.contains(&order.key)) {
             return Err(StoreError::Fail { operation: "accept", source: lost() });
@@ -137,31 +150,7 @@ impl Bench {
 
     /// An order under a key; `content` decides its fingerprint.
     fn order(&self, key: &str, content: u8) -> NewOrder {
-        let at = from_millis(1_700_000_000_000);
-        let (order_id, event_id) = (OrderId::new(at, self.ids.random()), EventId::new(at, self.ids.random()));
-        NewOrder {
-            order_id,
-            client_id: ClientId::anonymous(),
-            key: IdempotencyKey::parse(key).unwrap(),
-            fingerprint: Fingerprint([content; 32]),
-            customer_id: "c1".into(),
-            currency: None,
-            total_minor: 2100,
-            items: "[]".into(),
-            correlation_id: CorrelationId::parse("corr").unwrap(),
-            traceparent: None,
-            created_at: at,
-            event: NewEvent {
-                shard: 0,
-                event_id,
-                topic: "orders.created".into(),
-                record_key: Bytes::from_static(b"c1"),
-                order_id: Some(order_id),
-                order_version: Some(1),
-                payload: None,
-                headers: Bytes::new(),
-            },
-        }
+        order_of(&self.ids, key, content)
     }
 
     fn submit(&self, key: &str, content: u8) -> impl Future<Output = Outcome> + use<> {
@@ -171,6 +160,34 @@ impl Bench {
 
     fn statements(&self) -> Vec<usize> {
         self.store.0.lock().unwrap().statements.clone()
+    }
+}
+
+fn order_of(ids: &Counting, key: &str, content: u8) -> NewOrder {
+    let at = from_millis(1_700_000_000_000);
+    let (order_id, event_id) = (OrderId::new(at, ids.random()), EventId::new(at, ids.random()));
+    NewOrder {
+        order_id,
+        client_id: ClientId::anonymous(),
+        key: IdempotencyKey::parse(key).unwrap(),
+        fingerprint: Fingerprint([content; 32]),
+        customer_id: "c1".into(),
+        currency: None,
+        total_minor: 2100,
+        items: "[]".into(),
+        correlation_id: CorrelationId::parse("corr").unwrap(),
+        traceparent: None,
+        created_at: at,
+        event: NewEvent {
+            shard: 0,
+            event_id,
+            topic: "orders.created".into(),
+            record_key: Bytes::from_static(b"c1"),
+            order_id: Some(order_id),
+            order_version: Some(1),
+            payload: None,
+            headers: Bytes::new(),
+        },
     }
 }
 
@@ -265,12 +282,71 @@ async fn an_unknown_outcome_is_found_out_with_the_same_ids_and_is_no_replay() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_stays_unknown_is_called_so() {
+async fn an_outcome_that_stays_unknown_is_looked_for_until_the_deadline_and_called_so() {
     let mut bench = Bench::new();
     let faults = std::iter::once(Fault::LostAnswer).chain(std::iter::repeat_n(Fault::Retry, 10_000));
     bench.store.0.lock().unwrap().faults.extend(faults);
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let ticket = bench.queue.submit(bench.order("k", 1), deadline).unwrap();
+    let (outcome, _) = tokio::join!(ticket.outcome(), bench.writer.step());
+    assert_eq!(code(&outcome), Some(Code::OutcomeUnknown));
+    assert!(deadline.duration_since(Instant::now()) < Duration::from_millis(100), "not before its time");
+    assert!(bench.statements().len() > 4);
+}
+
+#[tokio::test]
+async fn orders_in_doubt_hold_up_no_others() {
+    let bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.extend([Fault::LostAnswer, Fault::Retry, Fault::Retry, Fault::Retry]);
+    let first = bench.submit("in doubt", 1);
+    let (queue, writer) = (bench.queue.clone(), bench.writer.run());
+    let asking = async {
+        let away = queue.submit(order_of(&bench.ids, "meanwhile", 1), Instant::now() + Duration::from_mins(1));
+        let away = away.unwrap().outcome().await;
+        let first = first.await;
+        queue.close();
+        (away, first)
+    };
+    let (ended, (away, first)) = tokio::join!(writer, asking);
+    assert!(ended.is_ok());
+    assert!(away.is_ok() || code(&away) == Some(Code::StoreUnavailable), "{away:?}");
+    assert_eq!(first.map(|a| a.replayed), Ok(false));
+}
+
+#[tokio::test]
+async fn a_key_that_another_transaction_holds_fails_alone_after_two_seconds() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().held.push(IdempotencyKey::parse("k3").unwrap());
+    let answers: Vec<_> = (0..8).map(|n| bench.submit(&format!("k{n}"), 1)).collect();
+    let started = Instant::now();
+    bench.writer.step().await;
+    let waited = started.elapsed();
+    assert!((Duration::from_millis(1900)..Duration::from_secs(3)).contains(&waited), "{waited:?}");
+    let mut codes = Vec::new();
+    for answer in answers {
+        codes.push(code(&answer.await));
+    }
+    let expected: Vec<_> = (0..8).map(|n| (n == 3).then_some(Code::IdempotencyKeyInFlight)).collect();
+    assert_eq!(codes, expected);
+    assert_eq!(bench.store.0.lock().unwrap().connections, 1, "the connection is sound");
+}
+
+#[tokio::test]
+async fn a_key_that_is_let_go_in_time_is_taken() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.extend([Fault::Held; 4]);
     let answer = bench.submit("k", 1);
     bench.writer.step().await;
+    assert_eq!(answer.await.map(|a| a.replayed), Ok(false));
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_sync_ends_the_writer() {
+    let bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.push_back(Fault::NoSync);
+    let answer = bench.submit("k", 1);
+    let error = bench.writer.run().await.unwrap_err();
+    assert!(error.chain().any(<dyn std::error::Error>::is::<SyncFailed>), "{error:?}");
     assert_eq!(code(&answer.await), Some(Code::OutcomeUnknown));
 }
 
@@ -337,6 +413,6 @@ async fn a_closed_queue_is_emptied_and_its_writer_ends() {
     let answer = bench.submit("k", 1);
     bench.queue.close();
     assert_eq!(code(&bench.submit("late", 1).await), Some(Code::ShuttingDown));
-    bench.writer.run().await;
+    bench.writer.run().await.unwrap();
     assert!(answer.await.is_ok());
 }

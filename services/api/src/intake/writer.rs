@@ -1,5 +1,7 @@
 //! A writer: owns one connection, runs one statement after the other, and finishes what it began whoever waits for it.
 
+mod batch;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -9,17 +11,15 @@ use minishop_core::backoff::Backoff;
 use minishop_core::ids::{Ids, OrderId};
 use minishop_core::refusal::Refusal;
 use minishop_platform::store::{Intake, KeyRecord, NewOrder, Orders, OutboxRow, StoreError};
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
 use super::queue::{Entry, Scope};
 use super::{Accepted, Outcome, Queue, refusals};
+use batch::{Batch, Job};
 
 /// How often a statement is tried that certainly wrote nothing: a first try may meet a stale connection.
 const TRIES: u32 = 3;
-/// How long an unknown outcome is looked for before the client is told to look for itself.
-const DOUBT: Duration = Duration::from_secs(4);
 
 /// Takes committed outbox rows to the relay.
 pub type HandOver = Arc<dyn Fn(Vec<OutboxRow>) + Send + Sync>;
@@ -31,6 +31,10 @@ pub struct Writer {
     ids: Arc<dyn Ids>,
     hand_over: HandOver,
     connection: Option<Box<dyn Intake>>,
+    /// What is tried again later, while other orders go on.
+    parked: Vec<Job>,
+    /// Why the process must end.
+    fault: Option<StoreError>,
 }
 
 impl fmt::Debug for Writer {
@@ -39,41 +43,38 @@ impl fmt::Debug for Writer {
     }
 }
 
-/// Orders and, in the same places, the requests that wait for them.
-#[derive(Default)]
-struct Batch {
-    orders: Vec<NewOrder>,
-    replies: Vec<oneshot::Sender<Outcome>>,
-}
-
-/// What became of a statement.
-enum Tried {
-    /// It committed; `doubt` when an earlier try may have committed too.
-    Made { made: HashMap<OrderId, i64>, doubt: bool },
-    /// The database can never write one of its rows.
-    Bad(StoreError),
-    /// Nothing is to be had for now.
-    Refused(Refusal),
-}
-
 impl Writer {
     /// Makes a writer that connects when it is needed.
     pub fn new(queue: Queue, orders: Arc<dyn Orders>, ids: Arc<dyn Ids>, hand_over: HandOver) -> Self {
-        Self { queue, orders, ids, hand_over, connection: None }
+        Self { queue, orders, ids, hand_over, connection: None, parked: Vec::new(), fault: None }
     }
 
-    /// Writes until the queue is closed and empty.
-    pub async fn run(mut self) {
-        while let Some(entries) = self.queue.take().await {
-            self.write(entries).await;
+    /// Writes until the queue is closed and empty. Fails when the disk does not sync: then nothing here can be trusted any more.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        loop {
+            let due = self.parked.iter().map(|job| job.at).min();
+            tokio::select! {
+                entries = self.queue.take() => match entries {
+                    Some(entries) => self.write(entries).await,
+                    None => return Ok(()),
+                },
+                () = at(due) => self.resume().await,
+            }
+            if let Some(fault) = self.fault.take() {
+                return Err(fault.into());
+            }
         }
     }
 
-    /// Writes what waits now; `false` when nothing did.
+    /// Writes what waits now, with all its tries; `false` when nothing did.
     #[cfg(test)]
     pub async fn step(&mut self) -> bool {
         let Some(entries) = self.queue.take_now() else { return false };
         self.write(entries).await;
+        while let Some(due) = self.parked.iter().map(|job| job.at).min() {
+            sleep_until(due).await;
+            self.resume().await;
+        }
         true
     }
 
@@ -85,50 +86,77 @@ impl Writer {
         }
         // One order of locks for all writers of all processes, so that two batches cannot deadlock.
         live.sort_by(|a, b| (&a.order.client_id, &a.order.key).cmp(&(&b.order.client_id, &b.order.key)));
-        let mut parts = vec![Batch::of(live)];
-        while let Some(batch) = parts.pop() {
-            if !batch.orders.is_empty() {
-                parts.extend(self.accept(batch).await);
-            }
+        if !live.is_empty() {
+            self.finish(Job::new(Batch::of(live), started)).await;
         }
         self.queue.done(started.elapsed());
     }
 
-    /// Runs a batch and answers it; gives its halves back when one of its rows is bad and which one is not known.
-    async fn accept(&mut self, batch: Batch) -> Vec<Batch> {
-        self.queue.metrics.batch(batch.orders.len());
-        match self.insert(&batch.orders).await {
-            Tried::Made { made, doubt } => self.answer(batch, &made, doubt).await,
-            Tried::Refused(refusal) => self.refuse(batch, &refusal),
-            Tried::Bad(source) if batch.orders.len() == 1 => {
-                error!(order.id = %batch.orders[0].order_id, error = ?source, "the store refused one order");
-                self.refuse(batch, &refusals::internal());
+    /// Tries what is due again; what has no more time is refused.
+    async fn resume(&mut self) {
+        let now = Instant::now();
+        let (due, later) = std::mem::take(&mut self.parked).into_iter().partition(|job| job.at <= now);
+        self.parked = later;
+        let due: Vec<Job> = due;
+        for mut job in due {
+            let late = job.take_late(now);
+            if !late.is_empty() {
+                self.refuse(late, &job.give_up(self.ids.as_ref()));
             }
-            Tried::Bad(_) => return batch.halves(),
+            if !job.batch.is_empty() {
+                self.finish(job).await;
+            }
+        }
+    }
+
+    /// Tries a job; its halves too when one of its rows is in the way and which one is not known.
+    async fn finish(&mut self, job: Job) {
+        let mut jobs = vec![job];
+        while let Some(job) = jobs.pop() {
+            jobs.extend(self.attempt(job).await);
+        }
+    }
+
+    async fn attempt(&mut self, mut job: Job) -> Vec<Job> {
+        self.queue.metrics.batch(job.batch.len());
+        match self.try_once(job.batch.orders()).await {
+            Ok(made) => self.answer(job.batch, &made, job.doubt).await,
+            Err(source) if source.is_sync_failure() => {
+                error!(error = ?source, "the disk does not sync; this process cannot go on");
+                self.refuse(job.batch, &refusals::outcome_unknown());
+                self.fault = Some(source);
+            }
+            Err(StoreError::Fail { source, .. }) if job.batch.len() == 1 => {
+                let order = &job.batch.orders()[0];
+                let trace_id = order.traceparent.as_deref().and_then(|parent| parent.get(3..35));
+                error!(order.id = %order.order_id, correlation_id = %order.correlation_id, trace_id, error = ?source, "the store refused one order");
+                self.refuse(job.batch, &refusals::internal());
+            }
+            Err(StoreError::Fail { .. }) => return job.halves(),
+            Err(source) => {
+                job.failed(&source);
+                if job.held && job.batch.len() > 1 {
+                    return job.halves();
+                }
+                if !job.held {
+                    // Whatever it was, the connection is no longer trusted.
+                    self.connection = None;
+                }
+                self.postpone(job, &source);
+            }
         }
         Vec::new()
     }
 
-    async fn insert(&mut self, orders: &[NewOrder]) -> Tried {
-        let give_up = Instant::now() + DOUBT;
-        let mut doubt = false;
-        for attempt in 1.. {
-            match self.try_once(orders).await {
-                Ok(made) => return Tried::Made { made, doubt },
-                Err(source @ StoreError::Fail { .. }) => return Tried::Bad(source),
-                Err(source) => {
-                    doubt |= matches!(source, StoreError::Unknown { .. });
-                    // Whatever it was, the connection is no longer trusted.
-                    self.connection = None;
-                    if (!doubt && attempt >= TRIES) || Instant::now() >= give_up {
-                        warn!(orders = orders.len(), doubt, error = ?source, "the store did not take a batch");
-                        break;
-                    }
-                }
-            }
-            tokio::time::sleep(self.backoff(attempt)).await;
+    /// Puts a job off; without doubt and without somebody who holds its key, a store that is away is said to be at once.
+    fn postpone(&mut self, mut job: Job, source: &StoreError) {
+        if !job.doubt && !job.held && job.tries >= TRIES {
+            warn!(orders = job.batch.len(), error = ?source, "the store did not take a batch");
+            return self.refuse(job.batch, &refusals::store_unavailable());
         }
-        Tried::Refused(if doubt { refusals::outcome_unknown() } else { refusals::store_unavailable() })
+        let wait = self.backoff(job.tries);
+        job.at = job.until().min(Instant::now() + wait);
+        self.parked.push(job);
     }
 
     async fn try_once(&mut self, orders: &[NewOrder]) -> Result<HashMap<OrderId, i64>, StoreError> {
@@ -141,33 +169,32 @@ impl Writer {
     }
 
     /// Answers a committed batch: new orders first, then those whose key existed.
-    async fn answer(&mut self, mut batch: Batch, made: &HashMap<OrderId, i64>, doubt: bool) {
-        let mut known = Batch::default();
-        let mut created = Vec::with_capacity(made.len());
-        let mut rows = Vec::with_capacity(made.len());
-        for (order, reply) in batch.orders.drain(..).zip(batch.replies.drain(..)) {
-            let Some(id) = made.get(&order.order_id) else {
-                known.orders.push(order);
-                known.replies.push(reply);
-                continue;
-            };
-            let accepted =
-                Accepted { order_id: order.order_id, total_minor: order.total_minor, currency: order.currency, replayed: false };
-            created.push(((order.client_id, order.key), reply, Ok(accepted)));
-            rows.push(OutboxRow { id: *id, event: order.event });
-        }
-        if !rows.is_empty() {
+    async fn answer(&mut self, batch: Batch, made: &HashMap<OrderId, i64>, doubt: bool) {
+        let (new, known) = batch.partition(|order| made.contains_key(&order.order_id));
+        if !new.is_empty() {
+            let mut rows = Vec::with_capacity(made.len());
+            let answers = new.into_iter().map(|(order, reply)| {
+                let accepted = Accepted {
+                    order_id: order.order_id,
+                    total_minor: order.total_minor,
+                    currency: order.currency,
+                    replayed: false,
+                };
+                rows.push(OutboxRow { id: made[&order.order_id], event: order.event });
+                ((order.client_id, order.key), reply, Ok(accepted))
+            });
+            let answers = answers.collect();
             rows.sort_by_key(|row| row.id);
             (self.hand_over)(rows);
-            self.queue.settle(created);
+            self.queue.settle(answers);
         }
-        if !known.orders.is_empty() {
+        if !known.is_empty() {
             self.answer_known(known, doubt).await;
         }
     }
 
     async fn answer_known(&mut self, batch: Batch, doubt: bool) {
-        let scopes: Vec<Scope> = batch.orders.iter().map(scope).collect();
+        let scopes: Vec<Scope> = batch.orders().iter().map(scope).collect();
         let records = match self.read(&scopes).await {
             Ok(records) => records,
             Err(source) => {
@@ -177,7 +204,7 @@ impl Writer {
             }
         };
         let records: HashMap<Scope, KeyRecord> = records.into_iter().map(|r| ((r.client_id.clone(), r.key.clone()), r)).collect();
-        let outcomes = scopes.into_iter().zip(batch.orders).zip(batch.replies).map(|((scope, order), reply)| {
+        let outcomes = scopes.into_iter().zip(batch.into_iter()).map(|(scope, (order, reply))| {
             let outcome = match records.get(&scope) {
                 Some(record) => judge(record, &order),
                 // Its maker was rolled back, or a replica lags: nothing of ours was written.
@@ -202,7 +229,7 @@ impl Writer {
     }
 
     fn refuse(&self, batch: Batch, refusal: &Refusal) {
-        let outcomes = batch.orders.iter().zip(batch.replies).map(|(order, reply)| (scope(order), reply, Err(refusal.clone())));
+        let outcomes = batch.into_iter().map(|(order, reply)| (scope(&order), reply, Err(refusal.clone())));
         self.queue.settle(outcomes.collect());
     }
 
@@ -212,16 +239,11 @@ impl Writer {
     }
 }
 
-impl Batch {
-    fn of(entries: Vec<Entry>) -> Self {
-        let (orders, replies) = entries.into_iter().map(|entry| (entry.order, entry.reply)).unzip();
-        Self { orders, replies }
-    }
-
-    fn halves(mut self) -> Vec<Self> {
-        let half = self.orders.len() / 2;
-        let second = Self { orders: self.orders.split_off(half), replies: self.replies.split_off(half) };
-        vec![second, self]
+/// Waits until a time, or for ever.
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

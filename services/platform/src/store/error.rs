@@ -107,6 +107,16 @@ impl fmt::Display for SyncFailed {
 
 impl std::error::Error for SyncFailed {}
 
+/// Another transaction holds what this one needs, and it did not let go in time. Nothing was written.
+#[derive(Debug, Clone, Copy)]
+pub struct Contended;
+
+impl fmt::Display for Contended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another transaction is in the way")
+    }
+}
+
 /// The database refused a value that it was handed: too long, out of range, against a constraint. Attached to the source of a
 /// [`StoreError::Fail`] that is the input's fault and not the database's.
 #[derive(Debug, Clone)]
@@ -124,6 +134,11 @@ impl StoreError {
     /// Tells whether the input can never be written. Any other failure is the database's, whatever the input.
     pub fn blames_the_input(&self) -> bool {
         matches!(self, Self::Fail { source, .. } if source.is::<ValueRefused>())
+    }
+
+    /// Tells whether another transaction is in the way of a row, and of this row alone: others may go on.
+    pub fn is_contended(&self) -> bool {
+        matches!(self, Self::Retry { source, .. } if source.is::<Contended>())
     }
 
     /// Tells whether the disk failed to sync, after which no answer of this process can be trusted: end it with exit 74.

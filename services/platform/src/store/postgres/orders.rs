@@ -80,8 +80,8 @@ impl Intake for PgIntake {
                 Ok(made) => break made.map_err(failed(OPERATION, Lost::Commit)),
             }
         };
-        // After any error but the batch's own fault the connection's state is in doubt.
-        if matches!(outcome, Ok(_) | Err(StoreError::Fail { .. })) {
+        // After any error but the batch's own fault and a lock that was not to be had, the connection's state is in doubt.
+        if matches!(&outcome, Ok(_) | Err(StoreError::Fail { .. })) || outcome.as_ref().is_err_and(StoreError::is_contended) {
             self.connection = Some(connection);
         }
         outcome

@@ -1,0 +1,87 @@
+//! What every binary does around its process: the command line, the runtime, and the exit code.
+
+use std::io::{ErrorKind, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+
+use super::process::Process;
+use super::{EXIT_USAGE, runtime};
+use crate::bus::topics::client_version;
+use crate::config::sources::{self, Parsed};
+use crate::config::{Flags, Shape};
+use crate::ctx::{Ctx, Task};
+
+/// A binary that plays one role.
+#[derive(Debug, Parser)]
+#[command(
+    disable_version_flag = true,
+    after_help = "Exit codes: 0 done · 2 command line, configuration, or what a person must mend before a start · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
+)]
+struct Cli {
+    /// Print the versions of MiniShop and librdkafka.
+    #[arg(long, short = 'V')]
+    version: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Runs a binary that plays one role, from its command line to its exit code.
+pub fn main(
+    name: &'static str,
+    about: &'static str,
+    shape: Shape,
+    roles: impl AsyncFnOnce(Ctx) -> anyhow::Result<Vec<Task>>,
+) -> ExitCode {
+    let command = Cli::command().name(name).bin_name(name).about(about);
+    let (cli, mut problems) = match sources::parse::<Cli>(command) {
+        Parsed::Command(cli, problems) => (cli, problems),
+        Parsed::Text(text) => return print(&text),
+        Parsed::Problems(problems) => return refuse(&problems),
+    };
+    if cli.version {
+        return print(&format!("{name} {}\nlibrdkafka {}\n", env!("CARGO_PKG_VERSION"), client_version()));
+    }
+    match cli.flags.check(shape) {
+        Ok(config) if problems.is_empty() => block_on(Process { name, shape, config, open_log: None }.run(roles)),
+        checked => {
+            problems.extend(checked.err().unwrap_or_default());
+            refuse(&problems)
+        }
+    }
+}
+
+/// Runs to the exit code on a runtime of its own.
+pub fn block_on(run: impl Future<Output = ExitCode>) -> ExitCode {
+    match runtime() {
+        Ok(runtime) => {
+            let code = runtime.block_on(run);
+            // Threads that still block, such as a consumer that closes, must not hold up the exit.
+            runtime.shutdown_timeout(Duration::from_secs(2));
+            code
+        }
+        Err(error) => refuse(&[format!("error[START_FAILED] runtime: {error:#}")]),
+    }
+}
+
+/// Writes problems to standard error, one a line.
+pub fn refuse(problems: &[String]) -> ExitCode {
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Prints text. A reader that has seen enough (`| head -1`) is no failure.
+pub fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error[OUTPUT] stdout: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! How each kind of value is read. An error goes on from the value: what it is not, and what to give instead.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use minishop_contracts::key::EventKey;
+use secrecy::SecretString;
+
+use crate::telemetry::LogFormat;
+
+/// How much of a value an error repeats.
+const SHOWN: usize = 64;
+
+/// Repeats the beginning of a value, on one line.
+pub(super) fn shown(text: &str) -> String {
+    format!("{:?}", text.chars().take(SHOWN).collect::<String>())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the form that the command line's parser asks for")]
+pub(super) fn secret(text: &str) -> Result<SecretString, Infallible> {
+    Ok(SecretString::from(text))
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is no address; give an IP and a port such as 127.0.0.1:3000 (port 0 takes a free one)".to_owned())
+}
+
+/// Reads a duration such as `250ms`, `5s`, `10m` or `1h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let bad = || "is no duration; give a whole number and a unit, such as 250ms, 5s, 10m or 1h".to_owned();
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "is too long; give less".to_owned())
+}
+
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "is neither; give true or false".to_owned())
+}
+
+pub(super) fn whole(text: &str, range: RangeInclusive<i64>) -> Result<i64, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("does not fit; give a whole number from {} to {}", range.start(), range.end()))
+}
+
+pub(super) fn event_key(text: &str) -> Result<EventKey, String> {
+    EventKey::parse(text).ok_or_else(|| "is no record key; give customer or order".to_owned())
+}
+
+pub(super) fn migrate(text: &str) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("is neither; give auto or off".to_owned()),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "pretty" => Ok(LogFormat::Pretty),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("is no format; give pretty or json".to_owned()),
+    }
+}
+
+pub(super) fn topic_prefix(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 200 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| "cannot begin a topic's name; use at most 200 letters, digits, dots, dashes, underscores".to_owned())
+}
+
+/// Checks a list of hosts with ports.
+pub(super) fn brokers(text: &str) -> Result<(), String> {
+    let fits = |broker: &str| {
+        let host_and_port = broker.trim().rsplit_once(':');
+        host_and_port.is_some_and(|(host, port)| {
+            let bracketed = host.starts_with('[') && host.ends_with(']');
+            !host.is_empty() && (bracketed || !host.contains([':', '/', '@'])) && port.parse().is_ok_and(|port: u16| port > 0)
+        })
+    };
+    if text.split(',').all(fits) { Ok(()) } else { Err("is no list of servers; give host:port,host:port".to_owned()) }
+}
+
+/// Checks the address of a PostgreSQL database without repeating any of it but its scheme.
+pub(super) fn database_url(url: &str) -> Result<(), String> {
+    const FORM: &str = "give postgres://user@host:port/database";
+    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
+    let Some(rest) = rest else { return Err(format!("{}; {FORM}", other_scheme(url))) };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.matches('@').count() > 1 {
+        return Err("has more than one `@`; write %40 for one within user or password".to_owned());
+    }
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    // A socket's directory stands in the query.
+    let socket = rest.split_once('?').is_some_and(|(_, query)| query.contains("host="));
+    if host.split(':').next().is_some_and(str::is_empty) && !host.starts_with('[') && !socket {
+        return Err(format!("names no host; {FORM}"));
+    }
+    Ok(())
+}
+
+/// Names the scheme of an address; what has none could be a password.
+fn other_scheme(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, _)) if scheme.len() <= 20 && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            format!("begins with `{scheme}`")
+        }
+        _ => "has another form".to_owned(),
+    }
+}
+
+/// Reads a secret from a file, without the line break at its end.
+pub(super) fn secret_file(path: &Path) -> Result<SecretString, String> {
+    let wrong = |error: std::io::Error| format!("cannot be read: {error}; name a file that this process may read");
+    let mode = std::fs::metadata(path).map_err(wrong)?.permissions().mode();
+    if mode & 0o004 != 0 {
+        return Err("may be read by everybody; take the permission away (chmod o-r)".to_owned());
+    }
+    let text = std::fs::read_to_string(path).map_err(wrong)?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() { Err("is empty; write the secret into it".to_owned()) } else { Ok(SecretString::from(secret)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1h"), Ok(Duration::from_hours(1)));
+        for bad in ["5", "-1s", "5 parsecs", "", "s", "99999999999999999999s", "9999999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_have_an_ip_and_a_port() {
+        assert!(address("127.0.0.1:0").is_ok() && address("[::1]:3000").is_ok());
+        for bad in ["nonsense", "127.0.0.1", "127.0.0.1:70000", "", "localhost:3000"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn servers_are_hosts_with_ports() {
+        for good in ["h:1", "h:9092,h2:9092", "10.0.0.1:1, [::1]:9092"] {
+            assert_eq!(brokers(good), Ok(()), "{good}");
+        }
+        for bad in ["", "h", "http://h:1", "h:0", "h:70000", "h:1,", "u@h:1", "::1:9092"] {
+            assert!(brokers(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn databases_have_a_host_and_one_at_sign() {
+        for good in
+            ["postgres://h/d", "postgresql://u:p%40x@h:5432/d", "postgres:///d?host=/run/postgresql", "postgres://u@[::1]/d"]
+        {
+            assert_eq!(database_url(good), Ok(()), "{good}");
+        }
+        for bad in
+            ["mysql://h/d", "postgres:h/d", "postgres://", "postgres:///d", "postgres://u:p@/d", "postgres://u:p@x@h/d", ""]
+        {
+            assert!(database_url(bad).is_err(), "{bad}");
+        }
+    }
+}
