@@ -1,6 +1,6 @@
 //! What every use case of the API works with.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use minishop_contracts::topics;
 use minishop_core::clock::Clock;
@@ -34,6 +34,8 @@ pub struct App {
     pub events: EventWriter,
     /// What is counted.
     pub metrics: ApiMetrics,
+    /// Warns once that nobody's credentials are looked at.
+    pub credentials: Once,
 }
 
 impl App {
@@ -49,6 +51,7 @@ impl App {
             queue: Queue::new(Arc::clone(&ctx.ids), metrics.clone()),
             events: EventWriter::new(topics::prefixed(&ctx.config.topic_prefix, topics::CREATED), ctx.config.event_key),
             metrics,
+            credentials: Once::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 mod key;
 
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use minishop_contracts::headers::http as names;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, CorrelationId};
@@ -58,6 +59,10 @@ impl Call {
     /// Reads headers or metadata.
     pub fn new(app: &App, protocol: Protocol, headers: &HeaderMap) -> Self {
         let received = Instant::now();
+        if headers.contains_key(AUTHORIZATION) {
+            app.credentials
+                .call_once(|| tracing::warn!("a request has credentials, but authentication is off: all are anonymous"));
+        }
         let sent = single(headers, names::CORRELATION_ID).and_then(CorrelationId::parse);
         Self {
             protocol,

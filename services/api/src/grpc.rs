@@ -7,7 +7,7 @@ mod status;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use minishop_contracts::FILE_DESCRIPTOR_SET;
 use minishop_contracts::headers::http as names;
 use minishop_contracts::ops::v1::operations_service_server::{OperationsService, OperationsServiceServer};
@@ -56,7 +56,7 @@ pub fn router(app: &Arc<App>) -> anyhow::Result<(Router, Health)> {
         routes = routes.add_service(described().build_v1()?).add_service(described().build_v1alpha()?);
     }
     let web = GrpcWebLayer::new().layer(routes.prepare());
-    Ok((Router::new().fallback_service(web).layer(from_fn(media::only_grpc)), Health(reporter)))
+    Ok((Router::new().fallback_service(web).layer(from_fn_with_state(Arc::clone(app), media::only_grpc)), Health(reporter)))
 }
 
 /// Tells clients whether calls are taken.

@@ -8,6 +8,7 @@ mod call;
 mod event;
 mod fields;
 mod grpc;
+mod host;
 mod http;
 mod intake;
 mod metrics;

@@ -1,12 +1,101 @@
-//! The API over the wire, REST and gRPC, on a store of its own.
+//! The API over the wire, REST and gRPC: each sentence on SQLite and on PostgreSQL (`MINISHOP_TEST_POSTGRES`, fresh databases).
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
 
+#[path = "api/fields.rs"]
+mod fields;
+#[path = "api/grpc.rs"]
+mod grpc;
 #[path = "api/harness.rs"]
 mod harness;
+#[path = "api/headers.rs"]
+mod headers;
 #[path = "api/idempotency.rs"]
 mod idempotency;
-#[path = "api/inputs.rs"]
-mod inputs;
+#[path = "api/json.rs"]
+mod json;
+#[path = "api/keys.rs"]
+mod keys;
+#[path = "api/listener.rs"]
+mod listener;
 #[path = "api/reads.rs"]
 mod reads;
+#[path = "api/slow.rs"]
+mod slow;
+#[path = "api/store.rs"]
+mod store;
+#[path = "api/world.rs"]
+mod world;
+
+/// Makes one test per store of each sentence.
+macro_rules! on_both_stores {
+    ($($room:ident: $($sentence:ident)+;)+) => {
+        mod sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $sentence() {
+                    super::world::on(super::world::Kind::Sqlite, super::$room::$sentence).await;
+                }
+            )+)+
+        }
+        mod postgres {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $sentence() {
+                    super::world::on(super::world::Kind::Postgres, super::$room::$sentence).await;
+                }
+            )+)+
+        }
+    };
+}
+
+on_both_stores! {
+    fields:
+        wrong_fields_are_named_and_their_key_stays_free
+        doubles_that_are_no_amount_are_refused_over_grpc
+        a_refusal_lists_twenty_fields_and_counts_them_all
+        totals_are_exact
+        texts_are_kept_byte_for_byte
+        a_free_order_prints_its_zeros_everywhere
+        an_absent_currency_stays_absent_and_a_given_one_stays;
+    json:
+        what_is_no_json_object_is_refused_with_its_place;
+    headers:
+        a_correlation_id_outside_the_rule_is_replaced_and_a_good_one_echoed
+        a_trace_parent_that_breaks_the_rules_begins_a_new_trace
+        media_types_but_json_are_refused
+        headers_without_a_meaning_change_nothing;
+    idempotency:
+        an_accepted_order_is_answered_read_and_announced
+        the_other_protocol_replays_the_first_answer
+        a_replay_is_the_first_answer_after_processing_and_after_a_restart
+        any_change_of_the_command_is_refused_over_both_protocols
+        a_hundred_at_once_over_both_protocols_make_one_order
+        twenty_commands_under_one_key_make_one_order_and_nineteen_refusals
+        a_key_whose_first_request_runs_on_is_in_flight_after_two_seconds
+        clients_that_go_away_at_any_moment_leave_one_order_for_each_key;
+    keys:
+        an_absent_key_is_made_and_returned_or_required
+        good_keys_are_taken_under_both_names
+        keys_that_break_their_rule_are_refused_over_both_protocols
+        a_key_given_twice_counts_once_if_it_is_the_same;
+    listener:
+        paths_and_methods_are_checked_before_the_host
+        sizes_answer_before_anything_is_read
+        an_open_call_is_finished_in_the_drain;
+    grpc:
+        wrong_messages_are_named_and_unknown_fields_ignored
+        a_deadline_that_has_passed_is_no_work_and_an_odd_one_is_ignored
+        grpc_web_carries_calls_and_refusals_over_http_1;
+    reads:
+        an_id_is_a_uuid_and_an_absent_order_is_not_found
+        wrong_list_parameters_are_named
+        wrong_list_parameters_are_named_over_grpc
+        pages_hold_every_order_once_while_new_ones_come
+        a_token_that_was_changed_is_refused_with_the_same_bytes
+        lists_filter_by_status_and_customer
+        operators_see_what_waits;
+    store:
+        a_full_outbox_sheds_new_orders_and_reads_go_on
+        no_input_is_found_in_the_log;
+}

@@ -2,15 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use http::header::{CONNECTION, HOST};
+use http::uri::Authority;
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +22,9 @@ use tower::ServiceExt;
 
 /// What every HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+/// Bytes that the head of a request may have, and how many fields.
+const HEAD_BYTES: usize = 16 * 1024;
+const HEAD_FIELDS: usize = 100;
 
 /// What one listener bears.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +37,10 @@ pub struct Limits {
     pub headers: Duration,
     /// How long open requests may run on after the drain began; then they are cut.
     pub drain: Duration,
+    /// How old a connection may become before its client is asked to make a new one, so that load spreads again.
+    pub age: Duration,
+    /// How long the requests of such a connection may run on; above the longest deadline of any request.
+    pub grace: Duration,
 }
 
 impl Default for Limits {
@@ -39,6 +50,8 @@ impl Default for Limits {
             first_byte: Duration::from_secs(10),
             headers: Duration::from_secs(10),
             drain: Duration::from_secs(10),
+            age: Duration::from_mins(30),
+            grace: Duration::from_secs(70),
         }
     }
 }
@@ -95,6 +108,8 @@ impl Listener {
                 }
             }
         }
+        // At once: whoever connects now is better refused than left waiting in the backlog.
+        drop(self.tcp);
         let all_done = async { while open.join_next().await.is_some() {} };
         if tokio::time::timeout(limits.drain, all_done).await.is_err() {
             tracing::warn!(listener.addr = %self.addr, "cut connections that were still open at the end of the drain");
@@ -108,41 +123,78 @@ async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Rou
     // Without this, small answers wait up to 40 ms for an acknowledgement (Nagle and delayed ACK).
     let _ = stream.set_nodelay(true);
     let Ok(Some(version)) = tokio::time::timeout(limits.first_byte, sniff(&stream)).await else { return };
-    let service = TowerToHyperService::new(router.map_request(|request: http::Request<Incoming>| request.map(Body::new)));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let router = router.clone();
+        async move {
+            if !names_one_host(&request) {
+                return Ok(bad_request());
+            }
+            router.oneshot(request.map(Body::new)).await
+        }
+    });
     let io = TokioIo::new(stream);
     let ended = match version {
         Version::Http1 => {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits.headers)
-                .max_headers(100)
-                .max_buf_size(32 * 1024)
+                .max_headers(HEAD_FIELDS)
+                .max_header_size(HEAD_BYTES)
+                .max_buf_size(2 * HEAD_BYTES)
                 .serve_connection(io, service);
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = drain.cancelled() => { connection.as_mut().graceful_shutdown(); connection.await }
-            }
+            finish(connection, limits, drain, http1::Connection::graceful_shutdown).await
         }
         Version::Http2 => {
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(100)
                 .max_header_list_size(16 * 1024)
+                .max_pending_accept_reset_streams(20)
+                .max_local_error_reset_streams(1024)
                 .adaptive_window(true)
                 .keep_alive_interval(Duration::from_secs(30))
                 .keep_alive_timeout(Duration::from_secs(10))
                 .serve_connection(io, service);
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = drain.cancelled() => { connection.as_mut().graceful_shutdown(); connection.await }
-            }
+            finish(connection, limits, drain, http2::Connection::graceful_shutdown).await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended with an error");
     }
+}
+
+/// Runs a connection to its end; in the drain or at its age no new requests are taken, and the open ones are finished.
+async fn finish<C>(connection: C, limits: Limits, drain: CancellationToken, withdraw: fn(Pin<&mut C>)) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = drain.cancelled() => {}
+        () = tokio::time::sleep(limits.age) => {}
+    }
+    withdraw(connection.as_mut());
+    tokio::time::timeout(limits.grace, connection).await.unwrap_or(Ok(()))
+}
+
+/// HTTP/1.1 asks for one host that is none but a host (RFC 9112, section 3.2): whatever stands before us may have read another.
+fn names_one_host(request: &Request<Incoming>) -> bool {
+    if request.version() != http::Version::HTTP_11 {
+        return true;
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.is_empty() || Authority::try_from(host.as_bytes()).is_ok(),
+        _ => false,
+    }
+}
+
+fn bad_request() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 enum Version {

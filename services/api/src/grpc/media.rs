@@ -1,27 +1,45 @@
-//! The content types of the gRPC listener.
+//! What is let in to the gRPC listener: its content types, and pages only under a name of this machine.
+
+use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
+use crate::app::App;
+use crate::host;
+
 /// Refuses what is neither gRPC nor gRPC-web with protobuf messages.
-pub async fn only_grpc(request: Request<Body>, next: Next) -> Response {
-    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if value.is_some_and(is_grpc) {
+pub async fn only_grpc(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).and_then(kind);
+    if kind == Some(Kind::Web) && !host::is_ours(app.config.grpc_addr, request.headers(), request.uri()) {
+        // Only pages in browsers come by way of a foreign name, and they speak gRPC-web alone.
+        return (StatusCode::MISDIRECTED_REQUEST, "This listener answers to localhost only; ask it by that name.\n")
+            .into_response();
+    }
+    if kind.is_some() {
         return next.run(request).await;
     }
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "This listener speaks gRPC and gRPC-web with protobuf messages.\n").into_response()
 }
 
-fn is_grpc(value: &str) -> bool {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Web,
+}
+
+fn kind(value: &str) -> Option<Kind> {
     let name = value.split(';').next().unwrap_or_default().trim();
-    let Some(kind) = name.get(..16).filter(|start| start.eq_ignore_ascii_case("application/grpc")).map(|_| &name[16..]) else {
-        return false;
-    };
-    ["", "+proto", "-web", "-web+proto", "-web-text", "-web-text+proto"].iter().any(|known| kind.eq_ignore_ascii_case(known))
+    let rest = name.get(..16).filter(|start| start.eq_ignore_ascii_case("application/grpc")).map(|_| &name[16..])?;
+    let is_one_of = |known: &[&str]| known.iter().any(|known| rest.eq_ignore_ascii_case(known));
+    if is_one_of(&["", "+proto"]) {
+        return Some(Kind::Plain);
+    }
+    is_one_of(&["-web", "-web+proto", "-web-text", "-web-text+proto"]).then_some(Kind::Web)
 }
 
 #[cfg(test)]
@@ -30,11 +48,14 @@ mod tests {
 
     #[test]
     fn protobuf_over_grpc_and_grpc_web_is_taken_and_nothing_else() {
-        for good in ["application/grpc", "application/grpc+proto", "application/grpc-web-text", "Application/gRPC; x=y"] {
-            assert!(is_grpc(good), "{good}");
+        for good in ["application/grpc", "application/grpc+proto", "Application/gRPC; x=y"] {
+            assert_eq!(kind(good), Some(Kind::Plain), "{good}");
+        }
+        for good in ["application/grpc-web", "application/grpc-web-text", "application/gRPC-Web+proto"] {
+            assert_eq!(kind(good), Some(Kind::Web), "{good}");
         }
         for bad in ["", "text/plain", "application/json", "application/grpc+json", "application/grpcx"] {
-            assert!(!is_grpc(bad), "{bad}");
+            assert_eq!(kind(bad), None, "{bad}");
         }
     }
 }

@@ -1,18 +1,18 @@
 //! What a request must be before its content is looked at.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use minishop_core::refusal::{Code, Refusal};
 use tokio::time::timeout;
 
 use crate::app::App;
+use crate::host;
 
 /// The longest body in bytes.
 pub const BODY_BYTES: usize = 262_144;
@@ -40,28 +40,11 @@ pub fn sizes(parts: &Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses foreign host names on a loopback listener: a page in a browser could otherwise reach it by DNS rebinding.
 fn host(app: &App, parts: &Parts) -> Result<(), Refusal> {
-    if !app.config.http_addr.ip().is_loopback() {
-        return Ok(());
-    }
-    let sent = parts.headers.get(HOST).and_then(|value| value.to_str().ok());
-    // HTTP/2 has the host in the URI.
-    let host = sent.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str));
-    if host.is_some_and(is_loopback) {
+    if host::is_ours(app.config.http_addr, &parts.headers, &parts.uri) {
         return Ok(());
     }
     Err(Refusal::new(Code::HostNotAllowed, "This listener answers to localhost only; ask it by that name."))
-}
-
-fn is_loopback(host: &str) -> bool {
-    let Ok(uri) = Uri::builder().scheme("http").authority(host).path_and_query("/").build() else { return false };
-    match uri.host() {
-        Some("[::1]") => true,
-        Some(name) if name.eq_ignore_ascii_case("localhost") => true,
-        Some(name) => name.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback()),
-        None => false,
-    }
 }
 
 /// Checks that a body is plain JSON in UTF-8.
@@ -111,17 +94,6 @@ fn too_large() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn loopback_hosts_are_told_from_foreign_ones() {
-        for ours in ["localhost", "LOCALHOST:3000", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:3000"] {
-            assert!(is_loopback(ours), "{ours}");
-        }
-        for foreign in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]", "", ":80", "a b"]
-        {
-            assert!(!is_loopback(foreign), "{foreign}");
-        }
-    }
 
     #[test]
     fn only_json_in_utf_8_is_json() {

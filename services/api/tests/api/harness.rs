@@ -11,7 +11,7 @@ use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
 use minishop_platform::ctx::{Ctx, Metrics, Status};
 use minishop_platform::relay::{RelayTask, Settings};
-use minishop_platform::store::{OutboxRow, Role, Store, sqlite};
+use minishop_platform::store::{OutboxRow, Role, Store};
 use minishop_platform::telemetry::LogFormat;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,55 +20,71 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use crate::world::{Place, World};
+
 /// The base order.
 pub const B: &str = r#"{"customerId":"c1","items":[{"productId":"p1","qty":2,"price":10.5}]}"#;
 
 pub struct Api {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub metrics: Metrics,
     pub store: Store,
-    _tasks: JoinSet<()>,
-    _dir: tempfile::TempDir,
+    pub place: Place,
+    /// Ends the API as a signal does.
+    pub drain: CancellationToken,
+    tasks: JoinSet<()>,
 }
 
-pub async fn api() -> Api {
-    api_with(|_| {}).await
+impl World {
+    /// Starts an API on a store of its own.
+    pub async fn api(&self) -> Api {
+        self.api_with(|_| {}).await
+    }
+
+    /// Starts an API on a store of its own, with other settings.
+    pub async fn api_with(&self, change: impl FnOnce(&mut Config)) -> Api {
+        self.api_on(&self.place().await, change).await
+    }
+
+    /// Starts an API on a store that exists.
+    pub async fn api_on(&self, place: &Place, change: impl FnOnce(&mut Config)) -> Api {
+        let mut config = config(self.dir.path());
+        change(&mut config);
+        start(place.clone(), place.open().await, config).await
+    }
 }
 
-pub async fn api_with(change: impl FnOnce(&mut Config)) -> Api {
-    let dir = tempfile::tempdir().unwrap();
-    let clock = Arc::new(SystemClock);
-    let store = sqlite::open(&dir.path().join("orders.db"), clock.clone(), true).await.unwrap();
-    let mut config = config(dir.path());
-    change(&mut config);
-    let (status, drain) = (Status::default(), CancellationToken::new());
+pub async fn start(place: Place, store: Store, config: Config) -> Api {
+    let (status, drain, metrics) = (Status::default(), CancellationToken::new(), Metrics::default());
     // Nothing answers there: events stay in the outbox, where the tests look at them.
     let brokers = "127.0.0.1:1".to_owned();
     let settings = Settings { owner: "test".to_owned(), roles: vec![Role::Api], brokers: brokers.clone() };
     let (relay, relaying) = RelayTask::new(store.outbox.clone(), settings, status.clone()).unwrap();
     let ctx = Ctx {
         config: Arc::new(config),
-        clock,
+        clock: Arc::new(SystemClock),
         ids: Arc::new(SystemIds),
         store: store.clone(),
         brokers,
         relay,
-        metrics: Metrics::default(),
+        metrics: metrics.clone(),
         drain: drain.clone(),
         status: status.clone(),
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        let _ = relaying.run(drain).await;
+        // As at boot, the relay outlives the roles; here it ends with the test.
+        let _ = relaying.run(CancellationToken::new()).await;
     });
     for task in minishop_api::start(ctx).await.unwrap() {
         tasks.spawn(async move { task.run.await.unwrap() });
     }
     let bound = |name| status.addresses().into_iter().find(|(n, _)| *n == name).unwrap().1;
-    Api { http: bound("http"), grpc: bound("grpc"), store, _tasks: tasks, _dir: dir }
+    Api { http: bound("http"), grpc: bound("grpc"), metrics, store, place, drain, tasks }
 }
 
-fn config(dir: &std::path::Path) -> Config {
+pub fn config(dir: &std::path::Path) -> Config {
     let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
     Config {
         http_addr: free,
@@ -128,30 +144,72 @@ impl Answer {
     }
 }
 
+/// Reads one answer off a stream that stays open.
+pub async fn read_answer(stream: &mut TcpStream) -> Answer {
+    let mut all = Vec::new();
+    let head_end = loop {
+        if let Some(at) = all.windows(4).position(|w| w == b"\r\n\r\n") {
+            break at;
+        }
+        let n = stream.read_buf(&mut all).await.unwrap();
+        assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&all));
+    };
+    let head = String::from_utf8_lossy(&all[..head_end]).into_owned();
+    let mut body = all.split_off(head_end + 4);
+    let answer = |head: &str, body| Answer { status: status_of(head), head: head.to_owned(), body };
+    let length: usize = answer(&head, Vec::new()).header("content-length").map_or(0, |length| length.parse().unwrap());
+    while body.len() < length {
+        assert!(stream.read_buf(&mut body).await.unwrap() > 0, "closed within a body");
+    }
+    assert_eq!(body.len(), length, "nothing follows an answer");
+    answer(&head, body)
+}
+
+fn status_of(head: &str) -> u16 {
+    head.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// Writes a request without sending it.
+pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
+    if !body.is_empty() {
+        let _ = write!(head, "content-length: {}\r\n", body.len());
+    }
+    for (name, value) in headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    head.push_str("\r\n");
+    [head.as_bytes(), body].concat()
+}
+
 impl Api {
-    /// Sends bytes and reads the answer to the end of the connection.
-    pub async fn raw(&self, request: &[u8]) -> Answer {
-        let mut stream = TcpStream::connect(self.http).await.unwrap();
-        stream.write_all(request).await.unwrap();
+    /// Sends bytes and reads until the connection is closed; empty if nothing was answered.
+    pub async fn bytes(&self, to: SocketAddr, request: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        // A server that refuses early may close before everything is sent.
+        let _ = stream.write_all(request).await;
         let mut all = Vec::new();
         let _ = stream.read_to_end(&mut all).await;
+        all
+    }
+
+    /// Sends bytes and reads the answer to the end of the connection.
+    pub async fn raw(&self, request: &[u8]) -> Answer {
+        self.raw_to(self.http, request).await
+    }
+
+    /// Does the same on another listener.
+    pub async fn raw_to(&self, to: SocketAddr, request: &[u8]) -> Answer {
+        let all = self.bytes(to, request).await;
         let split =
             all.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(&all)));
         let head = String::from_utf8_lossy(&all[..split]).into_owned();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head, body: all[split + 4..].to_vec() }
+        Answer { status: status_of(&head), head, body: all[split + 4..].to_vec() }
     }
 
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
-        if !body.is_empty() {
-            let _ = write!(head, "content-length: {}\r\n", body.len());
-        }
-        for (name, value) in headers {
-            let _ = write!(head, "{name}: {value}\r\n");
-        }
-        head.push_str("\r\n");
-        self.raw(&[head.as_bytes(), body].concat()).await
+        let headers = [&[("connection", "close")], headers].concat();
+        self.raw(&request(method, path, &headers, body)).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -167,12 +225,52 @@ impl Api {
         self.send("POST", "/orders", &headers, body.as_ref()).await
     }
 
+    /// Posts the base order and sees it accepted: what came before has broken nothing.
+    pub async fn works(&self) {
+        let answer = self.post("", B).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+
     pub async fn client(&self) -> OrderServiceClient<Channel> {
-        OrderServiceClient::connect(format!("http://{}", self.grpc)).await.unwrap()
+        OrderServiceClient::new(self.channel().await)
+    }
+
+    pub async fn channel(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.grpc)).unwrap().connect().await.unwrap()
     }
 
     /// The events that wait.
     pub async fn events(&self) -> Vec<OutboxRow> {
         self.store.outbox.pending(&(0..16).collect::<Vec<_>>(), 1000).await.unwrap()
+    }
+
+    /// How many orders there are.
+    pub async fn orders(&self) -> i64 {
+        self.place.number("SELECT count(*) FROM orders").await
+    }
+
+    /// All metrics as they are scraped.
+    pub fn scrape(&self) -> String {
+        let mut text = String::new();
+        self.metrics.with(|registry| prometheus_client::encoding::text::encode(&mut text, registry)).unwrap();
+        text
+    }
+
+    /// Waits until the writers have begun so many statements.
+    pub async fn until_statements(&self, count: usize) {
+        let line = format!("minishop_intake_batch_orders_count {count}\n");
+        let begun = async {
+            while !self.scrape().contains(&line) {
+                tokio::task::yield_now().await
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), begun).await.expect("a statement begins");
+    }
+
+    /// Waits until all tasks but the relay have ended after the drain.
+    pub async fn ended(&mut self) {
+        while self.tasks.len() > 1 {
+            self.tasks.join_next().await.unwrap().unwrap();
+        }
     }
 }

@@ -2,24 +2,46 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::harness::{B, api};
+use minishop_contracts::orders::v1::{GetOrderRequest, ListOrdersRequest};
+use tonic_types::StatusExt as _;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_id_is_a_uuid_and_an_absent_order_is_not_found() {
-    let api = api().await;
+use crate::harness::B;
+use crate::world::World;
+
+pub async fn an_id_is_a_uuid_and_an_absent_order_is_not_found(world: &World) {
+    let api = world.api().await;
     for id in ["0190163d-8694-739b-aea5-966c26f8ad91", "00000000-0000-0000-0000-000000000000"] {
         let answer = api.get(&format!("/orders/{id}")).await;
         assert_eq!((answer.status, answer.refusal().0.as_str()), (404, "ORDER_NOT_FOUND"));
     }
-    for id in ["123", "0190163d8694739baea5966c26f8ad91", "..%2f..%2fmetrics", "%00", "%zz", "%ff", "urn:uuid:x"] {
+    for id in [
+        "123",
+        "0190163d8694739baea5966c26f8ad91",
+        "..%2f..%2fmetrics",
+        "%00",
+        "%zz",
+        "%ff",
+        "urn:uuid:0190163d-8694-739b-aea5-966c26f8ad91",
+        "%7b0190163d-8694-739b-aea5-966c26f8ad91%7d",
+    ] {
         let answer = api.get(&format!("/orders/{id}")).await;
         assert_eq!(answer.refusal().1, BTreeSet::from(["orderId INVALID_FORMAT".to_owned()]), "{id}");
     }
+    let nil = api.get("/orders/00000000-0000-0000-0000-000000000000").await;
+    let absent = api.get("/orders/0190163d-8694-439b-aea5-966c26f8ad91").await;
+    assert_eq!((&absent.body, absent.status), (&nil.body, 404), "the same bytes");
+    let mut client = api.client().await;
+    let mut get = async |id: &str| client.get_order(GetOrderRequest { order_id: id.to_owned() }).await.unwrap_err();
+    assert_eq!(get("0190163d-8694-739b-aea5-966c26f8ad91").await.code(), tonic::Code::NotFound);
+    for (id, reason) in [("", "REQUIRED"), ("123", "INVALID_FORMAT")] {
+        let status = get(id).await;
+        let found = status.get_error_details().bad_request().unwrap().field_violations[0].clone();
+        assert_eq!((found.field.as_str(), found.reason.as_str()), ("order_id", reason));
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_list_parameters_are_named() {
-    let api = api().await;
+pub async fn wrong_list_parameters_are_named(world: &World) {
+    let api = world.api().await;
     for (query, expected) in [
         ("pageSize=-1", "pageSize OUT_OF_RANGE"),
         ("pageSize=501", "pageSize OUT_OF_RANGE"),
@@ -31,6 +53,8 @@ async fn wrong_list_parameters_are_named() {
         ("pagesize=3", "pagesize UNKNOWN_FIELD"),
         ("status=created&status=failed", "status DUPLICATE_FIELD"),
         ("customerId=%00", "customerId INVALID_CHARACTER"),
+        (&format!("customerId={}", "x".repeat(129)), "customerId TOO_LONG"),
+        (&format!("pageToken={}", "A".repeat(513)), "pageToken INVALID_TOKEN"),
     ] {
         let answer = api.get(&format!("/orders?{query}")).await;
         assert_eq!((answer.status, answer.refusal().1), (400, BTreeSet::from([expected.to_owned()])), "{query}");
@@ -40,9 +64,8 @@ async fn wrong_list_parameters_are_named() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_hold_every_order_once_while_new_ones_come() {
-    let api = api().await;
+pub async fn pages_hold_every_order_once_while_new_ones_come(world: &World) {
+    let api = world.api().await;
     let mut made = HashSet::new();
     for _ in 0..7 {
         made.insert(api.post("", B).await.json()["orderId"].as_str().unwrap().to_owned());
@@ -64,13 +87,65 @@ async fn pages_hold_every_order_once_while_new_ones_come() {
     assert_eq!((seen.len(), seen.into_iter().collect::<HashSet<_>>()), (7, made));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn operators_see_what_waits() {
-    let api = api().await;
+pub async fn operators_see_what_waits(world: &World) {
+    let api = world.api().await;
     api.post("", B).await;
     let status = api.get("/ops/status").await.json();
     assert_eq!(status["outboxDepth"], 1);
     assert_eq!(status["parked"], serde_json::json!({"retrying": 0, "waiting": 0, "dead": 0}));
     let letters = api.get("/ops/dead-letters").await.json();
     assert_eq!(letters, serde_json::json!({"deadLetters": [], "nextPageToken": ""}));
+}
+
+pub async fn wrong_list_parameters_are_named_over_grpc(world: &World) {
+    let api = world.api().await;
+    let mut client = api.client().await;
+    let base = ListOrdersRequest::default;
+    for (message, expected) in [
+        (ListOrdersRequest { page_size: -1, ..base() }, "page_size OUT_OF_RANGE"),
+        (ListOrdersRequest { page_size: 501, ..base() }, "page_size OUT_OF_RANGE"),
+        (ListOrdersRequest { status: 99, ..base() }, "status UNKNOWN_VALUE"),
+        (ListOrdersRequest { page_token: "garbage!".into(), ..base() }, "page_token INVALID_TOKEN"),
+        (ListOrdersRequest { page_token: "A".repeat(513), ..base() }, "page_token INVALID_TOKEN"),
+        (ListOrdersRequest { customer_id: "x".repeat(129), ..base() }, "customer_id TOO_LONG"),
+        (ListOrdersRequest { customer_id: "\0".into(), ..base() }, "customer_id INVALID_CHARACTER"),
+    ] {
+        let status = client.list_orders(message).await.unwrap_err();
+        let found = status.get_error_details().bad_request().unwrap().field_violations[0].clone();
+        assert_eq!(format!("{} {}", found.field, found.reason), expected);
+    }
+    assert!(client.list_orders(base()).await.unwrap().into_inner().orders.is_empty());
+}
+
+pub async fn a_token_that_was_changed_is_refused_with_the_same_bytes(world: &World) {
+    let api = world.api().await;
+    for _ in 0..2 {
+        api.works().await;
+    }
+    let token = api.get("/orders?pageSize=1").await.json()["nextPageToken"].as_str().unwrap().to_owned();
+    let mut changed = token.clone().into_bytes();
+    changed[7] = if changed[7] == b'A' { b'B' } else { b'A' };
+    let changed = String::from_utf8(changed).unwrap();
+    let mut answers = HashSet::new();
+    for query in [format!("pageToken={changed}"), "pageToken=garbage!".to_owned(), format!("status=created&pageToken={token}")] {
+        let answer = api.get(&format!("/orders?{query}")).await;
+        assert_eq!(answer.status, 400, "{query}");
+        answers.insert(answer.body);
+    }
+    assert_eq!(answers.len(), 1);
+    assert_eq!(api.get(&format!("/orders?pageSize=7&pageToken={token}")).await.json()["orders"].as_array().unwrap().len(), 1);
+}
+
+pub async fn lists_filter_by_status_and_customer(world: &World) {
+    let api = world.api().await;
+    api.works().await;
+    api.place.sql("UPDATE orders SET status = 'processed', version = 2").await;
+    api.works().await;
+    api.post("", B.replace("c1", "c2")).await;
+    for (query, count) in
+        [("", 3), ("status=created", 2), ("status=processed", 1), ("status=created&customerId=c1", 1), ("status=failed", 0)]
+    {
+        let orders = api.get(&format!("/orders?{query}")).await.json()["orders"].clone();
+        assert_eq!(orders.as_array().unwrap().len(), count, "{query}");
+    }
 }

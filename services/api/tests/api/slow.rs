@@ -1,0 +1,61 @@
+//! Clients that are slow or silent. All wait at the same time.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::harness::Api;
+use crate::world::{Kind, on};
+
+/// Sends a beginning, then one byte after each pause; gives what was answered and when the connection was closed.
+async fn dribble(to: std::net::SocketAddr, begin: &[u8], byte: Option<Duration>) -> (String, Duration) {
+    let started = Instant::now();
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    stream.write_all(begin).await.unwrap();
+    let mut all = Vec::new();
+    loop {
+        match timeout(byte.unwrap_or(Duration::from_mins(1)), stream.read_buf(&mut all)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => break,
+            Err(_) => assert!(started.elapsed() < Duration::from_mins(1), "never closed"),
+        }
+        if byte.is_some() && all.is_empty() {
+            let _ = stream.write_all(b"x").await;
+        }
+    }
+    (String::from_utf8_lossy(&all).into_owned(), started.elapsed())
+}
+
+async fn closed_without_an_answer(what: &str, end: impl Future<Output = (String, Duration)>) {
+    let (text, after) = end.await;
+    assert!(text.is_empty() || text.starts_with("HTTP/1.1 408") || !text.contains("HTTP/1.1"), "{what}: {text}");
+    assert!((Duration::from_secs(9)..Duration::from_secs(12)).contains(&after), "{what}: after {after:?}");
+}
+
+async fn timed_out(what: &str, end: impl Future<Output = (String, Duration)>) {
+    let (text, after) = end.await;
+    assert!(text.starts_with("HTTP/1.1 408") && text.contains("REQUEST_TIMEOUT"), "{what}: {text}");
+    assert!((Duration::from_secs(29)..Duration::from_secs(33)).contains(&after), "{what}: after {after:?}");
+}
+
+async fn all_slow_clients(api: &Api) {
+    let second = |n| Some(Duration::from_secs(n));
+    let post = b"POST /orders HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    tokio::join!(
+        closed_without_an_answer("silent", dribble(api.http, b"", None)),
+        closed_without_an_answer("half a request line", dribble(api.http, b"GET /ord", None)),
+        closed_without_an_answer("a header byte now and then", dribble(api.http, b"GET / HTTP/1.1\r\nx-slow: ", second(2))),
+        closed_without_an_answer("silent, gRPC", dribble(api.grpc, b"", None)),
+        closed_without_an_answer("half the preface", dribble(api.grpc, b"PRI * HTTP/2", None)),
+        timed_out("a body that stops", dribble(api.http, post, None)),
+        timed_out("a body byte now and then", dribble(api.http, post, second(10))),
+    );
+    api.works().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_are_cut_off() {
+    on(Kind::Sqlite, async |world| all_slow_clients(&world.api().await).await).await;
+}

@@ -1,0 +1,141 @@
+//! Stores that are away or behind, and what is said about a request in log and metrics.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use minishop_contracts::orders::v1::{CreateOrderRequest, ListOrdersRequest};
+use tonic::Code;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::harness::{Api, B};
+use crate::world::{Kind, World, on};
+
+pub async fn a_full_outbox_sheds_new_orders_and_reads_go_on(world: &World) {
+    let api = world.api_with(|config| config.outbox_limit_rows = -1).await;
+    let shed = api.post("k", B).await;
+    assert_eq!((shed.status, shed.refusal().0.as_str()), (429, "OUTBOX_FULL"));
+    assert!(shed.header("retry-after").is_some());
+    assert_eq!(api.get("/orders").await.status, 200);
+}
+
+/// Takes our connections away and lets nobody in, or lets everybody in again.
+async fn database(world: &World, api: &Api, open: bool) {
+    let name = api.place.name();
+    world.server_sql(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {open}")).await;
+    world.server_sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_is_said_to_be_and_is_used_again_when_it_is_back() {
+    on(Kind::Postgres, async |world| {
+        let api = world.api().await;
+        api.works().await;
+        database(world, &api, false).await;
+        let away = api.post("k", B).await;
+        assert_eq!((away.status, away.refusal().0.as_str()), (503, "STORE_UNAVAILABLE"));
+        assert_eq!(api.get("/orders").await.refusal().0, "STORE_UNAVAILABLE");
+        let over_grpc = api.client().await.list_orders(ListOrdersRequest::default()).await.unwrap_err();
+        assert_eq!(over_grpc.code(), Code::Unavailable);
+        database(world, &api, true).await;
+        let back = api.post("k", B).await;
+        assert_eq!((back.status, back.header("idempotent-replayed")), (201, None), "{back:?}");
+        assert_eq!(api.orders().await, 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_only_reads_refuses_orders_and_shows_them() {
+    on(Kind::Postgres, async |world| {
+        let api = world.api().await;
+        let made = api.post("", B).await;
+        let name = api.place.name();
+        world.server_sql(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
+        world.server_sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
+        let refused = api.post("k", B).await;
+        assert_eq!((refused.status, refused.refusal().0.as_str()), (503, "STORE_UNAVAILABLE"));
+        assert_eq!(api.get(made.header("location").unwrap()).await.status, 200);
+        world.server_sql(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
+        world.server_sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
+        assert_eq!(api.post("k", B).await.status, 201);
+    })
+    .await;
+}
+
+/// A log that a test reads.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// Everything that this test process logs from now on.
+fn log() -> Log {
+    let log = Log::default();
+    let filter = EnvFilter::new("info,minishop_api=trace,minishop_platform=trace");
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(log.clone());
+    // Another test of this process may have been first; then its log has our lines.
+    let _ = subscriber.try_init();
+    log
+}
+
+pub async fn no_input_is_found_in_the_log(world: &World) {
+    const CANARY: &str = "zqcanaryqz";
+    let log = log();
+    let api = world.api().await;
+    let long = format!("{CANARY}{}", "x".repeat(300));
+    let broken = format!("{CANARY}\\n{CANARY}");
+    for body in [
+        format!("{{\"{CANARY}"),
+        B.replace("customerId", CANARY),
+        B.replace("customerId", &long),
+        B.replace("customerId", &broken),
+        B.replace("c1", &long),
+        B.replace("c1", &broken),
+        B.replace("10.5", &format!("\"{CANARY}\"")),
+        B.replace("]}", &format!("],\"currency\":\"{CANARY}\"}}")),
+    ] {
+        let answer = api.post("", &body).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        let text = String::from_utf8(answer.body).unwrap();
+        assert!(!text.contains(&"x".repeat(65)), "at most 64 characters of the input: {text}");
+        assert!(!text.contains('\n'), "{text}");
+    }
+    for header in ["x-idempotency-key", "x-correlation-id", "traceparent", "tracestate", "host", "authorization", "user-agent"] {
+        let value = format!("{CANARY} \"{CANARY}\u{e9}");
+        api.send("POST", "/orders", &[("content-type", "application/json"), (header, &value)], B.as_bytes()).await;
+    }
+    for path in
+        [format!("/{CANARY}"), format!("/orders/{CANARY}"), format!("/orders?{CANARY}=1"), format!("/orders?pageToken={CANARY}")]
+    {
+        api.get(&path).await;
+    }
+    let message = CreateOrderRequest { customer_id: format!("{CANARY}\n"), items: Vec::new(), currency: None };
+    api.client().await.create_order(message).await.unwrap_err();
+    api.works().await;
+    assert!(!log.text().contains(CANARY), "{}", log.text());
+    assert!(!api.scrape().contains(CANARY));
+}
