@@ -7,6 +7,7 @@
 mod answers;
 mod jobs;
 mod lease;
+mod metrics;
 mod send;
 mod shard;
 mod task;

@@ -12,7 +12,7 @@ use minishop_core::clock::{ManualClock, from_millis};
 use minishop_core::ids::EventId;
 use minishop_platform::bus::consume::Start;
 use minishop_platform::bus::{Headers, Record, Tail};
-use minishop_platform::ctx::Status;
+use minishop_platform::ctx::{Metrics, Status};
 use minishop_platform::relay::{Relay, RelayTask, Settings, shard_of};
 use minishop_platform::store::{Journal, NewEvent, OutboxRow, Role, Store, sqlite};
 use tokio::task::JoinHandle;
@@ -77,7 +77,8 @@ struct Running {
 impl Running {
     fn start(world: &World, brokers: SocketAddr) -> Self {
         let settings = Settings { owner: "test".to_owned(), roles: vec![Role::Api, Role::Worker], brokers: brokers.to_string() };
-        let (relay, task) = RelayTask::new(world.store.outbox.clone(), settings, Status::default()).expect("a relay");
+        let (relay, task) =
+            RelayTask::new(world.store.outbox.clone(), settings, Status::default(), &Metrics::default()).expect("a relay");
         let drain = CancellationToken::new();
         let task = spawn(task.run(drain.clone()));
         Self { relay, drain, task }

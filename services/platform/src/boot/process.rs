@@ -111,7 +111,7 @@ impl Process {
             };
         }
         let ids: Arc<dyn Ids> = Arc::new(SystemIds);
-        let (relay, relay_task) = relay(self.name, self.shape, &store, &brokers, ids.as_ref(), &status)?;
+        let (relay, relay_task) = relay(self.name, self.shape, &store, &brokers, ids.as_ref(), &status, &metrics)?;
         let [drain, drain_relay, drain_log] = std::array::from_fn(|_| CancellationToken::new());
         let mut phases = Phases::default();
         let kafka_addr = log.as_ref().map(|log| log.addr);
@@ -240,6 +240,7 @@ fn relay(
     brokers: &str,
     ids: &dyn Ids,
     status: &Status,
+    metrics: &Metrics,
 ) -> anyhow::Result<(Relay, RelayTask)> {
     let roles = match shape {
         Shape::Up => vec![Role::Api, Role::Worker],
@@ -249,5 +250,5 @@ fn relay(
     // Pids come again, in containers at once: only randomness tells two starts apart.
     let start = u64::from_be_bytes(ids.random()[..8].try_into().expect("eight of ten bytes"));
     let settings = Settings { owner: format!("{name}-{}-{start:016x}", std::process::id()), roles, brokers: brokers.to_owned() };
-    RelayTask::new(store.outbox.clone(), settings, status.clone())
+    RelayTask::new(store.outbox.clone(), settings, status.clone(), metrics)
 }

@@ -1,6 +1,6 @@
 //! Producing: one idempotent producer, sends in order, reports by token.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -22,6 +22,8 @@ pub type Token = (i16, i64);
 pub struct Report {
     /// Which record.
     pub token: Token,
+    /// How long it was under way.
+    pub took: Duration,
     /// `Err` when the broker or the client gave it up for good.
     pub result: Result<(), SendError>,
 }
@@ -49,12 +51,13 @@ struct Reports(mpsc::UnboundedSender<Report>);
 impl ClientContext for Reports {}
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<Token>;
+    type DeliveryOpaque = Box<(Token, Instant)>;
 
-    fn delivery(&self, delivery: &DeliveryResult<'_>, token: Self::DeliveryOpaque) {
+    fn delivery(&self, delivery: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
+        let (token, at) = *sent;
         let result = delivery.as_ref().map(|_| ()).map_err(|(error, _)| advice(error));
         // Without a receiver the relay is gone, and what was sent stays in the table.
-        let _ = self.0.send(Report { token: *token, result });
+        let _ = self.0.send(Report { token, took: at.elapsed(), result });
     }
 }
 
@@ -98,7 +101,7 @@ impl Producer {
         for (name, value) in &headers.0 {
             owned = owned.insert(Header { key: name, value: value.as_deref() });
         }
-        let mut record = BaseRecord::with_opaque_to(topic, Box::new(token)).headers(owned);
+        let mut record = BaseRecord::with_opaque_to(topic, Box::new((token, Instant::now()))).headers(owned);
         // The outbox keeps bytes, which cannot be null.
         if !key.is_empty() || headers.get(kafka::DLQ_KEY_NULL).is_none() {
             record = record.key(key);

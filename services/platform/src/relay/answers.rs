@@ -25,6 +25,7 @@ impl RelayTask {
                 self.agenda.counting = false;
                 if let Some(stats) = self.answered("stats", stats) {
                     *self.stats.lock().expect("no holder of the statistics panics") = stats;
+                    self.metrics.counted(stats);
                 }
             }
             Done::Loaded(asked, page, rows) => {

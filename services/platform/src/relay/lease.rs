@@ -31,6 +31,7 @@ impl RelayTask {
             self.shards.entry(*shard).or_insert_with(|| Shard::won(until)).lease_until = until;
         }
         let skipped: HashSet<i16> = view.shards.iter().copied().filter(|shard| self.may_skip_table(*shard)).collect();
+        self.metrics.shards.set(i64::try_from(view.shards.len()).unwrap_or(i64::MAX));
         self.view = view;
         self.view_at = Some(asked_at);
         self.led_since.get_or_insert(now);

@@ -85,6 +85,12 @@ impl RelayTask {
     pub(super) fn report(&mut self, report: Report) -> bool {
         let (number, id) = report.token;
         self.in_flight = self.in_flight.saturating_sub(1);
+        if report.result.is_ok() {
+            self.metrics.published.inc();
+            self.metrics.publish.observe(report.took.as_secs_f64());
+        } else {
+            self.metrics.refused.inc();
+        }
         let Some(led) = self.shards.get_mut(&number) else {
             // The shard was given back meanwhile; deleting a delivered row is right whoever does it.
             if report.result.is_ok() {

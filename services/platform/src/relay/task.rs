@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Relay;
 use super::jobs::{Agenda, Done};
+use super::metrics::RelayMetrics;
 use super::shard::{Shard, State};
 use crate::bus::produce::{Producer, Report, Token};
-use crate::ctx::Status;
+use crate::ctx::{Metrics, Status};
 use crate::store::{Leadership, Outbox, OutboxRow, OutboxStats, Role};
 
 /// The most rows of a shard that are kept in memory before the table is left to hold them.
@@ -54,6 +55,7 @@ pub struct RelayTask {
     pub(super) agenda: Agenda,
     pub(super) stats: Arc<Mutex<OutboxStats>>,
     pub(super) settled: watch::Sender<bool>,
+    pub(super) metrics: RelayMetrics,
 }
 
 impl std::fmt::Debug for RelayTask {
@@ -63,8 +65,8 @@ impl std::fmt::Debug for RelayTask {
 }
 
 impl RelayTask {
-    /// Makes a relay and its handle.
-    pub fn new(outbox: Arc<dyn Outbox>, settings: Settings, status: Status) -> anyhow::Result<(Relay, Self)> {
+    /// Makes a relay and its handle; once a process, since it registers its metrics.
+    pub fn new(outbox: Arc<dyn Outbox>, settings: Settings, status: Status, metrics: &Metrics) -> anyhow::Result<(Relay, Self)> {
         let (hand_over, rows) = mpsc::unbounded_channel();
         let (report_to, reports) = mpsc::unbounded_channel();
         let (may_write, when_settled) = watch::channel(false);
@@ -88,6 +90,7 @@ impl RelayTask {
             agenda: Agenda::new(Instant::now()),
             stats: backlog,
             settled: may_write,
+            metrics: RelayMetrics::register(metrics),
         };
         Ok((relay, task))
     }

@@ -84,7 +84,7 @@ fn shop(store: Store, place: Place) -> Shop {
     // Nothing answers there: events stay in the outbox, where the tests look at them.
     let brokers = "127.0.0.1:1".to_owned();
     let settings = Settings { owner: "test".to_owned(), roles: vec![Role::Worker], brokers: brokers.clone() };
-    let (relay, task) = RelayTask::new(store.outbox.clone(), settings, status.clone()).unwrap();
+    let (relay, task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &Metrics::default()).unwrap();
     let ctx = Ctx {
         config: Arc::new(config()),
         clock: Arc::new(ManualClock::at(now())),

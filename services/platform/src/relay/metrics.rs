@@ -1,0 +1,54 @@
+//! What the relay counts.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::ctx::Metrics;
+use crate::store::OutboxStats;
+
+/// The relay's metric families.
+#[derive(Debug, Clone)]
+pub(super) struct RelayMetrics {
+    /// Records that the broker has acknowledged; copies count again.
+    pub published: Counter,
+    /// Records that the broker or the client refused; they are sent again.
+    pub refused: Counter,
+    /// Seconds from the hand-over to the client library to the broker's acknowledgement.
+    pub publish: Histogram,
+    /// Shards that this process leads.
+    pub shards: Gauge,
+    rows: Gauge,
+    oldest: Gauge<f64, AtomicU64>,
+}
+
+impl RelayMetrics {
+    /// Registers the families; call once a process.
+    pub fn register(metrics: &Metrics) -> Self {
+        let new = Self {
+            published: Counter::default(),
+            refused: Counter::default(),
+            publish: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            shards: Gauge::default(),
+            rows: Gauge::default(),
+            oldest: Gauge::default(),
+        };
+        metrics.with(|registry| {
+            registry.register("relay_published", "Records that the broker has acknowledged", new.published.clone());
+            registry.register("relay_refused", "Records that were refused and are sent again", new.refused.clone());
+            registry.register("relay_publish_seconds", "Time from sending to acknowledgement", new.publish.clone());
+            registry.register("relay_led_shards", "Outbox shards that this process leads", new.shards.clone());
+            registry.register("outbox_rows", "Events that wait to be published, of all processes", new.rows.clone());
+            registry.register("outbox_oldest_seconds", "Age of the oldest of them", new.oldest.clone());
+        });
+        new
+    }
+
+    /// Notes how much waits.
+    pub fn counted(&self, stats: OutboxStats) {
+        self.rows.set(stats.depth);
+        self.oldest.set(stats.oldest.as_secs_f64());
+    }
+}
