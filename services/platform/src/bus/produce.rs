@@ -80,7 +80,9 @@ impl Producer {
             .set("acks", "all")
             // A timed-out message leaves a gap in its partition: the relay decides when to give up, which is never.
             .set("message.timeout.ms", "0")
-            .set("linger.ms", "5")
+            // The client sends each partition in a request of its own: at 5 ms eight partitions cost a fifth more CPU an order,
+            // at 20 ms they save another tenth for twice the delay.
+            .set("linger.ms", "10")
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", "10000")
             .set("queue.buffering.max.kbytes", "65536")

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::shard::{Shard, State};
 use super::task::RelayTask;
 use crate::bus::produce::Token;
-use crate::store::{Leadership, OutboxRow, OutboxStats, Result};
+use crate::store::{Leadership, OutboxRow, OutboxStats, Result, SHARDS_PER_ROLE};
 
 /// How often leases are renewed and the outbox is counted. Short, because the view of being alone must be fresh.
 const RENEW: Duration = Duration::from_secs(1);
@@ -109,14 +109,12 @@ impl RelayTask {
 
     /// Tells when to look again for what is due, if nothing else happens before.
     pub(super) fn look_again(&self, now: Instant) -> Instant {
-        let busy = !self.deletes.is_empty() || self.shards.iter().any(|(shard, led)| !self.is_quiet(*shard, led));
+        let (api, worker) = (self.may_skip_table(0), self.may_skip_table(SHARDS_PER_ROLE));
+        let quiet = |shard: i16, led: &Shard| led.state == State::Live && if shard < SHARDS_PER_ROLE { api } else { worker };
+        let busy = !self.deletes.is_empty() || self.shards.iter().any(|(shard, led)| !quiet(*shard, led));
         let next = self.agenda.renew_at.min(self.agenda.sweep_at).min(self.agenda.count_at);
         let next = if busy { next.min(now + SOON) } else { next };
         next.max(self.agenda.retry_at).max(now + Duration::from_millis(1))
-    }
-
-    fn is_quiet(&self, shard: i16, led: &Shard) -> bool {
-        led.state == State::Live && self.may_skip_table(shard)
     }
 
     fn next_on_rows(&mut self, now: Instant) -> Option<BoxFuture<'static, Done>> {
