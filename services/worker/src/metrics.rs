@@ -1,9 +1,11 @@
 //! What the worker counts.
 
+use minishop_platform::bus::consume::Partition;
 use minishop_platform::ctx::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 /// One label from a closed set.
@@ -22,6 +24,15 @@ pub struct Dead {
     pub code: &'static str,
 }
 
+/// A partition; a topic has at most some dozen.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Place {
+    /// The topic, prefix included.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+}
+
 /// The worker's metric families.
 #[derive(Debug, Clone)]
 pub struct WorkerMetrics {
@@ -35,6 +46,11 @@ pub struct WorkerMetrics {
     pub transaction: Histogram,
     /// Seconds from the event's time to its settlement.
     pub latency: Histogram,
+    /// Partitions that were assigned and found ahead of the store.
+    pub store_behind_group: Counter,
+    /// Records that the log dropped before they were read.
+    pub lost_to_retention: Counter,
+    lag: Family<Place, Gauge>,
 }
 
 impl WorkerMetrics {
@@ -46,6 +62,9 @@ impl WorkerMetrics {
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             transaction: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
             latency: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            store_behind_group: Counter::default(),
+            lost_to_retention: Counter::default(),
+            lag: Family::default(),
         };
         metrics.with(|registry| {
             registry.register("worker_events", "Events by what became of them", new.events.clone());
@@ -57,7 +76,34 @@ impl WorkerMetrics {
                 "Time from the event to its settlement",
                 new.latency.clone(),
             );
+            registry.register(
+                "worker_store_behind_group",
+                "Partitions found ahead of the store when they were assigned, as after a restore",
+                new.store_behind_group.clone(),
+            );
+            registry.register(
+                "worker_records_lost_to_retention",
+                "Records that the log dropped before they were read",
+                new.lost_to_retention.clone(),
+            );
+            registry.register("worker_consumer_lag_records", "Records not yet committed by the group", new.lag.clone());
         });
         new
     }
+
+    /// Sets how many records of a partition the group has not committed.
+    pub fn lag(&self, partition: &Partition, records: i64) {
+        self.lag.get_or_create(&place(partition)).set(records);
+    }
+
+    /// Drops the gauges of partitions that another member reads now.
+    pub fn gone(&self, partitions: &[Partition]) {
+        for partition in partitions {
+            self.lag.remove(&place(partition));
+        }
+    }
+}
+
+fn place(partition: &Partition) -> Place {
+    Place { topic: partition.topic.to_string(), partition: partition.partition }
 }

@@ -7,6 +7,8 @@
 mod accepted;
 #[path = "worker/claims.rs"]
 mod claims;
+#[path = "worker/consuming.rs"]
+mod consuming;
 #[path = "worker/failing.rs"]
 mod failing;
 #[path = "worker/held.rs"]
@@ -74,4 +76,10 @@ both_stores! {
         an_event_that_the_store_cannot_hold_is_a_dead_letter_and_its_neighbours_flow
         a_database_in_disorder_makes_no_dead_letters
         nothing_is_counted_before_it_is_committed;
+    consuming:
+        settled_records_are_committed_and_not_read_again
+        a_store_older_than_its_group_is_read_again_from_where_it_stands
+        what_retention_dropped_unread_is_told_and_the_rest_is_processed
+        while_the_store_is_away_everything_waits_and_nothing_is_dead
+        workers_that_come_and_go_settle_each_event_once;
 }

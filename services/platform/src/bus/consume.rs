@@ -36,30 +36,19 @@ pub struct Settings {
     pub client_id: String,
 }
 
-/// A partition that comes, and what the group has committed of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assigned {
-    /// The partition.
-    pub partition: Partition,
-    /// The group's next offset; `None` when it has none, or when it could not be read in time.
-    pub committed: Option<i64>,
-}
-
 /// Hears of partitions that go and names what was settled of them.
 pub type Revoked = Box<dyn Fn(&[Partition]) -> Vec<Position> + Send + Sync>;
-/// Hears of partitions that come and names those that must start elsewhere than at the committed offset.
-pub type Comes = Box<dyn Fn(&[Assigned]) -> Vec<Position> + Send + Sync>;
-/// Hears of partitions that are another member's already.
-pub type Lost = Box<dyn Fn(&[Partition]) + Send + Sync>;
+/// Hears of partitions that come, or that are another member's already.
+pub type Told = Box<dyn Fn(&[Partition]) + Send + Sync>;
 
 /// What the owner does when partitions come and go. Each runs on the polling thread and holds up the group.
 pub struct Handlers {
-    /// Partitions come. Names those that must start elsewhere than at the committed offset.
-    pub assigned: Comes,
+    /// Partitions come; they are read from the group's committed offsets, or from the beginning.
+    pub assigned: Told,
     /// Partitions go. Waits for what runs and names what was settled, which is then committed before they are given up.
     pub revoked: Revoked,
     /// Partitions are gone and may be another member's already: nothing may be committed.
-    pub lost: Lost,
+    pub lost: Told,
 }
 
 impl fmt::Debug for Handlers {
@@ -151,7 +140,18 @@ impl Consumer {
         Ok(record::positions(&self.inner.committed_offsets(asked, wait)?))
     }
 
-    /// Moves the reading of an assigned partition.
+    /// Tells whether a commit without waiting has failed since the last call.
+    pub fn commit_failed(&self) -> bool {
+        self.inner.context().commit_failed()
+    }
+
+    /// Reads where a partition begins and ends.
+    pub fn range(&self, partition: &Partition, wait: Duration) -> anyhow::Result<(i64, i64)> {
+        Ok(self.inner.fetch_watermarks(&partition.topic, partition.partition, wait)?)
+    }
+
+    /// Moves the reading of an assigned partition. What was fetched from elsewhere is not delivered any more. Fails while the
+    /// assignment is not yet in force.
     pub fn seek(&self, to: &Position, wait: Duration) -> anyhow::Result<()> {
         Ok(self.inner.seek(&to.topic, to.partition, Offset::Offset(to.next_offset), wait)?)
     }

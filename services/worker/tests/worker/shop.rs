@@ -79,23 +79,36 @@ async fn run_sql(url: &str, sql: &str) {
     sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
 }
 
-fn shop(store: Store, place: Place) -> Shop {
-    let status = Status::default();
-    // Nothing answers there: events stay in the outbox, where the tests look at them.
-    let brokers = "127.0.0.1:1".to_owned();
-    let settings = Settings { owner: "test".to_owned(), roles: vec![Role::Worker], brokers: brokers.clone() };
-    let (relay, task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &Metrics::default()).unwrap();
+/// Makes what a worker is given, and the relay that it hands its rows to.
+pub fn ctx(store: &Store, brokers: &str, owner: &str) -> (Ctx, RelayTask) {
+    let (status, metrics) = (Status::default(), Metrics::default());
+    let settings = Settings { owner: owner.to_owned(), roles: vec![Role::Worker], brokers: brokers.to_owned() };
+    let (relay, task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
         config: Arc::new(config()),
         clock: Arc::new(ManualClock::at(now())),
         ids: Arc::new(SystemIds),
         store: store.clone(),
-        brokers,
+        brokers: brokers.to_owned(),
         relay,
-        metrics: Metrics::default(),
+        metrics,
         drain: CancellationToken::new(),
         status,
     };
+    (ctx, task)
+}
+
+/// Reads a sample of the metrics, such as `worker_events_total{outcome="copy"}`; 0 when it is not there.
+pub fn metric(metrics: &Metrics, sample: &str) -> u64 {
+    let mut text = String::new();
+    metrics.with(|registry| prometheus_client::encoding::text::encode(&mut text, registry)).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("minishop_{sample} ")));
+    line.map_or(0, |value| value.parse().unwrap())
+}
+
+fn shop(store: Store, place: Place) -> Shop {
+    // Nothing answers there: events stay in the outbox, where the tests look at them.
+    let (ctx, task) = ctx(&store, "127.0.0.1:1", "test");
     let metrics = WorkerMetrics::register(&ctx.metrics);
     Shop { processor: Processor::new(&ctx, metrics), store, ctx, _relay: task, place }
 }
@@ -113,7 +126,7 @@ pub fn config() -> Config {
         topic_prefix: String::new(),
         event_key: EventKey::Customer,
         kafka_group: "g".to_owned(),
-        kafka_session_timeout: Duration::from_secs(45),
+        kafka_session_timeout: Duration::from_secs(6),
         topic_partitions: 8,
         require_idempotency_key: false,
         reflection: true,
@@ -244,12 +257,8 @@ impl Shop {
         }
     }
 
-    /// Reads a sample of the metrics, such as `worker_events_total{outcome="copy"}`; 0 when it is not there.
     pub fn metric(&self, sample: &str) -> u64 {
-        let mut text = String::new();
-        self.ctx.metrics.with(|registry| prometheus_client::encoding::text::encode(&mut text, registry)).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("minishop_{sample} ")));
-        line.map_or(0, |value| value.parse().unwrap())
+        metric(&self.ctx.metrics, sample)
     }
 
     pub fn events(&self, outcome: &str) -> u64 {

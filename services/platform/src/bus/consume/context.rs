@@ -1,29 +1,32 @@
 //! What librdkafka calls back: rebalances, statistics, commit results and its log.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
-use super::{Assigned, Handlers, Partition, list, record};
-
-/// How long an assignment waits for the group's committed offsets.
-const COMMITTED_WAIT: Duration = Duration::from_secs(3);
+use super::{Handlers, Partition, list, record};
 
 /// The consumer's callbacks. All but the log run on the polling thread.
 pub(super) struct Callbacks {
     handlers: Handlers,
     topics: Vec<Arc<str>>,
     ends: Mutex<HashMap<(String, i32), i64>>,
+    commit_failed: AtomicBool,
 }
 
 impl Callbacks {
     pub(super) fn new(handlers: Handlers, topics: &[String]) -> Self {
-        Self { handlers, topics: topics.iter().map(|t| Arc::from(t.as_str())).collect(), ends: Mutex::default() }
+        Self {
+            handlers,
+            topics: topics.iter().map(|t| Arc::from(t.as_str())).collect(),
+            ends: Mutex::default(),
+            commit_failed: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn topics(&self) -> &[Arc<str>] {
@@ -34,31 +37,13 @@ impl Callbacks {
         self.ends.lock().expect("no holder of the end offsets panics").clone()
     }
 
+    pub(super) fn commit_failed(&self) -> bool {
+        self.commit_failed.swap(false, Ordering::Relaxed)
+    }
+
     fn assign(&self, consumer: &BaseConsumer<Self>, coming: &TopicPartitionList) -> KafkaResult<()> {
-        let partitions = record::partitions(coming, &self.topics);
-        let committed = if partitions.is_empty() {
-            Vec::new()
-        } else {
-            match consumer.committed_offsets(coming.clone(), COMMITTED_WAIT) {
-                Ok(list) => record::positions(&list),
-                Err(error) => {
-                    tracing::warn!(%error, "the group's committed offsets cannot be read now");
-                    Vec::new()
-                }
-            }
-        };
-        let assigned: Vec<_> = partitions
-            .into_iter()
-            .map(|partition| {
-                let known = committed.iter().find(|p| p.partition == partition.partition && *p.topic == *partition.topic);
-                Assigned { committed: known.map(|p| p.next_offset), partition }
-            })
-            .collect();
-        let mut start = coming.clone();
-        for elsewhere in (self.handlers.assigned)(&assigned) {
-            start.set_partition_offset(&elsewhere.topic, elsewhere.partition, Offset::Offset(elsewhere.next_offset))?;
-        }
-        consumer.incremental_assign(&start)
+        (self.handlers.assigned)(&record::partitions(coming, &self.topics));
+        consumer.incremental_assign(coming)
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, going: &TopicPartitionList) -> KafkaResult<()> {
@@ -111,6 +96,7 @@ impl ConsumerContext for Callbacks {
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         if let Err(error) = result {
+            self.commit_failed.store(true, Ordering::Relaxed);
             tracing::debug!(%error, "an offset commit failed; the next one makes it good");
         }
     }

@@ -38,6 +38,19 @@ pub struct Record {
     pub timestamp: i64,
 }
 
+impl Record {
+    /// Names the partition.
+    pub fn place(&self) -> Partition {
+        Partition { topic: self.topic.clone(), partition: self.partition }
+    }
+
+    /// Counts the bytes of key, value and headers.
+    pub fn size(&self) -> usize {
+        let of = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        of(&self.key) + of(&self.value) + self.headers.0.iter().map(|(name, value)| name.len() + of(value)).sum::<usize>()
+    }
+}
+
 pub(super) fn read(message: &BorrowedMessage<'_>, topics: &[Arc<str>]) -> Record {
     let place = Partition::shared(topics, message.topic(), message.partition());
     Record {

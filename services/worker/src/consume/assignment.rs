@@ -1,0 +1,251 @@
+//! What the poll thread and the processor share: the partitions, the queue, and how far each partition is settled.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use minishop_platform::bus::Record;
+use minishop_platform::bus::consume::Partition;
+use minishop_platform::store::Position;
+use tokio::sync::Notify;
+
+/// Records that may wait for the processor.
+const MOST_RECORDS: usize = 2048;
+/// Bytes that may wait for the processor, and that one transaction takes.
+const MOST_BYTES: usize = 32 << 20;
+const MOST_BYTES_OF_BATCH: usize = 8 << 20;
+
+/// The partitions of this member and everything that is known of them.
+#[derive(Debug, Default)]
+pub struct Assignment {
+    owned: HashSet<Partition>,
+    /// Partitions of which it is not known yet where they must be read from. Until it is, nothing is processed.
+    unchecked: HashSet<Partition>,
+    queue: VecDeque<Record>,
+    bytes: usize,
+    /// The partitions of the running transaction, without those that have gone meanwhile; `None` when none runs.
+    running: Option<HashSet<Partition>>,
+    settled: HashMap<Partition, i64>,
+    committed: HashMap<Partition, i64>,
+    closed: bool,
+}
+
+impl Assignment {
+    /// Takes partitions up; they wait to be checked.
+    pub fn come(&mut self, partitions: &[Partition]) {
+        self.owned.extend(partitions.iter().cloned());
+        self.unchecked.extend(partitions.iter().cloned());
+    }
+
+    /// Stops the processing of partitions; a transaction that already runs still counts.
+    pub fn stop(&mut self, partitions: &[Partition]) {
+        self.owned.retain(|p| !partitions.contains(p));
+        self.unchecked.retain(|p| !partitions.contains(p));
+        self.drop_queued(|p| partitions.contains(p));
+    }
+
+    /// Gives partitions up: what is queued of them is dropped, and nothing that still runs counts any more.
+    pub fn go(&mut self, partitions: &[Partition]) {
+        self.stop(partitions);
+        self.settled.retain(|p, _| !partitions.contains(p));
+        self.committed.retain(|p, _| !partitions.contains(p));
+        if let Some(running) = &mut self.running {
+            running.retain(|p| !partitions.contains(p));
+        }
+    }
+
+    /// Tells which partitions wait to be checked.
+    pub fn unchecked(&self) -> Vec<Partition> {
+        self.unchecked.iter().cloned().collect()
+    }
+
+    /// Ends the check of a partition that is read from where the group stands.
+    pub fn checked(&mut self, partition: &Partition, next_offset: i64) {
+        self.unchecked.remove(partition);
+        self.committed.insert(partition.clone(), next_offset);
+    }
+
+    /// Ends the check of a partition that is read from elsewhere now: what is queued came from where it was read before.
+    pub fn moved(&mut self, partition: &Partition, next_offset: i64) {
+        self.drop_queued(|p| p == partition);
+        self.checked(partition, next_offset);
+    }
+
+    /// Queues a record; one of a partition that has gone is dropped.
+    pub fn push(&mut self, record: Record) {
+        if self.owned.contains(&record.place()) {
+            self.bytes += record.size();
+            self.queue.push_back(record);
+        }
+    }
+
+    /// Takes a batch; `None` while there is none, or none may be processed.
+    pub fn take(&mut self, most: usize) -> Option<Vec<Record>> {
+        if self.closed || !self.unchecked.is_empty() || self.queue.is_empty() {
+            return None;
+        }
+        let mut bytes = 0;
+        let fits = |record: &&Record| {
+            bytes += record.size();
+            bytes <= MOST_BYTES_OF_BATCH
+        };
+        // A record larger than that goes alone.
+        let count = self.queue.iter().take(most).take_while(fits).count().max(1);
+        let batch: Vec<Record> = self.queue.drain(..count).collect();
+        self.bytes -= batch.iter().map(Record::size).sum::<usize>();
+        self.running = Some(batch.iter().map(Record::place).collect());
+        Some(batch)
+    }
+
+    /// Ends a transaction that is committed.
+    pub fn settled(&mut self, positions: &[Position]) {
+        let running = self.running.take().unwrap_or_default();
+        for position in positions {
+            let of = running.iter().find(|p| p.partition == position.partition && *p.topic == *position.topic);
+            if let Some(partition) = of {
+                self.settled.insert(partition.clone(), position.next_offset);
+            }
+        }
+    }
+
+    /// Ends a transaction that failed: its records are the first in the queue again, but for those whose partition has gone.
+    pub fn put_back(&mut self, batch: Vec<Record>) {
+        let running = self.running.take().unwrap_or_default();
+        let owned = |record: &Record| running.contains(&record.place()) && self.owned.contains(&record.place());
+        let (back, _): (Vec<_>, Vec<_>) = batch.into_iter().partition(owned);
+        for record in back.into_iter().rev() {
+            self.bytes += record.size();
+            self.queue.push_front(record);
+        }
+    }
+
+    /// Tells what is settled and not committed, of some partitions or of all.
+    pub fn due(&self, of: Option<&[Partition]>) -> Vec<Position> {
+        let asked = |p: &&Partition| of.is_none_or(|of| of.contains(p));
+        let news = |p: &&Partition, next: &i64| self.committed.get(p) != Some(next);
+        let due = self.settled.iter().filter(|(p, next)| asked(p) && news(p, next));
+        due.map(|(p, next)| Position { topic: p.topic.to_string(), partition: p.partition, next_offset: *next }).collect()
+    }
+
+    /// Notes that everything settled was handed to the broker.
+    pub fn committed(&mut self) {
+        self.committed.extend(self.settled.iter().map(|(p, next)| (p.clone(), *next)));
+    }
+
+    /// Forgets what was handed to the broker, since it did not arrive.
+    pub fn commit_failed(&mut self) {
+        self.committed.retain(|p, _| !self.settled.contains_key(p));
+    }
+
+    /// Tells the group's offset of each partition, as far as it is known.
+    pub fn offsets(&self) -> Vec<(Partition, i64)> {
+        self.committed.iter().map(|(p, next)| (p.clone(), *next)).collect()
+    }
+
+    /// Tells whether no more should be read for now.
+    pub fn is_full(&self) -> bool {
+        self.queue.len() >= MOST_RECORDS || self.bytes >= MOST_BYTES
+    }
+
+    /// Tells whether reading pays again.
+    pub fn is_half_empty(&self) -> bool {
+        self.queue.len() <= MOST_RECORDS / 2 && self.bytes <= MOST_BYTES / 2
+    }
+
+    /// Ends the processing: no batch is taken any more.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.drop_queued(|_| true);
+    }
+
+    fn drop_queued(&mut self, of: impl Fn(&Partition) -> bool) {
+        self.queue.retain(|record| !of(&record.place()));
+        self.bytes = self.queue.iter().map(Record::size).sum();
+    }
+
+    fn runs_one_of(&self, partitions: Option<&[Partition]>) -> bool {
+        let asked = |p: &Partition| partitions.is_none_or(|of| of.contains(p));
+        self.running.as_ref().is_some_and(|running| running.iter().any(asked))
+    }
+}
+
+/// The assignment, with what wakes those who wait for it.
+#[derive(Debug)]
+pub struct Shared {
+    state: Mutex<Assignment>,
+    /// Wakes the poll thread: a transaction has ended, or the queue has room.
+    changed: Condvar,
+    /// Wakes the processor.
+    records: Notify,
+    polled_at: Mutex<Instant>,
+}
+
+impl Shared {
+    /// Makes an assignment without partitions.
+    pub fn new() -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), records: Notify::new(), polled_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Locks the assignment.
+    pub fn lock(&self) -> MutexGuard<'_, Assignment> {
+        self.state.lock().expect("no holder of the assignment panics")
+    }
+
+    /// Says that records wait, or that partitions may be processed now.
+    pub fn wake(&self) {
+        self.records.notify_one();
+    }
+
+    /// Waits for a batch. One caller at a time.
+    pub async fn next(&self, most: usize) -> Vec<Record> {
+        loop {
+            let batch = self.lock().take(most);
+            if let Some(batch) = batch {
+                self.changed.notify_all();
+                return batch;
+            }
+            self.records.notified().await;
+        }
+    }
+
+    /// Ends a transaction that is committed.
+    pub fn settled(&self, positions: &[Position]) {
+        self.lock().settled(positions);
+        self.changed.notify_all();
+    }
+
+    /// Ends a transaction that failed.
+    pub fn put_back(&self, batch: Vec<Record>) {
+        self.lock().put_back(batch);
+        self.changed.notify_all();
+    }
+
+    /// Waits, blocking, until no transaction over these partitions (or any) runs, at most so long.
+    pub fn wait_idle(&self, of: Option<&[Partition]>, at_most: Duration) {
+        let wait = self.changed.wait_timeout_while(self.lock(), at_most, |state| state.runs_one_of(of));
+        drop(wait.expect("no holder of the assignment panics"));
+    }
+
+    /// Waits, blocking, until the queue is not full, at most so long; tells whether it is not.
+    pub fn wait_for_room(&self, at_most: Duration) -> bool {
+        let wait = self.changed.wait_timeout_while(self.lock(), at_most, |state| state.is_full());
+        !wait.expect("no holder of the assignment panics").1.timed_out()
+    }
+
+    /// Notes that the thread polls.
+    pub fn beat(&self) {
+        *self.polled_at.lock().expect("an assignment cannot panic") = Instant::now();
+    }
+
+    /// Waits until the thread has not polled for so long.
+    pub async fn silence(&self, limit: Duration) {
+        loop {
+            let silent = self.polled_at.lock().expect("an assignment cannot panic").elapsed();
+            let Some(rest) = limit.checked_sub(silent).filter(|rest| !rest.is_zero()) else { return };
+            tokio::time::sleep(rest).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

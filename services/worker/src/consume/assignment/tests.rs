@@ -1,0 +1,179 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use minishop_platform::bus::Headers;
+
+use super::*;
+
+fn partition(n: i32) -> Partition {
+    Partition { topic: Arc::from("t"), partition: n }
+}
+
+fn record(n: i32, offset: i64) -> Record {
+    let topic = partition(n).topic;
+    Record { topic, partition: n, offset, key: None, value: None, headers: Headers::default(), timestamp: 0 }
+}
+
+fn at(n: i32, next_offset: i64) -> Position {
+    Position { topic: "t".to_owned(), partition: n, next_offset }
+}
+
+/// Owns partitions 0 and 1 at offset 0, checked, with records queued.
+fn assignment(records: &[(i32, i64)]) -> Assignment {
+    let mut state = Assignment::default();
+    state.come(&[partition(0), partition(1)]);
+    for n in [0, 1] {
+        state.checked(&partition(n), 0);
+    }
+    for (n, offset) in records {
+        state.push(record(*n, *offset));
+    }
+    state
+}
+
+fn places(batch: Option<Vec<Record>>) -> Vec<(i32, i64)> {
+    batch.unwrap_or_default().iter().map(|r| (r.partition, r.offset)).collect()
+}
+
+#[test]
+fn a_batch_is_bounded_and_in_the_order_of_reading() {
+    let mut state = assignment(&[(0, 0), (1, 0), (0, 1)]);
+    assert_eq!(places(state.take(2)), [(0, 0), (1, 0)]);
+    state.settled(&[at(0, 1), at(1, 1)]);
+    assert_eq!(places(state.take(2)), [(0, 1)]);
+    state.settled(&[at(0, 2)]);
+    assert_eq!(state.take(2), None);
+}
+
+#[test]
+fn large_records_make_small_batches_and_fill_the_queue() {
+    let mut state = assignment(&[]);
+    let large = |offset| Record { value: Some(Bytes::from(vec![0; 5 << 20])), ..record(0, offset) };
+    for offset in 0..6 {
+        state.push(large(offset));
+    }
+    assert!(!state.is_full(), "30 MiB");
+    state.push(large(6));
+    assert!(state.is_full());
+    assert_eq!(places(state.take(512)), [(0, 0)], "a second one would be above 8 MiB");
+    state.settled(&[at(0, 1)]);
+    state.push(Record { value: Some(Bytes::from(vec![0; 9 << 20])), ..record(1, 0) });
+    while !state.is_half_empty() {
+        let taken = places(state.take(512));
+        assert_eq!(taken.len(), 1, "one larger than the bound goes alone");
+        state.settled(&[]);
+    }
+}
+
+#[test]
+fn nothing_is_processed_before_every_partition_is_checked() {
+    let mut state = assignment(&[(0, 0)]);
+    state.come(&[partition(2)]);
+    state.push(record(2, 7));
+    assert_eq!((state.take(9), state.unchecked()), (None, vec![partition(2)]));
+    state.moved(&partition(2), 3);
+    state.push(record(2, 3));
+    assert_eq!(places(state.take(9)), [(0, 0), (2, 3)], "what came from the old place is dropped");
+}
+
+#[test]
+fn a_failed_batch_is_the_first_again() {
+    let mut state = assignment(&[(0, 0), (1, 0), (0, 1)]);
+    let batch = state.take(2).unwrap();
+    state.push(record(1, 1));
+    state.put_back(batch);
+    assert_eq!(places(state.take(9)), [(0, 0), (1, 0), (0, 1), (1, 1)]);
+}
+
+#[test]
+fn records_of_a_partition_that_has_gone_are_dropped_wherever_they_are() {
+    let mut state = assignment(&[(0, 0), (1, 0), (0, 1)]);
+    let batch = state.take(2).unwrap();
+    state.go(&[partition(0)]);
+    state.push(record(0, 2));
+    state.put_back(batch);
+    assert_eq!(places(state.take(9)), [(1, 0)]);
+}
+
+#[test]
+fn a_revoked_partition_commits_what_its_running_transaction_settles() {
+    let mut state = assignment(&[(0, 0), (1, 0), (0, 1)]);
+    state.take(2).unwrap();
+    state.stop(&[partition(0)]);
+    assert!(state.runs_one_of(Some(&[partition(0)])), "it is awaited");
+    state.settled(&[at(0, 1), at(1, 1)]);
+    assert!(!state.runs_one_of(None));
+    assert_eq!(state.due(Some(&[partition(0)])), [at(0, 1)]);
+    state.go(&[partition(0)]);
+    assert_eq!(state.due(None), [at(1, 1)], "and then it is another member's");
+    assert_eq!(state.take(9), None, "its queued record is dropped");
+}
+
+#[test]
+fn what_ends_after_its_partition_was_lost_is_not_committed() {
+    let mut state = assignment(&[(0, 0), (1, 0)]);
+    state.take(9).unwrap();
+    state.go(&[partition(0)]);
+    // Assigned again before the transaction ends: it is the other assignment's all the same.
+    state.come(&[partition(0)]);
+    state.settled(&[at(0, 1), at(1, 1)]);
+    assert_eq!(state.due(None), [at(1, 1)]);
+}
+
+#[test]
+fn an_offset_is_committed_once_and_again_after_a_failure() {
+    let mut state = assignment(&[(0, 0)]);
+    assert_eq!(state.due(None), []);
+    state.take(9).unwrap();
+    state.settled(&[at(0, 1)]);
+    assert_eq!(state.due(None), [at(0, 1)]);
+    state.committed();
+    assert_eq!(state.due(None), []);
+    state.commit_failed();
+    assert_eq!(state.due(None), [at(0, 1)]);
+}
+
+#[test]
+fn after_the_close_no_batch_is_taken() {
+    let mut state = assignment(&[(0, 0), (1, 0)]);
+    let batch = state.take(1).unwrap();
+    state.close();
+    state.put_back(batch);
+    assert_eq!(state.take(9), None);
+}
+
+#[tokio::test]
+async fn a_thread_that_hangs_is_noticed() {
+    let shared = Arc::new(Shared::new());
+    let limit = Duration::from_millis(200);
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let polls = {
+        let shared = shared.clone();
+        // Polls for longer than the limit, then hangs.
+        std::thread::spawn(move || {
+            for _ in 0..20 {
+                shared.beat();
+                let _ = stopped.recv_timeout(limit / 10);
+            }
+            let _ = stopped.recv();
+        })
+    };
+    let started = Instant::now();
+    shared.silence(limit).await;
+    assert!(started.elapsed() >= limit * 2, "not while it polls: {:?}", started.elapsed());
+    drop(stop);
+    polls.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_full_queue_waits_for_room() {
+    let shared = Arc::new(Shared::new());
+    *shared.lock() = assignment(&(0..2048).map(|n| (0, n)).collect::<Vec<_>>());
+    assert!(shared.lock().is_full());
+    assert!(!shared.wait_for_room(Duration::from_millis(1)), "nobody makes any");
+    let waiter = shared.clone();
+    let waits = std::thread::spawn(move || waiter.wait_for_room(Duration::from_secs(60)));
+    assert_eq!(shared.next(512).await.len(), 512);
+    assert!(waits.join().unwrap());
+    assert!(!shared.lock().is_half_empty(), "to resume it must be emptier");
+}

@@ -1,0 +1,242 @@
+//! The poll thread: reads, pauses, checks what it is assigned, commits what is settled.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use minishop_contracts::topics;
+use minishop_core::ids::CorrelationId;
+use minishop_platform::bus::consume::{Consumer, Handlers, Partition, PollError, Settings};
+use minishop_platform::ctx::Ctx;
+use minishop_platform::store::Position;
+use tokio::runtime::Handle;
+
+use super::assignment::Shared;
+use super::standing::Standing;
+use crate::metrics::WorkerMetrics;
+
+/// Records that are read before the thread looks after other things.
+const AT_ONCE: usize = 512;
+/// How long a rebalance waits for the running transaction, and how long the drain does.
+const REBALANCE_WAIT: Duration = Duration::from_secs(3);
+const DRAIN_WAIT: Duration = Duration::from_secs(5);
+/// How long the thread waits for room in the queue before it pauses the partitions; a rebalance waits as long.
+const WAIT_FOR_ROOM: Duration = Duration::from_millis(500);
+/// How long the thread waits for the next record: while the partitions are paused none comes, and room is looked for.
+const POLL: Duration = Duration::from_millis(100);
+const POLL_PAUSED: Duration = Duration::from_millis(10);
+/// How often settled offsets are committed.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// How long store and broker may take to say where a partition stands, and how often they are asked while they do not.
+const ANSWER: Duration = Duration::from_secs(3);
+const CHECK_EVERY: Duration = Duration::from_millis(200);
+
+/// Polls until the drain, then leaves the group.
+pub fn run(ctx: &Ctx, shared: &Arc<Shared>, metrics: &WorkerMetrics, runtime: &Handle) -> anyhow::Result<()> {
+    let settings = Settings {
+        brokers: ctx.brokers.clone(),
+        group: ctx.config.kafka_group.clone(),
+        topics: vec![topics::prefixed(&ctx.config.topic_prefix, topics::CREATED)],
+        session_timeout: ctx.config.kafka_session_timeout,
+        client_id: format!("minishop-worker-{}", CorrelationId::new(ctx.clock.now(), ctx.ids.random())),
+    };
+    let consumer = Consumer::join(&settings, handlers(shared, metrics))?;
+    let mut poller = Poller { ctx, shared, metrics, runtime, consumer, paused: false };
+    let (mut checked_at, mut committed_at) = (None::<Instant>, Instant::now());
+    while !ctx.drain.is_cancelled() {
+        shared.beat();
+        poller.read()?;
+        if !shared.lock().unchecked().is_empty() && checked_at.is_none_or(|at| at.elapsed() >= CHECK_EVERY) {
+            poller.check();
+            checked_at = Some(Instant::now());
+        }
+        if committed_at.elapsed() >= COMMIT_EVERY {
+            committed_at = Instant::now();
+            poller.commit();
+        }
+    }
+    poller.leave();
+    Ok(())
+}
+
+fn handlers(shared: &Arc<Shared>, metrics: &WorkerMetrics) -> Handlers {
+    let (assigned, revoked, lost) = (shared.clone(), shared.clone(), shared.clone());
+    let (of_revoked, of_lost) = (metrics.clone(), metrics.clone());
+    Handlers {
+        assigned: Box::new(move |partitions| assigned.lock().come(partitions)),
+        revoked: Box::new(move |partitions| {
+            // What waits of them is taken by nobody any more; what runs is awaited, and what was settled is still theirs.
+            revoked.lock().stop(partitions);
+            revoked.wait_idle(Some(partitions), REBALANCE_WAIT);
+            let mut state = revoked.lock();
+            let settled = state.due(Some(partitions));
+            state.go(partitions);
+            of_revoked.gone(partitions);
+            settled
+        }),
+        lost: Box::new(move |partitions| {
+            tracing::warn!(partitions = partitions.len(), "partitions were lost; another member reads them");
+            lost.lock().go(partitions);
+            of_lost.gone(partitions);
+        }),
+    }
+}
+
+struct Poller<'c> {
+    ctx: &'c Ctx,
+    shared: &'c Shared,
+    metrics: &'c WorkerMetrics,
+    runtime: &'c Handle,
+    consumer: Consumer,
+    paused: bool,
+}
+
+impl Poller<'_> {
+    /// Queues what the client has, and pauses or resumes the partitions as the queue fills and empties.
+    fn read(&mut self) -> anyhow::Result<()> {
+        let came = self.collect()?;
+        if self.paused && self.shared.lock().is_half_empty() {
+            self.consumer.resume().context("cannot resume the partitions")?;
+            self.paused = false;
+        }
+        // To pause costs more than to wait a little: the client then throws away what it has fetched ahead. Partitions that
+        // come while the others are paused are not paused yet.
+        let full = self.shared.lock().is_full();
+        if full && if self.paused { came > 0 } else { !self.shared.wait_for_room(WAIT_FOR_ROOM) } {
+            self.consumer.pause().context("cannot pause the partitions")?;
+            self.paused = true;
+        }
+        Ok(())
+    }
+
+    /// Queues at most [`AT_ONCE`] records; returns how many came.
+    fn collect(&self) -> anyhow::Result<usize> {
+        let mut came = 0;
+        let mut wait = if self.paused { POLL_PAUSED } else { POLL };
+        while came < AT_ONCE {
+            match self.consumer.poll(wait) {
+                Ok(Some(record)) => {
+                    self.shared.lock().push(record);
+                    came += 1;
+                }
+                Ok(None) => break,
+                Err(PollError::Passing(error)) => {
+                    tracing::debug!(error = ?error, "the event log cannot be read at the moment");
+                    break;
+                }
+                // The partitions are lost, and the client says so next.
+                Err(PollError::Exceeded) => {
+                    tracing::warn!("polled too late; the group has moved the partitions");
+                    break;
+                }
+                Err(PollError::Fatal(error)) => return Err(error.context("the consumer cannot go on")),
+            }
+            wait = Duration::ZERO;
+        }
+        if came > 0 {
+            self.shared.wake();
+        }
+        Ok(came)
+    }
+
+    /// Finds out where newly assigned partitions must be read from; what cannot be found out now is tried again.
+    fn check(&self) {
+        let partitions = self.shared.lock().unchecked();
+        if let Err(error) = self.check_all(&partitions) {
+            tracing::debug!(error = ?error, "where the partitions stand cannot be told yet");
+        }
+        // Even when some are left: the processor looks for itself.
+        self.shared.wake();
+    }
+
+    fn check_all(&self, partitions: &[Partition]) -> anyhow::Result<()> {
+        let group = &self.ctx.config.kafka_group;
+        let stored = self.ctx.store.inbox.positions(group);
+        let stored = self.runtime.block_on(async { tokio::time::timeout(ANSWER, stored).await })??;
+        let committed = self.consumer.committed(partitions, ANSWER)?;
+        let of = |list: &[Position], p: &Partition| {
+            list.iter().find(|at| at.partition == p.partition && *at.topic == *p.topic).map(|at| at.next_offset)
+        };
+        for partition in partitions {
+            let (first, _) = self.consumer.range(partition, ANSWER)?;
+            let standing = Standing { committed: of(&committed, partition), stored: of(&stored, partition), first };
+            self.follow(partition, standing)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a partition from where it must be read, and raises the alarms.
+    fn follow(&self, partition: &Partition, standing: Standing) -> anyhow::Result<()> {
+        let found = standing.judge();
+        if found.store_is_behind {
+            let to =
+                Position { topic: partition.topic.to_string(), partition: partition.partition, next_offset: found.next_offset };
+            self.consumer.seek(&to, ANSWER)?;
+            tracing::error!(
+                topic = &*partition.topic,
+                partition = partition.partition,
+                group.offset = standing.committed,
+                store.offset = standing.stored,
+                read.offset = found.next_offset,
+                "the store is older than its group, as after a restore: the partition is read again from where the store stands"
+            );
+            self.metrics.store_behind_group.inc();
+            self.shared.lock().moved(partition, found.next_offset);
+        } else {
+            self.shared.lock().checked(partition, found.next_offset);
+        }
+        if found.lost > 0 {
+            tracing::error!(
+                topic = &*partition.topic,
+                partition = partition.partition,
+                lost.from = standing.first - found.lost,
+                lost.until = standing.first,
+                "the log dropped records before they were read, by retention: their orders, if they were ours, stay open"
+            );
+            self.metrics.lost_to_retention.inc_by(u64::try_from(found.lost).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Commits what is settled without waiting, and tells how far the group lags.
+    fn commit(&self) {
+        let mut state = self.shared.lock();
+        if self.consumer.commit_failed() {
+            state.commit_failed();
+        }
+        let due = state.due(None);
+        if !due.is_empty() {
+            match self.consumer.commit(&due) {
+                Ok(()) => state.committed(),
+                // The next one is further on, and the inbox absorbs what is read again.
+                Err(error) => tracing::debug!(error = ?error, "an offset commit was refused"),
+            }
+        }
+        let offsets = state.offsets();
+        drop(state);
+        let ends = self.consumer.ends();
+        for (partition, offset) in offsets {
+            if let Some(end) = ends.get(&(partition.topic.to_string(), partition.partition)) {
+                self.metrics.lag(&partition, (end - offset).max(0));
+            }
+        }
+    }
+
+    /// Waits for the running transaction, commits what is settled and leaves the group; what is queued is read again.
+    fn leave(self) {
+        self.shared.lock().close();
+        self.shared.wait_idle(None, DRAIN_WAIT);
+        let due = self.shared.lock().due(None);
+        if !due.is_empty() {
+            match self.consumer.commit_and_wait(&due) {
+                Ok(()) => self.shared.lock().committed(),
+                Err(error) => tracing::info!(
+                    error = ?error,
+                    "the last offsets were not committed; their events are read again and change nothing"
+                ),
+            }
+        }
+        // Dropping the consumer leaves the group, with a rebalance whose handlers find nothing left to do.
+        drop(self.consumer);
+    }
+}

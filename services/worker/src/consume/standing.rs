@@ -1,0 +1,75 @@
+//! Where an assigned partition must be read from: the group's offset against the store's, and against what the log still has.
+
+/// What is known of a partition when it is assigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The group's next offset; `None` when the group has committed none.
+    pub committed: Option<i64>,
+    /// The store's: what this consumer has settled there; `None` when it has settled nothing.
+    pub stored: Option<i64>,
+    /// The first offset that the log still has.
+    pub first: i64,
+}
+
+/// What is to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finding {
+    /// Where the partition is read from, if the group has an offset at all.
+    pub next_offset: i64,
+    /// Whether the store is older than the group's offset, so that the partition must be read again from the store's.
+    pub store_is_behind: bool,
+    /// How many records the log has dropped before they were settled.
+    pub lost: i64,
+}
+
+impl Standing {
+    /// Judges. The store is believed before the group, but only backwards: a topic that was made anew has smaller offsets than
+    /// the store remembers.
+    pub fn judge(self) -> Finding {
+        let stored = self.stored.unwrap_or(self.first);
+        let store_is_behind = self.committed.is_some_and(|committed| stored < committed);
+        let wanted = match self.committed {
+            Some(committed) => committed.min(stored),
+            // Without a commit the log is read from its beginning, where only what the store has settled may be missing.
+            None => self.stored.unwrap_or(self.first).min(self.first),
+        };
+        Finding { next_offset: wanted.max(self.first), store_is_behind, lost: (self.first - wanted).max(0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(committed: Option<i64>, stored: Option<i64>, first: i64) -> (i64, bool, i64) {
+        let found = Standing { committed, stored, first }.judge();
+        (found.next_offset, found.store_is_behind, found.lost)
+    }
+
+    #[test]
+    fn a_store_that_agrees_with_its_group_is_read_on() {
+        assert_eq!(judge(Some(7), Some(7), 0), (7, false, 0));
+        assert_eq!(judge(Some(7), Some(9), 0), (7, false, 0), "committed late: the gate finds the rest settled");
+        assert_eq!(judge(None, None, 0), (0, false, 0), "a new group");
+    }
+
+    #[test]
+    fn a_store_older_than_its_group_is_read_again_from_where_it_stands() {
+        assert_eq!(judge(Some(9), Some(4), 0), (4, true, 0));
+        assert_eq!(judge(Some(9), None, 3), (3, true, 0), "an empty store");
+    }
+
+    #[test]
+    fn nothing_is_ever_skipped() {
+        assert_eq!(judge(Some(5), Some(1000), 0), (5, false, 0), "a topic that was made anew");
+        assert_eq!(judge(None, Some(1000), 0), (0, false, 0));
+    }
+
+    #[test]
+    fn records_that_the_log_dropped_unread_are_told() {
+        assert_eq!(judge(Some(5), Some(5), 8), (8, false, 3));
+        assert_eq!(judge(Some(20), Some(5), 8), (8, true, 3), "of a store that is behind too");
+        assert_eq!(judge(None, Some(5), 8), (8, false, 3), "the group's offsets have expired");
+        assert_eq!(judge(None, None, 8), (8, false, 0), "a new group has missed nothing that was its own");
+    }
+}

@@ -1,0 +1,283 @@
+//! Whole workers on an event log: groups, offsets, restores and outages.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use minishop_broker::{EventLog, Handle, Settings, TopicSettings};
+use minishop_core::ids::OrderId;
+use minishop_platform::bus::Record;
+use minishop_platform::bus::produce::Producer;
+use minishop_platform::ctx::{Ctx, Metrics};
+use minishop_platform::store::Store;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::records::{Sent, created, record};
+use crate::shop::{self, Shop};
+
+const CREATED: &str = "orders.created";
+const PARTITIONS: i32 = 4;
+
+/// Waits until something is so, and says at the end of its patience what was seen last.
+async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, is: impl Fn(&T) -> bool) {
+    let mut tick = tokio::time::interval(Duration::from_millis(25));
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+    loop {
+        tick.tick().await;
+        let seen = look().await;
+        if is(&seen) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "it never came; seen last: {seen:?}");
+    }
+}
+
+/// An event log of its own, that ends with the test.
+struct Log {
+    brokers: String,
+    _handle: Handle,
+    stop: CancellationToken,
+    _dir: tempfile::TempDir,
+    _run: JoinSet<()>,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn log() -> Log {
+    let dir = tempfile::tempdir().unwrap();
+    let log: EventLog =
+        minishop_broker::open(Settings::new("127.0.0.1:0".parse().unwrap(), dir.path().join("log.db"))).await.unwrap();
+    for topic in [CREATED, "orders.processed", "orders.created.dlq"] {
+        log.ensure_topic(topic, PARTITIONS, TopicSettings::default()).await.unwrap();
+    }
+    let (brokers, handle, stop) = (log.addr().to_string(), log.handle(), CancellationToken::new());
+    let mut run = JoinSet::new();
+    let stopped = stop.clone();
+    run.spawn(async move { log.run(stopped).await.unwrap() });
+    Log { brokers, _handle: handle, stop, _dir: dir, _run: run }
+}
+
+impl Log {
+    /// Produces records and waits until they are in the log.
+    async fn send(&self, records: &[Record]) {
+        let (report_to, mut reports) = mpsc::unbounded_channel();
+        let producer = Producer::new(&self.brokers, report_to).unwrap();
+        for (n, record) in records.iter().enumerate() {
+            let token = (0, i64::try_from(n).unwrap());
+            producer.send(token, CREATED, record.key.as_deref().unwrap(), record.value.as_ref(), &record.headers).unwrap();
+        }
+        for _ in records {
+            reports.recv().await.unwrap().result.unwrap();
+        }
+        tokio::task::spawn_blocking(move || drop(producer)).await.unwrap();
+    }
+
+    async fn send_events(&self, events: &[Sent]) {
+        self.send(&events.iter().map(Sent::record).collect::<Vec<_>>()).await;
+    }
+
+    /// Reads the end of each partition and what the group has committed of it.
+    async fn ends_and_offsets(&self) -> (Vec<i64>, Vec<i64>) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("group.id", "g");
+        tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = config.create().unwrap();
+            let patience = Duration::from_secs(10);
+            let end = |n| consumer.fetch_watermarks(CREATED, n, patience).unwrap().1;
+            let ends = (0..PARTITIONS).map(end).collect();
+            let mut list = TopicPartitionList::new();
+            list.add_partition_range(CREATED, 0, PARTITIONS - 1);
+            let list = consumer.committed_offsets(list, patience).unwrap();
+            let offset = |n| match list.find_partition(CREATED, n).unwrap().offset() {
+                Offset::Offset(offset) => offset,
+                _ => 0,
+            };
+            (ends, (0..PARTITIONS).map(offset).collect())
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Drops all records before the end of each partition but the last `keep`.
+    async fn retain(&self, keep: i64) {
+        let (ends, _) = self.ends_and_offsets().await;
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for (n, end) in (0..PARTITIONS).zip(ends) {
+            list.add_partition_offset(CREATED, n, Offset::Offset(end - keep)).unwrap();
+        }
+        let done = admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+        assert!(done.elements().iter().all(|e| e.error().is_ok()), "{done:?}");
+    }
+}
+
+/// A worker with its relay.
+struct Worker {
+    ctx: Ctx,
+    metrics: Metrics,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+fn worker(store: &Store, log: &Log, owner: &str) -> Worker {
+    let (ctx, relay) = shop::ctx(store, &log.brokers, owner);
+    let mut tasks = JoinSet::new();
+    for task in minishop_worker::start(ctx.clone()).unwrap() {
+        tasks.spawn(task.run);
+    }
+    tasks.spawn(relay.run(ctx.drain.clone()));
+    Worker { metrics: ctx.metrics.clone(), ctx, tasks }
+}
+
+impl Worker {
+    /// Drains the worker, and waits until all of it has ended well.
+    async fn drain(mut self) {
+        self.ctx.drain.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap().unwrap();
+        }
+    }
+
+    fn events(&self, outcome: &str) -> u64 {
+        shop::metric(&self.metrics, &format!("worker_events_total{{outcome=\"{outcome}\"}}"))
+    }
+}
+
+async fn until_processed(shop: &Shop, count: i64) {
+    let look = async || shop.count("orders WHERE status = 'processed'").await;
+    eventually(look, |seen| *seen == count).await;
+}
+
+fn events(count: usize) -> Vec<Sent> {
+    (0..count).map(|_| created()).collect()
+}
+
+pub async fn settled_records_are_committed_and_not_read_again(shop: Shop) {
+    let log = log().await;
+    log.send_events(&events(300)).await;
+    log.send(&(0..10).map(|_| record(Some(b"garbage"))).collect::<Vec<_>>()).await;
+    let first = worker(&shop.store, &log, "first");
+    until_processed(&shop, 300).await;
+    eventually(async || shop.parked().await.len(), |dead| *dead == 10).await;
+    // Without a drain: by itself.
+    eventually(async || log.ends_and_offsets().await, |(ends, offsets)| ends == offsets).await;
+    let lag = async || {
+        let lag =
+            |n| shop::metric(&first.metrics, &format!("worker_consumer_lag_records{{topic=\"{CREATED}\",partition=\"{n}\"}}"));
+        (0..PARTITIONS).map(lag).sum::<u64>()
+    };
+    eventually(lag, |lag| *lag == 0).await;
+    log.send_events(&events(50)).await;
+    until_processed(&shop, 350).await;
+    first.drain().await;
+    let (ends, offsets) = log.ends_and_offsets().await;
+    assert_eq!(ends, offsets, "the drain commits the rest");
+    assert_eq!(ends.iter().sum::<i64>(), 360);
+    let second = worker(&shop.store, &log, "second");
+    log.send_events(&events(1)).await;
+    until_processed(&shop, 351).await;
+    eventually(async || second.events("processed"), |processed| *processed == 1).await;
+    assert_eq!(second.events("copy"), 0);
+    second.drain().await;
+}
+
+pub async fn a_store_older_than_its_group_is_read_again_from_where_it_stands(shop: Shop) {
+    let log = log().await;
+    log.send_events(&events(100)).await;
+    let before = worker(&shop.store, &log, "before");
+    until_processed(&shop, 100).await;
+    before.drain().await;
+    let kept = shop.rows::<(i32, i64)>("SELECT partition, next_offset FROM consumed ORDER BY partition").await;
+    assert_eq!(kept.len(), 4, "keys spread over all partitions");
+    // The backup was taken before partition 0 was read to its end, and before anything else was read.
+    for table in ["orders", "inbox", "timeline", "outbox", "consumed WHERE partition > 0"] {
+        shop.sql(&format!("DELETE FROM {table}")).await;
+    }
+    shop.sql("UPDATE consumed SET next_offset = 1").await;
+    let after = worker(&shop.store, &log, "after");
+    // All but the one record that the backup says was settled.
+    until_processed(&shop, 99).await;
+    assert_eq!(shop::metric(&after.metrics, "worker_store_behind_group_total"), 4);
+    assert_eq!(shop::metric(&after.metrics, "worker_records_lost_to_retention_total"), 0);
+    after.drain().await;
+    let third = worker(&shop.store, &log, "third");
+    log.send_events(&events(20)).await;
+    until_processed(&shop, 119).await;
+    assert_eq!(shop::metric(&third.metrics, "worker_store_behind_group_total"), 0, "it has caught up");
+    third.drain().await;
+}
+
+pub async fn what_retention_dropped_unread_is_told_and_the_rest_is_processed(shop: Shop) {
+    let log = log().await;
+    log.send_events(&events(40)).await;
+    let before = worker(&shop.store, &log, "before");
+    until_processed(&shop, 40).await;
+    before.drain().await;
+    let (_, offsets) = log.ends_and_offsets().await;
+    log.send_events(&events(80)).await;
+    log.retain(2).await;
+    let (ends, _) = log.ends_and_offsets().await;
+    let lost: i64 = ends.iter().zip(&offsets).map(|(end, offset)| end - 2 - offset).sum();
+    let after = worker(&shop.store, &log, "after");
+    until_processed(&shop, 40 + 8).await;
+    assert_eq!(shop::metric(&after.metrics, "worker_records_lost_to_retention_total"), u64::try_from(lost).unwrap());
+    assert_eq!(shop::metric(&after.metrics, "worker_store_behind_group_total"), 0);
+    after.drain().await;
+}
+
+pub async fn while_the_store_is_away_everything_waits_and_nothing_is_dead(shop: Shop) {
+    let log = log().await;
+    let worker = worker(&shop.store, &log, "worker");
+    log.send_events(&events(10)).await;
+    until_processed(&shop, 10).await;
+    shop.sql("ALTER TABLE timeline RENAME TO away").await;
+    // More than the queue holds, so that the partitions are paused.
+    log.send_events(&events(4_000)).await;
+    let state = async || worker.ctx.status.parts().into_iter().find(|(part, _)| *part == "worker").unwrap().1;
+    eventually(state, |state| state.is_err()).await;
+    assert_eq!((shop.count("orders").await, shop.count("parked").await), (10, 0));
+    shop.sql("ALTER TABLE away RENAME TO timeline").await;
+    until_processed(&shop, 4_010).await;
+    eventually(state, |state| state.is_ok()).await;
+    eventually(async || worker.events("processed"), |processed| *processed == 4_010).await;
+    assert_eq!((worker.events("dead"), shop.count("parked").await), (0, 0));
+    worker.drain().await;
+}
+
+pub async fn workers_that_come_and_go_settle_each_event_once(shop: Shop) {
+    let log = log().await;
+    let all = events(1_200);
+    let first = worker(&shop.store, &log, "first");
+    log.send_events(&all[..400]).await;
+    until_processed(&shop, 400).await;
+    let second = worker(&shop.store, &log, "second");
+    log.send_events(&all[400..800]).await;
+    // Both have some of the partitions.
+    let shared = async || (first.events("processed"), second.events("processed"));
+    let mut sent = 800;
+    while second.events("processed") == 0 {
+        log.send_events(&[created()]).await;
+        sent += 1;
+        eventually(shared, |(a, b)| a + b >= sent).await;
+    }
+    first.drain().await;
+    log.send_events(&all[800..]).await;
+    sent += 400;
+    until_processed(&shop, i64::try_from(sent).unwrap()).await;
+    second.drain().await;
+    let published = shop.count("timeline WHERE kind = 'processed'").await;
+    assert_eq!((published, shop.count("parked").await), (i64::try_from(sent).unwrap(), 0));
+    let ids: HashSet<OrderId> = all.iter().map(Sent::order_id).collect();
+    for id in ids {
+        assert_eq!(shop.order(id).await.unwrap().version, 2);
+    }
+}
