@@ -10,6 +10,7 @@ use minishop_core::ids::{ClientId, CorrelationId};
 use minishop_core::refusal::Refusal;
 use std::time::Duration;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span, debug, field, info_span};
 
 use crate::app::App;
 use minishop_platform::telemetry::propagation::TraceContext;
@@ -47,7 +48,9 @@ pub struct Call {
     pub correlation_id: CorrelationId,
     /// The key in use; echoed with every answer, refusals too, so that an unknown outcome can be retried.
     pub key: Option<IdempotencyKey>,
-    /// This call's span in the caller's trace, or in a new one.
+    /// What log lines and traces tell about this call; its work runs in it.
+    pub span: Span,
+    /// This call's place in the caller's trace, or in a new one: what is handed on with the order.
     pub trace: TraceContext,
     /// When the call came in.
     pub received: Instant,
@@ -56,23 +59,50 @@ pub struct Call {
 }
 
 impl Call {
-    /// Reads headers or metadata.
-    pub fn new(app: &App, protocol: Protocol, headers: &HeaderMap) -> Self {
+    /// Reads headers or metadata. `operation` names the route or the method in traces.
+    pub fn new(app: &App, protocol: Protocol, operation: &'static str, headers: &HeaderMap) -> Self {
         let received = Instant::now();
         if headers.contains_key(AUTHORIZATION) {
             app.credentials
                 .call_once(|| tracing::warn!("a request has credentials, but authentication is off: all are anonymous"));
         }
         let sent = single(headers, names::CORRELATION_ID).and_then(CorrelationId::parse);
+        let correlation_id = sent.unwrap_or_else(|| CorrelationId::new(app.clock.now(), app.ids.random()));
+        let span = info_span!(
+            "api.call",
+            otel.name = operation,
+            otel.kind = "server",
+            correlation_id = correlation_id.as_str(),
+            trace_id = field::Empty
+        );
+        let trace = match parent(headers) {
+            Some(parent) => parent.continue_in(&span, app.ids.as_ref()),
+            None => TraceContext::begin_in(&span, app.ids.as_ref()),
+        };
+        span.record("trace_id", trace.trace_id());
         Self {
             protocol,
             client: ClientId::anonymous(),
-            correlation_id: sent.unwrap_or_else(|| CorrelationId::new(app.clock.now(), app.ids.random())),
+            correlation_id,
             key: None,
-            trace: trace(app, headers),
+            span,
+            trace,
             received,
             deadline: received + LONGEST,
         }
+    }
+
+    /// Does the work of the call: its log lines carry the call's ids, and its spans lie in the caller's trace.
+    pub async fn run<T>(&self, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+        let work = async {
+            let outcome = work.await;
+            match &outcome {
+                Ok(_) => debug!("answered"),
+                Err(refusal) => debug!(code = refusal.code.as_str(), "refused"),
+            }
+            outcome
+        };
+        work.instrument(self.span.clone()).await
     }
 
     /// Takes the caller's key into use, or a new one when there is none and none is required.
@@ -84,14 +114,11 @@ impl Call {
     }
 }
 
-/// Goes on with the caller's trace, or begins one: a parent that is given twice or breaks the rules is not taken.
-fn trace(app: &App, headers: &HeaderMap) -> TraceContext {
-    let ids = app.ids.as_ref();
+/// Reads the caller's place in its trace: a parent that is given twice or breaks the rules is not taken.
+fn parent(headers: &HeaderMap) -> Option<TraceContext> {
     let state: Option<Vec<_>> = headers.get_all(names::TRACESTATE).iter().map(|value| value.to_str().ok()).collect();
     let state = state.map(|values| values.join(",")).filter(|state| !state.is_empty());
-    single(headers, names::TRACEPARENT)
-        .and_then(|parent| TraceContext::parse(parent, state.as_deref()))
-        .map_or_else(|| TraceContext::new(ids), |parent| parent.child(ids))
+    TraceContext::parse(single(headers, names::TRACEPARENT)?, state.as_deref())
 }
 
 /// Reads a header that stands there once and is ASCII.

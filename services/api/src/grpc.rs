@@ -88,17 +88,16 @@ struct Service(Arc<App>);
 impl OrderService for Service {
     async fn create_order(&self, request: Request<CreateOrderRequest>) -> Result<Response<CreateOrderResponse>, Status> {
         let app = &self.0;
-        let (mut call, message) = self.call(request);
-        let key = call.0.take_key(app, call.1.as_ref());
-        let call = call.0;
-        let outcome = async {
+        let ((mut call, metadata), message) = self.call("minishop.orders.v1.OrderService/CreateOrder", request);
+        let key = call.take_key(app, metadata.as_ref());
+        let work = async {
             app.admit()?;
             let key = key?;
             let command = fields::create_order(Protocol::Grpc, message, Vec::new())?;
             orders::create(app, &call, key, command).await
         };
-        let outcome = outcome.await;
-        app.metrics.answered(call.protocol, Outcome::of(&outcome), call.received.elapsed());
+        let outcome = call.run(work).await;
+        app.metrics.answered(&call, Outcome::of(&outcome));
         let Created { reply, replayed } = outcome.map_err(|refusal| status::of(&call, &refusal))?;
         let mut response = status::dressed(&call, reply);
         if replayed {
@@ -109,14 +108,14 @@ impl OrderService for Service {
     }
 
     async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
-        self.answered(request, async |app, call, message| {
+        self.answered("minishop.orders.v1.OrderService/GetOrder", request, async |app, call, message| {
             orders::get(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }
 
     async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
-        self.answered(request, async |app, call, message| {
+        self.answered("minishop.orders.v1.OrderService/ListOrders", request, async |app, call, message| {
             orders::list(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
@@ -126,14 +125,15 @@ impl OrderService for Service {
 #[tonic::async_trait]
 impl OperationsService for Service {
     async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        self.answered(request, async |app, call, _| ops::status(app, call).await).await
+        self.answered("minishop.ops.v1.OperationsService/GetStatus", request, async |app, call, _| ops::status(app, call).await)
+            .await
     }
 
     async fn list_dead_letters(
         &self,
         request: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
-        self.answered(request, async |app, call, message| {
+        self.answered("minishop.ops.v1.OperationsService/ListDeadLetters", request, async |app, call, message| {
             ops::dead_letters(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
@@ -142,9 +142,9 @@ impl OperationsService for Service {
 
 impl Service {
     /// Reads the metadata.
-    fn call<T>(&self, request: Request<T>) -> ((Call, MetadataMap), T) {
+    fn call<T>(&self, operation: &'static str, request: Request<T>) -> ((Call, MetadataMap), T) {
         let (metadata, _, message) = request.into_parts();
-        let mut call = Call::new(&self.0, Protocol::Grpc, metadata.as_ref());
+        let mut call = Call::new(&self.0, Protocol::Grpc, operation, metadata.as_ref());
         if let Some(limit) = deadline::read(metadata.as_ref()) {
             call.deadline = call.deadline.min(call.received + limit);
         }
@@ -154,11 +154,12 @@ impl Service {
     /// Answers a read.
     async fn answered<T, R>(
         &self,
+        operation: &'static str,
         request: Request<T>,
         work: impl AsyncFnOnce(&App, &Call, T) -> Result<R, Refusal>,
     ) -> Result<Response<R>, Status> {
-        let ((call, _), message) = self.call(request);
-        let answer = work(&self.0, &call, message).await.map_err(|refusal| status::of(&call, &refusal))?;
+        let ((call, _), message) = self.call(operation, request);
+        let answer = call.run(work(&self.0, &call, message)).await.map_err(|refusal| status::of(&call, &refusal))?;
         Ok(status::dressed(&call, answer))
     }
 }

@@ -51,13 +51,14 @@ pub fn router(app: Arc<App>) -> Router {
 
 async fn create_order(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    let mut call = Call::new(&app, Protocol::Rest, &parts.headers);
+    let mut call = Call::new(&app, Protocol::Rest, "POST /orders", &parts.headers);
     let key = call.take_key(&app, &parts.headers);
-    let outcome = match command(&app, &parts, body, key).await {
-        Ok((key, command)) => orders::create(&app, &call, key, command).await,
-        Err(refusal) => Err(refusal),
+    let work = async {
+        let (key, command) = command(&app, &parts, body, key).await?;
+        orders::create(&app, &call, key, command).await
     };
-    app.metrics.answered(call.protocol, Outcome::of(&outcome), call.received.elapsed());
+    let outcome = call.run(work).await;
+    app.metrics.answered(&call, Outcome::of(&outcome));
     match outcome {
         Ok(Created { reply, replayed }) => answer::created(&call, &reply, replayed),
         Err(refusal) => answer::refusal(&call, &refusal),
@@ -104,13 +105,13 @@ async fn get_order(
         let request = fields::checked(Protocol::Rest, GetOrderRequest { order_id: id }, no_query(&parts))?;
         orders::get(&app, call, &request).await
     };
-    answered(&app, &parts, work).await
+    answered(&app, "GET /orders/{order_id}", &parts, work).await
 }
 
 async fn list_orders(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let work = async |call: &Call| orders::list(&app, call, &from_query::<ListOrdersRequest>(&parts)?).await;
-    answered(&app, &parts, work).await
+    answered(&app, "GET /orders", &parts, work).await
 }
 
 async fn status(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
@@ -119,13 +120,13 @@ async fn status(State(app): State<Arc<App>>, request: Request<Body>) -> Response
         found if found.is_empty() => ops::status(&app, call).await,
         found => Err(fields::refuse(Protocol::Rest, found)),
     };
-    answered(&app, &parts, work).await
+    answered(&app, "GET /ops/status", &parts, work).await
 }
 
 async fn dead_letters(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let work = async |call: &Call| ops::dead_letters(&app, call, &from_query::<ListDeadLettersRequest>(&parts)?).await;
-    answered(&app, &parts, work).await
+    answered(&app, "GET /ops/dead-letters", &parts, work).await
 }
 
 async fn no_route(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
@@ -139,19 +140,24 @@ async fn no_method(State(app): State<Arc<App>>, request: Request<Body>) -> Respo
 
 fn refused(app: &App, request: Request<Body>, code: Code, detail: &'static str) -> Response {
     let (parts, _) = request.into_parts();
-    let call = Call::new(app, Protocol::Rest, &parts.headers);
+    let call = Call::new(app, Protocol::Rest, "no route", &parts.headers);
     let refusal = entry::sizes(&parts).err().unwrap_or_else(|| Refusal::new(code, detail));
     answer::refusal(&call, &refusal)
 }
 
 /// Answers a read.
-async fn answered<T: Serialize>(app: &App, parts: &Parts, work: impl AsyncFnOnce(&Call) -> Result<T, Refusal>) -> Response {
-    let call = Call::new(app, Protocol::Rest, &parts.headers);
-    let outcome = match entry::check(app, parts) {
-        Ok(()) => work(&call).await,
-        Err(refusal) => Err(refusal),
+async fn answered<T: Serialize>(
+    app: &App,
+    operation: &'static str,
+    parts: &Parts,
+    work: impl AsyncFnOnce(&Call) -> Result<T, Refusal>,
+) -> Response {
+    let call = Call::new(app, Protocol::Rest, operation, &parts.headers);
+    let work = async {
+        entry::check(app, parts)?;
+        work(&call).await
     };
-    match outcome {
+    match call.run(work).await {
         Ok(message) => answer::message(&call, StatusCode::OK, &message),
         Err(refusal) => answer::refusal(&call, &refusal),
     }

@@ -1,24 +1,25 @@
 //! What the API counts. Labels come from closed lists only.
 
-use std::time::Duration;
-
 use minishop_core::refusal::{Code, Refusal};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::call::Protocol;
+use crate::call::Call;
 use crate::orders::Created;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
+/// Leads from a bucket to the trace of a request in it.
+type TraceLabel = [(&'static str, String); 1];
 
 /// The API's metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ApiMetrics {
     accepts: Family<Labels<2>, Counter>,
-    seconds: Family<Labels<1>, Histogram>,
+    seconds: Family<Labels<1>, HistogramWithExemplars<TraceLabel>>,
     batch: Histogram,
     depth: Gauge,
 }
@@ -37,7 +38,8 @@ pub enum Outcome {
 impl ApiMetrics {
     /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
-        let latency: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
+        let latency: fn() -> HistogramWithExemplars<TraceLabel> =
+            || HistogramWithExemplars::new(exponential_buckets(0.000_5, 2.0, 16));
         let metrics = Self {
             accepts: Family::default(),
             seconds: Family::new_with_constructor(latency),
@@ -52,15 +54,16 @@ impl ApiMetrics {
     }
 
     /// Counts an answered request to create an order.
-    pub fn answered(&self, protocol: Protocol, outcome: Outcome, took: Duration) {
+    pub fn answered(&self, call: &Call, outcome: Outcome) {
         let outcome = match outcome {
             Outcome::Created => "created",
             Outcome::Replayed => "replayed",
             Outcome::Refused(code) => code.as_str(),
         };
-        let protocol = ("protocol", protocol.as_str());
+        let protocol = ("protocol", call.protocol.as_str());
         self.accepts.get_or_create(&[("outcome", outcome), protocol]).inc();
-        self.seconds.get_or_create(&[protocol]).observe(took.as_secs_f64());
+        let trace = [("trace_id", call.trace.trace_id().to_owned())];
+        self.seconds.get_or_create(&[protocol]).observe(call.received.elapsed().as_secs_f64(), Some(trace), None);
     }
 
     /// Notes the size of a statement.

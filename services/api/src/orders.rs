@@ -12,7 +12,7 @@ use minishop_core::money;
 use minishop_core::order::{CreateOrder, Item, Status};
 use minishop_core::refusal::{Code, Refusal};
 use minishop_platform::store::{ListQuery, NewOrder, OrderRow};
-use tracing::{Instrument as _, info_span};
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::app::App;
@@ -34,19 +34,9 @@ pub struct Created {
 
 /// Accepts an order. When this returns `Ok`, the order and its event are on disk.
 pub async fn create(app: &App, call: &Call, key: IdempotencyKey, command: CreateOrder) -> Result<Created, Refusal> {
-    let order = new_order(app, call, key, &command);
-    let span = info_span!(
-        "api.order.create",
-        order.id = %order.order_id,
-        correlation_id = %order.correlation_id,
-        trace_id = call.trace.trace_id()
-    );
-    async {
-        let accepted = app.queue.submit(order, call.deadline)?.outcome().await?;
-        Ok(created(&accepted))
-    }
-    .instrument(span)
-    .await
+    let accepted = app.queue.submit(new_order(app, call, key, &command), call.deadline)?.outcome().await?;
+    debug!(order.id = %accepted.order_id, replayed = accepted.replayed, "the order is on disk");
+    Ok(created(&accepted))
 }
 
 fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: &CreateOrder) -> NewOrder {

@@ -16,7 +16,7 @@ pub async fn read<T>(call: &Call, reading: impl Future<Output = store::Result<T>
     match timeout_at(call.deadline, reading).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
-            warn!(correlation_id = %call.correlation_id, error = ?error, "a read failed");
+            warn!(error = ?error, "a read failed");
             Err(store_refusal(&error))
         }
         Err(_) => Err(Refusal::new(Code::DeadlineExceeded, "The deadline passed before the store answered; ask again.")),

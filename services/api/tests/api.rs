@@ -18,12 +18,16 @@ mod json;
 mod keys;
 #[path = "api/listener.rs"]
 mod listener;
+#[path = "api/proxy.rs"]
+mod proxy;
 #[path = "api/reads.rs"]
 mod reads;
 #[path = "api/slow.rs"]
 mod slow;
 #[path = "api/store.rs"]
 mod store;
+#[path = "api/traces.rs"]
+mod traces;
 #[path = "api/world.rs"]
 mod world;
 
@@ -97,5 +101,6 @@ on_both_stores! {
         operators_see_what_waits;
     store:
         a_full_outbox_sheds_new_orders_and_reads_go_on
+        log_lines_of_a_request_carry_its_ids
         no_input_is_found_in_the_log;
 }

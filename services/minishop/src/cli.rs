@@ -1,10 +1,9 @@
 //! The command line: which commands there are, and how they end.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Parser, Subcommand};
-use minishop_platform::boot;
+use clap::{CommandFactory, Parser, Subcommand};
+use minishop_platform::boot::{block_on, print, refuse};
 use minishop_platform::config::sources::{self, Parsed};
 use minishop_platform::config::{Config, Flags, Shape};
 
@@ -54,56 +53,58 @@ enum Command {
 
 /// Reads the command line and runs the command.
 pub fn run() -> ExitCode {
-    match sources::parse::<Cli>() {
-        Parsed::Command(cli) => dispatch(cli),
-        Parsed::Text(text) => crate::output::print(&text),
+    match sources::parse::<Cli>(Cli::command()) {
+        Parsed::Command(cli, problems) => dispatch(cli, problems),
+        Parsed::Text(text) => print(&text),
         Parsed::Problems(problems) => refuse(&problems),
     }
 }
 
-fn dispatch(cli: Cli) -> ExitCode {
+fn dispatch(cli: Cli, problems: Vec<String>) -> ExitCode {
     if cli.version {
-        return block_on(async { crate::output::print(&version().await) });
+        return block_on(async { print(&version().await) });
     }
-    let flags = cli.flags;
+    let settings = Settings { flags: cli.flags, problems };
     match cli.command.unwrap_or(Command::Up) {
-        Command::Up => role(flags, Shape::Up, crate::up::run),
-        Command::Api => role(flags, Shape::Api, crate::api::run),
-        Command::Worker => role(flags, Shape::Worker, crate::worker::run),
-        Command::Migrate => role(flags, Shape::Up, crate::migrate::run),
-        Command::Topics(args) => role(flags, Shape::Up, |config| crate::topics::run(args, config)),
+        Command::Up => role(settings, Shape::Up, crate::up::run),
+        Command::Api => role(settings, Shape::Api, crate::api::run),
+        Command::Worker => role(settings, Shape::Worker, crate::worker::run),
+        Command::Migrate => role(settings, Shape::Up, crate::migrate::run),
+        Command::Topics(args) => role(settings, Shape::Up, |config| crate::topics::run(args, config)),
+        Command::Events(args) => role(settings, Shape::Up, |config| crate::events::run(args, config)),
+        Command::Config(args) => crate::config::run(&args, settings),
+        // The settings of servers say nothing to a client of theirs.
+        Command::Order(_) | Command::Bench(_) if !settings.problems.is_empty() => refuse(&settings.problems),
         Command::Order(args) => block_on(crate::order::run(args)),
-        Command::Events(args) => role(flags, Shape::Up, |config| crate::events::run(args, config)),
         Command::Bench(args) => block_on(crate::bench::command(args)),
-        Command::Config(args) => crate::config::run(&args, flags),
     }
 }
 
-fn role<F: Future<Output = ExitCode>>(flags: Flags, shape: Shape, run: impl FnOnce(Config) -> F) -> ExitCode {
-    match flags.check(shape) {
+/// Settings as they were given, and what was wrong with their names.
+#[derive(Debug)]
+pub struct Settings {
+    flags: Flags,
+    problems: Vec<String>,
+}
+
+impl Settings {
+    /// Checks everything; the error has one line for each problem.
+    pub fn check(mut self, shape: Shape) -> Result<Config, Vec<String>> {
+        match self.flags.check(shape) {
+            Ok(config) if self.problems.is_empty() => Ok(config),
+            checked => {
+                self.problems.extend(checked.err().unwrap_or_default());
+                Err(self.problems)
+            }
+        }
+    }
+}
+
+fn role<F: Future<Output = ExitCode>>(settings: Settings, shape: Shape, run: impl FnOnce(Config) -> F) -> ExitCode {
+    match settings.check(shape) {
         Ok(config) => block_on(run(config)),
         Err(problems) => refuse(&problems),
     }
-}
-
-fn block_on(run: impl Future<Output = ExitCode>) -> ExitCode {
-    match boot::runtime() {
-        Ok(runtime) => {
-            let code = runtime.block_on(run);
-            // Threads that still block, such as a consumer that closes, must not hold up the exit.
-            runtime.shutdown_timeout(Duration::from_secs(2));
-            code
-        }
-        Err(error) => refuse(&[format!("error[START_FAILED] runtime: {error:#}")]),
-    }
-}
-
-/// Writes problems to standard error, one a line.
-pub fn refuse(problems: &[String]) -> ExitCode {
-    for problem in problems {
-        eprintln!("{problem}");
-    }
-    ExitCode::from(boot::EXIT_USAGE)
 }
 
 async fn version() -> String {

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
-use minishop_platform::config::{Flags, Shape};
+use minishop_platform::boot::{print, refuse};
+use minishop_platform::config::Shape;
+
+use crate::cli::Settings;
 
 /// What to do with the configuration.
 #[derive(Debug, clap::Args)]
@@ -35,16 +38,16 @@ enum Role {
 }
 
 /// Checks the settings and, if asked to, prints them.
-pub fn run(args: &Args, flags: Flags) -> ExitCode {
+pub fn run(args: &Args, settings: Settings) -> ExitCode {
     let (What::Check(of) | What::Print(of)) = &args.what;
     let shape = match of.role {
         Role::Up => Shape::Up,
         Role::Api => Shape::Api,
         Role::Worker => Shape::Worker,
     };
-    match (flags.check(shape), &args.what) {
-        (Ok(_), What::Check(_)) => crate::output::print("the configuration is good\n"),
-        (Ok(config), What::Print(_)) => crate::output::print(&config.print()),
-        (Err(problems), _) => crate::cli::refuse(&problems),
+    match (settings.check(shape), &args.what) {
+        (Ok(_), What::Check(_)) => print("the configuration is good\n"),
+        (Ok(config), What::Print(_)) => print(&config.print()),
+        (Err(problems), _) => refuse(&problems),
     }
 }

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use minishop_platform::boot::{self, process};
+use minishop_platform::boot::{self, process, refuse};
 use minishop_platform::config::Config;
 use minishop_platform::store::{postgres, sqlite};
 use secrecy::ExposeSecret;
 
-use crate::cli::{EXIT_UNREACHABLE, refuse};
+use crate::cli::EXIT_UNREACHABLE;
 
 /// Migrates and prints the version; exit 69 when the database does not answer.
 pub async fn run(config: Config) -> ExitCode {
@@ -19,7 +19,7 @@ pub async fn run(config: Config) -> ExitCode {
         },
     };
     match migrated {
-        Ok(version) => crate::output::print(&format!("the schema has version {version}\n")),
+        Ok(version) => boot::print(&format!("the schema has version {version}\n")),
         Err(error) if error.is_retry() => {
             eprintln!("{:#}", process::store_refused(error));
             ExitCode::from(EXIT_UNREACHABLE)

@@ -63,7 +63,7 @@ enum What {
 pub async fn run(args: Args) -> ExitCode {
     let client = match Client::new(&args.server) {
         Ok(client) => client,
-        Err(problem) => return crate::cli::refuse(&[problem]),
+        Err(problem) => return minishop_platform::boot::refuse(&[problem]),
     };
     let answer = match args.what {
         What::Create { customer, currency, idempotency_key, items } => {

@@ -1,9 +1,9 @@
 //! Printing: tables for people, JSON for programs.
 
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
+use minishop_platform::boot::print;
 
 /// How a listing is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -12,19 +12,6 @@ pub enum Output {
     Table,
     /// One JSON document.
     Json,
-}
-
-/// Prints text. A reader that has seen enough (`| head -1`) is no failure.
-pub fn print(text: &str) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error[OUTPUT] stdout: {error}");
-            ExitCode::from(crate::cli::EXIT_NO)
-        }
-    }
 }
 
 /// Prints rows under headings.

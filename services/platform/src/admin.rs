@@ -1,5 +1,7 @@
 //! The admin listener: health and metrics, nothing else, so it may be bound anywhere.
 
+mod prometheus;
+
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -38,17 +40,16 @@ async fn metrics_text(State(admin): State<Admin>, headers: HeaderMap) -> Respons
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
     // Exemplars exist only in OpenMetrics, which a scraper asks for by name.
-    let open =
-        headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("application/openmetrics-text"));
-    let kind = if open {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (kind, text) = if accept.contains("application/openmetrics-text") {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
     } else {
-        "text/plain; version=0.0.4; charset=utf-8"
+        ("text/plain; version=0.0.4; charset=utf-8", prometheus::from_open_metrics(&text))
     };
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// Answers 200 while every part works; `?verbose` lists the parts with their reasons.
+/// Answers 200 while every part works; `?verbose` lists the parts with their reasons, and what is away without being needed.
 async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
     let parts = admin.status.parts();
     let works = !parts.is_empty() && parts.iter().all(|(_, state)| state.is_ok());
@@ -56,12 +57,59 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respons
     if query.as_deref() != Some("verbose") && works {
         return (code, "ok\n").into_response();
     }
-    let lines: String = parts
-        .iter()
-        .map(|(name, state)| match state {
-            Ok(()) => format!("[+] {name} ok\n"),
-            Err(reason) => format!("[-] {name}: {reason}\n"),
-        })
-        .collect();
+    let states = parts.iter().map(|(name, state)| match state {
+        Ok(()) => format!("[+] {name} ok\n"),
+        Err(reason) => format!("[-] {name}: {reason}\n"),
+    });
+    let notes = admin.status.notes().into_iter().map(|(name, reason)| format!("[!] {name}: {reason}\n"));
+    let lines: String = states.chain(notes).collect();
     (code, lines).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use http_body_util::BodyExt as _;
+    use prometheus_client::metrics::counter::Counter;
+    use tower::ServiceExt as _;
+
+    async fn get(router: &Router, path: &str, accept: &str) -> (u16, String, String) {
+        let request = http::Request::get(path).header("accept", accept).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let kind = head.headers.get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), kind.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn metrics_come_in_the_form_that_their_content_type_names() {
+        let metrics = Metrics::default();
+        metrics.with(|registry| registry.register("accepts", "Accepts", Counter::<u64>::default()));
+        let router = router(metrics, Status::default());
+        let (_, kind, text) = get(&router, "/metrics", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2").await;
+        assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"));
+        assert!(text.contains("# TYPE minishop_accepts counter\n") && text.ends_with("# EOF\n"), "{text}");
+        for accept in ["text/plain", "*/*", ""] {
+            let (_, kind, text) = get(&router, "/metrics", accept).await;
+            assert!(kind.starts_with("text/plain; version=0.0.4"));
+            assert!(text.contains("# TYPE minishop_accepts_total counter\n") && !text.contains("# EOF"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_note_is_told_and_does_not_withdraw_readiness() {
+        let status = Status::default();
+        let router = router(Metrics::default(), status.clone());
+        assert_eq!(get(&router, "/readyz", "").await.0, 503, "nothing works yet");
+        status.set("store", Ok(()));
+        status.note("kafka", Some("does not answer".to_owned()));
+        let (code, _, text) = get(&router, "/readyz?verbose", "").await;
+        assert_eq!((code, text.as_str()), (200, "[+] store ok\n[!] kafka: does not answer\n"));
+        status.note("kafka", None);
+        status.set("store", Err("away".to_owned()));
+        let (code, _, text) = get(&router, "/readyz", "").await;
+        assert_eq!((code, text.as_str()), (503, "[-] store: away\n"));
+    }
 }

@@ -3,7 +3,10 @@
 //! The only place that spawns roles, handles signals and decides the exit code. A task that ends or panics before the drain ends the
 //! process with code 70: a half-dead process is worse than a dead one.
 
+mod binary;
 pub mod process;
+
+pub use binary::{block_on, main, print, refuse};
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -82,6 +82,7 @@ pub struct Status(Arc<Mutex<StatusInner>>);
 struct StatusInner {
     addresses: Vec<(&'static str, std::net::SocketAddr)>,
     parts: Vec<(&'static str, Result<(), String>)>,
+    notes: Vec<(&'static str, String)>,
 }
 
 impl Status {
@@ -102,6 +103,18 @@ impl Status {
             Some(known) => known.1 = state,
             None => inner.parts.push((part, state)),
         }
+    }
+
+    /// Notes what an operator should know of a part without which the process does its work, or that it is well again (`None`).
+    pub fn note(&self, part: &'static str, reason: Option<String>) {
+        let mut inner = self.lock();
+        inner.notes.retain(|(name, _)| *name != part);
+        inner.notes.extend(reason.map(|reason| (part, reason)));
+    }
+
+    /// Lists the notes.
+    pub fn notes(&self) -> Vec<(&'static str, String)> {
+        self.lock().notes.clone()
     }
 
     /// Lists the parts and their state.

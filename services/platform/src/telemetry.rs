@@ -10,13 +10,18 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people at a terminal.
-    #[default]
     Pretty,
     /// One JSON object a line.
     Json,
+}
+
+/// Checks a text of the form of `RUST_LOG`.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    let wrong = |_| "is no filter; give levels and targets such as info,minishop_api=debug".to_owned();
+    EnvFilter::try_new(filter).map(drop).map_err(wrong)
 }
 
 /// Starts logging to standard error, and tracing where the standard `OTEL_*` variables ask for it.

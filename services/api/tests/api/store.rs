@@ -3,13 +3,18 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use minishop_contracts::orders::v1::{CreateOrderRequest, ListOrdersRequest};
+use prost::Message as _;
 use tonic::Code;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::grpc::{base, framed, status, web};
 use crate::harness::{Api, B};
-use crate::world::{Kind, World, on};
+use crate::proxy::Proxy;
+use crate::world::{Kind, Place, World, on};
 
 pub async fn a_full_outbox_sheds_new_orders_and_reads_go_on(world: &World) {
     let api = world.api_with(|config| config.outbox_limit_rows = -1).await;
@@ -63,6 +68,54 @@ async fn a_database_that_only_reads_refuses_orders_and_shows_them() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_commit_lost_its_answer_is_found_and_is_no_replay() {
+    on(Kind::Postgres, async |world| {
+        let place = world.place().await;
+        let Place::Url(url) = &place else { panic!("not on PostgreSQL") };
+        let (before, rest) = url.split_once('@').unwrap();
+        let (server, name) = rest.split_once('/').unwrap();
+        let proxy = Proxy::start(server.to_owned(), "cut-off", 3).await;
+        let behind = Place::Url(format!("{before}@{}/{name}", proxy.addr));
+        let api = world.api_on(&behind, |_| {}).await;
+        api.works().await;
+        let made = api.post("cut-off", B).await;
+        assert_eq!((made.status, made.header("idempotent-replayed")), (201, None), "{made:?}");
+        assert_eq!(proxy.left(), 0, "three commits lost their answers");
+        let again = api.post("cut-off", B).await;
+        assert_eq!((again.header("idempotent-replayed"), &again.body), (Some("true"), &made.body));
+        assert_eq!((api.orders().await, api.events().await.len()), (2, 2));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_stays_in_doubt_until_its_deadline_is_said_to_be_and_its_key_finds_it() {
+    on(Kind::Postgres, async |world| {
+        let place = world.place().await;
+        let Place::Url(url) = &place else { panic!("not on PostgreSQL") };
+        let (before, rest) = url.split_once('@').unwrap();
+        let (server, name) = rest.split_once('/').unwrap();
+        let proxy = Proxy::start(server.to_owned(), "in-doubt", usize::MAX).await;
+        let api = world.api_on(&Place::Url(format!("{before}@{}/{name}", proxy.addr)), |_| {}).await;
+        let headers = "x-idempotency-key: in-doubt\r\ngrpc-timeout: 1500m\r\n";
+        let body = framed(0, &base().encode_to_vec());
+        let call = web(&api, "localhost", "application/grpc-web", headers, &body);
+        let others = async {
+            api.until_statements(1).await;
+            api.works().await;
+        };
+        let (answer, ()) = tokio::join!(call, others);
+        assert_eq!(status(&answer), Code::Unavailable, "{answer:?}");
+        let details = STANDARD_NO_PAD.decode(answer.header("grpc-status-details-bin").unwrap().trim_end_matches('=')).unwrap();
+        assert!(String::from_utf8_lossy(&details).contains("OUTCOME_UNKNOWN"));
+        let after = world.api_on(&place, |_| {}).await;
+        let found = after.post("in-doubt", B).await;
+        assert_eq!((found.status, found.header("idempotent-replayed"), after.orders().await), (201, Some("true"), 2));
+    })
+    .await;
+}
+
 /// A log that a test reads.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -100,6 +153,29 @@ fn log() -> Log {
     // Another test of this process may have been first; then its log has our lines.
     let _ = subscriber.try_init();
     log
+}
+
+pub async fn log_lines_of_a_request_carry_its_ids(world: &World) {
+    let log = log();
+    let api = world.api().await;
+    let correlation = format!("corr-{:?}", world.kind);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let headers = [("content-type", "application/json"), ("x-correlation-id", &correlation), ("traceparent", &parent)];
+    assert_eq!(api.send("POST", "/orders", &headers, B.as_bytes()).await.status, 201);
+    assert_eq!(api.send("POST", "/orders", &headers, b"{}").await.status, 400);
+    let text = log.text();
+    let lines: Vec<serde_json::Value> =
+        text.lines().filter(|line| line.contains(&correlation)).map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() >= 3, "two for the order, one for the refusal: {text}");
+    for line in lines {
+        assert_eq!(
+            (line["span"]["correlation_id"].as_str(), line["span"]["trace_id"].as_str()),
+            (Some(correlation.as_str()), Some(trace)),
+            "{line}"
+        );
+    }
+    assert!(api.scrape().contains(&format!("trace_id=\"{trace}\"")), "an exemplar leads to the trace");
 }
 
 pub async fn no_input_is_found_in_the_log(world: &World) {

@@ -46,7 +46,7 @@ mod tests {
     fn every_kind_is_described_under_the_name_of_its_samples() {
         let mut registry = Registry::default();
         let (counter, gauge) = (Counter::<u64>::default(), Gauge::<i64>::default());
-        let seconds = HistogramWithExemplars::<[(&str, &str); 1]>::new([0.5]);
+        let seconds = HistogramWithExemplars::<[(&str, &str); 1]>::new([0.5].into_iter());
         registry.register("accepts", "Accepts", counter.clone());
         registry.register("depth", "Depth", gauge);
         registry.register_with_unit("wait", "Wait", Unit::Seconds, seconds.clone());

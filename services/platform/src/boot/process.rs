@@ -24,6 +24,8 @@ use crate::store::postgres::{self, PostgresSettings};
 use crate::store::{Role, Store, sqlite};
 use crate::{admin, telemetry};
 
+/// The embedded store, in the data directory.
+const STORE_FILE: &str = "minishop.db";
 /// How long one attempt to reach Kafka may take at start.
 const KAFKA_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -105,10 +107,12 @@ impl Process {
             Some(log) => log.addr.to_string(),
             None => config.kafka_brokers.clone().unwrap_or_default(),
         };
+        let mut later = None;
         if log.is_none() {
-            let Started::Done(()) = await_topics(&config, self.shape, &brokers, &status, &mut signals).await? else {
+            let Started::Done(known) = await_topics(&config, self.shape, &brokers, &status, &mut signals).await? else {
                 return Ok(ExitCode::SUCCESS);
             };
+            later = (!known).then(|| (config.clone(), brokers.clone(), status.clone()));
         }
         let ids: Arc<dyn Ids> = Arc::new(SystemIds);
         let (relay, relay_task) = relay(self.name, self.shape, &store, &brokers, ids.as_ref(), &status, &metrics)?;
@@ -128,7 +132,12 @@ impl Process {
             drain: drain.clone(),
             status: status.clone(),
         };
-        phases.push(drain, roles(ctx).await?);
+        let mut tasks = roles(ctx).await?;
+        tasks
+            .extend(later.map(|(config, brokers, status)| {
+                Task::new("topics", check_topics_later(config, brokers, status, drain.clone()))
+            }));
+        phases.push(drain, tasks);
         phases.push(drain_relay.clone(), vec![Task::new("relay", relay_task.run(drain_relay))]);
         phases.push(drain_log, log_task.into_iter().collect());
         phases.push(drain_admin, vec![Task::new("admin", async move { admin.await? })]);
@@ -138,6 +147,9 @@ impl Process {
         }
         let announce = announce(status.clone(), relay);
         let code = supervise(&status, phases, announce, &mut signals, config.drain_wait).await;
+        if config.database_url.is_none() && code == ExitCode::SUCCESS {
+            sqlite::checkpoint(&config.data_dir.join(STORE_FILE)).await;
+        }
         flush.finish().await;
         Ok(code)
     }
@@ -172,7 +184,7 @@ async fn open_store(
                     let settings = PostgresSettings { app_name: name.to_owned(), migrate: config.migrate };
                     postgres::connect(url.expose_secret(), &settings).await
                 }
-                None => sqlite::open(&config.data_dir.join("minishop.db"), clock.clone(), config.migrate).await,
+                None => sqlite::open(&config.data_dir.join(STORE_FILE), clock.clone(), config.migrate).await,
             }
         };
         let opened = tokio::select! { opened = open => opened, () = signals.next() => return Ok(Started::Stopped) };
@@ -198,14 +210,15 @@ pub fn store_refused(error: OpenError) -> anyhow::Error {
     anyhow::anyhow!("error[{code}] store: {:#}", anyhow::Error::from(error))
 }
 
-/// Asks Kafka for the topics. The API starts without an answer, since it accepts orders while Kafka is away; others wait.
+/// Asks Kafka for the topics. The API starts without an answer (`false`), since it accepts orders while Kafka is away; others
+/// wait.
 async fn await_topics(
     config: &Config,
     shape: Shape,
     brokers: &str,
     status: &Status,
     signals: &mut Signals,
-) -> anyhow::Result<Started<()>> {
+) -> anyhow::Result<Started<bool>> {
     let mut pause = Duration::from_millis(200);
     loop {
         let asked = topics::missing(brokers, &config.topic_prefix, KAFKA_PATIENCE);
@@ -213,24 +226,57 @@ async fn await_topics(
         match asked {
             Ok(missing) if missing.is_empty() => {
                 status.set("kafka", Ok(()));
-                return Ok(Started::Done(()));
+                return Ok(Started::Done(true));
             }
-            Ok(missing) => anyhow::bail!(
-                "error[TOPIC_MISSING] KAFKA_BROKERS: {} not there; run `minishop topics create`",
-                missing.join(", ")
-            ),
+            Ok(missing) => anyhow::bail!(topics_missing(&missing)),
             Err(error) if shape == Shape::Api => {
                 tracing::warn!("Kafka does not answer; orders are accepted and wait: {error:#}");
-                return Ok(Started::Done(()));
+                status.note("kafka", Some(AWAY.to_owned()));
+                return Ok(Started::Done(false));
             }
             Err(error) => {
-                status.set("kafka", Err("the event log does not answer".to_owned()));
+                status.set("kafka", Err(AWAY.to_owned()));
                 tracing::warn!("Kafka does not answer, trying again: {error:#}");
             }
         }
         tokio::select! { () = tokio::time::sleep(pause) => {}, () = signals.next() => return Ok(Started::Stopped) }
         pause = (pause * 2).min(Duration::from_secs(2));
     }
+}
+
+const AWAY: &str = "the event log does not answer";
+
+fn topics_missing(missing: &[String]) -> String {
+    format!("error[TOPIC_MISSING] KAFKA_BROKERS: {} not there; run `minishop topics create`", missing.join(", "))
+}
+
+/// Asks for the topics until all are there, for a process that started while Kafka was away: it would not have started
+/// without them, and now it says what is missing for as long as it is.
+async fn check_topics_later(
+    config: Arc<Config>,
+    brokers: String,
+    status: Status,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    let known = async {
+        loop {
+            let reason = match topics::missing(&brokers, &config.topic_prefix, KAFKA_PATIENCE).await {
+                Ok(missing) if missing.is_empty() => break,
+                Ok(missing) => topics_missing(&missing),
+                Err(_) => AWAY.to_owned(),
+            };
+            if status.notes().iter().all(|(part, noted)| *part != "kafka" || *noted != reason) {
+                tracing::error!("{reason}");
+            }
+            status.note("kafka", Some(reason));
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        tracing::info!("the event log answers, all topics are there");
+        status.note("kafka", None);
+        status.set("kafka", Ok(()));
+    };
+    tokio::select! { () = known => drain.cancelled().await, () = drain.cancelled() => {} }
+    Ok(())
 }
 
 fn relay(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
+use crate::telemetry::LogFormat;
 
 impl Config {
     /// Writes each setting as a line of the configuration file; secrets are hidden and settings without a value left out.
@@ -28,7 +29,7 @@ impl Config {
             ("drain_wait", text(&span(self.drain_wait))),
             ("outbox_limit_rows", Some(self.outbox_limit_rows.into())),
             ("outbox_limit_age", text(&span(self.outbox_limit_age))),
-            ("log_format", text(&format!("{:?}", self.log_format).to_lowercase())),
+            ("log_format", text(&if self.log_format == LogFormat::Json { "json" } else { "pretty" })),
             ("rust_log", self.log.clone().map(toml::Value::String)),
         ];
         lines.into_iter().filter_map(|(key, value)| Some(format!("{key} = {}\n", value?))).collect()

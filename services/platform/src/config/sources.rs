@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory, FromArgMatches};
+use clap::{Command, FromArgMatches};
 
 /// Variables of ours that are no flags, or no settings of this process.
 const OTHERS: [&str; 3] = ["MINISHOP_CONFIG", "MINISHOP_SERVER", "MINISHOP_API_KEY"];
@@ -13,46 +13,67 @@ const OTHERS: [&str; 3] = ["MINISHOP_CONFIG", "MINISHOP_SERVER", "MINISHOP_API_K
 /// What reading the command line came to.
 #[derive(Debug)]
 pub enum Parsed<P> {
-    /// The command and its settings.
-    Command(P),
+    /// The command with its settings, and what is wrong beside it, one line each; with a problem it must not run.
+    Command(P, Vec<String>),
     /// Text that was asked for, such as the help.
     Text(String),
     /// What is wrong, one line each.
     Problems(Vec<String>),
 }
 
-/// Reads this process's arguments and environment, and the file that they name.
-pub fn parse<P: CommandFactory + FromArgMatches>() -> Parsed<P> {
+/// Reads this process's arguments by `command`, its environment, and the file that they name.
+pub fn parse<P: FromArgMatches>(command: Command) -> Parsed<P> {
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    parse_from(std::env::args_os().collect(), &variables.collect())
+    parse_from(command, std::env::args_os().collect(), &variables.collect())
 }
 
-fn parse_from<P: CommandFactory + FromArgMatches>(args: Vec<OsString>, variables: &BTreeMap<String, String>) -> Parsed<P> {
-    let mut command = P::command();
+fn parse_from<P: FromArgMatches>(
+    mut command: Command,
+    mut args: Vec<OsString>,
+    variables: &BTreeMap<String, String>,
+) -> Parsed<P> {
     let known: Vec<(String, String)> = settings(&command);
     let mut problems = unknown_variables(variables, &known);
     if let Some(path) = config_path(&args, variables) {
-        match read_file(&path, &known) {
-            Ok(values) => {
-                for (id, value) in values {
-                    // clap keeps defaults for ever; the file is read once per process.
-                    let value: &'static str = value.leak();
-                    command = command.mut_arg(id, |arg| arg.default_value(value));
+        let (values, more) = read_file(&path, &known);
+        problems.extend(more);
+        for (id, value) in values {
+            // clap keeps defaults for ever; the file is read once per process.
+            let value: &'static str = value.leak();
+            command = command.mut_arg(id, |arg| arg.default_value(value));
+        }
+    }
+    loop {
+        match command.clone().try_get_matches_from(&args).and_then(|mut matches| P::from_arg_matches_mut(&mut matches)) {
+            Ok(parsed) => return Parsed::Command(parsed, problems),
+            Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+                return Parsed::Text(error.to_string());
+            }
+            Err(error) => {
+                problems.push(worded(&error));
+                // clap stops at the first: without it, the rest of the line may have more to say.
+                if !remove_culprit(&mut args, &error) {
+                    return Parsed::Problems(problems);
                 }
             }
-            Err(more) => problems.extend(more),
         }
     }
-    match command.try_get_matches_from_mut(args).and_then(|mut matches| P::from_arg_matches_mut(&mut matches)) {
-        Ok(parsed) if problems.is_empty() => return Parsed::Command(parsed),
-        Ok(_) => {}
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return Parsed::Text(error.to_string());
-        }
-        Err(error) => problems.push(worded(&error)),
+}
+
+/// Takes the flag that an error is about off the command line, with its value; `false` when it is not about a flag.
+fn remove_culprit(args: &mut Vec<OsString>, error: &clap::Error) -> bool {
+    let Some(ContextValue::String(culprit)) = error.get(ContextKind::InvalidArg) else { return false };
+    let Some(flag) = culprit.split([' ', '=']).next().filter(|flag| flag.starts_with('-')) else { return false };
+    let text = |arg: &OsString| arg.to_string_lossy().into_owned();
+    let Some(at) = args.iter().position(|arg| text(arg) == flag || text(arg).starts_with(&format!("{flag}="))) else {
+        return false;
+    };
+    let whole = text(&args.remove(at)) != flag;
+    if !whole && args.get(at).is_some_and(|value| !text(value).starts_with('-')) {
+        args.remove(at);
     }
-    Parsed::Problems(problems)
+    true
 }
 
 /// Lists the variables that flags name, with the flags' ids.
@@ -106,19 +127,14 @@ fn config_path(args: &[OsString], variables: &BTreeMap<String, String>) -> Optio
     variables.get("MINISHOP_CONFIG").filter(|path| !path.is_empty()).map(Into::into)
 }
 
-/// Reads a file of `key = value` lines; gives flag ids and values.
-fn read_file(path: &Path, known: &[(String, String)]) -> Result<Vec<(String, String)>, Vec<String>> {
+/// Reads a file of `key = value` lines; gives flag ids with values, and what is wrong.
+fn read_file(path: &Path, known: &[(String, String)]) -> (Vec<(String, String)>, Vec<String>) {
     let place = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| vec![format!("error[CONFIG_VALUE] {place}: cannot be read: {error}; name a TOML file with --config")])?;
-    let table: toml::Table = toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-        vec![format!(
-            "error[CONFIG_VALUE] {place} line {line}: {}; write TOML such as http_addr = \"127.0.0.1:3000\"",
-            error.message()
-        )]
-    })?;
     let (mut values, mut problems) = (Vec::new(), Vec::new());
+    let table = match read_table(path, &place) {
+        Ok(table) => table,
+        Err(problem) => return (values, vec![problem]),
+    };
     for (key, value) in table {
         let Some((_, id)) = known.iter().find(|(name, _)| key_of(name) == key) else {
             let keys: Vec<String> = known.iter().map(|(name, _)| key_of(name)).collect();
@@ -135,7 +151,17 @@ fn read_file(path: &Path, known: &[(String, String)]) -> Result<Vec<(String, Str
             )),
         }
     }
-    if problems.is_empty() { Ok(values) } else { Err(problems) }
+    (values, problems)
+}
+
+fn read_table(path: &Path, place: &str) -> Result<toml::Table, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("error[CONFIG_VALUE] {place}: cannot be read: {error}; name a TOML file with --config"))?;
+    toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let (message, example) = (error.message(), "write TOML such as http_addr = \"127.0.0.1:3000\"");
+        format!("error[CONFIG_VALUE] {place} line {line}: {message}; {example}")
+    })
 }
 
 /// Words clap's error in one line.
@@ -168,7 +194,7 @@ fn worded(error: &clap::Error) -> String {
 mod tests {
     use super::*;
     use crate::config::{Flags, Shape};
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     #[derive(Debug, Parser)]
     struct Cli {
@@ -178,13 +204,17 @@ mod tests {
 
     fn parse(args: &[&str], variables: &[(&str, &str)]) -> Parsed<Cli> {
         let args = std::iter::once("minishop").chain(args.iter().copied()).map(OsString::from).collect();
-        parse_from(args, &variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        parse_from(Cli::command(), args, &variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
     }
 
+    /// All problems, in names and in values.
     fn problems(parsed: Parsed<Cli>) -> Vec<String> {
         match parsed {
             Parsed::Problems(problems) => problems,
-            other => panic!("taken: {other:?}"),
+            Parsed::Command(cli, problems) => {
+                problems.into_iter().chain(cli.flags.check(Shape::Up).err().unwrap_or_default()).collect()
+            }
+            Parsed::Text(text) => panic!("not asked for: {text}"),
         }
     }
 
@@ -209,7 +239,7 @@ mod tests {
         let file =
             file("http_addr = \"127.0.0.1:4000\"\ngrpc_addr = \"127.0.0.1:4001\"\nreflection = false\ntopic_partitions = 4\n");
         let path = file.path().to_str().expect("UTF-8");
-        let Parsed::Command(cli) = parse(&["--config", path, "--grpc-addr", "127.0.0.1:5001"], &[]) else {
+        let Parsed::Command(cli, _) = parse(&["--config", path, "--grpc-addr", "127.0.0.1:5001"], &[]) else {
             panic!("a good file is taken")
         };
         let config = cli.flags.check(Shape::Up).expect("a good configuration");
@@ -231,6 +261,30 @@ mod tests {
         let found = problems(parse(&["--config", file.path().to_str().expect("UTF-8")], &[]));
         assert!(found[0].contains("CONFIG_VALUE") && found[0].contains("line 2"), "{found:#?}");
         assert!(problems(parse(&["--config", "/nowhere/minishop.toml"], &[]))[0].contains("CONFIG_VALUE"));
+    }
+
+    #[test]
+    fn bad_flags_variables_and_values_are_named_together() {
+        let file = file("htp_addr = \"x\"\ndrain_wait = \"5\"\n");
+        let path = file.path().to_str().expect("UTF-8");
+        let args = ["--config", path, "--nope", "x", "--grpc-adr=1", "--http-addr", "nonsense", "--log-format"];
+        let found = problems(parse(&args, &[("MINISHOP_HTTP_ADR", "x")]));
+        for part in [
+            "MINISHOP_HTTP_ADR",
+            "htp_addr",
+            "--nope",
+            "--grpc-adr",
+            "--log-format",
+            "MINISHOP_HTTP_ADDR: \"nonsense\"",
+            "MINISHOP_DRAIN_WAIT",
+        ] {
+            assert_eq!(
+                found.iter().filter(|line| line.contains(part) && !line.contains(&format!("mean {part}"))).count(),
+                1,
+                "{part}: {found:#?}"
+            );
+        }
+        assert_eq!(found.len(), 7, "{found:#?}");
     }
 
     #[test]

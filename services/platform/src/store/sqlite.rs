@@ -37,6 +37,22 @@ pub async fn migrate(path: &Path) -> Result<i64, OpenError> {
     Ok(connect::binary_version())
 }
 
+/// Writes what stands in the write-ahead log into the file, so that a copy of the file alone is whole. For a clean exit, when
+/// nothing is written any more; what cannot be done then is done at the next start.
+pub async fn checkpoint(path: &Path) {
+    use sqlx::Connection;
+    let done = async {
+        let mut connection = connect::writer(path).await?;
+        let (busy, ..): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(busy == 0)
+    };
+    match done.await {
+        Ok(true) => {}
+        other => tracing::warn!(?other, "the write-ahead log stays for the next start"),
+    }
+}
+
 /// Tells the version of the SQLite library in this binary.
 pub async fn library_version() -> Result<String, sqlx::Error> {
     use sqlx::Connection;

@@ -51,6 +51,11 @@ impl TraceContext {
         Self { trace_id, span_id: span_id(ids), flags: 1, tracestate: None }
     }
 
+    /// Makes the context of a span that begins a trace: the span's own while spans are exported, else a new one.
+    pub fn begin_in(span: &Span, ids: &dyn Ids) -> Self {
+        current(span).unwrap_or_else(|| Self::new(ids))
+    }
+
     /// Makes the context of a step below this one: same trace, new span.
     #[must_use]
     pub fn child(&self, ids: &dyn Ids) -> Self {

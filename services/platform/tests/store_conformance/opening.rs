@@ -58,6 +58,22 @@ async fn closed_file(dir: &Path) -> std::path::PathBuf {
 }
 
 #[tokio::test]
+async fn after_a_checkpoint_the_file_alone_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("minishop.db");
+    let store = sqlite::open(&path, clock_of(now()), true).await.unwrap();
+    let made = orders("a", 0..200);
+    store.orders.intake().await.unwrap().accept(&made).await.unwrap();
+    sqlite::checkpoint(&path).await;
+    let log = std::fs::metadata(dir.path().join("minishop.db-wal")).map_or(0, |file| file.len());
+    assert_eq!(log, 0);
+    let copy = dir.path().join("copy.db");
+    std::fs::copy(&path, &copy).unwrap();
+    let copy = sqlite::open(&copy, clock_of(now()), false).await.unwrap();
+    assert!(copy.orders.get(&made[199].client_id, made[199].order_id).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn random_bytes_are_refused_and_stay_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("minishop.db");
