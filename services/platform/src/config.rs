@@ -45,6 +45,12 @@ pub struct Flags {
     /// Kafka bootstrap servers; without them `up` uses the embedded event log.
     #[arg(long, global = true, env = "KAFKA_BROKERS", value_name = "HOST:PORT,…")]
     kafka_brokers: Option<String>,
+    /// Redis, as a URL, for wake-ups between processes; without it, or while it is away, they poll.
+    #[arg(long, global = true, env = "REDIS_URL", hide_env_values = true, value_name = "URL", value_parser = values::secret)]
+    redis_url: Option<SecretString>,
+    /// A file with the URL of Redis, instead of the URL.
+    #[arg(long, global = true, env = "REDIS_URL_FILE", value_name = "FILE")]
+    redis_url_file: Option<PathBuf>,
     /// Prefix of all topics and of the default group.
     #[arg(long, global = true, env = "MINISHOP_TOPIC_PREFIX", value_name = "TEXT", default_value = "")]
     topic_prefix: String,
@@ -106,6 +112,8 @@ pub struct Config {
     pub database_url: Option<SecretString>,
     /// Kafka bootstrap servers; `None` is the embedded event log.
     pub kafka_brokers: Option<String>,
+    /// Redis; without it processes find each other's work by polling.
+    pub redis_url: Option<SecretString>,
     /// Prefix of all topics and of the default group.
     pub topic_prefix: String,
     /// Which field is the record key.

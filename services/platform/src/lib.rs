@@ -1,7 +1,7 @@
 //! MiniShop's outside world, touched once: configuration, telemetry, stores, bus, relay.
 //!
 //! Other rooms ask this one for everything that is not a decision. Only `store/` holds SQL, only `bus/` names rdkafka, only
-//! `cache` names redis, only `boot` spawns, and only `clock` reads the system's time and randomness.
+//! `hints` names redis, only `boot` spawns, and only `clock` reads the system's time and randomness.
 
 pub mod admin;
 pub mod boot;
@@ -9,6 +9,7 @@ pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod ctx;
+pub mod hints;
 pub mod relay;
 pub mod serve;
 pub mod store;

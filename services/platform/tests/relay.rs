@@ -13,6 +13,7 @@ use minishop_core::ids::EventId;
 use minishop_platform::bus::consume::Start;
 use minishop_platform::bus::{Headers, Record, Tail};
 use minishop_platform::ctx::{Metrics, Status};
+use minishop_platform::hints::Hints;
 use minishop_platform::relay::{Relay, RelayTask, Settings, shard_of};
 use minishop_platform::store::{Journal, NewEvent, OutboxRow, Role, Store, sqlite};
 use tokio::task::JoinHandle;
@@ -76,7 +77,12 @@ struct Running {
 
 impl Running {
     fn start(world: &World, brokers: SocketAddr) -> Self {
-        let settings = Settings { owner: "test".to_owned(), roles: vec![Role::Api, Role::Worker], brokers: brokers.to_string() };
+        let settings = Settings {
+            owner: "test".to_owned(),
+            roles: vec![Role::Api, Role::Worker],
+            brokers: brokers.to_string(),
+            hints: Hints::default(),
+        };
         let (relay, task) =
             RelayTask::new(world.store.outbox.clone(), settings, Status::default(), &Metrics::default()).expect("a relay");
         let drain = CancellationToken::new();

@@ -10,6 +10,7 @@ use minishop_contracts::orders::v1::order_service_client::OrderServiceClient;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
 use minishop_platform::ctx::{Ctx, Metrics, Status};
+use minishop_platform::hints::Hints;
 use minishop_platform::relay::{RelayTask, Settings};
 use minishop_platform::store::{OutboxRow, Role, Store};
 use minishop_platform::telemetry::LogFormat;
@@ -59,7 +60,8 @@ pub async fn start(place: Place, store: Store, config: Config) -> Api {
     let (status, drain, metrics) = (Status::default(), CancellationToken::new(), Metrics::default());
     // Nothing answers there: events stay in the outbox, where the tests look at them.
     let brokers = "127.0.0.1:1".to_owned();
-    let settings = Settings { owner: "test".to_owned(), roles: vec![Role::Api], brokers: brokers.clone() };
+    let settings =
+        Settings { owner: "test".to_owned(), roles: vec![Role::Api], brokers: brokers.clone(), hints: Hints::default() };
     let (relay, relaying) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &Metrics::default()).unwrap();
     let ctx = Ctx {
         config: Arc::new(config),
@@ -93,6 +95,7 @@ pub fn config(dir: &std::path::Path) -> Config {
         kafka_addr: free,
         data_dir: dir.to_owned(),
         database_url: None,
+        redis_url: None,
         kafka_brokers: None,
         topic_prefix: String::new(),
         event_key: minishop_contracts::key::EventKey::Customer,

@@ -1,9 +1,9 @@
-//! Metrics in the text format of Prometheus (version 0.0.4), for scrapers that do not ask for OpenMetrics.
+//! Metrics in the text format of Prometheus (version 0.0.4), for scrapers that do not ask for `OpenMetrics`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-/// Rewrites OpenMetrics text: counters and infos are described under the names of their samples, and there are neither
+/// Rewrites `OpenMetrics` text: counters and infos are described under the names of their samples, and there are neither
 /// exemplars nor units nor an end mark.
 pub(super) fn from_open_metrics(open: &str) -> String {
     let kind = |line: &str| line.strip_prefix("# TYPE ")?.rsplit_once(' ').map(|(name, kind)| (name.to_owned(), kind.to_owned()));

@@ -17,6 +17,7 @@ use crate::bus::topics;
 use crate::clock::{SystemClock, SystemIds};
 use crate::config::{Config, Shape};
 use crate::ctx::{Ctx, Metrics, Status, Task};
+use crate::hints::{Hints, HintsTask};
 use crate::relay::{Relay, RelayTask, Settings};
 use crate::serve::{self, Limits};
 use crate::store::error::OpenError;
@@ -115,7 +116,10 @@ impl Process {
             later = (!known).then(|| (config.clone(), brokers.clone(), status.clone()));
         }
         let ids: Arc<dyn Ids> = Arc::new(SystemIds);
-        let (relay, relay_task) = relay(self.name, self.shape, &store, &brokers, ids.as_ref(), &status, &metrics)?;
+        let owner = owner(self.name, ids.as_ref());
+        let (hints, hints_task) = hints(&config, &owner, &metrics)?;
+        let settings = Settings { owner, roles: roles_of(self.shape), brokers: brokers.clone(), hints };
+        let (relay, relay_task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics)?;
         let [drain, drain_relay, drain_log] = std::array::from_fn(|_| CancellationToken::new());
         let mut phases = Phases::default();
         let kafka_addr = log.as_ref().map(|log| log.addr);
@@ -137,6 +141,7 @@ impl Process {
             .extend(later.map(|(config, brokers, status)| {
                 Task::new("topics", check_topics_later(config, brokers, status, drain.clone()))
             }));
+        tasks.extend(hints_task.map(|task| Task::new("hints", task.run(drain.clone()))));
         phases.push(drain, tasks);
         phases.push(drain_relay.clone(), vec![Task::new("relay", relay_task.run(drain_relay))]);
         phases.push(drain_log, log_task.into_iter().collect());
@@ -279,22 +284,22 @@ async fn check_topics_later(
     Ok(())
 }
 
-fn relay(
-    name: &str,
-    shape: Shape,
-    store: &Store,
-    brokers: &str,
-    ids: &dyn Ids,
-    status: &Status,
-    metrics: &Metrics,
-) -> anyhow::Result<(Relay, RelayTask)> {
-    let roles = match shape {
+/// The roles whose outbox rows a process writes.
+fn roles_of(shape: Shape) -> Vec<Role> {
+    match shape {
         Shape::Up => vec![Role::Api, Role::Worker],
         Shape::Api => vec![Role::Api],
         Shape::Worker => vec![Role::Worker],
-    };
-    // Pids come again, in containers at once: only randomness tells two starts apart.
+    }
+}
+
+/// Names this start of a process. Pids come again, in containers at once: only randomness tells two starts apart.
+fn owner(name: &str, ids: &dyn Ids) -> String {
     let start = u64::from_be_bytes(ids.random()[..8].try_into().expect("eight of ten bytes"));
-    let settings = Settings { owner: format!("{name}-{}-{start:016x}", std::process::id()), roles, brokers: brokers.to_owned() };
-    RelayTask::new(store.outbox.clone(), settings, status.clone(), metrics)
+    format!("{name}-{}-{start:016x}", std::process::id())
+}
+
+fn hints(config: &Config, owner: &str, metrics: &Metrics) -> anyhow::Result<(Hints, Option<HintsTask>)> {
+    let Some(url) = &config.redis_url else { return Ok((Hints::default(), None)) };
+    HintsTask::new(url, &config.topic_prefix, owner, metrics).map(|(hints, task)| (hints, Some(task)))
 }

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::values::{self, shown};
 use super::{Config, Flags, Shape};
+use crate::hints;
 use crate::telemetry::{self, LogFormat};
 
 /// What was found wrong, one line each: `error[CODE] setting: what it is, what it must be`.
@@ -67,6 +68,8 @@ impl Flags {
         let mut found = Problems::default();
         let database_url = found.secret("DATABASE_URL", self.database_url, self.database_url_file.as_deref());
         found.url("DATABASE_URL", database_url.as_ref(), values::database_url);
+        let redis_url = found.secret("REDIS_URL", self.redis_url, self.redis_url_file.as_deref());
+        found.url("REDIS_URL", redis_url.as_ref(), hints::check_url);
         let kafka_brokers = self.kafka_brokers.filter(|brokers| !brokers.is_empty());
         if let Some(brokers) = &kafka_brokers {
             found.read("KAFKA_BROKERS", brokers, (), values::brokers);
@@ -80,6 +83,7 @@ impl Flags {
             data_dir: self.data_dir,
             database_url,
             kafka_brokers,
+            redis_url,
             kafka_group: self.kafka_group.unwrap_or_else(|| format!("{}minishop-worker", self.topic_prefix)),
             topic_prefix: found.read("MINISHOP_TOPIC_PREFIX", &self.topic_prefix, String::new(), values::topic_prefix),
             event_key: found.read("MINISHOP_EVENT_KEY", &self.event_key, EventKey::Customer, values::event_key),
@@ -184,9 +188,12 @@ mod tests {
             "http://h:1",
             "--database-url",
             "mysql://h/d",
+            "--redis-url",
+            "http://h",
         ];
         let expected = [
             "CONFIG_VALUE DATABASE_URL",
+            "CONFIG_VALUE REDIS_URL",
             "CONFIG_VALUE KAFKA_BROKERS",
             "CONFIG_VALUE MINISHOP_KAFKA_ADDR",
             "CONFIG_VALUE MINISHOP_TOPIC_PREFIX",
@@ -213,6 +220,10 @@ mod tests {
         assert!(!format!("{config:?}").contains("hunter2"));
         for bad in ["mysql://u:hunter2@h/d", "postgres://u:hunter2@x@h/d", "postgres://u:hunter2@/d", "hunter2"] {
             let problems = check(&["--database-url", bad], Shape::Up).expect_err("a bad address").concat();
+            assert!(problems.contains("CONFIG_VALUE") && !problems.contains("hunter2"), "{problems}");
+        }
+        for bad in ["http://u:hunter2@h", "redis://u:hunter2@h:port", "hunter2"] {
+            let problems = check(&["--redis-url", bad], Shape::Up).expect_err("a bad address").concat();
             assert!(problems.contains("CONFIG_VALUE") && !problems.contains("hunter2"), "{problems}");
         }
         let flags = Cli::try_parse_from(["minishop", "--database-url", "postgres://u:hunter2@h/d"]).expect("flags");

@@ -17,6 +17,7 @@ impl Config {
             ("kafka_addr", text(&self.kafka_addr)),
             ("data_dir", text(&self.data_dir.display())),
             ("database_url", hidden(self.database_url.is_some())),
+            ("redis_url", hidden(self.redis_url.is_some())),
             ("kafka_brokers", self.kafka_brokers.clone().map(toml::Value::String)),
             ("topic_prefix", text(&self.topic_prefix)),
             ("event_key", text(&self.event_key.as_str())),

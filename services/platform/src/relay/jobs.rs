@@ -117,6 +117,12 @@ impl RelayTask {
         next.max(self.agenda.retry_at).max(now + Duration::from_millis(1))
     }
 
+    /// Looks for rows of other writers as soon as the store is free.
+    pub(super) fn poll_soon(&mut self) {
+        self.agenda.poll_at = Instant::now();
+        self.agenda.poll_every = POLL.0;
+    }
+
     fn next_on_rows(&mut self, now: Instant) -> Option<BoxFuture<'static, Done>> {
         // Only between reads: a shard is never mended while a read of its broken self is under way.
         self.mend(now);

@@ -17,6 +17,7 @@ use super::metrics::RelayMetrics;
 use super::shard::{Shard, State};
 use crate::bus::produce::{Producer, Report, Token};
 use crate::ctx::{Metrics, Status};
+use crate::hints::Hints;
 use crate::store::{Leadership, Outbox, OutboxRow, OutboxStats, Role};
 
 /// The most rows of a shard that are kept in memory before the table is left to hold them.
@@ -33,6 +34,8 @@ pub struct Settings {
     pub roles: Vec<Role>,
     /// Bootstrap servers.
     pub brokers: String,
+    /// Wakes relays that lead shards of rows written elsewhere.
+    pub hints: Hints,
 }
 
 /// Runs the relay. Made with its [`Relay`] handle.
@@ -109,6 +112,7 @@ impl RelayTask {
                 Some(done) = self.jobs.next() => self.done(done),
                 count = self.reports.recv_many(&mut reports, 1000) => if count == 0 { break },
                 count = self.rows.recv_many(&mut rows, 100) => if count == 0 { break },
+                () = self.settings.hints.heard() => self.poll_soon(),
                 () = tokio::time::sleep_until(look_again) => {}
             }
             for report in reports.drain(..) {
@@ -126,9 +130,11 @@ impl RelayTask {
     }
 
     fn take(&mut self, rows: Vec<OutboxRow>) {
+        let mut in_table = false;
         for row in rows {
             let shard = row.event.shard;
             if !self.may_skip_table(shard) {
+                in_table = true;
                 continue;
             }
             let Some(led) = self.shards.get_mut(&shard) else { continue };
@@ -143,6 +149,11 @@ impl RelayTask {
                 }
                 State::Behind | State::Broken(_) => {}
             }
+        }
+        if in_table {
+            // Their leader, here or elsewhere, need not wait for its next poll.
+            self.poll_soon();
+            self.settings.hints.committed();
         }
     }
 

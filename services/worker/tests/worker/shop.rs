@@ -14,6 +14,7 @@ use minishop_platform::bus::Record;
 use minishop_platform::clock::SystemIds;
 use minishop_platform::config::Config;
 use minishop_platform::ctx::{Ctx, Metrics, Status};
+use minishop_platform::hints::Hints;
 use minishop_platform::relay::{RelayTask, Settings};
 use minishop_platform::store::postgres::{self, PostgresSettings};
 use minishop_platform::store::{OutboxRow, Position, Role, Store, StoreError, sqlite as sqlite_store};
@@ -82,7 +83,8 @@ async fn run_sql(url: &str, sql: &str) {
 /// Makes what a worker is given, and the relay that it hands its rows to.
 pub fn ctx(store: &Store, brokers: &str, owner: &str) -> (Ctx, RelayTask) {
     let (status, metrics) = (Status::default(), Metrics::default());
-    let settings = Settings { owner: owner.to_owned(), roles: vec![Role::Worker], brokers: brokers.to_owned() };
+    let settings =
+        Settings { owner: owner.to_owned(), roles: vec![Role::Worker], brokers: brokers.to_owned(), hints: Hints::default() };
     let (relay, task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
         config: Arc::new(config()),
@@ -122,6 +124,7 @@ pub fn config() -> Config {
         kafka_addr: free,
         data_dir: PathBuf::new(),
         database_url: None,
+        redis_url: None,
         kafka_brokers: None,
         topic_prefix: String::new(),
         event_key: EventKey::Customer,

@@ -1,0 +1,171 @@
+//! Wake-ups between processes, through Redis.
+//!
+//! A hint shortens somebody's poll and nothing else: no answer is given, no event skipped and no offset committed because Redis
+//! said so. Without Redis, or while it is away, everybody polls as usual.
+
+mod breaker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::StreamExt;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::ctx::Metrics;
+use breaker::Breaker;
+
+/// How long any call may take: a slower hint comes later than the poll that it should shorten.
+const CALL: Duration = Duration::from_millis(50);
+/// How soon a lost subscription is made again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Checks the address of a Redis server without repeating any of it.
+pub fn check_url(url: &str) -> Result<(), String> {
+    Client::open(url)
+        .map(drop)
+        .map_err(|_| "is not the address of a Redis server; give redis://user:password@host:port".to_owned())
+}
+
+/// Gives and hears hints. Cheap to clone; without Redis it does nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Hints {
+    wanted: Arc<Notify>,
+    heard: Arc<Notify>,
+}
+
+impl Hints {
+    /// Tells the other processes that outbox rows were committed. Never blocks and never fails; hints that come faster than
+    /// they can be sent become one.
+    pub fn committed(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Waits until another process has committed outbox rows. One caller at a time.
+    pub async fn heard(&self) {
+        self.heard.notified().await;
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    call: &'static str,
+    outcome: &'static str,
+}
+
+/// Carries hints to Redis and from it. Made with its [`Hints`] handle.
+#[derive(Debug)]
+pub struct HintsTask {
+    client: Client,
+    channel: String,
+    /// Names this process in its hints, so that it does not wake itself.
+    owner: String,
+    hints: Hints,
+    calls: Family<Call, Counter>,
+    received: Counter,
+    open: Gauge,
+}
+
+impl HintsTask {
+    /// Makes the task and its handle; once a process, since it registers its metrics. Processes that share a prefix share
+    /// their hints.
+    pub fn new(url: &SecretString, prefix: &str, owner: &str, metrics: &Metrics) -> anyhow::Result<(Hints, Self)> {
+        let client = Client::open(url.expose_secret()).context("REDIS_URL is not the address of a Redis server")?;
+        let hints = Hints::default();
+        let task = Self {
+            client,
+            channel: format!("{prefix}minishop.outbox"),
+            owner: owner.to_owned(),
+            hints: hints.clone(),
+            calls: Family::default(),
+            received: Counter::default(),
+            open: Gauge::default(),
+        };
+        metrics.with(|registry| {
+            registry.register("redis_calls", "Calls of Redis by what became of them", task.calls.clone());
+            registry.register("redis_hints_received", "Hints of other processes", task.received.clone());
+            registry.register("redis_breaker_open", "1 while Redis is left alone after errors", task.open.clone());
+        });
+        Ok((hints, task))
+    }
+
+    /// Carries hints until `drain` ends. Redis being away is no fault.
+    pub async fn run(self, drain: CancellationToken) -> anyhow::Result<()> {
+        let both = async { tokio::join!(self.speak(), self.listen()) };
+        tokio::select! { () = drain.cancelled() => {}, _ = both => {} }
+        Ok(())
+    }
+
+    async fn speak(&self) {
+        let mut breaker = Breaker::default();
+        let mut connection = None;
+        loop {
+            self.hints.wanted.notified().await;
+            if !breaker.allows(Instant::now()) {
+                self.count("publish", "skipped");
+                continue;
+            }
+            let outcome = timeout(CALL, self.publish(&mut connection)).await;
+            let done = matches!(outcome, Ok(Ok(())));
+            if !done {
+                tracing::debug!(error = ?outcome, "a hint was not sent");
+            }
+            self.count("publish", if done { "ok" } else { "failed" });
+            if breaker.note(done, Instant::now()) {
+                tracing::warn!("Redis does not answer; other processes poll meanwhile");
+            }
+            self.open.set(i64::from(breaker.is_open()));
+        }
+    }
+
+    async fn publish(&self, kept: &mut Option<MultiplexedConnection>) -> redis::RedisResult<()> {
+        // Taken out, so that a call that fails or is cut off leaves no connection behind.
+        let mut connection = if let Some(connection) = kept.take() {
+            connection
+        } else {
+            let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CALL)).set_response_timeout(Some(CALL));
+            self.client.get_multiplexed_async_connection_with_config(&config).await?
+        };
+        let () = redis::cmd("PUBLISH").arg(&self.channel).arg(&self.owner).query_async(&mut connection).await?;
+        *kept = Some(connection);
+        Ok(())
+    }
+
+    async fn listen(&self) {
+        loop {
+            let subscribing = timeout(CALL, async {
+                let mut subscription = self.client.get_async_pubsub().await?;
+                subscription.subscribe(&self.channel).await?;
+                redis::RedisResult::Ok(subscription)
+            });
+            if let Ok(Ok(subscription)) = subscribing.await {
+                self.count("subscribe", "ok");
+                // What was said before the subscription was not heard.
+                self.hints.heard.notify_one();
+                let mut messages = subscription.into_on_message();
+                while let Some(message) = messages.next().await {
+                    if message.get_payload_bytes() != self.owner.as_bytes() {
+                        self.received.inc();
+                        self.hints.heard.notify_one();
+                    }
+                }
+            } else {
+                self.count("subscribe", "failed");
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    fn count(&self, call: &'static str, outcome: &'static str) {
+        self.calls.get_or_create(&Call { call, outcome }).inc();
+    }
+}
