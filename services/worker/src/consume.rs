@@ -56,21 +56,22 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
         () = drain.cancelled() => {}
         () = shared.silence(LONGEST_SILENCE) => anyhow::bail!("the event log has not been polled for {LONGEST_SILENCE:?}"),
     }
-    match tokio::time::timeout(DRAIN, end).await {
-        Ok(outcome) => outcome.context("the poll thread panicked")?,
-        Err(_) => {
-            // What is settled is settled; the group finds out by itself that this member is gone.
-            tracing::warn!("the group could not be left in time");
-            Ok(())
-        }
+    if let Ok(outcome) = tokio::time::timeout(DRAIN, end).await {
+        return outcome.context("the poll thread panicked")?;
     }
+    // What is settled is settled; the group finds out by itself that this member is gone.
+    tracing::warn!("the group could not be left in time");
+    Ok(())
 }
 
 /// Processes batches until the drain. While the store is away a batch is tried again and again: that is never an event's fault.
 async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyhow::Result<()> {
     let processor = Processor::new(&ctx, metrics);
     // Until then another process may believe that it alone writes these outbox rows.
-    ctx.relay.settled().await;
+    tokio::select! {
+        () = ctx.relay.settled() => {}
+        () = ctx.drain.cancelled() => return Ok(()),
+    }
     ctx.status.set("worker", Ok(()));
     let mut failures = 0;
     loop {

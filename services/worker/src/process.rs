@@ -160,7 +160,9 @@ async fn gate<'r>(
     let (fresh, seen): (Vec<_>, Vec<_>) =
         batch.iter().enumerate().partition(|(n, incoming)| gate.fresh.contains(&id(*n, incoming)));
     for (n, incoming) in seen {
-        if gate.settled.get(&id(n, incoming)).is_some_and(|sha| *sha != incoming.sha) {
+        // Under an id of its own nothing can stand but the record itself, unless somebody has forged that id: never ask twice.
+        let own = refusals.contains_key(&n) || !incoming.is_event();
+        if !own && gate.settled.get(&incoming.event_id).is_some_and(|sha| *sha != incoming.sha) {
             plan.refuse_next(n, DeadCode::DuplicateConflict, "another event was settled under this event id", incoming);
         } else {
             plan.fates.push(Fate { incoming, outcome: Outcome::Copy, span: None });

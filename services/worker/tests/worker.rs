@@ -19,6 +19,8 @@ mod records;
 mod refused;
 #[path = "worker/shop.rs"]
 mod shop;
+#[path = "worker/traced.rs"]
+mod traced;
 
 /// Makes one test per store of each sentence.
 macro_rules! both_stores {
@@ -63,6 +65,7 @@ both_stores! {
         another_order_under_the_same_key_is_a_copy_or_a_dead_letter
         both_claims_of_a_key_in_one_batch_are_told_apart
         another_event_under_a_settled_id_is_a_dead_letter
+        a_record_whose_own_id_was_taken_beforehand_stops_nobody
         a_known_order_with_other_content_or_client_is_a_dead_letter
         an_event_that_is_not_the_orders_next_changes_nothing
         an_order_settled_meanwhile_is_left_as_it_is
@@ -81,5 +84,6 @@ both_stores! {
         a_store_older_than_its_group_is_read_again_from_where_it_stands
         what_retention_dropped_unread_is_told_and_the_rest_is_processed
         while_the_store_is_away_everything_waits_and_nothing_is_dead
+        a_dead_letter_is_published_as_its_record_came
         workers_that_come_and_go_settle_each_event_once;
 }

@@ -19,7 +19,7 @@ const MOST_BYTES_OF_BATCH: usize = 8 << 20;
 #[derive(Debug, Default)]
 pub struct Assignment {
     owned: HashSet<Partition>,
-    /// Partitions of which it is not known yet where they must be read from. Until it is, nothing is processed.
+    /// Partitions of which it is not known yet where they must be read from. Until it is, nothing of them is processed.
     unchecked: HashSet<Partition>,
     queue: VecDeque<Record>,
     bytes: usize,
@@ -79,20 +79,34 @@ impl Assignment {
         }
     }
 
-    /// Takes a batch; `None` while there is none, or none may be processed.
+    /// Takes a batch of checked partitions; `None` while there is none.
     pub fn take(&mut self, most: usize) -> Option<Vec<Record>> {
-        if self.closed || !self.unchecked.is_empty() || self.queue.is_empty() {
+        if self.closed {
             return None;
         }
-        let mut bytes = 0;
-        let fits = |record: &&Record| {
+        let (mut batch, mut bytes, mut passed) = (Vec::new(), 0, VecDeque::new());
+        while batch.len() < most
+            && let Some(record) = self.queue.pop_front()
+        {
+            if self.unchecked.contains(&record.place()) {
+                passed.push_back(record);
+                continue;
+            }
+            // A record larger than the bound goes alone.
+            if !batch.is_empty() && bytes + record.size() > MOST_BYTES_OF_BATCH {
+                self.queue.push_front(record);
+                break;
+            }
             bytes += record.size();
-            bytes <= MOST_BYTES_OF_BATCH
-        };
-        // A record larger than that goes alone.
-        let count = self.queue.iter().take(most).take_while(fits).count().max(1);
-        let batch: Vec<Record> = self.queue.drain(..count).collect();
-        self.bytes -= batch.iter().map(Record::size).sum::<usize>();
+            batch.push(record);
+        }
+        while let Some(record) = passed.pop_back() {
+            self.queue.push_front(record);
+        }
+        if batch.is_empty() {
+            return None;
+        }
+        self.bytes -= bytes;
         self.running = Some(batch.iter().map(Record::place).collect());
         Some(batch)
     }

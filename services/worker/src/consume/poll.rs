@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use minishop_contracts::topics;
+use minishop_core::backoff::Backoff;
 use minishop_core::ids::CorrelationId;
 use minishop_platform::bus::consume::{Consumer, Handlers, Partition, PollError, Settings};
 use minishop_platform::ctx::Ctx;
@@ -27,9 +28,13 @@ const POLL: Duration = Duration::from_millis(100);
 const POLL_PAUSED: Duration = Duration::from_millis(10);
 /// How often settled offsets are committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// How long store and broker may take to say where a partition stands, and how often they are asked while they do not.
+/// How long store and group may take to say where partitions stand, and a partition's leader to say where it begins.
 const ANSWER: Duration = Duration::from_secs(3);
-const CHECK_EVERY: Duration = Duration::from_millis(200);
+const ANSWER_OF_LEADER: Duration = Duration::from_secs(1);
+/// How often they are asked while they do not: the thread is held up meanwhile.
+const CHECK_AGAIN: Backoff = Backoff { base: Duration::from_millis(200), factor: 2, cap: Duration::from_secs(10) };
+/// How often a log that cannot be read is spoken of.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// Polls until the drain, then leaves the group.
 pub fn run(ctx: &Ctx, shared: &Arc<Shared>, metrics: &WorkerMetrics, runtime: &Handle) -> anyhow::Result<()> {
@@ -41,14 +46,14 @@ pub fn run(ctx: &Ctx, shared: &Arc<Shared>, metrics: &WorkerMetrics, runtime: &H
         client_id: format!("minishop-worker-{}", CorrelationId::new(ctx.clock.now(), ctx.ids.random())),
     };
     let consumer = Consumer::join(&settings, handlers(shared, metrics))?;
-    let mut poller = Poller { ctx, shared, metrics, runtime, consumer, paused: false };
-    let (mut checked_at, mut committed_at) = (None::<Instant>, Instant::now());
+    let mut poller = Poller { ctx, shared, metrics, runtime, consumer, paused: false, complained_at: None };
+    let (mut committed_at, mut check_at, mut checks) = (Instant::now(), Instant::now(), 0);
     while !ctx.drain.is_cancelled() {
         shared.beat();
         poller.read()?;
-        if !shared.lock().unchecked().is_empty() && checked_at.is_none_or(|at| at.elapsed() >= CHECK_EVERY) {
-            poller.check();
-            checked_at = Some(Instant::now());
+        if Instant::now() >= check_at {
+            checks = if poller.check() { 0 } else { checks + 1 };
+            check_at = Instant::now() + if checks > 0 { CHECK_AGAIN.ceiling(checks) } else { Duration::ZERO };
         }
         if committed_at.elapsed() >= COMMIT_EVERY {
             committed_at = Instant::now();
@@ -89,6 +94,7 @@ struct Poller<'c> {
     runtime: &'c Handle,
     consumer: Consumer,
     paused: bool,
+    complained_at: Option<Instant>,
 }
 
 impl Poller<'_> {
@@ -110,7 +116,7 @@ impl Poller<'_> {
     }
 
     /// Queues at most [`AT_ONCE`] records; returns how many came.
-    fn collect(&self) -> anyhow::Result<usize> {
+    fn collect(&mut self) -> anyhow::Result<usize> {
         let mut came = 0;
         let mut wait = if self.paused { POLL_PAUSED } else { POLL };
         while came < AT_ONCE {
@@ -121,7 +127,10 @@ impl Poller<'_> {
                 }
                 Ok(None) => break,
                 Err(PollError::Passing(error)) => {
-                    tracing::debug!(error = ?error, "the event log cannot be read at the moment");
+                    if self.complained_at.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+                        tracing::warn!(error = ?error, "the event log cannot be read at the moment");
+                        self.complained_at = Some(Instant::now());
+                    }
                     break;
                 }
                 // The partitions are lost, and the client says so next.
@@ -139,30 +148,36 @@ impl Poller<'_> {
         Ok(came)
     }
 
-    /// Finds out where newly assigned partitions must be read from; what cannot be found out now is tried again.
-    fn check(&self) {
+    /// Finds out where newly assigned partitions must be read from; tells whether that is known of all now.
+    fn check(&self) -> bool {
         let partitions = self.shared.lock().unchecked();
-        if let Err(error) = self.check_all(&partitions) {
-            tracing::debug!(error = ?error, "where the partitions stand cannot be told yet");
+        if partitions.is_empty() {
+            return true;
         }
-        // Even when some are left: the processor looks for itself.
+        if let Err(error) = self.check_all(&partitions) {
+            tracing::debug!(error = ?error, "where some partitions stand cannot be told yet");
+        }
+        // The processor looks for itself what it may take.
         self.shared.wake();
+        self.shared.lock().unchecked().is_empty()
     }
 
     fn check_all(&self, partitions: &[Partition]) -> anyhow::Result<()> {
-        let group = &self.ctx.config.kafka_group;
-        let stored = self.ctx.store.inbox.positions(group);
+        let stored = self.ctx.store.inbox.positions(&self.ctx.config.kafka_group);
         let stored = self.runtime.block_on(async { tokio::time::timeout(ANSWER, stored).await })??;
         let committed = self.consumer.committed(partitions, ANSWER)?;
         let of = |list: &[Position], p: &Partition| {
             list.iter().find(|at| at.partition == p.partition && *at.topic == *p.topic).map(|at| at.next_offset)
         };
-        for partition in partitions {
-            let (first, _) = self.consumer.range(partition, ANSWER)?;
-            let standing = Standing { committed: of(&committed, partition), stored: of(&stored, partition), first };
-            self.follow(partition, standing)?;
+        // One without a leader must not keep the others waiting, nor many of them the thread.
+        let (started, mut outcome) = (Instant::now(), Ok(()));
+        for partition in partitions.iter().take_while(|_| started.elapsed() < ANSWER) {
+            let (committed, stored) = (of(&committed, partition), of(&stored, partition));
+            let range = self.consumer.range(partition, ANSWER_OF_LEADER);
+            let followed = range.and_then(|(first, _)| self.follow(partition, Standing { committed, stored, first }));
+            outcome = outcome.and(followed);
         }
-        Ok(())
+        outcome
     }
 
     /// Reads a partition from where it must be read, and raises the alarms.

@@ -7,6 +7,7 @@ use minishop_core::ids::EventId;
 use minishop_core::order::Status;
 use minishop_core::parking::{ErrorClass, State, error_fingerprint};
 use minishop_platform::store::{AdoptedOrder, InboxEntry, KnownOrder, ParkedEvent, Position};
+use minishop_platform::telemetry::propagation::TraceContext;
 
 use crate::decode::{Content, Created, Incoming, Refused, id_of_record};
 
@@ -117,7 +118,7 @@ pub(super) fn adopted(id: EventId, event: &Created) -> AdoptedOrder {
         total_minor: event.order.total_minor(),
         items: serde_json::to_string(event.order.items()).expect("lines are plain values"),
         correlation_id: event.correlation_id.clone(),
-        traceparent: event.trace.as_ref().map(|trace| trace.traceparent()),
+        traceparent: event.trace.as_ref().map(TraceContext::traceparent),
         created_event_id: id,
         created_at: event.occurred_at,
     }

@@ -1,8 +1,9 @@
 //! Copies, and events that claim what is another's: an event id, an order, a key.
 
+use minishop_core::ids::EventId;
 use minishop_platform::bus::Headers;
 
-use crate::records::{Sent, created};
+use crate::records::{Sent, created, record};
 use crate::shop::Shop;
 
 const PROCESSED: &str = "orders.processed";
@@ -104,6 +105,16 @@ pub async fn another_event_under_a_settled_id_is_a_dead_letter(shop: Shop) {
     // Another place in the topic is another record.
     shop.step(&[conflict.record()]).await;
     assert_eq!(shop.parked().await.len(), 2);
+}
+
+pub async fn a_record_whose_own_id_was_taken_beforehand_stops_nobody(shop: Shop) {
+    let garbage = record(Some(b"garbage"));
+    let own = EventId::of_record(&garbage.topic, garbage.partition, garbage.offset, b"garbage");
+    let forged = created().with("/eventId", own.to_string());
+    let behind = created();
+    shop.step(&[forged.record()]).await;
+    shop.step(&[garbage, behind.record()]).await;
+    assert_eq!(shop.order(behind.order_id()).await.unwrap().status, "processed");
 }
 
 pub async fn a_known_order_with_other_content_or_client_is_a_dead_letter(shop: Shop) {

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use minishop_broker::{EventLog, Handle, Settings, TopicSettings};
 use minishop_core::ids::OrderId;
-use minishop_platform::bus::Record;
+use minishop_platform::bus::consume::Start;
 use minishop_platform::bus::produce::Producer;
+use minishop_platform::bus::{Headers, Record, Tail};
 use minishop_platform::ctx::{Ctx, Metrics};
 use minishop_platform::store::Store;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -243,14 +245,39 @@ pub async fn while_the_store_is_away_everything_waits_and_nothing_is_dead(shop: 
     // More than the queue holds, so that the partitions are paused.
     log.send_events(&events(4_000)).await;
     let state = async || worker.ctx.status.parts().into_iter().find(|(part, _)| *part == "worker").unwrap().1;
-    eventually(state, |state| state.is_err()).await;
+    eventually(state, Result::is_err).await;
     assert_eq!((shop.count("orders").await, shop.count("parked").await), (10, 0));
     shop.sql("ALTER TABLE away RENAME TO timeline").await;
     until_processed(&shop, 4_010).await;
-    eventually(state, |state| state.is_ok()).await;
+    eventually(state, Result::is_ok).await;
     eventually(async || worker.events("processed"), |processed| *processed == 4_010).await;
     assert_eq!((worker.events("dead"), shop.count("parked").await), (0, 0));
     worker.drain().await;
+}
+
+pub async fn a_dead_letter_is_published_as_its_record_came(shop: Shop) {
+    let log = log().await;
+    let keyed = |key: &'static [u8]| Record { key: Some(Bytes::from_static(key)), ..record(Some(b"no event")) };
+    // The producer's way to a null key.
+    let keyless = Record { headers: Headers::default().with("dlq-key-null", "true"), ..keyed(b"") };
+    let empty = Record { value: Some(Bytes::new()), ..keyed(b"c") };
+    let null = Record { value: None, ..keyed(b"d") };
+    let sent = [keyless, keyed(b""), keyed(b"\xff\x00"), empty, null];
+    log.send(&sent).await;
+    let worker = worker(&shop.store, &log, "worker");
+    eventually(async || (shop.parked().await.len(), shop.published("orders.created.dlq").await.len()), |seen| *seen == (5, 0))
+        .await;
+    worker.drain().await;
+    let brokers = log.brokers.clone();
+    let read = move || {
+        let topics = ["orders.created.dlq".to_owned()];
+        Tail::open(&brokers, &topics, Start::Beginning).unwrap().rest(Duration::from_secs(30)).unwrap()
+    };
+    let letters = tokio::task::spawn_blocking(read).await.unwrap();
+    let all = |records: &[Record]| records.iter().map(|r| (r.key.clone(), r.value.clone())).collect::<HashSet<_>>();
+    let mut expected = all(&sent[1..]);
+    expected.insert((None, sent[0].value.clone()));
+    assert_eq!((letters.len(), all(&letters)), (5, expected), "null keys and values are null, empty ones empty");
 }
 
 pub async fn workers_that_come_and_go_settle_each_event_once(shop: Shop) {

@@ -24,7 +24,7 @@ fn refused() -> Vec<(Record, &'static str, String)> {
     let bytes: [&[u8]; 8] = [
         &[0xff, 0x00, 0xc3, 0x28, 0x9d],
         b"hello",
-        good[..good.len() / 2].as_bytes(),
+        &good.as_bytes()[..good.len() / 2],
         &[good.as_bytes(), b" {}"].concat(),
         &[0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 3],
         &[0x0a, 0x05, b'e', b'v', b't', b'-', b'1'],
