@@ -11,6 +11,9 @@ use super::shard::State;
 use super::task::RelayTask;
 use crate::store::{OutboxRow, Result, StoreError};
 
+/// How often the outbox is counted at most.
+const COUNT: Duration = Duration::from_secs(1);
+
 impl RelayTask {
     /// Takes up what a job brought.
     pub(super) fn done(&mut self, done: Done) {
@@ -21,8 +24,10 @@ impl RelayTask {
                     self.led(asked_at, view);
                 }
             }
-            Done::Counted(stats) => {
+            Done::Counted(asked_at, stats) => {
                 self.agenda.counting = false;
+                // Counting a long backlog takes long: it may take a twentieth of the time, no more.
+                self.agenda.count_at = Instant::now() + (asked_at.elapsed() * 20).max(COUNT);
                 if let Some(stats) = self.answered("stats", stats) {
                     *self.stats.lock().expect("no holder of the statistics panics") = stats;
                     self.metrics.counted(stats);

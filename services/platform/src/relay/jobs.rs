@@ -14,7 +14,7 @@ use super::task::RelayTask;
 use crate::bus::produce::Token;
 use crate::store::{Leadership, OutboxRow, OutboxStats, Result, SHARDS_PER_ROLE};
 
-/// How often leases are renewed and the outbox is counted. Short, because the view of being alone must be fresh.
+/// How often leases are renewed. Short, because the view of being alone must be fresh.
 const RENEW: Duration = Duration::from_secs(1);
 /// How long deletes are collected, how many start one at once, and how many go in one statement.
 const COLLECT: Duration = Duration::from_millis(20);
@@ -34,8 +34,8 @@ const SOON: Duration = Duration::from_millis(5);
 pub(super) enum Done {
     /// Leases, asked for at this time.
     Led(Instant, Result<Leadership>),
-    /// How much waits.
-    Counted(Result<OutboxStats>),
+    /// How much waits, asked for at this time.
+    Counted(Instant, Result<OutboxStats>),
     /// The first rows of these shards, at most so many each.
     Loaded(Vec<i16>, i64, Result<Vec<OutboxRow>>),
     /// Rows that others wrote.
@@ -53,7 +53,7 @@ pub(super) struct Agenda {
     pub(super) counting: bool,
     pub(super) reading: bool,
     renew_at: Instant,
-    count_at: Instant,
+    pub(super) count_at: Instant,
     delete_at: Instant,
     sweep_at: Instant,
     poll_at: Instant,
@@ -95,9 +95,8 @@ impl RelayTask {
         }
         if !self.agenda.counting && now >= self.agenda.count_at {
             self.agenda.counting = true;
-            self.agenda.count_at = now + RENEW;
             let outbox = self.outbox.clone();
-            self.jobs.push(async move { Done::Counted(outbox.stats().await) }.boxed());
+            self.jobs.push(async move { Done::Counted(now, outbox.stats().await) }.boxed());
         }
         if !self.agenda.reading
             && let Some(job) = self.next_on_rows(now)
