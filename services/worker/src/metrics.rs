@@ -50,6 +50,8 @@ pub struct WorkerMetrics {
     pub store_behind_group: Counter,
     /// Records that the log dropped before they were read.
     pub lost_to_retention: Counter,
+    /// 1 while reading is paused because the processor is behind.
+    pub paused: Gauge,
     lag: Family<Place, Gauge>,
 }
 
@@ -64,6 +66,7 @@ impl WorkerMetrics {
             latency: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             store_behind_group: Counter::default(),
             lost_to_retention: Counter::default(),
+            paused: Gauge::default(),
             lag: Family::default(),
         };
         metrics.with(|registry| {
@@ -86,6 +89,7 @@ impl WorkerMetrics {
                 "Records that the log dropped before they were read",
                 new.lost_to_retention.clone(),
             );
+            registry.register("worker_reading_paused", "1 while the processor is behind", new.paused.clone());
             registry.register("worker_consumer_lag_records", "Records not yet committed by the group", new.lag.clone());
         });
         new

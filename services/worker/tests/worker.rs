@@ -84,6 +84,7 @@ both_stores! {
         a_store_older_than_its_group_is_read_again_from_where_it_stands
         what_retention_dropped_unread_is_told_and_the_rest_is_processed
         while_the_store_is_away_everything_waits_and_nothing_is_dead
+        a_partition_that_went_while_it_was_paused_is_read_when_it_comes_back
         a_dead_letter_is_published_as_its_record_came
         workers_that_come_and_go_settle_each_event_once;
 }

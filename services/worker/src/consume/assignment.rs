@@ -21,6 +21,8 @@ pub struct Assignment {
     owned: HashSet<Partition>,
     /// Partitions of which it is not known yet where they must be read from. Until it is, nothing of them is processed.
     unchecked: HashSet<Partition>,
+    /// Whether partitions have come since the poll thread looked.
+    news: bool,
     queue: VecDeque<Record>,
     bytes: usize,
     /// The partitions of the running transaction, without those that have gone meanwhile; `None` when none runs.
@@ -33,6 +35,7 @@ pub struct Assignment {
 impl Assignment {
     /// Takes partitions up; they wait to be checked.
     pub fn come(&mut self, partitions: &[Partition]) {
+        self.news = true;
         self.owned.extend(partitions.iter().cloned());
         self.unchecked.extend(partitions.iter().cloned());
     }
@@ -52,6 +55,11 @@ impl Assignment {
         if let Some(running) = &mut self.running {
             running.retain(|p| !partitions.contains(p));
         }
+    }
+
+    /// Tells whether partitions have come since the last call.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// Tells which partitions wait to be checked.

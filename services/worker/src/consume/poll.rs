@@ -100,23 +100,29 @@ struct Poller<'c> {
 impl Poller<'_> {
     /// Queues what the client has, and pauses or resumes the partitions as the queue fills and empties.
     fn read(&mut self) -> anyhow::Result<()> {
-        let came = self.collect()?;
-        if self.paused && self.shared.lock().is_half_empty() {
-            self.consumer.resume().context("cannot resume the partitions")?;
-            self.paused = false;
-        }
-        // To pause costs more than to wait a little: the client then throws away what it has fetched ahead. Partitions that
-        // come while the others are paused are not paused yet.
-        let full = self.shared.lock().is_full();
-        if full && if self.paused { came > 0 } else { !self.shared.wait_for_room(WAIT_FOR_ROOM) } {
-            self.consumer.pause().context("cannot pause the partitions")?;
-            self.paused = true;
+        self.collect()?;
+        let (full, half_empty, news) = {
+            let mut state = self.shared.lock();
+            (state.is_full(), state.is_half_empty(), state.take_news())
+        };
+        // To pause costs more than to wait a little: the client then throws away what it has fetched ahead.
+        let paused = if self.paused { !half_empty } else { full && !self.shared.wait_for_room(WAIT_FOR_ROOM) };
+        // The client keeps a partition paused while it is away: one that comes must be told what holds now.
+        if paused != self.paused || news {
+            if paused { self.consumer.pause() } else { self.consumer.resume() }
+                .context("cannot pause or resume the partitions")?;
+            self.set_paused(paused);
         }
         Ok(())
     }
 
-    /// Queues at most [`AT_ONCE`] records; returns how many came.
-    fn collect(&mut self) -> anyhow::Result<usize> {
+    fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+        self.metrics.paused.set(i64::from(paused));
+    }
+
+    /// Queues at most [`AT_ONCE`] records.
+    fn collect(&mut self) -> anyhow::Result<()> {
         let mut came = 0;
         let mut wait = if self.paused { POLL_PAUSED } else { POLL };
         while came < AT_ONCE {
@@ -145,7 +151,7 @@ impl Poller<'_> {
         if came > 0 {
             self.shared.wake();
         }
-        Ok(came)
+        Ok(())
     }
 
     /// Finds out where newly assigned partitions must be read from; tells whether that is known of all now.

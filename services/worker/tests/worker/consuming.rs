@@ -149,6 +149,12 @@ impl Worker {
         }
     }
 
+    /// Reads the lag of a partition that this worker reads.
+    fn lag(&self, partition: i32) -> Option<u64> {
+        let sample = format!("worker_consumer_lag_records{{topic=\"{CREATED}\",partition=\"{partition}\"}}");
+        shop::sample(&self.metrics, &sample)
+    }
+
     fn events(&self, outcome: &str) -> u64 {
         shop::metric(&self.metrics, &format!("worker_events_total{{outcome=\"{outcome}\"}}"))
     }
@@ -172,11 +178,7 @@ pub async fn settled_records_are_committed_and_not_read_again(shop: Shop) {
     eventually(async || shop.parked().await.len(), |dead| *dead == 10).await;
     // Without a drain: by itself.
     eventually(async || log.ends_and_offsets().await, |(ends, offsets)| ends == offsets).await;
-    let lag = async || {
-        let lag =
-            |n| shop::metric(&first.metrics, &format!("worker_consumer_lag_records{{topic=\"{CREATED}\",partition=\"{n}\"}}"));
-        (0..PARTITIONS).map(lag).sum::<u64>()
-    };
+    let lag = async || (0..PARTITIONS).map(|n| first.lag(n).unwrap_or(1)).sum::<u64>();
     eventually(lag, |lag| *lag == 0).await;
     log.send_events(&events(50)).await;
     until_processed(&shop, 350).await;
@@ -253,6 +255,25 @@ pub async fn while_the_store_is_away_everything_waits_and_nothing_is_dead(shop: 
     eventually(async || worker.events("processed"), |processed| *processed == 4_010).await;
     assert_eq!((worker.events("dead"), shop.count("parked").await), (0, 0));
     worker.drain().await;
+}
+
+pub async fn a_partition_that_went_while_it_was_paused_is_read_when_it_comes_back(shop: Shop) {
+    let log = log().await;
+    let first = worker(&shop.store, &log, "first");
+    log.send_events(&events(10)).await;
+    until_processed(&shop, 10).await;
+    shop.sql("ALTER TABLE timeline RENAME TO away").await;
+    log.send_events(&events(4_000)).await;
+    eventually(async || shop::metric(&first.metrics, "worker_reading_paused"), |paused| *paused == 1).await;
+    let second = worker(&shop.store, &log, "second");
+    let shown = |worker: &Worker| (0..PARTITIONS).filter(|n| worker.lag(*n).is_some()).count();
+    eventually(async || (shown(&first), shown(&second)), |seen| *seen == (2, 2)).await;
+    shop.sql("ALTER TABLE away RENAME TO timeline").await;
+    until_processed(&shop, 4_010).await;
+    second.drain().await;
+    log.send_events(&events(100)).await;
+    until_processed(&shop, 4_110).await;
+    first.drain().await;
 }
 
 pub async fn a_dead_letter_is_published_as_its_record_came(shop: Shop) {

@@ -100,12 +100,17 @@ pub fn ctx(store: &Store, brokers: &str, owner: &str) -> (Ctx, RelayTask) {
     (ctx, task)
 }
 
-/// Reads a sample of the metrics, such as `worker_events_total{outcome="copy"}`; 0 when it is not there.
-pub fn metric(metrics: &Metrics, sample: &str) -> u64 {
+/// Reads a sample of the metrics, such as `worker_events_total{outcome="copy"}`.
+pub fn sample(metrics: &Metrics, sample: &str) -> Option<u64> {
     let mut text = String::new();
     metrics.with(|registry| prometheus_client::encoding::text::encode(&mut text, registry)).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("minishop_{sample} ")));
-    line.map_or(0, |value| value.parse().unwrap())
+    let value = text.lines().find_map(|line| line.strip_prefix(&format!("minishop_{sample} ")))?;
+    Some(value.parse().unwrap())
+}
+
+/// Reads a sample of the metrics; 0 when it is not there.
+pub fn metric(metrics: &Metrics, name: &str) -> u64 {
+    sample(metrics, name).unwrap_or_default()
 }
 
 fn shop(store: Store, place: Place) -> Shop {
