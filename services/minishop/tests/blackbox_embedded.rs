@@ -1,35 +1,39 @@
-//! The real binary on embedded parts: the demo's request, the drain, and kill -9 under load.
+//! The real binary on embedded parts: the demo's request, clients in other languages, the drain, and kill -9 under load.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only the functions marked as tests")]
 
-#[path = "blackbox/server.rs"]
-mod server;
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/process.rs"]
+mod process;
+#[path = "support/rest.rs"]
+mod rest;
+#[path = "support/wait.rs"]
+mod wait;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
+use load::{Load, Promise, in_full};
 use minishop_platform::bus::consume::{Start, Tail};
+use process::{Process, minishop};
+use rest::{get, post};
 use serde_json::Value;
-use server::{Server, get, post};
+use wait::eventually;
 
 const ORDER: &str = r#"{"customerId":"c1","items":[{"productId":"p1","qty":2,"price":10.5}]}"#;
 
-/// Polls until `look` finds something; panics with `what` at the deadline.
-fn eventually<T>(within: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + within;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
-        std::thread::yield_now();
-    }
+/// Makes the command of `minishop up` on embedded parts below `dir`.
+fn up(dir: &Path) -> Command {
+    let mut command = minishop(&["up"]);
+    command.env("MINISHOP_DATA_DIR", dir.join("data"));
+    command
 }
 
 /// Reads all values of a topic from its beginning.
-fn topic(server: &Server, name: &str) -> Vec<Value> {
+fn topic(server: &Process, name: &str) -> Vec<Value> {
     let tail = Tail::open(server.addr("kafka"), &[name.to_owned()], Start::Beginning).unwrap();
     let records = tail.rest(Duration::from_secs(20)).unwrap();
     records.iter().map(|r| serde_json::from_slice(r.value.as_deref().unwrap()).unwrap()).collect()
@@ -38,7 +42,7 @@ fn topic(server: &Server, name: &str) -> Vec<Value> {
 #[test]
 fn the_demos_request_is_answered_published_and_processed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::up(dir.path());
+    let mut server = Process::start(up(dir.path()));
     let headers = [("x-correlation-id", "corr-001"), ("x-idempotency-key", "order-c1-001")];
     let first = post(server.addr("http"), "/orders", &headers, ORDER);
     let id = serde_json::from_str::<Value>(&first.body).unwrap()["orderId"].as_str().unwrap().to_owned();
@@ -72,76 +76,83 @@ fn the_demos_request_is_answered_published_and_processed() {
 #[test]
 fn a_second_process_is_kept_out_of_the_data_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::up(dir.path());
-    let second = Server::refused(dir.path());
+    let server = Process::start(up(dir.path()));
+    let second = up(dir.path()).output().unwrap();
     assert_eq!(second.status.code(), Some(2));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(said.contains("DATA_DIR_LOCKED") && said.contains(&server.pid().to_string()), "{said}");
 }
 
-#[test]
-fn kill_9_under_load_loses_and_doubles_nothing() {
-    const KILLS: usize = 10;
-    const ACKNOWLEDGED_A_LIFE: usize = 60;
-    let dir = tempfile::tempdir().unwrap();
-    let acknowledged: Mutex<HashMap<String, String>> = Mutex::default();
-    for life in 0..KILLS {
-        let mut server = Server::up(dir.path());
-        let http = server.addr("http").to_owned();
-        let count = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..8)
-                .map(|client| {
-                    let (http, count, acknowledged) = (&http, &count, &acknowledged);
-                    scope.spawn(move || {
-                        // Ends when the killed server no longer answers.
-                        for n in 0.. {
-                            let key = format!("k-{life}-{client}-{n}");
-                            let body = ORDER.replace("c1", &format!("c{}", (n + client) % 5));
-                            let Ok(answer) = server::try_post(http, "/orders", &[("x-idempotency-key", &key)], &body) else {
-                                return;
-                            };
-                            assert_eq!(answer.status, 201, "{}", answer.body);
-                            let id = serde_json::from_str::<Value>(&answer.body).unwrap()["orderId"].as_str().unwrap().to_owned();
-                            assert_eq!(acknowledged.lock().unwrap().insert(id, key), None, "an id was given twice");
-                            count.fetch_add(1, Ordering::SeqCst);
-                        }
-                    })
-                })
-                .collect();
-            eventually(Duration::from_secs(30), "enough orders are acknowledged", || {
-                (count.load(Ordering::SeqCst) >= ACKNOWLEDGED_A_LIFE).then_some(())
-            });
-            server.kill();
-            for client in clients {
-                client.join().unwrap();
-            }
-        });
-    }
-    let mut server = Server::up(dir.path());
-    let acknowledged = acknowledged.into_inner().unwrap();
-    assert!(acknowledged.len() >= KILLS * ACKNOWLEDGED_A_LIFE);
-    for id in acknowledged.keys() {
-        eventually(Duration::from_mins(1), "an acknowledged order is processed", || {
-            let answer = get(server.addr("http"), &format!("/orders/{id}"));
+/// Reads back what was promised: each order is processed, and under one event id announced and processed.
+fn kept(server: &Process, promises: &[Promise]) {
+    for promise in promises {
+        let order = eventually(Duration::from_mins(1), "a promised order is processed", || {
+            let answer = get(server.addr("http"), &format!("/orders/{}", promise.order));
             assert_eq!(answer.status, 200, "an acknowledged order is lost: {}", answer.body);
-            answer.body.contains(r#""status":"processed""#).then_some(())
+            let order: Value = serde_json::from_str(&answer.body).unwrap();
+            (order["status"] == "processed").then_some(order)
         });
+        let (customer, total) = (promise.customer.as_str(), in_full(i64::from(promise.total_minor)));
+        assert_eq!((order["customerId"].as_str(), order["total"].to_string()), (Some(customer), total));
     }
-    let events_of = |name: &str| {
+    let orders: HashSet<_> = promises.iter().map(|p| p.order.to_string()).collect();
+    let keys: HashSet<_> = promises.iter().map(|p| &p.key).collect();
+    assert_eq!((orders.len(), keys.len()), (promises.len(), promises.len()), "a key for each order, an order for each key");
+    for name in ["orders.created", "orders.processed"] {
         let mut events: HashMap<String, HashSet<String>> = HashMap::new();
-        for event in topic(&server, name) {
+        for event in topic(server, name) {
             let order = event["data"]["orderId"].as_str().unwrap().to_owned();
             events.entry(order).or_default().insert(event["eventId"].as_str().unwrap().to_owned());
         }
-        events
-    };
-    let (created, processed) = (events_of("orders.created"), events_of("orders.processed"));
-    for id in acknowledged.keys() {
-        assert_eq!(created.get(id).map(HashSet::len), Some(1), "order {id} was announced under one event id");
-        assert_eq!(processed.get(id).map(HashSet::len), Some(1), "order {id} was processed under one event id");
+        assert_eq!(events.keys().cloned().collect::<HashSet<_>>(), orders, "{name} tells of these orders and no other");
+        assert!(events.values().all(|ids| ids.len() == 1), "{name} tells of an order under two event ids: {events:?}");
     }
-    let keys: HashSet<_> = acknowledged.values().collect();
-    assert_eq!(keys.len(), acknowledged.len(), "a key made two orders");
+}
+
+/// Waits until so many more orders are acknowledged.
+fn flows(load: &Load, more: usize) {
+    let wanted = load.acknowledged() + more;
+    eventually(Duration::from_secs(30), "orders are acknowledged", || (load.acknowledged() >= wanted).then_some(()));
+}
+
+#[test]
+fn kill_9_under_load_loses_and_doubles_nothing() {
+    const KILLS: usize = 10;
+    let dir = tempfile::tempdir().unwrap();
+    let load = Load::default();
+    let (mut server, promises) = load.during(8, || {
+        let mut server = Process::start(up(dir.path()));
+        for _ in 0..KILLS {
+            load.moved(server.addr("http"));
+            flows(&load, 60);
+            server.kill();
+            server = Process::start(up(dir.path()));
+        }
+        load.moved(server.addr("http"));
+        server
+    });
+    assert!(promises.len() >= KILLS * 60);
+    kept(&server, &promises);
+    assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn sigterm_under_load_drains_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = Load::default();
+    let (mut server, promises) = load.during(8, || {
+        let mut server = Process::start(up(dir.path()));
+        load.moved(server.addr("http"));
+        flows(&load, 300);
+        assert_eq!(server.terminate(), Some(0), "a drain ends with 0");
+        server = Process::start(up(dir.path()));
+        load.moved(server.addr("http"));
+        flows(&load, 60);
+        server
+    });
+    let refusals = load.refusals();
+    assert!(refusals.keys().all(|r| r == "no answer" || r == "503 SHUTTING_DOWN"), "{refusals:?}");
+    assert!(!refusals.is_empty(), "no client was there to be drained");
+    kept(&server, &promises);
     assert_eq!(server.terminate(), Some(0));
 }

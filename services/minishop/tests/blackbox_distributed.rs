@@ -1,0 +1,22 @@
+//! The real binary as `api` and `worker` processes on real PostgreSQL and Apache Kafka.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only the functions marked as tests")]
+
+#[path = "support/checker.rs"]
+mod checker;
+#[path = "support/group.rs"]
+mod group;
+#[path = "blackbox_distributed/happy_path.rs"]
+mod happy_path;
+#[path = "blackbox_distributed/kills.rs"]
+mod kills;
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/process.rs"]
+mod process;
+#[path = "support/rest.rs"]
+mod rest;
+#[path = "support/shop.rs"]
+mod shop;
+#[path = "support/wait.rs"]
+mod wait;

@@ -1,0 +1,130 @@
+//! Clients that order without a pause, and tell exactly what was promised to them.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::rest::{Answer, try_get, try_post};
+
+/// How long one command may stay without a certain outcome.
+const CERTAIN: Duration = Duration::from_mins(1);
+/// How long one answer may take, whatever has failed.
+const ANSWER: Duration = Duration::from_secs(6);
+/// How long a client waits before it sends a command again.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// An order that a client was promised.
+#[derive(Debug, Clone)]
+pub struct Promise {
+    /// The client's key.
+    pub key: String,
+    /// The order, as the answer names it.
+    pub order: Uuid,
+    /// Whose order it is. A customer orders through one client, so its promises stand in the order in which they were made.
+    pub customer: String,
+    /// What it costs, in minor units.
+    pub total_minor: i32,
+}
+
+/// What the clients share with the test that lets them loose.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// Where the API answers now.
+    address: Mutex<String>,
+    stop: AtomicBool,
+    acknowledged: AtomicUsize,
+    /// Refusals by status and code, and broken connections as `no answer`.
+    refusals: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Load {
+    /// Says where the API answers from now on.
+    pub fn moved(&self, address: &str) {
+        address.clone_into(&mut self.address.lock().unwrap());
+    }
+
+    /// Counts what was acknowledged.
+    pub fn acknowledged(&self) -> usize {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// Tells which refusals there were, and how many of each.
+    pub fn refusals(&self) -> BTreeMap<String, usize> {
+        self.refusals.lock().unwrap().clone()
+    }
+
+    /// Runs `clients` clients while `test` runs, then until each knows what became of its last command.
+    pub fn during<T>(&self, clients: u32, test: impl FnOnce() -> T) -> (T, Vec<Promise>) {
+        /// A test that fails must not leave the clients running.
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..clients).map(|client| scope.spawn(move || self.client(client))).collect();
+            let stop = Stop(&self.stop);
+            let result = test();
+            drop(stop);
+            (result, running.into_iter().flat_map(|client| client.join().unwrap()).collect())
+        })
+    }
+
+    fn client(&self, client: u32) -> Vec<Promise> {
+        let mut promises = Vec::new();
+        for n in 0.. {
+            if self.stop.load(Ordering::SeqCst) {
+                break;
+            }
+            promises.push(self.order(client, n));
+            self.acknowledged.fetch_add(1, Ordering::SeqCst);
+        }
+        promises
+    }
+
+    /// Sends one command until its outcome is certain, then reads the order back.
+    fn order(&self, client: u32, n: u32) -> Promise {
+        let (key, customer) = (format!("k-{client}-{n}"), format!("c{client}-{}", n % 5));
+        let (qty, cents) = (1 + n % 3, 50 + n % 7);
+        let body = format!(r#"{{"customerId":"{customer}","items":[{{"productId":"p1","qty":{qty},"price":10.{cents}}}]}}"#);
+        let answer = self.until(201, |api| try_post(api, "/orders", &[("x-idempotency-key", &key)], &body));
+        let order = serde_json::from_str::<Value>(&answer.body).unwrap()["orderId"].as_str().unwrap().parse().unwrap();
+        // Acknowledged is readable, at once; while nothing answers it is asked for again.
+        self.until(200, |api| try_get(api, &format!("/orders/{order}")));
+        Promise { key, order, customer, total_minor: i32::try_from(qty * (1000 + cents)).unwrap() }
+    }
+
+    /// Sends a request again while it is unknown what became of it; any other answer than that or `wanted` fails the test.
+    fn until(&self, wanted: u16, send: impl Fn(&str) -> std::io::Result<Answer>) -> Answer {
+        let deadline = Instant::now() + CERTAIN;
+        loop {
+            let address = self.address.lock().unwrap().clone();
+            let began = Instant::now();
+            let answer = send(&address);
+            assert!(began.elapsed() < ANSWER, "{:?} until {answer:?}", began.elapsed());
+            let refusal = match answer {
+                Ok(answer) if answer.status == wanted => return answer,
+                Ok(answer) if answer.status == 503 => {
+                    let code = serde_json::from_str::<Value>(&answer.body).unwrap()["code"].clone();
+                    format!("503 {}", code.as_str().unwrap())
+                }
+                Ok(answer) => panic!("neither {wanted} nor 503: {answer:?}"),
+                Err(_) => "no answer".to_owned(),
+            };
+            *self.refusals.lock().unwrap().entry(refusal).or_default() += 1;
+            assert!(Instant::now() < deadline, "not certain within {CERTAIN:?}: {:?}", self.refusals());
+            std::thread::park_timeout(AGAIN);
+        }
+    }
+}
+
+/// Prints minor units as the contract prints them: `21` and `10.5`.
+pub fn in_full(minor: i64) -> String {
+    let text = format!("{}.{:02}", minor / 100, minor % 100);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

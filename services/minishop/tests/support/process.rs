@@ -1,0 +1,94 @@
+//! One running process of the real binary, ended with the test.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::wait::eventually;
+
+/// No drain may take longer.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Makes a command of the real binary, on free ports. Settings of whoever runs the tests do not reach it.
+pub fn minishop(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_minishop"));
+    command.args(words).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for listener in ["HTTP", "GRPC", "ADMIN", "KAFKA"] {
+        command.env(format!("MINISHOP_{listener}_ADDR"), "127.0.0.1:0");
+    }
+    // A killed member holds up its group for as long as this.
+    command.env("MINISHOP_KAFKA_SESSION_TIMEOUT", "6s");
+    command.env("MINISHOP_DRAIN_WAIT", "0ms");
+    command
+}
+
+/// A process of the real binary. It stays in the test's process group, which nextest ends as a whole when time is up.
+pub struct Process {
+    child: Child,
+    ready: String,
+    log: File,
+}
+
+impl Process {
+    /// Starts a role and waits for its ready line.
+    pub fn start(mut command: Command) -> Self {
+        let log = tempfile::tempfile().unwrap();
+        command.stderr(log.try_clone().unwrap());
+        let mut child = command.spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let process = Self { child, ready, log };
+        assert!(process.ready.starts_with("ready "), "the first line is {:?}", process.ready);
+        process
+    }
+
+    /// Reads an address of the ready line.
+    pub fn addr(&self, name: &str) -> &str {
+        let wanted = format!("{name}=");
+        self.ready.split_whitespace().find_map(|part| part.strip_prefix(&wanted)).unwrap()
+    }
+
+    /// Tells the process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends the process as a power cut would.
+    pub fn kill(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks the process to end.
+    pub fn ask_to_end(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
+        assert!(Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap().success());
+    }
+
+    /// Waits until it has drained, and returns its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        eventually(DRAIN, "the process has drained", || self.child.try_wait().unwrap()).code()
+    }
+
+    /// Does both.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.ask_to_end();
+        self.ended()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let mut said = String::new();
+            let _ = self.log.rewind().and_then(|()| self.log.read_to_string(&mut said));
+            let lines: Vec<&str> = said.lines().collect();
+            let last = &lines[lines.len().saturating_sub(30)..];
+            eprintln!("--- process {} said at last:\n{}", self.pid(), last.join("\n"));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! An installation of a test's own on real servers: a database, topics under a prefix, and the roles as processes.
+
+use std::future::Future;
+use std::process::Command;
+use std::time::Duration;
+
+use minishop_contracts::topics;
+use minishop_platform::bus::Record;
+use minishop_platform::bus::consume::{Start, Tail};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
+
+use crate::process::{Process, minishop};
+
+/// Where the servers answer.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// PostgreSQL, as a URL.
+    pub postgres: String,
+    /// Kafka's bootstrap address.
+    pub kafka: String,
+}
+
+impl Addresses {
+    /// Reads where `infra/test` has started servers. Without them these tests fail: a gap would look like a pass.
+    pub fn given() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "names the servers for tests")]
+        let read = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run infra/test"));
+        Self { postgres: read("MINISHOP_TEST_POSTGRES"), kafka: read("MINISHOP_TEST_KAFKA") }
+    }
+}
+
+/// A database and topics that no other test uses; the database goes with the test.
+#[derive(Debug)]
+pub struct Shop {
+    servers: Addresses,
+    name: String,
+}
+
+/// Runs what is asynchronous to its end.
+pub fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+async fn execute(url: &str, sql: String) -> sqlx::Result<()> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await?;
+    connection.close().await
+}
+
+impl Shop {
+    /// Makes the database and, by the real commands, its schema and the topics.
+    pub fn on(servers: Addresses) -> Self {
+        let name = format!("blackbox_{:016x}", rand_u64());
+        block_on(execute(&servers.postgres, format!("CREATE DATABASE {name}"))).unwrap();
+        let shop = Self { servers, name };
+        for words in [&["migrate"][..], &["topics", "create"]] {
+            let done = shop.command(words).output().unwrap();
+            assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        shop
+    }
+
+    /// The same on the servers that `infra/test` has started.
+    pub fn new() -> Self {
+        Self::on(Addresses::given())
+    }
+
+    /// Makes a command of the real binary that works on this installation.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = minishop(words);
+        command.env("DATABASE_URL", self.database()).env("KAFKA_BROKERS", self.brokers());
+        command.env("MINISHOP_TOPIC_PREFIX", self.prefix());
+        command
+    }
+
+    /// Starts an API.
+    pub fn api(&self) -> Process {
+        Process::start(self.command(&["api"]))
+    }
+
+    /// Starts a worker.
+    pub fn worker(&self) -> Process {
+        Process::start(self.command(&["worker"]))
+    }
+
+    /// Kafka's bootstrap address.
+    pub fn brokers(&self) -> &str {
+        &self.servers.kafka
+    }
+
+    /// The consumer group of the workers.
+    pub fn group(&self) -> String {
+        format!("{}minishop-worker", self.prefix())
+    }
+
+    /// A topic's full name.
+    pub fn topic(&self, name: &str) -> String {
+        topics::prefixed(&self.prefix(), name)
+    }
+
+    /// Reads all records of a topic, in order per partition.
+    pub fn records(&self, topic: &str) -> Vec<Record> {
+        let tail = Tail::open(self.brokers(), &[self.topic(topic)], Start::Beginning).unwrap();
+        tail.rest(Duration::from_mins(1)).unwrap()
+    }
+
+    /// Asks the database, over a connection of its own.
+    pub fn rows<T: for<'r> FromRow<'r, PgRow> + Send + Unpin>(&self, sql: &'static str) -> Vec<T> {
+        block_on(async {
+            let mut connection = PgConnection::connect(&self.database()).await.unwrap();
+            sqlx::query_as::<_, T>(sql).fetch_all(&mut connection).await.unwrap()
+        })
+    }
+
+    /// Asks the database for one number.
+    pub fn number(&self, sql: &'static str) -> i64 {
+        self.rows::<(i64,)>(sql)[0].0
+    }
+
+    fn prefix(&self) -> String {
+        format!("{}.", self.name)
+    }
+
+    fn database(&self) -> String {
+        format!("{}/{}", self.servers.postgres.rsplit_once('/').unwrap().0, self.name)
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        // A server that a test has stopped takes its databases with it.
+        let _ = block_on(execute(&self.servers.postgres, format!("DROP DATABASE {} WITH (FORCE)", self.name)));
+    }
+}
+
+fn rand_u64() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
