@@ -12,10 +12,14 @@ mod happy_path;
 mod kills;
 #[path = "support/load.rs"]
 mod load;
+#[path = "blackbox_distributed/outages.rs"]
+mod outages;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/rest.rs"]
 mod rest;
+#[path = "support/servers.rs"]
+mod servers;
 #[path = "support/shop.rs"]
 mod shop;
 #[path = "support/wait.rs"]

@@ -1,0 +1,92 @@
+//! A server is away for ten seconds while clients order, and comes back.
+
+use std::time::{Duration, Instant};
+
+use crate::checker::check;
+use crate::load::Load;
+use crate::process::Process;
+use crate::rest::get;
+use crate::servers::OwnServer;
+use crate::shop::Shop;
+use crate::wait::eventually;
+
+const OUTAGE: Duration = Duration::from_secs(10);
+/// How soon everything flows again after an outage.
+const RECOVERY: Duration = Duration::from_secs(20);
+/// Orders that show that orders flow.
+const FLOW: usize = 100;
+
+fn flows(load: &Load, within: Duration) {
+    let before = load.acknowledged();
+    eventually(within, "orders are acknowledged", || (load.acknowledged() >= before + FLOW).then_some(()));
+}
+
+fn ready(process: &Process) -> bool {
+    get(process.addr("admin"), "/readyz").status == 200
+}
+
+fn become_ready(processes: &[Process]) {
+    eventually(RECOVERY, "every process is ready", || processes.iter().all(ready).then_some(()));
+}
+
+/// The processes that the outage found are those that drain in the end: none was restarted.
+fn drain(processes: Vec<Process>) {
+    for mut process in processes {
+        assert_eq!(process.terminate(), Some(0), "a drain ends with 0");
+    }
+}
+
+#[test]
+fn while_postgresql_is_away_clients_hear_503_and_nothing_is_lost() {
+    let server = OwnServer::start("postgres");
+    let shop = Shop::on(server.addresses());
+    let processes = vec![shop.api(), shop.worker(), shop.worker()];
+    let load = Load::default();
+    load.moved(processes[0].addr("http"));
+    let ((), promises) = load.during(4, || {
+        flows(&load, RECOVERY);
+        assert_eq!(load.refusals(), [].into(), "refused before the outage");
+        become_ready(&processes);
+        let began = Instant::now();
+        server.stop();
+        let during = load.acknowledged();
+        eventually(OUTAGE, "no process says that it is ready", || (!processes.iter().any(ready)).then_some(()));
+        eventually(2 * OUTAGE, "the outage lasts", || (began.elapsed() >= OUTAGE).then_some(()));
+        // Each client may have had one more on its way.
+        assert!(load.acknowledged() <= during + 4, "acknowledged without a database");
+        server.start_again();
+        flows(&load, RECOVERY);
+        become_ready(&processes);
+    });
+    let refusals = load.refusals();
+    let clear = |refusal: &String| matches!(refusal.as_str(), "503 STORE_UNAVAILABLE" | "503 OUTCOME_UNKNOWN");
+    assert!(refusals.keys().all(clear) && refusals.contains_key("503 STORE_UNAVAILABLE"), "{refusals:?}");
+    check(&shop, &promises);
+    drain(processes);
+}
+
+#[test]
+fn while_kafka_is_away_orders_are_accepted_and_follow_later() {
+    let server = OwnServer::start("kafka");
+    let shop = Shop::on(server.addresses());
+    let processes = vec![shop.api(), shop.worker(), shop.worker()];
+    let load = Load::default();
+    load.moved(processes[0].addr("http"));
+    let (waiting, promises) = load.during(2, || {
+        flows(&load, RECOVERY);
+        become_ready(&processes);
+        server.stop();
+        let began = Instant::now();
+        eventually(2 * OUTAGE, "the outage lasts", || (began.elapsed() >= OUTAGE).then_some(()));
+        flows(&load, Duration::from_secs(2));
+        let waiting = shop.number("SELECT count(*) FROM outbox");
+        server.start_again();
+        flows(&load, Duration::from_secs(2));
+        waiting
+    });
+    assert_eq!(load.refusals(), [].into(), "the outage of the event log is no client's business");
+    assert!(waiting >= i64::try_from(FLOW).unwrap(), "only {waiting} events waited for the event log");
+    check(&shop, &promises);
+    become_ready(&processes);
+    drain(processes);
+}

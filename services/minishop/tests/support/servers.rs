@@ -1,0 +1,68 @@
+//! A server of a test's own, which it may stop.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::shop::Addresses;
+
+/// A server that no other test uses; removed with the test.
+#[derive(Debug)]
+pub struct OwnServer {
+    name: &'static str,
+    state: PathBuf,
+}
+
+impl OwnServer {
+    /// Starts `postgres` or `kafka`. Its state stands below that of the shared servers, where `infra/test` finds what a
+    /// test that was killed has left behind.
+    pub fn start(name: &'static str) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "names the place of the shared servers")]
+        let shared = std::env::var("MINISHOP_TEST_STATE").expect("MINISHOP_TEST_STATE is not set; run infra/test");
+        let server = Self { name, state: PathBuf::from(shared).join(format!("own-{}", std::process::id())) };
+        server.start_again();
+        server
+    }
+
+    /// Tells where the servers answer: this one, and the shared ones. It keeps its port as long as it lives.
+    pub fn addresses(&self) -> Addresses {
+        let lines = self.run("env", None);
+        let read = |name: &str| {
+            let wanted = format!("export {name}=");
+            lines.lines().find_map(|line| line.strip_prefix(&wanted)).unwrap().to_owned()
+        };
+        let mut addresses = Addresses::given();
+        match self.name {
+            "postgres" => addresses.postgres = read("MINISHOP_TEST_POSTGRES"),
+            _ => addresses.kafka = read("MINISHOP_TEST_KAFKA"),
+        }
+        addresses
+    }
+
+    /// Stops it in its orderly way.
+    pub fn stop(&self) {
+        self.run("stop-one", Some(self.name));
+    }
+
+    /// Starts it again on its data and waits until it answers.
+    pub fn start_again(&self) {
+        self.run("start-one", Some(self.name));
+    }
+
+    fn run(&self, word: &str, name: Option<&str>) -> String {
+        let done = self.command(word).args(name).output().unwrap();
+        assert!(done.status.success(), "{word}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    fn command(&self, word: &str) -> Command {
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/servers"));
+        command.arg(word).arg("--dir").arg(&self.state);
+        command
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        let _ = self.command("clean").output();
+    }
+}
