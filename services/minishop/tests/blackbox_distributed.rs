@@ -4,6 +4,8 @@
 
 #[path = "support/checker.rs"]
 mod checker;
+#[path = "blackbox_distributed/foreign.rs"]
+mod foreign;
 #[path = "support/group.rs"]
 mod group;
 #[path = "blackbox_distributed/happy_path.rs"]
@@ -18,6 +20,8 @@ mod outages;
 mod process;
 #[path = "support/rest.rs"]
 mod rest;
+#[path = "blackbox_distributed/same_key.rs"]
+mod same_key;
 #[path = "support/servers.rs"]
 mod servers;
 #[path = "support/shop.rs"]
