@@ -4,6 +4,8 @@
 
 #[path = "support/checker.rs"]
 mod checker;
+#[path = "blackbox_distributed/drains.rs"]
+mod drains;
 #[path = "blackbox_distributed/foreign.rs"]
 mod foreign;
 #[path = "support/group.rs"]

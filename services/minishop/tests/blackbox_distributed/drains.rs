@@ -1,0 +1,81 @@
+//! SIGTERM of an API and of a worker while clients order.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::checker::check;
+use crate::group::assignments;
+use crate::load::Load;
+use crate::process::Process;
+use crate::rest::get;
+use crate::shop::Shop;
+use crate::wait::eventually;
+
+/// Undoes what makes other tests quick: as an operator would run it.
+fn as_shipped(mut command: Command) -> Process {
+    command.env_remove("MINISHOP_KAFKA_SESSION_TIMEOUT").env_remove("MINISHOP_DRAIN_WAIT");
+    Process::start(command)
+}
+
+fn flows(load: &Load) {
+    let wanted = load.acknowledged() + 200;
+    eventually(Duration::from_secs(20), "orders are acknowledged", || (load.acknowledged() >= wanted).then_some(()));
+}
+
+#[test]
+fn sigterm_under_load_drains_each_role_and_loses_nothing() {
+    let shop = Shop::new();
+    let [mut api, mut next_api] = [(); 2].map(|()| as_shipped(shop.command(&["api"])));
+    let [mut worker, mut next_worker] = [(); 2].map(|()| as_shipped(shop.command(&["worker"])));
+    let load = Load::default();
+    load.moved(api.addr("http"));
+    let ((), promises) = load.during(4, || {
+        let busy = || assignments(shop.brokers(), &shop.group()).iter().filter(|share| !share.is_empty()).count();
+        eventually(Duration::from_secs(20), "both workers hold partitions", || (busy() == 2).then_some(()));
+        flows(&load);
+        assert_eq!(api.terminate(), Some(0), "the API's drain ends with 0");
+        load.moved(next_api.addr("http"));
+        flows(&load);
+        assert_eq!(worker.terminate(), Some(0), "the worker's drain ends with 0");
+        // Far sooner than the group would miss it: it has said goodbye.
+        eventually(Duration::from_secs(15), "the other worker holds all partitions", || {
+            let shares = assignments(shop.brokers(), &shop.group());
+            (shares.len() == 1 && shares[0].len() == 8).then_some(())
+        });
+        flows(&load);
+    });
+    let refusals = load.refusals();
+    assert!(refusals.keys().all(|r| r == "no answer" || r == "503 SHUTTING_DOWN"), "{refusals:?}");
+    assert!(!refusals.is_empty(), "no client was there to be drained");
+    check(&shop, &promises);
+    for process in [&mut next_api, &mut next_worker] {
+        assert_eq!(process.terminate(), Some(0));
+    }
+}
+
+#[test]
+fn a_request_that_was_on_its_way_is_answered_by_the_drain() {
+    const BODY: &str = r#"{"customerId":"c1","items":[{"productId":"p1","qty":2,"price":10.5}]}"#;
+    let shop = Shop::new();
+    let mut api = shop.api();
+    let http = api.addr("http").to_owned();
+    let mut connection = TcpStream::connect(&http).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let length = BODY.len();
+    let head = format!(
+        "POST /orders HTTP/1.1\r\nhost: {http}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n"
+    );
+    connection.write_all(format!("{head}\r\n{}", &BODY[..length / 2]).as_bytes()).unwrap();
+    // Served after it on another connection, so the first has been taken up.
+    assert_eq!(get(&http, "/orders/none").status, 400);
+    api.ask_to_end();
+    eventually(Duration::from_secs(15), "the API listens no more", || TcpStream::connect(&http).is_err().then_some(()));
+    connection.write_all(&BODY.as_bytes()[length / 2..]).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert_eq!(api.ended(), Some(0));
+    assert_eq!(shop.number("SELECT count(*) FROM orders"), 1);
+}
