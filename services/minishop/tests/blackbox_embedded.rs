@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only the functions marked as tests")]
 
+#[path = "blackbox_embedded/clients.rs"]
+mod clients;
 #[path = "support/load.rs"]
 mod load;
 #[path = "support/process.rs"]

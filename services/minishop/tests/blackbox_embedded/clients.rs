@@ -1,0 +1,70 @@
+//! Clients that others have written or generated.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::process::{Process, minishop};
+use crate::rest::get;
+use crate::up;
+
+/// Runs a client to its end; its output if it succeeds.
+fn run(command: &mut Command) -> Result<String, String> {
+    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run infra/test, which installs it"));
+    let said = |bytes| String::from_utf8(bytes).unwrap();
+    if done.status.success() { Ok(said(done.stdout)) } else { Err(said(done.stderr)) }
+}
+
+fn grpcurl(server: &Process, options: &[&str], words: &[&str]) -> Result<String, String> {
+    run(Command::new("grpcurl").arg("-plaintext").args(options).arg(server.addr("grpc")).args(words))
+}
+
+/// Reads an order over REST.
+fn order(server: &Process, id: &str) -> Value {
+    let answer = get(server.addr("http"), &format!("/orders/{id}"));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    serde_json::from_str(&answer.body).unwrap()
+}
+
+#[test]
+fn grpcurl_learns_the_services_by_reflection_and_creates_an_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(up(dir.path()));
+    let services = grpcurl(&server, &[], &["list"]).unwrap();
+    for service in ["minishop.orders.v1.OrderService", "grpc.health.v1.Health"] {
+        assert!(services.lines().any(|line| line == service), "{services}");
+    }
+    let body = r#"{"customer_id":"c1","items":[{"product_id":"p1","qty":2,"price":10.5}]}"#;
+    let options = ["-H", "x-idempotency-key: grpcurl-1", "-H", "x-correlation-id: corr-grpcurl", "-d", body];
+    let create = || grpcurl(&server, &options, &["minishop.orders.v1.OrderService/CreateOrder"]).unwrap();
+    let reply: Value = serde_json::from_str(&create()).unwrap();
+    assert_eq!((&reply["status"], &reply["total"]), (&"created".into(), &21.into()));
+    let order = order(&server, reply["orderId"].as_str().unwrap());
+    assert_eq!((&order["customerId"], &order["correlationId"]), (&"c1".into(), &"corr-grpcurl".into()));
+    assert_eq!(serde_json::from_str::<Value>(&create()).unwrap(), reply, "the same key is the same order");
+}
+
+#[test]
+fn without_reflection_grpcurl_learns_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = minishop(&["up"]);
+    command.env("MINISHOP_DATA_DIR", dir.path().join("data")).env("MINISHOP_REFLECTION", "false");
+    let server = Process::start(command);
+    let refused = grpcurl(&server, &[], &["list"]).unwrap_err();
+    assert!(refused.contains("does not support the reflection API"), "{refused}");
+}
+
+#[test]
+fn a_python_client_generated_from_the_protos_creates_an_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(up(dir.path()));
+    let create = |key: &str| {
+        let mut client = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../clients/python/run"));
+        run(client.args(["create_order.py", "--addr", server.addr("grpc"), "--key", key])).unwrap().trim().to_owned()
+    };
+    let id = create("python-1");
+    let order = order(&server, &id);
+    assert_eq!((&order["orderId"], &order["customerId"], &order["total"]), (&id.as_str().into(), &"c1".into(), &21.into()));
+    assert_eq!(create("python-1"), id, "the same key is the same order");
+    assert_ne!(create("python-2"), id);
+}
