@@ -1,5 +1,5 @@
-//! The worker against records of every kind, over SQLite and over PostgreSQL (`MINISHOP_TEST_POSTGRES`, a fresh database per
-//! test).
+//! The worker against records of every kind, over SQLite with the embedded log, and over PostgreSQL (`MINISHOP_TEST_POSTGRES`, a
+//! fresh database per test) with Apache Kafka (`MINISHOP_TEST_KAFKA`).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only the functions marked as tests")]
 
@@ -13,6 +13,8 @@ mod consuming;
 mod failing;
 #[path = "worker/held.rs"]
 mod held;
+#[path = "worker/log.rs"]
+mod log;
 #[path = "worker/records.rs"]
 mod records;
 #[path = "worker/refused.rs"]

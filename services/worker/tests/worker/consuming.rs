@@ -4,26 +4,16 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use minishop_broker::{EventLog, Handle, Settings, TopicSettings};
 use minishop_core::ids::OrderId;
 use minishop_platform::bus::consume::Start;
-use minishop_platform::bus::produce::Producer;
 use minishop_platform::bus::{Headers, Record, Tail};
 use minishop_platform::ctx::{Ctx, Metrics};
 use minishop_platform::store::Store;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
+use crate::log::{Log, PARTITIONS, log};
 use crate::records::{Sent, created, record};
 use crate::shop::{self, Shop};
-
-const CREATED: &str = "orders.created";
-const PARTITIONS: i32 = 4;
 
 /// Waits until something is so, and says at the end of its patience what was seen last.
 async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, is: impl Fn(&T) -> bool) {
@@ -39,105 +29,22 @@ async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, is: im
     }
 }
 
-/// An event log of its own, that ends with the test.
-struct Log {
-    brokers: String,
-    _handle: Handle,
-    stop: CancellationToken,
-    _dir: tempfile::TempDir,
-    _run: JoinSet<()>,
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-async fn log() -> Log {
-    let dir = tempfile::tempdir().unwrap();
-    let log: EventLog =
-        minishop_broker::open(Settings::new("127.0.0.1:0".parse().unwrap(), dir.path().join("log.db"))).await.unwrap();
-    for topic in [CREATED, "orders.processed", "orders.created.dlq"] {
-        log.ensure_topic(topic, PARTITIONS, TopicSettings::default()).await.unwrap();
-    }
-    let (brokers, handle, stop) = (log.addr().to_string(), log.handle(), CancellationToken::new());
-    let mut run = JoinSet::new();
-    let stopped = stop.clone();
-    run.spawn(async move { log.run(stopped).await.unwrap() });
-    Log { brokers, _handle: handle, stop, _dir: dir, _run: run }
-}
-
-impl Log {
-    /// Produces records and waits until they are in the log.
-    async fn send(&self, records: &[Record]) {
-        let (report_to, mut reports) = mpsc::unbounded_channel();
-        let producer = Producer::new(&self.brokers, report_to).unwrap();
-        for (n, record) in records.iter().enumerate() {
-            let token = (0, i64::try_from(n).unwrap());
-            producer.send(token, CREATED, record.key.as_deref().unwrap(), record.value.as_ref(), &record.headers).unwrap();
-        }
-        for _ in records {
-            reports.recv().await.unwrap().result.unwrap();
-        }
-        tokio::task::spawn_blocking(move || drop(producer)).await.unwrap();
-    }
-
-    async fn send_events(&self, events: &[Sent]) {
-        self.send(&events.iter().map(Sent::record).collect::<Vec<_>>()).await;
-    }
-
-    /// Reads the end of each partition and what the group has committed of it.
-    async fn ends_and_offsets(&self) -> (Vec<i64>, Vec<i64>) {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("group.id", "g");
-        tokio::task::spawn_blocking(move || {
-            let consumer: BaseConsumer = config.create().unwrap();
-            let patience = Duration::from_secs(10);
-            let end = |n| consumer.fetch_watermarks(CREATED, n, patience).unwrap().1;
-            let ends = (0..PARTITIONS).map(end).collect();
-            let mut list = TopicPartitionList::new();
-            list.add_partition_range(CREATED, 0, PARTITIONS - 1);
-            let list = consumer.committed_offsets(list, patience).unwrap();
-            let offset = |n| match list.find_partition(CREATED, n).unwrap().offset() {
-                Offset::Offset(offset) => offset,
-                _ => 0,
-            };
-            (ends, (0..PARTITIONS).map(offset).collect())
-        })
-        .await
-        .unwrap()
-    }
-
-    /// Drops all records before the end of each partition but the last `keep`.
-    async fn retain(&self, keep: i64) {
-        let (ends, _) = self.ends_and_offsets().await;
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
-        let mut list = TopicPartitionList::new();
-        for (n, end) in (0..PARTITIONS).zip(ends) {
-            list.add_partition_offset(CREATED, n, Offset::Offset(end - keep)).unwrap();
-        }
-        let done = admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
-        assert!(done.elements().iter().all(|e| e.error().is_ok()), "{done:?}");
-    }
-}
-
 /// A worker with its relay.
 struct Worker {
+    topic: String,
     ctx: Ctx,
     metrics: Metrics,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
 fn worker(store: &Store, log: &Log, owner: &str) -> Worker {
-    let (ctx, relay) = shop::ctx(store, &log.brokers, owner);
+    let (ctx, relay) = shop::ctx(store, &log.brokers, owner, &log.prefix);
     let mut tasks = JoinSet::new();
     for task in minishop_worker::start(ctx.clone()).unwrap() {
         tasks.spawn(task.run);
     }
     tasks.spawn(relay.run(ctx.drain.clone()));
-    Worker { metrics: ctx.metrics.clone(), ctx, tasks }
+    Worker { topic: log.topic("created"), metrics: ctx.metrics.clone(), ctx, tasks }
 }
 
 impl Worker {
@@ -151,7 +58,7 @@ impl Worker {
 
     /// Reads the lag of a partition that this worker reads.
     fn lag(&self, partition: i32) -> Option<u64> {
-        let sample = format!("worker_consumer_lag_records{{topic=\"{CREATED}\",partition=\"{partition}\"}}");
+        let sample = format!("worker_consumer_lag_records{{topic=\"{}\",partition=\"{partition}\"}}", self.topic);
         shop::sample(&self.metrics, &sample)
     }
 
@@ -170,7 +77,7 @@ fn events(count: usize) -> Vec<Sent> {
 }
 
 pub async fn settled_records_are_committed_and_not_read_again(shop: Shop) {
-    let log = log().await;
+    let log = log(&shop).await;
     log.send_events(&events(300)).await;
     log.send(&(0..10).map(|_| record(Some(b"garbage"))).collect::<Vec<_>>()).await;
     let first = worker(&shop.store, &log, "first");
@@ -195,7 +102,7 @@ pub async fn settled_records_are_committed_and_not_read_again(shop: Shop) {
 }
 
 pub async fn a_store_older_than_its_group_is_read_again_from_where_it_stands(shop: Shop) {
-    let log = log().await;
+    let log = log(&shop).await;
     log.send_events(&events(100)).await;
     let before = worker(&shop.store, &log, "before");
     until_processed(&shop, 100).await;
@@ -221,7 +128,7 @@ pub async fn a_store_older_than_its_group_is_read_again_from_where_it_stands(sho
 }
 
 pub async fn what_retention_dropped_unread_is_told_and_the_rest_is_processed(shop: Shop) {
-    let log = log().await;
+    let log = log(&shop).await;
     log.send_events(&events(40)).await;
     let before = worker(&shop.store, &log, "before");
     until_processed(&shop, 40).await;
@@ -239,7 +146,7 @@ pub async fn what_retention_dropped_unread_is_told_and_the_rest_is_processed(sho
 }
 
 pub async fn while_the_store_is_away_everything_waits_and_nothing_is_dead(shop: Shop) {
-    let log = log().await;
+    let log = log(&shop).await;
     let worker = worker(&shop.store, &log, "worker");
     log.send_events(&events(10)).await;
     until_processed(&shop, 10).await;
@@ -258,7 +165,7 @@ pub async fn while_the_store_is_away_everything_waits_and_nothing_is_dead(shop: 
 }
 
 pub async fn a_partition_that_went_while_it_was_paused_is_read_when_it_comes_back(shop: Shop) {
-    let log = log().await;
+    let log = log(&shop).await;
     let first = worker(&shop.store, &log, "first");
     log.send_events(&events(10)).await;
     until_processed(&shop, 10).await;
@@ -277,7 +184,7 @@ pub async fn a_partition_that_went_while_it_was_paused_is_read_when_it_comes_bac
 }
 
 pub async fn a_dead_letter_is_published_as_its_record_came(shop: Shop) {
-    let log = log().await;
+    let log = log(&shop).await;
     let keyed = |key: &'static [u8]| Record { key: Some(Bytes::from_static(key)), ..record(Some(b"no event")) };
     // The producer's way to a null key.
     let keyless = Record { headers: Headers::default().with("dlq-key-null", "true"), ..keyed(b"") };
@@ -286,14 +193,11 @@ pub async fn a_dead_letter_is_published_as_its_record_came(shop: Shop) {
     let sent = [keyless, keyed(b""), keyed(b"\xff\x00"), empty, null];
     log.send(&sent).await;
     let worker = worker(&shop.store, &log, "worker");
-    eventually(async || (shop.parked().await.len(), shop.published("orders.created.dlq").await.len()), |seen| *seen == (5, 0))
-        .await;
+    let dead_letters = log.topic("created.dlq");
+    eventually(async || (shop.parked().await.len(), shop.published(&dead_letters).await.len()), |seen| *seen == (5, 0)).await;
     worker.drain().await;
     let brokers = log.brokers.clone();
-    let read = move || {
-        let topics = ["orders.created.dlq".to_owned()];
-        Tail::open(&brokers, &topics, Start::Beginning).unwrap().rest(Duration::from_secs(30)).unwrap()
-    };
+    let read = move || Tail::open(&brokers, &[dead_letters], Start::Beginning).unwrap().rest(Duration::from_secs(30)).unwrap();
     let letters = tokio::task::spawn_blocking(read).await.unwrap();
     let all = |records: &[Record]| records.iter().map(|r| (r.key.clone(), r.value.clone())).collect::<HashSet<_>>();
     let mut expected = all(&sent[1..]);
@@ -302,7 +206,7 @@ pub async fn a_dead_letter_is_published_as_its_record_came(shop: Shop) {
 }
 
 pub async fn workers_that_come_and_go_settle_each_event_once(shop: Shop) {
-    let log = log().await;
+    let log = log(&shop).await;
     let all = events(1_200);
     let first = worker(&shop.store, &log, "first");
     log.send_events(&all[..400]).await;

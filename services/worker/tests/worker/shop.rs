@@ -51,7 +51,7 @@ pub async fn sqlite() -> Shop {
 
 /// Runs a test on a fresh database, and drops it even when the test fails.
 pub async fn on_postgres(test: impl AsyncFnOnce(Shop)) {
-    let Some(server) = server() else { return };
+    let Some(server) = server("MINISHOP_TEST_POSTGRES") else { return };
     let name = format!("worker_{}", uuid::Uuid::from_u128(rand::random()).simple());
     let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
     run_sql(&server, &format!("CREATE DATABASE {name}")).await;
@@ -65,12 +65,12 @@ pub async fn on_postgres(test: impl AsyncFnOnce(Shop)) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "names the server for tests")]
-fn server() -> Option<String> {
-    let server = std::env::var("MINISHOP_TEST_POSTGRES").ok();
+pub fn server(variable: &str) -> Option<String> {
+    let server = std::env::var(variable).ok();
     let may_be_missing = std::env::var("MINISHOP_TEST_ALLOW_MISSING").is_ok_and(|value| value == "1");
     assert!(
         server.is_some() || may_be_missing,
-        "MINISHOP_TEST_POSTGRES is not set: point it to a PostgreSQL server, or set MINISHOP_TEST_ALLOW_MISSING=1 to go without"
+        "{variable} is not set: point it to a server, or set MINISHOP_TEST_ALLOW_MISSING=1 to go without"
     );
     server
 }
@@ -81,13 +81,13 @@ async fn run_sql(url: &str, sql: &str) {
 }
 
 /// Makes what a worker is given, and the relay that it hands its rows to.
-pub fn ctx(store: &Store, brokers: &str, owner: &str) -> (Ctx, RelayTask) {
+pub fn ctx(store: &Store, brokers: &str, owner: &str, prefix: &str) -> (Ctx, RelayTask) {
     let (status, metrics) = (Status::default(), Metrics::default());
     let settings =
         Settings { owner: owner.to_owned(), roles: vec![Role::Worker], brokers: brokers.to_owned(), hints: Hints::default() };
     let (relay, task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
-        config: Arc::new(config()),
+        config: Arc::new(config(prefix)),
         clock: Arc::new(ManualClock::at(now())),
         ids: Arc::new(SystemIds),
         store: store.clone(),
@@ -115,12 +115,12 @@ pub fn metric(metrics: &Metrics, name: &str) -> u64 {
 
 fn shop(store: Store, place: Place) -> Shop {
     // Nothing answers there: events stay in the outbox, where the tests look at them.
-    let (ctx, task) = ctx(&store, "127.0.0.1:1", "test");
+    let (ctx, task) = ctx(&store, "127.0.0.1:1", "test", "");
     let metrics = WorkerMetrics::register(&ctx.metrics);
     Shop { processor: Processor::new(&ctx, metrics), store, ctx, _relay: task, place }
 }
 
-pub fn config() -> Config {
+fn config(prefix: &str) -> Config {
     let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
     Config {
         http_addr: free,
@@ -131,9 +131,9 @@ pub fn config() -> Config {
         database_url: None,
         redis_url: None,
         kafka_brokers: None,
-        topic_prefix: String::new(),
+        topic_prefix: prefix.to_owned(),
         event_key: EventKey::Customer,
-        kafka_group: "g".to_owned(),
+        kafka_group: format!("{prefix}g"),
         kafka_session_timeout: Duration::from_secs(6),
         topic_partitions: 8,
         require_idempotency_key: false,
@@ -198,6 +198,11 @@ impl Shop {
 
     pub async fn try_step(&self, records: &[Record]) -> Result<Vec<Position>, StoreError> {
         self.processor.step(records).await
+    }
+
+    /// Tells whether this is the store of the distributed mode.
+    pub fn is_distributed(&self) -> bool {
+        matches!(self.place, Place::Postgres { .. })
     }
 
     pub async fn rows<T>(&self, sql: &str) -> Vec<T>

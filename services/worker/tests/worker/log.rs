@@ -1,0 +1,119 @@
+//! Event logs for whole workers: the embedded one, and Apache Kafka where the store is PostgreSQL.
+
+use std::time::Duration;
+
+use minishop_broker::{Settings, TopicSettings};
+use minishop_platform::bus::produce::Producer;
+use minishop_platform::bus::{Record, topics};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::records::Sent;
+use crate::shop::{Shop, server};
+
+pub const PARTITIONS: i32 = 4;
+
+/// Topics of its own, and a group of its own.
+pub struct Log {
+    pub brokers: String,
+    pub prefix: String,
+    _embedded: Option<Embedded>,
+}
+
+struct Embedded {
+    _stop: tokio_util::sync::DropGuard,
+    _run: JoinSet<()>,
+    _dir: tempfile::TempDir,
+}
+
+pub async fn log(shop: &Shop) -> Log {
+    match if shop.is_distributed() { server("MINISHOP_TEST_KAFKA") } else { None } {
+        None => embedded().await,
+        Some(brokers) => {
+            let prefix = format!("t{:016x}.", rand::random::<u64>());
+            topics::create(&brokers, &prefix, PARTITIONS, Duration::from_secs(30)).await.unwrap();
+            Log { brokers, prefix, _embedded: None }
+        }
+    }
+}
+
+async fn embedded() -> Log {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::new("127.0.0.1:0".parse().unwrap(), dir.path().join("log.db"));
+    let log = minishop_broker::open(settings).await.unwrap();
+    for topic in ["orders.created", "orders.processed", "orders.created.dlq"] {
+        log.ensure_topic(topic, PARTITIONS, TopicSettings::default()).await.unwrap();
+    }
+    let (brokers, stop, mut run) = (log.addr().to_string(), CancellationToken::new(), JoinSet::new());
+    let stopped = stop.clone();
+    run.spawn(async move { log.run(stopped).await.unwrap() });
+    let embedded = Embedded { _stop: stop.drop_guard(), _run: run, _dir: dir };
+    Log { brokers, prefix: String::new(), _embedded: Some(embedded) }
+}
+
+impl Log {
+    /// Names one of the topics whose names begin with `orders.`.
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}orders.{name}", self.prefix)
+    }
+
+    /// Produces records and waits until they are in the log.
+    pub async fn send(&self, records: &[Record]) {
+        let (report_to, mut reports) = mpsc::unbounded_channel();
+        let topic = self.topic("created");
+        let producer = Producer::new(&self.brokers, report_to).unwrap();
+        for (n, record) in records.iter().enumerate() {
+            let token = (0, i64::try_from(n).unwrap());
+            producer.send(token, &topic, record.key.as_deref().unwrap(), record.value.as_ref(), &record.headers).unwrap();
+        }
+        for _ in records {
+            reports.recv().await.unwrap().result.unwrap();
+        }
+        tokio::task::spawn_blocking(move || drop(producer)).await.unwrap();
+    }
+
+    pub async fn send_events(&self, events: &[Sent]) {
+        self.send(&events.iter().map(Sent::record).collect::<Vec<_>>()).await;
+    }
+
+    /// Reads the end of each partition and what the group has committed of it.
+    pub async fn ends_and_offsets(&self) -> (Vec<i64>, Vec<i64>) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("group.id", format!("{}g", self.prefix));
+        let topic = self.topic("created");
+        tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = config.create().unwrap();
+            let patience = Duration::from_secs(10);
+            let end = |n| consumer.fetch_watermarks(&topic, n, patience).unwrap().1;
+            let ends = (0..PARTITIONS).map(end).collect();
+            let mut list = TopicPartitionList::new();
+            list.add_partition_range(&topic, 0, PARTITIONS - 1);
+            let list = consumer.committed_offsets(list, patience).unwrap();
+            let offset = |n| match list.find_partition(&topic, n).unwrap().offset() {
+                Offset::Offset(offset) => offset,
+                _ => 0,
+            };
+            (ends, (0..PARTITIONS).map(offset).collect())
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Drops all records before the end of each partition but the last `keep`.
+    pub async fn retain(&self, keep: i64) {
+        let (ends, _) = self.ends_and_offsets().await;
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for (n, end) in (0..PARTITIONS).zip(ends) {
+            list.add_partition_offset(&self.topic("created"), n, Offset::Offset(end - keep)).unwrap();
+        }
+        let done = admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+        assert!(done.elements().iter().all(|e| e.error().is_ok()), "{done:?}");
+    }
+}
