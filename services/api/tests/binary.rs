@@ -27,6 +27,11 @@ fn kafka() -> String {
     std::env::var("MINISHOP_TEST_KAFKA").expect("MINISHOP_TEST_KAFKA is not set: point it to a Kafka server")
 }
 
+#[expect(clippy::disallowed_methods, reason = "names the server for tests")]
+fn redis() -> String {
+    std::env::var("MINISHOP_TEST_REDIS").expect("MINISHOP_TEST_REDIS is not set: point it to a Redis server")
+}
+
 /// A topic prefix that no other test has.
 fn prefix() -> String {
     SystemIds.random().iter().fold("api-".to_owned(), |text, byte| format!("{text}{byte:02x}")) + "."
@@ -68,6 +73,41 @@ fn everything_that_is_wrong_is_said_at_once() {
         assert!(said.lines().any(|line| line.starts_with("error[") && line.contains(part)), "{part}: {said}");
     }
     assert!(said.lines().count() == 7 && !said.contains("hunter2"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_tell_each_other_through_redis() {
+    on(Kind::Postgres, async |world| {
+        let (url, kafka, prefix) = (database(world).await, kafka(), prefix());
+        topics::create(&kafka, &prefix, 1, PATIENCE).await.unwrap();
+        let redis = redis();
+        let env = [
+            ("DATABASE_URL", url.as_str()),
+            ("KAFKA_BROKERS", &kafka),
+            ("MINISHOP_TOPIC_PREFIX", &prefix),
+            ("REDIS_URL", &redis),
+        ];
+        let (mut writer, mut other) = (Process::start(&env), Process::start(&env));
+        let received = |process: &Process| {
+            let counted =
+                |line: &str| line.strip_prefix("minishop_redis_hints_received_total ").is_some_and(|count| count != "0");
+            process.admin("/metrics").1.lines().any(counted)
+        };
+        let told = async {
+            // About half of the customers belong to the other process, which may not have subscribed yet.
+            for n in 0.. {
+                assert_eq!(writer.post("/orders", &B.replace("c1", &format!("c{n}"))).0, 201);
+                if received(&other) {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("a hint comes");
+        assert!(writer.admin("/metrics").1.contains("minishop_redis_calls_total{outcome=\"ok\"}"));
+        assert_eq!((writer.terminate(), other.terminate()), (Some(0), Some(0)));
+    })
+    .await;
 }
 
 /// Carries connections on, as long as it lives.

@@ -1,5 +1,7 @@
 //! The one accept loop: REST, gRPC and admin are served through it, so every listener has the same limits.
 
+mod idle;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -35,6 +37,8 @@ pub struct Limits {
     pub first_byte: Duration,
     /// How long the header block of a request may take (HTTP/1).
     pub headers: Duration,
+    /// How long a connection may wait for its next request (HTTP/1); above what clients keep theirs for.
+    pub idle: Duration,
     /// How long open requests may run on after the drain began; then they are cut.
     pub drain: Duration,
     /// How old a connection may become before its client is asked to make a new one, so that load spreads again.
@@ -49,6 +53,7 @@ impl Default for Limits {
             connections: 16_384,
             first_byte: Duration::from_secs(10),
             headers: Duration::from_secs(10),
+            idle: Duration::from_mins(1),
             drain: Duration::from_secs(10),
             age: Duration::from_mins(30),
             grace: Duration::from_secs(70),
@@ -132,16 +137,16 @@ async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Rou
             router.oneshot(request.map(Body::new)).await
         }
     });
-    let io = TokioIo::new(stream);
     let ended = match version {
         Version::Http1 => {
+            let (stream, timer) = idle::watch(stream, limits.headers, limits.idle);
             let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
+                .timer(timer)
                 .header_read_timeout(limits.headers)
                 .max_headers(HEAD_FIELDS)
                 .max_header_size(HEAD_BYTES)
                 .max_buf_size(2 * HEAD_BYTES)
-                .serve_connection(io, service);
+                .serve_connection(TokioIo::new(stream), service);
             finish(connection, limits, drain, http1::Connection::graceful_shutdown).await
         }
         Version::Http2 => {
@@ -154,7 +159,7 @@ async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Rou
                 .adaptive_window(true)
                 .keep_alive_interval(Duration::from_secs(30))
                 .keep_alive_timeout(Duration::from_secs(10))
-                .serve_connection(io, service);
+                .serve_connection(TokioIo::new(stream), service);
             finish(connection, limits, drain, http2::Connection::graceful_shutdown).await
         }
     };

@@ -10,7 +10,7 @@ use minishop_core::clock::from_millis;
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
 use minishop_core::refusal::Code;
-use minishop_platform::store::error::{Contended, SyncFailed};
+use minishop_platform::store::error::{Contended, SyncFailed, ValueRefused};
 use minishop_platform::store::{
     Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, OutboxRow, Result, StoreError,
 };
@@ -81,7 +81,7 @@ impl Intake for Scripted {
             return Err(StoreError::Fail { operation: "accept", source: SyncFailed("scripted".into()).into() });
         }
         if batch.iter().any(|order| book.poison.contains(&order.key)) {
-            return Err(StoreError::Fail { operation: "accept", source: lost() });
+            return Err(StoreError::Fail { operation: "accept", source: ValueRefused("scripted".into()).into() });
         }
         let mut made = HashMap::new();
         for order in batch {

@@ -132,7 +132,11 @@ impl Writer {
                 error!(order.id = %order.order_id, correlation_id = %order.correlation_id, trace_id, error = ?source, "the store refused one order");
                 self.refuse(job.batch, &refusals::internal());
             }
-            Err(StoreError::Fail { .. }) => return job.halves(),
+            Err(error) if error.blames_the_input() => return job.halves(),
+            Err(source @ StoreError::Fail { .. }) => {
+                error!(orders = job.batch.len(), error = ?source, "the store is in disorder");
+                self.refuse(job.batch, &refusals::internal());
+            }
             Err(source) => {
                 job.failed(&source);
                 if job.held && job.batch.len() > 1 {

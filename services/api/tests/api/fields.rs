@@ -234,7 +234,7 @@ pub async fn texts_are_kept_byte_for_byte(world: &World) {
     for text in texts {
         let order = accepted(&api, &B.replace("c1", text).replace("p1", text), 21.0).await;
         assert_eq!((order["customerId"].as_str(), order["items"][0]["productId"].as_str()), (Some(text), Some(text)));
-        let percent: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let percent: String = text.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02x}"));
         let list = api.get(&format!("/orders?customerId={percent}")).await.json();
         assert_eq!(list["orders"].as_array().unwrap().len(), 1, "{text} is a customer of its own");
         let event = api.events().await.pop().unwrap().event;

@@ -263,9 +263,9 @@ fn frames(answer: &Answer) -> (Option<Vec<u8>>, String) {
         let length = u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize;
         let part = rest[5..5 + length].to_vec();
         if rest[0] & 0x80 == 0 {
-            message = Some(part)
+            message = Some(part);
         } else {
-            trailers = String::from_utf8(part).unwrap().replace(' ', "")
+            trailers = String::from_utf8(part).unwrap().replace(' ', "");
         }
         rest = &rest[5 + length..];
     }

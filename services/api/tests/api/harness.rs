@@ -97,6 +97,7 @@ pub fn config(dir: &std::path::Path) -> Config {
         database_url: None,
         redis_url: None,
         kafka_brokers: None,
+        redis_url: None,
         topic_prefix: String::new(),
         event_key: minishop_contracts::key::EventKey::Customer,
         kafka_group: "g".to_owned(),
@@ -264,7 +265,7 @@ impl Api {
         let line = format!("minishop_intake_batch_orders_count {count}\n");
         let begun = async {
             while !self.scrape().contains(&line) {
-                tokio::task::yield_now().await
+                tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(10), begun).await.expect("a statement begins");

@@ -137,7 +137,7 @@ pub async fn a_replay_is_the_first_answer_after_processing_and_after_a_restart(w
     let made = api.post("k", B).await;
     let replays = async |api: &Api| {
         let names = r#"{"items":[{"product_id":"p1","price":"10.50","qty":"2"}],"customer_id":"c1"}"#;
-        for body in [B, &B.replace(",", " ,\n "), &B.replace("10.5", "10.50"), names] {
+        for body in [B, &B.replace(',', " ,\n "), &B.replace("10.5", "10.50"), names] {
             let again = api.post("k", body).await;
             assert_eq!((again.status, again.header("idempotent-replayed")), (201, Some("true")), "{body}");
             assert_eq!((&again.body, again.header("location")), (&made.body, made.header("location")));

@@ -6,8 +6,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::Api;
+use crate::harness::{Api, read_answer, request};
 use crate::world::{Kind, on};
+
+const LONGEST: Duration = Duration::from_secs(90);
 
 /// Sends a beginning, then one byte after each pause; gives what was answered and when the connection was closed.
 async fn dribble(to: std::net::SocketAddr, begin: &[u8], byte: Option<Duration>) -> (String, Duration) {
@@ -16,10 +18,10 @@ async fn dribble(to: std::net::SocketAddr, begin: &[u8], byte: Option<Duration>)
     stream.write_all(begin).await.unwrap();
     let mut all = Vec::new();
     loop {
-        match timeout(byte.unwrap_or(Duration::from_mins(1)), stream.read_buf(&mut all)).await {
+        match timeout(byte.unwrap_or(LONGEST), stream.read_buf(&mut all)).await {
             Ok(Ok(1..)) => {}
             Ok(_) => break,
-            Err(_) => assert!(started.elapsed() < Duration::from_mins(1), "never closed"),
+            Err(_) => assert!(started.elapsed() < LONGEST, "never closed"),
         }
         if byte.is_some() && all.is_empty() {
             let _ = stream.write_all(b"x").await;
@@ -40,6 +42,18 @@ async fn timed_out(what: &str, end: impl Future<Output = (String, Duration)>) {
     assert!((Duration::from_secs(29)..Duration::from_secs(33)).contains(&after), "{what}: after {after:?}");
 }
 
+/// After an answered request, the connection is kept for a minute, and for ten seconds once a head began.
+async fn kept_after_an_answer(api: &Api, then: &[u8], seconds: std::ops::Range<u64>) {
+    let mut stream = TcpStream::connect(api.http).await.unwrap();
+    stream.write_all(&request("GET", "/orders", &[], b"")).await.unwrap();
+    assert_eq!(read_answer(&mut stream).await.status, 200);
+    let started = Instant::now();
+    stream.write_all(then).await.unwrap();
+    let mut rest = Vec::new();
+    timeout(LONGEST, stream.read_to_end(&mut rest)).await.expect("closed").unwrap_or_default();
+    assert!(seconds.contains(&started.elapsed().as_secs()), "{then:?}: after {:?}", started.elapsed());
+}
+
 async fn all_slow_clients(api: &Api) {
     let second = |n| Some(Duration::from_secs(n));
     let post = b"POST /orders HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
@@ -49,6 +63,8 @@ async fn all_slow_clients(api: &Api) {
         closed_without_an_answer("a header byte now and then", dribble(api.http, b"GET / HTTP/1.1\r\nx-slow: ", second(2))),
         closed_without_an_answer("silent, gRPC", dribble(api.grpc, b"", None)),
         closed_without_an_answer("half the preface", dribble(api.grpc, b"PRI * HTTP/2", None)),
+        kept_after_an_answer(api, b"", 59..64),
+        kept_after_an_answer(api, b"GET /ord", 9..13),
         timed_out("a body that stops", dribble(api.http, post, None)),
         timed_out("a body byte now and then", dribble(api.http, post, second(10))),
     );

@@ -180,7 +180,7 @@ pub async fn log_lines_of_a_request_carry_its_ids(world: &World) {
 
 pub async fn no_input_is_found_in_the_log(world: &World) {
     const CANARY: &str = "zqcanaryqz";
-    let log = log();
+    let lines = log();
     let api = world.api().await;
     let long = format!("{CANARY}{}", "x".repeat(300));
     let broken = format!("{CANARY}\\n{CANARY}");
@@ -212,6 +212,6 @@ pub async fn no_input_is_found_in_the_log(world: &World) {
     let message = CreateOrderRequest { customer_id: format!("{CANARY}\n"), items: Vec::new(), currency: None };
     api.client().await.create_order(message).await.unwrap_err();
     api.works().await;
-    assert!(!log.text().contains(CANARY), "{}", log.text());
+    assert!(!lines.text().contains(CANARY), "{}", lines.text());
     assert!(!api.scrape().contains(CANARY));
 }
