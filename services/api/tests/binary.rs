@@ -104,7 +104,7 @@ async fn two_processes_tell_each_other_through_redis() {
             }
         };
         tokio::time::timeout(PATIENCE, told).await.expect("a hint comes");
-        assert!(writer.admin("/metrics").1.contains("minishop_redis_calls_total{outcome=\"ok\"}"));
+        assert!(writer.admin("/metrics").1.contains("minishop_redis_calls_total{call=\"publish\",outcome=\"ok\"}"));
         assert_eq!((writer.terminate(), other.terminate()), (Some(0), Some(0)));
     })
     .await;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The address of the Redis that `infra/test` runs; without it a test fails unless that is allowed.
+#[expect(clippy::disallowed_methods, reason = "names the server for tests")]
 fn redis() -> Option<SocketAddr> {
     let url = std::env::var("MINISHOP_TEST_REDIS").ok();
     let may_be_missing = std::env::var("MINISHOP_TEST_ALLOW_MISSING").is_ok_and(|value| value == "1");

@@ -11,8 +11,11 @@ use minishop_platform::bus::topics;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 #[expect(clippy::disallowed_methods, reason = "names the servers for tests")]
-fn server(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: point it to a server"))
+fn server(name: &str) -> Option<String> {
+    let server = std::env::var(name).ok();
+    let may_be_missing = std::env::var("MINISHOP_TEST_ALLOW_MISSING").is_ok_and(|value| value == "1");
+    assert!(server.is_some() || may_be_missing, "{name} is not set: point it to a server, or set MINISHOP_TEST_ALLOW_MISSING=1");
+    server
 }
 
 async fn run_sql(url: &str, sql: String) {
@@ -48,7 +51,7 @@ fn get(addr: &str, path: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_starts_tells_its_health_and_ends_when_asked() {
-    let (postgres, kafka) = (server("MINISHOP_TEST_POSTGRES"), server("MINISHOP_TEST_KAFKA"));
+    let (Some(postgres), Some(kafka)) = (server("MINISHOP_TEST_POSTGRES"), server("MINISHOP_TEST_KAFKA")) else { return };
     let name = format!("worker_{:032x}", rand::random::<u128>());
     let prefix = format!("{name}.");
     run_sql(&postgres, format!("CREATE DATABASE {name}")).await;

@@ -396,6 +396,23 @@ async fn a_full_queue_sheds_at_once_and_a_past_deadline_is_no_work() {
 }
 
 #[tokio::test]
+async fn a_deadline_that_the_queue_cannot_meet_is_shed_before_any_work() {
+    let bench = Bench::new();
+    let held = bench.submit("first", 1);
+    assert_eq!(bench.queue.take_now().map(|batch| batch.len()), Some(1));
+    bench.queue.done(Duration::from_millis(400));
+    assert!(
+        bench.queue.submit(bench.order("idle", 1), Instant::now() + Duration::from_millis(5)).is_ok(),
+        "an idle queue promises nothing"
+    );
+    let _busy = bench.queue.take_now();
+    let refusal = bench.queue.submit(bench.order("late", 1), Instant::now() + Duration::from_millis(5)).err();
+    assert_eq!(refusal.map(|r| (r.code, r.retry_after.is_some())), Some((Code::Overloaded, true)));
+    assert!(bench.queue.submit(bench.order("patient", 1), Instant::now() + Duration::from_secs(5)).is_ok());
+    drop(held);
+}
+
+#[tokio::test]
 async fn a_second_writer_starts_only_for_a_full_enough_queue() {
     let bench = Bench::new();
     let mut answers = vec![bench.submit("first", 1)];

@@ -215,6 +215,50 @@ async fn what_speaks_no_grpc_is_told_what_is_spoken_here() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_is_no_base64_is_ignored_and_raw_line_breaks_end_the_stream() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    on(Kind::Sqlite, async |world| {
+        let api = world.api().await;
+        let good = framed(0, &base().encode_to_vec());
+        let odd = raw_call(&api.channel().await, CREATE, &[("x-odd-bin", "!!!")], good).await;
+        assert_eq!(odd.status.as_deref(), Some("0"), "{odd:?}");
+        for raw in [b"a\rb", b"a\nb", b"a\0b"] {
+            let mut socket = tokio::net::TcpStream::connect(api.grpc).await.unwrap();
+            // POST http /, x: the raw value, in one frame of headers that ends the stream.
+            let block = [&[0x83, 0x86, 0x84, 0x00, 0x01, b'x', 0x03][..], raw].concat();
+            let head = [0, 0, u8::try_from(block.len()).unwrap(), 1, 0x5, 0, 0, 0, 1];
+            let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+            let bytes = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &head, &block].concat();
+            socket.write_all(&bytes).await.unwrap();
+            let mut all = Vec::new();
+            let refused = async {
+                // A frame that resets the stream (3) or ends the connection (7), or its plain end.
+                while !frame_kinds(&all).iter().any(|kind| matches!(kind, 3 | 7)) {
+                    if socket.read_buf(&mut all).await.unwrap_or(0) == 0 {
+                        break;
+                    }
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), refused).await.expect("an error");
+            assert!(!frame_kinds(&all).contains(&1), "and no answer: {all:?}");
+        }
+        assert_eq!(api.orders().await, 1);
+    })
+    .await;
+}
+
+/// The kinds of the HTTP/2 frames in some bytes.
+fn frame_kinds(mut bytes: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let [a, b, c, kind, rest @ ..] = bytes {
+        kinds.push(*kind);
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        bytes = rest.get(5 + length..).unwrap_or_default();
+    }
+    kinds
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metadata_above_its_limit_costs_one_stream() {
     on(Kind::Sqlite, async |world| {
         let api = world.api().await;

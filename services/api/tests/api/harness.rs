@@ -97,7 +97,6 @@ pub fn config(dir: &std::path::Path) -> Config {
         database_url: None,
         redis_url: None,
         kafka_brokers: None,
-        redis_url: None,
         topic_prefix: String::new(),
         event_key: minishop_contracts::key::EventKey::Customer,
         kafka_group: "g".to_owned(),

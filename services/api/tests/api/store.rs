@@ -1,7 +1,7 @@
 //! Stores that are away or behind, and what is said about a request in log and metrics.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -145,14 +145,16 @@ impl Log {
     }
 }
 
-/// Everything that this test process logs from now on.
+/// Everything that this test process logs, whatever test it is from.
 fn log() -> Log {
-    let log = Log::default();
-    let filter = EnvFilter::new("info,minishop_api=trace,minishop_platform=trace");
-    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(log.clone());
-    // Another test of this process may have been first; then its log has our lines.
-    let _ = subscriber.try_init();
-    log
+    static LOG: OnceLock<Log> = OnceLock::new();
+    let start = || {
+        let log = Log::default();
+        let filter = EnvFilter::new("info,minishop_api=trace,minishop_platform=trace");
+        tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(log.clone()).init();
+        log
+    };
+    LOG.get_or_init(start).clone()
 }
 
 pub async fn log_lines_of_a_request_carry_its_ids(world: &World) {
@@ -176,6 +178,23 @@ pub async fn log_lines_of_a_request_carry_its_ids(world: &World) {
         );
     }
     assert!(api.scrape().contains(&format!("trace_id=\"{trace}\"")), "an exemplar leads to the trace");
+}
+
+// One thread, so that the log has nothing of other tests.
+#[tokio::test]
+async fn credentials_that_nobody_looks_at_are_warned_of_once() {
+    on(Kind::Sqlite, async |world| {
+        let lines = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_env_filter("info").with_writer(lines.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let api = world.api().await;
+        for _ in 0..3 {
+            let headers = [("content-type", "application/json"), ("authorization", "Bearer of-nothing")];
+            assert_eq!(api.send("POST", "/orders", &headers, B.as_bytes()).await.status, 201);
+        }
+        assert_eq!(lines.text().matches("authentication is off").count(), 1);
+    })
+    .await;
 }
 
 pub async fn no_input_is_found_in_the_log(world: &World) {
