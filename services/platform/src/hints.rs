@@ -31,9 +31,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Checks the address of a Redis server without repeating any of it.
 pub fn check_url(url: &str) -> Result<(), String> {
-    Client::open(url)
-        .map(drop)
-        .map_err(|_| "is not the address of a Redis server; give redis://user:password@host:port".to_owned())
+    Client::open(url).map(drop).map_err(|_| "is not the address of a Redis server; give redis://host:port".to_owned())
 }
 
 /// Gives and hears hints. Cheap to clone; without Redis it does nothing.

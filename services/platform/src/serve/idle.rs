@@ -137,15 +137,15 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(64);
         let (mut watched, timer) = watch(server, head, idle);
         let begun = Instant::now();
-        timer.sleep_until(begun + head).await;
+        timer.sleep_until(begun + head).await; // sleeps: this is what is tested
         assert!(begun.elapsed() >= idle);
         let begun = Instant::now();
-        let sleep = timer.sleep_until(begun + head);
+        let sleep = timer.sleep_until(begun + head); // sleeps: this is what is tested
         client.write_all(b"G").await.unwrap();
         watched.read_u8().await.unwrap();
         sleep.await;
         assert!((head..idle).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-        drop(timer.sleep_until(Instant::now() + head));
+        drop(timer.sleep_until(Instant::now() + head)); // sleeps: not at all
         assert!(timer.heard.began().is_none(), "the next head has not begun");
     }
 }
