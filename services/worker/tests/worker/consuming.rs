@@ -233,3 +233,31 @@ pub async fn workers_that_come_and_go_settle_each_event_once(shop: Shop) {
         assert_eq!(shop.order(id).await.unwrap().version, 2);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_cuts_its_connections_loses_and_doubles_nothing() {
+    shop::on_postgres(async |shop: Shop| {
+        let log = log(&shop).await;
+        log.send_events(&events(6_000)).await;
+        let worker = worker(&shop.store, &log, "worker");
+        let ours = "pg_stat_activity WHERE datname = current_database() AND application_name = 'minishop-test'";
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+        while shop.count("orders WHERE status = 'processed'").await < 6_000 {
+            assert!(tokio::time::Instant::now() < deadline, "between two cuts something is settled");
+            shop.sql(&format!("SELECT pg_terminate_backend(pid) FROM {ours}")).await;
+            tick.tick().await;
+        }
+        let processed = log.topic("processed");
+        eventually(async || shop.published(&processed).await.len(), |waiting| *waiting == 0).await;
+        worker.drain().await;
+        assert_eq!((shop.count("timeline WHERE kind = 'processed'").await, shop.count("parked").await), (6_000, 0));
+        let brokers = log.brokers.clone();
+        let read = move || Tail::open(&brokers, &[processed], Start::Beginning).unwrap().rest(Duration::from_secs(30)).unwrap();
+        let published = tokio::task::spawn_blocking(read).await.unwrap();
+        let told: HashSet<_> = published.iter().filter_map(|record| record.headers.get("ce_subject")).collect();
+        let ids: HashSet<_> = published.iter().filter_map(|record| record.headers.get("ce_id")).collect();
+        assert_eq!((told.len(), ids.len()), (6_000, 6_000), "each order is told of under one id");
+    })
+    .await;
+}
