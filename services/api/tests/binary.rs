@@ -110,6 +110,25 @@ async fn two_processes_tell_each_other_through_redis() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_away_is_said_and_changes_nothing_and_a_refused_login_ends_the_start() {
+    on(Kind::Postgres, async |world| {
+        let (url, kafka, prefix) = (database(world).await, kafka(), prefix());
+        topics::create(&kafka, &prefix, 1, PATIENCE).await.unwrap();
+        let env = [("DATABASE_URL", url.as_str()), ("KAFKA_BROKERS", &kafka), ("MINISHOP_TOPIC_PREFIX", &prefix)];
+        let mut api = Process::start(&[&env[..], &[("REDIS_URL", "redis://127.0.0.1:1")]].concat());
+        until(&api, "Redis is said to be away", |parts| parts.contains("[!] redis: ")).await;
+        assert_eq!(api.post("/orders", B).0, 201);
+        assert_eq!(api.terminate(), Some(0));
+        let wrong = redis().replace("redis://", "redis://nobody:wrong@");
+        let free = ["--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"];
+        let (code, said) = Process::refused(&[&env[..], &[("REDIS_URL", &wrong)]].concat(), &free);
+        assert_eq!(code, Some(2));
+        assert!(said.contains("error[DEPENDENCY_REFUSED] REDIS_URL") && !said.contains("wrong"), "{said}");
+    })
+    .await;
+}
+
 /// Carries connections on, as long as it lives.
 async fn forward(from: TcpListener, to: String) {
     let mut open = JoinSet::new();

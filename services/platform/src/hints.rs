@@ -15,17 +15,19 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client};
+use redis::{AsyncConnectionConfig, Client, ErrorKind};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::ctx::Metrics;
+use crate::ctx::{Metrics, Status};
 use breaker::Breaker;
 
 /// How long any call may take: a slower hint comes later than the poll that it should shorten.
 const CALL: Duration = Duration::from_millis(50);
+/// How long a server may take at start to say whether it takes the login.
+const LOGIN: Duration = Duration::from_secs(1);
 /// How soon a lost subscription is made again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -71,12 +73,19 @@ pub struct HintsTask {
     calls: Family<Call, Counter>,
     received: Counter,
     open: Gauge,
+    status: Status,
 }
 
 impl HintsTask {
     /// Makes the task and its handle; once a process, since it registers its metrics. Processes that share a prefix share
     /// their hints.
-    pub fn new(url: &SecretString, prefix: &str, owner: &str, metrics: &Metrics) -> anyhow::Result<(Hints, Self)> {
+    pub fn new(
+        url: &SecretString,
+        prefix: &str,
+        owner: &str,
+        metrics: &Metrics,
+        status: &Status,
+    ) -> anyhow::Result<(Hints, Self)> {
         let client = Client::open(url.expose_secret()).context("REDIS_URL is not the address of a Redis server")?;
         let hints = Hints::default();
         let task = Self {
@@ -87,6 +96,7 @@ impl HintsTask {
             calls: Family::default(),
             received: Counter::default(),
             open: Gauge::default(),
+            status: status.clone(),
         };
         metrics.with(|registry| {
             registry.register("redis_calls", "Calls of Redis by what became of them", task.calls.clone());
@@ -94,6 +104,17 @@ impl HintsTask {
             registry.register("redis_breaker_open", "1 while Redis is left alone after errors", task.open.clone());
         });
         Ok((hints, task))
+    }
+
+    /// Fails only where a server answers and refuses the login: that does not pass by itself.
+    pub async fn check_login(&self) -> anyhow::Result<()> {
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LOGIN)).set_response_timeout(Some(LOGIN));
+        match self.client.get_multiplexed_async_connection_with_config(&config).await {
+            Err(error) if error.kind() == ErrorKind::AuthenticationFailed => {
+                anyhow::bail!("error[DEPENDENCY_REFUSED] REDIS_URL: the server refuses this login; mend user and password")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Carries hints until `drain` ends. Redis being away is no fault.
@@ -147,6 +168,7 @@ impl HintsTask {
             });
             if let Ok(Ok(subscription)) = subscribing.await {
                 self.count("subscribe", "ok");
+                self.status.note("redis", None);
                 // What was said before the subscription was not heard.
                 self.hints.heard.notify_one();
                 let mut messages = subscription.into_on_message();
@@ -158,6 +180,7 @@ impl HintsTask {
                 }
             } else {
                 self.count("subscribe", "failed");
+                self.status.note("redis", Some("does not answer; processes find each other's events by polling".to_owned()));
             }
             tokio::time::sleep(AGAIN).await;
         }

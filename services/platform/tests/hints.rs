@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use minishop_platform::ctx::Metrics;
+use minishop_platform::ctx::{Metrics, Status};
 use minishop_platform::hints::{Hints, HintsTask};
 use secrecy::SecretString;
 use tokio::net::{TcpListener, TcpStream};
@@ -34,7 +34,7 @@ impl Process {
         let (metrics, end) = (Metrics::default(), CancellationToken::new());
         let end_with_this = end.clone().drop_guard();
         let url = SecretString::from(format!("redis://{redis}"));
-        let (hints, task) = HintsTask::new(&url, prefix, owner, &metrics).expect("a URL");
+        let (hints, task) = HintsTask::new(&url, prefix, owner, &metrics, &Status::default()).expect("a URL");
         spawn(async move { task.run(end.clone()).await.expect("hints never fail") });
         Self { hints, metrics, _end: end_with_this }
     }

@@ -117,7 +117,7 @@ impl Process {
         }
         let ids: Arc<dyn Ids> = Arc::new(SystemIds);
         let owner = owner(self.name, ids.as_ref());
-        let (hints, hints_task) = hints(&config, &owner, &metrics)?;
+        let (hints, hints_task) = hints(&config, &owner, &metrics, &status).await?;
         let settings = Settings { owner, roles: roles_of(self.shape), brokers: brokers.clone(), hints };
         let (relay, relay_task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics)?;
         let [drain, drain_relay, drain_log] = std::array::from_fn(|_| CancellationToken::new());
@@ -299,7 +299,9 @@ fn owner(name: &str, ids: &dyn Ids) -> String {
     format!("{name}-{}-{start:016x}", std::process::id())
 }
 
-fn hints(config: &Config, owner: &str, metrics: &Metrics) -> anyhow::Result<(Hints, Option<HintsTask>)> {
+async fn hints(config: &Config, owner: &str, metrics: &Metrics, status: &Status) -> anyhow::Result<(Hints, Option<HintsTask>)> {
     let Some(url) = &config.redis_url else { return Ok((Hints::default(), None)) };
-    HintsTask::new(url, &config.topic_prefix, owner, metrics).map(|(hints, task)| (hints, Some(task)))
+    let (hints, task) = HintsTask::new(url, &config.topic_prefix, owner, metrics, status)?;
+    task.check_login().await?;
+    Ok((hints, Some(task)))
 }

@@ -27,6 +27,8 @@ const AGED: Duration = Duration::from_secs(2);
 const READ: i64 = 1000;
 /// How often rows of other writers are looked for: the first while there are some.
 pub(super) const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
+/// How soon the next look may follow when somebody says that there are some: hints come as often as commits.
+const POLL_SOONEST: Duration = Duration::from_millis(5);
 /// How soon a job that could not start is looked at again.
 const SOON: Duration = Duration::from_millis(5);
 
@@ -56,6 +58,7 @@ pub(super) struct Agenda {
     pub(super) count_at: Instant,
     delete_at: Instant,
     sweep_at: Instant,
+    polled_at: Instant,
     poll_at: Instant,
     pub(super) poll_every: Duration,
     pub(super) failures: u32,
@@ -72,6 +75,7 @@ impl Agenda {
             count_at: now,
             delete_at: now,
             sweep_at: now + SWEEP,
+            polled_at: now,
             poll_at: now,
             poll_every: POLL.0,
             failures: 0,
@@ -118,7 +122,7 @@ impl RelayTask {
 
     /// Looks for rows of other writers as soon as the store is free.
     pub(super) fn poll_soon(&mut self) {
-        self.agenda.poll_at = Instant::now();
+        self.agenda.poll_at = Instant::now().max(self.agenda.polled_at + POLL_SOONEST);
         self.agenda.poll_every = POLL.0;
     }
 
@@ -139,6 +143,7 @@ impl RelayTask {
             return (!led.is_empty()).then(|| async move { Done::Swept(outbox.aged(&led, AGED, READ).await) }.boxed());
         }
         if now >= self.agenda.poll_at {
+            self.agenda.polled_at = now;
             self.agenda.poll_at = now + self.agenda.poll_every;
             let shared =
                 |(shard, led): (&i16, &Shard)| (led.state == State::Live && !self.may_skip_table(*shard)).then_some(*shard);
