@@ -1,4 +1,4 @@
-//! The real binary as `api` and `worker` processes on real PostgreSQL and Apache Kafka.
+//! The real binary as `api` and `worker` processes on real PostgreSQL, Apache Kafka and Redis.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only the functions marked as tests")]
 
@@ -16,6 +16,8 @@ mod happy_path;
 mod kills;
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/metrics.rs"]
+mod metrics;
 #[path = "blackbox_distributed/outages.rs"]
 mod outages;
 #[path = "support/process.rs"]

@@ -5,17 +5,9 @@ use std::time::Duration;
 use crate::checker::check;
 use crate::group::assignments;
 use crate::load::Load;
-use crate::process::Process;
-use crate::rest::get;
+use crate::metrics::counted;
 use crate::shop::Shop;
 use crate::wait::eventually;
-
-/// Adds up a counter's series.
-pub fn counted(process: &Process, name: &str) -> u64 {
-    let text = get(process.addr("admin"), "/metrics").body;
-    let series = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-    series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
-}
 
 #[test]
 fn two_workers_share_the_partitions_and_process_each_order_once() {

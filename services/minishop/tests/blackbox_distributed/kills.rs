@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::checker::check;
-use crate::happy_path::counted;
 use crate::load::Load;
+use crate::metrics::counted;
 use crate::process::Process;
 use crate::shop::Shop;
 use crate::wait::eventually;

@@ -1,9 +1,10 @@
-//! A server is away for ten seconds while clients order, and comes back.
+//! A server is away while clients order, and comes back.
 
 use std::time::{Duration, Instant};
 
 use crate::checker::check;
 use crate::load::Load;
+use crate::metrics::counted;
 use crate::process::Process;
 use crate::rest::get;
 use crate::servers::OwnServer;
@@ -88,5 +89,32 @@ fn while_kafka_is_away_orders_are_accepted_and_follow_later() {
     assert!(waiting >= i64::try_from(FLOW).unwrap(), "only {waiting} events waited for the event log");
     check(&shop, &promises);
     become_ready(&processes);
+    drain(processes);
+}
+
+#[test]
+fn while_redis_is_away_only_the_metrics_tell() {
+    let server = OwnServer::start("redis");
+    let shop = Shop::on(server.addresses());
+    // Two of a role: only then is there somebody to give a hint to.
+    let processes = vec![shop.api(), shop.api(), shop.worker()];
+    let sum = |name| processes.iter().map(|process| counted(process, name)).sum::<u64>();
+    let hints = || sum("minishop_redis_hints_received_total");
+    let load = Load::default();
+    load.moved(processes[0].addr("http"));
+    let ((), promises) = load.during(4, || {
+        flows(&load, RECOVERY);
+        eventually(RECOVERY, "hints are heard", || (hints() > 0).then_some(()));
+        assert_eq!(sum("minishop_redis_breaker_open"), 0, "given up before the outage");
+        server.stop();
+        eventually(RECOVERY, "the metrics tell", || (sum("minishop_redis_breaker_open") > 0).then_some(()));
+        flows(&load, Duration::from_secs(2));
+        assert!(processes.iter().all(ready), "a process that needs Redis");
+        server.start_again();
+        let before = hints();
+        eventually(RECOVERY, "hints are heard again", || (hints() > before).then_some(()));
+    });
+    assert_eq!(load.refusals(), [].into(), "a client has noticed");
+    check(&shop, &promises);
     drain(processes);
 }

@@ -13,7 +13,7 @@ pub struct OwnServer {
 }
 
 impl OwnServer {
-    /// Starts `postgres` or `kafka`. Its state stands below that of the shared servers, where `infra/test` finds what a
+    /// Starts `postgres`, `kafka` or `redis`. Its state stands below that of the shared servers, where `infra/test` finds what a
     /// test that was killed has left behind.
     pub fn start(name: &'static str) -> Self {
         #[expect(clippy::disallowed_methods, reason = "names the place of the shared servers")]
@@ -33,7 +33,8 @@ impl OwnServer {
         let mut addresses = Addresses::given();
         match self.name {
             "postgres" => addresses.postgres = read("MINISHOP_TEST_POSTGRES"),
-            _ => addresses.kafka = read("MINISHOP_TEST_KAFKA"),
+            "kafka" => addresses.kafka = read("MINISHOP_TEST_KAFKA"),
+            _ => addresses.redis = read("MINISHOP_TEST_REDIS"),
         }
         addresses
     }

@@ -19,6 +19,8 @@ pub struct Addresses {
     pub postgres: String,
     /// Kafka's bootstrap address.
     pub kafka: String,
+    /// Redis, as a URL.
+    pub redis: String,
 }
 
 impl Addresses {
@@ -26,7 +28,7 @@ impl Addresses {
     pub fn given() -> Self {
         #[expect(clippy::disallowed_methods, reason = "names the servers for tests")]
         let read = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run infra/test"));
-        Self { postgres: read("MINISHOP_TEST_POSTGRES"), kafka: read("MINISHOP_TEST_KAFKA") }
+        Self { postgres: read("MINISHOP_TEST_POSTGRES"), kafka: read("MINISHOP_TEST_KAFKA"), redis: read("MINISHOP_TEST_REDIS") }
     }
 }
 
@@ -70,7 +72,7 @@ impl Shop {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = minishop(words);
         command.env("DATABASE_URL", self.database()).env("KAFKA_BROKERS", self.brokers());
-        command.env("MINISHOP_TOPIC_PREFIX", self.prefix());
+        command.env("REDIS_URL", &self.servers.redis).env("MINISHOP_TOPIC_PREFIX", self.prefix());
         command
     }
 

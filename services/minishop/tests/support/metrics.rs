@@ -1,0 +1,11 @@
+//! What a process says of itself.
+
+use crate::process::Process;
+use crate::rest::get;
+
+/// Adds up a counter's series.
+pub fn counted(process: &Process, name: &str) -> u64 {
+    let text = get(process.addr("admin"), "/metrics").body;
+    let series = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+    series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+}
