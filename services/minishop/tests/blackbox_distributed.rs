@@ -30,5 +30,7 @@ mod same_key;
 mod servers;
 #[path = "support/shop.rs"]
 mod shop;
+#[path = "blackbox_distributed/traces.rs"]
+mod traces;
 #[path = "support/wait.rs"]
 mod wait;
