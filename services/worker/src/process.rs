@@ -1,5 +1,6 @@
 //! One transaction for a batch of records: gate, parked keys, known orders, adoption, fence, journal.
 
+mod known;
 mod plan;
 mod rows;
 mod told;
@@ -116,7 +117,7 @@ impl Processor {
         plan.parked_keys = if keys.is_empty() { HashSet::new() } else { tx.parked_keys(&keys).await? };
         // What was refused is not asked about: the store may be unable to hold the question.
         let asked = fresh.iter().filter(|(n, _)| !refusals.contains_key(n)).filter_map(|(_, i)| i.created()).collect();
-        plan.known = known(tx.as_mut(), asked).await?;
+        plan.known = known(tx.as_mut(), asked).await?.into_iter().collect();
         for (n, incoming) in fresh {
             match refusals.get(&n) {
                 Some(refused) => plan.refuse(incoming, refused, &self.events),

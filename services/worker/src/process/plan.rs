@@ -6,10 +6,11 @@ use bytes::Bytes;
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{Ids, OrderId};
 use minishop_core::parking::DeadCode;
-use minishop_platform::store::{AdoptedOrder, Journal, KnownOrder, Note, Position, Transition};
+use minishop_platform::store::{AdoptedOrder, Journal, Note, Position, Transition};
 use minishop_platform::telemetry::propagation::TraceContext;
 use tracing::Span;
 
+use super::known::Known;
 use super::rows;
 use crate::decode::{Content, Created, Incoming, Refused};
 use crate::judge::{Verdict, judge};
@@ -49,8 +50,8 @@ pub(super) struct Fate<'r> {
 #[derive(Debug)]
 pub(super) struct Plan<'r> {
     now: Timestamp,
-    /// What the store knows of the batch's orders.
-    pub known: Vec<KnownOrder>,
+    /// What the store knows of the batch's orders, and what the batch adopts.
+    pub known: Known,
     /// Keys whose events must wait; grows with what this batch holds back.
     pub parked_keys: HashSet<Bytes>,
     pub adopt: Vec<AdoptedOrder>,
@@ -65,7 +66,7 @@ impl<'r> Plan<'r> {
     pub(super) fn new(now: Timestamp, positions: Vec<Position>) -> Self {
         Self {
             now,
-            known: Vec::new(),
+            known: Known::default(),
             parked_keys: HashSet::new(),
             adopt: Vec::new(),
             transitions: Vec::new(),
@@ -101,7 +102,10 @@ impl<'r> Plan<'r> {
             Verdict::Adopt | Verdict::Handle => Outcome::Processed,
         };
         if verdict == Verdict::Adopt {
-            self.adopt.push(rows::adopted(incoming.event_id, event));
+            let order = rows::adopted(incoming.event_id, event);
+            // The next event of its key is judged by it.
+            self.known.add(rows::known_of(&order));
+            self.adopt.push(order);
             self.note(event.order_id, "adopted", incoming);
         }
         let trace = event.trace.clone().unwrap_or_else(|| TraceContext::new(ids));
@@ -131,10 +135,8 @@ impl<'r> Plan<'r> {
     }
 
     fn judge(&self, incoming: &Incoming<'_>, event: &Created) -> Verdict {
-        let by_id = self.known.iter().find(|k| k.order_id == event.order_id);
-        let by_key = self.known.iter().find(|k| k.client_id == event.client_id && k.key == event.key);
-        let earlier = self.adopt.iter().find(|a| a.client_id == event.client_id && a.key == event.key).map(rows::known_of);
-        judge(incoming.event_id, event, by_id, by_key.or(earlier.as_ref()))
+        let by_id = self.known.by_id(event.order_id);
+        judge(incoming.event_id, event, by_id, self.known.by_key(&event.client_id, &event.key))
     }
 
     fn note(&mut self, order_id: OrderId, kind: &'static str, incoming: &Incoming<'_>) {
