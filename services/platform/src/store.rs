@@ -2,6 +2,7 @@
 //!
 //! "Not found" is `None`; every error says what the caller should do next.
 
+mod columns;
 pub mod error;
 pub mod postgres;
 mod rows;

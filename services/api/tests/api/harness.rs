@@ -62,7 +62,7 @@ pub async fn start(place: Place, store: Store, config: Config) -> Api {
     let brokers = "127.0.0.1:1".to_owned();
     let settings =
         Settings { owner: "test".to_owned(), roles: vec![Role::Api], brokers: brokers.clone(), hints: Hints::default() };
-    let (relay, relaying) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &Metrics::default()).unwrap();
+    let (relay, relaying) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
         config: Arc::new(config),
         clock: Arc::new(SystemClock),

@@ -1,13 +1,12 @@
 //! Outbox rows as columns: the first eight parameters of every statement that inserts events.
 
-use bytes::Bytes;
-use minishop_core::ids::{EventId, OrderId};
+use minishop_core::ids::OrderId;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
-use super::super::{NewEvent, OutboxRow};
+use super::super::NewEvent;
 
 pub(super) type PgQuery<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -35,22 +34,4 @@ pub(super) fn places(row: &PgRow) -> sqlx::Result<Vec<(OrderId, i64)>> {
     let orders: Vec<Uuid> = row.try_get(0)?;
     let ids: Vec<i64> = row.try_get(1)?;
     Ok(orders.into_iter().map(OrderId).zip(ids).collect())
-}
-
-/// Reads a row of the columns shard, id, event id, topic, record key, order id, order version, payload, headers.
-pub(super) fn read(row: &PgRow) -> sqlx::Result<OutboxRow> {
-    let bytes = |n: usize| row.try_get::<Vec<u8>, _>(n).map(Bytes::from);
-    Ok(OutboxRow {
-        id: row.try_get(1)?,
-        event: NewEvent {
-            shard: row.try_get(0)?,
-            event_id: EventId(row.try_get(2)?),
-            topic: row.try_get(3)?,
-            record_key: bytes(4)?,
-            order_id: row.try_get::<Option<Uuid>, _>(5)?.map(OrderId),
-            order_version: row.try_get(6)?,
-            payload: row.try_get::<Option<Vec<u8>>, _>(7)?.map(Bytes::from),
-            headers: bytes(8)?,
-        },
-    })
 }

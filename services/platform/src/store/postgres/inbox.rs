@@ -14,7 +14,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::super::{
-    AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition,
+    AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition, columns,
 };
 use super::error::{Lost, failed};
 use super::session::{SILENCE, Session};
@@ -106,8 +106,7 @@ impl Settlement for PgSettlement {
 
     async fn orders(&mut self, ids: &[OrderId], keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KnownOrder>> {
         let rows = step!(self, "inbox.orders", |connection, _consumer| statements::orders(connection, ids, keys))?;
-        let known = rows.iter().map(statements::known_order).collect::<anyhow::Result<_>>();
-        known.map_err(|error| StoreError::unreadable("inbox.orders", error))
+        columns::all("inbox.orders", &rows, columns::known_order)
     }
 
     async fn adopt(&mut self, orders: &[AdoptedOrder]) -> Result<HashSet<OrderId>> {

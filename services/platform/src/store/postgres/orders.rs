@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
-use minishop_core::ids::{ClientId, CorrelationId, OrderId};
+use minishop_core::idempotency::IdempotencyKey;
+use minishop_core::ids::{ClientId, OrderId};
 use minishop_core::order::Status;
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::super::{Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError};
+use super::super::{Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError, columns};
 use super::Db;
 use super::error::{Lost, failed, is_contention};
 use super::events::{self, column};
@@ -128,14 +127,14 @@ impl Orders for Db {
         const OPERATION: &str = "orders.by_keys";
         let query = sqlx::query(BY_KEYS).bind(column(keys, |(client, _)| &*client.0)).bind(column(keys, |(_, key)| key.as_str()));
         let rows = query.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        rows.iter().map(|row| key_record(row).map_err(|error| StoreError::unreadable(OPERATION, error))).collect()
+        columns::all(OPERATION, &rows, columns::key_record)
     }
 
     async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>> {
         const OPERATION: &str = "orders.get";
         let query = sqlx::query(GET).bind(id.0).bind(&client.0);
         let row = query.fetch_optional(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        row.map(|row| order_row(&row).map_err(|error| StoreError::unreadable(OPERATION, error))).transpose()
+        row.map(|row| columns::one(OPERATION, &row, columns::order_row)).transpose()
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>> {
@@ -150,7 +149,7 @@ impl Orders for Db {
             sql = sql.bind(customer);
         }
         let rows = sql.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        rows.iter().map(|row| order_row(row).map_err(|error| StoreError::unreadable(OPERATION, error))).collect()
+        columns::all(OPERATION, &rows, columns::order_row)
     }
 
     async fn ping(&self) -> Result<()> {
@@ -159,30 +158,4 @@ impl Orders for Db {
         let read_only = || StoreError::Retry { operation: OPERATION, source: anyhow::anyhow!("the server is read-only") };
         writable.then_some(()).ok_or_else(read_only)
     }
-}
-
-fn key_record(row: &PgRow) -> anyhow::Result<KeyRecord> {
-    Ok(KeyRecord {
-        client_id: ClientId(row.try_get(0)?),
-        key: IdempotencyKey::of_event(row.try_get(1)?)?,
-        order_id: OrderId(row.try_get(2)?),
-        fingerprint: Fingerprint(row.try_get::<&[u8], _>(3)?.try_into()?),
-        total_minor: row.try_get(4)?,
-        currency: row.try_get(5)?,
-    })
-}
-
-fn order_row(row: &PgRow) -> anyhow::Result<OrderRow> {
-    Ok(OrderRow {
-        order_id: OrderId(row.try_get(0)?),
-        client_id: ClientId(row.try_get(1)?),
-        customer_id: row.try_get(2)?,
-        status: Status::parse(row.try_get(3)?).ok_or_else(|| anyhow::anyhow!("unknown status"))?,
-        version: row.try_get(4)?,
-        currency: row.try_get(5)?,
-        total_minor: row.try_get(6)?,
-        items: row.try_get(7)?,
-        correlation_id: CorrelationId::parse(row.try_get(8)?).ok_or_else(|| anyhow::anyhow!("malformed correlation id"))?,
-        created_at: row.try_get(9)?,
-    })
 }

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
 
-use super::super::{Leadership, Outbox, OutboxRow, OutboxStats, Result, Role, StoreError};
+use super::super::{Leadership, Outbox, OutboxRow, OutboxStats, Result, Role, columns};
 use super::error::{Lost, failed};
-use super::events::{self, column};
+use super::events::column;
 use super::{Db, lease};
 
 const PENDING: &str = "SELECT o.shard, o.id, o.event_id, o.topic, o.record_key, o.order_id, o.order_version, o.payload, o.headers \
@@ -37,14 +36,16 @@ impl Outbox for Db {
     async fn pending(&self, shards: &[i16], limit: i64) -> Result<Vec<OutboxRow>> {
         const OPERATION: &str = "outbox.pending";
         let query = sqlx::query(PENDING).bind(shards).bind(limit);
-        read_all(OPERATION, &query.fetch_all(&self.relay).await.map_err(failed(OPERATION, Lost::Nothing))?)
+        let rows = query.fetch_all(&self.relay).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        columns::all(OPERATION, &rows, columns::outbox_row)
     }
 
     async fn aged(&self, shards: &[i16], age: Duration, limit: i64) -> Result<Vec<OutboxRow>> {
         const OPERATION: &str = "outbox.aged";
         let microseconds = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         let query = sqlx::query(AGED).bind(shards).bind(PgInterval { months: 0, days: 0, microseconds }).bind(limit);
-        read_all(OPERATION, &query.fetch_all(&self.relay).await.map_err(failed(OPERATION, Lost::Nothing))?)
+        let rows = query.fetch_all(&self.relay).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        columns::all(OPERATION, &rows, columns::outbox_row)
     }
 
     async fn delete(&self, rows: &[(i16, i64)]) -> Result<()> {
@@ -58,8 +59,4 @@ impl Outbox for Db {
             sqlx::query_as(STATS).fetch_one(&self.reads).await.map_err(failed("outbox.stats", Lost::Nothing))?;
         Ok(OutboxStats { depth, oldest: Duration::from_millis(u64::try_from(oldest).unwrap_or(0)) })
     }
-}
-
-fn read_all(operation: &'static str, rows: &[PgRow]) -> Result<Vec<OutboxRow>> {
-    rows.iter().map(|row| events::read(row).map_err(|error| StoreError::unreadable(operation, error))).collect()
 }

@@ -11,7 +11,7 @@ use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, OrderId};
 
 use super::super::{
-    AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition,
+    AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, Transition, columns,
 };
 use super::writer::Unit;
 use super::{Db, failed};
@@ -59,8 +59,7 @@ impl Settlement for SqliteSettlement {
         const OPERATION: &str = "inbox.orders";
         let mut step = self.unit.step(OPERATION).await?;
         let rows = statements::orders(step.connection(), ids, keys).await.map_err(failed(OPERATION))?;
-        let known = rows.iter().map(statements::known_order).collect::<anyhow::Result<_>>();
-        let known = known.map_err(|error| StoreError::unreadable(OPERATION, error))?;
+        let known = columns::all(OPERATION, &rows, columns::known_order)?;
         step.done();
         Ok(known)
     }

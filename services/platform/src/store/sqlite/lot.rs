@@ -3,14 +3,9 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use minishop_core::clock::from_millis;
-use minishop_core::ids::{EventId, OrderId};
 use minishop_core::parking::State;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
-use uuid::Uuid;
 
-use super::super::{DeadLetter, Lot, Result, StoreError};
+use super::super::{DeadLetter, Lot, Result, columns};
 use super::{Db, failed};
 
 const DEAD: &str = "SELECT id, event_id, order_id, type, topic, partition, source_offset, coalesce(error_class, ''), \
@@ -25,7 +20,7 @@ impl Lot for Db {
         const OPERATION: &str = "lot.dead_letters";
         let query = sqlx::query(DEAD).bind(before.unwrap_or(i64::MAX)).bind(limit);
         let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
-        rows.iter().map(|row| read(row).map_err(|error| StoreError::unreadable(OPERATION, error))).collect()
+        columns::all(OPERATION, &rows, columns::dead_letter)
     }
 
     async fn counts(&self) -> Result<HashMap<State, i64>> {
@@ -33,20 +28,4 @@ impl Lot for Db {
         let rows: Vec<(String, i64)> = sqlx::query_as(COUNTS).fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
         Ok(rows.into_iter().filter_map(|(state, count)| Some((State::parse(&state)?, count))).collect())
     }
-}
-
-fn read(row: &SqliteRow) -> sqlx::Result<DeadLetter> {
-    Ok(DeadLetter {
-        id: row.try_get(0)?,
-        event_id: EventId(row.try_get(1)?),
-        order_id: row.try_get::<Option<Uuid>, _>(2)?.map(OrderId),
-        event_type: row.try_get(3)?,
-        position: (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?),
-        error_class: row.try_get(7)?,
-        error_code: row.try_get(8)?,
-        error_message: row.try_get(9)?,
-        attempts: row.try_get(10)?,
-        first_failed_at: from_millis(row.try_get(11)?),
-        last_failed_at: from_millis(row.try_get(12)?),
-    })
 }

@@ -4,15 +4,13 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use minishop_core::clock::from_millis;
-use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
-use minishop_core::ids::{ClientId, CorrelationId, OrderId};
+use minishop_core::idempotency::IdempotencyKey;
+use minishop_core::ids::{ClientId, OrderId};
 use minishop_core::order::Status;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::{Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError};
+use super::super::{Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, columns};
 use super::bulk::Bulk;
 use super::{Db, failed, outbox};
 
@@ -94,14 +92,14 @@ impl Orders for Db {
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>> {
         const OPERATION: &str = "orders.by_keys";
         let rows = sqlx::query(BY_KEYS).bind(key_list(keys)).fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
-        rows.iter().map(|row| key_record(row).map_err(|error| StoreError::unreadable(OPERATION, error))).collect()
+        columns::all(OPERATION, &rows, columns::key_record)
     }
 
     async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>> {
         const OPERATION: &str = "orders.get";
         let query = sqlx::query(GET).bind(id.0).bind(&client.0);
         let row = query.fetch_optional(&self.readers).await.map_err(failed(OPERATION))?;
-        row.map(|row| order_row(&row).map_err(|error| StoreError::unreadable(OPERATION, error))).transpose()
+        row.map(|row| columns::one(OPERATION, &row, columns::order_row)).transpose()
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>> {
@@ -116,7 +114,7 @@ impl Orders for Db {
             sql = sql.bind(customer);
         }
         let rows = sql.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
-        rows.iter().map(|row| order_row(row).map_err(|error| StoreError::unreadable(OPERATION, error))).collect()
+        columns::all(OPERATION, &rows, columns::order_row)
     }
 
     async fn ping(&self) -> Result<()> {
@@ -131,30 +129,4 @@ impl Orders for Db {
 pub(super) fn key_list(keys: &[(ClientId, IdempotencyKey)]) -> String {
     let pairs: Vec<[&str; 2]> = keys.iter().map(|(client, key)| [client.0.as_str(), key.as_str()]).collect();
     serde_json::to_string(&pairs).expect("strings are valid JSON")
-}
-
-fn key_record(row: &SqliteRow) -> anyhow::Result<KeyRecord> {
-    Ok(KeyRecord {
-        client_id: ClientId(row.try_get(0)?),
-        key: IdempotencyKey::of_event(row.try_get(1)?)?,
-        order_id: OrderId(row.try_get(2)?),
-        fingerprint: Fingerprint(row.try_get::<&[u8], _>(3)?.try_into()?),
-        total_minor: row.try_get(4)?,
-        currency: row.try_get(5)?,
-    })
-}
-
-fn order_row(row: &SqliteRow) -> anyhow::Result<OrderRow> {
-    Ok(OrderRow {
-        order_id: OrderId(row.try_get(0)?),
-        client_id: ClientId(row.try_get(1)?),
-        customer_id: row.try_get(2)?,
-        status: Status::parse(row.try_get(3)?).ok_or_else(|| anyhow::anyhow!("unknown status"))?,
-        version: row.try_get(4)?,
-        currency: row.try_get(5)?,
-        total_minor: row.try_get(6)?,
-        items: row.try_get(7)?,
-        correlation_id: CorrelationId::parse(row.try_get(8)?).ok_or_else(|| anyhow::anyhow!("malformed correlation id"))?,
-        created_at: from_millis(row.try_get(9)?),
-    })
 }

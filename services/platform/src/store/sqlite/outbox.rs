@@ -5,13 +5,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use minishop_core::ids::{EventId, OrderId};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::{Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, SHARDS_PER_ROLE, StoreError};
+use super::super::{Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, SHARDS_PER_ROLE, columns};
 use super::bulk::Bulk;
 use super::{Db, failed};
 
@@ -70,14 +67,16 @@ impl Outbox for Db {
     async fn pending(&self, shards: &[i16], limit: i64) -> Result<Vec<OutboxRow>> {
         const OPERATION: &str = "outbox.pending";
         let query = sqlx::query(PENDING).bind(number_list(shards)).bind(limit);
-        read_all(OPERATION, &query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?)
+        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        columns::all(OPERATION, &rows, columns::outbox_row)
     }
 
     async fn aged(&self, shards: &[i16], age: Duration, limit: i64) -> Result<Vec<OutboxRow>> {
         const OPERATION: &str = "outbox.aged";
         let until = self.now() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         let query = sqlx::query(AGED).bind(number_list(shards)).bind(until).bind(limit);
-        read_all(OPERATION, &query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?)
+        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        columns::all(OPERATION, &rows, columns::outbox_row)
     }
 
     async fn delete(&self, rows: &[(i16, i64)]) -> Result<()> {
@@ -102,25 +101,4 @@ impl Outbox for Db {
 
 fn number_list<T: serde::Serialize>(numbers: &[T]) -> String {
     serde_json::to_string(numbers).expect("numbers are valid JSON")
-}
-
-fn read_all(operation: &'static str, rows: &[SqliteRow]) -> Result<Vec<OutboxRow>> {
-    rows.iter().map(|row| read(row).map_err(|error| StoreError::unreadable(operation, error))).collect()
-}
-
-fn read(row: &SqliteRow) -> sqlx::Result<OutboxRow> {
-    let bytes = |n: usize| row.try_get::<Vec<u8>, _>(n).map(Bytes::from);
-    Ok(OutboxRow {
-        id: row.try_get(1)?,
-        event: NewEvent {
-            shard: row.try_get(0)?,
-            event_id: EventId(row.try_get(2)?),
-            topic: row.try_get(3)?,
-            record_key: bytes(4)?,
-            order_id: row.try_get::<Option<Uuid>, _>(5)?.map(OrderId),
-            order_version: row.try_get(6)?,
-            payload: row.try_get::<Option<Vec<u8>>, _>(7)?.map(Bytes::from),
-            headers: bytes(8)?,
-        },
-    })
 }

@@ -3,14 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
-use minishop_core::order::Status;
+use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::super::super::{AdoptedOrder, Gate, InboxEntry, KnownOrder, NewEvent, Transition};
+use super::super::super::{AdoptedOrder, Gate, InboxEntry, NewEvent, Transition, columns};
 use super::super::events::{self, column};
 
 // Sorted by event id, so that two transactions over the same events wait for each other and cannot deadlock.
@@ -92,21 +91,8 @@ pub(super) async fn orders(
         let query = sqlx::query(BY_KEY).bind(column(keys, |(c, _)| &*c.0)).bind(column(keys, |(_, k)| k.as_str()));
         rows.extend(query.fetch_all(connection).await?);
     }
-    let mut seen = HashSet::new();
-    rows.retain(|row| row.try_get::<Uuid, _>(0).map_or(true, |id| seen.insert(id)));
+    columns::once_each(&mut rows);
     Ok(rows)
-}
-
-pub(super) fn known_order(row: &PgRow) -> anyhow::Result<KnownOrder> {
-    Ok(KnownOrder {
-        order_id: OrderId(row.try_get(0)?),
-        client_id: ClientId(row.try_get(1)?),
-        key: IdempotencyKey::of_event(row.try_get(2)?)?,
-        fingerprint: Fingerprint(row.try_get::<&[u8], _>(3)?.try_into()?),
-        status: Status::parse(row.try_get(4)?).ok_or_else(|| anyhow::anyhow!("unknown status"))?,
-        version: row.try_get(5)?,
-        created_event_id: EventId(row.try_get(6)?),
-    })
 }
 
 pub(super) async fn adopt(connection: &mut PgConnection, orders: &[AdoptedOrder]) -> sqlx::Result<HashSet<OrderId>> {

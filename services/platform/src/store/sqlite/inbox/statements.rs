@@ -4,14 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
-use minishop_core::order::Status;
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
-use super::super::super::{AdoptedOrder, Gate, InboxEntry, KnownOrder, NewEvent, Transition};
+use super::super::super::{AdoptedOrder, Gate, InboxEntry, NewEvent, Transition, columns};
 use super::super::bulk::Bulk;
 use super::super::orders::key_list;
 use super::super::{hex, hex_list, outbox};
@@ -107,21 +106,8 @@ pub(super) async fn orders(
     if !keys.is_empty() {
         rows.extend(sqlx::query(BY_KEY).bind(key_list(keys)).fetch_all(connection).await?);
     }
-    let mut seen = HashSet::new();
-    rows.retain(|row| row.try_get::<Uuid, _>(0).map_or(true, |id| seen.insert(id)));
+    columns::once_each(&mut rows);
     Ok(rows)
-}
-
-pub(super) fn known_order(row: &SqliteRow) -> anyhow::Result<KnownOrder> {
-    Ok(KnownOrder {
-        order_id: OrderId(row.try_get(0)?),
-        client_id: ClientId(row.try_get(1)?),
-        key: IdempotencyKey::of_event(row.try_get(2)?)?,
-        fingerprint: Fingerprint(row.try_get::<&[u8], _>(3)?.try_into()?),
-        status: Status::parse(row.try_get(4)?).ok_or_else(|| anyhow::anyhow!("unknown status"))?,
-        version: row.try_get(5)?,
-        created_event_id: EventId(row.try_get(6)?),
-    })
 }
 
 pub(super) async fn adopt(connection: &mut SqliteConnection, orders: &[AdoptedOrder]) -> sqlx::Result<HashSet<OrderId>> {

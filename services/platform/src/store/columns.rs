@@ -1,0 +1,148 @@
+//! What a row means, for either database: each function names its columns, in the order in which a statement selects them.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use minishop_core::clock::{Timestamp, from_millis};
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
+use minishop_core::order::Status;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::{DeadLetter, KeyRecord, KnownOrder, NewEvent, OrderRow, OutboxRow, Result, StoreError};
+
+/// A row whose columns are read by their places. The two databases differ in how they keep a time.
+pub(super) trait Columns {
+    fn text(&self, n: usize) -> sqlx::Result<&str>;
+    fn maybe_text(&self, n: usize) -> sqlx::Result<Option<&str>>;
+    fn bytes(&self, n: usize) -> sqlx::Result<&[u8]>;
+    fn maybe_bytes(&self, n: usize) -> sqlx::Result<Option<&[u8]>>;
+    fn id(&self, n: usize) -> sqlx::Result<Uuid>;
+    fn maybe_id(&self, n: usize) -> sqlx::Result<Option<Uuid>>;
+    fn small(&self, n: usize) -> sqlx::Result<i16>;
+    fn int(&self, n: usize) -> sqlx::Result<i32>;
+    fn maybe_int(&self, n: usize) -> sqlx::Result<Option<i32>>;
+    fn long(&self, n: usize) -> sqlx::Result<i64>;
+    fn time(&self, n: usize) -> sqlx::Result<Timestamp>;
+}
+
+macro_rules! columns {
+    ($row:ty, $time:expr) => {
+        impl Columns for $row {
+            columns!(text -> &str, maybe_text -> Option<&str>, bytes -> &[u8], maybe_bytes -> Option<&[u8]>, id -> Uuid,
+                maybe_id -> Option<Uuid>, small -> i16, int -> i32, maybe_int -> Option<i32>, long -> i64);
+
+            fn time(&self, n: usize) -> sqlx::Result<Timestamp> {
+                self.try_get(n).map($time)
+            }
+        }
+    };
+    ($($name:ident -> $of:ty),+) => {
+        $(fn $name(&self, n: usize) -> sqlx::Result<$of> {
+            self.try_get(n)
+        })+
+    };
+}
+
+columns!(PgRow, |time: Timestamp| time);
+columns!(SqliteRow, from_millis);
+
+/// Reads one row; a value that this binary does not write is the store's fault.
+pub(super) fn one<R, T, E: Display>(operation: &'static str, row: &R, read: impl Fn(&R) -> Result<T, E>) -> Result<T> {
+    read(row).map_err(|error| StoreError::unreadable(operation, error))
+}
+
+/// Reads all rows of an answer.
+pub(super) fn all<R, T, E: Display>(operation: &'static str, rows: &[R], read: impl Fn(&R) -> Result<T, E>) -> Result<Vec<T>> {
+    rows.iter().map(|row| one(operation, row, &read)).collect()
+}
+
+/// Keeps the first row of each id, which is the first column.
+pub(super) fn once_each(rows: &mut Vec<impl Columns>) {
+    let mut seen = HashSet::new();
+    rows.retain(|row| row.id(0).map_or(true, |id| seen.insert(id)));
+}
+
+fn status(text: &str) -> anyhow::Result<Status> {
+    Status::parse(text).context("unknown status")
+}
+
+/// Client, key, order id, fingerprint, total, currency.
+pub(super) fn key_record(row: &impl Columns) -> anyhow::Result<KeyRecord> {
+    Ok(KeyRecord {
+        client_id: ClientId(row.text(0)?.to_owned()),
+        key: IdempotencyKey::of_event(row.text(1)?)?,
+        order_id: OrderId(row.id(2)?),
+        fingerprint: Fingerprint(row.bytes(3)?.try_into()?),
+        total_minor: row.long(4)?,
+        currency: row.maybe_text(5)?.map(str::to_owned),
+    })
+}
+
+/// Order id, client, customer, status, version, currency, total, items, correlation id, time of acceptance.
+pub(super) fn order_row(row: &impl Columns) -> anyhow::Result<OrderRow> {
+    Ok(OrderRow {
+        order_id: OrderId(row.id(0)?),
+        client_id: ClientId(row.text(1)?.to_owned()),
+        customer_id: row.text(2)?.to_owned(),
+        status: status(row.text(3)?)?,
+        version: row.int(4)?,
+        currency: row.maybe_text(5)?.map(str::to_owned),
+        total_minor: row.long(6)?,
+        items: row.text(7)?.to_owned(),
+        correlation_id: CorrelationId::parse(row.text(8)?).context("malformed correlation id")?,
+        created_at: row.time(9)?,
+    })
+}
+
+/// Order id, client, key, fingerprint, status, version, id of the event that announced it.
+pub(super) fn known_order(row: &impl Columns) -> anyhow::Result<KnownOrder> {
+    Ok(KnownOrder {
+        order_id: OrderId(row.id(0)?),
+        client_id: ClientId(row.text(1)?.to_owned()),
+        key: IdempotencyKey::of_event(row.text(2)?)?,
+        fingerprint: Fingerprint(row.bytes(3)?.try_into()?),
+        status: status(row.text(4)?)?,
+        version: row.int(5)?,
+        created_event_id: EventId(row.id(6)?),
+    })
+}
+
+/// Shard, id, event id, topic, record key, order id, order version, payload, headers.
+pub(super) fn outbox_row(row: &impl Columns) -> sqlx::Result<OutboxRow> {
+    Ok(OutboxRow {
+        id: row.long(1)?,
+        event: NewEvent {
+            shard: row.small(0)?,
+            event_id: EventId(row.id(2)?),
+            topic: row.text(3)?.to_owned(),
+            record_key: Bytes::copy_from_slice(row.bytes(4)?),
+            order_id: row.maybe_id(5)?.map(OrderId),
+            order_version: row.maybe_int(6)?,
+            payload: row.maybe_bytes(7)?.map(Bytes::copy_from_slice),
+            headers: Bytes::copy_from_slice(row.bytes(8)?),
+        },
+    })
+}
+
+/// Id, event id, order id, type, topic, partition, offset, error class, code and message, attempts, first and last failure.
+pub(super) fn dead_letter(row: &impl Columns) -> sqlx::Result<DeadLetter> {
+    Ok(DeadLetter {
+        id: row.long(0)?,
+        event_id: EventId(row.id(1)?),
+        order_id: row.maybe_id(2)?.map(OrderId),
+        event_type: row.maybe_text(3)?.map(str::to_owned),
+        position: (row.text(4)?.to_owned(), row.int(5)?, row.long(6)?),
+        error_class: row.text(7)?.to_owned(),
+        error_code: row.text(8)?.to_owned(),
+        error_message: row.text(9)?.to_owned(),
+        attempts: row.int(10)?,
+        first_failed_at: row.time(11)?,
+        last_failed_at: row.time(12)?,
+    })
+}
