@@ -21,22 +21,11 @@ impl Headers {
 
     /// Writes count, then length-prefixed names and values (big-endian; −1 is a null value).
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(
-            8 + self.0.iter().map(|(n, v)| 8 + n.len() + v.as_ref().map_or(0, Bytes::len)).sum::<usize>(),
-        );
-        out.put_u32(length(self.0.len()));
+        let mut writer = HeaderWriter::default();
         for (name, value) in &self.0 {
-            out.put_u32(length(name.len()));
-            out.put_slice(name.as_bytes());
-            match value {
-                None => out.put_i32(-1),
-                Some(value) => {
-                    out.put_u32(length(value.len()));
-                    out.put_slice(value);
-                }
-            }
+            writer.put_or_null(name, value.as_deref());
         }
-        out.freeze()
+        writer.finish()
     }
 
     /// Reads what [`Headers::encode`] wrote; `None` when the bytes are not such.
@@ -66,13 +55,24 @@ pub struct HeaderWriter {
 impl HeaderWriter {
     /// Appends a header.
     pub fn put(&mut self, name: &str, value: &[u8]) {
+        self.put_or_null(name, Some(value));
+    }
+
+    /// Appends a header whose value may be null.
+    pub fn put_or_null(&mut self, name: &str, value: Option<&[u8]>) {
         if self.count == 0 {
+            // Room for the count, which is known at the end.
             self.out.put_u32(0);
         }
         self.count += 1;
-        for part in [name.as_bytes(), value] {
-            self.out.put_u32(length(part.len()));
-            self.out.put_slice(part);
+        self.out.put_u32(length(name.len()));
+        self.out.put_slice(name.as_bytes());
+        match value {
+            None => self.out.put_i32(-1),
+            Some(value) => {
+                self.out.put_u32(length(value.len()));
+                self.out.put_slice(value);
+            }
         }
     }
 
