@@ -12,5 +12,6 @@ pub mod ctx;
 pub mod hints;
 pub mod relay;
 pub mod serve;
+pub mod settled;
 pub mod store;
 pub mod telemetry;

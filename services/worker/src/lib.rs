@@ -4,6 +4,7 @@
 
 mod consume;
 mod decode;
+pub mod handlers;
 mod judge;
 mod metrics;
 mod outgoing;

@@ -2,18 +2,16 @@
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
-use minishop_contracts::events::v1::{OrderSettled, order_settled};
-use minishop_contracts::events::{Head, PROCESSED_V1, encode_settled};
 use minishop_contracts::headers::kafka as names;
-use minishop_contracts::key::EventKey;
 use minishop_contracts::topics;
 use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::ids::EventId;
 use minishop_core::order::Status;
 use minishop_core::parking::ErrorClass;
-use minishop_platform::bus::{HeaderWriter, Headers, Record};
+use minishop_platform::bus::{Headers, Record};
 use minishop_platform::config::Config;
 use minishop_platform::relay::shard_of;
+use minishop_platform::settled::{Cause, SettledWriter, Subject};
 use minishop_platform::store::{NewEvent, Role, Transition};
 use minishop_platform::telemetry::propagation::TraceContext;
 
@@ -25,24 +23,16 @@ const LARGEST_DEAD_LETTER: usize = 1_900_000;
 /// Writes outgoing events. Holds what is the same for all.
 #[derive(Debug)]
 pub struct EventWriter {
-    processed: String,
+    settled: SettledWriter,
     dead_letters: String,
-    key: EventKey,
-    constant: HeaderWriter,
 }
 
 impl EventWriter {
     /// Prepares topics and constant headers.
     pub fn new(config: &Config) -> Self {
-        let mut constant = HeaderWriter::default();
-        constant.put(names::CE_SPECVERSION, names::CE_SPECVERSION_1_0.as_bytes());
-        constant.put(names::CE_SOURCE, b"/minishop/worker");
-        constant.put(names::CE_TYPE, PROCESSED_V1.as_bytes());
         Self {
-            processed: topics::prefixed(&config.topic_prefix, topics::PROCESSED),
+            settled: SettledWriter::new(config, Role::Worker),
             dead_letters: topics::prefixed(&config.topic_prefix, topics::CREATED_DEAD_LETTERS),
-            key: config.event_key,
-            constant,
         }
     }
 
@@ -57,43 +47,19 @@ impl EventWriter {
         now: Timestamp,
         trace: &TraceContext,
     ) -> Transition {
-        let event_id = EventId::derived(cause, event.occurred_at, PROCESSED_V1);
-        let version = expected_version.saturating_add(1);
-        let subject = event.order_id;
-        let order_id = subject.to_string();
-        let id_text = event_id.to_string();
-        let head = Head {
-            event_id: &id_text,
-            occurred_at: now.into(),
-            correlation_id: event.correlation_id.as_str(),
-            idempotency_key: event.key.as_str(),
+        let subject = Subject {
+            order_id: event.order_id,
+            client_id: &event.client_id,
+            customer_id: event.order.customer_id(),
+            total: event.order.total(),
+            currency: event.order.currency().map(|currency| currency.code()),
+            key: &event.key,
+            correlation_id: &event.correlation_id,
+            version: expected_version,
         };
-        let mut headers = self.constant.clone();
-        // The same digits as `occurredAt` in the envelope.
-        headers.put(names::CE_TIME, now.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
-        headers.put(names::CE_ID, id_text.as_bytes());
-        headers.put(names::CE_SUBJECT, order_id.as_bytes());
-        headers.put(names::CE_SEQUENCE, version.to_string().as_bytes());
-        headers.put(names::CE_CLIENT, event.client_id.0.as_bytes());
-        headers.put(names::CORRELATION_ID, event.correlation_id.as_str().as_bytes());
-        headers.put(names::CAUSATION_ID, cause.to_string().as_bytes());
-        headers.put(names::TRACEPARENT, trace.traceparent().as_bytes());
-        if let Some(state) = trace.tracestate() {
-            headers.put(names::TRACESTATE, state.as_bytes());
-        }
-        let key = Bytes::copy_from_slice(self.key.pick(event.order.customer_id(), &order_id).as_bytes());
-        let payload = encode_settled(&head, &data(event, order_id)).expect("processed is a final status");
-        let event = NewEvent {
-            shard: shard_of(Role::Worker, &key),
-            event_id,
-            topic: self.processed.clone(),
-            record_key: key,
-            order_id: Some(subject),
-            order_version: Some(version),
-            payload: Some(payload.into()),
-            headers: headers.finish(),
-        };
-        Transition { order_id: subject, expected_version, to: Status::Processed, at: now, cause, event }
+        let causation_id = cause.to_string();
+        let cause = Cause { event_id: cause, occurred_at: event.occurred_at, causation_id: &causation_id, trace };
+        self.settled.change(&subject, Status::Processed, &cause, now)
     }
 
     /// Makes the dead letter of a record: its key, value and headers as they were, then where and why it failed.
@@ -132,16 +98,6 @@ impl EventWriter {
             payload: value,
             headers: headers.encode(),
         }
-    }
-}
-
-fn data(event: &Created, order_id: String) -> OrderSettled {
-    OrderSettled {
-        order_id,
-        customer_id: event.order.customer_id().to_owned(),
-        status: order_settled::Status::Processed.into(),
-        total: Some(event.order.total()),
-        currency: event.order.currency().map(|currency| currency.code().to_owned()),
     }
 }
 

@@ -1,0 +1,140 @@
+//! Changes of an order to a final status, each with the one event that announces it. The API cancels, the worker processes and
+//! gives up; all three are written here, so that they look alike.
+
+use bytes::Bytes;
+use chrono::SecondsFormat;
+use minishop_contracts::events::v1::{OrderSettled, order_settled};
+use minishop_contracts::events::{Head, encode_settled};
+use minishop_contracts::headers::kafka as names;
+use minishop_contracts::key::EventKey;
+use minishop_contracts::topics;
+use minishop_core::clock::Timestamp;
+use minishop_core::idempotency::IdempotencyKey;
+use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
+use minishop_core::order::Status;
+
+use crate::bus::HeaderWriter;
+use crate::config::Config;
+use crate::relay::shard_of;
+use crate::store::{NewEvent, Role, Transition};
+use crate::telemetry::propagation::TraceContext;
+
+/// The order that changes, as its event tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The order.
+    pub order_id: OrderId,
+    /// Whose it is.
+    pub client_id: &'a ClientId,
+    /// The customer.
+    pub customer_id: &'a str,
+    /// The sum of all lines in units of the currency.
+    pub total: f64,
+    /// The currency's code, if one was given.
+    pub currency: Option<&'a str>,
+    /// The key of the request that created it.
+    pub key: &'a IdempotencyKey,
+    /// The correlation id of that request.
+    pub correlation_id: &'a CorrelationId,
+    /// The version that it must have, or the change does not happen.
+    pub version: i32,
+}
+
+/// Why an order changes.
+#[derive(Debug, Clone, Copy)]
+pub struct Cause<'a> {
+    /// The event whose effect the change is: the new event's id is derived from it, so that a second try makes the same one.
+    pub event_id: EventId,
+    /// When that event happened.
+    pub occurred_at: Timestamp,
+    /// What the `causation-id` header says: the event's id, or the correlation id of an operator's request.
+    pub causation_id: &'a str,
+    /// The trace that goes on with the new event.
+    pub trace: &'a TraceContext,
+}
+
+/// Writes changes and their events. Holds what is the same for all.
+#[derive(Debug)]
+pub struct SettledWriter {
+    role: Role,
+    key: EventKey,
+    prefix: String,
+    constant: HeaderWriter,
+}
+
+impl SettledWriter {
+    /// Prepares the constant headers of a role.
+    pub fn new(config: &Config, role: Role) -> Self {
+        let mut constant = HeaderWriter::default();
+        constant.put(names::CE_SPECVERSION, names::CE_SPECVERSION_1_0.as_bytes());
+        let source: &[u8] = match role {
+            Role::Api => b"/minishop/api",
+            Role::Worker => b"/minishop/worker",
+        };
+        constant.put(names::CE_SOURCE, source);
+        Self { role, key: config.event_key, prefix: config.topic_prefix.clone(), constant }
+    }
+
+    /// Makes the change of an order to `to`, a final status, with the event that announces it.
+    pub fn change(&self, subject: &Subject<'_>, to: Status, cause: &Cause<'_>, now: Timestamp) -> Transition {
+        let status = wire(to);
+        let event_type = status.event_type().expect("the status is final");
+        let topic = status.topic().expect("the status is final");
+        let event_id = EventId::derived(cause.event_id, cause.occurred_at, event_type);
+        let version = subject.version.saturating_add(1);
+        let (order_id, id_text) = (subject.order_id.to_string(), event_id.to_string());
+        let head = Head {
+            event_id: &id_text,
+            occurred_at: now.into(),
+            correlation_id: subject.correlation_id.as_str(),
+            idempotency_key: subject.key.as_str(),
+        };
+        let mut headers = self.constant.clone();
+        headers.put(names::CE_TYPE, event_type.as_bytes());
+        // The same digits as `occurredAt` in the envelope.
+        headers.put(names::CE_TIME, now.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
+        headers.put(names::CE_ID, id_text.as_bytes());
+        headers.put(names::CE_SUBJECT, order_id.as_bytes());
+        headers.put(names::CE_SEQUENCE, version.to_string().as_bytes());
+        headers.put(names::CE_CLIENT, subject.client_id.0.as_bytes());
+        headers.put(names::CORRELATION_ID, subject.correlation_id.as_str().as_bytes());
+        headers.put(names::CAUSATION_ID, cause.causation_id.as_bytes());
+        headers.put(names::TRACEPARENT, cause.trace.traceparent().as_bytes());
+        if let Some(state) = cause.trace.tracestate() {
+            headers.put(names::TRACESTATE, state.as_bytes());
+        }
+        let record_key = Bytes::copy_from_slice(self.key.pick(subject.customer_id, &order_id).as_bytes());
+        let payload = encode_settled(&head, &data(subject, order_id, status)).expect("the status is final");
+        let event = NewEvent {
+            shard: shard_of(self.role, &record_key),
+            event_id,
+            topic: topics::prefixed(&self.prefix, topic),
+            record_key,
+            order_id: Some(subject.order_id),
+            order_version: Some(version),
+            payload: Some(payload.into()),
+            headers: headers.finish(),
+        };
+        let Subject { order_id, version: expected_version, .. } = *subject;
+        Transition { order_id, expected_version, to, at: now, cause: cause.event_id, event }
+    }
+}
+
+const fn wire(status: Status) -> order_settled::Status {
+    match status {
+        Status::Created => order_settled::Status::Unspecified,
+        Status::Processed => order_settled::Status::Processed,
+        Status::Failed => order_settled::Status::Failed,
+        Status::Cancelled => order_settled::Status::Cancelled,
+    }
+}
+
+fn data(subject: &Subject<'_>, order_id: String, status: order_settled::Status) -> OrderSettled {
+    OrderSettled {
+        order_id,
+        customer_id: subject.customer_id.to_owned(),
+        status: status.into(),
+        total: Some(subject.total),
+        currency: subject.currency.map(str::to_owned),
+    }
+}

@@ -1,0 +1,43 @@
+//! The consumer's transaction, and what it has settled.
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use minishop_core::idempotency::IdempotencyKey;
+use minishop_core::ids::{ClientId, OrderId};
+
+use super::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Position, Result, Transition};
+
+/// One transaction of the consumer. Dropping it rolls back.
+///
+/// Steps run in this order: gate, parked keys, orders, adopt, settle, record, commit. The parked-key check that counts comes
+/// after the gate, in a later statement: before it, a concurrent park is invisible and the key's order is lost.
+#[async_trait]
+pub trait Settlement: Send {
+    /// Writes the inbox rows; what was not there before is fresh.
+    async fn gate(&mut self, entries: &[InboxEntry]) -> Result<Gate>;
+    /// Tells which keys have a blocking event in the lot.
+    async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>>;
+    /// Reads orders by id, and by (client, key).
+    async fn orders(&mut self, ids: &[OrderId], keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KnownOrder>>;
+    /// Inserts orders that came by events; returns those made (the others' id or key exists).
+    async fn adopt(&mut self, orders: &[AdoptedOrder]) -> Result<HashSet<OrderId>>;
+    /// Changes status, writes the timeline's status row and the outbox row of each order that passes the fence, in this order.
+    ///
+    /// Returns the outbox id of each order that passed.
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>>;
+    /// Writes the rest; returns the outbox ids of `journal.events` in their order.
+    async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>>;
+    /// Commits. Only then may the offsets be committed to the broker.
+    async fn commit(self: Box<Self>) -> Result<()>;
+}
+
+/// The inbox: which events this consumer has settled, and how far it has read.
+#[async_trait]
+pub trait Inbox: Send + Sync + std::fmt::Debug {
+    /// Begins a consumer's transaction on the worker's own connection. One at a time; nobody cancels it.
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn Settlement>>;
+    /// Reads how far a consumer has settled, all partitions.
+    async fn positions(&self, consumer: &str) -> Result<Vec<Position>>;
+}

@@ -1,0 +1,125 @@
+//! Orders: how they are accepted and read.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use minishop_core::clock::Timestamp;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, CorrelationId, OrderId};
+use minishop_core::order::Status;
+
+#[cfg(doc)]
+use super::StoreError;
+use super::{NewEvent, Result};
+
+/// A validated order on its way into the store, with the event that announces it.
+#[derive(Debug, Clone)]
+pub struct NewOrder {
+    /// The order's id.
+    pub order_id: OrderId,
+    /// The caller; with `key` the scope of idempotency.
+    pub client_id: ClientId,
+    /// The caller's name for the command.
+    pub key: IdempotencyKey,
+    /// The command's digest.
+    pub fingerprint: Fingerprint,
+    /// The customer.
+    pub customer_id: String,
+    /// The currency's code; `None` when the caller named none.
+    pub currency: Option<String>,
+    /// The total in minor units.
+    pub total_minor: i64,
+    /// The lines: a JSON array of `core::order::Item`.
+    pub items: String,
+    /// The correlation id.
+    pub correlation_id: CorrelationId,
+    /// The W3C trace context of the request, if it was traced.
+    pub traceparent: Option<String>,
+    /// The time of acceptance; the event says the same.
+    pub created_at: Timestamp,
+    /// `orders.created`.
+    pub event: NewEvent,
+}
+
+/// The columns of an order that never change and that a replay is answered from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// The caller.
+    pub client_id: ClientId,
+    /// The caller's name for the command.
+    pub key: IdempotencyKey,
+    /// The order that the key made.
+    pub order_id: OrderId,
+    /// The digest of the command that made it.
+    pub fingerprint: Fingerprint,
+    /// The total in minor units.
+    pub total_minor: i64,
+    /// The currency's code.
+    pub currency: Option<String>,
+}
+
+/// An order as it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderRow {
+    /// The order's id.
+    pub order_id: OrderId,
+    /// The caller that created it.
+    pub client_id: ClientId,
+    /// The customer.
+    pub customer_id: String,
+    /// Where it stands.
+    pub status: Status,
+    /// 1 when created, one more with each change of status.
+    pub version: i32,
+    /// The currency's code.
+    pub currency: Option<String>,
+    /// The total in minor units.
+    pub total_minor: i64,
+    /// The lines: a JSON array of `core::order::Item`.
+    pub items: String,
+    /// The correlation id.
+    pub correlation_id: CorrelationId,
+    /// The time of acceptance.
+    pub created_at: Timestamp,
+}
+
+/// Which orders to list: newest first, by keyset on the order id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Whose orders.
+    pub client_id: ClientId,
+    /// Only this customer's.
+    pub customer_id: Option<String>,
+    /// Only those in this status.
+    pub status: Option<Status>,
+    /// Only orders with a smaller id than the last one of the page before.
+    pub before: Option<OrderId>,
+    /// At most so many, 1 to 501.
+    pub limit: i64,
+}
+
+/// One connection that accepts orders. Owned by one task that nobody cancels.
+#[async_trait]
+pub trait Intake: Send {
+    /// Inserts up to 256 orders and their events in one statement and commits; returns the outbox id of each order made.
+    ///
+    /// `batch` is sorted by (client, key) and holds no key twice. An order that is not in the answer was not made: its key
+    /// existed, here or in a concurrent commit; read it with [`Orders::by_keys`]. After [`StoreError::Unknown`] run the same
+    /// batch with the same ids again: an order that the first run made is then found by key *with its own order id*.
+    async fn accept(&mut self, batch: &[NewOrder]) -> Result<HashMap<OrderId, i64>>;
+}
+
+/// Orders: acceptance, and reads that see every acknowledged write.
+#[async_trait]
+pub trait Orders: Send + Sync + std::fmt::Debug {
+    /// Opens a connection for one intake writer.
+    async fn intake(&self) -> Result<Box<dyn Intake>>;
+    /// Reads the records of keys; absent keys are left out.
+    async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>>;
+    /// Reads one order of a client; another client's is `None`.
+    async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>>;
+    /// Reads a page.
+    async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>>;
+    /// Asks the database for a sign of life; also says whether it takes writes.
+    async fn ping(&self) -> Result<()>;
+}
