@@ -5,6 +5,7 @@ use chrono::SecondsFormat;
 use minishop_contracts::headers::kafka as names;
 use minishop_contracts::topics;
 use minishop_core::clock::{Timestamp, from_millis};
+use minishop_core::currency::Currency;
 use minishop_core::ids::EventId;
 use minishop_core::order::Status;
 use minishop_core::parking::ErrorClass;
@@ -47,12 +48,13 @@ impl EventWriter {
         now: Timestamp,
         trace: &TraceContext,
     ) -> Transition {
+        let currency = event.order.currency();
         let subject = Subject {
             order_id: event.order_id,
             client_id: &event.client_id,
             customer_id: event.order.customer_id(),
             total: event.order.total(),
-            currency: event.order.currency().map(|currency| currency.code()),
+            currency: currency.as_ref().map(Currency::code),
             key: &event.key,
             correlation_id: &event.correlation_id,
             version: expected_version,
