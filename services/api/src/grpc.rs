@@ -2,6 +2,8 @@
 
 mod deadline;
 mod media;
+mod ops;
+mod orders;
 mod status;
 
 use std::sync::Arc;
@@ -9,13 +11,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use minishop_contracts::FILE_DESCRIPTOR_SET;
-use minishop_contracts::headers::http as names;
-use minishop_contracts::ops::v1::operations_service_server::{OperationsService, OperationsServiceServer};
-use minishop_contracts::ops::v1::{GetStatusRequest, GetStatusResponse, ListDeadLettersRequest, ListDeadLettersResponse};
-use minishop_contracts::orders::v1::order_service_server::{OrderService, OrderServiceServer};
-use minishop_contracts::orders::v1::{
-    CreateOrderRequest, CreateOrderResponse, GetOrderRequest, ListOrdersRequest, ListOrdersResponse, Order,
-};
+use minishop_contracts::ops::v1::operations_service_server::OperationsServiceServer;
+use minishop_contracts::orders::v1::order_service_server::OrderServiceServer;
 use minishop_core::refusal::Refusal;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::metadata::MetadataMap;
@@ -28,9 +25,6 @@ use tower::Layer as _;
 
 use crate::app::App;
 use crate::call::{Call, Protocol};
-use crate::metrics::Outcome;
-use crate::orders::Created;
-use crate::{fields, ops, orders};
 
 /// The largest message in bytes, before and after decompression.
 pub const MESSAGE_BYTES: usize = 1_048_576;
@@ -83,62 +77,6 @@ impl Health {
 
 /// Both services: they differ in nothing but their calls.
 struct Service(Arc<App>);
-
-#[tonic::async_trait]
-impl OrderService for Service {
-    async fn create_order(&self, request: Request<CreateOrderRequest>) -> Result<Response<CreateOrderResponse>, Status> {
-        let app = &self.0;
-        let ((mut call, metadata), message) = self.call("minishop.orders.v1.OrderService/CreateOrder", request);
-        let key = call.take_key(app, metadata.as_ref());
-        let work = async {
-            app.admit()?;
-            let key = key?;
-            let command = fields::create_order(Protocol::Grpc, message, Vec::new())?;
-            orders::create(app, &call, key, command).await
-        };
-        let outcome = call.run(work).await;
-        app.metrics.answered(&call, Outcome::of(&outcome));
-        let Created { reply, replayed } = outcome.map_err(|refusal| status::of(&call, &refusal))?;
-        let mut response = status::dressed(&call, reply);
-        if replayed {
-            let yes = tonic::metadata::MetadataValue::from_static("true");
-            response.metadata_mut().insert(names::IDEMPOTENT_REPLAYED, yes);
-        }
-        Ok(response)
-    }
-
-    async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
-        self.answered("minishop.orders.v1.OrderService/GetOrder", request, async |app, call, message| {
-            orders::get(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
-    }
-
-    async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
-        self.answered("minishop.orders.v1.OrderService/ListOrders", request, async |app, call, message| {
-            orders::list(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
-    }
-}
-
-#[tonic::async_trait]
-impl OperationsService for Service {
-    async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/GetStatus", request, async |app, call, _| ops::status(app, call).await)
-            .await
-    }
-
-    async fn list_dead_letters(
-        &self,
-        request: Request<ListDeadLettersRequest>,
-    ) -> Result<Response<ListDeadLettersResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/ListDeadLetters", request, async |app, call, message| {
-            ops::dead_letters(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
-    }
-}
 
 impl Service {
     /// Reads the metadata.

@@ -1,0 +1,52 @@
+//! gRPC: `OrderService`.
+
+use minishop_contracts::headers::http as names;
+use minishop_contracts::orders::v1::order_service_server::OrderService;
+use minishop_contracts::orders::v1::{
+    CreateOrderRequest, CreateOrderResponse, GetOrderRequest, ListOrdersRequest, ListOrdersResponse, Order,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Service, status};
+use crate::call::Protocol;
+use crate::metrics::Outcome;
+use crate::orders::Created;
+use crate::{fields, orders};
+
+#[tonic::async_trait]
+impl OrderService for Service {
+    async fn create_order(&self, request: Request<CreateOrderRequest>) -> Result<Response<CreateOrderResponse>, Status> {
+        let app = &self.0;
+        let ((mut call, metadata), message) = self.call("minishop.orders.v1.OrderService/CreateOrder", request);
+        let key = call.take_key(app, metadata.as_ref());
+        let work = async {
+            app.admit()?;
+            let key = key?;
+            let command = fields::create_order(Protocol::Grpc, message, Vec::new())?;
+            orders::create(app, &call, key, command).await
+        };
+        let outcome = call.run(work).await;
+        app.metrics.answered(&call, Outcome::of(&outcome));
+        let Created { reply, replayed } = outcome.map_err(|refusal| status::of(&call, &refusal))?;
+        let mut response = status::dressed(&call, reply);
+        if replayed {
+            let yes = tonic::metadata::MetadataValue::from_static("true");
+            response.metadata_mut().insert(names::IDEMPOTENT_REPLAYED, yes);
+        }
+        Ok(response)
+    }
+
+    async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
+        self.answered("minishop.orders.v1.OrderService/GetOrder", request, async |app, call, message| {
+            orders::get(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
+        self.answered("minishop.orders.v1.OrderService/ListOrders", request, async |app, call, message| {
+            orders::list(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+}

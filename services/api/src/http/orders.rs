@@ -1,0 +1,86 @@
+//! REST: orders.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use http::Request;
+use http::request::Parts;
+use minishop_contracts::json::{self, JsonError, Syntax};
+use minishop_contracts::orders::v1::{CreateOrderRequest, GetOrderRequest, ListOrdersRequest};
+use minishop_core::idempotency::IdempotencyKey;
+use minishop_core::order::CreateOrder;
+use minishop_core::refusal::{Code, Refusal};
+
+use super::{PathId, answer, answered, entry, from_query, no_query};
+use crate::app::App;
+use crate::call::{Call, Protocol};
+use crate::metrics::Outcome;
+use crate::orders::Created;
+use crate::{fields, orders};
+
+/// Accepts an order.
+pub async fn create(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut call = Call::new(&app, Protocol::Rest, "POST /orders", &parts.headers);
+    let key = call.take_key(&app, &parts.headers);
+    let work = async {
+        let (key, command) = command(&app, &parts, body, key).await?;
+        orders::create(&app, &call, key, command).await
+    };
+    let outcome = call.run(work).await;
+    app.metrics.answered(&call, Outcome::of(&outcome));
+    match outcome {
+        Ok(Created { reply, replayed }) => answer::created(&call, &reply, replayed),
+        Err(refusal) => answer::refusal(&call, &refusal),
+    }
+}
+
+/// Checks a request to create an order, in the order in which checks answer.
+async fn command(
+    app: &App,
+    parts: &Parts,
+    body: Body,
+    key: Result<IdempotencyKey, Refusal>,
+) -> Result<(IdempotencyKey, CreateOrder), Refusal> {
+    entry::check(app, parts)?;
+    app.admit()?;
+    entry::media_type(&parts.headers)?;
+    let key = key?;
+    let body = entry::body(body).await?;
+    Ok((key, decode(parts, &body)?))
+}
+
+fn decode(parts: &Parts, body: &Bytes) -> Result<CreateOrder, Refusal> {
+    let (message, mut found) = match json::decode_command::<CreateOrderRequest>(body) {
+        Ok(message) => (message, Vec::new()),
+        Err(JsonError::Fields(partial)) => (partial.message, partial.violations),
+        Err(JsonError::Syntax(at)) => return Err(no_object(&at)),
+    };
+    found.extend(no_query(parts));
+    fields::create_order(Protocol::Rest, message, found)
+}
+
+fn no_object(at: &Syntax) -> Refusal {
+    let detail = format!("Line {}, column {}: {}; mend the body and send it again.", at.line, at.column, at.message);
+    Refusal::new(Code::JsonInvalid, detail)
+}
+
+/// Reads one order.
+pub async fn get(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    let work = async |call: &Call| {
+        let request = fields::checked(Protocol::Rest, GetOrderRequest { order_id: id }, no_query(&parts))?;
+        orders::get(&app, call, &request).await
+    };
+    answered(&app, "GET /orders/{order_id}", &parts, work).await
+}
+
+/// Reads a page of orders.
+pub async fn list(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    let work = async |call: &Call| orders::list(&app, call, &from_query::<ListOrdersRequest>(&parts)?).await;
+    answered(&app, "GET /orders", &parts, work).await
+}
