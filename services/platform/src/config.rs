@@ -1,6 +1,7 @@
 //! Configuration: flags, then environment, then file, then defaults; every problem is named at once.
 
 mod check;
+mod handler;
 mod print;
 pub mod sources;
 mod values;
@@ -13,6 +14,7 @@ use minishop_contracts::key::EventKey;
 use secrecy::SecretString;
 
 use crate::telemetry::LogFormat;
+pub use handler::{HandlerFlags, Handling, Webhook};
 pub use values::duration;
 
 /// Every setting that a process takes, as flags and variables. All are texts here, so that one check names all that are wrong.
@@ -90,6 +92,8 @@ pub struct Flags {
     /// Which log lines are written.
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
     log: Option<String>,
+    #[command(flatten)]
+    handling: HandlerFlags,
     /// Listen beyond loopback although there is no authentication yet.
     #[arg(long, global = true, env = "MINISHOP_INSECURE", value_name = "BOOLEAN", default_value = "false", num_args = 0..=1, default_missing_value = "true")]
     insecure: String,
@@ -136,6 +140,8 @@ pub struct Config {
     pub outbox_limit_rows: i64,
     /// Shed new orders when the oldest waiting event is older.
     pub outbox_limit_age: Duration,
+    /// How orders are handled.
+    pub handling: Handling,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.

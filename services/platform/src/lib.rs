@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod ctx;
 pub mod hints;
+pub mod outbound;
 pub mod relay;
 pub mod serve;
 pub mod settled;

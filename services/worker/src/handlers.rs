@@ -3,6 +3,8 @@
 //! A handler runs only from the parking lot, after its attempt was counted and committed; `confirm`, which does nothing, also
 //! runs set-based in the stream.
 
+mod webhook;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{CorrelationId, EventId, OrderId};
+use minishop_platform::config::Handling;
+use minishop_platform::ctx::Ctx;
 use minishop_platform::telemetry::propagation::TraceContext;
+
+pub use webhook::Webhook;
 
 /// An event on its way to a handler.
 #[derive(Debug, Clone)]
@@ -95,6 +101,14 @@ pub enum Place {
 }
 
 impl Place {
+    /// Takes the place that the configuration names.
+    pub fn new(ctx: &Ctx) -> Self {
+        match &ctx.config.handling {
+            Handling::Confirm => Self::Stream,
+            Handling::Webhook(settings) => Self::Lot(Arc::new(Webhook::new(settings, ctx.clock.clone(), &ctx.metrics))),
+        }
+    }
+
     /// Gives the handler for events that stand in the lot.
     pub fn handler(&self) -> Arc<dyn Handler> {
         match self {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use minishop_contracts::orders::v1::order_service_client::OrderServiceClient;
 use minishop_platform::clock::{SystemClock, SystemIds};
-use minishop_platform::config::Config;
+use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
 use minishop_platform::hints::Hints;
 use minishop_platform::relay::{RelayTask, Settings};
@@ -108,6 +108,7 @@ pub fn config(dir: &std::path::Path) -> Config {
         drain_wait: Duration::ZERO,
         outbox_limit_rows: 1_000_000,
         outbox_limit_age: Duration::from_hours(1),
+        handling: Handling::Confirm,
         log_format: LogFormat::Pretty,
         log: None,
     }

@@ -14,15 +14,15 @@ use crate::telemetry::{self, LogFormat};
 
 /// What was found wrong, one line each: `error[CODE] setting: what it is, what it must be`.
 #[derive(Debug, Default)]
-struct Problems(Vec<String>);
+pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    fn add(&mut self, code: &str, setting: &str, text: &str) {
+    pub(super) fn add(&mut self, code: &str, setting: &str, text: &str) {
         self.0.push(format!("error[{code}] {setting}: {text}"));
     }
 
     /// Reads a value; a wrong one is named, and `meanwhile` stands for it so that the rest can be checked.
-    fn read<T>(&mut self, setting: &str, text: &str, meanwhile: T, read: impl FnOnce(&str) -> Result<T, String>) -> T {
+    pub(super) fn read<T>(&mut self, setting: &str, text: &str, meanwhile: T, read: impl FnOnce(&str) -> Result<T, String>) -> T {
         read(text).unwrap_or_else(|problem| {
             self.add("CONFIG_VALUE", setting, &format!("{} {problem}", shown(text)));
             meanwhile
@@ -42,7 +42,7 @@ impl Problems {
     }
 
     /// Takes a secret from its own setting or from the file that another one names.
-    fn secret(&mut self, setting: &str, given: Option<SecretString>, file: Option<&Path>) -> Option<SecretString> {
+    pub(super) fn secret(&mut self, setting: &str, given: Option<SecretString>, file: Option<&Path>) -> Option<SecretString> {
         let (given, file) =
             (given.filter(|secret| !secret.expose_secret().is_empty()), file.filter(|p| !p.as_os_str().is_empty()));
         let Some(path) = file else { return given };
@@ -98,6 +98,7 @@ impl Flags {
             outbox_limit_rows: found
                 .read("MINISHOP_OUTBOX_LIMIT_ROWS", &self.outbox_limit_rows, 0, |text| values::whole(text, 0..=i64::MAX)),
             outbox_limit_age: found.duration("MINISHOP_OUTBOX_LIMIT_AGE", &self.outbox_limit_age),
+            handling: self.handling.check(&mut found),
             log_format: found.read("MINISHOP_LOG_FORMAT", &self.log_format, LogFormat::Pretty, values::log_format),
             log: self.log.filter(|filter| !filter.is_empty()),
         };
@@ -190,6 +191,18 @@ mod tests {
             "mysql://h/d",
             "--redis-url",
             "http://h",
+            "--handler",
+            "mail",
+            "--webhook-url",
+            "ftp://x",
+            "--webhook-secret",
+            "whsec_c2hvcnQ=",
+            "--webhook-timeout",
+            "6m",
+            "--webhook-concurrency",
+            "0",
+            "--webhook-targets",
+            "some",
         ];
         let expected = [
             "CONFIG_VALUE DATABASE_URL",
@@ -201,6 +214,12 @@ mod tests {
             "CONFIG_VALUE MINISHOP_TOPIC_PARTITIONS",
             "CONFIG_VALUE MINISHOP_REFLECTION",
             "CONFIG_VALUE MINISHOP_DRAIN_WAIT",
+            "CONFIG_VALUE MINISHOP_HANDLER",
+            "CONFIG_VALUE MINISHOP_WEBHOOK_URL",
+            "CONFIG_VALUE MINISHOP_WEBHOOK_SECRET",
+            "CONFIG_VALUE MINISHOP_WEBHOOK_TIMEOUT",
+            "CONFIG_VALUE MINISHOP_WEBHOOK_CONCURRENCY",
+            "CONFIG_VALUE MINISHOP_WEBHOOK_TARGETS",
             "CONFIG_VALUE MINISHOP_LOG_FORMAT",
             "CONFIG_RELATION MINISHOP_HTTP_ADDR",
             "INSECURE_BIND MINISHOP_GRPC_ADDR",
@@ -212,6 +231,17 @@ mod tests {
     fn a_role_of_its_own_needs_servers() {
         assert_eq!(named(&[], Shape::Worker), ["CONFIG_RELATION DATABASE_URL", "CONFIG_RELATION KAFKA_BROKERS"]);
         assert!(check(&[], Shape::Up).is_ok());
+    }
+
+    #[test]
+    fn the_webhook_handler_needs_an_endpoint_and_a_secret() {
+        let needs = ["CONFIG_VALUE MINISHOP_WEBHOOK_URL", "CONFIG_VALUE MINISHOP_WEBHOOK_SECRET"];
+        assert_eq!(named(&["--handler", "webhook"], Shape::Up), needs);
+        let secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
+        let args = ["--handler", "webhook", "--webhook-url", "http://h/orders", "--webhook-secret", secret];
+        let config = check(&args, Shape::Up).expect("a good configuration");
+        assert!(config.handling.webhook().is_some_and(|webhook| webhook.timeout == Duration::from_secs(10)));
+        assert!(!format!("{config:?}{}", config.print()).contains(secret));
     }
 
     #[test]

@@ -10,6 +10,7 @@ impl Config {
     pub fn print(&self) -> String {
         let text = |value: &dyn ToString| Some(toml::Value::String(value.to_string()));
         let hidden = |set: bool| set.then(|| toml::Value::String("(hidden)".to_owned()));
+        let number = |n: usize| i64::try_from(n).ok().map(toml::Value::Integer);
         let lines = [
             ("http_addr", text(&self.http_addr)),
             ("grpc_addr", text(&self.grpc_addr)),
@@ -30,6 +31,12 @@ impl Config {
             ("drain_wait", text(&span(self.drain_wait))),
             ("outbox_limit_rows", Some(self.outbox_limit_rows.into())),
             ("outbox_limit_age", text(&span(self.outbox_limit_age))),
+            ("handler", text(&self.handling.as_str())),
+            ("webhook_url", self.handling.webhook().and_then(|webhook| text(&webhook.url))),
+            ("webhook_secret", hidden(self.handling.webhook().is_some())),
+            ("webhook_timeout", self.handling.webhook().and_then(|webhook| text(&span(webhook.timeout)))),
+            ("webhook_concurrency", self.handling.webhook().and_then(|webhook| number(webhook.concurrency))),
+            ("webhook_targets", self.handling.webhook().and_then(|webhook| text(&webhook.targets.as_str()))),
             ("log_format", text(&if self.log_format == LogFormat::Json { "json" } else { "pretty" })),
             ("rust_log", self.log.clone().map(toml::Value::String)),
         ];

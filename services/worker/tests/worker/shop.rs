@@ -12,7 +12,7 @@ use minishop_core::clock::{ManualClock, Timestamp, from_millis};
 use minishop_core::ids::OrderId;
 use minishop_platform::bus::Record;
 use minishop_platform::clock::SystemIds;
-use minishop_platform::config::Config;
+use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
 use minishop_platform::hints::Hints;
 use minishop_platform::relay::{RelayTask, Settings};
@@ -142,6 +142,7 @@ fn config(prefix: &str) -> Config {
         drain_wait: Duration::ZERO,
         outbox_limit_rows: 1_000_000,
         outbox_limit_age: Duration::from_hours(1),
+        handling: Handling::Confirm,
         log_format: LogFormat::Pretty,
         log: None,
     }

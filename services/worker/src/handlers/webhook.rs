@@ -1,0 +1,180 @@
+//! Handles by calling the team's own endpoint: the envelope is posted with a Standard Webhooks signature, at least once.
+//!
+//! 2xx is success; 409, 410 and 422 refuse the order for good; every other answer, or none, is tried again later.
+
+mod breaker;
+mod signature;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use minishop_contracts::headers::http as names;
+use minishop_core::clock::Clock;
+use minishop_platform::config::Webhook as Settings;
+use minishop_platform::ctx::Metrics;
+use minishop_platform::outbound::{Answer, Outbound};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::time::Instant;
+
+use super::{Delivery, Handled, Handler};
+use breaker::Breaker;
+use signature::Signer;
+
+/// An endpoint's wish is followed up to here.
+const LONGEST_WISH: Duration = Duration::from_mins(5);
+
+/// Calls one endpoint.
+#[derive(Debug)]
+pub struct Webhook {
+    outbound: Outbound,
+    url: Uri,
+    signer: Signer,
+    concurrency: usize,
+    clock: Arc<dyn Clock>,
+    breaker: Mutex<Breaker>,
+    metrics: WebhookMetrics,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone)]
+struct WebhookMetrics {
+    calls: Family<Outcome, Histogram, fn() -> Histogram>,
+    paused: Gauge,
+}
+
+impl WebhookMetrics {
+    fn register(metrics: &Metrics) -> Self {
+        let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.005, 2.0, 13));
+        let new = Self { calls: Family::new_with_constructor(buckets), paused: Gauge::default() };
+        metrics.with(|registry| {
+            registry.register("webhook_call_seconds", "Time of a call of the endpoint, by outcome", new.calls.clone());
+            registry.register("webhook_paused", "1 while the endpoint is left alone because it is down", new.paused.clone());
+        });
+        new
+    }
+}
+
+impl Webhook {
+    /// Prepares the calls.
+    pub fn new(settings: &Settings, clock: Arc<dyn Clock>, metrics: &Metrics) -> Self {
+        Self {
+            outbound: Outbound::new(settings.timeout, settings.targets),
+            url: settings.url.clone(),
+            signer: Signer::new(settings.key.clone()),
+            concurrency: settings.concurrency,
+            clock,
+            breaker: Mutex::default(),
+            metrics: WebhookMetrics::register(metrics),
+        }
+    }
+
+    fn headers(&self, delivery: &Delivery) -> HeaderMap {
+        let id = delivery.event_id.to_string();
+        let at = self.clock.now().timestamp();
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("minishop/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(signature::TIMESTAMP, HeaderValue::from(at));
+        let texts = [
+            (signature::ID, id.as_str()),
+            (signature::SIGNATURE, &self.signer.sign(&id, at, &delivery.envelope)),
+            // The endpoint's own idempotency: the same for every attempt at this event.
+            (names::IDEMPOTENCY_KEY_STANDARD, id.as_str()),
+            (names::CORRELATION_ID, delivery.correlation_id.as_str()),
+            (names::TRACEPARENT, &delivery.trace.traceparent()),
+            (names::TRACESTATE, delivery.trace.tracestate().unwrap_or_default()),
+        ];
+        for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+            // Ids and traces were checked when they came in; one that fits no header is left out.
+            if let Ok(value) = HeaderValue::from_str(text) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        headers
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().expect("no holder of the breaker panics")
+    }
+
+    /// Reads what the endpoint wishes: seconds, or a date (RFC 9110, 10.2.3). What is neither, or past, is no wish.
+    fn wish(&self, answer: &Answer) -> Option<Duration> {
+        let text = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        let wish = match text.parse::<u64>() {
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(self.clock.now().into()).ok()?,
+        };
+        Some(wish.min(LONGEST_WISH))
+    }
+
+    fn judge(&self, answer: &Answer) -> Handled {
+        let message = format!("the endpoint answered {}", answer.status.as_u16());
+        match answer.status {
+            status if status.is_success() => Handled::Done,
+            StatusCode::CONFLICT | StatusCode::GONE | StatusCode::UNPROCESSABLE_ENTITY => Handled::Refused { message },
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                Handled::Failed { message, retry_after: self.wish(answer) }
+            }
+            _ => Handled::Failed { message, retry_after: None },
+        }
+    }
+
+    /// Lets the breaker know, and tells when it opens or closes.
+    fn note(&self, delivery: &Delivery, handled: &Handled) {
+        let failed = matches!(handled, Handled::Failed { .. });
+        let mut breaker = self.breaker();
+        let was_open = breaker.is_open();
+        breaker.note(&delivery.record_key, failed, Instant::now());
+        match (was_open, breaker.is_open()) {
+            (false, true) => tracing::error!(
+                endpoint = self.url.host(),
+                "the webhook endpoint is down; calls pause, and no event uses up an attempt meanwhile"
+            ),
+            (true, false) => tracing::info!(endpoint = self.url.host(), "the webhook endpoint answers again"),
+            _ => {}
+        }
+        self.metrics.paused.set(i64::from(breaker.is_open()));
+    }
+}
+
+#[async_trait]
+impl Handler for Webhook {
+    async fn handle(&self, delivery: &Delivery) -> Handled {
+        if !self.breaker().admit(Instant::now()) {
+            return Handled::Paused;
+        }
+        let started = Instant::now();
+        let handled = match self.outbound.post(&self.url, self.headers(delivery), delivery.envelope.clone()).await {
+            Ok(answer) => self.judge(&answer),
+            Err(error) => Handled::Failed { message: format!("the endpoint could not be called: {error}"), retry_after: None },
+        };
+        self.note(delivery, &handled);
+        let outcome = match &handled {
+            Handled::Done => "done",
+            Handled::Refused { .. } => "refused",
+            Handled::Failed { .. } | Handled::Paused => "failed",
+        };
+        self.metrics.calls.get_or_create(&Outcome { outcome }).observe(started.elapsed().as_secs_f64());
+        handled
+    }
+
+    fn paused(&self) -> Option<Duration> {
+        self.breaker().paused(Instant::now())
+    }
+
+    fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+}
