@@ -245,7 +245,7 @@ impl Api {
 
     /// The events that wait.
     pub async fn events(&self) -> Vec<OutboxRow> {
-        self.store.outbox.pending(&(0..16).collect::<Vec<_>>(), 1000).await.unwrap()
+        self.store.outbox.pending(&(0..16).collect::<Vec<_>>(), &[], 1000).await.unwrap()
     }
 
     /// How many orders there are.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use minishop_core::backoff::Backoff;
 use tokio::time::Instant;
 
-use super::jobs::{Done, POLL};
+use super::jobs::{Done, POLL, READ};
 use super::shard::State;
 use super::task::RelayTask;
 use crate::store::{OutboxRow, Result, StoreError};
@@ -33,10 +33,10 @@ impl RelayTask {
                     self.metrics.counted(stats);
                 }
             }
-            Done::Loaded(asked, page, rows) => {
+            Done::Loaded(asked, rows) => {
                 self.agenda.reading = false;
                 let rows = self.answered("load", rows);
-                self.loaded(&asked, page, rows);
+                self.loaded(&asked, rows);
             }
             Done::Polled(rows) => {
                 self.agenda.reading = false;
@@ -67,7 +67,7 @@ impl RelayTask {
         }
     }
 
-    fn loaded(&mut self, asked: &[i16], page: i64, rows: Option<Vec<OutboxRow>>) {
+    fn loaded(&mut self, asked: &[i16], rows: Option<Vec<OutboxRow>>) {
         let failed = rows.is_none();
         let mut by_shard: HashMap<i16, Vec<OutboxRow>> = HashMap::new();
         for row in rows.unwrap_or_default() {
@@ -82,7 +82,7 @@ impl RelayTask {
             }
             let rows = by_shard.remove(shard).unwrap_or_default();
             // A full page means that more wait behind it: those come before anything from memory.
-            let full = i64::try_from(rows.len()).unwrap_or(page) >= page;
+            let full = i64::try_from(rows.len()).unwrap_or(READ) >= READ;
             if full {
                 led.drop_queue();
             }

@@ -24,7 +24,7 @@ const MOST_DELETES: usize = 5_000;
 const SWEEP: Duration = Duration::from_secs(1);
 const AGED: Duration = Duration::from_secs(2);
 /// Rows of one shard that are read at once.
-const READ: i64 = 1000;
+pub(super) const READ: i64 = 1000;
 /// How often rows of other writers are looked for: the first while there are some.
 pub(super) const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
 /// How soon the next look may follow when somebody says that there are some: hints come as often as commits.
@@ -38,8 +38,8 @@ pub(super) enum Done {
     Led(Instant, Result<Leadership>),
     /// How much waits, asked for at this time.
     Counted(Instant, Result<OutboxStats>),
-    /// The first rows of these shards, at most so many each.
-    Loaded(Vec<i16>, i64, Result<Vec<OutboxRow>>),
+    /// The first rows of these shards that were not in hand.
+    Loaded(Vec<i16>, Result<Vec<OutboxRow>>),
     /// Rows that others wrote.
     Polled(Result<Vec<OutboxRow>>),
     /// Rows that have waited for long.
@@ -148,8 +148,8 @@ impl RelayTask {
             let shared =
                 |(shard, led): (&i16, &Shard)| (led.state == State::Live && !self.may_skip_table(*shard)).then_some(*shard);
             let shared: Vec<i16> = self.shards.iter().filter_map(shared).collect();
-            let outbox = self.outbox.clone();
-            return (!shared.is_empty()).then(|| async move { Done::Polled(outbox.pending(&shared, READ).await) }.boxed());
+            let (outbox, held) = (self.outbox.clone(), self.held(&shared));
+            return (!shared.is_empty()).then(|| async move { Done::Polled(outbox.pending(&shared, &held, READ).await) }.boxed());
         }
         None
     }
@@ -168,23 +168,24 @@ impl RelayTask {
     /// Reads shards that were just won or mended, or whose rows stand in the table before those from memory.
     fn load(&mut self) -> Option<BoxFuture<'static, Done>> {
         let mut asked = Vec::new();
-        let mut held = 0;
         for (shard, led) in &mut self.shards {
             if led.state == State::Load {
                 led.state = State::Loading;
                 asked.push(*shard);
-                held = held.max(led.in_hand());
             }
         }
-        // Rows in hand stand in the table until they are deleted, before those that are wanted.
-        let page = READ + i64::try_from(held).unwrap_or(0);
-        let outbox = self.outbox.clone();
+        let (outbox, held) = (self.outbox.clone(), self.held(&asked));
         (!asked.is_empty()).then(|| {
             async move {
-                let rows = outbox.pending(&asked, page).await;
-                Done::Loaded(asked, page, rows)
+                let rows = outbox.pending(&asked, &held, READ).await;
+                Done::Loaded(asked, rows)
             }
             .boxed()
         })
+    }
+
+    /// Lists rows in hand: they stand in the table until they are deleted, before those that are wanted.
+    fn held(&self, shards: &[i16]) -> Vec<i64> {
+        shards.iter().filter_map(|shard| self.shards.get(shard)).flat_map(Shard::in_hand).collect()
     }
 }

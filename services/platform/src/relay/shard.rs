@@ -89,9 +89,9 @@ impl Shard {
         }
     }
 
-    /// Counts rows in hand.
-    pub fn in_hand(&self) -> usize {
-        self.in_hand.len()
+    /// Lists the rows in hand.
+    pub fn in_hand(&self) -> impl Iterator<Item = i64> {
+        self.in_hand.keys().copied()
     }
 
     /// Notes that a record was delivered; returns the id if its row may be deleted now.

@@ -83,8 +83,8 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
     async fn lead(&self, owner: &str, roles: &[Role]) -> Result<Leadership>;
     /// Gives all leases back and signs off.
     async fn release(&self, owner: &str) -> Result<()>;
-    /// Reads the first rows of each shard, `ORDER BY id`, at most `limit` a shard.
-    async fn pending(&self, shards: &[i16], limit: i64) -> Result<Vec<OutboxRow>>;
+    /// Reads the first rows of each shard but those `held`, `ORDER BY id`, at most `limit` a shard.
+    async fn pending(&self, shards: &[i16], held: &[i64], limit: i64) -> Result<Vec<OutboxRow>>;
     /// Reads rows older than `age` by the database's clock, `ORDER BY shard, id`.
     async fn aged(&self, shards: &[i16], age: Duration, limit: i64) -> Result<Vec<OutboxRow>>;
     /// Deletes delivered rows. A lost delete only causes a copy, so this commit need not wait for the disk.

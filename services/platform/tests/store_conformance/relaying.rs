@@ -14,11 +14,23 @@ pub async fn pending_rows_come_in_order_of_id_within_each_shard(f: Fixture) {
     assert_eq!(all.len(), 200);
     assert!(all.is_sorted_by_key(|row| (row.event.shard, row.id)));
     let shards: Vec<i16> = vec![all[0].event.shard, all[199].event.shard];
-    let first = f.store.outbox.pending(&shards, 3).await.unwrap();
+    let first = f.store.outbox.pending(&shards, &[], 3).await.unwrap();
     let expected: Vec<_> =
         shards.iter().flat_map(|shard| all.iter().filter(move |row| row.event.shard == *shard).take(3).cloned()).collect();
     assert_eq!(first, expected);
-    assert!(f.store.outbox.pending(&[], 10).await.unwrap().is_empty());
+    assert!(f.store.outbox.pending(&[], &[], 10).await.unwrap().is_empty());
+    let held: Vec<i64> = first.iter().map(|row| row.id).collect();
+    let next = f.store.outbox.pending(&shards, &held, 3).await.unwrap();
+    let behind = |shard: &i16| {
+        all.iter()
+            .filter({
+                let shard = *shard;
+                move |row| row.event.shard == shard
+            })
+            .skip(3)
+            .take(3)
+    };
+    assert_eq!(next, shards.iter().flat_map(behind).cloned().collect::<Vec<_>>(), "what is in hand makes room for what waits");
 }
 
 pub async fn rows_survive_the_outbox_byte_for_byte(f: Fixture) {

@@ -154,7 +154,7 @@ impl Fixture {
     }
 
     pub async fn pending(&self) -> Vec<OutboxRow> {
-        self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), 10_000).await.expect("an answer")
+        self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), &[], 10_000).await.expect("an answer")
     }
 }
 

@@ -251,7 +251,7 @@ impl Shop {
 
     /// Reads the waiting events of a topic in the order in which they are published.
     pub async fn published(&self, topic: &str) -> Vec<OutboxRow> {
-        let mut rows = self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), 10_000).await.unwrap();
+        let mut rows = self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), &[], 10_000).await.unwrap();
         rows.retain(|row| row.event.topic == topic);
         rows.sort_by_key(|row| row.id);
         rows
@@ -262,7 +262,7 @@ impl Shop {
         for table in ["orders", "outbox", "inbox", "inbox WHERE order_id IS NOT NULL", "parked", "timeline"] {
             counts.push(self.count(table).await);
         }
-        let outbox = self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), 10_000).await.unwrap();
+        let outbox = self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), &[], 10_000).await.unwrap();
         Snapshot {
             counts,
             orders: self.rows("SELECT * FROM orders ORDER BY order_id").await,

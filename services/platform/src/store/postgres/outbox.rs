@@ -12,7 +12,7 @@ use super::{Db, lease};
 
 const PENDING: &str = "SELECT o.shard, o.id, o.event_id, o.topic, o.record_key, o.order_id, o.order_version, o.payload, o.headers \
     FROM UNNEST($1::smallint[]) s(shard) \
-    CROSS JOIN LATERAL (SELECT * FROM outbox p WHERE p.shard = s.shard ORDER BY p.id LIMIT $2) o ORDER BY o.shard, o.id";
+    CROSS JOIN LATERAL (SELECT * FROM outbox p WHERE p.shard = s.shard AND p.id <> ALL($3::bigint[]) ORDER BY p.id LIMIT $2) o ORDER BY o.shard, o.id";
 
 const AGED: &str = "SELECT shard, id, event_id, topic, record_key, order_id, order_version, payload, headers FROM outbox \
     WHERE shard = ANY($1) AND created_at <= clock_timestamp() - $2::interval ORDER BY shard, id LIMIT $3";
@@ -33,9 +33,9 @@ impl Outbox for Db {
         lease::release(&self.relay, owner).await
     }
 
-    async fn pending(&self, shards: &[i16], limit: i64) -> Result<Vec<OutboxRow>> {
+    async fn pending(&self, shards: &[i16], held: &[i64], limit: i64) -> Result<Vec<OutboxRow>> {
         const OPERATION: &str = "outbox.pending";
-        let query = sqlx::query(PENDING).bind(shards).bind(limit);
+        let query = sqlx::query(PENDING).bind(shards).bind(limit).bind(held);
         let rows = query.fetch_all(&self.relay).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::outbox_row)
     }

@@ -22,7 +22,8 @@ static INSERT: LazyLock<Bulk> = LazyLock::new(|| {
 
 const PENDING: &str = "SELECT o.shard, o.id, o.event_id, o.topic, o.record_key, o.order_id, o.order_version, o.payload, o.headers \
     FROM json_each(?1) s CROSS JOIN outbox o \
-    ON o.id IN (SELECT i.id FROM outbox i WHERE i.shard = s.value ORDER BY i.id LIMIT ?2) ORDER BY o.shard, o.id";
+    ON o.id IN (SELECT i.id FROM outbox i WHERE i.shard = s.value \
+    AND i.id NOT IN (SELECT value FROM json_each(?3)) ORDER BY i.id LIMIT ?2) ORDER BY o.shard, o.id";
 
 const AGED: &str = "SELECT shard, id, event_id, topic, record_key, order_id, order_version, payload, headers FROM outbox \
     WHERE shard IN (SELECT value FROM json_each(?1)) AND created_at <= ?2 ORDER BY shard, id LIMIT ?3";
@@ -64,9 +65,9 @@ impl Outbox for Db {
         Ok(())
     }
 
-    async fn pending(&self, shards: &[i16], limit: i64) -> Result<Vec<OutboxRow>> {
+    async fn pending(&self, shards: &[i16], held: &[i64], limit: i64) -> Result<Vec<OutboxRow>> {
         const OPERATION: &str = "outbox.pending";
-        let query = sqlx::query(PENDING).bind(number_list(shards)).bind(limit);
+        let query = sqlx::query(PENDING).bind(number_list(shards)).bind(limit).bind(number_list(held));
         let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
         columns::all(OPERATION, &rows, columns::outbox_row)
     }
