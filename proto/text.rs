@@ -54,6 +54,11 @@ pub fn is_currency_form(text: &str) -> bool {
     text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())
 }
 
+/// Tells whether a text is a digest of 32 bytes: 64 hexadecimal digits in lower case.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Tells whether a correlation id may be taken over: 1 to 128 of letters, digits and `._:-`. Any other is replaced, never
 /// refused and never logged.
 pub fn is_correlation_id(text: &str) -> bool {

@@ -105,6 +105,10 @@ fn text_rules(field: &FieldDescriptor, set: &DynamicMessage) -> Vec<Rule> {
                 let message = "must be three capital letters, a currency code of ISO 4217";
                 rule("!crate::text::is_currency_form(v)", "InvalidFormat", message)
             }
+            ("pattern", Value::String(pattern)) if pattern == "^[0-9a-f]{64}$" => {
+                let message = "must be 64 hexadecimal digits in lower case";
+                rule("!crate::text::is_digest(v)", "InvalidFormat", message)
+            }
             ("minishop.rules.v1.no_hidden", Value::Bool(true)) => {
                 let message = "must not hold control or invisible characters";
                 rule("crate::text::has_hidden(v)", "InvalidCharacter", message)

@@ -62,6 +62,7 @@ fn kind(field: &FieldDescriptor) -> String {
         Kind::String => "Text".into(),
         Kind::Int32 => "Int32".into(),
         Kind::Double => "Double".into(),
+        Kind::Bool => "Bool".into(),
         Kind::Enum(kind) => {
             // The zero value means that nothing was said: nobody sends it.
             let words = kind.values().filter(|v| v.number() != 0);

@@ -50,6 +50,8 @@ pub enum Kind {
     Int32,
     /// A number.
     Double,
+    /// True or false.
+    Bool,
     /// One of some words, or its number.
     Enum(&'static [(&'static str, i32)]),
     /// A time in RFC 3339.

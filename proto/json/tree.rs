@@ -11,7 +11,7 @@ use super::Syntax;
 #[derive(Debug)]
 pub(crate) enum Node {
     Null,
-    Bool,
+    Bool(bool),
     Int(i64),
     UInt(u64),
     Float(f64),
@@ -78,8 +78,8 @@ impl<'de> Deserialize<'de> for Node {
             fn visit_unit<E>(self) -> Result<Node, E> {
                 Ok(Node::Null)
             }
-            fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-                Ok(Node::Bool)
+            fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+                Ok(Node::Bool(value))
             }
             fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
                 Ok(Node::Int(value))

@@ -84,6 +84,7 @@ fn placeholder(kind: &Kind) -> Value {
     match kind {
         Kind::Text => Value::String(String::new()),
         Kind::Int32 | Kind::Double | Kind::Enum(_) => Value::from(0),
+        Kind::Bool => Value::from(false),
         Kind::Timestamp => Value::from("1970-01-01T00:00:00Z"),
         Kind::Message(_) => Value::Object(Map::new()),
     }
@@ -105,6 +106,8 @@ pub(crate) fn value(
         (Kind::Text, Node::Text(text)) => Ok(Value::String(text)),
         (Kind::Int32, node) => int32(&node).ok_or_else(|| wrong("must be a whole number from -2147483648 to 2147483647")),
         (Kind::Double, node) => double(node).ok_or_else(|| wrong("must be a number")),
+        (Kind::Bool, Node::Bool(value)) => Ok(Value::from(value)),
+        (Kind::Bool, _) => Err(wrong("must be true or false")),
         (Kind::Enum(words), node) => word(words, node, shape.tolerant),
         (Kind::Timestamp, Node::Text(text)) if Timestamp::parse(&text).is_some() => Ok(Value::String(text)),
         (Kind::Timestamp, Node::Text(_)) => {

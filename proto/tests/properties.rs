@@ -88,24 +88,37 @@ fn order() -> impl Strategy<Value = orders::Order> {
 }
 
 fn dead_letter() -> impl Strategy<Value = ops::DeadLetter> {
-    (any::<[String; 7]>(), any::<(i32, i64, i32)>(), option::of(time()), option::of(time())).prop_map(
-        |([id, event_id, r#type, topic, error_class, error_code, error_message], (partition, offset, attempts), first, last)| {
-            ops::DeadLetter {
-                id,
-                event_id,
-                r#type,
-                topic,
-                partition,
-                offset,
-                error_class,
-                error_code,
-                error_message,
-                attempts,
-                first_failed_at: first,
-                last_failed_at: last,
-            }
-        },
-    )
+    (any::<[String; 7]>(), any::<[String; 4]>(), any::<(i32, i64, i32, i32, bool)>(), option::of(time()), option::of(time()))
+        .prop_map(
+            |(
+                [id, event_id, r#type, topic, error_class, error_code, error_message],
+                [key, order_id, error_fingerprint, state],
+                (partition, offset, attempts, redrives, blocks_key),
+                first,
+                last,
+            )| {
+                ops::DeadLetter {
+                    id,
+                    event_id,
+                    r#type,
+                    topic,
+                    partition,
+                    offset,
+                    error_class,
+                    error_code,
+                    error_message,
+                    attempts,
+                    first_failed_at: first,
+                    last_failed_at: last,
+                    key,
+                    order_id,
+                    error_fingerprint,
+                    state,
+                    blocks_key,
+                    redrives,
+                }
+            },
+        )
 }
 
 fn created() -> impl Strategy<Value = events::OrderCreated> {
@@ -174,7 +187,19 @@ proptest! {
     fn operations_survive(dead in dead_letter(), counts in any::<(u32, u32, u32, u32)>(), age in amount(), token in any::<String>()) {
         survives(&dead)?;
         survives(&ops::ListDeadLettersResponse { dead_letters: vec![dead], next_page_token: token.clone() })?;
-        survives(&ops::ListDeadLettersRequest { page_size: 7, page_token: token })?;
+        let filter = ops::DeadLetterFilter { topic: Some(token.clone()), ..Default::default() };
+        survives(&ops::ListDeadLettersRequest { page_size: 7, page_token: token.clone(), key: Some(token.clone()), ..Default::default() })?;
+        let redrive = ops::RedriveDeadLettersRequest {
+            ids: vec![token.clone(), String::new()],
+            filter: Some(filter),
+            dry_run: counts.0 % 2 == 0,
+            rate: Some(7),
+            failure_ratio: Some(age),
+            reason: token.clone(),
+            operator: token,
+        };
+        survives(&redrive)?;
+        is_read_back(&redrive)?;
         survives(&ops::GetStatusRequest {})?;
         survives(&ops::GetStatusResponse {
             outbox_depth: counts.0,

@@ -11,6 +11,7 @@ use minishop_platform::ctx::Ctx;
 use minishop_platform::relay::Relay;
 use minishop_platform::store::Store;
 
+use crate::errands::Errands;
 use crate::event::EventWriter;
 use crate::intake::{Queue, retry_after};
 use crate::metrics::ApiMetrics;
@@ -30,6 +31,8 @@ pub struct App {
     pub relay: Relay,
     /// Where new orders wait for a writer.
     pub queue: Queue,
+    /// Where operators' writes wait.
+    pub errands: Errands,
     /// Writes `orders.created`.
     pub events: EventWriter,
     /// What is counted.
@@ -49,6 +52,7 @@ impl App {
             store: ctx.store.clone(),
             relay: ctx.relay.clone(),
             queue: Queue::new(Arc::clone(&ctx.ids), metrics.clone()),
+            errands: Errands::default(),
             events: EventWriter::new(topics::prefixed(&ctx.config.topic_prefix, topics::CREATED), ctx.config.event_key),
             metrics,
             credentials: Once::new(),

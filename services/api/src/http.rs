@@ -33,6 +33,15 @@ fn table() -> Vec<Route> {
         ("GET", "/orders", get(orders::list)),
         ("GET", "/ops/status", get(ops::status)),
         ("GET", "/ops/dead-letters", get(ops::dead_letters)),
+        ("GET", "/ops/dead-letters/{id}", get(ops::dead_letter)),
+        ("GET", "/ops/dead-letter-groups", get(ops::groups)),
+        ("POST", "/ops/dead-letters/redrive", post(ops::redrive)),
+        ("POST", "/ops/dead-letters/discard", post(ops::discard)),
+        ("GET", "/ops/parked-keys", get(ops::parked_keys)),
+        ("GET", "/ops/operations", get(ops::operations)),
+        ("GET", "/ops/operations/{id}", get(ops::operation)),
+        ("POST", "/ops/operations/{id}/control", post(ops::control)),
+        ("GET", "/ops/audit", get(ops::audit)),
     ]
 }
 

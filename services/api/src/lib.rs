@@ -5,6 +5,7 @@
 
 mod app;
 mod call;
+mod errands;
 mod event;
 mod fields;
 mod grpc;
@@ -25,7 +26,7 @@ use minishop_platform::serve::{self, Limits};
 use tokio_util::sync::CancellationToken;
 
 use app::App;
-use intake::{Queue, WRITERS, Writer};
+use intake::{WRITERS, Writer};
 
 /// Binds the listeners and names the API's tasks: two writers, REST and gRPC.
 ///
@@ -37,8 +38,8 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     ctx.status.bound("grpc", grpc.addr());
 
     let app = Arc::new(App::new(&ctx));
-    let open = Arc::new(OpenQueue(app.queue.clone()));
-    let mut tasks = Vec::new();
+    let open = Arc::new(OpenQueue(Arc::clone(&app)));
+    let mut tasks = vec![Task::new("api.errands", errands(Arc::clone(&app)))];
     for name in ["api.intake.1", "api.intake.2"].into_iter().take(WRITERS) {
         tasks.push(Task::new(name, writer(&app, &ctx)));
     }
@@ -61,6 +62,10 @@ fn writer(app: &App, ctx: &Ctx) -> impl Future<Output = anyhow::Result<()>> + Se
     }
 }
 
+async fn errands(app: Arc<App>) -> anyhow::Result<()> {
+    app.errands.serve().await
+}
+
 async fn grpc_calls(
     health: grpc::Health,
     server: impl Future<Output = anyhow::Result<()>>,
@@ -74,12 +79,13 @@ async fn grpc_calls(
     tokio::join!(server, telling).0
 }
 
-/// Closes the queue when the last server is gone, so that no answer is promised that no writer gives.
-struct OpenQueue(Queue);
+/// Closes the queues when the last server is gone, so that no answer is promised that no writer gives.
+struct OpenQueue(Arc<App>);
 
 impl Drop for OpenQueue {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.queue.close();
+        self.0.errands.close();
     }
 }
 

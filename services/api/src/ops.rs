@@ -1,15 +1,24 @@
-//! The use cases of operators.
+//! The use cases of operators. Both protocols call these.
 
-use minishop_contracts::ops::v1::{DeadLetter, GetStatusResponse, ListDeadLettersRequest, ListDeadLettersResponse, ParkedCounts};
+mod audit;
+mod dead_letters;
+mod operations;
+mod repair;
+
+use minishop_contracts::ops::v1::{GetStatusResponse, ParkedCounts};
 use minishop_core::parking::State;
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::DeadLetter as Row;
 
 use crate::app::App;
 use crate::call::Call;
 use crate::orders::foreign_token;
-use crate::reads::{page_size, read};
+use crate::reads::read;
 use crate::token::List;
+
+pub use audit::list as audit;
+pub use dead_letters::{get as dead_letter, groups, list as dead_letters, parked_keys};
+pub use operations::{control, get as operation, list as operations};
+pub use repair::{checked, discard, redrive};
 
 /// Tells how much work waits.
 pub async fn status(app: &App, call: &Call) -> Result<GetStatusResponse, Refusal> {
@@ -27,43 +36,27 @@ pub async fn status(app: &App, call: &Call) -> Result<GetStatusResponse, Refusal
     })
 }
 
-/// Reads a page of dead letters, newest first.
-pub async fn dead_letters(app: &App, call: &Call, request: &ListDeadLettersRequest) -> Result<ListDeadLettersResponse, Refusal> {
-    let list = List(&["dead-letters"]);
-    let before = match request.page_token.as_str() {
-        "" => None,
-        token => Some(list.place(token).map(i64::from_be_bytes).ok_or_else(|| foreign_token(call))?),
-    };
-    let size = page_size(request.page_size);
-    let limit = i64::try_from(size + 1).unwrap_or(i64::MAX);
-    let mut rows = read(call, app.store.lot.dead_letters(before, limit)).await?;
-    let beyond = rows.len() > size;
-    rows.truncate(size);
-    let next_page_token = match rows.last() {
-        Some(row) if beyond => list.token(&row.id.to_be_bytes()),
-        _ => String::new(),
-    };
-    Ok(ListDeadLettersResponse { dead_letters: rows.into_iter().map(dead_letter).collect(), next_page_token })
+fn count(n: i64) -> u32 {
+    u32::try_from(n.max(0)).unwrap_or(u32::MAX)
 }
 
-fn dead_letter(row: Row) -> DeadLetter {
-    let (topic, partition, offset) = row.position;
-    DeadLetter {
-        id: row.id.to_string(),
-        event_id: row.event_id.to_string(),
-        r#type: row.event_type.unwrap_or_default(),
-        topic,
-        partition,
-        offset,
-        error_class: row.error_class,
-        error_code: row.error_code,
-        error_message: row.error_message,
-        attempts: row.attempts,
-        first_failed_at: Some(row.first_failed_at.into()),
-        last_failed_at: Some(row.last_failed_at.into()),
+/// Reads the place of a page token; an empty one is the first page.
+fn place<const N: usize>(call: &Call, list: List<'_>, token: &str) -> Result<Option<[u8; N]>, Refusal> {
+    match token {
+        "" => Ok(None),
+        token => list.place(token).map(Some).ok_or_else(|| foreign_token(call)),
     }
 }
 
-fn count(n: i64) -> u32 {
-    u32::try_from(n.max(0)).unwrap_or(u32::MAX)
+/// Cuts what was read to a page of `size`; one row more than asked for tells whether a next page exists.
+fn page<T>(mut rows: Vec<T>, size: usize, list: List<'_>, place: impl Fn(&T) -> Vec<u8>) -> (Vec<T>, String) {
+    let beyond = rows.len() > size;
+    rows.truncate(size);
+    let token = rows.last().filter(|_| beyond).map(|row| list.token(&place(row))).unwrap_or_default();
+    (rows, token)
+}
+
+/// How many rows are read for a page.
+fn limit(size: usize) -> i64 {
+    i64::try_from(size + 1).unwrap_or(i64::MAX)
 }

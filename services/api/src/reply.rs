@@ -12,7 +12,7 @@ pub const fn statuses(code: Code) -> (Grpc, StatusCode) {
         | Code::IdempotencyKeyRequired
         | Code::IdempotencyKeyInvalid
         | Code::IdempotencyKeyMismatch => (Grpc::InvalidArgument, StatusCode::BAD_REQUEST),
-        Code::OrderNotFound => (Grpc::NotFound, StatusCode::NOT_FOUND),
+        Code::OrderNotFound | Code::DeadLetterNotFound | Code::OperationNotFound => (Grpc::NotFound, StatusCode::NOT_FOUND),
         Code::RouteNotFound => (Grpc::Unimplemented, StatusCode::NOT_FOUND),
         Code::MethodNotAllowed => (Grpc::Unimplemented, StatusCode::METHOD_NOT_ALLOWED),
         Code::IdempotencyKeyInFlight => (Grpc::Aborted, StatusCode::CONFLICT),

@@ -18,6 +18,8 @@ mod json;
 mod keys;
 #[path = "api/listener.rs"]
 mod listener;
+#[path = "api/ops.rs"]
+mod ops;
 #[path = "api/proxy.rs"]
 mod proxy;
 #[path = "api/reads.rs"]
@@ -99,6 +101,15 @@ on_both_stores! {
         a_token_that_was_changed_is_refused_with_the_same_bytes
         lists_filter_by_status_and_customer
         operators_see_what_waits;
+    ops:
+        an_unknown_dead_letter_or_operation_is_not_found
+        wrong_redrives_are_named_over_both_protocols
+        a_discard_needs_a_reason
+        what_is_left_alone_is_told_with_its_reason
+        a_dry_run_tells_the_count_and_changes_nothing
+        dead_letters_are_listed_grouped_and_read
+        parked_keys_are_listed_the_oldest_first
+        an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audited;
     store:
         a_full_outbox_sheds_new_orders_and_reads_go_on
         log_lines_of_a_request_carry_its_ids

@@ -42,6 +42,10 @@ uuid_id! {
     OrderId
 }
 uuid_id! {
+    /// Names one repair over dead letters.
+    OperationId
+}
+uuid_id! {
     /// Names one event. All copies of an event carry the same id.
     EventId
 }

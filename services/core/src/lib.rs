@@ -12,3 +12,4 @@ pub mod money;
 pub mod order;
 pub mod parking;
 pub mod refusal;
+pub mod repair;

@@ -76,6 +76,10 @@ codes! {
         IdempotencyKeyMismatch = "IDEMPOTENCY_KEY_MISMATCH",
         /// The order is absent, or another client's: the answers are the same bytes.
         OrderNotFound = "ORDER_NOT_FOUND",
+        /// No event of the parking lot has this id.
+        DeadLetterNotFound = "DEAD_LETTER_NOT_FOUND",
+        /// No operation has this id.
+        OperationNotFound = "OPERATION_NOT_FOUND",
         /// No such path.
         RouteNotFound = "ROUTE_NOT_FOUND",
         /// A known path, another method.
@@ -188,6 +192,8 @@ impl Code {
             Self::IdempotencyKeyInvalid => "The idempotency key breaks its rule",
             Self::IdempotencyKeyMismatch => "Two different idempotency keys were given",
             Self::OrderNotFound => "There is no such order",
+            Self::DeadLetterNotFound => "There is no such dead letter",
+            Self::OperationNotFound => "There is no such operation",
             Self::RouteNotFound => "There is no such path",
             Self::MethodNotAllowed => "The path does not take this method",
             Self::IdempotencyKeyInFlight => "The first request with this key still runs",

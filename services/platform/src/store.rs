@@ -3,9 +3,11 @@
 //! "Not found" is `None`; every error says what the caller should do next.
 
 mod columns;
+mod database;
 pub mod error;
 mod inbox;
 mod lot;
+mod operations;
 mod orders;
 mod outbox;
 pub mod postgres;
@@ -16,6 +18,10 @@ use std::sync::Arc;
 
 pub use inbox::{Inbox, Settlement};
 pub use lot::{DeadLetter, Lot};
+pub use operations::{
+    Action, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Item, Letter, LetterGroup, NewOperation, Operation,
+    OperationQuery, Operations, ParkedKey, Run, SHOWN_ITEMS, Selection, WholeLetter,
+};
 pub use orders::{Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
 pub use outbox::{LEASE, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE};
 pub use rows::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Note, ParkedEvent, Position, Transition};
@@ -31,6 +37,8 @@ pub struct Store {
     pub inbox: Arc<dyn Inbox>,
     /// Events that were set aside.
     pub lot: Arc<dyn Lot>,
+    /// How operators repair.
+    pub operations: Operations,
 }
 
 /// What went wrong and what the caller should do: the variant is the advice.

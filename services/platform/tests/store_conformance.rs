@@ -8,6 +8,8 @@ mod accepting;
 mod opening;
 #[path = "store_conformance/relaying.rs"]
 mod relaying;
+#[path = "store_conformance/repairing.rs"]
+mod repairing;
 #[path = "store_conformance/settling.rs"]
 mod settling;
 #[path = "store_conformance/support.rs"]
@@ -75,6 +77,24 @@ conformance! {
         positions_only_grow
         a_settlement_that_never_ends_does_not_stop_the_others
         settlements_and_orders_run_side_by_side;
+    repairing:
+        dead_letters_are_found_by_each_filter
+        a_dead_letter_is_read_with_its_bytes_and_its_order
+        equal_failures_form_a_group
+        a_parked_key_is_told_by_its_head
+        a_frozen_set_is_not_touched_by_what_comes_later
+        two_operations_over_one_set_share_it
+        a_dry_run_tells_the_same_and_writes_nothing
+        ids_that_are_left_alone_are_told_with_their_reason
+        an_operation_over_unknown_ids_is_not_begun
+        an_operation_over_nothing_is_done_at_once
+        released_dead_letters_are_due_again_and_decided_by_their_rows
+        a_sixth_redrive_is_refused
+        a_lease_that_ran_out_goes_to_another_worker_and_the_first_can_do_nothing
+        a_paused_operation_releases_nothing_and_a_cancelled_one_gives_its_set_back
+        a_discarded_dead_letter_fails_its_order_and_makes_the_next_event_due
+        a_discarded_copy_changes_no_order
+        operations_and_audit_are_listed_newest_first;
     opening:
         an_open_store_opens_again_with_its_rows
         a_newer_schema_is_refused

@@ -1,7 +1,13 @@
 //! gRPC: `OperationsService`.
 
 use minishop_contracts::ops::v1::operations_service_server::OperationsService;
-use minishop_contracts::ops::v1::{GetStatusRequest, GetStatusResponse, ListDeadLettersRequest, ListDeadLettersResponse};
+use minishop_contracts::ops::v1::{
+    ControlOperationRequest, ControlOperationResponse, DiscardDeadLettersRequest, DiscardDeadLettersResponse,
+    GetDeadLetterRequest, GetDeadLetterResponse, GetOperationRequest, GetOperationResponse, GetStatusRequest, GetStatusResponse,
+    ListAuditRequest, ListAuditResponse, ListDeadLetterGroupsRequest, ListDeadLetterGroupsResponse, ListDeadLettersRequest,
+    ListDeadLettersResponse, ListOperationsRequest, ListOperationsResponse, ListParkedKeysRequest, ListParkedKeysResponse,
+    RedriveDeadLettersRequest, RedriveDeadLettersResponse,
+};
 use tonic::{Request, Response, Status};
 
 use super::Service;
@@ -15,12 +21,90 @@ impl OperationsService for Service {
             .await
     }
 
+    async fn get_dead_letter(&self, request: Request<GetDeadLetterRequest>) -> Result<Response<GetDeadLetterResponse>, Status> {
+        self.answered("minishop.ops.v1.OperationsService/GetDeadLetter", request, async |app, call, message| {
+            ops::dead_letter(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
     async fn list_dead_letters(
         &self,
         request: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/ListDeadLetters", request, async |app, call, message| {
-            ops::dead_letters(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            ops::dead_letters(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn list_dead_letter_groups(
+        &self,
+        request: Request<ListDeadLetterGroupsRequest>,
+    ) -> Result<Response<ListDeadLetterGroupsResponse>, Status> {
+        self.answered("minishop.ops.v1.OperationsService/ListDeadLetterGroups", request, async |app, call, message| {
+            ops::groups(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<RedriveDeadLettersRequest>,
+    ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
+        self.answered("minishop.ops.v1.OperationsService/RedriveDeadLetters", request, async |app, call, message| {
+            ops::redrive(app, call, ops::checked(call, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn discard_dead_letters(
+        &self,
+        request: Request<DiscardDeadLettersRequest>,
+    ) -> Result<Response<DiscardDeadLettersResponse>, Status> {
+        self.answered("minishop.ops.v1.OperationsService/DiscardDeadLetters", request, async |app, call, message| {
+            ops::discard(app, call, ops::checked(call, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn list_parked_keys(
+        &self,
+        request: Request<ListParkedKeysRequest>,
+    ) -> Result<Response<ListParkedKeysResponse>, Status> {
+        self.answered("minishop.ops.v1.OperationsService/ListParkedKeys", request, async |app, call, message| {
+            ops::parked_keys(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn list_operations(&self, request: Request<ListOperationsRequest>) -> Result<Response<ListOperationsResponse>, Status> {
+        self.answered("minishop.ops.v1.OperationsService/ListOperations", request, async |app, call, message| {
+            ops::operations(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn get_operation(&self, request: Request<GetOperationRequest>) -> Result<Response<GetOperationResponse>, Status> {
+        self.answered("minishop.ops.v1.OperationsService/GetOperation", request, async |app, call, message| {
+            ops::operation(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn control_operation(
+        &self,
+        request: Request<ControlOperationRequest>,
+    ) -> Result<Response<ControlOperationResponse>, Status> {
+        self.answered("minishop.ops.v1.OperationsService/ControlOperation", request, async |app, call, message| {
+            ops::control(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn list_audit(&self, request: Request<ListAuditRequest>) -> Result<Response<ListAuditResponse>, Status> {
+        self.answered("minishop.ops.v1.OperationsService/ListAudit", request, async |app, call, message| {
+            ops::audit(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! REST: what operators see.
+//! REST: what operators see, and how they repair it.
 
 use std::sync::Arc;
 
@@ -6,9 +6,16 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::Request;
-use minishop_contracts::ops::v1::ListDeadLettersRequest;
+use http::request::Parts;
+use minishop_contracts::Violation;
+use minishop_contracts::json::{self, JsonError};
+use minishop_contracts::ops::v1::{
+    ControlOperationRequest, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest, RedriveDeadLettersRequest,
+};
+use minishop_core::refusal::Refusal;
 
-use super::{answered, from_query, no_query};
+use super::orders::no_object;
+use super::{PathId, answered, entry, from_query, no_query};
 use crate::app::App;
 use crate::call::{Call, Protocol};
 use crate::{fields, ops};
@@ -23,9 +30,91 @@ pub async fn status(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
     answered(&app, "GET /ops/status", &parts, work).await
 }
 
-/// Reads a page of dead letters.
-pub async fn dead_letters(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+/// Writes a handler of a list: its message is the query.
+macro_rules! lists {
+    ($($(#[$doc:meta])* $name:ident: $route:literal => $use_case:path;)+) => {
+        $($(#[$doc])*
+        pub async fn $name(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+            let (parts, _) = request.into_parts();
+            let work = async |call: &Call| $use_case(&app, call, from_query(&parts)?).await;
+            answered(&app, $route, &parts, work).await
+        })+
+    };
+}
+
+lists! {
+    /// Reads a page of dead letters.
+    dead_letters: "GET /ops/dead-letters" => ops::dead_letters;
+    /// Groups dead letters by what went wrong.
+    groups: "GET /ops/dead-letter-groups" => ops::groups;
+    /// Reads a page of keys whose events wait.
+    parked_keys: "GET /ops/parked-keys" => ops::parked_keys;
+    /// Reads a page of operations.
+    operations: "GET /ops/operations" => ops::operations;
+    /// Reads a page of the audit.
+    audit: "GET /ops/audit" => ops::audit;
+}
+
+/// Reads one dead letter.
+pub async fn dead_letter(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    let work = async |call: &Call| ops::dead_letters(&app, call, &from_query::<ListDeadLettersRequest>(&parts)?).await;
-    answered(&app, "GET /ops/dead-letters", &parts, work).await
+    let work = async |call: &Call| {
+        let request = fields::checked(Protocol::Rest, GetDeadLetterRequest { id }, no_query(&parts))?;
+        ops::dead_letter(&app, call, request).await
+    };
+    answered(&app, "GET /ops/dead-letters/{id}", &parts, work).await
+}
+
+/// Reads one operation.
+pub async fn operation(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    let work = async |call: &Call| {
+        let request = fields::checked(Protocol::Rest, GetOperationRequest { id }, no_query(&parts))?;
+        ops::operation(&app, call, request).await
+    };
+    answered(&app, "GET /ops/operations/{id}", &parts, work).await
+}
+
+/// Begins a redrive.
+pub async fn redrive(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let work = async |call: &Call| {
+        let (message, found) = message::<RedriveDeadLettersRequest>(&parts, body).await?;
+        ops::redrive(&app, call, ops::checked(call, message, found)?).await
+    };
+    answered(&app, "POST /ops/dead-letters/redrive", &parts, work).await
+}
+
+/// Begins a discard.
+pub async fn discard(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let work = async |call: &Call| {
+        let (message, found) = message::<DiscardDeadLettersRequest>(&parts, body).await?;
+        ops::discard(&app, call, ops::checked(call, message, found)?).await
+    };
+    answered(&app, "POST /ops/dead-letters/discard", &parts, work).await
+}
+
+/// Pauses, resumes or cancels an operation. Its id stands in the path, whatever the body says.
+pub async fn control(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let work = async |call: &Call| {
+        let (message, found) = message::<ControlOperationRequest>(&parts, body).await?;
+        let message = fields::checked(Protocol::Rest, ControlOperationRequest { id, ..message }, found)?;
+        ops::control(&app, call, message).await
+    };
+    answered(&app, "POST /ops/operations/{id}/control", &parts, work).await
+}
+
+/// Reads a body, and what is wrong with its members.
+async fn message<T: json::Shaped>(parts: &Parts, body: Body) -> Result<(T, Vec<Violation>), Refusal> {
+    entry::media_type(&parts.headers)?;
+    let body = entry::body(body).await?;
+    let (message, mut found) = match json::decode_command::<T>(&body) {
+        Ok(message) => (message, Vec::new()),
+        Err(JsonError::Fields(partial)) => (partial.message, partial.violations),
+        Err(JsonError::Syntax(at)) => return Err(no_object(&at)),
+    };
+    found.extend(no_query(parts));
+    Ok((message, found))
 }

@@ -63,7 +63,8 @@ fn decode(parts: &Parts, body: &Bytes) -> Result<CreateOrder, Refusal> {
     fields::create_order(Protocol::Rest, message, found)
 }
 
-fn no_object(at: &Syntax) -> Refusal {
+/// Says where a body stops being one JSON object.
+pub(super) fn no_object(at: &Syntax) -> Refusal {
     let detail = format!("Line {}, column {}: {}; mend the body and send it again.", at.line, at.column, at.message);
     Refusal::new(Code::JsonInvalid, detail)
 }

@@ -28,17 +28,25 @@ pub(super) trait Columns {
     fn int(&self, n: usize) -> sqlx::Result<i32>;
     fn maybe_int(&self, n: usize) -> sqlx::Result<Option<i32>>;
     fn long(&self, n: usize) -> sqlx::Result<i64>;
+    fn double(&self, n: usize) -> sqlx::Result<f64>;
+    fn flag(&self, n: usize) -> sqlx::Result<bool>;
     fn time(&self, n: usize) -> sqlx::Result<Timestamp>;
+    fn maybe_time(&self, n: usize) -> sqlx::Result<Option<Timestamp>>;
 }
 
 macro_rules! columns {
     ($row:ty, $time:expr) => {
         impl Columns for $row {
             columns!(text -> &str, maybe_text -> Option<&str>, bytes -> &[u8], maybe_bytes -> Option<&[u8]>, id -> Uuid,
-                maybe_id -> Option<Uuid>, small -> i16, int -> i32, maybe_int -> Option<i32>, long -> i64);
+                maybe_id -> Option<Uuid>, small -> i16, int -> i32, maybe_int -> Option<i32>, long -> i64, double -> f64,
+                flag -> bool);
 
             fn time(&self, n: usize) -> sqlx::Result<Timestamp> {
                 self.try_get(n).map($time)
+            }
+
+            fn maybe_time(&self, n: usize) -> sqlx::Result<Option<Timestamp>> {
+                self.try_get::<Option<_>, _>(n).map(|time| time.map($time))
             }
         }
     };

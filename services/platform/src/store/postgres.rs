@@ -1,6 +1,7 @@
 //! The distributed store: PostgreSQL, with connections of its own for each kind of work so that none can starve another.
 
 mod connect;
+mod database;
 mod error;
 mod events;
 mod inbox;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 
 use sqlx::PgPool;
 
-use super::Store;
 use super::error::OpenError;
+use super::{Operations, Store};
 use session::Session;
 
 /// How a process appears in PostgreSQL, and whether it may change the schema.
@@ -42,6 +43,7 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
         orders: Arc::new(db.clone()),
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone(), db.reads.clone())),
+        operations: Operations::new(Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()))),
         lot: Arc::new(db),
     })
 }

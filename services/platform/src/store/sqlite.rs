@@ -5,6 +5,7 @@
 
 mod bulk;
 mod connect;
+mod database;
 mod inbox;
 mod lot;
 mod orders;
@@ -18,7 +19,7 @@ use minishop_core::clock::Clock;
 use sqlx::SqlitePool;
 
 use super::error::OpenError;
-use super::{Store, StoreError};
+use super::{Operations, Store, StoreError};
 use writer::{Broken, Writer};
 
 /// Opens the store in a file, making it if it is absent, and starts its writer.
@@ -28,7 +29,13 @@ use writer::{Broken, Writer};
 pub async fn open(path: &Path, clock: Arc<dyn Clock>, migrate: bool) -> Result<Store, OpenError> {
     let connection = connect::prepare(path, migrate).await?;
     let db = Db { readers: connect::readers(path).await?, writer: Writer::start(path, connection), clock };
-    Ok(Store { orders: Arc::new(db.clone()), outbox: Arc::new(db.clone()), inbox: Arc::new(db.clone()), lot: Arc::new(db) })
+    Ok(Store {
+        orders: Arc::new(db.clone()),
+        outbox: Arc::new(db.clone()),
+        inbox: Arc::new(db.clone()),
+        operations: Operations::new(Arc::new(db.clone())),
+        lot: Arc::new(db),
+    })
 }
 
 /// Brings a file's schema up to date and returns its version.

@@ -136,7 +136,13 @@ impl Fixture {
         match &self.place {
             Place::Sqlite { clock, .. } => clock.advance(TimeDelta::from_std(by).expect("a short time")),
             Place::Postgres { .. } => {
-                for (table, column) in [("outbox", "created_at"), ("relay_lease", "expires_at"), ("relay_owner", "expires_at")] {
+                let columns = [
+                    ("outbox", "created_at"),
+                    ("relay_lease", "expires_at"),
+                    ("relay_owner", "expires_at"),
+                    ("operation", "leased_until"),
+                ];
+                for (table, column) in columns {
                     self.sql(&format!("UPDATE {table} SET {column} = {column} - interval '{} ms'", by.as_millis())).await;
                 }
             }

@@ -24,6 +24,7 @@ pub(super) struct Sessions {
     pub(super) reads: Session,
     pub(super) relay: Session,
     pub(super) worker: Session,
+    pub(super) operations: Session,
     admin: Session,
 }
 
@@ -42,6 +43,7 @@ impl Sessions {
             reads: Session::new(&base, &usual),
             relay: Session::new(&base, &worker).lazy_commit(),
             worker: Session::new(&base, &worker),
+            operations: Session::new(&base, &usual),
             admin: Session::new(&base, &[("statement_timeout", "0"), ("lock_timeout", "30s")]),
         })
     }

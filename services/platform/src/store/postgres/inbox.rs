@@ -18,6 +18,8 @@ use super::super::{
 };
 use super::error::{Lost, failed};
 use super::session::{SILENCE, Session};
+pub(super) use journal::note;
+pub(super) use statements::settle;
 
 /// The inbox, with one connection that transactions take in turn.
 #[derive(Debug)]
@@ -64,12 +66,12 @@ impl Inbox for PgInbox {
     }
 }
 
-async fn begin(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub(super) async fn begin(connection: &mut PgConnection) -> sqlx::Result<()> {
     bounded(async { sqlx::query("BEGIN").execute(connection).await.map(drop) }).await
 }
 
 /// Bounds the wait for a server that has fallen silent; the connection must not be used afterwards.
-async fn bounded<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+pub(super) async fn bounded<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
     tokio::time::timeout(SILENCE, work).await.map_err(silent)?
 }

@@ -15,6 +15,8 @@ use super::super::{
 };
 use super::writer::Unit;
 use super::{Db, failed};
+pub(super) use journal::note;
+pub(super) use statements::settle;
 
 #[derive(Debug)]
 struct SqliteSettlement {

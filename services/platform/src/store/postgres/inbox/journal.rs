@@ -95,7 +95,7 @@ fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-async fn note(connection: &mut PgConnection, notes: &[Note]) -> sqlx::Result<()> {
+pub(in super::super) async fn note(connection: &mut PgConnection, notes: &[Note]) -> sqlx::Result<()> {
     let query = sqlx::query(NOTES)
         .bind(column(notes, |n| n.order_id.0))
         .bind(column(notes, |n| n.kind))

@@ -115,7 +115,10 @@ pub(super) async fn adopt(connection: &mut PgConnection, orders: &[AdoptedOrder]
     Ok(query.fetch_all(connection).await?.into_iter().map(OrderId).collect())
 }
 
-pub(super) async fn settle(connection: &mut PgConnection, transitions: &[Transition]) -> sqlx::Result<HashMap<OrderId, i64>> {
+pub(in super::super) async fn settle(
+    connection: &mut PgConnection,
+    transitions: &[Transition],
+) -> sqlx::Result<HashMap<OrderId, i64>> {
     let events: Vec<&NewEvent> = transitions.iter().map(|t| &t.event).collect();
     let row = events::bind(sqlx::query(SETTLE), &events)
         .bind(column(transitions, |t| t.order_id.0))

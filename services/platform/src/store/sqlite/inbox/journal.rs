@@ -89,7 +89,7 @@ async fn park(connection: &mut SqliteConnection, consumer: &str, parked: &[Parke
     Ok(())
 }
 
-async fn note(connection: &mut SqliteConnection, notes: &[Note]) -> sqlx::Result<()> {
+pub(in super::super) async fn note(connection: &mut SqliteConnection, notes: &[Note]) -> sqlx::Result<()> {
     for (sql, rows) in NOTE.chunks(notes) {
         let mut query = sqlx::query(sql);
         for note in rows {

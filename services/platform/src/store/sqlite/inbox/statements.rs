@@ -134,7 +134,7 @@ pub(super) async fn adopt(connection: &mut SqliteConnection, orders: &[AdoptedOr
     Ok(made)
 }
 
-pub(super) async fn settle(
+pub(in super::super) async fn settle(
     connection: &mut SqliteConnection,
     transitions: &[Transition],
     now: i64,

@@ -1,0 +1,147 @@
+//! Redrive and discard: the set is frozen here, the workers do the rest.
+
+use minishop_contracts::json;
+use minishop_contracts::ops::v1::{
+    DeadLetterFilter, DiscardDeadLettersRequest, DiscardDeadLettersResponse, RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse, SkippedDeadLetter,
+};
+use minishop_contracts::{FieldCode, Violation};
+use minishop_core::ids::OperationId;
+use minishop_core::refusal::Refusal;
+use minishop_core::repair::{DEFAULT_FAILURE_RATIO, DEFAULT_RATE, Kind, Skip};
+use minishop_platform::store::{Asker, Frozen, NewOperation, Selection, StoreError};
+
+use super::dead_letters::{absent, filter, parse_id};
+use super::operations::{asker, operation};
+use crate::app::App;
+use crate::call::Call;
+use crate::fields;
+
+/// What the fields of one message say about others: exactly one of ids and filter is given.
+pub trait Chooses {
+    /// The ids that are given.
+    fn ids(&self) -> &[String];
+    /// The filter that is given.
+    fn filter(&self) -> Option<&DeadLetterFilter>;
+
+    /// Names what is wrong.
+    fn conflicts(&self) -> Vec<Violation> {
+        match (self.ids().is_empty(), self.filter().is_some()) {
+            (true, false) => vec![Violation::new("ids", FieldCode::Required, "must have at least one entry, or give a filter")],
+            (false, true) => vec![Violation::new("filter", FieldCode::Conflict, "must not be given beside ids")],
+            _ => Vec::new(),
+        }
+    }
+}
+
+macro_rules! chooses {
+    ($($message:ty),+) => {
+        $(impl Chooses for $message {
+            fn ids(&self) -> &[String] {
+                &self.ids
+            }
+
+            fn filter(&self) -> Option<&DeadLetterFilter> {
+                self.filter.as_ref()
+            }
+        })+
+    };
+}
+chooses!(RedriveDeadLettersRequest, DiscardDeadLettersRequest);
+
+/// Begins to process dead letters again.
+pub async fn redrive(app: &App, call: &Call, request: RedriveDeadLettersRequest) -> Result<RedriveDeadLettersResponse, Refusal> {
+    let RedriveDeadLettersRequest { ids, filter, dry_run, rate, failure_ratio, reason, operator } = request;
+    let plan = Plan {
+        kind: Kind::Redrive,
+        ids,
+        filter,
+        dry_run,
+        rate,
+        failure_ratio: failure_ratio.unwrap_or(DEFAULT_FAILURE_RATIO),
+        asker: asker(call, operator, reason),
+    };
+    let Begun { operation, matched, skipped } = plan.begin(app, call).await?;
+    Ok(RedriveDeadLettersResponse { operation, matched, skipped })
+}
+
+/// Begins to give dead letters up.
+pub async fn discard(app: &App, call: &Call, request: DiscardDeadLettersRequest) -> Result<DiscardDeadLettersResponse, Refusal> {
+    let DiscardDeadLettersRequest { ids, filter, dry_run, rate, reason, operator } = request;
+    let asker = asker(call, operator, reason);
+    // Giving up cannot fail.
+    let plan = Plan { kind: Kind::Discard, ids, filter, dry_run, rate, failure_ratio: 1.0, asker };
+    let Begun { operation, matched, skipped } = plan.begin(app, call).await?;
+    Ok(DiscardDeadLettersResponse { operation, matched, skipped })
+}
+
+/// What is asked for, whichever kind.
+struct Plan {
+    kind: Kind,
+    ids: Vec<String>,
+    filter: Option<DeadLetterFilter>,
+    dry_run: bool,
+    rate: Option<i32>,
+    failure_ratio: f64,
+    asker: Asker,
+}
+
+/// What is answered, whichever kind.
+struct Begun {
+    operation: Option<minishop_contracts::ops::v1::Operation>,
+    matched: u32,
+    skipped: Vec<SkippedDeadLetter>,
+}
+
+impl Plan {
+    async fn begin(self, app: &App, call: &Call) -> Result<Begun, Refusal> {
+        let malformed: Vec<String> = self.ids.iter().filter(|id| parse_id(id).is_none()).cloned().collect();
+        let dry_run = self.dry_run;
+        let new = self.new_operation(app);
+        let (id, kind) = (new.id, new.kind);
+        let operations = app.store.operations.clone();
+        let write = async move {
+            let frozen = if dry_run { operations.dry_run(&new).await? } else { operations.begin(&new).await? };
+            let begun = if dry_run { None } else { operations.operation(id).await? };
+            Ok::<_, StoreError>(frozen.map(|frozen| (frozen, begun)))
+        };
+        let Some((frozen, begun)) = app.errands.run(call, app.ids.as_ref(), write).await? else { return Err(absent()) };
+        tracing::info!(operation.id = %id, matched = frozen.matched, dry_run, "an operator asks to {} dead letters", kind.as_str());
+        Ok(Begun { operation: begun.map(operation), matched: super::count(frozen.matched), skipped: skipped(frozen, malformed) })
+    }
+
+    fn new_operation(self, app: &App) -> NewOperation {
+        let at = app.clock.now();
+        let text = self.filter.as_ref().map(|filter| String::from_utf8_lossy(&json::to_vec(filter)).into_owned());
+        let mut ids: Vec<i64> = self.ids.iter().filter_map(|id| parse_id(id)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        NewOperation {
+            id: OperationId::new(at, app.ids.random()),
+            kind: self.kind,
+            selection: self.filter.map_or(Selection::Ids(ids), |chosen| Selection::Filter(filter(chosen))),
+            filter: text,
+            rate: self.rate.unwrap_or(DEFAULT_RATE),
+            failure_ratio: self.failure_ratio,
+            asker: self.asker,
+            at,
+        }
+    }
+}
+
+/// Lists what is left alone; what is no id at all is nowhere to be found.
+fn skipped(frozen: Frozen, malformed: Vec<String>) -> Vec<SkippedDeadLetter> {
+    let found = frozen.skipped.into_iter().map(|(id, skip)| (id.to_string(), skip));
+    let all = found.chain(malformed.into_iter().map(|id| (minishop_contracts::text::shown(&id), Skip::NotFound)));
+    all.map(|(id, skip)| SkippedDeadLetter { id, reason: skip.as_str().to_owned() }).collect()
+}
+
+/// Checks a message that chooses dead letters, and adds what was found before.
+pub fn checked<T: minishop_contracts::Validate + Chooses>(
+    call: &Call,
+    message: T,
+    mut found: Vec<Violation>,
+) -> Result<T, Refusal> {
+    found.extend(message.conflicts());
+    fields::checked(call.protocol, message, found)
+}

@@ -1,0 +1,155 @@
+//! One seam for the families whose statements are the same in both databases but for a few words.
+//!
+//! A statement is written once. Where the databases differ it holds a mark, which each reads in its own way:
+//! `@now1` is the time: parameter 1, or the database's own clock where that is null (PostgreSQL);
+//! `@later1` is the same with the seconds of parameter 2 added; `@any3` asks for a member of the list in parameter 3;
+//! `@each3` gives its members as the column `e.value`; `@json4` takes parameter 4 as JSON; `@lock` and `@skip` lock the rows that are
+//! read, the latter leaving out those that others hold.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use minishop_core::clock::Timestamp;
+use minishop_core::ids::OrderId;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::columns::Columns;
+use super::{Note, Result, Transition};
+
+/// A statement in the words of both databases.
+#[derive(Debug)]
+pub(super) struct Statement {
+    /// PostgreSQL's text.
+    pub postgres: String,
+    /// SQLite's text.
+    pub sqlite: String,
+}
+
+impl Statement {
+    /// Reads the marks.
+    pub(super) fn new(text: &str) -> Self {
+        Self { postgres: marked(text, postgres), sqlite: marked(text, sqlite) }
+    }
+}
+
+fn marked(text: &str, word: fn(&str, &str) -> String) -> String {
+    let mut parts = text.split('@');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let name_end = part.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(part.len());
+        let (name, rest) = part.split_at(name_end);
+        let number_end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, rest) = rest.split_at(number_end);
+        out.push_str(&word(name, number));
+        out.push_str(rest);
+    }
+    out
+}
+
+fn postgres(name: &str, n: &str) -> String {
+    match name {
+        "now" => format!("coalesce(${n}::timestamptz, clock_timestamp())"),
+        "later" => format!("(coalesce(${n}::timestamptz, clock_timestamp()) + make_interval(secs => $2::bigint))"),
+        "any" => format!("= ANY(${n}::bigint[])"),
+        "each" => format!("unnest(${n}::bigint[]) AS e(value)"),
+        "json" => format!("${n}::jsonb"),
+        "lock" => "FOR UPDATE".to_owned(),
+        "skip" => "FOR UPDATE SKIP LOCKED".to_owned(),
+        other => unreachable!("@{other} is no mark"),
+    }
+}
+
+fn sqlite(name: &str, n: &str) -> String {
+    match name {
+        "now" | "json" => format!("${n}"),
+        "later" => format!("(${n} + $2 * 1000)"),
+        "any" => format!("IN (SELECT value FROM json_each(${n}))"),
+        "each" => format!("json_each(${n}) AS e"),
+        "lock" | "skip" => String::new(),
+        other => unreachable!("@{other} is no mark"),
+    }
+}
+
+/// A value that a statement is run with.
+#[derive(Debug, Clone)]
+pub(super) enum Arg {
+    Long(i64),
+    Double(f64),
+    Text(Option<String>),
+    Bytes(Option<Bytes>),
+    Id(Option<Uuid>),
+    Time(Option<Timestamp>),
+    Longs(Vec<i64>),
+    /// The time as the database keeps it.
+    Now,
+}
+
+impl Arg {
+    pub(super) fn text(text: &str) -> Self {
+        Self::Text(Some(text.to_owned()))
+    }
+}
+
+/// A row of either database.
+pub(super) enum Row {
+    Postgres(PgRow),
+    Sqlite(SqliteRow),
+}
+
+macro_rules! either {
+    ($($name:ident -> $of:ty),+ $(,)?) => {
+        impl Columns for Row {
+            $(fn $name(&self, n: usize) -> sqlx::Result<$of> {
+                match self {
+                    Self::Postgres(row) => Columns::$name(row, n),
+                    Self::Sqlite(row) => Columns::$name(row, n),
+                }
+            })+
+        }
+    };
+}
+
+either!(text -> &str, maybe_text -> Option<&str>, bytes -> &[u8], maybe_bytes -> Option<&[u8]>, id -> Uuid,
+    maybe_id -> Option<Uuid>, small -> i16, int -> i32, maybe_int -> Option<i32>, long -> i64, double -> f64, flag -> bool,
+    time -> Timestamp, maybe_time -> Option<Timestamp>);
+
+/// A database, as the families over [`Statement`] use it.
+#[async_trait]
+pub(super) trait Database: Send + Sync + std::fmt::Debug {
+    /// Runs one statement that only reads.
+    async fn read(&self, operation: &'static str, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>>;
+    /// Begins a transaction on a connection of its own; nobody cancels it.
+    async fn begin(&self, operation: &'static str) -> Result<Box<dyn Work>>;
+}
+
+/// A transaction. Dropping it rolls back.
+#[async_trait]
+pub(super) trait Work: Send {
+    /// Runs one statement and gives what it returns.
+    async fn run(&mut self, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>>;
+    /// Changes orders behind their fence, as the consumer does; returns the outbox id of each order that passed.
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>>;
+    /// Writes facts into timelines.
+    async fn note(&mut self, notes: &[Note]) -> Result<()>;
+    /// Commits.
+    async fn commit(self: Box<Self>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_become_each_databases_own_words() {
+        let statement = Statement::new("UPDATE t SET a = @now1, b = @later1 WHERE id @any3 AND c = @json4 @skip");
+        assert_eq!(
+            statement.sqlite,
+            "UPDATE t SET a = $1, b = ($1 + $2 * 1000) WHERE id IN (SELECT value FROM json_each($3)) AND c = $4 "
+        );
+        assert!(statement.postgres.ends_with("WHERE id = ANY($3::bigint[]) AND c = $4::jsonb FOR UPDATE SKIP LOCKED"));
+        assert!(statement.postgres.contains("a = coalesce($1::timestamptz, clock_timestamp()),"));
+    }
+}

@@ -1,0 +1,188 @@
+//! Operations as they are read, and as an operator changes their course.
+
+use std::sync::LazyLock;
+
+use anyhow::Context as _;
+use minishop_core::clock::Timestamp;
+use minishop_core::ids::{EventId, OperationId, OrderId};
+use minishop_core::repair::{ItemState, Kind, State, Tally};
+use uuid::Uuid;
+
+use super::super::Result;
+use super::super::columns::{self, Columns};
+use super::super::database::{Arg, Row, Statement, Work};
+use super::{Asker, AuditRow, Item, Operation, OperationQuery, Operations, SHOWN_ITEMS, audit};
+
+/// The columns of [`operation`].
+macro_rules! operation_columns {
+    () => {
+        "o.id, o.kind, o.state, o.client_id, o.operator, o.reason, o.correlation_id, o.filter, o.rate, o.failure_ratio, \
+         o.created_at, o.ended_at, o.stopped_because, \
+         (SELECT count(*) FROM operation_item i WHERE i.operation_id = o.id AND i.state = 'pending'), \
+         (SELECT count(*) FROM operation_item i WHERE i.operation_id = o.id AND i.state = 'released'), \
+         (SELECT count(*) FROM operation_item i WHERE i.operation_id = o.id AND i.state = 'succeeded'), \
+         (SELECT count(*) FROM operation_item i WHERE i.operation_id = o.id AND i.state = 'failed'), \
+         (SELECT count(*) FROM operation_item i WHERE i.operation_id = o.id AND i.state = 'skipped')"
+    };
+}
+
+static GET: LazyLock<Statement> =
+    LazyLock::new(|| Statement::new(concat!("SELECT ", operation_columns!(), " FROM operation o WHERE o.id = $1")));
+
+static LIST: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(concat!(
+        "SELECT ",
+        operation_columns!(),
+        " FROM operation o WHERE o.id < $1 AND ($2 IS NULL OR o.kind = $2) AND ($3 IS NULL OR o.state = $3) \
+         ORDER BY o.id DESC LIMIT $4"
+    ))
+});
+
+static ITEMS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "SELECT parked_id, event_id, order_id, state, reason FROM operation_item WHERE operation_id = $1 \
+         AND state IN ('failed', 'skipped') ORDER BY parked_id LIMIT $2",
+    )
+});
+
+static PAUSE: LazyLock<Statement> =
+    LazyLock::new(|| Statement::new("UPDATE operation SET state = 'paused' WHERE id = $1 AND state = 'running' RETURNING id"));
+
+static RESUME: LazyLock<Statement> =
+    LazyLock::new(|| Statement::new("UPDATE operation SET state = 'running' WHERE id = $1 AND state = 'paused' RETURNING id"));
+
+static STOP: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "UPDATE operation SET state = 'stopped', stopped_because = $2 WHERE id = $1 AND state IN ('running', 'paused') \
+         RETURNING id",
+    )
+});
+
+static LEAVE_REST: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "UPDATE operation_item SET state = 'skipped', reason = 'STOPPED' WHERE operation_id = $1 AND state = 'pending'",
+    )
+});
+
+/// What an operator does with an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Releases nothing more for now.
+    Pause,
+    /// Goes on.
+    Resume,
+    /// Ends it; what was not released stays dead.
+    Cancel,
+}
+
+impl Action {
+    /// Spells the action as the audit does.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
+impl Operations {
+    /// Reads an operation as it stands.
+    pub async fn operation(&self, id: OperationId) -> Result<Option<Operation>> {
+        const OPERATION: &str = "operations.operation";
+        let rows = self.0.read(OPERATION, &GET, vec![Arg::Id(Some(id.0))]).await?;
+        rows.first().map(|row| columns::one(OPERATION, row, operation)).transpose()
+    }
+
+    /// Reads a page of operations, newest first.
+    pub async fn operations(&self, query: &OperationQuery) -> Result<Vec<Operation>> {
+        const OPERATION: &str = "operations.operations";
+        let args = vec![
+            Arg::Id(Some(query.before.map_or(Uuid::max(), |id| id.0))),
+            Arg::Text(query.kind.map(|kind| kind.as_str().to_owned())),
+            Arg::Text(query.state.map(|state| state.as_str().to_owned())),
+            Arg::Long(query.limit),
+        ];
+        columns::all(OPERATION, &self.0.read(OPERATION, &LIST, args).await?, operation)
+    }
+
+    /// Reads what failed or was left alone in an operation, at most [`SHOWN_ITEMS`].
+    pub async fn items(&self, id: OperationId) -> Result<Vec<Item>> {
+        const OPERATION: &str = "operations.items";
+        let rows = self.0.read(OPERATION, &ITEMS, vec![Arg::Id(Some(id.0)), Arg::Long(SHOWN_ITEMS)]).await?;
+        columns::all(OPERATION, &rows, item)
+    }
+
+    /// Changes an operation's course; one that has ended, or stands so already, stays as it is. `false` when nothing changed.
+    pub async fn control(&self, id: OperationId, action: Action, asker: &Asker, at: Timestamp) -> Result<bool> {
+        let mut work = self.0.begin("operations.control").await?;
+        let changed = match action {
+            Action::Pause => !work.run(&PAUSE, vec![Arg::Id(Some(id.0))]).await?.is_empty(),
+            Action::Resume => !work.run(&RESUME, vec![Arg::Id(Some(id.0))]).await?.is_empty(),
+            Action::Cancel => stop(work.as_mut(), id, "cancelled by an operator").await?,
+        };
+        if !changed {
+            return Ok(false);
+        }
+        let entry = AuditRow {
+            id: 0,
+            at,
+            action: action.as_str().to_owned(),
+            asker: asker.clone(),
+            outcome: "accepted".to_owned(),
+            operation_id: Some(id),
+            detail: None,
+        };
+        audit::write(work.as_mut(), &entry).await?;
+        work.commit().await?;
+        Ok(true)
+    }
+}
+
+/// Stops an operation that has not ended: what was not released stays dead, and others may take it.
+pub(super) async fn stop(work: &mut dyn Work, id: OperationId, because: &str) -> Result<bool> {
+    let stopped = !work.run(&STOP, vec![Arg::Id(Some(id.0)), Arg::text(because)]).await?.is_empty();
+    if stopped {
+        work.run(&LEAVE_REST, vec![Arg::Id(Some(id.0))]).await?;
+    }
+    Ok(stopped)
+}
+
+/// Reads operations within a transaction.
+pub(super) async fn read(work: &mut dyn Work, id: Uuid) -> Result<Option<Operation>> {
+    let rows = work.run(&GET, vec![Arg::Id(Some(id))]).await?;
+    rows.first().map(|row| columns::one("operations.read", row, operation)).transpose()
+}
+
+fn operation(row: &Row) -> anyhow::Result<Operation> {
+    let count = |n| -> anyhow::Result<usize> { Ok(usize::try_from(row.long(n)?)?) };
+    Ok(Operation {
+        id: OperationId(row.id(0)?),
+        kind: Kind::parse(row.text(1)?).context("unknown kind")?,
+        state: State::parse(row.text(2)?).context("unknown state")?,
+        asker: audit::asker(row, 3)?,
+        filter: row.maybe_text(7)?.map(str::to_owned),
+        rate: row.int(8)?,
+        failure_ratio: row.double(9)?,
+        created_at: row.time(10)?,
+        ended_at: row.maybe_time(11)?,
+        stopped_because: row.text(12)?.to_owned(),
+        tally: Tally {
+            pending: count(13)?,
+            released: count(14)?,
+            succeeded: count(15)?,
+            failed: count(16)?,
+            skipped: count(17)?,
+        },
+    })
+}
+
+fn item(row: &Row) -> anyhow::Result<Item> {
+    Ok(Item {
+        parked_id: row.long(0)?,
+        event_id: row.maybe_id(1)?.map(EventId),
+        order_id: row.maybe_id(2)?.map(OrderId),
+        state: ItemState::parse(row.text(3)?).context("unknown state")?,
+        reason: row.text(4)?.to_owned(),
+    })
+}

@@ -1,0 +1,336 @@
+//! The steps of an operation that a worker runs. Each is one transaction that begins with the operation's row: a worker that has
+//! lost its lease, or an operation whose course an operator changed, is found out there.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use anyhow::Context as _;
+use minishop_core::clock::Timestamp;
+use minishop_core::idempotency::IdempotencyKey;
+use minishop_core::ids::{ClientId, CorrelationId, EventId, OperationId, OrderId};
+use minishop_core::order::Status;
+use minishop_core::repair::{ItemState, MOST_REDRIVES, Skip, State, Tally};
+
+use super::super::columns::{self, Columns};
+use super::super::database::{Arg, Row, Statement, Work};
+use super::super::{Note, Result, StoreError, Transition};
+use super::{AuditRow, Doomed, DoomedOrder, Operation, Operations, Run, audit, begin, progress};
+
+static OPEN: LazyLock<Statement> =
+    LazyLock::new(|| Statement::new("SELECT id FROM operation WHERE ended_at IS NULL ORDER BY id LIMIT 1"));
+
+static CLAIM: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "UPDATE operation SET lease_epoch = lease_epoch + CASE WHEN owner = $3 THEN 0 ELSE 1 END, owner = $3, \
+         leased_until = @later1 WHERE id IN (SELECT id FROM operation WHERE ended_at IS NULL \
+         AND (owner IS NULL OR owner = $3 OR leased_until < @now1) ORDER BY id LIMIT $4 @skip) RETURNING id, lease_epoch",
+    )
+});
+
+static GIVE_BACK: LazyLock<Statement> =
+    LazyLock::new(|| Statement::new("UPDATE operation SET owner = NULL WHERE owner = $1 RETURNING id"));
+
+static FENCE: LazyLock<Statement> =
+    LazyLock::new(|| Statement::new("SELECT state FROM operation WHERE id = $1 AND lease_epoch = $2 AND ended_at IS NULL @lock"));
+
+// A row that is gone was processed. One that has an error again, or waits for a newer worker, has failed.
+static DECIDE: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "UPDATE operation_item SET state = CASE WHEN EXISTS (SELECT 1 FROM parked p WHERE p.id = operation_item.parked_id) \
+         THEN 'failed' ELSE 'succeeded' END, reason = coalesce((SELECT coalesce(p.error_code, p.error_class, '') FROM parked p \
+         WHERE p.id = operation_item.parked_id), '') WHERE operation_id = $1 AND state = 'released' AND NOT EXISTS \
+         (SELECT 1 FROM parked p WHERE p.id = operation_item.parked_id AND p.state = 'retrying' \
+         AND coalesce(p.error_class, p.error_code) IS NULL) RETURNING parked_id",
+    )
+});
+
+static PENDING: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "SELECT parked_id FROM operation_item WHERE operation_id = $1 AND state = 'pending' ORDER BY parked_id LIMIT $2",
+    )
+});
+
+// The error goes, so that the next one is told from it; the dead-letter record and the timeline keep it.
+static RELEASE: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "UPDATE parked SET state = 'retrying', attempts = 0, redrives = redrives + 1, next_attempt_at = @now1, \
+         leased_until = NULL, lease_epoch = lease_epoch + 1, error_class = NULL, error_code = NULL, error_message = NULL, \
+         error_fingerprint = NULL WHERE id @any2 AND state = 'dead' AND redrives < $3 \
+         RETURNING id, event_id, order_id, blocks, redrives",
+    )
+});
+
+static MARK: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new("UPDATE operation_item SET state = $2, reason = $3 WHERE operation_id = $1 AND parked_id @any4")
+});
+
+static DOOMED: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "SELECT i.parked_id, i.event_id, coalesce(p.blocks, false), o.order_id, o.client_id, o.customer_id, o.idempotency_key, \
+         o.correlation_id, o.total_minor, o.currency, o.status, o.version, o.traceparent, o.created_at FROM operation_item i \
+         LEFT JOIN parked p ON p.id = i.parked_id LEFT JOIN orders o ON o.order_id = p.order_id \
+         WHERE i.operation_id = $1 AND i.state = 'pending' ORDER BY i.parked_id LIMIT $2",
+    )
+});
+
+static DELETE: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "DELETE FROM parked WHERE id = $1 AND state = 'dead' RETURNING consumer, record_key, blocks, event_id, order_id, topic, \
+         partition, source_offset, coalesce(error_code, '')",
+    )
+});
+
+static NEXT_OF_KEY: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "UPDATE parked SET next_attempt_at = @now1 WHERE id = (SELECT min(id) FROM parked WHERE consumer = $2 \
+         AND record_key = $3 AND blocks) AND state <> 'dead' AND next_attempt_at IS NULL",
+    )
+});
+
+static END: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "UPDATE operation SET ended_at = @now1, state = CASE WHEN state = 'stopped' THEN 'stopped' ELSE 'done' END WHERE id = $2",
+    )
+});
+
+impl Operations {
+    /// Takes or renews the lease of operations that have not ended, oldest first; others keep theirs until it runs out.
+    pub async fn claim(&self, owner: &str, lease: std::time::Duration, limit: i64) -> Result<Vec<Run>> {
+        const OPERATION: &str = "operations.claim";
+        if self.0.read(OPERATION, &OPEN, Vec::new()).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut work = self.0.begin(OPERATION).await?;
+        let seconds = i64::try_from(lease.as_secs()).unwrap_or(i64::MAX);
+        let args = vec![Arg::Now, Arg::Long(seconds), Arg::text(owner), Arg::Long(limit)];
+        let mut runs = Vec::new();
+        for row in work.run(&CLAIM, args).await? {
+            let read = || -> sqlx::Result<_> { Ok((row.id(0)?, row.long(1)?)) };
+            let (id, epoch) = read().map_err(|error| StoreError::unreadable(OPERATION, error))?;
+            let operation = progress::read(work.as_mut(), id).await?;
+            runs.extend(operation.map(|operation| Run { operation, epoch }));
+        }
+        if !runs.is_empty() {
+            work.commit().await?;
+        }
+        runs.sort_by_key(|run| run.operation.id);
+        Ok(runs)
+    }
+
+    /// Gives back all leases of a worker that ends.
+    pub async fn give_back(&self, owner: &str) -> Result<()> {
+        let mut work = self.0.begin("operations.give_back").await?;
+        if work.run(&GIVE_BACK, vec![Arg::text(owner)]).await?.is_empty() { Ok(()) } else { work.commit().await }
+    }
+
+    /// Finds out what became of released dead letters, and tells how far the operation is; `None` when the lease is lost.
+    pub async fn decide(&self, run: &Run) -> Result<Option<Operation>> {
+        let mut work = self.0.begin("operations.decide").await?;
+        if fence(work.as_mut(), run).await?.is_none() {
+            return Ok(None);
+        }
+        let decided = work.run(&DECIDE, vec![id(run)]).await?;
+        let operation = progress::read(work.as_mut(), run.operation.id.0).await?;
+        if !decided.is_empty() {
+            work.commit().await?;
+        }
+        Ok(operation)
+    }
+
+    /// Makes at most so many of the operation's dead letters due again; tells how many were, `None` when it may not go on.
+    pub async fn release(&self, run: &Run, most: usize, at: Timestamp) -> Result<Option<usize>> {
+        let mut work = self.0.begin("operations.release").await?;
+        if fence(work.as_mut(), run).await? != Some(State::Running) {
+            return Ok(None);
+        }
+        let limit = Arg::Long(i64::try_from(most).unwrap_or(i64::MAX));
+        let rows = work.run(&PENDING, vec![id(run), limit]).await?;
+        let wanted = numbers(&rows)?;
+        let args = vec![Arg::Now, Arg::Longs(wanted.clone()), Arg::Long(i64::from(MOST_REDRIVES))];
+        let rows = work.run(&RELEASE, args).await?;
+        let released = numbers(&rows)?;
+        let left: Vec<i64> = wanted.iter().copied().filter(|id| !released.contains(id)).collect();
+        let reasons = begin::reasons(work.as_mut(), &left, |_| Skip::LoopGuard).await?;
+        for (skip, ids) in reasons {
+            mark(work.as_mut(), run, ItemState::Skipped, skip.as_str(), ids).await?;
+        }
+        let count = released.len();
+        mark(work.as_mut(), run, ItemState::Released, "", released).await?;
+        let notes = columns::all("operations.release", &rows, |row| note_of_release(run, row, at))?;
+        work.note(&notes.into_iter().flatten().collect::<Vec<_>>()).await?;
+        work.commit().await?;
+        Ok(Some(count))
+    }
+
+    /// Reads the next dead letters of a discard, with their orders.
+    pub async fn doomed(&self, run: &Run, most: usize) -> Result<Vec<Doomed>> {
+        const OPERATION: &str = "operations.doomed";
+        let args = vec![id(run), Arg::Long(i64::try_from(most).unwrap_or(i64::MAX))];
+        columns::all(OPERATION, &self.0.read(OPERATION, &DOOMED, args).await?, doomed)
+    }
+
+    /// Gives one dead letter up: its row goes, its order changes behind its fence, the next event of its key becomes due.
+    ///
+    /// Tells the outbox ids of the orders that changed; `None` when the operation may not go on.
+    pub async fn discard(
+        &self,
+        run: &Run,
+        doomed: &Doomed,
+        transition: Option<&Transition>,
+        at: Timestamp,
+    ) -> Result<Option<HashMap<OrderId, i64>>> {
+        let mut work = self.0.begin("operations.discard").await?;
+        if fence(work.as_mut(), run).await? != Some(State::Running) {
+            return Ok(None);
+        }
+        let deleted = work.run(&DELETE, vec![Arg::Long(doomed.parked_id)]).await?;
+        let Some(row) = deleted.first() else {
+            for (skip, ids) in begin::reasons(work.as_mut(), &[doomed.parked_id], |_| Skip::NotDead).await? {
+                mark(work.as_mut(), run, ItemState::Skipped, skip.as_str(), ids).await?;
+            }
+            work.commit().await?;
+            return Ok(Some(HashMap::new()));
+        };
+        let gone = columns::one("operations.discard", row, gone)?;
+        let passed = match transition {
+            Some(transition) => work.settle(std::slice::from_ref(transition)).await?,
+            None => HashMap::new(),
+        };
+        if gone.blocks {
+            work.note(&note_of_discard(run, &gone, at).into_iter().collect::<Vec<_>>()).await?;
+            work.run(&NEXT_OF_KEY, vec![Arg::Now, Arg::text(&gone.consumer), Arg::Bytes(Some(gone.record_key.clone()))]).await?;
+        }
+        mark(work.as_mut(), run, ItemState::Succeeded, "", vec![doomed.parked_id]).await?;
+        audit::write(work.as_mut(), &entry(run, "discarded", Some(gone.detail(doomed.parked_id)), at)).await?;
+        work.commit().await?;
+        Ok(Some(passed))
+    }
+
+    /// Stops an operation before its time; what was not released stays dead. `false` when it may not go on anyway.
+    pub async fn stop(&self, run: &Run, because: &str, at: Timestamp) -> Result<bool> {
+        let mut work = self.0.begin("operations.stop").await?;
+        let stopped =
+            fence(work.as_mut(), run).await?.is_some() && progress::stop(work.as_mut(), run.operation.id, because).await?;
+        if stopped {
+            let detail = serde_json::json!({ "because": because }).to_string();
+            audit::write(work.as_mut(), &entry(run, "stopped", Some(detail), at)).await?;
+            work.commit().await?;
+        }
+        Ok(stopped)
+    }
+
+    /// Ends an operation in which everything is decided; `false` when the lease is lost.
+    pub async fn end(&self, run: &Run, tally: &Tally, at: Timestamp) -> Result<bool> {
+        let mut work = self.0.begin("operations.end").await?;
+        let Some(state) = fence(work.as_mut(), run).await? else { return Ok(false) };
+        work.run(&END, vec![Arg::Now, id(run)]).await?;
+        if state != State::Stopped {
+            let Tally { succeeded, failed, skipped, .. } = tally;
+            let detail = serde_json::json!({"succeeded": succeeded, "failed": failed, "skipped": skipped}).to_string();
+            audit::write(work.as_mut(), &entry(run, "done", Some(detail), at)).await?;
+        }
+        work.commit().await?;
+        Ok(true)
+    }
+}
+
+/// Locks the operation's row; `None` when the lease is lost or the operation has ended.
+async fn fence(work: &mut dyn Work, run: &Run) -> Result<Option<State>> {
+    let rows = work.run(&FENCE, vec![id(run), Arg::Long(run.epoch)]).await?;
+    let read = |row: &Row| State::parse(row.text(0)?).context("unknown state");
+    rows.first().map(|row| columns::one("operations.fence", row, read)).transpose()
+}
+
+async fn mark(work: &mut dyn Work, run: &Run, state: ItemState, reason: &str, ids: Vec<i64>) -> Result<()> {
+    work.run(&MARK, vec![id(run), Arg::text(state.as_str()), Arg::text(reason), Arg::Longs(ids)]).await.map(drop)
+}
+
+const fn id(run: &Run) -> Arg {
+    Arg::Id(Some(run.operation.id.0))
+}
+
+fn numbers(rows: &[Row]) -> Result<Vec<i64>> {
+    columns::all("operations.ids", rows, |row| row.long(0))
+}
+
+/// Tells the order's timeline. A refused copy is nobody's event, whatever order it names.
+fn note_of_release(run: &Run, row: &Row, at: Timestamp) -> sqlx::Result<Option<Note>> {
+    let Some(order_id) = row.maybe_id(2)?.filter(|_| row.flag(3).unwrap_or_default()) else { return Ok(None) };
+    let detail = serde_json::json!({"operation": run.operation.id.to_string(), "redrives": row.int(4)?}).to_string();
+    Ok(Some(Note { order_id: OrderId(order_id), kind: "redriven", at, cause: EventId(row.id(1)?), detail: Some(detail) }))
+}
+
+/// What is known of a row that was deleted.
+struct Gone {
+    consumer: String,
+    record_key: bytes::Bytes,
+    blocks: bool,
+    event_id: EventId,
+    order_id: Option<OrderId>,
+    position: (String, i32, i64),
+    error_code: String,
+}
+
+impl Gone {
+    /// Keeps for the audit what can be found nowhere else.
+    fn detail(&self, id: i64) -> String {
+        let (topic, partition, offset) = &self.position;
+        let order = self.order_id.map(|id| id.to_string());
+        serde_json::json!({
+            "deadLetterId": id.to_string(), "eventId": self.event_id.to_string(), "orderId": order, "topic": topic,
+            "partition": partition, "offset": offset, "errorCode": self.error_code,
+        })
+        .to_string()
+    }
+}
+
+fn note_of_discard(run: &Run, gone: &Gone, at: Timestamp) -> Option<Note> {
+    let Operation { id, asker, .. } = &run.operation;
+    let detail = serde_json::json!({"operation": id.to_string(), "reason": asker.reason}).to_string();
+    Some(Note { order_id: gone.order_id?, kind: "discarded", at, cause: gone.event_id, detail: Some(detail) })
+}
+
+fn entry(run: &Run, outcome: &str, detail: Option<String>, at: Timestamp) -> AuditRow {
+    let Operation { id, kind, asker, .. } = &run.operation;
+    AuditRow {
+        id: 0,
+        at,
+        action: kind.as_str().to_owned(),
+        asker: asker.clone(),
+        outcome: outcome.to_owned(),
+        operation_id: Some(OperationId(id.0)),
+        detail,
+    }
+}
+
+fn gone(row: &Row) -> sqlx::Result<Gone> {
+    Ok(Gone {
+        consumer: row.text(0)?.to_owned(),
+        record_key: bytes::Bytes::copy_from_slice(row.bytes(1)?),
+        blocks: row.flag(2)?,
+        event_id: EventId(row.id(3)?),
+        order_id: row.maybe_id(4)?.map(OrderId),
+        position: (row.text(5)?.to_owned(), row.int(6)?, row.long(7)?),
+        error_code: row.text(8)?.to_owned(),
+    })
+}
+
+fn doomed(row: &Row) -> anyhow::Result<Doomed> {
+    let order = match row.maybe_id(3)? {
+        None => None,
+        Some(order_id) => Some(DoomedOrder {
+            order_id: OrderId(order_id),
+            client_id: ClientId(row.text(4)?.to_owned()),
+            customer_id: row.text(5)?.to_owned(),
+            key: IdempotencyKey::of_event(row.text(6)?)?,
+            correlation_id: CorrelationId::parse(row.text(7)?).context("malformed correlation id")?,
+            total_minor: row.long(8)?,
+            currency: row.maybe_text(9)?.map(str::to_owned),
+            status: Status::parse(row.text(10)?).context("unknown status")?,
+            version: row.int(11)?,
+            traceparent: row.maybe_text(12)?.map(str::to_owned),
+            created_at: row.time(13)?,
+        }),
+    };
+    Ok(Doomed { parked_id: row.long(0)?, event_id: EventId(row.id(1)?), blocks: row.flag(2)?, order })
+}

@@ -1,0 +1,114 @@
+//! PostgreSQL for the families whose statements both databases share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use minishop_core::ids::OrderId;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{PgConnection, PgPool, Postgres};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::super::database::{Arg, Database, Row, Statement, Work};
+use super::super::{Note, Result, StoreError, Transition};
+use super::error::{Lost, failed};
+use super::inbox::{begin, bounded, note, settle};
+use super::session::Session;
+
+/// Reads from the pool, and one connection that transactions take in turn.
+#[derive(Debug)]
+pub(super) struct PgDatabase {
+    reads: PgPool,
+    session: Session,
+    connection: Arc<Mutex<Option<PgConnection>>>,
+}
+
+impl PgDatabase {
+    pub(super) fn new(session: Session, reads: PgPool) -> Self {
+        Self { reads, session, connection: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Database for PgDatabase {
+    async fn read(&self, operation: &'static str, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>> {
+        let rows = query(statement, args).fetch_all(&self.reads).await.map_err(failed(operation, Lost::Nothing))?;
+        Ok(rows.into_iter().map(Row::Postgres).collect())
+    }
+
+    async fn begin(&self, operation: &'static str) -> Result<Box<dyn Work>> {
+        let mut home = self.connection.clone().lock_owned().await;
+        if let Some(mut connection) = home.take() {
+            // An idle connection may have been lost meanwhile; that is no reason to fail.
+            if begin(&mut connection).await.is_ok() {
+                return Ok(Box::new(PgWork { home, connection: Some(connection), operation }));
+            }
+        }
+        let mut connection = self.session.connect_for(operation).await?;
+        begin(&mut connection).await.map_err(failed(operation, Lost::Nothing))?;
+        Ok(Box::new(PgWork { home, connection: Some(connection), operation }))
+    }
+}
+
+/// One transaction. The connection is put back after the commit only: dropping closes it, and the server rolls back at once.
+struct PgWork {
+    home: OwnedMutexGuard<Option<PgConnection>>,
+    connection: Option<PgConnection>,
+    operation: &'static str,
+}
+
+impl PgWork {
+    /// Takes the connection for a step; a step that fails or is cut off does not put it back, so no later one can run.
+    fn take(&mut self) -> Result<PgConnection> {
+        let operation = self.operation;
+        let gone = || StoreError::Retry { operation, source: anyhow::anyhow!("an earlier step of the transaction failed") };
+        self.connection.take().ok_or_else(gone)
+    }
+}
+
+#[async_trait]
+impl Work for PgWork {
+    async fn run(&mut self, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>> {
+        let mut connection = self.take()?;
+        let rows = bounded(query(statement, args).fetch_all(&mut connection)).await;
+        let rows = rows.map_err(failed(self.operation, Lost::Nothing))?;
+        self.connection = Some(connection);
+        Ok(rows.into_iter().map(Row::Postgres).collect())
+    }
+
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+        let mut connection = self.take()?;
+        let passed = bounded(settle(&mut connection, transitions)).await.map_err(failed(self.operation, Lost::Nothing))?;
+        self.connection = Some(connection);
+        Ok(passed)
+    }
+
+    async fn note(&mut self, notes: &[Note]) -> Result<()> {
+        let mut connection = self.take()?;
+        bounded(note(&mut connection, notes)).await.map_err(failed(self.operation, Lost::Nothing))?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<()> {
+        let mut connection = self.take()?;
+        let commit = async { sqlx::query("COMMIT").execute(&mut connection).await.map(drop) };
+        bounded(commit).await.map_err(failed(self.operation, Lost::Commit))?;
+        *self.home = Some(connection);
+        Ok(())
+    }
+}
+
+fn query(statement: &'static Statement, args: Vec<Arg>) -> Query<'static, Postgres, PgArguments> {
+    args.into_iter().fold(sqlx::query(statement.postgres.as_str()), |query, arg| match arg {
+        Arg::Long(value) => query.bind(value),
+        Arg::Double(value) => query.bind(value),
+        Arg::Text(value) => query.bind(value),
+        Arg::Bytes(value) => query.bind(value.map(|bytes| bytes.to_vec())),
+        Arg::Id(value) => query.bind(value),
+        Arg::Time(value) => query.bind(value),
+        Arg::Longs(values) => query.bind(values),
+        Arg::Now => query.bind(None::<minishop_core::clock::Timestamp>),
+    })
+}

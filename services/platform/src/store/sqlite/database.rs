@@ -1,0 +1,76 @@
+//! SQLite for the families whose statements both databases share.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use minishop_core::ids::OrderId;
+use sqlx::Sqlite;
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+
+use super::super::database::{Arg, Database, Row, Statement, Work};
+use super::super::{Note, Result, Transition};
+use super::inbox::{note, settle};
+use super::writer::Unit;
+use super::{Db, failed};
+
+#[async_trait]
+impl Database for Db {
+    async fn read(&self, operation: &'static str, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>> {
+        let rows = query(statement, args, self.now()).fetch_all(&self.readers).await.map_err(failed(operation))?;
+        Ok(rows.into_iter().map(Row::Sqlite).collect())
+    }
+
+    async fn begin(&self, operation: &'static str) -> Result<Box<dyn Work>> {
+        Ok(Box::new(SqliteWork { unit: self.writer.unit(operation).await?, operation, now: self.now() }))
+    }
+}
+
+/// One transaction: a unit of the writer.
+struct SqliteWork {
+    unit: Unit,
+    operation: &'static str,
+    now: i64,
+}
+
+#[async_trait]
+impl Work for SqliteWork {
+    async fn run(&mut self, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>> {
+        let mut step = self.unit.step(self.operation).await?;
+        let query = query(statement, args, self.now);
+        let rows = query.fetch_all(step.connection()).await.map_err(failed(self.operation))?;
+        step.done();
+        Ok(rows.into_iter().map(Row::Sqlite).collect())
+    }
+
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+        let mut step = self.unit.step(self.operation).await?;
+        let passed = settle(step.connection(), transitions, self.now).await.map_err(failed(self.operation))?;
+        step.done();
+        Ok(passed)
+    }
+
+    async fn note(&mut self, notes: &[Note]) -> Result<()> {
+        let mut step = self.unit.step(self.operation).await?;
+        note(step.connection(), notes).await.map_err(failed(self.operation))?;
+        step.done();
+        Ok(())
+    }
+
+    async fn commit(self: Box<Self>) -> Result<()> {
+        self.unit.commit(self.operation).await
+    }
+}
+
+fn query(statement: &'static Statement, args: Vec<Arg>, now: i64) -> Query<'static, Sqlite, SqliteArguments> {
+    args.into_iter().fold(sqlx::query(statement.sqlite.as_str()), |query, arg| match arg {
+        Arg::Long(value) => query.bind(value),
+        Arg::Double(value) => query.bind(value),
+        Arg::Text(value) => query.bind(value),
+        Arg::Bytes(value) => query.bind(value.map(|bytes| bytes.to_vec())),
+        Arg::Id(value) => query.bind(value),
+        Arg::Time(value) => query.bind(value.map(|time| time.timestamp_millis())),
+        Arg::Longs(values) => query.bind(serde_json::Value::from(values).to_string()),
+        Arg::Now => query.bind(now),
+    })
+}
