@@ -92,6 +92,9 @@ pub struct Flags {
     /// Which log lines are written.
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
     log: Option<String>,
+    /// How long the consumer knows copies of an event; must be above the retention of its topic.
+    #[arg(long, global = true, env = "MINISHOP_INBOX_RETENTION", value_name = "DURATION", default_value = "14d")]
+    inbox_retention: String,
     #[command(flatten)]
     handling: HandlerFlags,
     /// Listen beyond loopback although there is no authentication yet.
@@ -140,6 +143,8 @@ pub struct Config {
     pub outbox_limit_rows: i64,
     /// Shed new orders when the oldest waiting event is older.
     pub outbox_limit_age: Duration,
+    /// How long the consumer knows copies of an event.
+    pub inbox_retention: Duration,
     /// How orders are handled.
     pub handling: Handling,
     /// How log lines look.

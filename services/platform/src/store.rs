@@ -5,6 +5,7 @@
 mod columns;
 mod database;
 pub mod error;
+mod housekeeping;
 mod inbox;
 mod lot;
 mod operations;
@@ -16,6 +17,7 @@ pub mod sqlite;
 
 use std::sync::Arc;
 
+pub use housekeeping::Housekeeping;
 pub use inbox::{Inbox, Settlement};
 pub use lot::{DeadLetter, Lot};
 pub use operations::{
@@ -39,6 +41,8 @@ pub struct Store {
     pub lot: Arc<dyn Lot>,
     /// How operators repair.
     pub operations: Operations,
+    /// Old rows.
+    pub housekeeping: Arc<dyn Housekeeping>,
 }
 
 /// What went wrong and what the caller should do: the variant is the advice.

@@ -4,6 +4,8 @@
 
 #[path = "store_conformance/accepting.rs"]
 mod accepting;
+#[path = "store_conformance/housekeeping.rs"]
+mod housekeeping;
 #[path = "store_conformance/opening.rs"]
 mod opening;
 #[path = "store_conformance/relaying.rs"]
@@ -95,6 +97,9 @@ conformance! {
         a_discarded_dead_letter_fails_its_order_and_makes_the_next_event_due
         a_discarded_copy_changes_no_order
         operations_and_audit_are_listed_newest_first;
+    housekeeping:
+        settled_events_are_forgotten_by_age_oldest_first_in_bites
+        an_event_that_stands_in_the_lot_is_not_forgotten;
     opening:
         an_open_store_opens_again_with_its_rows
         a_newer_schema_is_refused

@@ -108,6 +108,7 @@ pub fn config(dir: &std::path::Path) -> Config {
         drain_wait: Duration::ZERO,
         outbox_limit_rows: 1_000_000,
         outbox_limit_age: Duration::from_hours(1),
+        inbox_retention: Duration::from_hours(14 * 24),
         handling: Handling::Confirm,
         log_format: LogFormat::Pretty,
         log: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use minishop_contracts::topics;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
@@ -67,6 +67,19 @@ pub async fn create(brokers: &str, prefix: &str, partitions: i32, patience: Dura
         }
     }
     Ok(made)
+}
+
+/// Reads how long a topic keeps its records; `None` is for ever.
+pub async fn retention(brokers: &str, topic: &str, patience: Duration) -> anyhow::Result<Option<Duration>> {
+    let client: AdminClient<DefaultClientContext> = config(brokers).create().context("cannot make a Kafka client")?;
+    let options = AdminOptions::new().request_timeout(Some(patience));
+    let described = client.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+    let described = described.with_context(|| format!("no broker answers at {brokers}"))?;
+    let resource = described.into_iter().next().context("the brokers answered nothing")?;
+    let resource = resource.map_err(|code| anyhow::anyhow!("{topic}: {code}"))?;
+    let value = resource.get("retention.ms").and_then(|entry| entry.value.as_deref());
+    let millis: i64 = value.with_context(|| format!("{topic} has no retention.ms"))?.parse()?;
+    Ok(u64::try_from(millis).ok().map(Duration::from_millis))
 }
 
 /// Tells librdkafka's version.

@@ -98,6 +98,7 @@ impl Flags {
             outbox_limit_rows: found
                 .read("MINISHOP_OUTBOX_LIMIT_ROWS", &self.outbox_limit_rows, 0, |text| values::whole(text, 0..=i64::MAX)),
             outbox_limit_age: found.duration("MINISHOP_OUTBOX_LIMIT_AGE", &self.outbox_limit_age),
+            inbox_retention: found.duration("MINISHOP_INBOX_RETENTION", &self.inbox_retention),
             handling: self.handling.check(&mut found),
             log_format: found.read("MINISHOP_LOG_FORMAT", &self.log_format, LogFormat::Pretty, values::log_format),
             log: self.log.filter(|filter| !filter.is_empty()),

@@ -31,6 +31,7 @@ impl Config {
             ("drain_wait", text(&span(self.drain_wait))),
             ("outbox_limit_rows", Some(self.outbox_limit_rows.into())),
             ("outbox_limit_age", text(&span(self.outbox_limit_age))),
+            ("inbox_retention", text(&span(self.inbox_retention))),
             ("handler", text(&self.handling.as_str())),
             ("webhook_url", self.handling.webhook().and_then(|webhook| text(&webhook.url))),
             ("webhook_secret", hidden(self.handling.webhook().is_some())),
@@ -48,6 +49,7 @@ impl Config {
 fn span(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {
+        n if n > 0 && n.is_multiple_of(86_400_000) => format!("{}d", n / 86_400_000),
         n if n > 0 && n.is_multiple_of(3_600_000) => format!("{}h", n / 3_600_000),
         n if n > 0 && n.is_multiple_of(60_000) => format!("{}m", n / 60_000),
         n if n.is_multiple_of(1_000) => format!("{}s", n / 1_000),
@@ -62,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_duration_is_read_as_it_was_written() {
-        for text in ["0s", "250ms", "45s", "90s", "10m", "1h"] {
+        for text in ["0s", "250ms", "45s", "90s", "10m", "1h", "14d"] {
             assert_eq!(duration(text).map(span).as_deref(), Ok(text));
         }
     }

@@ -29,17 +29,18 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "is no address; give an IP and a port such as 127.0.0.1:3000 (port 0 takes a free one)".to_owned())
 }
 
-/// Reads a duration such as `250ms`, `5s`, `10m` or `1h`.
+/// Reads a duration such as `250ms`, `5s`, `10m`, `1h` or `7d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let bad = || "is no duration; give a whole number and a unit, such as 250ms, 5s, 10m or 1h".to_owned();
+    let bad = || "is no duration; give a whole number and a unit, such as 250ms, 5s, 10m, 1h or 7d".to_owned();
     let number: u64 = number.parse().map_err(|_| bad())?;
     let millis = match unit {
         "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(bad()),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "is too long; give less".to_owned())
@@ -140,6 +141,7 @@ mod tests {
     fn durations_have_units() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("1h"), Ok(Duration::from_hours(1)));
+        assert_eq!(duration("2d"), Ok(Duration::from_hours(48)));
         for bad in ["5", "-1s", "5 parsecs", "", "s", "99999999999999999999s", "9999999999999999999h"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

@@ -4,6 +4,7 @@ mod connect;
 mod database;
 mod error;
 mod events;
+mod housekeeping;
 mod inbox;
 mod lease;
 mod lot;
@@ -44,7 +45,8 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone(), db.reads.clone())),
         operations: Operations::new(Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()))),
-        lot: Arc::new(db),
+        lot: Arc::new(db.clone()),
+        housekeeping: Arc::new(db),
     })
 }
 

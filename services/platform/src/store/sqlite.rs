@@ -6,6 +6,7 @@
 mod bulk;
 mod connect;
 mod database;
+mod housekeeping;
 mod inbox;
 mod lot;
 mod orders;
@@ -34,7 +35,8 @@ pub async fn open(path: &Path, clock: Arc<dyn Clock>, migrate: bool) -> Result<S
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(db.clone()),
         operations: Operations::new(Arc::new(db.clone())),
-        lot: Arc::new(db),
+        lot: Arc::new(db.clone()),
+        housekeeping: Arc::new(db),
     })
 }
 

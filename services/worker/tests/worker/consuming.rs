@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use minishop_core::ids::OrderId;
 use minishop_platform::bus::consume::Start;
-use minishop_platform::bus::{Headers, Record, Tail};
+use minishop_platform::bus::{Headers, Record, Tail, topics};
 use minishop_platform::ctx::{Ctx, Metrics};
 use minishop_platform::store::Store;
 use tokio::task::JoinSet;
@@ -27,6 +27,14 @@ async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, is: im
         }
         assert!(tokio::time::Instant::now() < deadline, "it never came; seen last: {seen:?}");
     }
+}
+
+pub async fn the_brokers_tell_how_long_a_topic_keeps_its_records(shop: Shop) {
+    let log = log(&shop).await;
+    let kept = topics::retention(&log.brokers, &log.topic("created"), Duration::from_secs(10)).await.unwrap();
+    assert_eq!(kept, Some(Duration::from_hours(7 * 24)));
+    let unknown = topics::retention(&log.brokers, "no.such.topic", Duration::from_secs(10)).await;
+    assert!(unknown.is_err(), "{unknown:?}");
 }
 
 /// A worker with its relay.

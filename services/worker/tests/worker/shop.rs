@@ -142,6 +142,7 @@ fn config(prefix: &str) -> Config {
         drain_wait: Duration::ZERO,
         outbox_limit_rows: 1_000_000,
         outbox_limit_age: Duration::from_hours(1),
+        inbox_retention: Duration::from_hours(14 * 24),
         handling: Handling::Confirm,
         log_format: LogFormat::Pretty,
         log: None,

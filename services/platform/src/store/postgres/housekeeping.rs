@@ -1,0 +1,28 @@
+//! Forgetting in PostgreSQL. Several workers may do it at once: what one is about to delete, another leaves alone.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::types::PgInterval;
+
+use super::super::{Housekeeping, Result};
+use super::Db;
+use super::error::{Lost, failed};
+
+// The statement's own time, since the clock's is no value that an index can be searched by.
+const SETTLED: &str = "WITH old AS (SELECT event_id FROM inbox i \
+    WHERE i.consumer = $1 AND i.settled_at < statement_timestamp() - $2::interval \
+    AND NOT EXISTS (SELECT FROM parked p WHERE p.consumer = i.consumer AND p.event_id = i.event_id) \
+    ORDER BY i.settled_at LIMIT $3 FOR UPDATE SKIP LOCKED) \
+    DELETE FROM inbox d USING old WHERE d.consumer = $1 AND d.event_id = old.event_id";
+
+#[async_trait]
+impl Housekeeping for Db {
+    async fn forget_settled(&self, consumer: &str, age: Duration, limit: i64) -> Result<u64> {
+        let microseconds = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+        let query = sqlx::query(SETTLED).bind(consumer).bind(PgInterval { months: 0, days: 0, microseconds }).bind(limit);
+        // A delete that is lost in a crash is done again, so this commit need not wait for the disk.
+        let done = query.execute(&self.relay).await.map_err(failed("housekeeping.settled", Lost::Nothing))?;
+        Ok(done.rows_affected())
+    }
+}

@@ -1,0 +1,124 @@
+//! Forgets what nothing needs any more: old inbox rows, in small bites beside the hot path.
+//!
+//! The inbox tells copies from news. It must remember an event for longer than the log can deliver it again, so nothing is
+//! forgotten while the topic's retention is not shorter than the inbox's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use minishop_contracts::topics;
+use minishop_platform::bus::topics::retention;
+use minishop_platform::ctx::{Ctx, Task};
+use minishop_platform::store::{Housekeeping, StoreError};
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+/// How often it looks.
+const ROUND: Duration = Duration::from_mins(1);
+/// Rows in one delete, and the pause after it: others must hardly notice.
+const BITE: i64 = 5_000;
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long the brokers may take to tell a topic's retention.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Keeps the tables small.
+#[derive(Debug)]
+pub struct Housekeeper {
+    store: Arc<dyn Housekeeping>,
+    consumer: String,
+    inbox_retention: Duration,
+    forgotten: Counter,
+}
+
+/// Makes the task; it looks at the topic's retention first.
+pub fn task(ctx: &Ctx) -> Task {
+    Task::new("worker housekeeping", keep(ctx.clone(), Housekeeper::new(ctx)))
+}
+
+impl Housekeeper {
+    /// Prepares the work, and registers its counter.
+    pub fn new(ctx: &Ctx) -> Self {
+        let forgotten = Counter::default();
+        let help = "Inbox rows that were older than their retention and deleted";
+        ctx.metrics.with(|registry| registry.register("worker_inbox_forgotten", help, forgotten.clone()));
+        Self {
+            store: ctx.store.housekeeping.clone(),
+            consumer: ctx.config.kafka_group.clone(),
+            inbox_retention: ctx.config.inbox_retention,
+            forgotten,
+        }
+    }
+
+    /// Takes one bite; returns whether more is left.
+    pub async fn step(&self) -> Result<bool, StoreError> {
+        let gone = self.store.forget_settled(&self.consumer, self.inbox_retention, BITE).await?;
+        self.forgotten.inc_by(gone);
+        Ok(i64::try_from(gone).is_ok_and(|gone| gone >= BITE))
+    }
+}
+
+/// Tells what keeps it from forgetting, given how long the topic keeps its records (`None` is for ever).
+fn objection(topic: Option<Duration>, inbox: Duration) -> Option<String> {
+    let short = topic.is_none_or(|kept| kept >= inbox);
+    short.then(|| {
+        let kept = topic.map_or_else(|| "for ever".to_owned(), |kept| format!("for {kept:?}"));
+        format!(
+            "nothing is deleted from the inbox: the topic keeps records {kept}, the inbox knows copies for {inbox:?}; \
+            set MINISHOP_INBOX_RETENTION above the topic's retention.ms"
+        )
+    })
+}
+
+async fn keep(ctx: Ctx, housekeeper: Housekeeper) -> anyhow::Result<()> {
+    let topic = topics::prefixed(&ctx.config.topic_prefix, topics::CREATED);
+    let mut rounds = interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut noted = None;
+    loop {
+        tokio::select! {
+            () = ctx.drain.cancelled() => return Ok(()),
+            _ = rounds.tick() => {}
+        }
+        // Looked at each time: it can be changed while we run. While the brokers are away nothing is forgotten.
+        let Ok(kept) = retention(&ctx.brokers, &topic, PATIENCE).await else { continue };
+        let objection = objection(kept, housekeeper.inbox_retention);
+        if objection != noted {
+            if let Some(text) = &objection {
+                tracing::warn!(topic, "{text}");
+            }
+            ctx.status.note("inbox retention", objection.clone());
+            noted.clone_from(&objection);
+        }
+        if objection.is_none() {
+            round(&ctx, &housekeeper).await;
+        }
+    }
+}
+
+/// Takes bites until nothing is left, or the drain begins.
+async fn round(ctx: &Ctx, housekeeper: &Housekeeper) {
+    loop {
+        match housekeeper.step().await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return tracing::warn!(error = ?error, "old rows could not be deleted; tried again in a minute"),
+        }
+        if timeout_at(Instant::now() + PAUSE, ctx.drain.cancelled()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_forgotten_that_the_topic_may_still_deliver() {
+        let hours = Duration::from_hours;
+        assert_eq!(objection(Some(hours(7)), hours(8)), None);
+        for kept in [Some(hours(8)), Some(hours(9)), None] {
+            assert!(objection(kept, hours(8)).is_some_and(|text| text.contains("MINISHOP_INBOX_RETENTION")), "{kept:?}");
+        }
+    }
+}
