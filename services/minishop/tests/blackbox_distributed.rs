@@ -30,6 +30,8 @@ mod same_key;
 mod servers;
 #[path = "support/shop.rs"]
 mod shop;
+#[path = "blackbox_distributed/storm.rs"]
+mod storm;
 #[path = "blackbox_distributed/traces.rs"]
 mod traces;
 #[path = "support/wait.rs"]

@@ -33,8 +33,8 @@ pub struct Promise {
 /// What the clients share with the test that lets them loose.
 #[derive(Debug, Default)]
 pub struct Load {
-    /// Where the API answers now.
-    address: Mutex<String>,
+    /// Where the APIs answer now; each client goes from one to the next.
+    addresses: Mutex<Vec<String>>,
     stop: AtomicBool,
     acknowledged: AtomicUsize,
     /// Refusals by status and code, and broken connections as `no answer`.
@@ -44,7 +44,12 @@ pub struct Load {
 impl Load {
     /// Says where the API answers from now on.
     pub fn moved(&self, address: &str) {
-        address.clone_into(&mut self.address.lock().unwrap());
+        self.spread([address]);
+    }
+
+    /// Says where several APIs answer. A customer's orders go to each in turn.
+    pub fn spread<'a>(&self, addresses: impl IntoIterator<Item = &'a str>) {
+        *self.addresses.lock().unwrap() = addresses.into_iter().map(str::to_owned).collect();
     }
 
     /// Counts what was acknowledged.
@@ -92,18 +97,21 @@ impl Load {
         let (key, customer) = (format!("k-{client}-{n}"), format!("c{client}-{}", n % 5));
         let (qty, cents) = (1 + n % 3, 50 + n % 7);
         let body = format!(r#"{{"customerId":"{customer}","items":[{{"productId":"p1","qty":{qty},"price":10.{cents}}}]}}"#);
-        let answer = self.until(201, |api| try_post(api, "/orders", &[("x-idempotency-key", &key)], &body));
+        let answer = self.until(n, 201, |api| try_post(api, "/orders", &[("x-idempotency-key", &key)], &body));
         let order = serde_json::from_str::<Value>(&answer.body).unwrap()["orderId"].as_str().unwrap().parse().unwrap();
         // Acknowledged is readable, at once; while nothing answers it is asked for again.
-        self.until(200, |api| try_get(api, &format!("/orders/{order}")));
+        self.until(n, 200, |api| try_get(api, &format!("/orders/{order}")));
         Promise { key, order, customer, total_minor: i32::try_from(qty * (1000 + cents)).unwrap() }
     }
 
     /// Sends a request again while it is unknown what became of it; any other answer than that or `wanted` fails the test.
-    fn until(&self, wanted: u16, send: impl Fn(&str) -> std::io::Result<Answer>) -> Answer {
+    fn until(&self, n: u32, wanted: u16, send: impl Fn(&str) -> std::io::Result<Answer>) -> Answer {
         let deadline = Instant::now() + CERTAIN;
         loop {
-            let address = self.address.lock().unwrap().clone();
+            let address = {
+                let addresses = self.addresses.lock().unwrap();
+                addresses[n as usize % addresses.len()].clone()
+            };
             let began = Instant::now();
             let answer = send(&address);
             assert!(began.elapsed() < ANSWER, "{:?} until {answer:?}", began.elapsed());
