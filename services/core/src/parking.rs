@@ -39,6 +39,10 @@ codes! {
         DuplicateConflict = "DUPLICATE_CONFLICT",
         /// The client used the idempotency key for another order.
         IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
+        /// Every attempt failed, or ended its worker.
+        AttemptsExhausted = "ATTEMPTS_EXHAUSTED",
+        /// The handler's endpoint refused it for good.
+        WebhookRefused = "WEBHOOK_REFUSED",
     }
 }
 
@@ -49,6 +53,14 @@ codes! {
         Refused = "refused",
         /// Held for a newer worker. Not an error.
         Held = "held",
+        /// Handling failed and may succeed later: tried again, a bounded number of times.
+        Transient = "transient",
+        /// The handler refused it: trying again will not help. Its key stays parked.
+        Permanent = "permanent",
+        /// The handler panicked; counts like a transient failure.
+        Panic = "panic",
+        /// No outcome came back: the worker died, or held its lease for too long. Counts like a transient failure.
+        Crash = "crash",
     }
 }
 

@@ -8,6 +8,8 @@ mod accepting;
 mod housekeeping;
 #[path = "store_conformance/opening.rs"]
 mod opening;
+#[path = "store_conformance/parking.rs"]
+mod parking;
 #[path = "store_conformance/relaying.rs"]
 mod relaying;
 #[path = "store_conformance/repairing.rs"]
@@ -100,6 +102,18 @@ conformance! {
     housekeeping:
         settled_events_are_forgotten_by_age_oldest_first_in_bites
         an_event_that_stands_in_the_lot_is_not_forgotten;
+    parking:
+        a_claim_counts_the_attempt_and_keeps_the_row_from_others
+        only_heads_and_rows_that_block_nothing_are_claimed
+        rows_come_up_to_the_limit_and_the_longest_due_first
+        two_workers_at_once_never_claim_a_row_or_a_key_twice
+        a_drained_head_makes_the_next_row_of_its_key_due
+        what_comes_after_a_lost_lease_changes_nothing
+        a_released_row_is_due_again_after_its_wait
+        a_dead_head_keeps_its_key_and_a_refused_one_lets_it_go
+        an_event_is_held_until_its_type_is_known
+        a_row_takes_the_identity_that_was_read
+        another_consumers_rows_are_not_touched;
     opening:
         an_open_store_opens_again_with_its_rows
         a_newer_schema_is_refused

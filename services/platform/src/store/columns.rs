@@ -14,7 +14,7 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::{DeadLetter, KeyRecord, KnownOrder, NewEvent, OrderRow, OutboxRow, Result, StoreError};
+use super::{Claimed, DeadLetter, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, OutboxRow, Result, StoreError};
 
 /// A row whose columns are read by their places. The two databases differ in how they keep a time.
 pub(super) trait Columns {
@@ -152,5 +152,36 @@ pub(super) fn dead_letter(row: &impl Columns) -> sqlx::Result<DeadLetter> {
         attempts: row.int(10)?,
         first_failed_at: row.time(11)?,
         last_failed_at: row.time(12)?,
+    })
+}
+
+/// The columns that [`claimed`] reads, in its order.
+macro_rules! claimed_columns {
+    () => {
+        "id, lease_epoch, event_id, order_id, record_key, topic, partition, source_offset, raw_key, raw_value, raw_headers, \
+         attempts, redrives, parked_at, first_failed_at"
+    };
+}
+pub(super) use claimed_columns;
+
+/// A claimed row; whether its last attempt was abandoned is for the caller to add.
+pub(super) fn claimed(row: &impl Columns) -> sqlx::Result<Claimed> {
+    let bytes = |n| row.maybe_bytes(n).map(|bytes| bytes.map(Bytes::copy_from_slice));
+    Ok(Claimed {
+        lease: Lease { id: row.long(0)?, epoch: row.long(1)? },
+        event_id: EventId(row.id(2)?),
+        order_id: row.maybe_id(3)?.map(OrderId),
+        record_key: Bytes::copy_from_slice(row.bytes(4)?),
+        topic: row.text(5)?.to_owned(),
+        partition: row.int(6)?,
+        offset: row.long(7)?,
+        raw_key: bytes(8)?,
+        raw_value: bytes(9)?,
+        raw_headers: Bytes::copy_from_slice(row.bytes(10)?),
+        attempts: row.int(11)?,
+        redrives: row.int(12)?,
+        parked_at: row.time(13)?,
+        first_failed_at: row.maybe_time(14)?,
+        abandoned: false,
     })
 }

@@ -45,7 +45,7 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone(), db.reads.clone())),
         operations: Operations::new(Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()))),
-        lot: Arc::new(db.clone()),
+        lot: Arc::new(lot::PgLot::new(sessions.lot, db.reads.clone())),
         housekeeping: Arc::new(db),
     })
 }
@@ -56,7 +56,7 @@ pub async fn migrate(url: &str) -> Result<i64, OpenError> {
     Ok(connect::binary_version())
 }
 
-/// What all families but the inbox share.
+/// What the families without a connection of their own share.
 #[derive(Debug, Clone)]
 struct Db {
     reads: PgPool,

@@ -131,7 +131,7 @@ impl Fixture {
         }
     }
 
-    /// Lets all outbox rows and leases grow older by the database's clock.
+    /// Lets all outbox rows, set-aside events and leases grow older by the database's clock.
     pub async fn age(&self, by: Duration) {
         match &self.place {
             Place::Sqlite { clock, .. } => clock.advance(TimeDelta::from_std(by).expect("a short time")),
@@ -141,6 +141,9 @@ impl Fixture {
                     ("relay_lease", "expires_at"),
                     ("relay_owner", "expires_at"),
                     ("operation", "leased_until"),
+                    ("parked", "parked_at"),
+                    ("parked", "next_attempt_at"),
+                    ("parked", "leased_until"),
                 ];
                 for (table, column) in columns {
                     self.sql(&format!("UPDATE {table} SET {column} = {column} - interval '{} ms'", by.as_millis())).await;

@@ -25,6 +25,7 @@ pub(super) struct Sessions {
     pub(super) relay: Session,
     pub(super) worker: Session,
     pub(super) operations: Session,
+    pub(super) lot: Session,
     admin: Session,
 }
 
@@ -44,6 +45,7 @@ impl Sessions {
             relay: Session::new(&base, &worker).lazy_commit(),
             worker: Session::new(&base, &worker),
             operations: Session::new(&base, &usual),
+            lot: Session::new(&base, &worker),
             admin: Session::new(&base, &[("statement_timeout", "0"), ("lock_timeout", "30s")]),
         })
     }

@@ -1,6 +1,19 @@
 //! The consumer's transaction in PostgreSQL, on the worker's own connection.
 
+/// Runs a step on the settlement's connection.
+macro_rules! step {
+    ($self:ident, $operation:literal, |$connection:ident, $consumer:ident| $work:expr) => {{
+        let mut connection = $self.take($operation)?;
+        let $connection = &mut connection;
+        let $consumer = &$self.consumer;
+        let value = bounded($work).await.map_err(failed($operation, Lost::Nothing))?;
+        $self.connection = Some(connection);
+        Ok(value)
+    }};
+}
+
 mod journal;
+mod leased;
 mod statements;
 
 use std::collections::{HashMap, HashSet};
@@ -19,43 +32,59 @@ use super::super::{
 use super::error::{Lost, failed};
 use super::session::{SILENCE, Session};
 pub(super) use journal::note;
+pub(super) use leased::millis;
 pub(super) use statements::settle;
 
-/// The inbox, with one connection that transactions take in turn.
+/// One connection that transactions take in turn.
 #[derive(Debug)]
-pub(super) struct PgInbox {
+pub(super) struct Line {
     session: Session,
     connection: Arc<Mutex<Option<PgConnection>>>,
-    reads: PgPool,
-}
-
-impl PgInbox {
-    pub(super) fn new(session: Session, reads: PgPool) -> Self {
-        Self { session, connection: Arc::default(), reads }
-    }
 }
 
 /// One transaction. The connection is put back after the commit only: dropping closes it, and the server rolls back at once.
-struct PgSettlement {
+pub(super) struct PgSettlement {
     home: OwnedMutexGuard<Option<PgConnection>>,
     connection: Option<PgConnection>,
     consumer: String,
 }
 
-#[async_trait]
-impl Inbox for PgInbox {
-    async fn begin(&self, consumer: &str) -> Result<Box<dyn Settlement>> {
-        const OPERATION: &str = "inbox.begin";
+impl Line {
+    pub(super) fn new(session: Session) -> Self {
+        Self { session, connection: Arc::default() }
+    }
+
+    pub(super) async fn begin(&self, operation: &'static str, consumer: &str) -> Result<PgSettlement> {
         let mut home = self.connection.clone().lock_owned().await;
         if let Some(mut connection) = home.take() {
             // An idle connection may have been lost meanwhile; that is no reason to fail.
             if begin(&mut connection).await.is_ok() {
-                return Ok(Box::new(PgSettlement { home, connection: Some(connection), consumer: consumer.to_owned() }));
+                return Ok(PgSettlement { home, connection: Some(connection), consumer: consumer.to_owned() });
             }
         }
-        let mut connection = self.session.connect_for(OPERATION).await?;
-        begin(&mut connection).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        Ok(Box::new(PgSettlement { home, connection: Some(connection), consumer: consumer.to_owned() }))
+        let mut connection = self.session.connect_for(operation).await?;
+        begin(&mut connection).await.map_err(failed(operation, Lost::Nothing))?;
+        Ok(PgSettlement { home, connection: Some(connection), consumer: consumer.to_owned() })
+    }
+}
+
+/// The inbox, with the worker's own connection.
+#[derive(Debug)]
+pub(super) struct PgInbox {
+    line: Line,
+    reads: PgPool,
+}
+
+impl PgInbox {
+    pub(super) fn new(session: Session, reads: PgPool) -> Self {
+        Self { line: Line::new(session), reads }
+    }
+}
+
+#[async_trait]
+impl Inbox for PgInbox {
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn Settlement>> {
+        Ok(Box::new(self.line.begin("inbox.begin", consumer).await?))
     }
 
     async fn positions(&self, consumer: &str) -> Result<Vec<Position>> {
@@ -82,18 +111,6 @@ impl PgSettlement {
         let gone = || StoreError::Retry { operation, source: anyhow::anyhow!("an earlier step of the transaction failed") };
         self.connection.take().ok_or_else(gone)
     }
-}
-
-/// Runs a step on the settlement's connection.
-macro_rules! step {
-    ($self:ident, $operation:literal, |$connection:ident, $consumer:ident| $work:expr) => {{
-        let mut connection = $self.take($operation)?;
-        let $connection = &mut connection;
-        let $consumer = &$self.consumer;
-        let value = bounded($work).await.map_err(failed($operation, Lost::Nothing))?;
-        $self.connection = Some(connection);
-        Ok(value)
-    }};
 }
 
 #[async_trait]

@@ -1,6 +1,7 @@
 //! The consumer's transaction in SQLite: a unit of the writer, step by step.
 
 mod journal;
+mod leased;
 mod statements;
 
 use std::collections::{HashMap, HashSet};
@@ -19,17 +20,23 @@ pub(super) use journal::note;
 pub(super) use statements::settle;
 
 #[derive(Debug)]
-struct SqliteSettlement {
+pub(super) struct SqliteSettlement {
     unit: Unit,
     consumer: String,
     now: i64,
 }
 
+impl Db {
+    pub(super) async fn settlement(&self, operation: &'static str, consumer: &str) -> Result<SqliteSettlement> {
+        let unit = self.writer.unit(operation).await?;
+        Ok(SqliteSettlement { unit, consumer: consumer.to_owned(), now: self.now() })
+    }
+}
+
 #[async_trait]
 impl Inbox for Db {
     async fn begin(&self, consumer: &str) -> Result<Box<dyn Settlement>> {
-        let unit = self.writer.unit("inbox.begin").await?;
-        Ok(Box::new(SqliteSettlement { unit, consumer: consumer.to_owned(), now: self.now() }))
+        Ok(Box::new(self.settlement("inbox.begin", consumer).await?))
     }
 
     async fn positions(&self, consumer: &str) -> Result<Vec<Position>> {

@@ -91,7 +91,7 @@ async fn park(connection: &mut PgConnection, consumer: &str, parked: &[ParkedEve
 
 /// Replaces U+0000, which PostgreSQL's text cannot hold: what foreign producers wrote must not stop the consumer. The bytes as
 /// they were stand in the raw columns.
-fn storable(text: &str) -> Cow<'_, str> {
+pub(super) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
