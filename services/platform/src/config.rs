@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use minishop_contracts::key::EventKey;
+use minishop_core::backoff::Backoff;
 use secrecy::SecretString;
 
 use crate::telemetry::LogFormat;
@@ -86,6 +87,15 @@ pub struct Flags {
     /// Shed new orders when the oldest waiting event is older.
     #[arg(long, global = true, env = "MINISHOP_OUTBOX_LIMIT_AGE", value_name = "DURATION", default_value = "1h")]
     outbox_limit_age: String,
+    /// How long the first retry of a failed event waits at most; each further one up to four times as long.
+    #[arg(long, global = true, env = "MINISHOP_RETRY_BASE", value_name = "DURATION", default_value = "1s")]
+    retry_base: String,
+    /// How long any retry waits at most.
+    #[arg(long, global = true, env = "MINISHOP_RETRY_CAP", value_name = "DURATION", default_value = "1h")]
+    retry_cap: String,
+    /// How often an event is tried before it is a dead letter, 1 to 100.
+    #[arg(long, global = true, env = "MINISHOP_RETRY_ATTEMPTS", value_name = "NUMBER", default_value = "8")]
+    retry_attempts: String,
     /// How log lines look: pretty or json.
     #[arg(long, global = true, env = "MINISHOP_LOG_FORMAT", value_name = "FORMAT", default_value = "pretty")]
     log_format: String,
@@ -147,6 +157,10 @@ pub struct Config {
     pub inbox_retention: Duration,
     /// How orders are handled.
     pub handling: Handling,
+    /// How long a failed event waits before it is tried again.
+    pub retry: Backoff,
+    /// How often an event is tried before it is a dead letter.
+    pub retry_attempts: i32,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.

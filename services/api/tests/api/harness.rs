@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minishop_contracts::orders::v1::order_service_client::OrderServiceClient;
+use minishop_core::backoff::Backoff;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
@@ -110,6 +111,8 @@ pub fn config(dir: &std::path::Path) -> Config {
         outbox_limit_age: Duration::from_hours(1),
         inbox_retention: Duration::from_hours(14 * 24),
         handling: Handling::Confirm,
+        retry: Backoff { base: Duration::from_secs(1), factor: 4, cap: Duration::from_hours(1) },
+        retry_attempts: 8,
         log_format: LogFormat::Pretty,
         log: None,
     }

@@ -5,12 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use minishop_contracts::key::EventKey;
+use minishop_core::backoff::Backoff;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::values::{self, shown};
 use super::{Config, Flags, Shape};
 use crate::hints;
 use crate::telemetry::{self, LogFormat};
+
+/// How much longer each retry may wait than the one before.
+const RETRY_FACTOR: u32 = 4;
 
 /// What was found wrong, one line each: `error[CODE] setting: what it is, what it must be`.
 #[derive(Debug, Default)]
@@ -100,6 +104,14 @@ impl Flags {
             outbox_limit_age: found.duration("MINISHOP_OUTBOX_LIMIT_AGE", &self.outbox_limit_age),
             inbox_retention: found.duration("MINISHOP_INBOX_RETENTION", &self.inbox_retention),
             handling: self.handling.check(&mut found),
+            retry: Backoff {
+                base: found.read("MINISHOP_RETRY_BASE", &self.retry_base, Duration::from_secs(1), values::some_time),
+                factor: RETRY_FACTOR,
+                cap: found.read("MINISHOP_RETRY_CAP", &self.retry_cap, Duration::from_hours(1), values::some_time),
+            },
+            retry_attempts: found.read("MINISHOP_RETRY_ATTEMPTS", &self.retry_attempts, 8, |text| {
+                values::whole(text, 1..=100).and_then(|number| i32::try_from(number).map_err(|error| error.to_string()))
+            }),
             log_format: found.read("MINISHOP_LOG_FORMAT", &self.log_format, LogFormat::Pretty, values::log_format),
             log: self.log.filter(|filter| !filter.is_empty()),
         };
@@ -121,6 +133,9 @@ fn relations(config: &Config, shape: Shape, insecure: bool, found: &mut Problems
         if !set && !embedded && !named {
             found.add("CONFIG_RELATION", name, "is not set; a process that is not `up` needs servers of their own");
         }
+    }
+    if config.retry.base > config.retry.cap {
+        found.add("CONFIG_RELATION", "MINISHOP_RETRY_BASE", "is longer than MINISHOP_RETRY_CAP; give less");
     }
     let mut listeners = vec![("MINISHOP_ADMIN_ADDR", config.admin_addr)];
     if shape != Shape::Worker {
@@ -204,6 +219,12 @@ mod tests {
             "0",
             "--webhook-targets",
             "some",
+            "--retry-base",
+            "2h",
+            "--retry-cap",
+            "0s",
+            "--retry-attempts",
+            "0",
         ];
         let expected = [
             "CONFIG_VALUE DATABASE_URL",
@@ -221,7 +242,10 @@ mod tests {
             "CONFIG_VALUE MINISHOP_WEBHOOK_TIMEOUT",
             "CONFIG_VALUE MINISHOP_WEBHOOK_CONCURRENCY",
             "CONFIG_VALUE MINISHOP_WEBHOOK_TARGETS",
+            "CONFIG_VALUE MINISHOP_RETRY_CAP",
+            "CONFIG_VALUE MINISHOP_RETRY_ATTEMPTS",
             "CONFIG_VALUE MINISHOP_LOG_FORMAT",
+            "CONFIG_RELATION MINISHOP_RETRY_BASE",
             "CONFIG_RELATION MINISHOP_HTTP_ADDR",
             "INSECURE_BIND MINISHOP_GRPC_ADDR",
         ];

@@ -38,6 +38,9 @@ impl Config {
             ("webhook_timeout", self.handling.webhook().and_then(|webhook| text(&span(webhook.timeout)))),
             ("webhook_concurrency", self.handling.webhook().and_then(|webhook| number(webhook.concurrency))),
             ("webhook_targets", self.handling.webhook().and_then(|webhook| text(&webhook.targets.as_str()))),
+            ("retry_base", text(&span(self.retry.base))),
+            ("retry_cap", text(&span(self.retry.cap))),
+            ("retry_attempts", Some(i64::from(self.retry_attempts).into())),
             ("log_format", text(&if self.log_format == LogFormat::Json { "json" } else { "pretty" })),
             ("rust_log", self.log.clone().map(toml::Value::String)),
         ];

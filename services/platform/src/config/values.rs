@@ -46,6 +46,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "is too long; give less".to_owned())
 }
 
+/// Reads a duration that is not zero.
+pub(super) fn some_time(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration.is_zero() { Err("is no time at all; give more".to_owned()) } else { Ok(duration) }
+}
+
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "is neither; give true or false".to_owned())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use minishop_contracts::key::EventKey;
+use minishop_core::backoff::Backoff;
 use minishop_core::clock::{ManualClock, Timestamp, from_millis};
 use minishop_core::ids::OrderId;
 use minishop_platform::bus::Record;
@@ -144,6 +145,8 @@ fn config(prefix: &str) -> Config {
         outbox_limit_age: Duration::from_hours(1),
         inbox_retention: Duration::from_hours(14 * 24),
         handling: Handling::Confirm,
+        retry: Backoff { base: Duration::from_mins(1), factor: 4, cap: Duration::from_hours(12) },
+        retry_attempts: 8,
         log_format: LogFormat::Pretty,
         log: None,
     }
