@@ -8,6 +8,7 @@ pub mod boot;
 pub mod bus;
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod ctx;
 pub mod hints;
 pub mod outbound;

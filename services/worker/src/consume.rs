@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use minishop_core::backoff::Backoff;
+use minishop_platform::crash;
 use minishop_platform::ctx::{Ctx, Task};
 use minishop_platform::store::StoreError;
 use tokio::runtime::Handle;
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::metrics::WorkerMetrics;
 use crate::process::Processor;
+use crate::setup::Setup;
 use assignment::Shared;
 
 /// Records in one transaction at most; fewer after failures, so that a slow store gets somewhere.
@@ -31,10 +33,10 @@ const DRAIN: Duration = Duration::from_secs(15);
 const NOT_READY_AFTER: u32 = 3;
 
 /// Makes the two tasks: one that polls, on a thread of its own, and one that processes.
-pub fn tasks(ctx: Ctx, metrics: WorkerMetrics) -> Vec<Task> {
+pub fn tasks(ctx: Ctx, metrics: WorkerMetrics, setup: Setup) -> Vec<Task> {
     let shared = Arc::new(Shared::new());
     let poll = Task::new("worker poll", polling(ctx.clone(), shared.clone(), metrics.clone()));
-    let process = Task::new("worker process", processing(ctx, shared, metrics));
+    let process = Task::new("worker process", processing(ctx, shared, metrics, setup));
     vec![poll, process]
 }
 
@@ -65,8 +67,8 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
 }
 
 /// Processes batches until the drain. While the store is away a batch is tried again and again: that is never an event's fault.
-async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyhow::Result<()> {
-    let processor = Processor::new(&ctx, metrics);
+async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup: Setup) -> anyhow::Result<()> {
+    let processor = Processor::new(&ctx, metrics, setup);
     // Until then another process may believe that it alone writes these outbox rows.
     tokio::select! {
         () = ctx.relay.settled() => {}
@@ -83,6 +85,7 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> an
         };
         match processor.step(&batch).await {
             Ok(positions) => {
+                crash::point("after_effect_before_offset");
                 shared.settled(&positions);
                 if failures >= NOT_READY_AFTER {
                     tracing::info!("the worker reaches the store again");

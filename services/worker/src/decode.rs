@@ -1,7 +1,8 @@
 //! What a record says, before anything is looked up.
 
 use bytes::Bytes;
-use minishop_contracts::events::{Envelope, EventType, decode_envelope};
+use minishop_contracts::events::v1::OrderCreated;
+use minishop_contracts::events::{Envelope, decode_envelope};
 use minishop_contracts::headers::kafka;
 use minishop_core::clock::Timestamp;
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
@@ -11,6 +12,8 @@ use minishop_core::parking::DeadCode;
 use minishop_platform::bus::Record;
 use minishop_platform::telemetry::propagation::TraceContext;
 use sha2::{Digest, Sha256};
+
+use crate::upcast::{Meaning, Versions};
 
 /// The longest record key by which events are kept in order as it is; longer ones by their digest, since PostgreSQL indexes
 /// at most 2704 bytes.
@@ -90,7 +93,7 @@ impl Incoming<'_> {
 }
 
 /// Reads a record. Never fails: what cannot be read is [`Content::Refused`].
-pub fn decode(record: &Record) -> Incoming<'_> {
+pub fn decode<'r>(record: &'r Record, versions: &Versions) -> Incoming<'r> {
     let value = record.value.as_deref().unwrap_or_default();
     let sha = Sha256::digest(value).into();
     let (event_id, content, customer) = match decode_envelope(value) {
@@ -101,7 +104,7 @@ pub fn decode(record: &Record) -> Incoming<'_> {
         }
         Ok(envelope) => {
             let id = EventId::from_text(&envelope.event_id);
-            let content = content(&envelope, id, record);
+            let content = content(&envelope, id, record, versions);
             let customer = customer(&content, &envelope);
             // A refused copy must not take the place of the good event that bears its id.
             (if matches!(content, Content::Refused(_)) { id_of_record(record) } else { id }, content, customer)
@@ -133,15 +136,18 @@ fn customer(content: &Content, envelope: &Envelope<'_>) -> Bytes {
     }
 }
 
-fn content(envelope: &Envelope<'_>, id: EventId, record: &Record) -> Content {
+fn content(envelope: &Envelope<'_>, id: EventId, record: &Record, versions: &Versions) -> Content {
     let event_type = envelope.r#type.clone().into_owned();
-    match EventType::parse(&event_type) {
-        EventType::CreatedV1 => created(envelope, id, record).map_or_else(
-            |(code, message)| Content::Refused(Refused { code, message, event_type: Some(event_type) }),
-            |c| Content::Created(Box::new(c)),
-        ),
-        EventType::NewerVersion(_) => Content::Newer { event_type },
-        EventType::Unknown => Content::Refused(Refused {
+    match versions.meaning(&event_type) {
+        Meaning::Known(version) => {
+            let data = versions.read(envelope, version).map_err(|message| (DeadCode::DataInvalid, message));
+            data.and_then(|data| created(envelope, data, id, record)).map_or_else(
+                |(code, message)| Content::Refused(Refused { code, message, event_type: Some(event_type) }),
+                |c| Content::Created(Box::new(c)),
+            )
+        }
+        Meaning::Newer => Content::Newer { event_type },
+        Meaning::Unknown => Content::Refused(Refused {
             code: DeadCode::TypeUnknown,
             message: format!("the type `{}` is none that this topic carries", minishop_contracts::text::shown(&event_type)),
             event_type: Some(event_type),
@@ -149,13 +155,8 @@ fn content(envelope: &Envelope<'_>, id: EventId, record: &Record) -> Content {
     }
 }
 
-fn created(envelope: &Envelope<'_>, id: EventId, record: &Record) -> Result<Created, (DeadCode, String)> {
+fn created(envelope: &Envelope<'_>, data: OrderCreated, id: EventId, record: &Record) -> Result<Created, (DeadCode, String)> {
     let invalid = |message: String| (DeadCode::DataInvalid, message);
-    let data = envelope.created().map_err(|partial| {
-        let fields: Vec<_> =
-            partial.into_violations().iter().map(|v| format!("{}: {}", v.json_field(), v.code.as_str())).collect();
-        invalid(fields.join(", "))
-    })?;
     let lines = data
         .items
         .into_iter()

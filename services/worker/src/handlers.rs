@@ -62,7 +62,10 @@ pub enum Handled {
 /// One way to handle orders.
 #[async_trait]
 pub trait Handler: Send + Sync + fmt::Debug {
-    /// Handles one event, at least once in all. Never called for two events of one record key at a time.
+    /// Handles one event, at least once in all. Never called for two events of one record key at a time, but for an event that
+    /// was refused at first and reads well after a redrive: later ones of its key did not wait for it.
+    ///
+    /// May be dropped before it has ended, and may panic; either is told as a failure.
     async fn handle(&self, delivery: &Delivery) -> Handled;
 
     /// Tells how long all calls are paused; `None` when events may be claimed.
@@ -70,6 +73,11 @@ pub trait Handler: Send + Sync + fmt::Debug {
 
     /// Tells how many events may be handled at a time.
     fn concurrency(&self) -> usize;
+
+    /// Tells how long one call may take; the lot cuts off a longer one and counts it as failed.
+    fn longest(&self) -> Duration {
+        Duration::from_secs(10)
+    }
 }
 
 /// Handles by confirming: nothing outside has to happen.

@@ -1,6 +1,8 @@
 //! The consumer service: reads `orders.created`, settles each event once in effect, and announces what became of the order.
 //!
-//! `consume` owns the poll thread and the offsets, `process` the one transaction of a batch, `decode` and `judge` the decisions.
+//! An event's way: `consume` reads it (poll thread, offsets), `decode` and `upcast` say what it is, `judge` what is to be done,
+//! `process` settles it in the one transaction of its batch. What cannot be settled there stands in the lot, from where `parking`
+//! gives it to a handler (`handlers`) until it is settled or given up. `outgoing` writes what is announced.
 
 mod consume;
 mod decode;
@@ -9,19 +11,34 @@ mod housekeeping;
 mod judge;
 mod metrics;
 mod outgoing;
+mod parking;
 mod process;
+mod setup;
+pub mod upcast;
 
 use minishop_platform::ctx::{Ctx, Task};
 
+use handlers::Place;
 pub use housekeeping::Housekeeper;
 pub use metrics::WorkerMetrics;
+pub use parking::LotTask;
 pub use process::Processor;
+pub use setup::{Bell, Setup};
+use upcast::Versions;
 
-/// Starts the worker's tasks: one that polls (on a thread of its own) and one that processes.
+/// Starts the worker's tasks: one that polls (on a thread of its own), one that processes, and the parking lot's.
 pub fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
+    let place = Place::new(&ctx);
+    Ok(start_with(ctx, Setup::new(place, Versions::current())))
+}
+
+/// Starts the worker's tasks with a handler and versions of the caller's choice.
+pub fn start_with(ctx: Ctx, setup: Setup) -> Vec<Task> {
     let metrics = WorkerMetrics::register(&ctx.metrics);
+    let lot = LotTask::new(&ctx, metrics.clone(), setup.clone());
+    let lot = Task::new("worker lot", lot.run(ctx.clone()));
     let housekeeping = housekeeping::task(&ctx);
-    let mut tasks = consume::tasks(ctx, metrics);
-    tasks.push(housekeeping);
-    Ok(tasks)
+    let mut tasks = consume::tasks(ctx, metrics, setup);
+    tasks.extend([lot, housekeeping]);
+    tasks
 }

@@ -8,7 +8,7 @@ use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::currency::Currency;
 use minishop_core::ids::EventId;
 use minishop_core::order::Status;
-use minishop_core::parking::ErrorClass;
+use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::bus::{Headers, Record};
 use minishop_platform::config::Config;
 use minishop_platform::relay::shard_of;
@@ -64,24 +64,25 @@ impl EventWriter {
         self.settled.change(&subject, Status::Processed, &cause, now)
     }
 
-    /// Makes the dead letter of a record: its key, value and headers as they were, then where and why it failed.
-    pub fn dead_letter(&self, id: EventId, record: &Record, refused: &Refused, now: Timestamp) -> NewEvent {
+    /// Makes the dead letter of a record: its key, value and headers as they were, then where and why it failed. `id` is the id
+    /// under which the record was settled.
+    pub fn dead_letter(&self, id: EventId, record: &Record, death: &Death<'_>) -> NewEvent {
         let key = record.key.clone().unwrap_or_default();
         let size = key.len() + size_of(&record.headers);
         // One that the broker refuses would stop its shard. The store keeps the whole record.
         let original = if size > LARGEST_DEAD_LETTER { Headers::default() } else { record.headers.clone() };
         let value = record.value.clone().filter(|value| size + value.len() <= LARGEST_DEAD_LETTER);
-        let at = now.to_rfc3339_opts(SecondsFormat::Millis, true);
+        let text = |at: Timestamp| at.to_rfc3339_opts(SecondsFormat::Millis, true);
         let mut headers = original
             .with(names::DLQ_TOPIC, record.topic.as_bytes())
             .with(names::DLQ_PARTITION, record.partition.to_string())
             .with(names::DLQ_OFFSET, record.offset.to_string())
-            .with(names::DLQ_ERROR_CLASS, ErrorClass::Refused.as_str())
-            .with(names::DLQ_ERROR_CODE, refused.code.as_str())
-            .with(names::DLQ_ERROR_MESSAGE, &refused.message)
-            .with(names::DLQ_ATTEMPTS, "1")
-            .with(names::DLQ_FIRST_FAILED, &at)
-            .with(names::DLQ_LAST_FAILED, &at);
+            .with(names::DLQ_ERROR_CLASS, death.class.as_str())
+            .with(names::DLQ_ERROR_CODE, death.code.as_str())
+            .with(names::DLQ_ERROR_MESSAGE, death.message)
+            .with(names::DLQ_ATTEMPTS, death.attempts.to_string())
+            .with(names::DLQ_FIRST_FAILED, text(death.first_failed))
+            .with(names::DLQ_LAST_FAILED, text(death.last_failed));
         headers.0.retain(|(name, _)| name != names::DLQ_KEY_NULL);
         if record.key.is_none() {
             headers = headers.with(names::DLQ_KEY_NULL, "true");
@@ -89,16 +90,57 @@ impl EventWriter {
         if let (None, Some(omitted)) = (&value, &record.value) {
             headers = headers.with(names::DLQ_VALUE_OMITTED, omitted.len().to_string());
         }
+        // A second try makes the same id; what dies again after a redrive makes another.
+        let which = match death.redrives {
+            0 => topics::CREATED_DEAD_LETTERS.to_owned(),
+            redrives => format!("{}/{redrives}", topics::CREATED_DEAD_LETTERS),
+        };
         NewEvent {
             shard: shard_of(Role::Worker, &key),
-            // By the record's time and not by ours: a second try makes the same id.
-            event_id: EventId::derived(id, from_millis(record.timestamp), topics::CREATED_DEAD_LETTERS),
+            event_id: EventId::derived(id, death.known_since, &which),
             topic: self.dead_letters.clone(),
             record_key: key,
             order_id: None,
             order_version: None,
             payload: value,
             headers: headers.encode(),
+        }
+    }
+}
+
+/// Why, when and after what a record was given up.
+#[derive(Debug, Clone, Copy)]
+pub struct Death<'a> {
+    /// The kind of failure.
+    pub class: ErrorClass,
+    /// The code.
+    pub code: DeadCode,
+    /// One sentence.
+    pub message: &'a str,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// How often an operator had redriven it before.
+    pub redrives: i32,
+    /// When it failed first.
+    pub first_failed: Timestamp,
+    /// When it failed last.
+    pub last_failed: Timestamp,
+    /// A time of the record that every try sees alike.
+    pub known_since: Timestamp,
+}
+
+impl<'a> Death<'a> {
+    /// A record that is refused when it is read.
+    pub fn at_the_gate(refused: &'a Refused, record: &Record, now: Timestamp) -> Self {
+        Self {
+            class: ErrorClass::Refused,
+            code: refused.code,
+            message: &refused.message,
+            attempts: 1,
+            redrives: 0,
+            first_failed: now,
+            last_failed: now,
+            known_since: from_millis(record.timestamp),
         }
     }
 }

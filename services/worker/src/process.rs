@@ -1,8 +1,8 @@
 //! One transaction for a batch of records: gate, parked keys, known orders, adoption, fence, journal.
 
-mod known;
+pub(crate) mod known;
 mod plan;
-mod rows;
+pub(crate) mod rows;
 mod told;
 
 use std::collections::{HashMap, HashSet};
@@ -10,19 +10,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use minishop_core::clock::Clock;
-use minishop_core::idempotency::IdempotencyKey;
-use minishop_core::ids::{ClientId, Ids, OrderId};
+use minishop_core::ids::Ids;
 use minishop_core::parking::DeadCode;
 use minishop_platform::bus::Record;
 use minishop_platform::config::Config;
+use minishop_platform::crash;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::relay::Relay;
-use minishop_platform::store::{Inbox, Journal, KnownOrder, Note, OutboxRow, Position, Settlement, StoreError, Transition};
+use minishop_platform::store::{Inbox, Journal, Note, OutboxRow, Position, Settlement, StoreError, Transition};
 use tokio::time::Instant;
 
-use crate::decode::{Created, Incoming, Refused, decode};
+use crate::decode::{Incoming, Refused, decode};
+use crate::handlers::Place;
 use crate::metrics::WorkerMetrics;
 use crate::outgoing::EventWriter;
+use crate::setup::Setup;
+use known::Known;
 use plan::{Fate, Outcome, Plan, Refusals};
 
 /// Settles records, batch by batch.
@@ -35,6 +38,7 @@ pub struct Processor {
     config: Arc<Config>,
     metrics: WorkerMetrics,
     events: EventWriter,
+    setup: Setup,
 }
 
 /// How one transaction over a batch ended.
@@ -47,7 +51,7 @@ enum Attempt {
 
 impl Processor {
     /// Makes a processor; the group's name is the consumer's name in the inbox.
-    pub fn new(ctx: &Ctx, metrics: WorkerMetrics) -> Self {
+    pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: Setup) -> Self {
         Self {
             inbox: ctx.store.inbox.clone(),
             relay: ctx.relay.clone(),
@@ -56,6 +60,7 @@ impl Processor {
             events: EventWriter::new(&ctx.config),
             config: ctx.config.clone(),
             metrics,
+            setup,
         }
     }
 
@@ -63,7 +68,7 @@ impl Processor {
     ///
     /// After an error, records before the failing batch are settled; processing all of them again changes nothing.
     pub async fn step(&self, records: &[Record]) -> Result<Vec<Position>, StoreError> {
-        let incoming: Vec<Incoming<'_>> = records.iter().map(decode).collect();
+        let incoming: Vec<Incoming<'_>> = records.iter().map(|record| decode(record, &self.setup.versions)).collect();
         let mut settled = HashMap::new();
         let mut rest = incoming.as_slice();
         while !rest.is_empty() {
@@ -111,13 +116,15 @@ impl Processor {
     async fn attempt<'r>(&self, batch: &'r [Incoming<'r>], refusals: &Refusals) -> Result<Attempt, StoreError> {
         let started = Instant::now();
         let mut plan = Plan::new(self.clock.now(), rows::positions(batch));
+        plan.to_the_lot = matches!(self.setup.place, Place::Lot(_));
+        crash::point("after_handler_before_tx");
         let mut tx = self.inbox.begin(&self.config.kafka_group).await?;
         let fresh = gate(tx.as_mut(), batch, refusals, &mut plan).await?;
         let keys: Vec<Bytes> = fresh.iter().filter(|(_, i)| i.is_event()).map(|(_, i)| i.key.clone()).collect();
         plan.parked_keys = if keys.is_empty() { HashSet::new() } else { tx.parked_keys(&keys).await? };
         // What was refused is not asked about: the store may be unable to hold the question.
         let asked = fresh.iter().filter(|(n, _)| !refusals.contains_key(n)).filter_map(|(_, i)| i.created()).collect();
-        plan.known = known(tx.as_mut(), asked).await?.into_iter().collect();
+        plan.known = Known::read(tx.as_mut(), asked).await?;
         for (n, incoming) in fresh {
             match refusals.get(&n) {
                 Some(refused) => plan.refuse(incoming, refused, &self.events),
@@ -128,13 +135,20 @@ impl Processor {
             return Ok(Attempt::Refused(plan.refusals));
         }
         let handed_over = write(tx, &mut plan).await?;
-        self.committed(&plan, handed_over, started);
+        self.committed(&plan, handed_over, started).await;
         Ok(Attempt::Settled(plan.journal.positions))
     }
 
     /// Hands committed rows to the relay and tells what happened.
-    fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
-        self.relay.hand_over(rows);
+    async fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
+        if !rows.is_empty() {
+            // What the lot settled before this transaction saw its key free goes first, also if it comes to it later.
+            let _turn = self.setup.turn.lock().await;
+            self.relay.hand_over(rows);
+        }
+        if plan.fates.iter().any(|fate| fate.outcome == Outcome::Queued) {
+            self.setup.bell.ring();
+        }
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most some hundred records")]
         self.metrics.batch.observe(plan.fates.len() as f64);
         self.metrics.transaction.observe(started.elapsed().as_secs_f64());
@@ -172,21 +186,6 @@ async fn gate<'r>(
     Ok(fresh)
 }
 
-async fn known(tx: &mut dyn Settlement, created: Vec<&Created>) -> Result<Vec<KnownOrder>, StoreError> {
-    if created.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: Vec<OrderId> = created.iter().map(|c| c.order_id).collect();
-    let mut known = tx.orders(&ids, &[]).await?;
-    let found: HashSet<OrderId> = known.iter().map(|k| k.order_id).collect();
-    let keys: Vec<(ClientId, IdempotencyKey)> =
-        created.iter().filter(|c| !found.contains(&c.order_id)).map(|c| (c.client_id.clone(), c.key.clone())).collect();
-    if !keys.is_empty() {
-        known.extend(tx.orders(&[], &keys).await?);
-    }
-    Ok(known)
-}
-
 /// Writes a plan and commits; returns the outbox rows that are now on disk, in the order of their ids.
 async fn write(mut tx: Box<dyn Settlement>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
     if !plan.adopt.is_empty() && tx.adopt(&plan.adopt).await?.len() < plan.adopt.len() {
@@ -198,8 +197,15 @@ async fn write(mut tx: Box<dyn Settlement>, plan: &mut Plan<'_>) -> Result<Vec<O
         let Transition { order_id, at, cause, .. } = *stopped;
         plan.journal.notes.push(Note { order_id, kind: "ignored", at, cause, detail: None });
     }
+    crash::point("mid_worker_tx");
     let places = tx.record(&plan.journal).await?;
+    if !plan.journal.parked.is_empty() {
+        crash::point("park_before_commit");
+    }
     tx.commit().await?;
+    if !plan.journal.parked.is_empty() {
+        crash::point("park_after_commit_before_offset");
+    }
     for fate in &mut plan.fates {
         fate.was_stopped(|order| !passed.contains_key(&order));
     }

@@ -9,12 +9,20 @@ mod accepted;
 mod claims;
 #[path = "worker/consuming.rs"]
 mod consuming;
+#[path = "worker/crash.rs"]
+mod crash;
 #[path = "worker/failing.rs"]
 mod failing;
+#[path = "worker/handler.rs"]
+mod handler;
 #[path = "worker/held.rs"]
 mod held;
 #[path = "worker/log.rs"]
 mod log;
+#[path = "worker/lot.rs"]
+mod lot;
+#[path = "worker/lot_order.rs"]
+mod lot_order;
 #[path = "worker/records.rs"]
 mod records;
 #[path = "worker/refused.rs"]
@@ -77,6 +85,30 @@ both_stores! {
         an_event_of_a_newer_version_is_held_and_its_key_waits
         a_held_event_without_a_record_key_holds_up_its_customer
         events_behind_a_blocking_one_wait_in_their_order;
+    lot:
+        a_handler_that_fails_twice_and_then_succeeds_processes_once
+        what_is_refused_for_good_is_dead_at_once_and_its_key_waits
+        a_handler_that_panics_eight_times_makes_a_dead_letter
+        a_handler_that_ends_its_worker_is_found_out_over_restarts
+        an_outcome_that_comes_after_its_lease_is_dropped
+        a_pause_uses_up_no_attempt
+        a_handlers_wish_to_be_left_alone_is_kept
+        a_cancelled_order_drains_without_a_call
+        an_order_cancelled_while_it_is_handled_stays_cancelled
+        a_store_that_is_away_uses_up_nothing
+        an_event_that_the_store_cannot_settle_is_given_up_and_its_neighbours_are_not
+        a_refused_record_that_reads_after_a_fix_passes_the_gate_under_its_own_id
+        a_refused_record_that_is_refused_again_is_a_second_dead_letter
+        a_drain_gives_back_what_has_not_ended
+        a_handler_gets_the_event_as_the_newest_version;
+    lot_order:
+        one_failing_customer_holds_up_nobody_else
+        a_held_event_flows_with_its_followers_once_a_newer_worker_runs
+        workers_side_by_side_keep_every_keys_order_whatever_fails
+        a_key_that_the_lot_has_let_go_is_published_in_its_order;
+    crash:
+        a_worker_killed_at_any_point_of_stream_and_lot_loses_doubles_and_reorders_nothing
+        a_worker_killed_around_its_offset_commit_loses_and_doubles_nothing;
     failing:
         an_event_that_the_store_cannot_hold_is_a_dead_letter_and_its_neighbours_flow
         a_database_in_disorder_makes_no_dead_letters

@@ -139,11 +139,23 @@ pub struct ParkedEvent {
 }
 
 /// A fact of an order's life that is no change of status (those are written by the fence).
+///
+/// | kind | what happened | detail |
+/// |---|---|---|
+/// | `adopted` | the order came by its event and not by our API | |
+/// | `ignored` | the event found its order changed already: a recorded no-op | |
+/// | `parked` | the event waits in the lot | `because`: `order` (behind an earlier event of its key), `handler` (due at once) |
+/// | `attempt` | handling failed and is tried again | `attempt`, `class`, `message`; `nextAttemptAt` unless `class` is `crash` |
+/// | `released` | handling succeeded and the event left the lot | `attempts`, the last one included |
+/// | `dead` | the event was given up and is a dead letter | `attempts`, `class`, `code`, `message` |
+/// | `fulfilled_after_cancel` | the handler succeeded, but the order had been cancelled meanwhile | `attempt` |
+///
+/// `class` and `code` are `core::parking`'s; times are RFC 3339 in UTC.
 #[derive(Debug, Clone)]
 pub struct Note {
     /// The order.
     pub order_id: OrderId,
-    /// What happened, one lower-case word such as `adopted`, `duplicate`, `parked`, `ignored`.
+    /// What happened.
     pub kind: &'static str,
     /// When.
     pub at: Timestamp,

@@ -8,6 +8,7 @@ use minishop_contracts::topics;
 use minishop_core::backoff::Backoff;
 use minishop_core::ids::CorrelationId;
 use minishop_platform::bus::consume::{Consumer, Handlers, Partition, PollError, Settings};
+use minishop_platform::crash;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::store::Position;
 use tokio::runtime::Handle;
@@ -228,7 +229,10 @@ impl Poller<'_> {
         let due = state.due(None);
         if !due.is_empty() {
             match self.consumer.commit(&due) {
-                Ok(()) => state.committed(),
+                Ok(()) => {
+                    state.committed();
+                    crash::point("after_offset");
+                }
                 // The next one is further on, and the inbox absorbs what is read again.
                 Err(error) => tracing::debug!(error = ?error, "an offset commit was refused"),
             }

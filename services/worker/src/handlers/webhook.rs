@@ -30,6 +30,8 @@ use signature::Signer;
 
 /// An endpoint's wish is followed up to here.
 const LONGEST_WISH: Duration = Duration::from_mins(5);
+/// How much longer than its own limit a call may take before the lot cuts it off.
+const BEYOND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Calls one endpoint.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub struct Webhook {
     url: Uri,
     signer: Signer,
     concurrency: usize,
+    timeout: Duration,
     clock: Arc<dyn Clock>,
     breaker: Mutex<Breaker>,
     metrics: WebhookMetrics,
@@ -74,6 +77,7 @@ impl Webhook {
             url: settings.url.clone(),
             signer: Signer::new(settings.key.clone()),
             concurrency: settings.concurrency,
+            timeout: settings.timeout,
             clock,
             breaker: Mutex::default(),
             metrics: WebhookMetrics::register(metrics),
@@ -176,5 +180,10 @@ impl Handler for Webhook {
 
     fn concurrency(&self) -> usize {
         self.concurrency
+    }
+
+    fn longest(&self) -> Duration {
+        // The call's own limit comes first, so that the breaker hears of it.
+        self.timeout + BEYOND_TIMEOUT
     }
 }

@@ -1,20 +1,38 @@
 //! The orders that a batch is judged by.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, OrderId};
-use minishop_platform::store::KnownOrder;
+use minishop_platform::store::{KnownOrder, Settlement, StoreError};
+
+use crate::decode::Created;
 
 /// Orders found by id and by (client, key); the first of a kind stays. A batch asks for each of its records.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(crate) struct Known {
     orders: Vec<KnownOrder>,
     by_id: HashMap<OrderId, usize>,
     by_key: HashMap<(ClientId, IdempotencyKey), usize>,
 }
 
 impl Known {
+    /// Reads the orders that events may concern: those of their ids, and those that used their keys.
+    pub async fn read(tx: &mut dyn Settlement, events: Vec<&Created>) -> Result<Self, StoreError> {
+        if events.is_empty() {
+            return Ok(Self::default());
+        }
+        let ids: Vec<OrderId> = events.iter().map(|event| event.order_id).collect();
+        let mut known = tx.orders(&ids, &[]).await?;
+        let found: HashSet<OrderId> = known.iter().map(|order| order.order_id).collect();
+        let others = events.iter().filter(|event| !found.contains(&event.order_id));
+        let keys: Vec<(ClientId, IdempotencyKey)> = others.map(|event| (event.client_id.clone(), event.key.clone())).collect();
+        if !keys.is_empty() {
+            known.extend(tx.orders(&[], &keys).await?);
+        }
+        Ok(known.into_iter().collect())
+    }
+
     pub fn add(&mut self, order: KnownOrder) {
         let place = self.orders.len();
         self.by_id.entry(order.order_id).or_insert(place);

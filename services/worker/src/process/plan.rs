@@ -14,7 +14,7 @@ use super::known::Known;
 use super::rows;
 use crate::decode::{Content, Created, Incoming, Refused};
 use crate::judge::{Verdict, judge};
-use crate::outgoing::EventWriter;
+use crate::outgoing::{Death, EventWriter};
 
 /// Records that are refused although they decode, by their places in the batch.
 pub(super) type Refusals = HashMap<usize, Refused>;
@@ -34,6 +34,8 @@ pub(super) enum Outcome {
     Held,
     /// Waits behind another event of its key.
     Parked,
+    /// Waits for the handler, due at once.
+    Queued,
     /// A dead letter.
     Dead(DeadCode),
 }
@@ -52,6 +54,8 @@ pub(super) struct Plan<'r> {
     now: Timestamp,
     /// What the store knows of the batch's orders, and what the batch adopts.
     pub known: Known,
+    /// Whether events are handled from the lot: then none is here.
+    pub to_the_lot: bool,
     /// Keys whose events must wait; grows with what this batch holds back.
     pub parked_keys: HashSet<Bytes>,
     pub adopt: Vec<AdoptedOrder>,
@@ -67,6 +71,7 @@ impl<'r> Plan<'r> {
         Self {
             now,
             known: Known::default(),
+            to_the_lot: false,
             parked_keys: HashSet::new(),
             adopt: Vec::new(),
             transitions: Vec::new(),
@@ -99,6 +104,7 @@ impl<'r> Plan<'r> {
             }
             Verdict::Ignore => Outcome::Ignored,
             Verdict::Adopt | Verdict::Handle if self.parked_keys.contains(&incoming.key) => Outcome::Parked,
+            Verdict::Adopt | Verdict::Handle if self.to_the_lot => Outcome::Queued,
             Verdict::Adopt | Verdict::Handle => Outcome::Processed,
         };
         if verdict == Verdict::Adopt {
@@ -106,7 +112,7 @@ impl<'r> Plan<'r> {
             // The next event of its key is judged by it.
             self.known.add(rows::known_of(&order));
             self.adopt.push(order);
-            self.note(event.order_id, "adopted", incoming);
+            self.note(event.order_id, "adopted", incoming, None);
         }
         let trace = event.trace.clone().unwrap_or_else(|| TraceContext::new(ids));
         let span = tracing::info_span!(
@@ -126,9 +132,14 @@ impl<'r> Plan<'r> {
             }
             Outcome::Parked => {
                 self.journal.parked.push(rows::waiting(incoming, &event.event_type));
-                self.note(event.order_id, "parked", incoming);
+                self.note(event.order_id, "parked", incoming, Some(r#"{"because":"order"}"#));
             }
-            Outcome::Ignored => self.note(event.order_id, "ignored", incoming),
+            Outcome::Queued => {
+                self.parked_keys.insert(incoming.key.clone());
+                self.journal.parked.push(rows::due(incoming, &event.event_type));
+                self.note(event.order_id, "parked", incoming, Some(r#"{"because":"handler"}"#));
+            }
+            Outcome::Ignored => self.note(event.order_id, "ignored", incoming, None),
             _ => {}
         }
         self.fates.push(Fate { incoming, outcome, span: Some(span) });
@@ -139,14 +150,19 @@ impl<'r> Plan<'r> {
         judge(incoming.event_id, event, by_id, self.known.by_key(&event.client_id, &event.key))
     }
 
-    fn note(&mut self, order_id: OrderId, kind: &'static str, incoming: &Incoming<'_>) {
-        self.journal.notes.push(Note { order_id, kind, at: self.now, cause: incoming.event_id, detail: None });
+    fn note(&mut self, order_id: OrderId, kind: &'static str, incoming: &Incoming<'_>, detail: Option<&str>) {
+        let detail = detail.map(str::to_owned);
+        self.journal.notes.push(Note { order_id, kind, at: self.now, cause: incoming.event_id, detail });
     }
 
     /// Makes a record a dead letter, under an id of its own.
     pub(super) fn refuse(&mut self, incoming: &'r Incoming<'r>, refused: &Refused, events: &EventWriter) {
         let id = rows::settled_id(incoming, true);
-        self.journal.events.push(events.dead_letter(id, incoming.record, refused, self.now));
+        self.journal.events.push(events.dead_letter(
+            id,
+            incoming.record,
+            &Death::at_the_gate(refused, incoming.record, self.now),
+        ));
         self.journal.parked.push(rows::dead(id, incoming, refused, self.now));
         self.fates.push(Fate { incoming, outcome: Outcome::Dead(refused.code), span: None });
     }

@@ -80,6 +80,11 @@ pub(super) fn waiting(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent 
     }
 }
 
+/// Makes the row of an event that the handler is to be given.
+pub(super) fn due(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent {
+    ParkedEvent { state: State::Retrying, ..waiting(incoming, event_type) }
+}
+
 /// Makes the row of an event that a newer worker will handle.
 pub(super) fn held(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent {
     ParkedEvent {
@@ -107,7 +112,7 @@ pub(super) fn dead(id: EventId, incoming: &Incoming<'_>, refused: &Refused, now:
     }
 }
 
-pub(super) fn adopted(id: EventId, event: &Created) -> AdoptedOrder {
+pub(crate) fn adopted(id: EventId, event: &Created) -> AdoptedOrder {
     AdoptedOrder {
         order_id: event.order_id,
         client_id: event.client_id.clone(),
@@ -125,7 +130,7 @@ pub(super) fn adopted(id: EventId, event: &Created) -> AdoptedOrder {
 }
 
 /// Shows an order that this batch adopts as if it were known already.
-pub(super) fn known_of(order: &AdoptedOrder) -> KnownOrder {
+pub(crate) fn known_of(order: &AdoptedOrder) -> KnownOrder {
     KnownOrder {
         order_id: order.order_id,
         client_id: order.client_id.clone(),

@@ -20,6 +20,7 @@ impl Outcome {
             Self::Copy => "copy",
             Self::Held => "held",
             Self::Parked => "parked",
+            Self::Queued => "queued",
             Self::Dead(_) => "dead",
         }
     }

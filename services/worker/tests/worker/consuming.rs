@@ -38,14 +38,14 @@ pub async fn the_brokers_tell_how_long_a_topic_keeps_its_records(shop: Shop) {
 }
 
 /// A worker with its relay.
-struct Worker {
+pub struct Worker {
     topic: String,
     ctx: Ctx,
     metrics: Metrics,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
-fn worker(store: &Store, log: &Log, owner: &str) -> Worker {
+pub fn worker(store: &Store, log: &Log, owner: &str) -> Worker {
     let (ctx, relay) = shop::ctx(store, &log.brokers, owner, &log.prefix);
     let mut tasks = JoinSet::new();
     for task in minishop_worker::start(ctx.clone()).unwrap() {
@@ -57,7 +57,7 @@ fn worker(store: &Store, log: &Log, owner: &str) -> Worker {
 
 impl Worker {
     /// Drains the worker, and waits until all of it has ended well.
-    async fn drain(mut self) {
+    pub async fn drain(mut self) {
         self.ctx.drain.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap().unwrap();
@@ -75,7 +75,7 @@ impl Worker {
     }
 }
 
-async fn until_processed(shop: &Shop, count: i64) {
+pub async fn until_processed(shop: &Shop, count: i64) {
     let look = async || shop.count("orders WHERE status = 'processed'").await;
     eventually(look, |seen| *seen == count).await;
 }

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use futures::FutureExt;
 use minishop_contracts::key::EventKey;
 use minishop_core::backoff::Backoff;
-use minishop_core::clock::{ManualClock, Timestamp, from_millis};
-use minishop_core::ids::OrderId;
+use minishop_core::clock::{Clock, ManualClock, Timestamp, from_millis};
+use minishop_core::ids::{Ids, OrderId};
 use minishop_platform::bus::Record;
 use minishop_platform::clock::SystemIds;
 use minishop_platform::config::{Config, Handling};
@@ -20,7 +21,10 @@ use minishop_platform::relay::{RelayTask, Settings};
 use minishop_platform::store::postgres::{self, PostgresSettings};
 use minishop_platform::store::{OutboxRow, Position, Role, Store, StoreError, sqlite as sqlite_store};
 use minishop_platform::telemetry::LogFormat;
-use minishop_worker::{Processor, WorkerMetrics};
+use minishop_worker::handlers::Place;
+use minishop_worker::upcast::Versions;
+use minishop_worker::{LotTask, Processor, Setup, WorkerMetrics};
+use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, SqliteConnection};
@@ -30,12 +34,58 @@ pub struct Shop {
     pub processor: Processor,
     pub store: Store,
     ctx: Ctx,
-    _relay: RelayTask,
-    place: Place,
+    relay: Mutex<Option<RelayTask>>,
+    home: Home,
 }
 
-enum Place {
-    Sqlite { path: PathBuf, _dir: tempfile::TempDir },
+/// A worker whose stream and lot are stepped by hand, with metrics of its own.
+pub struct Hands {
+    pub processor: Processor,
+    pub lot: LotTask,
+    pub ctx: Ctx,
+}
+
+impl Hands {
+    /// Settles records.
+    pub async fn stream(&self, records: &[Record]) {
+        self.processor.step(records).await.unwrap();
+    }
+
+    /// Lets the lot do what is due now, and no more; returns how many rows it took up.
+    pub async fn lot(&mut self) -> usize {
+        self.lot.step().await.unwrap()
+    }
+
+    /// Lets the lot run dry.
+    pub async fn drain(&mut self) -> usize {
+        let mut all = 0;
+        loop {
+            match self.lot().await {
+                0 => return all,
+                more => all += more,
+            }
+        }
+    }
+
+    pub fn metric(&self, sample: &str) -> u64 {
+        metric(&self.ctx.metrics, sample)
+    }
+}
+
+/// Draws the longest wait of every backoff, and otherwise random bits.
+#[derive(Debug)]
+struct LongestWaits;
+
+impl Ids for LongestWaits {
+    fn random(&self) -> [u8; 10] {
+        let mut bytes = SystemIds.random();
+        bytes[..4].fill(0xff);
+        bytes
+    }
+}
+
+enum Home {
+    Sqlite { path: PathBuf, clock: Arc<ManualClock>, _dir: tempfile::TempDir },
     Postgres { url: String },
 }
 
@@ -46,8 +96,18 @@ pub fn now() -> Timestamp {
 pub async fn sqlite() -> Shop {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("minishop.db");
-    let store = sqlite_store::open(&path, Arc::new(ManualClock::at(now())), true).await.unwrap();
-    shop(store, Place::Sqlite { path, _dir: dir })
+    let clock = Arc::new(ManualClock::at(now()));
+    let store = sqlite_store::open(&path, clock.clone(), true).await.unwrap();
+    shop(store, Home::Sqlite { path, clock, _dir: dir })
+}
+
+/// Opens the store of another process: a file's path, or the address of a database.
+pub async fn open(address: &str, clock: Arc<dyn Clock>) -> Store {
+    if address.starts_with("postgres://") {
+        let settings = PostgresSettings { app_name: "minishop-test".into(), migrate: false };
+        return postgres::connect(address, &settings).await.unwrap();
+    }
+    sqlite_store::open(address.as_ref(), clock, false).await.unwrap()
 }
 
 /// Runs a test on a fresh database, and drops it even when the test fails.
@@ -58,7 +118,7 @@ pub async fn on_postgres(test: impl AsyncFnOnce(Shop)) {
     run_sql(&server, &format!("CREATE DATABASE {name}")).await;
     let settings = PostgresSettings { app_name: "minishop-test".into(), migrate: true };
     let store = postgres::connect(&url, &settings).await.unwrap();
-    let outcome = AssertUnwindSafe(test(shop(store, Place::Postgres { url }))).catch_unwind().await;
+    let outcome = AssertUnwindSafe(test(shop(store, Home::Postgres { url }))).catch_unwind().await;
     run_sql(&server, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
@@ -114,11 +174,12 @@ pub fn metric(metrics: &Metrics, name: &str) -> u64 {
     sample(metrics, name).unwrap_or_default()
 }
 
-fn shop(store: Store, place: Place) -> Shop {
+fn shop(store: Store, home: Home) -> Shop {
     // Nothing answers there: events stay in the outbox, where the tests look at them.
     let (ctx, task) = ctx(&store, "127.0.0.1:1", "test", "");
     let metrics = WorkerMetrics::register(&ctx.metrics);
-    Shop { processor: Processor::new(&ctx, metrics), store, ctx, _relay: task, place }
+    let setup = Setup::new(Place::Stream, Versions::current());
+    Shop { processor: Processor::new(&ctx, metrics, setup), store, ctx, relay: Mutex::new(Some(task)), home }
 }
 
 fn config(prefix: &str) -> Config {
@@ -201,13 +262,85 @@ impl Shop {
         }
     }
 
+    /// Starts a worker, as after a restart, to be stepped by hand.
+    pub fn hands(&self, place: Place) -> Hands {
+        self.hands_that_read(place, Versions::current())
+    }
+
+    pub fn hands_that_read(&self, place: Place, versions: Versions) -> Hands {
+        self.hands_on(self.store.clone(), Setup::new(place, versions))
+    }
+
+    /// Starts a worker on a handle of its own.
+    pub fn hands_on(&self, store: Store, setup: Setup) -> Hands {
+        let ctx = Ctx { metrics: Metrics::default(), ids: Arc::new(LongestWaits), store, ..self.ctx.clone() };
+        let metrics = WorkerMetrics::register(&ctx.metrics);
+        Hands { processor: Processor::new(&ctx, metrics.clone(), setup.clone()), lot: LotTask::new(&ctx, metrics, setup), ctx }
+    }
+
+    /// Opens a second handle on the database: another process with PostgreSQL, the same one with SQLite.
+    pub async fn second(&self) -> Store {
+        match &self.home {
+            Home::Sqlite { .. } => self.store.clone(),
+            Home::Postgres { url } => open(url, Arc::new(ManualClock::at(now()))).await,
+        }
+    }
+
+    /// Tells where another process finds the store.
+    pub fn address(&self) -> String {
+        match &self.home {
+            Home::Sqlite { path, .. } => path.to_str().unwrap().to_owned(),
+            Home::Postgres { url } => url.clone(),
+        }
+    }
+
+    /// Lets the leases of a worker that is gone run out.
+    pub async fn end_leases(&self) {
+        let past = if self.is_distributed() { "clock_timestamp() - interval '1 s'" } else { "0" };
+        self.sql(&format!("UPDATE parked SET leased_until = {past}, next_attempt_at = {past} WHERE leased_until IS NOT NULL"))
+            .await;
+    }
+
+    /// Runs the relay until the drain; once.
+    pub async fn run_relay(&self) {
+        let relay = self.relay.lock().unwrap().take().unwrap();
+        relay.run(self.ctx.drain.clone()).await.unwrap();
+    }
+
+    /// Lets time pass for the lot, by the database's clock.
+    pub async fn pass(&self, time: Duration) {
+        match &self.home {
+            Home::Sqlite { clock, .. } => clock.advance(TimeDelta::from_std(time).unwrap()),
+            Home::Postgres { .. } => {
+                let earlier = |column| format!("{column} = {column} - interval '{} ms'", time.as_millis());
+                self.sql(&format!("UPDATE parked SET {}, {}", earlier("next_attempt_at"), earlier("leased_until"))).await;
+            }
+        }
+    }
+
+    /// Reads the timeline of an order: kinds and details.
+    pub async fn timeline(&self, id: OrderId) -> Vec<(String, Value)> {
+        let detail = if self.is_distributed() { "detail::text" } else { "detail" };
+        let sql = format!("SELECT kind, {detail} FROM timeline WHERE order_id = {} ORDER BY id", self.literal(id));
+        let rows: Vec<(String, Option<String>)> = self.rows(&sql).await;
+        rows.into_iter().map(|(kind, detail)| (kind, detail.map_or(Value::Null, |d| serde_json::from_str(&d).unwrap()))).collect()
+    }
+
+    /// Writes an id for a statement.
+    pub fn literal(&self, id: OrderId) -> String {
+        match &self.home {
+            Home::Sqlite { .. } => format!("x'{}'", id.0.simple()),
+            Home::Postgres { .. } => format!("'{id}'"),
+        }
+    }
+
     pub async fn try_step(&self, records: &[Record]) -> Result<Vec<Position>, StoreError> {
         self.processor.step(records).await
     }
 
     /// Tells whether this is the store of the distributed mode.
     pub fn is_distributed(&self) -> bool {
-        matches!(self.place, Place::Postgres { .. })
+        matches!(self.home, Home::Postgres { .. })
     }
 
     pub async fn rows<T>(&self, sql: &str) -> Vec<T>
@@ -215,12 +348,12 @@ impl Shop {
         T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
         let sql = AssertSqlSafe(sql.to_owned());
-        match &self.place {
-            Place::Sqlite { path, .. } => {
+        match &self.home {
+            Home::Sqlite { path, .. } => {
                 let mut connection = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
                 sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap()
             }
-            Place::Postgres { url } => {
+            Home::Postgres { url } => {
                 let mut connection = PgConnection::connect(url).await.unwrap();
                 sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap()
             }
@@ -228,12 +361,12 @@ impl Shop {
     }
 
     pub async fn sql(&self, sql: &str) {
-        match &self.place {
-            Place::Sqlite { path, .. } => {
+        match &self.home {
+            Home::Sqlite { path, .. } => {
                 let mut connection = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
                 sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
             }
-            Place::Postgres { url } => run_sql(url, sql).await,
+            Home::Postgres { url } => run_sql(url, sql).await,
         }
     }
 
@@ -246,10 +379,7 @@ impl Shop {
     }
 
     pub async fn order(&self, id: OrderId) -> Option<Order> {
-        let id = match &self.place {
-            Place::Sqlite { .. } => format!("x'{}'", id.0.simple()),
-            Place::Postgres { .. } => format!("'{id}'"),
-        };
+        let id = self.literal(id);
         self.rows(&format!("SELECT * FROM orders WHERE order_id = {id}")).await.pop()
     }
 

@@ -1,0 +1,243 @@
+//! The lot's task: takes due events up, gives them to the handler, and writes what became of them.
+//!
+//! Attempts are counted before the handler runs, and what follows is written under the lease of that attempt: a worker that
+//! dies, or is slower than its lease, has used up an attempt and changes nothing more. While the store is away nothing is used
+//! up: what is claimed is tried again for ever.
+
+mod books;
+mod call;
+mod case;
+mod change;
+mod decide;
+mod metrics;
+mod notes;
+mod pass;
+mod told;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use minishop_core::backoff::Backoff;
+use minishop_platform::crash;
+use minishop_platform::ctx::Ctx;
+use minishop_platform::store::{Lease, StoreError};
+use tokio::time::Instant;
+
+use crate::handlers::Handler;
+use crate::metrics::WorkerMetrics;
+use crate::setup::Setup;
+use books::Books;
+use case::Case;
+
+/// Rows that are claimed in one statement at most.
+const AT_ONCE: usize = 32;
+/// How much longer a lease is than a call may take: for what is written after it.
+const LEASE_BEYOND: Duration = Duration::from_secs(30);
+/// How often the task looks for what others made due, when nobody rings: the first while there is something.
+const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// How often rows are looked for that should be due and are not, and how often the lot is counted.
+const MEND: Duration = Duration::from_secs(5);
+/// How long the drain waits for running calls.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs the lot, or is stepped by hand.
+pub struct LotTask {
+    books: Books,
+    handler: Arc<dyn Handler>,
+    /// Claimed, and not yet known to be worth a call.
+    claimed: Vec<Case>,
+    calls: FuturesUnordered<BoxFuture<'static, Case>>,
+    /// The leases of the running calls.
+    running: HashMap<i64, Lease>,
+    /// Handled, and not yet written.
+    ended: Vec<Case>,
+    look_at: Instant,
+    look_every: Duration,
+    mend_at: Instant,
+    alarm_at: Instant,
+}
+
+impl std::fmt::Debug for LotTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LotTask").field("handler", &self.handler).field("running", &self.running).finish_non_exhaustive()
+    }
+}
+
+impl LotTask {
+    /// Makes the task; once a process, since it registers its metrics.
+    pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: Setup) -> Self {
+        let now = Instant::now();
+        Self {
+            handler: setup.place.handler(),
+            books: Books::new(ctx, metrics, setup),
+            claimed: Vec::new(),
+            calls: FuturesUnordered::new(),
+            running: HashMap::new(),
+            ended: Vec::new(),
+            look_at: now,
+            look_every: LOOK.0,
+            mend_at: now,
+            alarm_at: now,
+        }
+    }
+
+    /// Takes up what is due now, and sees all of it through; returns how many rows were claimed.
+    pub async fn step(&mut self) -> Result<usize, StoreError> {
+        self.put_down().await?;
+        let claimed = self.take_up().await?;
+        while let Some(case) = self.calls.next().await {
+            self.came(case);
+            self.put_down().await?;
+        }
+        Ok(claimed)
+    }
+
+    /// Makes due what was missed; returns how many rows.
+    pub async fn mend(&mut self) -> Result<u64, StoreError> {
+        self.books.mend().await
+    }
+
+    /// Runs until the drain, then ends what runs (at most 5 s) and gives back what has not ended.
+    pub async fn run(mut self, ctx: Ctx) -> anyhow::Result<()> {
+        // Until then another process may believe that it alone writes these outbox rows.
+        tokio::select! {
+            () = ctx.relay.settled() => {}
+            () = ctx.drain.cancelled() => return Ok(()),
+        }
+        let (bell, mut failures) = (self.books.setup.bell.clone(), 0_u32);
+        while !ctx.drain.is_cancelled() {
+            match self.advance().await {
+                Ok(()) => failures = 0,
+                Err(error) if error.is_sync_failure() => {
+                    return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    if failures.is_power_of_two() {
+                        tracing::warn!(failures, error = ?error, "the lot does not reach its store; it tries on, nothing is used up");
+                    }
+                    let pause = Backoff::INFRASTRUCTURE.wait(failures, self.books.jitter()).max(Duration::from_millis(5));
+                    let _ = tokio::time::timeout(pause, ctx.drain.cancelled()).await;
+                    continue;
+                }
+            }
+            let has_room = self.room() > 0;
+            tokio::select! {
+                biased;
+                () = ctx.drain.cancelled() => {}
+                Some(case) = self.calls.next() => self.came(case),
+                () = bell.rung(), if has_room => self.look_at = Instant::now(),
+                () = tokio::time::sleep_until(self.look_at.min(self.mend_at)), if has_room => {}
+            }
+        }
+        self.finish().await;
+        Ok(())
+    }
+
+    /// Writes what has ended, and takes up what is due, as far as either is.
+    async fn advance(&mut self) -> Result<(), StoreError> {
+        self.put_down().await?;
+        let now = Instant::now();
+        if now >= self.mend_at {
+            self.mend_at = now + MEND;
+            if self.mend().await? > 0 {
+                self.look_at = now;
+            }
+            self.books.count(&mut self.alarm_at).await?;
+        }
+        if self.room() > 0 && (now >= self.look_at || !self.claimed.is_empty()) {
+            self.look_at = now + self.look().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes up what is due; returns how long to wait before the next look.
+    async fn look(&mut self) -> Result<Duration, StoreError> {
+        if let Some(pause) = self.handler.paused() {
+            return Ok(pause.min(LOOK.1));
+        }
+        let due = self.books.next_due().await?;
+        if self.claimed.is_empty() && due.is_none_or(|wait| !wait.is_zero()) {
+            self.look_every = LOOK.0;
+            return Ok(due.map_or(LOOK.1, |wait| wait.clamp(LOOK.0, LOOK.1)));
+        }
+        if self.take_up().await? > 0 {
+            self.look_every = LOOK.0;
+            return Ok(Duration::ZERO);
+        }
+        // Others have them, or are about to: look again, ever more slowly.
+        self.look_every = (self.look_every * 2).min(LOOK.1);
+        Ok(self.look_every)
+    }
+
+    fn room(&self) -> usize {
+        self.handler.concurrency().max(1).saturating_sub(self.running.len()).min(AT_ONCE)
+    }
+
+    /// Claims rows and starts their calls; what turned out to need none is written down.
+    async fn take_up(&mut self) -> Result<usize, StoreError> {
+        if self.claimed.is_empty() {
+            self.claimed = self.books.claim(self.handler.longest() + LEASE_BEYOND, self.room()).await?;
+        }
+        if self.claimed.is_empty() {
+            return Ok(0);
+        }
+        crash::point("retry_after_count");
+        let (count, cases) = (self.claimed.len(), std::mem::take(&mut self.claimed));
+        let calls = self.books.pass(cases).await.map_err(|(cases, error)| {
+            self.claimed = cases;
+            error
+        })?;
+        for case in calls {
+            self.running.insert(case.row.lease.id, case.row.lease);
+            self.calls.push(call::call(self.handler.clone(), self.books.setup.versions.clone(), case).boxed());
+        }
+        Ok(count)
+    }
+
+    /// Notes a call that has ended, and those that have ended meanwhile: they share a transaction.
+    fn came(&mut self, case: Case) {
+        let others = std::iter::from_fn(|| self.calls.next().now_or_never().flatten());
+        for case in std::iter::once(case).chain(others) {
+            self.running.remove(&case.row.lease.id);
+            self.books.metrics.handled(&case);
+            self.ended.push(case);
+        }
+        crash::point("retry_after_handler");
+    }
+
+    /// Writes what became of ended calls.
+    async fn put_down(&mut self) -> Result<(), StoreError> {
+        if self.ended.is_empty() {
+            return Ok(());
+        }
+        let cases = std::mem::take(&mut self.ended);
+        let again = self.books.pass(cases).await.map_err(|(cases, error)| {
+            self.ended = cases;
+            error
+        })?;
+        debug_assert!(again.is_empty(), "what has ended is not called again");
+        // The next rows of their keys are due.
+        self.look_at = Instant::now();
+        Ok(())
+    }
+
+    /// Ends running calls, and gives back the rest: nobody has to wait for their leases, and no attempt is used up.
+    async fn finish(mut self) {
+        let end = Instant::now() + DRAIN;
+        while let Ok(Some(case)) = tokio::time::timeout_at(end, self.calls.next()).await {
+            self.came(case);
+        }
+        if let Err(error) = self.put_down().await {
+            tracing::warn!(error = ?error, "what was handled could not be written; it is handled again");
+        }
+        let leases = self.claimed.iter().map(|case| case.row.lease).chain(self.running.values().copied());
+        if let Err(error) = self.books.give_back(leases).await {
+            tracing::warn!(error = ?error, "leases could not be given back; they run out by themselves");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What the lot's task claims and writes with: the store, and who is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use minishop_core::clock::Clock;
+use minishop_core::ids::Ids;
+use minishop_platform::config::Config;
+use minishop_platform::ctx::Ctx;
+use minishop_platform::relay::Relay;
+use minishop_platform::store::{Claim, Lease, Lot, StoreError};
+
+use super::case::Case;
+use super::change::handed_back;
+use super::metrics::LotMetrics;
+use crate::metrics::WorkerMetrics;
+use crate::outgoing::EventWriter;
+use crate::setup::Setup;
+
+/// Claims rows, and writes what becomes of them.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub lot: Arc<dyn Lot>,
+    pub relay: Relay,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn Ids>,
+    pub config: Arc<Config>,
+    pub setup: Setup,
+    /// The types that this worker reads.
+    pub types: Vec<String>,
+    pub events: EventWriter,
+    pub counted: WorkerMetrics,
+    pub metrics: LotMetrics,
+}
+
+impl Books {
+    pub fn new(ctx: &Ctx, counted: WorkerMetrics, setup: Setup) -> Self {
+        Self {
+            lot: ctx.store.lot.clone(),
+            relay: ctx.relay.clone(),
+            clock: ctx.clock.clone(),
+            ids: ctx.ids.clone(),
+            config: ctx.config.clone(),
+            types: setup.versions.types(),
+            setup,
+            events: EventWriter::new(&ctx.config),
+            counted,
+            metrics: LotMetrics::register(&ctx.metrics),
+        }
+    }
+
+    /// Claims due rows and reads them.
+    pub async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Case>, StoreError> {
+        let rows = self.lot.claim(&self.config.kafka_group, &Claim { types: &self.types, lease, limit }).await?;
+        Ok(rows.into_iter().map(|row| Case::read(row, &self.setup.versions)).collect())
+    }
+
+    /// Tells in how long a row is due.
+    pub async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        self.lot.next_due(&self.config.kafka_group, &self.types).await
+    }
+
+    /// Makes due what was missed.
+    pub async fn mend(&self) -> Result<u64, StoreError> {
+        self.lot.mend(&self.config.kafka_group, &self.types).await
+    }
+
+    /// Gives rows back as if they had not been taken up, due at once.
+    pub async fn give_back(&self, leases: impl Iterator<Item = Lease>) -> Result<(), StoreError> {
+        let back: Vec<_> = leases.map(|lease| handed_back(lease, Duration::ZERO)).collect();
+        if back.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.lot.begin(&self.config.kafka_group).await?;
+        tx.release(&back).await?;
+        tx.commit().await
+    }
+
+    pub fn jitter(&self) -> u32 {
+        u32::from_be_bytes(self.ids.random()[..4].try_into().expect("four of ten bytes"))
+    }
+}

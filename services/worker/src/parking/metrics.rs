@@ -1,0 +1,93 @@
+//! What the lot counts.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use minishop_core::parking::{ErrorClass, State};
+use minishop_platform::ctx::Metrics;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use super::case::{Case, Ended};
+
+/// What an attempt came to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Attempted {
+    pub outcome: &'static str,
+}
+
+/// Where set-aside events stand.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Standing {
+    pub state: &'static str,
+}
+
+/// The lot's metric families.
+#[derive(Debug, Clone)]
+pub(super) struct LotMetrics {
+    attempts: Family<Attempted, Counter>,
+    seconds: Histogram,
+    pub retries: Counter,
+    pub lost_leases: Counter,
+    pub fulfilled_after_cancel: Counter,
+    parked: Family<Standing, Gauge>,
+    oldest_held: Gauge,
+}
+
+impl LotMetrics {
+    pub(super) fn register(metrics: &Metrics) -> Self {
+        let new = Self {
+            attempts: Family::default(),
+            seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            retries: Counter::default(),
+            lost_leases: Counter::default(),
+            fulfilled_after_cancel: Counter::default(),
+            parked: Family::default(),
+            oldest_held: Gauge::default(),
+        };
+        metrics.with(|registry| {
+            registry.register("lot_attempts", "Calls of the handler by what they came to", new.attempts.clone());
+            registry.register("lot_attempt_seconds", "Time of one call of the handler", new.seconds.clone());
+            registry.register("lot_retries", "Failed attempts that are followed by another", new.retries.clone());
+            registry.register("lot_lost_leases", "Outcomes that came after their lease was lost", new.lost_leases.clone());
+            registry.register(
+                "lot_fulfilled_after_cancel",
+                "Orders that were handled although they had been cancelled meanwhile",
+                new.fulfilled_after_cancel.clone(),
+            );
+            registry.register("lot_parked_events", "Events in the lot by state", new.parked.clone());
+            registry.register(
+                "lot_oldest_held_seconds",
+                "How long the oldest event has been held for a newer worker",
+                new.oldest_held.clone(),
+            );
+        });
+        new
+    }
+
+    /// Counts a call that has ended.
+    pub(super) fn handled(&self, case: &Case) {
+        let Some((ended, took)) = &case.ended else { return };
+        let outcome = match ended {
+            Ended::Done => "done",
+            Ended::Failed { class: ErrorClass::Panic, .. } => "panicked",
+            Ended::Failed { .. } => "failed",
+            Ended::Refused { .. } => "refused",
+            Ended::Paused { .. } => "paused",
+        };
+        self.attempts.get_or_create(&Attempted { outcome }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Tells how much stands in the lot.
+    pub(super) fn standing(&self, counts: &HashMap<State, i64>, oldest_held: Option<Duration>) {
+        for state in State::ALL {
+            let count = counts.get(state).copied().unwrap_or_default();
+            self.parked.get_or_create(&Standing { state: state.as_str() }).set(count);
+        }
+        self.oldest_held.set(i64::try_from(oldest_held.unwrap_or_default().as_secs()).unwrap_or(i64::MAX));
+    }
+}

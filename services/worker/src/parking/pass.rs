@@ -1,0 +1,203 @@
+//! One transaction over cases: what each comes to, written under its lease.
+
+use std::collections::{HashMap, HashSet};
+
+use minishop_core::ids::OrderId;
+use minishop_core::parking::DeadCode;
+use minishop_platform::crash;
+use minishop_platform::store::{Gate, InboxEntry, Journal, Lease, LotSettlement, OutboxRow, Release, StoreError, Transition};
+use minishop_platform::telemetry::propagation::TraceContext;
+
+use super::books::Books;
+use super::case::Case;
+use super::change::{Change, Outcome, Row};
+use super::decide::Facts;
+use crate::decode::{Content, Refused};
+use crate::handlers::Place;
+use crate::process::known::Known;
+
+/// How a transaction ended.
+enum Attempt {
+    /// It is committed.
+    Written(Vec<Change>),
+    /// It was rolled back: other workers have these rows now, and the gate must not be passed for them.
+    Lost(HashSet<i64>),
+}
+
+/// What a committed transaction left behind.
+struct Written {
+    rows: Vec<OutboxRow>,
+    /// The cases whose lease was lost: nothing of them is written.
+    lost: HashSet<i64>,
+}
+
+impl Books {
+    /// Decides cases and writes it; returns those whose handler is to be called. After an error all of them come back.
+    ///
+    /// A batch that the store refuses is tried one by one, and a case whose own values are to blame is given up.
+    pub(super) async fn pass(&self, mut cases: Vec<Case>) -> Result<Vec<Case>, (Vec<Case>, StoreError)> {
+        match self.attempt(&cases).await {
+            Ok(Attempt::Written(changes)) => Ok(self.calls_of(cases, &changes)),
+            Ok(Attempt::Lost(ids)) => {
+                cases.retain(|case| !ids.contains(&case.row.lease.id));
+                Box::pin(self.pass(cases)).await
+            }
+            Err(error @ StoreError::Fail { .. }) if cases.len() > 1 && !error.is_sync_failure() => {
+                tracing::warn!(rows = cases.len(), error = ?error, "the store refuses a pass of the lot; it is split");
+                self.one_by_one(cases).await
+            }
+            Err(error) if cases.len() == 1 && error.blames_the_input() => {
+                tracing::error!(error = ?error, "the store refuses an event of the lot; it becomes a dead letter");
+                let message = "the store cannot hold this event".to_owned();
+                let refused = Refused { code: DeadCode::DataInvalid, message, event_type: None };
+                let condemned: Vec<Case> =
+                    cases.into_iter().map(|case| Case { content: Content::Refused(refused.clone()), ..case }).collect();
+                match self.attempt(&condemned).await {
+                    Ok(_) => Ok(Vec::new()),
+                    Err(error) => Err((condemned, error)),
+                }
+            }
+            // Whether the gate has let an event pass is not known, and it lets nothing pass twice: claimed anew it is found out.
+            Err(error @ StoreError::Unknown { .. }) => {
+                Err((cases.into_iter().filter(|case| !case.is_restored() || case.ended.is_some()).collect(), error))
+            }
+            Err(error) => Err((cases, error)),
+        }
+    }
+
+    async fn one_by_one(&self, cases: Vec<Case>) -> Result<Vec<Case>, (Vec<Case>, StoreError)> {
+        let (mut calls, mut rest) = (Vec::new(), cases.into_iter());
+        while let Some(case) = rest.next() {
+            match Box::pin(self.pass(vec![case])).await {
+                Ok(more) => calls.extend(more),
+                Err((back, error)) => {
+                    // What is to be called has been written as such; it is decided once more.
+                    return Err((calls.into_iter().chain(back).chain(rest).collect(), error));
+                }
+            }
+        }
+        Ok(calls)
+    }
+
+    fn calls_of(&self, cases: Vec<Case>, changes: &[Change]) -> Vec<Case> {
+        let called = cases.into_iter().zip(changes).filter(|(_, change)| change.outcome == Outcome::Called);
+        called
+            .map(|(mut case, _)| {
+                let of_event = case.created().and_then(|event| event.trace.clone());
+                case.trace = Some(of_event.unwrap_or_else(|| TraceContext::new(self.ids.as_ref())).child(self.ids.as_ref()));
+                if let Some(event) = case.created() {
+                    case.row.order_id = Some(event.order_id);
+                    case.row.event_id = case.event_id;
+                }
+                case
+            })
+            .collect()
+    }
+
+    async fn attempt(&self, cases: &[Case]) -> Result<Attempt, StoreError> {
+        let _turn = self.setup.turn.lock().await;
+        let mut tx = self.lot.begin(&self.config.kafka_group).await?;
+        let mut facts = self.facts(tx.as_mut(), cases).await?;
+        let changes: Vec<Change> = cases.iter().map(|case| self.decide(case, &mut facts)).collect();
+        let lost = identify(tx.as_mut(), &changes).await?;
+        if !lost.is_empty() {
+            return Ok(Attempt::Lost(lost));
+        }
+        let written = write(tx, cases, &changes).await?;
+        if cases.iter().any(|case| case.ended.is_some()) {
+            crash::point("retry_after_commit");
+        }
+        self.relay.hand_over(written.rows);
+        for (case, change) in cases.iter().zip(&changes) {
+            self.tell(case, change, written.lost.contains(&case.row.lease.id));
+        }
+        Ok(Attempt::Written(changes))
+    }
+
+    async fn facts(&self, tx: &mut dyn LotSettlement, cases: &[Case]) -> Result<Facts, StoreError> {
+        let restored = cases.iter().filter(|case| case.is_restored() && case.ended.is_none());
+        let mut entries: Vec<_> = restored
+            .filter_map(|case| {
+                let order_id = Some(case.created()?.order_id);
+                Some(InboxEntry { event_id: case.event_id, data_sha: case.sha, order_id })
+            })
+            .collect();
+        // One order for all workers, so that two of them cannot wait for each other.
+        entries.sort_by_key(|entry| entry.event_id);
+        let gate = if entries.is_empty() { Gate::default() } else { tx.gate(&entries).await? };
+        let known = Known::read(tx, cases.iter().filter_map(Case::created).collect()).await?;
+        Ok(Facts { now: self.clock.now(), gate, known })
+    }
+
+    /// Tells whether handling has an effect outside: confirming has none.
+    pub(super) fn handles_outside(&self) -> bool {
+        matches!(self.setup.place, Place::Lot(_))
+    }
+}
+
+/// Writes changes and commits.
+async fn write(mut tx: Box<dyn LotSettlement>, cases: &[Case], changes: &[Change]) -> Result<Written, StoreError> {
+    let lost = end_leases(tx.as_mut(), cases, changes).await?;
+    let live: Vec<&Change> =
+        cases.iter().zip(changes).filter(|(case, _)| !lost.contains(&case.row.lease.id)).map(|(_, change)| change).collect();
+    let adopt: Vec<_> = live.iter().filter_map(|change| change.adopt.clone()).collect();
+    if !adopt.is_empty() && tx.adopt(&adopt).await?.len() < adopt.len() {
+        return Err(changed("lot.adopt"));
+    }
+    let transitions: Vec<Transition> = live.iter().filter_map(|change| change.transition.clone()).collect();
+    let passed = if transitions.is_empty() { HashMap::new() } else { tx.settle(&transitions).await? };
+    if transitions.iter().any(|transition| !passed.contains_key(&transition.order_id)) {
+        return Err(changed("lot.settle"));
+    }
+    let duplicate = |(case, change): (&Case, &Change)| Some((case.row.event_id, change.duplicate?));
+    let journal = Journal {
+        notes: live.iter().flat_map(|change| change.notes.clone()).collect(),
+        events: live.iter().filter_map(|change| change.letter.clone()).collect(),
+        duplicates: cases.iter().zip(changes).filter_map(duplicate).collect(),
+        ..Journal::default()
+    };
+    let places = tx.record(&journal).await?;
+    tx.commit().await?;
+    let letters = places.into_iter().zip(journal.events).map(|(id, event)| OutboxRow { id, event });
+    let processed = transitions.into_iter().filter_map(|t| place(&passed, t));
+    Ok(Written { rows: processed.chain(letters).collect(), lost })
+}
+
+fn place(passed: &HashMap<OrderId, i64>, transition: Transition) -> Option<OutboxRow> {
+    Some(OutboxRow { id: *passed.get(&transition.order_id)?, event: transition.event })
+}
+
+/// Writes what rows turned out to be; returns those whose lease was lost.
+async fn identify(tx: &mut dyn LotSettlement, changes: &[Change]) -> Result<HashSet<i64>, StoreError> {
+    let identities: Vec<_> = changes.iter().filter_map(|change| change.identity.clone()).collect();
+    if identities.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let held = tx.identify(&identities).await?;
+    Ok(identities.iter().map(|identity| identity.lease.id).filter(|id| !held.contains(id)).collect())
+}
+
+/// Writes what becomes of the rows; returns those whose lease was lost.
+async fn end_leases(tx: &mut dyn LotSettlement, cases: &[Case], changes: &[Change]) -> Result<HashSet<i64>, StoreError> {
+    let mut held = HashSet::new();
+    let (mut drained, mut released): (Vec<Lease>, Vec<Release>) = Default::default();
+    for (case, change) in cases.iter().zip(changes) {
+        match &change.row {
+            Row::Keep => drop(held.insert(case.row.lease.id)),
+            Row::Drain => drained.push(case.row.lease),
+            Row::Release(release) => released.push(release.clone()),
+        }
+    }
+    if !drained.is_empty() {
+        held.extend(tx.drain(&drained).await?);
+    }
+    if !released.is_empty() {
+        held.extend(tx.release(&released).await?);
+    }
+    Ok(cases.iter().map(|case| case.row.lease.id).filter(|id| !held.contains(id)).collect())
+}
+
+/// What was read is no longer so: the next try sees it.
+fn changed(operation: &'static str) -> StoreError {
+    StoreError::Retry { operation, source: anyhow::anyhow!("an order or a row has changed meanwhile") }
+}

@@ -1,0 +1,117 @@
+//! What is said and counted of the lot's rows, after the commit.
+
+use std::time::Duration;
+
+use minishop_core::parking::{DeadCode, ErrorClass};
+use minishop_platform::store::StoreError;
+use tokio::time::Instant;
+
+use super::books::Books;
+use super::case::{Case, Ended};
+use super::change::{Change, Outcome};
+use crate::decode::Created;
+use crate::metrics::{Dead, Settled};
+
+/// An event that has been held for so long waits for a worker that nobody rolls out.
+const HELD_TOO_LONG: Duration = Duration::from_mins(15);
+
+impl Books {
+    /// Counts and logs what became of a case.
+    pub(super) fn tell(&self, case: &Case, change: &Change, lost: bool) {
+        if lost {
+            self.metrics.lost_leases.inc();
+            let (id, event_id) = (case.row.lease.id, case.event_id);
+            tracing::warn!(parked.id = id, event.id = %event_id, "an outcome came after its lease was lost; it is dropped");
+            return;
+        }
+        let outcome = match change.outcome {
+            Outcome::Called | Outcome::HandedBack => return,
+            Outcome::Retried { again_in } => return self.tell_retried(case, again_in),
+            Outcome::Dead(class, code) => {
+                self.counted.dead_letters.get_or_create(&Dead { class: class.as_str(), code: code.as_str() }).inc();
+                dead(case, class, code);
+                "dead"
+            }
+            Outcome::Processed => {
+                self.tell_processed(case);
+                "processed"
+            }
+            Outcome::Late => {
+                self.metrics.fulfilled_after_cancel.inc();
+                tracing::warn!(
+                    order.id = case.created().map(order_id),
+                    event.id = %case.event_id,
+                    correlation_id = case.created().map(|event| event.correlation_id.as_str()),
+                    "an order was handled although it had been cancelled meanwhile"
+                );
+                "ignored"
+            }
+            Outcome::Ignored => "ignored",
+            Outcome::Duplicate => "duplicate",
+            Outcome::Copy => "copy",
+        };
+        self.counted.events.get_or_create(&Settled { outcome }).inc();
+    }
+
+    fn tell_processed(&self, case: &Case) {
+        let Some(event) = case.created() else { return };
+        let waited = self.clock.now().signed_duration_since(event.occurred_at).to_std().unwrap_or_default();
+        self.counted.latency.observe(waited.as_secs_f64());
+        tracing::debug!(
+            order.id = %event.order_id,
+            correlation_id = event.correlation_id.as_str(),
+            attempts = case.row.attempts,
+            "processed order {} from the lot",
+            event.order_id
+        );
+    }
+
+    fn tell_retried(&self, case: &Case, again_in: Duration) {
+        self.metrics.retries.inc();
+        let Some((Ended::Failed { class, message, .. }, _)) = &case.ended else { return };
+        tracing::info!(
+            order.id = case.created().map(order_id),
+            event.id = %case.event_id,
+            correlation_id = case.created().map(|event| event.correlation_id.as_str()),
+            attempt = case.row.attempts,
+            error.class = class.as_str(),
+            again_in_ms = u64::try_from(again_in.as_millis()).unwrap_or(u64::MAX),
+            "an attempt failed: {message}"
+        );
+    }
+
+    /// Counts the lot, and raises the alarm when an event has been held for too long, at most once in that time.
+    pub(super) async fn count(&self, alarm_at: &mut Instant) -> Result<(), StoreError> {
+        let counts = self.lot.counts().await?;
+        let held = self.lot.oldest_held(&self.config.kafka_group, &self.types).await?;
+        self.metrics.standing(&counts, held);
+        if held.is_some_and(|held| held >= HELD_TOO_LONG) && Instant::now() >= *alarm_at {
+            *alarm_at = Instant::now() + HELD_TOO_LONG;
+            tracing::error!(
+                held_seconds = held.unwrap_or_default().as_secs(),
+                "an event has long been held for a newer worker: roll one out, or look at what is held; its key waits"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn order_id(event: &Created) -> tracing::field::DisplayValue<minishop_core::ids::OrderId> {
+    tracing::field::display(event.order_id)
+}
+
+fn dead(case: &Case, class: ErrorClass, code: DeadCode) {
+    tracing::warn!(
+        order.id = case.created().map(order_id),
+        event.id = %case.event_id,
+        parked.id = case.row.lease.id,
+        correlation_id = case.created().map(|event| event.correlation_id.as_str()),
+        topic = case.row.topic,
+        partition = case.row.partition,
+        offset = case.row.offset,
+        attempts = case.row.attempts,
+        error.class = class.as_str(),
+        error.code = code.as_str(),
+        "an event is given up; it is a dead letter"
+    );
+}

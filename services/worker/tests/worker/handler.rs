@@ -1,0 +1,129 @@
+//! Handlers that do what a test tells them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use minishop_core::ids::OrderId;
+use minishop_worker::handlers::{Delivery, Handled, Handler, Place};
+use tokio::sync::Notify;
+
+type Answer = dyn Fn(&Delivery, usize) -> Reaction + Send + Sync;
+
+/// How a handler takes a delivery.
+pub enum Reaction {
+    Say(Handled),
+    /// Never comes back.
+    Hang,
+    /// Says it when [`Scripted::open`] is called.
+    When(Handled),
+}
+
+/// A handler with a script, which writes down what it is given.
+pub struct Scripted {
+    answer: Box<Answer>,
+    calls: Mutex<Vec<Delivery>>,
+    running: Mutex<HashSet<Bytes>>,
+    door: Notify,
+    pub pause: Mutex<Option<Duration>>,
+}
+
+impl std::fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scripted")
+    }
+}
+
+/// Makes a handler of a function of the delivery and of how often its order was given before.
+pub fn scripted(answer: impl Fn(&Delivery, usize) -> Reaction + Send + Sync + 'static) -> Arc<Scripted> {
+    Arc::new(Scripted {
+        answer: Box::new(answer),
+        calls: Mutex::default(),
+        running: Mutex::default(),
+        door: Notify::new(),
+        pause: Mutex::default(),
+    })
+}
+
+pub fn failed() -> Reaction {
+    Reaction::Say(Handled::Failed { message: "the endpoint answered 503".to_owned(), retry_after: None })
+}
+
+pub fn done() -> Reaction {
+    Reaction::Say(Handled::Done)
+}
+
+impl Scripted {
+    pub fn place(self: &Arc<Self>) -> Place {
+        Place::Lot(self.clone())
+    }
+
+    /// The orders that were given, in their order.
+    pub fn calls(&self) -> Vec<OrderId> {
+        self.calls.lock().unwrap().iter().map(|delivery| delivery.order_id).collect()
+    }
+
+    pub fn last(&self) -> Delivery {
+        self.calls.lock().unwrap().last().unwrap().clone()
+    }
+
+    /// The orders of each key, in the order in which they were given first.
+    pub fn first_calls(&self) -> HashMap<Bytes, Vec<OrderId>> {
+        let mut first: HashMap<Bytes, Vec<OrderId>> = HashMap::new();
+        for delivery in self.calls.lock().unwrap().iter() {
+            let of_key = first.entry(delivery.record_key.clone()).or_default();
+            if !of_key.contains(&delivery.order_id) {
+                of_key.push(delivery.order_id);
+            }
+        }
+        first
+    }
+
+    /// Lets one of those that wait say its word.
+    pub fn open(&self) {
+        self.door.notify_one();
+    }
+}
+
+/// Takes a key out of those that run, also when the call is dropped.
+struct Running<'s>(&'s Scripted, Bytes);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.lock().unwrap().remove(&self.1);
+    }
+}
+
+#[async_trait]
+impl Handler for Scripted {
+    async fn handle(&self, delivery: &Delivery) -> Handled {
+        assert!(self.running.lock().unwrap().insert(delivery.record_key.clone()), "one of a key at a time");
+        let _running = Running(self, delivery.record_key.clone());
+        let before = {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push(delivery.clone());
+            calls.iter().filter(|call| call.order_id == delivery.order_id).count() - 1
+        };
+        match (self.answer)(delivery, before) {
+            Reaction::Say(handled) => {
+                tokio::task::yield_now().await;
+                handled
+            }
+            Reaction::Hang => std::future::pending().await,
+            Reaction::When(handled) => {
+                self.door.notified().await;
+                handled
+            }
+        }
+    }
+
+    fn paused(&self) -> Option<Duration> {
+        *self.pause.lock().unwrap()
+    }
+
+    fn concurrency(&self) -> usize {
+        8
+    }
+}
