@@ -16,6 +16,8 @@ mod happy_path;
 mod kills;
 #[path = "support/load.rs"]
 mod load;
+#[path = "blackbox_distributed/metamorphic.rs"]
+mod metamorphic;
 #[path = "support/metrics.rs"]
 mod metrics;
 #[path = "blackbox_distributed/outages.rs"]
