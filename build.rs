@@ -70,6 +70,8 @@ fn types(compiler: &protox::Compiler) -> Result<()> {
     // The option protos define no messages that Rust needs; prost-build asks for google.protobuf.
     files.file.retain(|f| f.package().starts_with("minishop.") || f.package() == "google.protobuf");
     let mut config = prost_build::Config::new();
+    // Ordered, so that the same message is the same bytes.
+    config.btree_map(["."]);
     config.compile_well_known_types().extern_path(".google.protobuf", "crate::wkt");
     tonic_prost_build::configure().compile_fds_with_config(files, config)?;
     Ok(())
@@ -78,7 +80,7 @@ fn types(compiler: &protox::Compiler) -> Result<()> {
 /// Writes canonical proto3 JSON: commands strict, events tolerant, every field printed (zeros and empty lists too).
 fn json(descriptors: &[u8], out: &Path) -> Result<()> {
     let mut strict = pbjson_build::Builder::new();
-    strict.register_descriptors(descriptors)?.emit_fields();
+    strict.register_descriptors(descriptors)?.emit_fields().btree_map(["."]);
     strict.build(&[".minishop.orders", ".minishop.ops"])?;
 
     let mut tolerant = pbjson_build::Builder::new();

@@ -63,6 +63,21 @@ pub fn decode_command<T: Shaped>(bytes: &[u8]) -> Result<T, JsonError<T>> {
     read(tree::utf8(bytes).map_err(JsonError::Syntax)?)
 }
 
+/// Refuses every member of an object: for commands whose path says all. No bytes at all are an empty object.
+pub fn nothing(bytes: &[u8]) -> Result<Vec<Violation>, Syntax> {
+    const NOTHING: &Shape = &Shape { tolerant: false, fields: &[] };
+    let text = tree::utf8(bytes)?;
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Node::Object(members) = tree::parse(text)? else {
+        return Err(tree::not_an_object(text));
+    };
+    let mut violations = Vec::new();
+    walk::message(NOTHING, members, &mut violations);
+    Ok(settle(violations))
+}
+
 /// Reads a message from a text.
 pub(crate) fn read<T: Shaped>(text: &str) -> Result<T, JsonError<T>> {
     match serde_json::from_str(text) {

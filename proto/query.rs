@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::json::tree::Node;
 use crate::json::walk::{self, Names};
-use crate::json::{Partial, Shape, Shaped};
+use crate::json::{Field, Kind, Partial, Shape, Shaped};
 use crate::violation::{FieldCode, Path, Violation};
 
 /// Reads a message from a query: each name known and given once, each value of its type. An empty value means absent.
@@ -24,6 +24,18 @@ pub fn none(query: &str) -> Vec<Violation> {
     let mut violations = Vec::new();
     parameters(NOTHING, query, &mut violations);
     crate::violation::settle(violations)
+}
+
+/// Reads a query that may hold the token with which a watch goes on, and nothing else. The token itself is not judged.
+pub fn resume_token(query: &str) -> Result<Option<String>, Vec<Violation>> {
+    const SHAPE: &Shape = &Shape {
+        tolerant: false,
+        fields: &[Field { name: "resume_token", json: "resumeToken", list: false, optional: true, kind: Kind::Text }],
+    };
+    let mut violations = Vec::new();
+    let mut found = parameters(SHAPE, query, &mut violations);
+    let token = found.remove("resumeToken").and_then(|value| value.as_str().map(str::to_owned));
+    if violations.is_empty() { Ok(token) } else { Err(crate::violation::settle(violations)) }
 }
 
 fn parameters(shape: &'static Shape, query: &str, out: &mut Vec<Violation>) -> Map<String, Value> {

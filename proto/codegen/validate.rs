@@ -8,7 +8,8 @@ use crate::rules::{self, Rule};
 /// Writes the validators of all our messages.
 pub fn generate(pool: &DescriptorPool) -> String {
     let messages = pool.all_messages();
-    messages.filter(|message| names::is_ours(message.package_name())).map(|message| validator(pool, &message)).collect()
+    let ours = messages.filter(|message| names::is_ours(message.package_name()) && !message.is_map_entry());
+    ours.map(|message| validator(pool, &message)).collect()
 }
 
 fn validator(pool: &DescriptorPool, message: &MessageDescriptor) -> String {
@@ -74,7 +75,8 @@ fn inner(field: &FieldDescriptor) -> Option<String> {
     let Kind::Message(nested) = field.kind() else {
         return None;
     };
-    if !names::is_ours(nested.package_name()) {
+    // A map's entries are no messages in Rust, and no map has rules yet.
+    if !names::is_ours(nested.package_name()) || nested.is_map_entry() {
         return None;
     }
     let name = field.name();

@@ -9,8 +9,10 @@ use minishop_core::refusal::{Code, Refusal};
 use minishop_platform::config::Config;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::relay::Relay;
-use minishop_platform::store::Store;
+use minishop_platform::settled::SettledWriter;
+use minishop_platform::store::{Role, Store};
 
+use crate::cancel::Cancels;
 use crate::errands::Errands;
 use crate::event::EventWriter;
 use crate::intake::{Queue, retry_after};
@@ -31,10 +33,14 @@ pub struct App {
     pub relay: Relay,
     /// Where new orders wait for a writer.
     pub queue: Queue,
+    /// Where requests to cancel wait for the task that writes.
+    pub cancels: Cancels,
     /// Where operators' writes wait.
     pub errands: Errands,
     /// Writes `orders.created`.
     pub events: EventWriter,
+    /// Writes `orders.cancelled`.
+    pub settled: SettledWriter,
     /// What is counted.
     pub metrics: ApiMetrics,
     /// Warns once that nobody's credentials are looked at.
@@ -43,7 +49,7 @@ pub struct App {
 
 impl App {
     /// Takes what the API needs out of a process's context, and registers its metrics.
-    pub fn new(ctx: &Ctx) -> Self {
+    pub fn new(ctx: &Ctx, cancels: Cancels) -> Self {
         let metrics = ctx.metrics.with(ApiMetrics::register);
         Self {
             config: Arc::clone(&ctx.config),
@@ -52,6 +58,8 @@ impl App {
             store: ctx.store.clone(),
             relay: ctx.relay.clone(),
             queue: Queue::new(Arc::clone(&ctx.ids), metrics.clone()),
+            cancels,
+            settled: SettledWriter::new(&ctx.config, Role::Api),
             errands: Errands::default(),
             events: EventWriter::new(topics::prefixed(&ctx.config.topic_prefix, topics::CREATED), ctx.config.event_key),
             metrics,

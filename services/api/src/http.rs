@@ -31,6 +31,8 @@ fn table() -> Vec<Route> {
         ("POST", "/orders", post(orders::create)),
         ("GET", "/orders/{order_id}", get(orders::get)),
         ("GET", "/orders", get(orders::list)),
+        ("POST", "/orders/{order_id}/cancel", post(orders::cancel)),
+        ("GET", "/orders/{order_id}/timeline", get(orders::timeline)),
         ("GET", "/ops/status", get(ops::status)),
         ("GET", "/ops/dead-letters", get(ops::dead_letters)),
         ("GET", "/ops/dead-letters/{id}", get(ops::dead_letter)),

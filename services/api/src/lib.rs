@@ -5,6 +5,7 @@
 
 mod app;
 mod call;
+mod cancel;
 mod errands;
 mod event;
 mod fields;
@@ -17,6 +18,7 @@ mod ops;
 mod orders;
 mod reads;
 mod reply;
+mod timeline;
 mod token;
 
 use std::sync::Arc;
@@ -26,20 +28,25 @@ use minishop_platform::serve::{self, Limits};
 use tokio_util::sync::CancellationToken;
 
 use app::App;
-use intake::{WRITERS, Writer};
+use cancel::CancelTask;
+use intake::{HandOver, WRITERS, Writer};
 
-/// Binds the listeners and names the API's tasks: two writers, REST and gRPC.
+/// Binds the listeners and names the API's tasks: two writers, one that cancels, REST and gRPC.
 ///
-/// The writers end after the servers, when every queued order is written.
+/// Those that write end after the servers, when everything queued is written.
 pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     let http = serve::bind("http", ctx.config.http_addr).await?;
     let grpc = serve::bind("grpc", ctx.config.grpc_addr).await?;
     ctx.status.bound("http", http.addr());
     ctx.status.bound("grpc", grpc.addr());
 
-    let app = Arc::new(App::new(&ctx));
+    let (cancels, canceller) = CancelTask::new(Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), hand_over(&ctx));
+    let app = Arc::new(App::new(&ctx, cancels));
     let open = Arc::new(OpenQueue(Arc::clone(&app)));
-    let mut tasks = vec![Task::new("api.errands", errands(Arc::clone(&app)))];
+    let mut tasks = vec![
+        Task::new("api.errands", errands(Arc::clone(&app))),
+        Task::new("api.cancel", once_settled(&ctx, canceller.run())),
+    ];
     for name in ["api.intake.1", "api.intake.2"].into_iter().take(WRITERS) {
         tasks.push(Task::new(name, writer(&app, &ctx)));
     }
@@ -52,13 +59,25 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
 }
 
 fn writer(app: &App, ctx: &Ctx) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let orders = Arc::clone(&ctx.store.orders);
+    once_settled(ctx, Writer::new(app.queue.clone(), orders, Arc::clone(&ctx.ids), hand_over(ctx)).run())
+}
+
+/// Takes committed rows to the relay.
+fn hand_over(ctx: &Ctx) -> HandOver {
     let relay = ctx.relay.clone();
-    let rows_to = relay.clone();
-    let hand_over = Arc::new(move |rows| rows_to.hand_over(rows));
-    let writer = Writer::new(app.queue.clone(), Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), hand_over);
+    Arc::new(move |rows| relay.hand_over(rows))
+}
+
+/// Begins to write when this process may.
+fn once_settled(
+    ctx: &Ctx,
+    work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let relay = ctx.relay.clone();
     async move {
         relay.settled().await;
-        writer.run().await
+        work.await
     }
 }
 
@@ -79,13 +98,14 @@ async fn grpc_calls(
     tokio::join!(server, telling).0
 }
 
-/// Closes the queues when the last server is gone, so that no answer is promised that no writer gives.
+/// Closes the queues when the last server is gone, so that no answer is promised that nobody gives.
 struct OpenQueue(Arc<App>);
 
 impl Drop for OpenQueue {
     fn drop(&mut self) {
         self.0.queue.close();
         self.0.errands.close();
+        self.0.cancels.close();
     }
 }
 

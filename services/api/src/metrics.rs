@@ -19,6 +19,7 @@ type TraceLabel = [(&'static str, String); 1];
 #[derive(Debug, Clone)]
 pub struct ApiMetrics {
     accepts: Family<Labels<2>, Counter>,
+    cancels: Family<Labels<1>, Counter>,
     seconds: Family<Labels<1>, HistogramWithExemplars<TraceLabel>>,
     batch: Histogram,
     depth: Gauge,
@@ -42,11 +43,13 @@ impl ApiMetrics {
             || HistogramWithExemplars::new(exponential_buckets(0.000_5, 2.0, 16));
         let metrics = Self {
             accepts: Family::default(),
+            cancels: Family::default(),
             seconds: Family::new_with_constructor(latency),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             depth: Gauge::default(),
         };
         registry.register("accepts", "Requests to create an order by outcome", metrics.accepts.clone());
+        registry.register("cancels", "Requests to cancel an order by outcome", metrics.cancels.clone());
         registry.register("accept_duration_seconds", "Time from request to answer", metrics.seconds.clone());
         registry.register("intake_batch_orders", "Orders in one statement", metrics.batch.clone());
         registry.register("intake_queue_depth", "Orders that wait for a writer", metrics.depth.clone());
@@ -64,6 +67,12 @@ impl ApiMetrics {
         self.accepts.get_or_create(&[("outcome", outcome), protocol]).inc();
         let trace = [("trace_id", call.trace.trace_id().to_owned())];
         self.seconds.get_or_create(&[protocol]).observe(call.received.elapsed().as_secs_f64(), Some(trace), None);
+    }
+
+    /// Counts an answered request to cancel an order.
+    pub fn cancelled<T>(&self, outcome: &Result<T, Refusal>) {
+        let outcome = outcome.as_ref().map_or_else(|refusal| refusal.code.as_str(), |_| "cancelled");
+        self.cancels.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Notes the size of a statement.

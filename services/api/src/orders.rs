@@ -11,7 +11,7 @@ use minishop_core::ids::{EventId, OrderId};
 use minishop_core::money;
 use minishop_core::order::{CreateOrder, Item, Status};
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::store::{ListQuery, NewOrder, OrderRow};
+use minishop_platform::store::{ListQuery, NewOrder, OrderRow, Origin};
 use tracing::debug;
 use uuid::Uuid;
 
@@ -70,10 +70,24 @@ fn created(accepted: &Accepted) -> Created {
 
 /// Reads one of the caller's orders.
 pub async fn get(app: &App, call: &Call, request: &GetOrderRequest) -> Result<Order, Refusal> {
-    let absent = || Refusal::new(Code::OrderNotFound, "There is no order with this id that you may see; check the id.");
-    let id = OrderId::parse(&request.order_id).ok_or_else(absent)?;
-    let row = read(call, app.store.orders.get(&call.client, id)).await?;
-    order(row.ok_or_else(absent)?)
+    order(row(app, call, &request.order_id).await?)
+}
+
+/// Reads the row of one of the caller's orders.
+pub async fn row(app: &App, call: &Call, id: &str) -> Result<OrderRow, Refusal> {
+    let id = OrderId::parse(id).ok_or_else(absent)?;
+    read(call, app.store.orders.get(&call.client, id)).await?.ok_or_else(absent)
+}
+
+/// Reads one of the caller's orders with where it came from.
+pub async fn find(app: &App, call: &Call, id: &str) -> Result<Origin, Refusal> {
+    let id = OrderId::parse(id).ok_or_else(absent)?;
+    read(call, app.store.timeline.origin(&call.client, id)).await?.ok_or_else(absent)
+}
+
+/// Says that an order is absent or another client's: which of both is never told.
+fn absent() -> Refusal {
+    Refusal::new(Code::OrderNotFound, "There is no order with this id that you may see; check the id.")
 }
 
 /// Reads a page of the caller's orders, newest first.
@@ -111,7 +125,8 @@ pub fn foreign_token(call: &Call) -> Refusal {
     fields::refuse_one(call.protocol, "page_token", FieldCode::InvalidToken, message)
 }
 
-fn order(row: OrderRow) -> Result<Order, Refusal> {
+/// Shows a row as the contracts name its parts.
+pub fn order(row: OrderRow) -> Result<Order, Refusal> {
     let scale = scale(row.currency.as_deref());
     let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
         tracing::error!(order.id = %row.order_id, %error, "the lines of a stored order cannot be read");
@@ -135,7 +150,8 @@ fn order(row: OrderRow) -> Result<Order, Refusal> {
     })
 }
 
-fn scale(currency: Option<&str>) -> u32 {
+/// Tells how many decimals amounts in a currency have.
+pub fn scale(currency: Option<&str>) -> u32 {
     currency.and_then(|code| Currency::parse(code).ok()).map_or(money::DEFAULT_SCALE, |currency| currency.scale())
 }
 

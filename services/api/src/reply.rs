@@ -13,6 +13,7 @@ pub const fn statuses(code: Code) -> (Grpc, StatusCode) {
         | Code::IdempotencyKeyInvalid
         | Code::IdempotencyKeyMismatch => (Grpc::InvalidArgument, StatusCode::BAD_REQUEST),
         Code::OrderNotFound | Code::DeadLetterNotFound | Code::OperationNotFound => (Grpc::NotFound, StatusCode::NOT_FOUND),
+        Code::OrderNotCancellable => (Grpc::FailedPrecondition, StatusCode::CONFLICT),
         Code::RouteNotFound => (Grpc::Unimplemented, StatusCode::NOT_FOUND),
         Code::MethodNotAllowed => (Grpc::Unimplemented, StatusCode::METHOD_NOT_ALLOWED),
         Code::IdempotencyKeyInFlight => (Grpc::Aborted, StatusCode::CONFLICT),

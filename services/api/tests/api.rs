@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
 
+#[path = "api/cancels.rs"]
+mod cancels;
 #[path = "api/fields.rs"]
 mod fields;
 #[path = "api/grpc.rs"]
@@ -28,6 +30,8 @@ mod reads;
 mod slow;
 #[path = "api/store.rs"]
 mod store;
+#[path = "api/timelines.rs"]
+mod timelines;
 #[path = "api/traces.rs"]
 mod traces;
 #[path = "api/world.rs"]
@@ -110,6 +114,19 @@ on_both_stores! {
         dead_letters_are_listed_grouped_and_read
         parked_keys_are_listed_the_oldest_first
         an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audited;
+    cancels:
+        a_cancelled_order_is_answered_told_and_announced_once
+        ten_cancels_at_once_make_one_event
+        an_order_that_is_processed_or_failed_cannot_be_cancelled
+        an_order_that_the_caller_may_not_see_is_absent_to_every_call
+        an_id_that_is_none_is_named_by_every_call
+        the_body_of_a_cancel_is_absent_or_empty;
+    timelines:
+        an_orders_life_is_told_with_times_ids_and_causes
+        a_long_timeline_comes_in_pages_without_gap_or_repeat
+        wrong_timeline_parameters_are_named
+        what_stands_in_the_lot_is_told_and_bounded
+        a_cancel_makes_a_dead_event_that_holds_up_its_key_due_again;
     store:
         a_full_outbox_sheds_new_orders_and_reads_go_on
         log_lines_of_a_request_carry_its_ids

@@ -80,6 +80,8 @@ codes! {
         DeadLetterNotFound = "DEAD_LETTER_NOT_FOUND",
         /// No operation has this id.
         OperationNotFound = "OPERATION_NOT_FOUND",
+        /// The order is processed or failed: there is nothing to take back.
+        OrderNotCancellable = "ORDER_NOT_CANCELLABLE",
         /// No such path.
         RouteNotFound = "ROUTE_NOT_FOUND",
         /// A known path, another method.
@@ -194,6 +196,7 @@ impl Code {
             Self::OrderNotFound => "There is no such order",
             Self::DeadLetterNotFound => "There is no such dead letter",
             Self::OperationNotFound => "There is no such operation",
+            Self::OrderNotCancellable => "The order can no longer be cancelled",
             Self::RouteNotFound => "There is no such path",
             Self::MethodNotAllowed => "The path does not take this method",
             Self::IdempotencyKeyInFlight => "The first request with this key still runs",

@@ -14,6 +14,7 @@ mod outbox;
 pub mod postgres;
 mod rows;
 pub mod sqlite;
+mod timeline;
 
 use std::sync::Arc;
 
@@ -24,15 +25,18 @@ pub use operations::{
     Action, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Item, Letter, LetterGroup, NewOperation, Operation,
     OperationQuery, Operations, ParkedKey, Run, SHOWN_ITEMS, Selection, WholeLetter,
 };
-pub use orders::{Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
+pub use orders::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
 pub use outbox::{LEASE, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE};
 pub use rows::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Note, ParkedEvent, Position, Transition};
+pub use timeline::{Fact, Origin, Standing, Timeline};
 
 /// All table families of one database.
 #[derive(Debug, Clone)]
 pub struct Store {
     /// Orders and their acceptance.
     pub orders: Arc<dyn Orders>,
+    /// What happened to one order.
+    pub timeline: Arc<dyn Timeline>,
     /// Events that wait for the relay.
     pub outbox: Arc<dyn Outbox>,
     /// The consumer's transaction.

@@ -6,6 +6,8 @@
 mod accepting;
 #[path = "store_conformance/housekeeping.rs"]
 mod housekeeping;
+#[path = "store_conformance/living.rs"]
+mod living;
 #[path = "store_conformance/opening.rs"]
 mod opening;
 #[path = "store_conformance/parking.rs"]
@@ -114,6 +116,13 @@ conformance! {
         an_event_is_held_until_its_type_is_known
         a_row_takes_the_identity_that_was_read
         another_consumers_rows_are_not_touched;
+    living:
+        a_cancel_passes_once_and_is_found_under_its_own_event
+        a_cancel_gives_way_to_another_change
+        only_orders_with_a_greater_version_have_changed
+        a_timeline_is_read_in_pages_and_of_one_order
+        what_stands_in_the_lot_is_found_by_its_order
+        an_origin_is_read_by_its_client_alone;
     opening:
         an_open_store_opens_again_with_its_rows
         a_newer_schema_is_refused

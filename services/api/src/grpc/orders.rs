@@ -3,7 +3,8 @@
 use minishop_contracts::headers::http as names;
 use minishop_contracts::orders::v1::order_service_server::OrderService;
 use minishop_contracts::orders::v1::{
-    CreateOrderRequest, CreateOrderResponse, GetOrderRequest, ListOrdersRequest, ListOrdersResponse, Order,
+    CancelOrderRequest, CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderTimelineRequest,
+    GetOrderTimelineResponse, ListOrdersRequest, ListOrdersResponse, Order,
 };
 use tonic::{Request, Response, Status};
 
@@ -11,7 +12,7 @@ use super::{Service, status};
 use crate::call::Protocol;
 use crate::metrics::Outcome;
 use crate::orders::Created;
-use crate::{fields, orders};
+use crate::{cancel, fields, orders, timeline};
 
 #[tonic::async_trait]
 impl OrderService for Service {
@@ -46,6 +47,23 @@ impl OrderService for Service {
     async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
         self.answered("minishop.orders.v1.OrderService/ListOrders", request, async |app, call, message| {
             orders::list(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn cancel_order(&self, request: Request<CancelOrderRequest>) -> Result<Response<Order>, Status> {
+        self.answered("minishop.orders.v1.OrderService/CancelOrder", request, async |app, call, message| {
+            cancel::cancel(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn get_order_timeline(
+        &self,
+        request: Request<GetOrderTimelineRequest>,
+    ) -> Result<Response<GetOrderTimelineResponse>, Status> {
+        self.answered("minishop.orders.v1.OrderService/GetOrderTimeline", request, async |app, call, message| {
+            timeline::timeline(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }

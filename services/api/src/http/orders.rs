@@ -9,7 +9,10 @@ use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
 use minishop_contracts::json::{self, JsonError, Syntax};
-use minishop_contracts::orders::v1::{CreateOrderRequest, GetOrderRequest, ListOrdersRequest};
+use minishop_contracts::orders::v1::{
+    CancelOrderRequest, CreateOrderRequest, GetOrderRequest, GetOrderTimelineRequest, ListOrdersRequest,
+};
+use minishop_contracts::{FieldCode, Violation, query};
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::order::CreateOrder;
 use minishop_core::refusal::{Code, Refusal};
@@ -19,7 +22,7 @@ use crate::app::App;
 use crate::call::{Call, Protocol};
 use crate::metrics::Outcome;
 use crate::orders::Created;
-use crate::{fields, orders};
+use crate::{cancel, fields, orders, timeline};
 
 /// Accepts an order.
 pub async fn create(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
@@ -84,4 +87,37 @@ pub async fn list(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     let (parts, _) = request.into_parts();
     let work = async |call: &Call| orders::list(&app, call, &from_query::<ListOrdersRequest>(&parts)?).await;
     answered(&app, "GET /orders", &parts, work).await
+}
+
+/// Cancels an order. The path says all: the body is absent or an empty object.
+pub async fn cancel(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let work = async |call: &Call| {
+        let body = entry::body(body).await?;
+        if !body.is_empty() {
+            entry::media_type(&parts.headers)?;
+        }
+        let mut found = json::nothing(&body).map_err(|at| no_object(&at))?;
+        found.extend(no_query(&parts));
+        cancel::cancel(&app, call, &fields::checked(Protocol::Rest, CancelOrderRequest { order_id: id }, found)?).await
+    };
+    answered(&app, "POST /orders/{order_id}/cancel", &parts, work).await
+}
+
+/// Reads a page of an order's timeline.
+pub async fn timeline(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    let work = async |call: &Call| timeline::timeline(&app, call, &timeline_request(&parts, id)?).await;
+    answered(&app, "GET /orders/{order_id}/timeline", &parts, work).await
+}
+
+fn timeline_request(parts: &Parts, order_id: String) -> Result<GetOrderTimelineRequest, Refusal> {
+    let (mut message, mut found) = match query::decode::<GetOrderTimelineRequest>(parts.uri.query().unwrap_or_default()) {
+        Ok(message) => (message, Vec::new()),
+        Err(partial) => (partial.message, partial.violations),
+    };
+    if !std::mem::replace(&mut message.order_id, order_id).is_empty() {
+        found.push(Violation::new("order_id", FieldCode::DuplicateField, "stands in the path"));
+    }
+    fields::checked(Protocol::Rest, message, found)
 }

@@ -12,7 +12,7 @@ use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
 use minishop_core::refusal::Code;
 use minishop_platform::store::error::{Contended, SyncFailed, ValueRefused};
 use minishop_platform::store::{
-    Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, OutboxRow, Result, StoreError,
+    Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, OutboxRow, Result, StoreError,
 };
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
@@ -122,6 +122,12 @@ impl Orders for Scripted {
     }
     async fn list(&self, _: &ListQuery) -> Result<Vec<OrderRow>> {
         Ok(Vec::new())
+    }
+    async fn cancels(&self) -> Result<Box<dyn Cancels>> {
+        unreachable!("the intake cancels nothing")
+    }
+    async fn changed(&self, _: &[(OrderId, i32)]) -> Result<Vec<Changed>> {
+        unreachable!("the intake watches nothing")
     }
     async fn ping(&self) -> Result<()> {
         Ok(())

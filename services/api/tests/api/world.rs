@@ -118,6 +118,30 @@ impl Place {
         }
     }
 
+    /// Writes an id as this kind of database does.
+    pub fn id(&self, id: &str) -> String {
+        match self {
+            Self::File(_) => format!("x'{}'", id.replace('-', "")),
+            Self::Url(_) => format!("'{id}'::uuid"),
+        }
+    }
+
+    /// Writes bytes as this kind of database does.
+    pub fn bytes(&self, text: &str) -> String {
+        match self {
+            Self::File(_) => format!("CAST('{text}' AS BLOB)"),
+            Self::Url(_) => format!("'{text}'::bytea"),
+        }
+    }
+
+    /// Writes a time as this kind of database does.
+    pub fn time(&self, millis: i64) -> String {
+        match self {
+            Self::File(_) => millis.to_string(),
+            Self::Url(_) => format!("to_timestamp({millis} / 1000.0)"),
+        }
+    }
+
     /// Reads one number.
     pub async fn number(&self, sql: &str) -> i64 {
         let sql = AssertSqlSafe(sql.to_owned());

@@ -9,12 +9,16 @@ use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::Status;
+use minishop_core::parking::State;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::{Claimed, DeadLetter, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, OutboxRow, Result, StoreError};
+use super::{
+    Changed, Claimed, DeadLetter, Fact, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, Result, Standing,
+    StoreError,
+};
 
 /// A row whose columns are read by their places. The two databases differ in how they keep a time.
 pub(super) trait Columns {
@@ -105,6 +109,50 @@ pub(super) fn order_row(row: &impl Columns) -> anyhow::Result<OrderRow> {
         items: row.text(7)?.to_owned(),
         correlation_id: CorrelationId::parse(row.text(8)?).context("malformed correlation id")?,
         created_at: row.time(9)?,
+    })
+}
+
+/// An order's columns, then the time of its last change.
+pub(super) fn changed(row: &impl Columns) -> anyhow::Result<Changed> {
+    Ok(Changed { order: order_row(row)?, at: row.maybe_time(10)? })
+}
+
+/// An order's columns, then key, trace context, ids of the events that announced and settled it, adopted.
+pub(super) fn origin(row: &impl Columns) -> anyhow::Result<Origin> {
+    Ok(Origin {
+        order: order_row(row)?,
+        key: IdempotencyKey::of_event(row.text(10)?)?,
+        traceparent: row.maybe_text(11)?.map(str::to_owned),
+        created_event_id: EventId(row.id(12)?),
+        settled_event_id: row.maybe_id(13)?.map(EventId),
+        adopted: row.flag(14)?,
+    })
+}
+
+/// Id, version, kind, time, cause, detail.
+pub(super) fn fact(row: &impl Columns) -> sqlx::Result<Fact> {
+    Ok(Fact {
+        id: row.long(0)?,
+        version: row.maybe_int(1)?,
+        kind: row.text(2)?.to_owned(),
+        at: row.time(3)?,
+        cause: EventId(row.id(4)?),
+        detail: row.maybe_text(5)?.map(str::to_owned),
+    })
+}
+
+/// Event id, state, attempts, next attempt, time of parking, whether it blocks, error code and message, needed type.
+pub(super) fn standing(row: &impl Columns) -> anyhow::Result<Standing> {
+    Ok(Standing {
+        event_id: EventId(row.id(0)?),
+        state: State::parse(row.text(1)?).context("unknown state")?,
+        attempts: row.int(2)?,
+        next_attempt_at: row.maybe_time(3)?,
+        parked_at: row.time(4)?,
+        blocks: row.flag(5)?,
+        error_code: row.maybe_text(6)?.map(str::to_owned),
+        error_message: row.maybe_text(7)?.map(str::to_owned),
+        needs_type: row.maybe_text(8)?.map(str::to_owned),
     })
 }
 

@@ -10,7 +10,7 @@ use minishop_core::order::Status;
 
 #[cfg(doc)]
 use super::StoreError;
-use super::{NewEvent, Result};
+use super::{NewEvent, Result, Transition};
 
 /// A validated order on its way into the store, with the event that announces it.
 #[derive(Debug, Clone)]
@@ -109,6 +109,26 @@ pub trait Intake: Send {
     async fn accept(&mut self, batch: &[NewOrder]) -> Result<HashMap<OrderId, i64>>;
 }
 
+/// One connection that takes orders back. Owned by one task that nobody cancels.
+#[async_trait]
+pub trait Cancels: Send {
+    /// Changes an order, tells its timeline, queues the event that announces it, and makes a dead event of the order that
+    /// holds up its key due again, in one transaction; `detail` is a JSON object for the timeline.
+    ///
+    /// Returns the event's outbox id, or `None` when the order does not stand where the change begins. After
+    /// [`StoreError::Unknown`] run the same change again: an order that the first run changed is then `None`.
+    async fn cancel(&mut self, change: &Transition, detail: &str) -> Result<Option<i64>>;
+}
+
+/// An order that has changed since somebody looked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The order as it stands.
+    pub order: OrderRow,
+    /// When it came to stand there, by the clock of who changed it; `None` for an order that is still new.
+    pub at: Option<Timestamp>,
+}
+
 /// Orders: acceptance, and reads that see every acknowledged write.
 #[async_trait]
 pub trait Orders: Send + Sync + std::fmt::Debug {
@@ -120,6 +140,10 @@ pub trait Orders: Send + Sync + std::fmt::Debug {
     async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>>;
     /// Reads a page.
     async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>>;
+    /// Opens a connection for cancelling.
+    async fn cancels(&self) -> Result<Box<dyn Cancels>>;
+    /// Reads those of many orders, of whatever client, that have a greater version than the one they are known with.
+    async fn changed(&self, known: &[(OrderId, i32)]) -> Result<Vec<Changed>>;
     /// Asks the database for a sign of life; also says whether it takes writes.
     async fn ping(&self) -> Result<()>;
 }

@@ -1,5 +1,6 @@
 //! The distributed store: PostgreSQL, with connections of its own for each kind of work so that none can starve another.
 
+mod cancel;
 mod connect;
 mod database;
 mod error;
@@ -11,6 +12,7 @@ mod lot;
 mod orders;
 mod outbox;
 mod session;
+mod timeline;
 
 use std::sync::Arc;
 
@@ -39,9 +41,12 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
         reads: connect::pool(&sessions.reads, 8),
         relay: connect::pool(&sessions.relay, 2),
         intake: sessions.intake.clone(),
+        // Like the worker, it changes one order behind a fence.
+        cancels: sessions.worker.clone(),
     };
     Ok(Store {
         orders: Arc::new(db.clone()),
+        timeline: Arc::new(db.clone()),
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone(), db.reads.clone())),
         operations: Operations::new(Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()))),
@@ -62,4 +67,5 @@ struct Db {
     reads: PgPool,
     relay: PgPool,
     intake: Session,
+    cancels: Session,
 }

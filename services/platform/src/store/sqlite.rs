@@ -4,6 +4,7 @@
 //! (`writer`). Reads run on connections of their own and see every commit.
 
 mod bulk;
+mod cancel;
 mod connect;
 mod database;
 mod housekeeping;
@@ -11,6 +12,7 @@ mod inbox;
 mod lot;
 mod orders;
 mod outbox;
+mod timeline;
 mod writer;
 
 use std::path::Path;
@@ -32,6 +34,7 @@ pub async fn open(path: &Path, clock: Arc<dyn Clock>, migrate: bool) -> Result<S
     let db = Db { readers: connect::readers(path).await?, writer: Writer::start(path, connection), clock };
     Ok(Store {
         orders: Arc::new(db.clone()),
+        timeline: Arc::new(db.clone()),
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(db.clone()),
         operations: Operations::new(Arc::new(db.clone())),

@@ -10,8 +10,11 @@ use minishop_core::order::Status;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::super::{Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError, columns};
+use super::super::{
+    Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError, columns,
+};
 use super::Db;
+use super::cancel::PgCancels;
 use super::error::{Lost, failed, is_contention};
 use super::events::{self, column};
 use super::session::{SILENCE, Session};
@@ -50,6 +53,12 @@ const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, cu
 const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
     correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND ($3::text IS NULL OR status = $3) \
     AND customer_id = $5 ORDER BY order_id DESC LIMIT $4";
+
+// The index on (order, version) finds the row that tells of the change.
+const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
+    o.items::text, o.correlation_id, o.created_at, t.at FROM UNNEST($1::uuid[], $2::int[]) k(order_id, version) \
+    JOIN orders o ON o.order_id = k.order_id AND o.version > k.version \
+    LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
 
 const PING: &str = "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'";
 
@@ -150,6 +159,17 @@ impl Orders for Db {
         }
         let rows = sql.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::order_row)
+    }
+
+    async fn cancels(&self) -> Result<Box<dyn Cancels>> {
+        Ok(Box::new(PgCancels::connect(self.cancels.clone()).await?))
+    }
+
+    async fn changed(&self, known: &[(OrderId, i32)]) -> Result<Vec<Changed>> {
+        const OPERATION: &str = "orders.changed";
+        let query = sqlx::query(CHANGED).bind(column(known, |(id, _)| id.0)).bind(column(known, |(_, version)| *version));
+        let rows = query.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        columns::all(OPERATION, &rows, columns::changed)
     }
 
     async fn ping(&self) -> Result<()> {

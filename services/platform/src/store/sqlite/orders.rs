@@ -10,9 +10,10 @@ use minishop_core::order::Status;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::{Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, columns};
+use super::super::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, columns};
 use super::bulk::Bulk;
-use super::{Db, failed, outbox};
+use super::cancel::SqliteCancels;
+use super::{Db, failed, hex, outbox};
 
 static INSERT: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
@@ -36,6 +37,11 @@ const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, cu
 const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, \
     correlation_id, created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND (?3 IS NULL OR status = ?3) \
     AND customer_id = ?5 ORDER BY order_id DESC LIMIT ?4";
+
+const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, o.items, \
+    o.correlation_id, o.created_at, t.at FROM json_each(?1) k \
+    CROSS JOIN orders o ON o.order_id = unhex(k.value ->> 0) AND o.version > k.value ->> 1 \
+    LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
 
 #[derive(Debug)]
 struct SqliteIntake(Db);
@@ -115,6 +121,18 @@ impl Orders for Db {
         }
         let rows = sql.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
         columns::all(OPERATION, &rows, columns::order_row)
+    }
+
+    async fn cancels(&self) -> Result<Box<dyn Cancels>> {
+        Ok(Box::new(SqliteCancels(self.clone())))
+    }
+
+    async fn changed(&self, known: &[(OrderId, i32)]) -> Result<Vec<Changed>> {
+        const OPERATION: &str = "orders.changed";
+        let pairs: Vec<_> = known.iter().map(|(id, version)| serde_json::json!([hex(id.0.as_bytes()), version])).collect();
+        let query = sqlx::query(CHANGED).bind(serde_json::Value::from(pairs).to_string());
+        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        columns::all(OPERATION, &rows, columns::changed)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -1,0 +1,83 @@
+//! Taking an order back: the use case, and what waits between a request and the task that writes.
+
+mod task;
+
+use minishop_contracts::orders::v1::{CancelOrderRequest, Order};
+use minishop_core::money;
+use minishop_core::order::Status;
+use minishop_core::refusal::{Code, Refusal};
+use minishop_platform::settled::{Cause, Subject};
+use minishop_platform::store::{Origin, Transition};
+use serde_json::json;
+use tracing::debug;
+
+use crate::app::App;
+use crate::call::Call;
+use crate::orders::{find, order, scale};
+
+pub use task::{CancelTask, Cancels};
+
+/// Cancels one of the caller's orders. When this returns `Ok`, the order is cancelled on disk, by this request or an earlier one.
+pub async fn cancel(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<Order, Refusal> {
+    let outcome = try_to(app, call, request).await;
+    app.metrics.cancelled(&outcome);
+    outcome
+}
+
+async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<Order, Refusal> {
+    let mut origin = find(app, call, &request.order_id).await?;
+    if origin.order.status == Status::Created {
+        let change = change(app, call, &origin);
+        let (to, version) = (change.to, change.expected_version + 1);
+        if app.cancels.submit(change, detail(call), call.deadline)?.outcome().await? {
+            debug!(order.id = %origin.order.order_id, "the order is cancelled");
+            (origin.order.status, origin.order.version) = (to, version);
+        } else {
+            // Somebody was faster; an earlier try of this very request, too.
+            origin = find(app, call, &request.order_id).await?;
+        }
+    }
+    match origin.order.status {
+        Status::Cancelled => order(origin.order),
+        status => Err(too_late(status)),
+    }
+}
+
+/// Makes the change. Its event's id comes of the event that announced the order, so that every try makes the same one.
+fn change(app: &App, call: &Call, origin: &Origin) -> Transition {
+    let row = &origin.order;
+    let subject = Subject {
+        order_id: row.order_id,
+        client_id: &row.client_id,
+        customer_id: &row.customer_id,
+        total: money::to_major(row.total_minor, scale(row.currency.as_deref())),
+        currency: row.currency.as_deref(),
+        key: &origin.key,
+        correlation_id: &row.correlation_id,
+        version: row.version,
+    };
+    let cause = Cause {
+        event_id: origin.created_event_id,
+        occurred_at: row.created_at,
+        causation_id: call.correlation_id.as_str(),
+        trace: &call.trace,
+    };
+    app.settled.change(&subject, Status::Cancelled, &cause, app.clock.now())
+}
+
+/// Tells the timeline whose request it was.
+fn detail(call: &Call) -> String {
+    json!({"correlationId": call.correlation_id.as_str(), "traceId": call.trace.trace_id()}).to_string()
+}
+
+fn too_late(status: Status) -> Refusal {
+    if status == Status::Created {
+        let detail = "The order was changed and changed back, as by a store that was restored; send the request again.";
+        return Refusal::new(Code::StoreUnavailable, detail);
+    }
+    let detail = match status {
+        Status::Failed => "The order has failed; there is nothing to cancel any more.",
+        _ => "The order is processed; it can no longer be cancelled.",
+    };
+    Refusal::new(Code::OrderNotCancellable, detail)
+}

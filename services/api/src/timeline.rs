@@ -1,0 +1,129 @@
+//! What happened to one order, from the database alone.
+
+use std::collections::BTreeMap;
+
+use minishop_contracts::orders::v1::{GetOrderTimelineRequest, GetOrderTimelineResponse, ParkedEvent, TimelineEntry};
+use minishop_core::refusal::Refusal;
+use minishop_platform::store::{Fact, Origin, Standing};
+use minishop_platform::telemetry::propagation::TraceContext;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::call::Call;
+use crate::event::FIRST_VERSION;
+use crate::orders::{find, foreign_token};
+use crate::reads::{page_size, read};
+use crate::token::List;
+
+/// How many events of an order are told that stand in the lot.
+const STANDING: usize = 20;
+
+/// Reads a page of an order's timeline, oldest first.
+pub async fn timeline(app: &App, call: &Call, request: &GetOrderTimelineRequest) -> Result<GetOrderTimelineResponse, Refusal> {
+    let origin = find(app, call, &request.order_id).await?;
+    let (id, size) = (origin.order.order_id, page_size(request.page_size));
+    let order_id = id.to_string();
+    let list = List(&["timeline", &call.client.0, &order_id]);
+    let after = match request.page_token.as_str() {
+        "" => None,
+        token => Some(list.place(token).map(i64::from_be_bytes).ok_or_else(|| foreign_token(call))?),
+    };
+    // The first entry is not in the table: that the order was created, its own row says.
+    let mut entries: Vec<TimelineEntry> = after.is_none().then(|| created(&origin)).into_iter().collect();
+    let room = size - entries.len();
+    let mut facts = read(call, app.store.timeline.facts(id, after.unwrap_or(0), limit(room))).await?;
+    let beyond = facts.len() > room;
+    facts.truncate(room);
+    let next_page_token = match facts.last() {
+        Some(fact) if beyond => list.token(&fact.id.to_be_bytes()),
+        None if beyond => list.token(&0_i64.to_be_bytes()),
+        _ => String::new(),
+    };
+    entries.extend(facts.into_iter().map(|fact| entry(&origin, fact)));
+    let mut parked = read(call, app.store.timeline.standing(id, limit(STANDING))).await?;
+    let more_parked = parked.len() > STANDING;
+    parked.truncate(STANDING);
+    let parked = parked.into_iter().map(standing).collect();
+    Ok(GetOrderTimelineResponse { order_id, entries, parked, more_parked, next_page_token })
+}
+
+/// Asks for one row more than wanted: it tells whether more exist.
+fn limit(wanted: usize) -> i64 {
+    i64::try_from(wanted + 1).unwrap_or(i64::MAX)
+}
+
+fn created(origin: &Origin) -> TimelineEntry {
+    let correlation_id = origin.order.correlation_id.as_str().to_owned();
+    TimelineEntry {
+        kind: "created".to_owned(),
+        at: Some(origin.order.created_at.into()),
+        version: FIRST_VERSION,
+        event_id: origin.created_event_id.to_string(),
+        causation_id: correlation_id.clone(),
+        correlation_id,
+        trace_id: trace_id(origin),
+        detail: BTreeMap::new(),
+    }
+}
+
+/// Shows a row. A note whose detail names a correlation id or a trace is about another request than the one that made the order.
+fn entry(origin: &Origin, fact: Fact) -> TimelineEntry {
+    let mut detail = fact.detail.as_deref().map(named).unwrap_or_default();
+    let own = |name: &str| detail.remove(name);
+    let [correlation_id, trace_id_own] = ["correlationId", "traceId"].map(own);
+    let version = fact.version.unwrap_or(0);
+    // Only the last change has an event that the order still names.
+    let told_by = origin.settled_event_id.filter(|_| version == origin.order.version);
+    TimelineEntry {
+        kind: fact.kind,
+        at: Some(fact.at.into()),
+        version,
+        event_id: told_by.map(|id| id.to_string()).unwrap_or_default(),
+        causation_id: fact.cause.to_string(),
+        correlation_id: correlation_id.unwrap_or_else(|| origin.order.correlation_id.as_str().to_owned()),
+        trace_id: trace_id_own.unwrap_or_else(|| trace_id(origin)),
+        detail,
+    }
+}
+
+/// Reads a JSON object as names and texts, whatever is in it: other rooms, and newer ones, write it.
+fn named(detail: &str) -> BTreeMap<String, String> {
+    let Ok(Value::Object(members)) = serde_json::from_str(detail) else { return BTreeMap::new() };
+    let text = |value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    members.into_iter().map(|(name, value)| (name, text(value))).collect()
+}
+
+fn trace_id(origin: &Origin) -> String {
+    let trace = origin.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None));
+    trace.map(|trace| trace.trace_id().to_owned()).unwrap_or_default()
+}
+
+fn standing(event: Standing) -> ParkedEvent {
+    ParkedEvent {
+        event_id: event.event_id.to_string(),
+        state: event.state.as_str().to_owned(),
+        attempts: event.attempts,
+        next_attempt_at: event.next_attempt_at.map(Into::into),
+        parked_at: Some(event.parked_at.into()),
+        blocks: event.blocks,
+        error_code: event.error_code.unwrap_or_default(),
+        error_message: event.error_message.unwrap_or_default(),
+        needs_type: event.needs_type.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_of_any_form_is_told_as_names_and_texts() {
+        let told = named(r#"{"reason":"a \"b\"","attempts":3,"steps":[1,2],"dry":true,"none":null}"#);
+        let told: Vec<_> = told.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        assert_eq!(told, [("attempts", "3"), ("dry", "true"), ("none", "null"), ("reason", "a \"b\""), ("steps", "[1,2]")]);
+        assert_eq!((named("[]").len(), named("{").len()), (0, 0));
+    }
+}

@@ -1,0 +1,68 @@
+//! Cancelling in PostgreSQL: one statement, which the server commits or not, whatever becomes of this process.
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+
+use super::super::{Cancels, Result, StoreError, Transition};
+use super::error::{Lost, failed};
+use super::session::{SILENCE, Session};
+
+// The outbox id is drawn from the changed row, so under its lock. A dead event of the order would hold up its key for ever:
+// it is tried again, and does nothing.
+const CANCEL: &str = "WITH done AS (UPDATE orders SET status = $3, version = version + 1, settled_event_id = $4 \
+    WHERE order_id = $1 AND status = 'created' AND version = $2 RETURNING order_id, version), \
+    told AS (INSERT INTO timeline (order_id, version, kind, at, cause, detail) \
+    SELECT order_id, version, $3, $5, $6, $7::jsonb FROM done), \
+    due AS (UPDATE parked p SET state = 'retrying', attempts = 0, next_attempt_at = clock_timestamp(), leased_until = NULL \
+    FROM done WHERE p.order_id = done.order_id AND p.state = 'dead' AND p.blocks), \
+    queued AS (INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, headers) \
+    SELECT $8, $4, $9, $10, order_id, version, $11, $12 FROM done RETURNING id) SELECT id FROM queued";
+
+/// One connection that cancels, and connects again by itself after it was lost.
+pub(super) struct PgCancels {
+    session: Session,
+    connection: Option<PgConnection>,
+}
+
+impl PgCancels {
+    pub(super) async fn connect(session: Session) -> Result<Self> {
+        let connection = session.connect_for("orders.cancels").await?;
+        Ok(Self { session, connection: Some(connection) })
+    }
+}
+
+#[async_trait]
+impl Cancels for PgCancels {
+    async fn cancel(&mut self, change: &Transition, detail: &str) -> Result<Option<i64>> {
+        const OPERATION: &str = "orders.cancel";
+        // Taken out, so that a call that fails or is cut off leaves no connection in the midst of a statement.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.session.connect_for(OPERATION).await?,
+        };
+        let silent = |_| StoreError::Unknown { operation: OPERATION, source: anyhow::anyhow!("no answer within {SILENCE:?}") };
+        let place = tokio::time::timeout(SILENCE, cancel(&mut connection, change, detail)).await.map_err(silent)?;
+        let place = place.map_err(failed(OPERATION, Lost::Commit))?;
+        self.connection = Some(connection);
+        Ok(place)
+    }
+}
+
+async fn cancel(connection: &mut PgConnection, change: &Transition, detail: &str) -> sqlx::Result<Option<i64>> {
+    let event = &change.event;
+    sqlx::query_scalar(CANCEL)
+        .bind(change.order_id.0)
+        .bind(change.expected_version)
+        .bind(change.to.as_str())
+        .bind(event.event_id.0)
+        .bind(change.at)
+        .bind(change.cause.0)
+        .bind(detail)
+        .bind(event.shard)
+        .bind(&event.topic)
+        .bind(&event.record_key[..])
+        .bind(event.payload.as_deref())
+        .bind(&event.headers[..])
+        .fetch_optional(connection)
+        .await
+}

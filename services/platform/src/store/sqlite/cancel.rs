@@ -1,0 +1,46 @@
+//! Cancelling in SQLite: a unit of the writer.
+
+use async_trait::async_trait;
+use sqlx::SqliteConnection;
+
+use super::super::{Cancels, Result, Transition};
+use super::{Db, failed, outbox};
+
+const FENCE: &str = "UPDATE orders SET status = ?3, version = version + 1, settled_event_id = ?4 \
+    WHERE order_id = ?1 AND status = 'created' AND version = ?2";
+
+const TELL: &str = "INSERT INTO timeline (order_id, version, kind, at, cause, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
+// A dead event of the order would hold up its key for ever: it is tried again, and does nothing.
+const DUE: &str = "UPDATE parked SET state = 'retrying', attempts = 0, next_attempt_at = ?2, leased_until = NULL \
+    WHERE order_id = ?1 AND state = 'dead' AND blocks";
+
+#[derive(Debug)]
+pub(super) struct SqliteCancels(pub(super) Db);
+
+#[async_trait]
+impl Cancels for SqliteCancels {
+    async fn cancel(&mut self, change: &Transition, detail: &str) -> Result<Option<i64>> {
+        const OPERATION: &str = "orders.cancel";
+        let now = self.0.now();
+        let mut unit = self.0.writer.unit(OPERATION).await?;
+        let mut step = unit.step(OPERATION).await?;
+        let place = cancel(step.connection(), change, detail, now).await.map_err(failed(OPERATION))?;
+        step.done();
+        // Also where nothing changed: what closed the fence may wait for the same commit, and must be readable after this answer.
+        unit.commit(OPERATION).await?;
+        Ok(place)
+    }
+}
+
+async fn cancel(connection: &mut SqliteConnection, change: &Transition, detail: &str, now: i64) -> sqlx::Result<Option<i64>> {
+    let (order, to) = (change.order_id.0, change.to.as_str());
+    let fence = sqlx::query(FENCE).bind(order).bind(change.expected_version).bind(to).bind(change.event.event_id.0);
+    if fence.execute(&mut *connection).await?.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let tell = sqlx::query(TELL).bind(order).bind(change.expected_version + 1).bind(to).bind(change.at.timestamp_millis());
+    tell.bind(change.cause.0).bind(detail).execute(&mut *connection).await?;
+    sqlx::query(DUE).bind(order).bind(now).execute(&mut *connection).await?;
+    Ok(outbox::insert(connection, &[&change.event], now).await?.pop())
+}
