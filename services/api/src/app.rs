@@ -17,6 +17,7 @@ use crate::errands::Errands;
 use crate::event::EventWriter;
 use crate::intake::{Queue, retry_after};
 use crate::metrics::ApiMetrics;
+use crate::watch::Hub;
 
 /// The API's outside world. One for each process.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct App {
     pub cancels: Cancels,
     /// Where operators' writes wait.
     pub errands: Errands,
+    /// Who watches which order.
+    pub watches: Hub,
     /// Writes `orders.created`.
     pub events: EventWriter,
     /// Writes `orders.cancelled`.
@@ -49,7 +52,7 @@ pub struct App {
 
 impl App {
     /// Takes what the API needs out of a process's context, and registers its metrics.
-    pub fn new(ctx: &Ctx, cancels: Cancels) -> Self {
+    pub fn new(ctx: &Ctx, cancels: Cancels, watches: Hub) -> Self {
         let metrics = ctx.metrics.with(ApiMetrics::register);
         Self {
             config: Arc::clone(&ctx.config),
@@ -59,6 +62,7 @@ impl App {
             relay: ctx.relay.clone(),
             queue: Queue::new(Arc::clone(&ctx.ids), metrics.clone()),
             cancels,
+            watches,
             settled: SettledWriter::new(&ctx.config, Role::Api),
             errands: Errands::default(),
             events: EventWriter::new(topics::prefixed(&ctx.config.topic_prefix, topics::CREATED), ctx.config.event_key),

@@ -4,6 +4,7 @@ mod answer;
 mod entry;
 mod ops;
 mod orders;
+mod watch;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ fn table() -> Vec<Route> {
         ("GET", "/orders/{order_id}", get(orders::get)),
         ("GET", "/orders", get(orders::list)),
         ("POST", "/orders/{order_id}/cancel", post(orders::cancel)),
+        ("GET", "/orders/{order_id}/events", get(watch::events)),
         ("GET", "/orders/{order_id}/timeline", get(orders::timeline)),
         ("GET", "/ops/status", get(ops::status)),
         ("GET", "/ops/dead-letters", get(ops::dead_letters)),

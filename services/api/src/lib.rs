@@ -20,6 +20,7 @@ mod reads;
 mod reply;
 mod timeline;
 mod token;
+mod watch;
 
 use std::sync::Arc;
 
@@ -30,8 +31,9 @@ use tokio_util::sync::CancellationToken;
 use app::App;
 use cancel::CancelTask;
 use intake::{HandOver, WRITERS, Writer};
+use watch::WatchTask;
 
-/// Binds the listeners and names the API's tasks: two writers, one that cancels, REST and gRPC.
+/// Binds the listeners and names the API's tasks: two writers, one that cancels, one that reads for watchers, REST and gRPC.
 ///
 /// Those that write end after the servers, when everything queued is written.
 pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
@@ -41,11 +43,13 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     ctx.status.bound("grpc", grpc.addr());
 
     let (cancels, canceller) = CancelTask::new(Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), hand_over(&ctx));
-    let app = Arc::new(App::new(&ctx, cancels));
+    let (hub, watcher) = WatchTask::new(&ctx);
+    let app = Arc::new(App::new(&ctx, cancels, hub));
     let open = Arc::new(OpenQueue(Arc::clone(&app)));
     let mut tasks = vec![
         Task::new("api.errands", errands(Arc::clone(&app))),
         Task::new("api.cancel", once_settled(&ctx, canceller.run())),
+        Task::new("api.watch", watcher.run()),
     ];
     for name in ["api.intake.1", "api.intake.2"].into_iter().take(WRITERS) {
         tasks.push(Task::new(name, writer(&app, &ctx)));

@@ -75,14 +75,19 @@ pub async fn get(app: &App, call: &Call, request: &GetOrderRequest) -> Result<Or
 
 /// Reads the row of one of the caller's orders.
 pub async fn row(app: &App, call: &Call, id: &str) -> Result<OrderRow, Refusal> {
-    let id = OrderId::parse(id).ok_or_else(absent)?;
+    let id = parse(id)?;
     read(call, app.store.orders.get(&call.client, id)).await?.ok_or_else(absent)
 }
 
 /// Reads one of the caller's orders with where it came from.
 pub async fn find(app: &App, call: &Call, id: &str) -> Result<Origin, Refusal> {
-    let id = OrderId::parse(id).ok_or_else(absent)?;
+    let id = parse(id)?;
     read(call, app.store.timeline.origin(&call.client, id)).await?.ok_or_else(absent)
+}
+
+/// Reads an id that was checked.
+pub fn parse(id: &str) -> Result<OrderId, Refusal> {
+    OrderId::parse(id).ok_or_else(absent)
 }
 
 /// Says that an order is absent or another client's: which of both is never told.

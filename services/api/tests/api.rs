@@ -34,6 +34,8 @@ mod store;
 mod timelines;
 #[path = "api/traces.rs"]
 mod traces;
+#[path = "api/watches.rs"]
+mod watches;
 #[path = "api/world.rs"]
 mod world;
 
@@ -127,6 +129,15 @@ on_both_stores! {
         wrong_timeline_parameters_are_named
         what_stands_in_the_lot_is_told_and_bounded
         a_cancel_makes_a_dead_event_that_holds_up_its_key_due_again;
+    watches:
+        a_watcher_is_told_each_version_once_and_then_the_stream_ends
+        a_token_leaves_out_what_was_seen_and_nothing_else
+        a_token_that_is_no_version_is_refused
+        a_cancel_wakes_those_who_watch_before_the_next_poll
+        two_thousand_watchers_cost_one_read_a_tick
+        the_drain_ends_watches_at_once_and_says_when_to_come_again
+        a_watcher_that_goes_away_is_forgotten
+        grpc_web_carries_a_watch_over_http_1;
     store:
         a_full_outbox_sheds_new_orders_and_reads_go_on
         log_lines_of_a_request_carry_its_ids

@@ -1,6 +1,8 @@
-//! `minishop order`: creates and reads orders on a running server, over its REST interface.
+//! `minishop order`: creates, reads, watches and cancels orders on a running server, over its REST interface.
 
 mod client;
+mod show;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -57,6 +59,27 @@ enum What {
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
+    /// Take back an order that is not handled yet.
+    Cancel {
+        /// The order's id.
+        id: String,
+    },
+    /// Tell what happened to an order, and where its events stand now.
+    Show {
+        /// The order's id.
+        id: String,
+        /// At most so many entries.
+        #[arg(long, default_value_t = 500)]
+        limit: usize,
+    },
+    /// Follow an order until its status is final; a lost connection is made again.
+    Watch {
+        /// The order's id.
+        id: String,
+        /// Only versions above this one.
+        #[arg(long)]
+        since: Option<u32>,
+    },
 }
 
 /// Asks the server; exit 1 when it refuses, 69 when it does not answer.
@@ -74,6 +97,12 @@ pub async fn run(args: Args) -> ExitCode {
             client.post("/orders", &order, idempotency_key.as_deref()).await
         }
         What::Get { id } => client.get(&format!("/orders/{}", client::encoded(&id))).await,
+        What::Cancel { id } => client.post(&format!("/orders/{}/cancel", client::encoded(&id)), &json!({}), None).await,
+        What::Show { id, limit } => match show::read(&client, &id, limit).await {
+            Ok(timeline) => return show::print(&timeline, args.output),
+            Err(failure) => Err(failure),
+        },
+        What::Watch { id, since } => return watch::follow(&client, &id, since, args.output).await,
         What::List { customer, status, limit } => list(&client, customer.as_deref(), status.as_deref(), limit).await,
     };
     match answer {

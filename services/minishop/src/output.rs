@@ -24,6 +24,13 @@ pub fn table<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item =
     print(&format!("{table}\n"))
 }
 
+/// Prints one line at once; `false` when nobody reads any more.
+pub fn line(text: &str) -> bool {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
 /// Prints a value as indented JSON.
 pub fn json(value: &impl serde::Serialize) -> ExitCode {
     let text = serde_json::to_string_pretty(value).expect("our own rows are JSON");

@@ -6,6 +6,8 @@
 mod checker;
 #[path = "blackbox_distributed/drains.rs"]
 mod drains;
+#[path = "support/events.rs"]
+mod events;
 #[path = "blackbox_distributed/foreign.rs"]
 mod foreign;
 #[path = "support/group.rs"]
@@ -38,3 +40,5 @@ mod storm;
 mod traces;
 #[path = "support/wait.rs"]
 mod wait;
+#[path = "blackbox_distributed/watching.rs"]
+mod watching;

@@ -4,6 +4,7 @@
 //! said so. Without Redis, or while it is away, everybody polls as usual.
 
 mod breaker;
+mod changes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ctx::{Metrics, Status};
 use breaker::Breaker;
+pub use changes::{ChangedOrders, Changes};
 
 /// How long any call may take: a slower hint comes later than the poll that it should shorten.
 const CALL: Duration = Duration::from_millis(50);
@@ -41,6 +43,7 @@ pub fn check_url(url: &str) -> Result<(), String> {
 pub struct Hints {
     wanted: Arc<Notify>,
     heard: Arc<Notify>,
+    changes: Changes,
 }
 
 impl Hints {
@@ -48,6 +51,11 @@ impl Hints {
     /// they can be sent become one.
     pub fn committed(&self) {
         self.wanted.notify_one();
+    }
+
+    /// Tells of changed orders, and listens to others who do.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Waits until another process has committed outbox rows. One caller at a time.
@@ -66,12 +74,16 @@ struct Call {
 #[derive(Debug)]
 pub struct HintsTask {
     client: Client,
-    channel: String,
+    /// Where it is said that outbox rows were committed.
+    rows: String,
+    /// Where it is said which orders changed.
+    orders: String,
     /// Names this process in its hints, so that it does not wake itself.
     owner: String,
     hints: Hints,
     calls: Family<Call, Counter>,
     received: Counter,
+    changes_received: Counter,
     open: Gauge,
     status: Status,
 }
@@ -87,20 +99,27 @@ impl HintsTask {
         status: &Status,
     ) -> anyhow::Result<(Hints, Self)> {
         let client = Client::open(url.expose_secret()).context("REDIS_URL is not the address of a Redis server")?;
-        let hints = Hints::default();
+        let hints = Hints { changes: Changes::with_others(), ..Hints::default() };
         let task = Self {
             client,
-            channel: format!("{prefix}minishop.outbox"),
+            rows: format!("{prefix}minishop.outbox"),
+            orders: format!("{prefix}minishop.orders"),
             owner: owner.to_owned(),
             hints: hints.clone(),
             calls: Family::default(),
             received: Counter::default(),
+            changes_received: Counter::default(),
             open: Gauge::default(),
             status: status.clone(),
         };
         metrics.with(|registry| {
             registry.register("redis_calls", "Calls of Redis by what became of them", task.calls.clone());
             registry.register("redis_hints_received", "Hints of other processes", task.received.clone());
+            registry.register(
+                "redis_changed_orders_received",
+                "Orders that other processes said they changed",
+                task.changes_received.clone(),
+            );
             registry.register("redis_breaker_open", "1 while Redis is left alone after errors", task.open.clone());
         });
         Ok((hints, task))
@@ -128,12 +147,12 @@ impl HintsTask {
         let mut breaker = Breaker::default();
         let mut connection = None;
         loop {
-            self.hints.wanted.notified().await;
+            let (channel, message) = self.next_message().await;
             if !breaker.allows(Instant::now()) {
                 self.count("publish", "skipped");
                 continue;
             }
-            let outcome = timeout(CALL, self.publish(&mut connection)).await;
+            let outcome = timeout(CALL, self.publish(&mut connection, channel, &message)).await;
             let done = matches!(outcome, Ok(Ok(())));
             if !done {
                 tracing::debug!(error = ?outcome, "a hint was not sent");
@@ -146,7 +165,15 @@ impl HintsTask {
         }
     }
 
-    async fn publish(&self, kept: &mut Option<MultiplexedConnection>) -> redis::RedisResult<()> {
+    /// Waits for something to say.
+    async fn next_message(&self) -> (&str, Vec<u8>) {
+        tokio::select! {
+            () = self.hints.wanted.notified() => (&self.rows, self.owner.as_bytes().to_vec()),
+            orders = self.hints.changes.to_tell() => (&self.orders, changes::written(&self.owner, &orders)),
+        }
+    }
+
+    async fn publish(&self, kept: &mut Option<MultiplexedConnection>, channel: &str, message: &[u8]) -> redis::RedisResult<()> {
         // Taken out, so that a call that fails or is cut off leaves no connection behind.
         let mut connection = if let Some(connection) = kept.take() {
             connection
@@ -154,7 +181,7 @@ impl HintsTask {
             let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CALL)).set_response_timeout(Some(CALL));
             self.client.get_multiplexed_async_connection_with_config(&config).await?
         };
-        let () = redis::cmd("PUBLISH").arg(&self.channel).arg(&self.owner).query_async(&mut connection).await?;
+        let () = redis::cmd("PUBLISH").arg(channel).arg(message).query_async(&mut connection).await?;
         *kept = Some(connection);
         Ok(())
     }
@@ -163,7 +190,7 @@ impl HintsTask {
         loop {
             let subscribing = timeout(CALL, async {
                 let mut subscription = self.client.get_async_pubsub().await?;
-                subscription.subscribe(&self.channel).await?;
+                subscription.subscribe(&[&self.rows, &self.orders]).await?;
                 redis::RedisResult::Ok(subscription)
             });
             if let Ok(Ok(subscription)) = subscribing.await {
@@ -173,16 +200,27 @@ impl HintsTask {
                 self.hints.heard.notify_one();
                 let mut messages = subscription.into_on_message();
                 while let Some(message) = messages.next().await {
-                    if message.get_payload_bytes() != self.owner.as_bytes() {
-                        self.received.inc();
-                        self.hints.heard.notify_one();
-                    }
+                    self.hear(message.get_channel_name(), message.get_payload_bytes());
                 }
             } else {
                 self.count("subscribe", "failed");
                 self.status.note("redis", Some("does not answer; processes find each other's events by polling".to_owned()));
             }
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Takes what another process says; what this one says comes back, too.
+    fn hear(&self, channel: &str, message: &[u8]) {
+        if channel == self.orders {
+            let orders = changes::read(message, &self.owner);
+            self.changes_received.inc_by(orders.len() as u64);
+            if !orders.is_empty() {
+                self.hints.changes.heard(orders);
+            }
+        } else if message != self.owner.as_bytes() {
+            self.received.inc();
+            self.hints.heard.notify_one();
         }
     }
 

@@ -15,8 +15,9 @@ mod task;
 use std::sync::{Arc, Mutex};
 
 use minishop_contracts::key::spread;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
+use crate::hints::{ChangedOrders, Changes};
 use crate::store::{OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE};
 pub use task::{RelayTask, Settings};
 
@@ -33,15 +34,24 @@ pub fn shard_of(role: Role, record_key: &[u8]) -> i16 {
 #[derive(Debug, Clone)]
 pub struct Relay {
     rows: mpsc::UnboundedSender<Vec<OutboxRow>>,
+    changes: Changes,
     stats: Arc<Mutex<OutboxStats>>,
     settled: watch::Receiver<bool>,
 }
 
 impl Relay {
     /// Hands over rows that were just committed, before anything is answered. Never blocks and never fails: what the relay
-    /// does not take from memory it reads from the table.
+    /// does not take from memory it reads from the table. Whoever watches an order that the rows tell of is woken.
     pub fn hand_over(&self, rows: Vec<OutboxRow>) {
+        // An order in its first version is new: nobody can have seen it otherwise.
+        let changed = rows.iter().filter(|row| row.event.order_version > Some(1)).filter_map(|row| row.event.order_id);
+        self.changes.committed(changed.collect());
         let _ = self.rows.send(rows);
+    }
+
+    /// Listens for orders that changed, here or in another process. Only a hint: some are missed, so poll as well.
+    pub fn changes(&self) -> broadcast::Receiver<ChangedOrders> {
+        self.changes.subscribe()
     }
 
     /// Tells how much waits, as last read from the table.

@@ -1,6 +1,7 @@
 //! The one accept loop: REST, gRPC and admin are served through it, so every listener has the same limits.
 
 mod idle;
+mod patience;
 
 use std::io;
 use std::net::SocketAddr;
@@ -39,6 +40,8 @@ pub struct Limits {
     pub headers: Duration,
     /// How long a connection may wait for its next request (HTTP/1); above what clients keep theirs for.
     pub idle: Duration,
+    /// How long a peer may read nothing of what is written to it; then it is cut off.
+    pub stuck: Duration,
     /// How long open requests may run on after the drain began; then they are cut.
     pub drain: Duration,
     /// How old a connection may become before its client is asked to make a new one, so that load spreads again.
@@ -54,6 +57,7 @@ impl Default for Limits {
             first_byte: Duration::from_secs(10),
             headers: Duration::from_secs(10),
             idle: Duration::from_mins(1),
+            stuck: Duration::from_mins(1),
             drain: Duration::from_secs(10),
             age: Duration::from_mins(30),
             grace: Duration::from_secs(70),
@@ -128,6 +132,7 @@ async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Rou
     // Without this, small answers wait up to 40 ms for an acknowledgement (Nagle and delayed ACK).
     let _ = stream.set_nodelay(true);
     let Ok(Some(version)) = tokio::time::timeout(limits.first_byte, sniff(&stream)).await else { return };
+    let stream = patience::Patient::new(stream, limits.stuck);
     let service = service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
         async move {

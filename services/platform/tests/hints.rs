@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use minishop_core::ids::OrderId;
 use minishop_platform::ctx::{Metrics, Status};
 use minishop_platform::hints::{Hints, HintsTask};
 use secrecy::SecretString;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -85,6 +87,29 @@ async fn a_hint_wakes_the_other_process_and_not_its_own() {
     hears(&two, &one).await;
     assert_eq!(one.metric("minishop_redis_hints_received_total"), 0);
     hears(&one, &two).await;
+}
+
+#[tokio::test]
+async fn changed_orders_are_told_to_the_other_process_and_not_back() {
+    let Some(redis) = redis() else { return };
+    let prefix = prefix();
+    let (one, two) = (Process::start(redis, &prefix, "one"), Process::start(redis, &prefix, "two"));
+    // From here on both listen.
+    hears(&two, &one).await;
+    hears(&one, &two).await;
+    let [mut here, mut there] = [&one, &two].map(|process| process.hints.changes().subscribe());
+    let orders: Vec<OrderId> = (1..=3).map(|n| OrderId(Uuid::from_u128(n))).collect();
+    one.hints.changes().committed(orders.clone());
+    for told in [&mut here, &mut there] {
+        assert_eq!(
+            tokio::time::timeout(PATIENCE, told.recv()).await.expect("it is told").expect("nothing is missed")[..],
+            orders
+        );
+    }
+    two.hints.changes().committed(orders[..1].to_vec());
+    let told = tokio::time::timeout(PATIENCE, here.recv()).await.expect("it is told").expect("nothing is missed");
+    assert_eq!(told[..], orders[..1], "what it had said itself did not come back");
+    assert_eq!(one.metric("minishop_redis_changed_orders_received_total"), 1);
 }
 
 #[tokio::test]

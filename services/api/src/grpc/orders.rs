@@ -1,10 +1,12 @@
 //! gRPC: `OrderService`.
 
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use minishop_contracts::headers::http as names;
 use minishop_contracts::orders::v1::order_service_server::OrderService;
 use minishop_contracts::orders::v1::{
     CancelOrderRequest, CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderTimelineRequest,
-    GetOrderTimelineResponse, ListOrdersRequest, ListOrdersResponse, Order,
+    GetOrderTimelineResponse, ListOrdersRequest, ListOrdersResponse, Order, WatchOrderRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -12,7 +14,7 @@ use super::{Service, status};
 use crate::call::Protocol;
 use crate::metrics::Outcome;
 use crate::orders::Created;
-use crate::{cancel, fields, orders, timeline};
+use crate::{cancel, fields, orders, timeline, watch};
 
 #[tonic::async_trait]
 impl OrderService for Service {
@@ -66,5 +68,22 @@ impl OrderService for Service {
             timeline::timeline(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
+    }
+
+    type WatchOrderStream = BoxStream<'static, Result<Order, Status>>;
+
+    async fn watch_order(&self, request: Request<WatchOrderRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let ((call, _), message) = self.call("minishop.orders.v1.OrderService/WatchOrder", request);
+        let work = async { watch::watch(&self.0, &call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await };
+        let watch = call.run(work).await.map_err(|refusal| status::of(&call, &refusal))?;
+        // An order whose last version the caller has seen: the stream ends at once.
+        let orders = stream::unfold(watch, async |watch| {
+            let mut watch = watch?;
+            let next = watch.next().await?;
+            Some((next, Some(watch)))
+        });
+        let told = status::dressed(&call, ());
+        let orders = orders.map(move |order| order.map_err(|refusal| status::of(&call, &refusal)));
+        Ok(told.map(|()| orders.boxed()))
     }
 }

@@ -14,11 +14,12 @@ use crate::call::Call;
 use crate::reply;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// Answers with a message.
 pub fn message<T: Serialize>(call: &Call, status: StatusCode, message: &T) -> Response {
-    dressed(call, status, JSON, json::to_vec(message))
+    dressed(call, status, Some(JSON), json::to_vec(message).into())
 }
 
 /// Answers that an order is on disk.
@@ -30,6 +31,19 @@ pub fn created(call: &Call, reply: &CreateOrderResponse, replayed: bool) -> Resp
         headers.insert(HeaderName::from_static(names::IDEMPOTENT_REPLAYED), HeaderValue::from_static("true"));
     }
     response
+}
+
+/// Answers with server-sent events, for as long as they come.
+pub fn events(call: &Call, events: Body) -> Response {
+    let mut response = dressed(call, StatusCode::OK, Some(EVENTS), events);
+    // A proxy that gathers answers would hold events back.
+    response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+/// Answers that there is nothing, and that nothing will come.
+pub fn nothing(call: &Call) -> Response {
+    dressed(call, StatusCode::NO_CONTENT, None, Body::empty())
 }
 
 /// Answers no.
@@ -44,7 +58,7 @@ pub fn refusal(call: &Call, refusal: &Refusal) -> Response {
         code: refusal.code.as_str(),
         errors: errors.map(|v| Error { field: &v.field, code: v.code.as_str(), message: &v.message }).collect(),
     };
-    let mut response = dressed(call, status, PROBLEM, json::to_vec(&problem));
+    let mut response = dressed(call, status, Some(PROBLEM), json::to_vec(&problem).into());
     if let Some(wait) = refusal.retry_after {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -74,11 +88,11 @@ struct Error<'a> {
     message: &'a str,
 }
 
-fn dressed(call: &Call, status: StatusCode, media_type: HeaderValue, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn dressed(call: &Call, status: StatusCode, media_type: Option<HeaderValue>, body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, media_type);
+    headers.extend(media_type.map(|media_type| (CONTENT_TYPE, media_type)));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static(names::CORRELATION_ID), value(call.correlation_id.as_str()));

@@ -110,7 +110,7 @@ pub async fn an_order_that_the_caller_may_not_see_is_absent_to_every_call(world:
     let wanted = api.get(&format!("/orders/{absent}")).await;
     assert_eq!((wanted.status, wanted.refusal().0.as_str()), (404, "ORDER_NOT_FOUND"));
     for id in [&foreign, &absent, &Uuid::nil().to_string()] {
-        for (method, path) in [("POST", "/cancel"), ("GET", "/timeline"), ("GET", "")] {
+        for (method, path) in [("POST", "/cancel"), ("GET", "/timeline"), ("GET", "/events"), ("GET", "")] {
             let answer = api.send(method, &format!("/orders/{id}{path}"), &[], b"").await;
             assert_eq!((answer.status, &answer.body), (404, &wanted.body), "{id}{path}");
         }
@@ -123,7 +123,7 @@ pub async fn an_order_that_the_caller_may_not_see_is_absent_to_every_call(world:
 pub async fn an_id_that_is_none_is_named_by_every_call(world: &World) {
     let api = world.api().await;
     for id in ["123", "0190163d8694739baea5966c26f8ad91", "..%2f..%2fmetrics", "%00", "%ff", "urn:uuid:0190163d"] {
-        for (method, path) in [("POST", "cancel"), ("GET", "timeline")] {
+        for (method, path) in [("POST", "cancel"), ("GET", "timeline"), ("GET", "events")] {
             let answer = api.send(method, &format!("/orders/{id}/{path}"), &[], b"").await;
             assert_eq!(answer.refusal().1, BTreeSet::from(["orderId INVALID_FORMAT".to_owned()]), "{id}/{path}");
         }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
@@ -86,19 +87,45 @@ impl Client {
         Request::builder().method(method).uri(format!("{}{path}", self.server))
     }
 
+    /// Opens a stream of server-sent events behind the one that was seen last; `None` when nothing can follow it.
+    pub async fn events(&self, path: &str, last: Option<&str>) -> Result<Option<Incoming>, Failure> {
+        let mut request = self.request(Method::GET, path);
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let answer = self.patiently(self.ask(request, Bytes::new())).await?;
+        match answer.status() {
+            StatusCode::NO_CONTENT => Ok(None),
+            StatusCode::OK => Ok(Some(answer.into_body())),
+            status => Err(Failure::Refused(status, self.patiently(self.read(answer.into_body())).await?)),
+        }
+    }
+
     async fn send(&self, request: http::request::Builder, body: Bytes) -> Result<Value, Failure> {
-        let unreachable = |why: &dyn fmt::Display| Failure::Unreachable(format!("{}: {why}", self.server));
-        let request = request.body(Full::new(body)).map_err(|error| unreachable(&error))?;
         let exchange = async {
-            let answer = self.http.request(request).await.map_err(|error| unreachable(&error))?;
-            let (head, body) = answer.into_parts();
-            let body = body.collect().await.map_err(|error| unreachable(&error))?.to_bytes();
-            Ok((head.status, body))
+            let answer = self.ask(request, body).await?;
+            Ok((answer.status(), self.read(answer.into_body()).await?))
         };
-        let (status, body) =
-            tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| unreachable(&"no answer within 10 s"))??;
-        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let (status, value) = self.patiently(exchange).await?;
         if status.is_success() { Ok(value) } else { Err(Failure::Refused(status, value)) }
+    }
+
+    async fn ask(&self, request: http::request::Builder, body: Bytes) -> Result<Response<Incoming>, Failure> {
+        let request = request.body(Full::new(body)).map_err(|error| self.unreachable(&error))?;
+        self.http.request(request).await.map_err(|error| self.unreachable(&error))
+    }
+
+    async fn read(&self, body: Incoming) -> Result<Value, Failure> {
+        let body = body.collect().await.map_err(|error| self.unreachable(&error))?.to_bytes();
+        Ok(serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    async fn patiently<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::time::timeout(PATIENCE, work).await.map_err(|_| self.unreachable(&"no answer within 10 s"))?
+    }
+
+    fn unreachable(&self, why: &dyn fmt::Display) -> Failure {
+        Failure::Unreachable(format!("{}: {why}", self.server))
     }
 }
 

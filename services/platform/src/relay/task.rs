@@ -75,7 +75,8 @@ impl RelayTask {
         let (may_write, when_settled) = watch::channel(false);
         let backlog = Arc::new(Mutex::new(OutboxStats::default()));
         let producer = Producer::new(&settings.brokers, report_to)?;
-        let relay = Relay { rows: hand_over, stats: backlog.clone(), settled: when_settled };
+        let relay =
+            Relay { rows: hand_over, changes: settings.hints.changes().clone(), stats: backlog.clone(), settled: when_settled };
         let task = Self {
             outbox,
             settings,

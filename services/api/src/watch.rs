@@ -1,0 +1,106 @@
+//! Watching an order: each of its versions once, until its status is final.
+//!
+//! An order is new in version 1, and everything but its status never changes. So whatever lies between a token and the present
+//! can be told from the present row.
+
+mod hub;
+mod metrics;
+mod poll;
+
+use std::time::Duration;
+
+use minishop_contracts::FieldCode;
+use minishop_contracts::orders::v1::{Order, WatchOrderRequest};
+use minishop_core::clock::Timestamp;
+use minishop_core::order::Status;
+use minishop_core::refusal::{Code, Refusal};
+use minishop_platform::store::OrderRow;
+
+use crate::app::App;
+use crate::call::{Call, Protocol};
+use crate::event::FIRST_VERSION;
+use crate::fields;
+use crate::intake::retry_after;
+use crate::orders::{order, parse, row};
+
+pub use hub::Hub;
+pub use poll::WatchTask;
+
+use hub::Subscription;
+
+/// A caller that watches an order.
+#[derive(Debug)]
+pub struct Watch {
+    subscription: Subscription,
+    /// What stands in the store and was not told yet.
+    present: Option<OrderRow>,
+    /// Whether the order was new after the version that the caller has seen.
+    since_new: bool,
+    /// The version that was told last.
+    seen: i32,
+    over: bool,
+    /// When to come back after a drain; drawn for each watch, so that not all come back together.
+    again: Duration,
+}
+
+/// Begins to watch one of the caller's orders behind a version; `None` when nothing can follow it.
+pub async fn watch(app: &App, call: &Call, request: &WatchOrderRequest) -> Result<Option<Watch>, Refusal> {
+    let token = request.resume_token;
+    if token < 0 {
+        return Err(no_token(call.protocol));
+    }
+    let again = retry_after(app.ids.as_ref());
+    // Before the order is read, so that no change falls between.
+    let subscription = app.watches.subscribe(parse(&request.order_id)?, again)?;
+    let present = row(app, call, &request.order_id).await?;
+    subscription.know(&present);
+    if present.status.is_final() && token == present.version {
+        return Ok(None);
+    }
+    let since_new = token < FIRST_VERSION && present.version > FIRST_VERSION;
+    // Of a token above the newest version the store knows nothing, since it was restored: the present is told.
+    let told = token == present.version;
+    let seen = present.version;
+    Ok(Some(Watch { subscription, present: Some(present).filter(|_| !told), since_new, seen, over: false, again }))
+}
+
+/// Refuses a token that is no version of any order.
+pub fn no_token(protocol: Protocol) -> Refusal {
+    fields::refuse_one(protocol, "resume_token", FieldCode::InvalidToken, "must be the version that was seen last")
+}
+
+impl Watch {
+    /// Waits for the next version; `None` after a final one or a refusal. What is not awaited to its end is not lost.
+    pub async fn next(&mut self) -> Option<Result<Order, Refusal>> {
+        if self.over {
+            return None;
+        }
+        if std::mem::take(&mut self.since_new) {
+            return self.present.as_ref().map(|row| order(as_new(row)));
+        }
+        if let Some(row) = self.present.take() {
+            return Some(self.tell(row, None));
+        }
+        let Some(changed) = self.subscription.next(self.seen).await else {
+            self.over = true;
+            return Some(Err(shutting_down(self.again)));
+        };
+        Some(self.tell(changed.order.clone(), changed.at))
+    }
+
+    fn tell(&mut self, row: OrderRow, at: Option<Timestamp>) -> Result<Order, Refusal> {
+        self.seen = row.version;
+        self.over = row.status.is_final();
+        self.subscription.told(at);
+        order(row)
+    }
+}
+
+fn as_new(row: &OrderRow) -> OrderRow {
+    OrderRow { status: Status::Created, version: FIRST_VERSION, ..row.clone() }
+}
+
+fn shutting_down(wait: Duration) -> Refusal {
+    let detail = "This process shuts down; watch again with the last version as resume token.";
+    Refusal::new(Code::ShuttingDown, detail).after(wait)
+}

@@ -1,0 +1,57 @@
+//! What watching counts.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Watching's metrics. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WatchMetrics {
+    watches: Gauge,
+    told: Counter,
+    polls: Family<[(&'static str, &'static str); 2], Counter>,
+    poll_seconds: Histogram,
+    late: Histogram,
+}
+
+impl WatchMetrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            watches: Gauge::default(),
+            told: Counter::default(),
+            polls: Family::default(),
+            poll_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            late: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+        };
+        registry.register("watches", "Callers that watch an order", metrics.watches.clone());
+        registry.register("watch_events", "Versions of orders that watchers were told", metrics.told.clone());
+        registry.register("watch_polls", "Reads of watched orders, by what woke them and their outcome", metrics.polls.clone());
+        registry.register("watch_poll_duration_seconds", "Time of one read of watched orders", metrics.poll_seconds.clone());
+        registry.register("watch_latency_seconds", "Time from an order's change until a watcher is told", metrics.late.clone());
+        metrics
+    }
+
+    /// Notes how many watch.
+    pub(super) fn watching(&self, watches: usize) {
+        self.watches.set(i64::try_from(watches).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a version that was told, and how late.
+    pub(super) fn told(&self, late: Option<Duration>) {
+        self.told.inc();
+        if let Some(late) = late {
+            self.late.observe(late.as_secs_f64());
+        }
+    }
+
+    /// Counts a read.
+    pub(super) fn polled(&self, by: &'static str, done: bool, took: Duration) {
+        self.polls.get_or_create(&[("by", by), ("outcome", if done { "ok" } else { "failed" })]).inc();
+        self.poll_seconds.observe(took.as_secs_f64());
+    }
+}

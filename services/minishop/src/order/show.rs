@@ -1,0 +1,76 @@
+//! `minishop order show`: what happened to an order.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::client::{Client, Failure, encoded};
+use crate::output::{self, Output};
+
+/// Reads an order's timeline, all pages up to `limit` entries, as one document.
+pub async fn read(client: &Client, id: &str, limit: usize) -> Result<Value, Failure> {
+    let mut entries = Vec::new();
+    let mut token = String::new();
+    loop {
+        let size = (limit - entries.len()).clamp(1, 500);
+        let path = format!("/orders/{}/timeline?pageSize={size}&pageToken={}", encoded(id), encoded(&token));
+        let mut page = client.get(&path).await?;
+        entries.extend(page["entries"].as_array_mut().map(std::mem::take).unwrap_or_default());
+        page["nextPageToken"].as_str().unwrap_or_default().clone_into(&mut token);
+        if token.is_empty() || entries.len() >= limit {
+            page["entries"] = entries.into();
+            return Ok(page);
+        }
+    }
+}
+
+/// Prints a timeline.
+pub fn print(timeline: &Value, output: Output) -> ExitCode {
+    if output == Output::Json {
+        return output::json(timeline);
+    }
+    let told = output::table(
+        ["TIME", "WHAT", "VERSION", "CAUSED BY", "EVENT", "CORRELATION", "DETAIL"],
+        list(timeline, "entries").iter().map(|entry| {
+            let version = Some(&entry["version"]).filter(|version| **version != 0).map_or_else(String::new, cell);
+            let [at, kind, cause, event, correlation] =
+                ["at", "kind", "causationId", "eventId", "correlationId"].map(|name| cell(&entry[name]));
+            [at, kind, version, cause, event, correlation, detail(&entry["detail"])]
+        }),
+    );
+    if timeline["nextPageToken"].as_str().is_some_and(|token| !token.is_empty()) {
+        output::line("… there is more; see --limit");
+    }
+    if list(timeline, "parked").is_empty() {
+        return told;
+    }
+    output::line("\nStands in the parking lot now:");
+    output::table(
+        ["EVENT", "STATE", "ATTEMPTS", "NEXT ATTEMPT", "BLOCKS", "ERROR"],
+        list(timeline, "parked").iter().map(|event| {
+            let [id, state, attempts, next, blocks, code, message] =
+                ["eventId", "state", "attempts", "nextAttemptAt", "blocks", "errorCode", "errorMessage"]
+                    .map(|name| cell(&event[name]));
+            [id, state, attempts, next, blocks, format!("{code} {message}").trim().to_owned()]
+        }),
+    )
+}
+
+fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
+    value[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Shows a value. Error messages hold strangers' text, which a terminal must not obey.
+fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn detail(detail: &Value) -> String {
+    let members = detail.as_object().into_iter().flatten();
+    members.map(|(name, value)| format!("{name}={}", cell(value))).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,145 @@
+//! Orders that were changed, told to whoever watches them.
+
+use std::sync::{Arc, Mutex};
+
+use minishop_core::ids::OrderId;
+use tokio::sync::{Notify, broadcast};
+use uuid::Uuid;
+
+/// How many messages a listener may be behind before it is told that it has missed some.
+const BEHIND: usize = 1024;
+/// How many orders may wait to be told to other processes; more are not told.
+const WAITING: usize = 16_384;
+/// How many orders one message to other processes names.
+const TOLD_AT_ONCE: usize = 1024;
+/// Parts the sender's name from the orders.
+const PART: u8 = 0;
+
+/// Orders that changed, as one message names them.
+pub type ChangedOrders = Arc<[OrderId]>;
+
+/// Tells of changed orders, here and in other processes. Cheap to clone. Only a hint: who misses it polls.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    here: broadcast::Sender<ChangedOrders>,
+    abroad: Option<Arc<Abroad>>,
+}
+
+/// What waits to be told to other processes.
+#[derive(Debug, Default)]
+struct Abroad {
+    waiting: Mutex<Vec<OrderId>>,
+    wanted: Notify,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self { here: broadcast::Sender::new(BEHIND), abroad: None }
+    }
+}
+
+impl Changes {
+    /// Tells other processes too, once somebody carries it there.
+    pub(super) fn with_others() -> Self {
+        Self { abroad: Some(Arc::default()), ..Self::default() }
+    }
+
+    /// Tells of orders whose change was just committed. Never blocks and never fails.
+    pub fn committed(&self, orders: Vec<OrderId>) {
+        if orders.is_empty() {
+            return;
+        }
+        if let Some(abroad) = &self.abroad {
+            let mut waiting = abroad.waiting.lock().expect("no holder of the orders panics");
+            let room = WAITING.saturating_sub(waiting.len());
+            waiting.extend(orders.iter().take(room));
+            abroad.wanted.notify_one();
+        }
+        self.heard(orders);
+    }
+
+    /// Tells this process what another one said.
+    pub(super) fn heard(&self, orders: Vec<OrderId>) {
+        // An error means that nobody listens.
+        let _ = self.here.send(orders.into());
+    }
+
+    /// Listens from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<ChangedOrders> {
+        self.here.subscribe()
+    }
+
+    /// Waits for orders that other processes should be told of.
+    pub(super) async fn to_tell(&self) -> Vec<OrderId> {
+        let Some(abroad) = &self.abroad else { return std::future::pending().await };
+        loop {
+            {
+                let mut waiting = abroad.waiting.lock().expect("no holder of the orders panics");
+                if !waiting.is_empty() {
+                    let now = TOLD_AT_ONCE.min(waiting.len());
+                    let rest = waiting.split_off(now);
+                    return std::mem::replace(&mut waiting, rest);
+                }
+            }
+            abroad.wanted.notified().await;
+        }
+    }
+}
+
+/// Writes a message: who says it, then the orders, 16 bytes each.
+pub(super) fn written(owner: &str, orders: &[OrderId]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(owner.len() + 1 + 16 * orders.len());
+    message.extend_from_slice(owner.as_bytes());
+    message.push(PART);
+    for order in orders {
+        message.extend_from_slice(order.0.as_bytes());
+    }
+    message
+}
+
+/// Reads a message of another process; nothing of our own, and nothing that is no message.
+pub(super) fn read(message: &[u8], owner: &str) -> Vec<OrderId> {
+    let Some(at) = message.iter().position(|byte| *byte == PART) else { return Vec::new() };
+    let (sender, orders) = (&message[..at], &message[at + 1..]);
+    if sender == owner.as_bytes() || orders.len() % 16 != 0 {
+        return Vec::new();
+    }
+    orders.chunks_exact(16).filter_map(|bytes| Uuid::from_slice(bytes).ok()).map(OrderId).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orders(range: std::ops::Range<u128>) -> Vec<OrderId> {
+        range.map(|n| OrderId(Uuid::from_u128(n))).collect()
+    }
+
+    #[test]
+    fn a_message_is_read_by_others_and_not_by_its_sender() {
+        let told = orders(0..3);
+        let message = written("one", &told);
+        assert_eq!(read(&message, "two"), told);
+        assert_eq!(read(&message, "one"), []);
+        for broken in [&b""[..], b"one", b"one\0short", &message[..message.len() - 1]] {
+            assert_eq!(read(broken, "two"), [], "{broken:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_faster_than_it_can_be_told_is_bounded_and_told_in_parts() {
+        let changes = Changes::with_others();
+        let mut here = changes.subscribe();
+        changes.committed(Vec::new());
+        changes.committed(orders(0..20_000));
+        assert_eq!(here.recv().await.unwrap().len(), 20_000);
+        let (mut told, mut parts) = (Vec::new(), 0);
+        while told.len() < WAITING {
+            let part = changes.to_tell().await;
+            assert!((1..=TOLD_AT_ONCE).contains(&part.len()));
+            told.extend(part);
+            parts += 1;
+        }
+        assert_eq!((told, parts), (orders(0..16_384), 16));
+    }
+}
