@@ -115,7 +115,8 @@ on_both_stores! {
         a_dry_run_tells_the_count_and_changes_nothing
         dead_letters_are_listed_grouped_and_read
         parked_keys_are_listed_the_oldest_first
-        an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audited;
+        an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audited
+        a_replayed_event_has_the_bytes_of_the_first;
     cancels:
         a_cancelled_order_is_answered_told_and_announced_once
         ten_cancels_at_once_make_one_event

@@ -43,6 +43,8 @@ enum Command {
     Topics(crate::topics::Args),
     /// Create and read orders on a running server.
     Order(crate::order::Args),
+    /// Look at dead letters, process them again, or give them up.
+    Dlq(crate::dlq::Args),
     /// Follow what is published.
     Events(crate::events::Args),
     /// Load a running server; print rates and latencies.
@@ -74,8 +76,9 @@ fn dispatch(cli: Cli, problems: Vec<String>) -> ExitCode {
         Command::Events(args) => role(settings, Shape::Up, |config| crate::events::run(args, config)),
         Command::Config(args) => crate::config::run(&args, settings),
         // The settings of servers say nothing to a client of theirs.
-        Command::Order(_) | Command::Bench(_) if !settings.problems.is_empty() => refuse(&settings.problems),
+        Command::Order(_) | Command::Dlq(_) | Command::Bench(_) if !settings.problems.is_empty() => refuse(&settings.problems),
         Command::Order(args) => block_on(crate::order::run(args)),
+        Command::Dlq(args) => block_on(crate::dlq::run(args)),
         Command::Bench(args) => block_on(crate::bench::command(args)),
     }
 }

@@ -1,4 +1,6 @@
-//! `minishop events tail`: shows what is published, outside any consumer group.
+//! `minishop events`: shows what is published, outside any consumer group, and publishes history again.
+
+mod replay;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,6 +23,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Publish the events of past orders again, to a topic of a new consumer.
+    Replay(replay::Args),
     /// Print events as they come, until interrupted.
     Tail {
         /// Begin with the oldest event that is kept, not with the next one.
@@ -38,9 +42,12 @@ enum What {
     },
 }
 
-/// Follows the topics of the configuration's brokers, or of the embedded log that runs.
+/// Follows, or writes to, the topics of the configuration's brokers, or of the embedded log that runs.
 pub async fn run(args: Args, config: Config) -> ExitCode {
-    let What::Tail { from_beginning, topics: only, limit, output } = args.what;
+    let (from_beginning, only, limit, output) = match args.what {
+        What::Tail { from_beginning, topics, limit, output } => (from_beginning, topics, limit, output),
+        What::Replay(args) => return replay::run(args, config).await,
+    };
     let brokers = config.kafka_brokers.clone().unwrap_or_else(|| config.kafka_addr.to_string());
     let names = topics::ALL.iter().filter(|topic| only.is_empty() || only.iter().any(|name| name == *topic));
     let names: Vec<String> = names.map(|topic| topics::prefixed(&config.topic_prefix, topic)).collect();

@@ -4,6 +4,7 @@ mod api;
 mod bench;
 mod cli;
 mod config;
+mod dlq;
 mod events;
 mod migrate;
 mod order;

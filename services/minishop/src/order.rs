@@ -1,6 +1,6 @@
 //! `minishop order`: creates, reads, watches and cancels orders on a running server, over its REST interface.
 
-mod client;
+pub mod client;
 mod show;
 mod watch;
 

@@ -4,10 +4,14 @@
 
 #[path = "blackbox_embedded/clients.rs"]
 mod clients;
+#[path = "blackbox_embedded/dead_letters.rs"]
+mod dead_letters;
 #[path = "support/load.rs"]
 mod load;
 #[path = "support/process.rs"]
 mod process;
+#[path = "blackbox_embedded/replaying.rs"]
+mod replaying;
 #[path = "support/rest.rs"]
 mod rest;
 #[path = "support/wait.rs"]

@@ -77,35 +77,50 @@ impl SettledWriter {
 
     /// Makes the change of an order to `to`, a final status, with the event that announces it.
     pub fn change(&self, subject: &Subject<'_>, to: Status, cause: &Cause<'_>, now: Timestamp) -> Transition {
-        let status = wire(to);
-        let event_type = status.event_type().expect("the status is final");
-        let topic = status.topic().expect("the status is final");
+        let event_type = to_event_type(to);
         let event_id = EventId::derived(cause.event_id, cause.occurred_at, event_type);
+        let event = self.event(subject, to, event_id, cause.causation_id, cause.trace, now);
+        let Subject { order_id, version: expected_version, .. } = *subject;
+        Transition { order_id, expected_version, to, at: now, cause: cause.event_id, event }
+    }
+
+    /// Writes the event of a change under an id that is known.
+    pub fn event(
+        &self,
+        subject: &Subject<'_>,
+        to: Status,
+        event_id: EventId,
+        causation_id: &str,
+        trace: &TraceContext,
+        at: Timestamp,
+    ) -> NewEvent {
+        let status = wire(to);
+        let topic = status.topic().expect("the status is final");
         let version = subject.version.saturating_add(1);
         let (order_id, id_text) = (subject.order_id.to_string(), event_id.to_string());
         let head = Head {
             event_id: &id_text,
-            occurred_at: now.into(),
+            occurred_at: at.into(),
             correlation_id: subject.correlation_id.as_str(),
             idempotency_key: subject.key.as_str(),
         };
         let mut headers = self.constant.clone();
-        headers.put(names::CE_TYPE, event_type.as_bytes());
+        headers.put(names::CE_TYPE, to_event_type(to).as_bytes());
         // The same digits as `occurredAt` in the envelope.
-        headers.put(names::CE_TIME, now.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
+        headers.put(names::CE_TIME, at.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
         headers.put(names::CE_ID, id_text.as_bytes());
         headers.put(names::CE_SUBJECT, order_id.as_bytes());
         headers.put(names::CE_SEQUENCE, version.to_string().as_bytes());
         headers.put(names::CE_CLIENT, subject.client_id.0.as_bytes());
         headers.put(names::CORRELATION_ID, subject.correlation_id.as_str().as_bytes());
-        headers.put(names::CAUSATION_ID, cause.causation_id.as_bytes());
-        headers.put(names::TRACEPARENT, cause.trace.traceparent().as_bytes());
-        if let Some(state) = cause.trace.tracestate() {
+        headers.put(names::CAUSATION_ID, causation_id.as_bytes());
+        headers.put(names::TRACEPARENT, trace.traceparent().as_bytes());
+        if let Some(state) = trace.tracestate() {
             headers.put(names::TRACESTATE, state.as_bytes());
         }
         let record_key = Bytes::copy_from_slice(self.key.pick(subject.customer_id, &order_id).as_bytes());
         let payload = encode_settled(&head, &data(subject, order_id, status)).expect("the status is final");
-        let event = NewEvent {
+        NewEvent {
             shard: shard_of(self.role, &record_key),
             event_id,
             topic: topics::prefixed(&self.prefix, topic),
@@ -114,10 +129,12 @@ impl SettledWriter {
             order_version: Some(version),
             payload: Some(payload.into()),
             headers: headers.finish(),
-        };
-        let Subject { order_id, version: expected_version, .. } = *subject;
-        Transition { order_id, expected_version, to, at: now, cause: cause.event_id, event }
+        }
     }
+}
+
+fn to_event_type(to: Status) -> &'static str {
+    wire(to).event_type().expect("the status is final")
 }
 
 const fn wire(status: Status) -> order_settled::Status {

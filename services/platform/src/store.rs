@@ -5,6 +5,7 @@
 mod columns;
 mod database;
 pub mod error;
+mod history;
 mod housekeeping;
 mod inbox;
 mod lot;
@@ -18,6 +19,7 @@ mod timeline;
 
 use std::sync::Arc;
 
+pub use history::{End, History, Past, PastOrder};
 pub use housekeeping::Housekeeping;
 pub use inbox::{Inbox, Settlement};
 pub use lot::{Claim, Claimed, DeadLetter, Failure, Identity, Lease, Lot, LotSettlement, Release};
@@ -47,6 +49,8 @@ pub struct Store {
     pub operations: Operations,
     /// Old rows.
     pub housekeeping: Arc<dyn Housekeeping>,
+    /// What was.
+    pub history: History,
 }
 
 /// What went wrong and what the caller should do: the variant is the advice.

@@ -2,7 +2,8 @@
 //!
 //! An event's way: `consume` reads it (poll thread, offsets), `decode` and `upcast` say what it is, `judge` what is to be done,
 //! `process` settles it in the one transaction of its batch. What cannot be settled there stands in the lot, from where `parking`
-//! gives it to a handler (`handlers`) until it is settled or given up. `outgoing` writes what is announced.
+//! gives it to a handler (`handlers`) until it is settled or given up; `redrive` runs what operators begin over what was given up.
+//! `outgoing` writes what is announced.
 
 mod consume;
 mod decode;
@@ -13,6 +14,7 @@ mod metrics;
 mod outgoing;
 mod parking;
 mod process;
+mod redrive;
 mod setup;
 pub mod upcast;
 
@@ -23,10 +25,12 @@ pub use housekeeping::Housekeeper;
 pub use metrics::WorkerMetrics;
 pub use parking::LotTask;
 pub use process::Processor;
+pub use redrive::{Progress, Redrive};
 pub use setup::{Bell, Setup};
 use upcast::Versions;
 
-/// Starts the worker's tasks: one that polls (on a thread of its own), one that processes, and the parking lot's.
+/// Starts the worker's tasks: one that polls (on a thread of its own), one that processes, the parking lot's, and one that runs
+/// operations.
 pub fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     let place = Place::new(&ctx);
     Ok(start_with(ctx, Setup::new(place, Versions::current())))
@@ -37,8 +41,9 @@ pub fn start_with(ctx: Ctx, setup: Setup) -> Vec<Task> {
     let metrics = WorkerMetrics::register(&ctx.metrics);
     let lot = LotTask::new(&ctx, metrics.clone(), setup.clone());
     let lot = Task::new("worker lot", lot.run(ctx.clone()));
+    let repairs = Task::new("worker repairs", redrive::run(ctx.clone(), setup.clone()));
     let housekeeping = housekeeping::task(&ctx);
     let mut tasks = consume::tasks(ctx, metrics, setup);
-    tasks.extend([lot, housekeeping]);
+    tasks.extend([lot, repairs, housekeeping]);
     tasks
 }

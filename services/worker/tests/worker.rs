@@ -25,8 +25,14 @@ mod lot;
 mod lot_order;
 #[path = "worker/records.rs"]
 mod records;
+#[path = "worker/redriving.rs"]
+mod redriving;
 #[path = "worker/refused.rs"]
 mod refused;
+#[path = "worker/repair_crash.rs"]
+mod repair_crash;
+#[path = "worker/replaying.rs"]
+mod replaying;
 #[path = "worker/shop.rs"]
 mod shop;
 #[path = "worker/traced.rs"]
@@ -113,6 +119,21 @@ both_stores! {
         an_event_that_the_store_cannot_hold_is_a_dead_letter_and_its_neighbours_flow
         a_database_in_disorder_makes_no_dead_letters
         nothing_is_counted_before_it_is_committed;
+    redriving:
+        a_canary_redrive_climbs_its_ramp_and_waits_after_each_step
+        a_canary_that_fails_stops_the_redrive_and_the_rest_stays_dead
+        a_worker_that_takes_over_goes_on_where_the_rows_say
+        the_rate_of_an_operation_is_kept
+        a_discarded_order_fails_with_its_event_and_the_next_one_of_its_key_is_due
+        a_discard_leaves_an_order_that_is_settled_and_one_that_a_copy_names
+        an_operator_pauses_resumes_and_cancels_between_two_steps
+        a_redriven_key_is_processed_by_the_lot_in_its_original_order
+        a_redriven_event_of_a_cancelled_order_drains_as_a_no_op;
+    repair_crash:
+        a_worker_killed_in_any_step_of_an_operation_loses_and_doubles_nothing;
+    replaying:
+        a_replayed_end_is_the_event_that_was_published
+        history_is_chosen_by_order_customer_and_time;
     consuming:
         settled_records_are_committed_and_not_read_again
         a_store_older_than_its_group_is_read_again_from_where_it_stands

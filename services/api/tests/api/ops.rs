@@ -10,7 +10,9 @@ use minishop_contracts::ops::v1::{
 use minishop_core::ids::EventId;
 use minishop_core::parking::State;
 use minishop_platform::bus::Headers;
-use minishop_platform::store::{Journal, ParkedEvent};
+use minishop_platform::clock::SystemIds;
+use minishop_platform::replay::Historian;
+use minishop_platform::store::{Journal, ParkedEvent, Past};
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -281,4 +283,16 @@ pub async fn an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audit
     let list = api.get("/ops/operations?state=stopped&kind=redrive").await.json();
     assert_eq!((list["operations"].as_array().unwrap().len(), &list["nextPageToken"]), (1, &json!("")));
     assert_eq!(api.get("/ops/operations?state=running").await.json()["operations"], json!([]));
+}
+
+pub async fn a_replayed_event_has_the_bytes_of_the_first(world: &World) {
+    let api = world.api().await;
+    api.works().await;
+    api.post("", crate::harness::B.replace("\"items\"", "\"currency\":\"KWD\",\"items\"")).await;
+    let mut first: Vec<_> = api.events().await.into_iter().map(|row| row.event).collect();
+    first.sort_by_key(|event| event.order_id);
+    let history = Historian::new(&crate::harness::config(world.dir.path()), "orders.created");
+    let orders = api.store.history.orders(&Past::default(), None, 10).await.unwrap();
+    let again: Vec<_> = orders.iter().flat_map(|order| history.events(order, &SystemIds).unwrap()).collect();
+    assert_eq!(again, first, "id, key, envelope and headers");
 }

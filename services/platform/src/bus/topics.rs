@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// A topic as the brokers describe it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -35,6 +35,17 @@ pub enum Made {
 pub async fn list(brokers: &str, patience: Duration) -> anyhow::Result<Vec<Topic>> {
     let client: BaseConsumer = config(brokers).create().context("cannot make a Kafka client")?;
     let ask = move || client.fetch_metadata(None, patience).map(|metadata| metadata.topics().iter().map(describe).collect());
+    tokio::task::spawn_blocking(ask).await?.with_context(|| format!("no broker answers at {brokers}"))
+}
+
+/// Tells whether a topic is there. The error means that no broker answered within `patience`.
+pub async fn exists(brokers: &str, topic: &str, patience: Duration) -> anyhow::Result<bool> {
+    let client: BaseConsumer = config(brokers).create().context("cannot make a Kafka client")?;
+    let name = topic.to_owned();
+    let ask = move || {
+        let metadata = client.fetch_metadata(Some(&name), patience)?;
+        Ok::<_, KafkaError>(metadata.topics().iter().any(|topic| topic.name() == name && topic.error().is_none()))
+    };
     tokio::task::spawn_blocking(ask).await?.with_context(|| format!("no broker answers at {brokers}"))
 }
 

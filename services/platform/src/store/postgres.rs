@@ -19,7 +19,7 @@ use std::sync::Arc;
 use sqlx::PgPool;
 
 use super::error::OpenError;
-use super::{Operations, Store};
+use super::{History, Operations, Store};
 use session::Session;
 
 /// How a process appears in PostgreSQL, and whether it may change the schema.
@@ -44,12 +44,14 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
         // Like the worker, it changes one order behind a fence.
         cancels: sessions.worker.clone(),
     };
+    let repairs = Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()));
     Ok(Store {
         orders: Arc::new(db.clone()),
         timeline: Arc::new(db.clone()),
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone(), db.reads.clone())),
-        operations: Operations::new(Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()))),
+        operations: Operations::new(repairs.clone()),
+        history: History::new(repairs),
         lot: Arc::new(lot::PgLot::new(sessions.lot, db.reads.clone())),
         housekeeping: Arc::new(db),
     })

@@ -22,7 +22,7 @@ use minishop_core::clock::Clock;
 use sqlx::SqlitePool;
 
 use super::error::OpenError;
-use super::{Operations, Store, StoreError};
+use super::{History, Operations, Store, StoreError};
 use writer::{Broken, Writer};
 
 /// Opens the store in a file, making it if it is absent, and starts its writer.
@@ -38,6 +38,7 @@ pub async fn open(path: &Path, clock: Arc<dyn Clock>, migrate: bool) -> Result<S
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(db.clone()),
         operations: Operations::new(Arc::new(db.clone())),
+        history: History::new(Arc::new(db.clone())),
         lot: Arc::new(db.clone()),
         housekeeping: Arc::new(db),
     })

@@ -338,6 +338,11 @@ impl Shop {
         self.processor.step(records).await
     }
 
+    /// What a worker of this shop is given.
+    pub fn ctx(&self) -> &Ctx {
+        &self.ctx
+    }
+
     /// Tells whether this is the store of the distributed mode.
     pub fn is_distributed(&self) -> bool {
         matches!(self.home, Home::Postgres { .. })

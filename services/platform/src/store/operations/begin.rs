@@ -10,6 +10,7 @@ use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{Result, StoreError};
 use super::dead_letters::{filter_args, filter_clause};
 use super::{AuditRow, Frozen, NewOperation, Operations, SHOWN_ITEMS, Selection, audit};
+use crate::crash;
 
 static INSERT: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
@@ -102,6 +103,7 @@ impl Operations {
         let outcome = if frozen.matched == 0 { "done" } else { "accepted" };
         audit::write(work.as_mut(), &entry(new, &frozen, outcome)).await?;
         work.commit().await?;
+        crash::point("redrive_after_freeze");
         Ok(Some(frozen))
     }
 

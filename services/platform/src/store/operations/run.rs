@@ -15,6 +15,7 @@ use super::super::columns::{self, Columns};
 use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{Note, Result, StoreError, Transition};
 use super::{AuditRow, Doomed, DoomedOrder, Operation, Operations, Run, audit, begin, progress};
+use crate::crash;
 
 static OPEN: LazyLock<Statement> =
     LazyLock::new(|| Statement::new("SELECT id FROM operation WHERE ended_at IS NULL ORDER BY id LIMIT 1"));
@@ -158,6 +159,7 @@ impl Operations {
         mark(work.as_mut(), run, ItemState::Released, "", released).await?;
         let notes = columns::all("operations.release", &rows, |row| note_of_release(run, row, at))?;
         work.note(&notes.into_iter().flatten().collect::<Vec<_>>()).await?;
+        crash::point("redrive_mid_step");
         work.commit().await?;
         Ok(Some(count))
     }
@@ -202,6 +204,7 @@ impl Operations {
         }
         mark(work.as_mut(), run, ItemState::Succeeded, "", vec![doomed.parked_id]).await?;
         audit::write(work.as_mut(), &entry(run, "discarded", Some(gone.detail(doomed.parked_id)), at)).await?;
+        crash::point("discard_mid");
         work.commit().await?;
         Ok(Some(passed))
     }

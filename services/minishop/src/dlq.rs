@@ -1,0 +1,212 @@
+//! `minishop dlq`: dead letters, what became of them, and their repair, on a running server.
+
+mod follow;
+mod select;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::cli::EXIT_NO;
+use crate::order::client::{self, Client, Failure};
+use crate::output::{self, Output};
+use select::{Confirm, Filter, Set};
+
+/// What to do with dead letters.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The server's REST address.
+    #[arg(long, global = true, env = "MINISHOP_SERVER", default_value = "http://127.0.0.1:3000")]
+    server: String,
+    /// How the answer is printed.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List dead letters, newest first.
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Group dead letters by what went wrong.
+    Groups,
+    /// Show one dead letter with its original bytes.
+    Show {
+        /// The dead letter's id.
+        id: String,
+    },
+    /// Process dead letters again: one, then five, then a tenth, then all; stops by itself when too many fail.
+    Redrive {
+        #[command(flatten)]
+        set: Set,
+        /// Stop when a larger share of them fails, 0.01 to 1.
+        #[arg(long)]
+        failure_ratio: Option<f64>,
+        /// Why, for the audit.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Give dead letters up for good; their orders fail.
+    Discard {
+        #[command(flatten)]
+        set: Set,
+        /// Why, for the audit and the orders' timelines.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// List the record keys whose events wait, the oldest first.
+    Keys {
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// List redrives and discards, newest first.
+    Operations {
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show how far a redrive or discard is.
+    Operation {
+        /// The operation's id.
+        id: String,
+        /// Follow it until it has ended; exit 1 when it was stopped.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Release nothing more for now.
+    Pause(Control),
+    /// Go on after a pause.
+    Resume(Control),
+    /// End an operation; what was not released stays dead.
+    Cancel(Control),
+    /// List what operators did, newest first.
+    Audit {
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+}
+
+/// An operation whose course changes.
+#[derive(Debug, clap::Args)]
+struct Control {
+    /// The operation's id.
+    id: String,
+    /// Why, for the audit.
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Who asks, for the audit.
+    #[arg(long, default_value = "")]
+    operator: String,
+}
+
+/// What a command came to.
+enum Done {
+    /// An answer to print.
+    Answer(Value, fn(&Value) -> ExitCode),
+    /// It was answered already.
+    Ended(ExitCode),
+}
+
+/// Asks the server; exit 1 when it refuses, 69 when it does not answer.
+pub async fn run(args: Args) -> ExitCode {
+    let client = match Client::new(&args.server) {
+        Ok(client) => client,
+        Err(problem) => return minishop_platform::boot::refuse(&[problem]),
+    };
+    match ask(&client, args.what, args.output).await {
+        Ok(Done::Answer(answer, _)) if args.output == Output::Json => output::json(&answer),
+        Ok(Done::Answer(answer, table)) => table(&answer),
+        Ok(Done::Ended(code)) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn ask(client: &Client, what: What, output: Output) -> Result<Done, Failure> {
+    let (answer, table): (Value, fn(&Value) -> ExitCode) = match what {
+        What::List { filter, limit } => {
+            (pages(client, "/ops/dead-letters", &filter.query(), "deadLetters", limit).await?, show::letters)
+        }
+        What::Groups => (client.get("/ops/dead-letter-groups?pageSize=500").await?["groups"].take(), show::groups),
+        What::Show { id } => (client.get(&format!("/ops/dead-letters/{}", client::encoded(&id))).await?, show::letter),
+        What::Keys { limit } => (pages(client, "/ops/parked-keys", "", "keys", limit).await?, show::keys),
+        What::Operations { limit } => (pages(client, "/ops/operations", "", "operations", limit).await?, show::operations),
+        What::Audit { limit } => (pages(client, "/ops/audit", "", "entries", limit).await?, show::audit),
+        What::Operation { id, wait: false } => (client.get(&operation_path(&id)).await?, show::operation),
+        What::Operation { id, wait: true } => return follow::to_the_end(client, &id, output).await.map(Done::Ended),
+        What::Pause(control) => (change(client, "pause", &control).await?, show::operation),
+        What::Resume(control) => (change(client, "resume", &control).await?, show::operation),
+        What::Cancel(control) => (change(client, "cancel", &control).await?, show::operation),
+        What::Redrive { set, failure_ratio, reason } => {
+            let mut body = set.body(&reason);
+            if let Some(ratio) = failure_ratio {
+                body["failureRatio"] = ratio.into();
+            }
+            return repair(client, "redrive", &set, body, output).await;
+        }
+        What::Discard { set, reason } => {
+            let body = set.body(&reason);
+            return repair(client, "discard", &set, body, output).await;
+        }
+    };
+    Ok(Done::Answer(answer, table))
+}
+
+fn operation_path(id: &str) -> String {
+    format!("/ops/operations/{}", client::encoded(id))
+}
+
+async fn change(client: &Client, action: &str, control: &Control) -> Result<Value, Failure> {
+    let body = json!({"action": action, "reason": control.reason, "operator": control.operator});
+    client.post(&format!("{}/control", operation_path(&control.id)), &body, None).await
+}
+
+/// Begins a redrive or a discard, after a look at what it would do when a filter chose the set.
+async fn repair(client: &Client, verb: &str, set: &Set, body: Value, output: Output) -> Result<Done, Failure> {
+    let path = format!("/ops/dead-letters/{verb}");
+    if let Confirm::Ask = set.confirm() {
+        let mut rehearsal = body.clone();
+        rehearsal["dryRun"] = true.into();
+        let matched = client.post(&path, &rehearsal, None).await?["matched"].as_u64().unwrap_or_default();
+        if !select::confirmed(verb, matched) {
+            return Ok(Done::Ended(ExitCode::from(EXIT_NO)));
+        }
+    } else if let Confirm::Refuse = set.confirm() {
+        let what = "a filter may choose many, and nobody is there to confirm; give --yes, or look first with --dry-run";
+        return Ok(Done::Ended(minishop_platform::boot::refuse(&[format!("error[USAGE] dlq {verb}: {what}")])));
+    }
+    let answer = client.post(&path, &body, None).await?;
+    let id = answer["operation"]["id"].as_str().map(str::to_owned);
+    match id.filter(|_| set.wait) {
+        Some(id) => follow::to_the_end(client, &id, output).await.map(Done::Ended),
+        None => Ok(Done::Answer(answer, show::begun)),
+    }
+}
+
+/// Reads a list page by page.
+async fn pages(client: &Client, path: &str, query: &str, member: &str, limit: usize) -> Result<Value, Failure> {
+    let (mut rows, mut token) = (Vec::new(), String::new());
+    while rows.len() < limit {
+        let size = (limit - rows.len()).min(500);
+        let mut page = client.get(&format!("{path}?pageSize={size}{query}&pageToken={}", client::encoded(&token))).await?;
+        rows.extend(page[member].as_array_mut().map(std::mem::take).unwrap_or_default());
+        page["nextPageToken"].as_str().unwrap_or_default().clone_into(&mut token);
+        if token.is_empty() {
+            break;
+        }
+    }
+    Ok(Value::Array(rows))
+}

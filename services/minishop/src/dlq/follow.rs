@@ -1,0 +1,60 @@
+//! Following an operation until it has ended.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{operation_path, show};
+use crate::cli::EXIT_NO;
+use crate::order::client::{Client, Failure};
+use crate::output::{self, Output};
+
+/// How often the server is asked.
+const PACE: Duration = Duration::from_millis(200);
+/// How wide the bar is.
+const WIDTH: u64 = 30;
+
+/// Shows how far an operation is until it has ended, then what it came to; exit 1 when it was stopped.
+pub async fn to_the_end(client: &Client, id: &str, output: Output) -> Result<ExitCode, Failure> {
+    let (path, mut last) = (operation_path(id), Value::Null);
+    loop {
+        let answer = client.get(&path).await?;
+        let operation = &answer["operation"];
+        if operation["progress"] != last {
+            tell(operation);
+            last = operation["progress"].clone();
+        }
+        if !operation["endedAt"].is_null() {
+            if std::io::stderr().is_terminal() {
+                eprintln!();
+            }
+            let stopped = operation["state"] == "stopped";
+            let printed = if output == Output::Json { output::json(&answer) } else { show::operation(&answer) };
+            return Ok(if stopped { ExitCode::from(EXIT_NO) } else { printed });
+        }
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+/// Draws a bar on a terminal; elsewhere each change is a line.
+fn tell(operation: &Value) {
+    let count = |name: &str| operation["progress"][name].as_u64().unwrap_or_default();
+    let (decided, skipped) = (count("succeeded") + count("failed"), count("skipped"));
+    let all = decided + count("pending") + count("released");
+    let line = format!(
+        "{decided}/{all} decided, {} failed, {skipped} skipped, step {} of 4, {}",
+        count("failed"),
+        count("step"),
+        operation["state"].as_str().unwrap_or_default()
+    );
+    if std::io::stderr().is_terminal() {
+        let full = usize::try_from(WIDTH * decided / all.max(1)).unwrap_or_default();
+        let rest = usize::try_from(WIDTH).unwrap_or_default().saturating_sub(full);
+        eprint!("\r\x1b[K[{}{}] {line}", "#".repeat(full), "-".repeat(rest));
+        let _ = std::io::stderr().flush();
+    } else {
+        eprintln!("{line}");
+    }
+}

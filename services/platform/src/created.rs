@@ -1,0 +1,130 @@
+//! `orders.created`: its bytes and its headers, made from an order. The API writes it once for each order; a replay writes it again,
+//! with the same bytes.
+
+use bytes::Bytes;
+use chrono::SecondsFormat;
+use minishop_contracts::events::v1::{OrderCreated, OrderItem};
+use minishop_contracts::events::{CREATED_V1, Head, encode_created};
+use minishop_contracts::headers::kafka as names;
+use minishop_contracts::key::EventKey;
+use minishop_core::clock::Timestamp;
+use minishop_core::idempotency::IdempotencyKey;
+use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
+use minishop_core::money;
+use minishop_core::order::Item;
+
+use crate::bus::HeaderWriter;
+use crate::relay::shard_of;
+use crate::store::{NewEvent, Role};
+use crate::telemetry::propagation::TraceContext;
+
+/// The version of an order that was just accepted.
+pub const FIRST_VERSION: i32 = 1;
+
+/// An order, as its first event tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct Announced<'a> {
+    /// The order.
+    pub order_id: OrderId,
+    /// The event's id.
+    pub event_id: EventId,
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// Whose it is.
+    pub client_id: &'a ClientId,
+    /// The customer.
+    pub customer_id: &'a str,
+    /// The lines.
+    pub items: &'a [Item],
+    /// The total in minor units.
+    pub total_minor: i64,
+    /// The currency's code, if one was given.
+    pub currency: Option<&'a str>,
+    /// How many decimals the currency has.
+    pub scale: u32,
+    /// The key of the request.
+    pub key: &'a IdempotencyKey,
+    /// The correlation id of the request.
+    pub correlation_id: &'a CorrelationId,
+    /// The trace of the request.
+    pub trace: Option<&'a TraceContext>,
+}
+
+/// Writes the event of a new order. Holds the headers that are the same for all.
+#[derive(Debug)]
+pub struct CreatedWriter {
+    topic: String,
+    key: EventKey,
+    constant: HeaderWriter,
+}
+
+impl CreatedWriter {
+    /// Prepares the constant headers for a topic (prefix included).
+    pub fn new(topic: String, key: EventKey) -> Self {
+        let mut constant = HeaderWriter::default();
+        constant.put(names::CE_SPECVERSION, names::CE_SPECVERSION_1_0.as_bytes());
+        constant.put(names::CE_SOURCE, b"/minishop/api");
+        constant.put(names::CE_TYPE, CREATED_V1.as_bytes());
+        constant.put(names::CE_SEQUENCE, FIRST_VERSION.to_string().as_bytes());
+        Self { topic, key, constant }
+    }
+
+    /// Writes the event.
+    pub fn event(&self, order: &Announced<'_>) -> NewEvent {
+        let order_id = order.order_id.to_string();
+        let event_id = order.event_id.to_string();
+        let record_key = Bytes::copy_from_slice(self.key.pick(order.customer_id, &order_id).as_bytes());
+        let head = Head {
+            event_id: &event_id,
+            occurred_at: order.at.into(),
+            correlation_id: order.correlation_id.as_str(),
+            idempotency_key: order.key.as_str(),
+        };
+        let headers = self.headers(order, &event_id, &order_id);
+        NewEvent {
+            shard: shard_of(Role::Api, &record_key),
+            event_id: order.event_id,
+            topic: self.topic.clone(),
+            record_key,
+            order_id: Some(order.order_id),
+            order_version: Some(FIRST_VERSION),
+            payload: Some(encode_created(&head, &data(order, order_id)).into()),
+            headers,
+        }
+    }
+
+    fn headers(&self, order: &Announced<'_>, event_id: &str, order_id: &str) -> Bytes {
+        let mut headers = self.constant.clone();
+        // The same digits as `occurredAt` in the envelope.
+        headers.put(names::CE_TIME, order.at.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
+        headers.put(names::CE_ID, event_id.as_bytes());
+        headers.put(names::CE_SUBJECT, order_id.as_bytes());
+        headers.put(names::CE_CLIENT, order.client_id.0.as_bytes());
+        let correlation = order.correlation_id.as_str().as_bytes();
+        headers.put(names::CORRELATION_ID, correlation);
+        // A request has no id but the one that follows it everywhere.
+        headers.put(names::CAUSATION_ID, correlation);
+        if let Some(trace) = order.trace {
+            headers.put(names::TRACEPARENT, trace.traceparent().as_bytes());
+            if let Some(state) = trace.tracestate() {
+                headers.put(names::TRACESTATE, state.as_bytes());
+            }
+        }
+        headers.finish()
+    }
+}
+
+fn data(order: &Announced<'_>, order_id: String) -> OrderCreated {
+    let items = order.items.iter().map(|item| OrderItem {
+        product_id: item.product_id.clone(),
+        qty: item.qty,
+        price: Some(money::to_major(item.price_minor, order.scale)),
+    });
+    OrderCreated {
+        order_id,
+        customer_id: order.customer_id.to_owned(),
+        items: items.collect(),
+        total: Some(money::to_major(order.total_minor, order.scale)),
+        currency: order.currency.map(str::to_owned),
+    }
+}

@@ -1,0 +1,77 @@
+//! History again: the events of orders that the store knows, made anew for a consumer that comes late.
+//!
+//! An order's created event has the same bytes, id and correlation as the first time; the event of its end has the same envelope
+//! under the same id. What the store does not keep is not made up: `tracestate`, and the span of the step that ended the order.
+
+use minishop_core::currency::Currency;
+use minishop_core::ids::Ids;
+use minishop_core::money;
+use minishop_core::order::{Item, Status};
+
+use crate::config::Config;
+use crate::created::{Announced, CreatedWriter};
+use crate::settled::{SettledWriter, Subject};
+use crate::store::{NewEvent, PastOrder, Role};
+use crate::telemetry::propagation::TraceContext;
+
+/// Makes the events of orders again, for another topic.
+#[derive(Debug)]
+pub struct Historian {
+    created: CreatedWriter,
+    worker: SettledWriter,
+    api: SettledWriter,
+    topic: String,
+}
+
+impl Historian {
+    /// Prepares for a topic (prefix included).
+    pub fn new(config: &Config, topic: &str) -> Self {
+        Self {
+            created: CreatedWriter::new(topic.to_owned(), config.event_key),
+            worker: SettledWriter::new(config, Role::Worker),
+            api: SettledWriter::new(config, Role::Api),
+            topic: topic.to_owned(),
+        }
+    }
+
+    /// Makes an order's events in their order: that it was created, and what it came to if that is known.
+    pub fn events(&self, order: &PastOrder, ids: &dyn Ids) -> anyhow::Result<Vec<NewEvent>> {
+        let items: Vec<Item> = serde_json::from_str(&order.items)?;
+        let currency = order.currency.as_deref();
+        let scale = currency.and_then(|code| Currency::parse(code).ok()).map_or(money::DEFAULT_SCALE, |c| c.scale());
+        let trace = order.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None));
+        let announced = Announced {
+            order_id: order.order_id,
+            event_id: order.created_event_id,
+            at: order.created_at,
+            client_id: &order.client_id,
+            customer_id: &order.customer_id,
+            items: &items,
+            total_minor: order.total_minor,
+            currency,
+            scale,
+            key: &order.key,
+            correlation_id: &order.correlation_id,
+            trace: trace.as_ref(),
+        };
+        let mut events = vec![self.created.event(&announced)];
+        if let (Some(end), true) = (&order.end, order.status.is_final()) {
+            let subject = Subject {
+                order_id: order.order_id,
+                client_id: &order.client_id,
+                customer_id: &order.customer_id,
+                total: money::to_major(order.total_minor, scale),
+                currency,
+                key: &order.key,
+                correlation_id: &order.correlation_id,
+                version: order.version.saturating_sub(1),
+            };
+            let trace = trace.unwrap_or_else(|| TraceContext::new(ids));
+            // Clients cancel through the API; the worker writes the other ends.
+            let writer = if order.status == Status::Cancelled { &self.api } else { &self.worker };
+            let event = writer.event(&subject, order.status, end.event_id, &end.cause.to_string(), &trace, end.at);
+            events.push(NewEvent { topic: self.topic.clone(), ..event });
+        }
+        Ok(events)
+    }
+}

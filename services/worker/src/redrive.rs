@@ -1,0 +1,238 @@
+//! Runs what operators began over dead letters: takes operations on lease, and moves each a step at a time.
+//!
+//! Where an operation stands is read off its rows, so a worker that takes it over goes on where the last one was. A redrive makes
+//! dead letters due again and watches what becomes of them; handling them is the lot's work.
+
+mod pace;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use minishop_core::backoff::Backoff;
+use minishop_core::clock::{Clock, Timestamp};
+use minishop_core::currency::Currency;
+use minishop_core::ids::{Ids, OperationId};
+use minishop_core::money;
+use minishop_core::order::Status;
+use minishop_core::repair::{Kind, Next, State};
+use minishop_platform::crash;
+use minishop_platform::ctx::{Ctx, Metrics};
+use minishop_platform::relay::Relay;
+use minishop_platform::settled::{Cause, SettledWriter, Subject};
+use minishop_platform::store::{Doomed, DoomedOrder, Operation, Operations, OutboxRow, Role, Run, StoreError, Transition};
+use minishop_platform::telemetry::propagation::TraceContext;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+
+use crate::setup::Setup;
+use pace::Pace;
+
+/// How long an operation is this worker's without another step.
+const LEASE: Duration = Duration::from_secs(10);
+/// How many operations one worker moves at a time.
+const RUNS: i64 = 8;
+/// How many dead letters one step takes up at most: a step is one transaction, or so many for a discard.
+const MOST: usize = 500;
+/// The pause between two steps while an operation runs.
+const STEP: Duration = Duration::from_millis(100);
+/// The pause between two looks for operations.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// There is no operation for this worker.
+    Idle,
+    /// Operations wait: for their rate, for what they released, or for an operator.
+    Waiting,
+    /// Something moved.
+    Moved,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Did {
+    what: &'static str,
+}
+
+/// Moves operations.
+#[derive(Debug)]
+pub struct Redrive {
+    operations: Operations,
+    relay: Relay,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    settled: SettledWriter,
+    setup: Setup,
+    owner: String,
+    paces: HashMap<OperationId, Pace>,
+    moved: Family<Did, Counter>,
+}
+
+impl Redrive {
+    /// Makes a runner with a name of its own for its leases, and registers its metrics.
+    pub fn new(ctx: &Ctx, setup: Setup) -> Self {
+        Self {
+            operations: ctx.store.operations.clone(),
+            relay: ctx.relay.clone(),
+            clock: ctx.clock.clone(),
+            ids: ctx.ids.clone(),
+            settled: SettledWriter::new(&ctx.config, Role::Worker),
+            setup,
+            owner: OperationId::new(ctx.clock.now(), ctx.ids.random()).to_string(),
+            paces: HashMap::new(),
+            moved: registered(&ctx.metrics),
+        }
+    }
+
+    /// Moves every operation that this worker can lease by one step.
+    pub async fn step(&mut self) -> Result<Progress, StoreError> {
+        let runs = self.operations.claim(&self.owner, LEASE, RUNS).await?;
+        self.paces.retain(|id, _| runs.iter().any(|run| run.operation.id == *id));
+        if runs.is_empty() {
+            return Ok(Progress::Idle);
+        }
+        let mut progress = Progress::Waiting;
+        for run in &runs {
+            if self.advance(run).await? {
+                progress = Progress::Moved;
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Moves one operation; tells whether anything moved.
+    async fn advance(&mut self, run: &Run) -> Result<bool, StoreError> {
+        let Some(now) = self.operations.decide(run).await? else { return Ok(false) };
+        let decided = now.tally != run.operation.tally;
+        let Operation { id, kind, state, failure_ratio, tally, .. } = now;
+        let at = self.clock.now();
+        let moved = match (state, tally.next(kind, failure_ratio)) {
+            (State::Stopped, _) if tally.released == 0 => self.operations.end(run, &tally, at).await?,
+            (State::Stopped | State::Paused | State::Done, _) | (State::Running, Next::Wait) => false,
+            (State::Running, Next::Finish) => {
+                tracing::info!(operation.id = %id, ?tally, "an operation is done");
+                self.operations.end(run, &tally, at).await?
+            }
+            (State::Running, Next::Stop) => {
+                let because = format!("{} of {} failed", tally.failed, tally.failed + tally.succeeded);
+                tracing::warn!(operation.id = %id, ?tally, "an operation is stopped: {because}");
+                self.operations.stop(run, &because, at).await?
+            }
+            (State::Running, Next::Take(most)) => self.take(run, most, at).await? > 0,
+        };
+        Ok(decided || moved)
+    }
+
+    /// Takes up as many dead letters as the ramp and the rate let it.
+    async fn take(&mut self, run: &Run, most: usize, at: Timestamp) -> Result<usize, StoreError> {
+        let Operation { id, kind, rate, .. } = run.operation;
+        let pace = self.paces.entry(id).or_insert_with(|| Pace::new(rate, at));
+        let most = most.min(pace.allowed(at)).min(MOST);
+        if most == 0 {
+            return Ok(0);
+        }
+        let (what, took) = match kind {
+            Kind::Redrive => ("released", self.release(run, most, at).await?),
+            Kind::Discard => ("discarded", self.discard(run, most, at).await?),
+        };
+        if let Some(pace) = self.paces.get_mut(&id) {
+            pace.took(took);
+        }
+        self.moved.get_or_create(&Did { what }).inc_by(took as u64);
+        Ok(took)
+    }
+
+    /// Makes dead letters due again, and wakes the lot.
+    async fn release(&self, run: &Run, most: usize, at: Timestamp) -> Result<usize, StoreError> {
+        let released = self.operations.release(run, most, at).await?.unwrap_or(0);
+        crash::point("redrive_after_release_before_audit");
+        self.setup.bell.ring();
+        Ok(released)
+    }
+
+    /// Gives dead letters up, one transaction each. The key may be free afterwards, so its event goes out in its turn.
+    async fn discard(&self, run: &Run, most: usize, at: Timestamp) -> Result<usize, StoreError> {
+        let mut done = 0;
+        for doomed in self.operations.doomed(run, most).await? {
+            let transition = self.failed(run, &doomed, at);
+            let _turn = self.setup.turn.lock().await;
+            let Some(passed) = self.operations.discard(run, &doomed, transition.as_ref(), at).await? else { break };
+            done += 1;
+            let row =
+                |transition: Transition| Some(OutboxRow { id: *passed.get(&transition.order_id)?, event: transition.event });
+            self.relay.hand_over(transition.and_then(row).into_iter().collect());
+            self.setup.bell.ring();
+        }
+        Ok(done)
+    }
+
+    /// Makes the change of the order of a blocking row to `failed`. A refused copy changes no order, whatever it names.
+    fn failed(&self, run: &Run, doomed: &Doomed, at: Timestamp) -> Option<Transition> {
+        let order = doomed.order.as_ref().filter(|order| doomed.blocks && order.status == Status::Created)?;
+        let DoomedOrder { order_id, client_id, customer_id, key, correlation_id, version, .. } = order;
+        let currency = order.currency.as_deref();
+        let scale = currency.and_then(|code| Currency::parse(code).ok()).map_or(money::DEFAULT_SCALE, |c| c.scale());
+        let subject = Subject {
+            order_id: *order_id,
+            client_id,
+            customer_id,
+            total: money::to_major(order.total_minor, scale),
+            currency,
+            key,
+            correlation_id,
+            version: *version,
+        };
+        let trace = order.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None));
+        let trace = trace.unwrap_or_else(|| TraceContext::new(self.ids.as_ref()));
+        let cause = Cause {
+            event_id: doomed.event_id,
+            occurred_at: order.created_at,
+            causation_id: run.operation.asker.correlation_id.as_str(),
+            trace: &trace,
+        };
+        Some(self.settled.change(&subject, Status::Failed, &cause, at))
+    }
+}
+
+fn registered(metrics: &Metrics) -> Family<Did, Counter> {
+    let family = Family::default();
+    metrics.with(|registry| {
+        registry.register("worker_repairs", "Dead letters that operations released or discarded", family.clone());
+    });
+    family
+}
+
+/// Moves operations until the drain. While the store is away it tries on: no operation is lost, and none stops for that.
+pub async fn run(ctx: Ctx, setup: Setup) -> anyhow::Result<()> {
+    let mut redrive = Redrive::new(&ctx, setup);
+    // Until then another process may believe that it alone writes these outbox rows.
+    tokio::select! {
+        () = ctx.relay.settled() => {}
+        () = ctx.drain.cancelled() => return Ok(()),
+    }
+    let mut failures = 0u32;
+    loop {
+        let outcome = redrive.step().await;
+        failures = if outcome.is_ok() { 0 } else { failures + 1 };
+        let pause = match outcome {
+            Ok(Progress::Idle) => IDLE,
+            Ok(Progress::Waiting | Progress::Moved) => STEP,
+            Err(error) if error.is_sync_failure() => {
+                return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
+            }
+            Err(error) => {
+                tracing::warn!(error = ?error, failures, "an operation cannot be moved; the worker tries on");
+                let jitter = u32::from_be_bytes(ctx.ids.random()[..4].try_into().expect("four of ten bytes"));
+                Backoff::INFRASTRUCTURE.wait(failures, jitter).max(STEP)
+            }
+        };
+        if tokio::time::timeout(pause, ctx.drain.cancelled()).await.is_ok() {
+            break;
+        }
+    }
+    // Another worker need not wait for the lease to run out; if this fails, it does.
+    let _ = redrive.operations.give_back(&redrive.owner).await;
+    Ok(())
+}

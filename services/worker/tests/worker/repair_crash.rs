@@ -1,0 +1,104 @@
+//! Workers that die in the midst of an operation. The worker is this test program again, told by its environment where to die.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use minishop_core::clock::ManualClock;
+use minishop_core::repair::{Kind, State};
+use minishop_platform::clock::SystemClock;
+use minishop_platform::crash;
+use minishop_platform::ctx::Ctx;
+use minishop_platform::store::OperationQuery;
+use minishop_worker::handlers::Place;
+use minishop_worker::upcast::Versions;
+use minishop_worker::{LotTask, Progress, Redrive, Setup, WorkerMetrics};
+
+use crate::redriving::{begin_on, dead};
+use crate::shop::{self, Shop, now};
+
+const STORE: &str = "REPAIR_STORE";
+const KIND: &str = "REPAIR_KIND";
+const AT: &str = "REPAIR_AT";
+const NTH: &str = "REPAIR_NTH";
+
+#[expect(clippy::disallowed_methods, reason = "the parent says by the environment what to do")]
+fn told(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Not a test: a process that begins an operation unless it was begun, and a worker that runs it; it dies, or ends well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs only as the child process of other tests"]
+async fn child() {
+    let (Some(address), Some(kind)) = (told(STORE), told(KIND)) else { return };
+    if let Some(point) = told(AT) {
+        crash::arm(&point, told(NTH).unwrap().parse().unwrap());
+    }
+    let store = shop::open(&address, Arc::new(SystemClock)).await;
+    let clock = Arc::new(ManualClock::at(now()));
+    let (ctx, _relay) = shop::ctx(&store, "127.0.0.1:1", "child", "");
+    let ctx = Ctx { clock: clock.clone(), ..ctx };
+    let running = OperationQuery { state: Some(State::Running), limit: 1, ..OperationQuery::default() };
+    if store.operations.operations(&running).await.unwrap().is_empty() {
+        begin_on(&store.operations, Kind::parse(&kind).unwrap(), 10_000).await;
+    }
+    let setup = Setup::new(Place::Stream, Versions::current());
+    let mut redrive = Redrive::new(&ctx, setup.clone());
+    let mut lot = LotTask::new(&ctx, WorkerMetrics::register(&ctx.metrics), setup);
+    while redrive.step().await.unwrap() != Progress::Idle {
+        clock.advance(TimeDelta::seconds(1));
+        lot.step().await.unwrap();
+    }
+}
+
+async fn run_child(env: &[(&str, String)]) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "repair_crash::child", "--ignored", "--nocapture"]).stdin(Stdio::null());
+    command.envs(env.iter().map(|(name, value)| (*name, value)));
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+pub async fn a_worker_killed_in_any_step_of_an_operation_loses_and_doubles_nothing(shop: Shop) {
+    let mut begun = 0;
+    for (point, kind, times) in [
+        ("redrive_after_freeze", Kind::Redrive, &[1][..]),
+        ("redrive_mid_step", Kind::Redrive, &[1, 2, 3]),
+        ("redrive_after_release_before_audit", Kind::Redrive, &[1, 2, 3]),
+        ("discard_mid", Kind::Discard, &[1, 5]),
+    ] {
+        for nth in times {
+            let orders = dead(&shop, 9).await;
+            let env = [(STORE, shop.address()), (KIND, kind.as_str().to_owned())];
+            let armed = [&env[..], &[(AT, point.to_owned()), (NTH, nth.to_string())]].concat();
+            let output = run_child(&armed).await;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.signal(), Some(6), "{point}:{nth} was not reached: {said}");
+            // Nobody waits for the dead worker's leases.
+            shop.end_leases().await;
+            shop.sql("UPDATE operation SET owner = NULL").await;
+            let output = run_child(&env).await;
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let (status, topic) = match kind {
+                Kind::Redrive => ("processed", "orders.processed"),
+                Kind::Discard => ("failed", "orders.failed"),
+            };
+            let published = shop.published(topic).await;
+            for order in &orders {
+                let id = order.order_id();
+                assert_eq!(shop.order(id).await.unwrap().status, status, "{point}:{nth}");
+                assert_eq!(published.iter().filter(|row| row.event.order_id == Some(id)).count(), 1, "{point}:{nth}");
+                let note = if kind == Kind::Redrive { "redriven" } else { "discarded" };
+                let told = shop.timeline(id).await.into_iter().filter(|(kind, _)| kind == note).count();
+                assert_eq!(told, 1, "{point}:{nth}: the timeline tells it once");
+            }
+            begun += 1;
+            let all = OperationQuery { limit: 100, ..OperationQuery::default() };
+            let operations = shop.store.operations.operations(&all).await.unwrap();
+            assert!(operations.iter().all(|operation| operation.state == State::Done && operation.tally.succeeded == 9));
+            assert_eq!(operations.len(), begun, "{point}:{nth}: what was begun before the crash goes on");
+            assert_eq!(shop.count("parked").await, 0, "{point}:{nth}");
+        }
+    }
+}
