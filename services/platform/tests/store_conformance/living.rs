@@ -77,7 +77,7 @@ pub async fn a_timeline_is_read_in_pages_and_of_one_order(f: Fixture) {
         kind: "parked",
         at: now(),
         cause: event_id(),
-        detail: (n % 2 == 0).then(|| format!(r#"{{"n": {n}}}"#)),
+        detail: n.is_multiple_of(2).then(|| format!(r#"{{"n": {n}}}"#)),
     };
     let notes: Vec<Note> = (0..7).flat_map(|n| [note(one, n), note(other, n)]).collect();
     let mut settlement = f.store.inbox.begin("worker").await.unwrap();
