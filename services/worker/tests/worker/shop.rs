@@ -268,12 +268,13 @@ impl Shop {
     }
 
     pub fn hands_that_read(&self, place: Place, versions: Versions) -> Hands {
-        self.hands_on(self.store.clone(), Setup::new(place, versions))
+        self.hands_on(self.store.clone(), Setup::new(place, versions), 8)
     }
 
-    /// Starts a worker on a handle of its own.
-    pub fn hands_on(&self, store: Store, setup: Setup) -> Hands {
-        let ctx = Ctx { metrics: Metrics::default(), ids: Arc::new(LongestWaits), store, ..self.ctx.clone() };
+    /// Starts a worker on a handle of its own, which gives an event up after so many attempts.
+    pub fn hands_on(&self, store: Store, setup: Setup, retry_attempts: i32) -> Hands {
+        let config = Arc::new(Config { retry_attempts, ..(*self.ctx.config).clone() });
+        let ctx = Ctx { config, metrics: Metrics::default(), ids: Arc::new(LongestWaits), store, ..self.ctx.clone() };
         let metrics = WorkerMetrics::register(&ctx.metrics);
         Hands { processor: Processor::new(&ctx, metrics.clone(), setup.clone()), lot: LotTask::new(&ctx, metrics, setup), ctx }
     }
