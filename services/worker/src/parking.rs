@@ -41,6 +41,10 @@ const LEASE_BEYOND: Duration = Duration::from_secs(30);
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// How often rows are looked for that should be due and are not, and how often the lot is counted.
 const MEND: Duration = Duration::from_secs(5);
+/// How soon they are looked for again when the stream has set something behind another event; and no oftener than takes a
+/// twentieth of the time.
+const MEND_SOON: Duration = Duration::from_millis(100);
+const MEND_SHARE: u32 = 20;
 /// How long the drain waits for running calls.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -58,6 +62,8 @@ pub struct LotTask {
     look_at: Instant,
     look_every: Duration,
     mend_at: Instant,
+    may_mend_at: Instant,
+    count_at: Instant,
     alarm_at: Instant,
 }
 
@@ -81,6 +87,8 @@ impl LotTask {
             look_at: now,
             look_every: LOOK.0,
             mend_at: now,
+            may_mend_at: now,
+            count_at: now,
             alarm_at: now,
         }
     }
@@ -142,11 +150,18 @@ impl LotTask {
     async fn advance(&mut self) -> Result<(), StoreError> {
         self.put_down().await?;
         let now = Instant::now();
+        if self.books.setup.bell.take_behind() {
+            self.mend_at = self.mend_at.min(self.may_mend_at);
+        }
         if now >= self.mend_at {
-            self.mend_at = now + MEND;
             if self.mend().await? > 0 {
                 self.look_at = now;
             }
+            self.mend_at = now + MEND;
+            self.may_mend_at = now + MEND_SOON.max(now.elapsed() * MEND_SHARE);
+        }
+        if now >= self.count_at {
+            self.count_at = now + MEND;
             self.books.count(&mut self.alarm_at).await?;
         }
         if self.room() > 0 && (now >= self.look_at || !self.claimed.is_empty()) {

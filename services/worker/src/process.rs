@@ -149,6 +149,9 @@ impl Processor {
         if plan.fates.iter().any(|fate| fate.outcome == Outcome::Queued) {
             self.setup.bell.ring();
         }
+        if plan.fates.iter().any(|fate| fate.outcome == Outcome::Parked) {
+            self.setup.bell.ring_behind();
+        }
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most some hundred records")]
         self.metrics.batch.observe(plan.fates.len() as f64);
         self.metrics.transaction.observe(started.elapsed().as_secs_f64());

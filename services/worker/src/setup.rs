@@ -1,6 +1,7 @@
 //! What the stream and the lot of one worker share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Mutex, Notify};
 
@@ -30,18 +31,32 @@ impl Setup {
     }
 }
 
-/// Wakes the lot's task: something is due at once. Rung many times while the task is busy, it wakes it once.
+/// Wakes the lot's task. Rung many times while the task is busy, it wakes it once.
 #[derive(Debug, Clone, Default)]
-pub struct Bell(Arc<Notify>);
+pub struct Bell {
+    wake: Arc<Notify>,
+    behind: Arc<AtomicBool>,
+}
 
 impl Bell {
     /// Says that something is due.
     pub fn ring(&self) {
-        self.0.notify_one();
+        self.wake.notify_one();
+    }
+
+    /// Says that something was set behind an event of its key, which may have left the lot at the same moment.
+    pub fn ring_behind(&self) {
+        self.behind.store(true, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// Tells whether something was set behind another event since the last call.
+    pub(crate) fn take_behind(&self) -> bool {
+        self.behind.swap(false, Ordering::SeqCst)
     }
 
     /// Waits until somebody rings.
     pub async fn rung(&self) {
-        self.0.notified().await;
+        self.wake.notified().await;
     }
 }
