@@ -120,7 +120,9 @@ impl Outbound {
 fn failed(error: &(dyn std::error::Error + 'static)) -> OutboundError {
     let mut reason = error;
     while let Some(source) = reason.source() {
-        if source.downcast_ref::<Refused>().is_some() {
+        // An I/O error names the source of what it wraps, and not that itself.
+        let wrapped = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if wrapped.is_some_and(|wrapped| wrapped.is::<Refused>()) {
             return OutboundError::PrivateTarget;
         }
         reason = source;
