@@ -66,9 +66,11 @@ impl Connection {
 
     /// Sends a command; returns the strings of its answer.
     fn say(&mut self, words: &[&str]) -> Vec<String> {
-        let mut text = format!("*{}\r\n", words.len());
-        words.iter().for_each(|word| text.push_str(&format!("${}\r\n{word}\r\n", word.len())));
-        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+        let server = self.0.get_mut();
+        write!(server, "*{}\r\n", words.len()).unwrap();
+        for word in words {
+            write!(server, "${}\r\n{word}\r\n", word.len()).unwrap();
+        }
         self.answer()
     }
 
@@ -131,13 +133,13 @@ fn run(server: &OwnServer, redis: Redis) -> Outcome {
         Process::start(command)
     };
     let (apis, _workers) = ([start("api"), start("api")], [start("worker"), start("worker")]);
-    let stop = AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     let answers = std::thread::scope(|scope| {
         let misbehaving = redis.beat().map(|beat| {
-            let (stop, url) = (&stop, server.addresses().redis);
+            let (done, url) = (&done, server.addresses().redis);
             scope.spawn(move || {
                 let mut server = Connection::open(&url);
-                while !stop.load(Ordering::SeqCst) {
+                while !done.load(Ordering::SeqCst) {
                     redis.misbehave(&mut server);
                     std::thread::park_timeout(beat);
                 }
@@ -145,7 +147,7 @@ fn run(server: &OwnServer, redis: Redis) -> Outcome {
         });
         let answers = order(&apis);
         settled(&shop);
-        stop.store(true, Ordering::SeqCst);
+        done.store(true, Ordering::SeqCst);
         if let Some(thread) = misbehaving {
             thread.thread().unpark();
             thread.join().unwrap();
