@@ -6,8 +6,12 @@
 mod checker;
 #[path = "blackbox_distributed/drains.rs"]
 mod drains;
+#[path = "support/endpoint.rs"]
+mod endpoint;
 #[path = "support/events.rs"]
 mod events;
+#[path = "blackbox_distributed/failing.rs"]
+mod failing;
 #[path = "blackbox_distributed/foreign.rs"]
 mod foreign;
 #[path = "support/group.rs"]
@@ -26,6 +30,8 @@ mod metrics;
 mod outages;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/repair.rs"]
+mod repair;
 #[path = "support/rest.rs"]
 mod rest;
 #[path = "blackbox_distributed/same_key.rs"]

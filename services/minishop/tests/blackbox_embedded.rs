@@ -6,10 +6,14 @@
 mod clients;
 #[path = "blackbox_embedded/dead_letters.rs"]
 mod dead_letters;
+#[path = "support/endpoint.rs"]
+mod endpoint;
 #[path = "support/load.rs"]
 mod load;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/repair.rs"]
+mod repair;
 #[path = "blackbox_embedded/replaying.rs"]
 mod replaying;
 #[path = "support/rest.rs"]
@@ -161,4 +165,15 @@ fn sigterm_under_load_drains_and_loses_nothing() {
     assert!(!refusals.is_empty(), "no client was there to be drained");
     kept(&server, &promises);
     assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn a_failing_customer_waits_and_is_repaired_in_order() {
+    let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint::Endpoint::start());
+    let mut command = up(dir.path());
+    command.envs(endpoint.settings());
+    let mut server = Process::start(command);
+    let (http, brokers) = (server.addr("http"), server.addr("kafka"));
+    repair::a_failing_customer_waits_and_is_repaired_in_order(&repair::Place { http, brokers, prefix: String::new(), endpoint });
+    assert_eq!(server.terminate(), Some(0), "a drain ends with 0");
 }

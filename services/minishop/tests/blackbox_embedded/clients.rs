@@ -1,12 +1,16 @@
 //! Clients that others have written or generated.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::endpoint::SECRET;
 use crate::process::{Process, minishop};
-use crate::rest::get;
-use crate::up;
+use crate::rest::{get, post};
+use crate::wait::eventually;
+use crate::{ORDER, up};
 
 /// Runs a client to its end; its output if it succeeds.
 fn run(command: &mut Command) -> Result<String, String> {
@@ -67,4 +71,68 @@ fn a_python_client_generated_from_the_protos_creates_an_order() {
     assert_eq!((&order["orderId"], &order["customerId"], &order["total"]), (&id.as_str().into(), &"c1".into(), &21.into()));
     assert_eq!(create("python-1"), id, "the same key is the same order");
     assert_ne!(create("python-2"), id);
+}
+
+/// A receiver of webhooks in another language; it ends with the test.
+struct Receiver {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Receiver {
+    /// Starts it on a free port; returns it with its address.
+    fn start(mut command: Command) -> (Self, String) {
+        command.env("MINISHOP_WEBHOOK_SECRET", SECRET).env("PORT", "0").stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{error}; run infra/test, which installs it"));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.next().unwrap().unwrap();
+        let url = ready.strip_prefix("ready ").unwrap_or_else(|| panic!("{ready}")).to_owned();
+        (Self { child, lines }, url)
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Lets a receiver fulfil an order, and checks that it turns away what is signed with another secret.
+fn fulfils(receiver: Command) {
+    let (mut receiver, url) = Receiver::start(receiver);
+    let dir = tempfile::tempdir().unwrap();
+    let start = |secret: &str, at: &str| {
+        let mut command = up(&dir.path().join(at));
+        command.env("MINISHOP_HANDLER", "webhook").env("MINISHOP_WEBHOOK_URL", &url).env("MINISHOP_WEBHOOK_SECRET", secret);
+        Process::start(command)
+    };
+    let server = start(SECRET, "good");
+    let created: Value = serde_json::from_str(&post(server.addr("http"), "/orders", &[], ORDER).body).unwrap();
+    let id = created["orderId"].as_str().unwrap();
+    eventually(Duration::from_secs(20), "the order is processed", || (order(&server, id)["status"] == "processed").then_some(()));
+    let said: Value = serde_json::from_str(&receiver.lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(said["orderId"], id, "the receiver has verified and fulfilled it");
+    let stranger = start("whsec_/////////////////////////////////////////w==", "bad");
+    let created: Value = serde_json::from_str(&post(stranger.addr("http"), "/orders", &[], ORDER).body).unwrap();
+    let id = created["orderId"].as_str().unwrap();
+    eventually(Duration::from_secs(20), "a call is turned away", || {
+        let metrics = get(stranger.addr("admin"), "/metrics").body;
+        metrics.contains(r#"minishop_webhook_call_seconds_count{outcome="failed"}"#).then_some(())
+    });
+    assert_eq!(order(&stranger, id)["status"], "created");
+}
+
+#[test]
+fn a_python_receiver_verifies_webhooks_with_the_public_library() {
+    let mut receiver = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../clients/python/run"));
+    receiver.arg("webhook_receiver.py");
+    fulfils(receiver);
+}
+
+#[test]
+fn a_node_receiver_verifies_webhooks_with_the_public_library() {
+    let mut receiver = Command::new("node");
+    receiver.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../clients/node/webhook_receiver.js"));
+    fulfils(receiver);
 }
