@@ -110,7 +110,8 @@ impl Load {
         loop {
             let address = {
                 let addresses = self.addresses.lock().unwrap();
-                addresses[n as usize % addresses.len()].clone()
+                // Before the first one is told, nothing answers.
+                addresses.get(n as usize % addresses.len().max(1)).cloned().unwrap_or_default()
             };
             let began = Instant::now();
             let answer = send(&address);
