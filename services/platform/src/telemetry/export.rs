@@ -6,10 +6,11 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Tracer};
-use tracing::Subscriber;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{EnvFilter, Filtered};
+use tracing_subscriber::filter::{DynFilterFn, Filtered, dynamic_filter_fn};
+use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 /// How long the last spans may take at exit.
@@ -32,7 +33,8 @@ impl Flush {
 }
 
 /// A layer that exports spans.
-pub(super) type Spans<S> = Filtered<OpenTelemetryLayer<S, Tracer>, EnvFilter, S>;
+pub(super) type Spans<S> = Filtered<OpenTelemetryLayer<S, Tracer>, DynFilterFn<S, Ours<S>>, S>;
+type Ours<S> = fn(&Metadata<'_>, &Context<'_, S>) -> bool;
 
 /// Builds the exporting layer; `None` when no collector is named or the SDK is disabled.
 ///
@@ -58,7 +60,13 @@ where
     }
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("minishop"));
-    // The libraries' own spans, the exporter's above all, would drown ours or trace the tracing.
-    let ours = EnvFilter::new("off,minishop=info,minishop_platform=info,minishop_api=info,minishop_worker=info");
+    // Asked each time: a callsite that is asked once takes over what the thread's last check has left in the registry, and then
+    // a span may be missing.
+    let ours = dynamic_filter_fn(is_ours as Ours<S>);
     Ok(Some((layer.with_filter(ours), Flush(Some(provider)))))
+}
+
+/// Tells whether a span is ours: those of the libraries, the exporter's above all, would drown ours or trace the tracing.
+fn is_ours<S>(metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+    metadata.target().starts_with("minishop") && *metadata.level() <= Level::INFO
 }
