@@ -122,7 +122,7 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> OutboundError {
     while let Some(source) = reason.source() {
         // An I/O error names the source of what it wraps, and not that itself.
         let wrapped = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if wrapped.is_some_and(|wrapped| wrapped.is::<Refused>()) {
+        if wrapped.and_then(|wrapped| wrapped.downcast_ref::<Refused>()).is_some() {
             return OutboundError::PrivateTarget;
         }
         reason = source;
