@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::metrics::WorkerMetrics;
 use crate::process::Processor;
-use crate::setup::Setup;
+use crate::setup::{LONGEST_PAUSE, Setup};
 use assignment::Shared;
 
 /// Records in one transaction at most; fewer after failures, so that a slow store gets somewhere.
@@ -102,7 +102,7 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
                 failures = failures.saturating_add(1);
                 failed(&ctx, failures, &error);
                 let jitter = u32::from_be_bytes(ctx.ids.random()[..4].try_into().expect("four of ten bytes"));
-                let pause = Backoff::INFRASTRUCTURE.wait(failures, jitter).max(Duration::from_millis(5));
+                let pause = Backoff::INFRASTRUCTURE.wait(failures, jitter).clamp(Duration::from_millis(5), LONGEST_PAUSE);
                 if tokio::time::timeout(pause, ctx.drain.cancelled()).await.is_ok() {
                     return Ok(());
                 }

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::handlers::Handler;
 use crate::metrics::WorkerMetrics;
-use crate::setup::Setup;
+use crate::setup::{LONGEST_PAUSE, Setup};
 use books::Books;
 use case::Case;
 
@@ -128,7 +128,8 @@ impl LotTask {
                     if failures.is_power_of_two() {
                         tracing::warn!(failures, error = ?error, "the lot does not reach its store; it tries on, nothing is used up");
                     }
-                    let pause = Backoff::INFRASTRUCTURE.wait(failures, self.books.jitter()).max(Duration::from_millis(5));
+                    let pause = Backoff::INFRASTRUCTURE.wait(failures, self.books.jitter());
+                    let pause = pause.clamp(Duration::from_millis(5), LONGEST_PAUSE);
                     let _ = tokio::time::timeout(pause, ctx.drain.cancelled()).await;
                     continue;
                 }

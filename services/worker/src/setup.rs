@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 
 use crate::handlers::Place;
 use crate::upcast::Versions;
+
+/// The longest pause of a task whose store is away. What waits meanwhile goes on waiting for so long once it is back.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the stream and the lot of one worker share. Cheap to clone.
 #[derive(Debug, Clone)]
