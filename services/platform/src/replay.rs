@@ -35,14 +35,16 @@ impl Historian {
     }
 
     /// Makes an order's events in their order: that it was created, and what it came to if that is known.
-    pub fn events(&self, order: &PastOrder, ids: &dyn Ids) -> anyhow::Result<Vec<NewEvent>> {
+    pub fn events(&self, past: &PastOrder, ids: &dyn Ids) -> anyhow::Result<Vec<NewEvent>> {
+        let PastOrder { origin, end } = past;
+        let order = &origin.order;
         let items: Vec<Item> = serde_json::from_str(&order.items)?;
         let currency = order.currency.as_deref();
-        let scale = currency.and_then(|code| Currency::parse(code).ok()).map_or(money::DEFAULT_SCALE, |c| c.scale());
-        let trace = order.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None));
+        let scale = Currency::scale_of(currency);
+        let trace = origin.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None));
         let announced = Announced {
             order_id: order.order_id,
-            event_id: order.created_event_id,
+            event_id: origin.created_event_id,
             at: order.created_at,
             client_id: &order.client_id,
             customer_id: &order.customer_id,
@@ -50,19 +52,19 @@ impl Historian {
             total_minor: order.total_minor,
             currency,
             scale,
-            key: &order.key,
+            key: &origin.key,
             correlation_id: &order.correlation_id,
             trace: trace.as_ref(),
         };
         let mut events = vec![self.created.event(&announced)];
-        if let (Some(end), true) = (&order.end, order.status.is_final()) {
+        if let (Some(end), true) = (end, order.status.is_final()) {
             let subject = Subject {
                 order_id: order.order_id,
                 client_id: &order.client_id,
                 customer_id: &order.customer_id,
                 total: money::to_major(order.total_minor, scale),
                 currency,
-                key: &order.key,
+                key: &origin.key,
                 correlation_id: &order.correlation_id,
                 version: order.version.saturating_sub(1),
             };

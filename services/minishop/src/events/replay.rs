@@ -199,7 +199,7 @@ async fn each_page(
     loop {
         let page = store.history.orders(past, after, PAGE).await.map_err(store_failed)?;
         let Some(last) = page.last() else { return Ok(()) };
-        after = Some(last.order_id);
+        after = Some(last.origin.order.order_id);
         visit(page).await?;
     }
 }
@@ -208,7 +208,7 @@ async fn count(store: &Store, past: &Past) -> Result<(usize, usize), Failure> {
     let (mut orders, mut events) = (0, 0);
     each_page(store, past, async |page| {
         orders += page.len();
-        events += page.len() + page.iter().filter(|order| order.end.is_some() && order.status.is_final()).count();
+        events += page.len() + page.iter().filter(|past| past.end.is_some() && past.origin.order.status.is_final()).count();
         Ok(())
     })
     .await?;
@@ -253,9 +253,9 @@ async fn write_audit(store: &Store, args: &Args, outcome: &str, orders: usize, p
 
 async fn publish(store: &Store, past: &Past, history: &Historian, sender: &mut Sender) -> Result<(), Failure> {
     each_page(store, past, async |page| {
-        for order in page {
-            let broken = |error| Failure::No(format!("error[INTERNAL] order {}: {error:#}", order.order_id));
-            for event in history.events(&order, &SystemIds).map_err(broken)? {
+        for past in page {
+            let broken = |error| Failure::No(format!("error[INTERNAL] order {}: {error:#}", past.origin.order.order_id));
+            for event in history.events(&past, &SystemIds).map_err(broken)? {
                 sender.send(event).await?;
             }
         }

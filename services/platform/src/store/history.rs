@@ -2,21 +2,19 @@
 
 use std::sync::{Arc, LazyLock};
 
-use anyhow::Context as _;
 use minishop_core::clock::Timestamp;
-use minishop_core::idempotency::IdempotencyKey;
-use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
-use minishop_core::order::Status;
+use minishop_core::ids::{EventId, OrderId};
 
-use super::Result;
 use super::columns::{self, Columns};
 use super::database::{Arg, Database, Row, Statement};
+use super::{Origin, Result};
 
 static READ: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
-        "SELECT o.order_id, o.client_id, o.idempotency_key, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
-         CAST(o.items AS text), o.correlation_id, o.traceparent, o.created_event_id, o.created_at, o.settled_event_id, t.at, \
-         t.cause FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
+        "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
+         CAST(o.items AS text), o.correlation_id, o.created_at, o.idempotency_key, o.traceparent, o.created_event_id, \
+         o.settled_event_id, o.adopted, t.at, t.cause \
+         FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
          WHERE ($1 IS NULL OR o.order_id = $1) AND ($2 IS NULL OR o.customer_id = $2) AND ($3 IS NULL OR o.created_at >= $3) \
          AND ($4 IS NULL OR o.created_at < $4) AND o.order_id > $5 ORDER BY o.order_id LIMIT $6",
     )
@@ -42,32 +40,8 @@ pub struct Past {
 /// An order with what its events said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastOrder {
-    /// The order.
-    pub order_id: OrderId,
-    /// Whose it is.
-    pub client_id: ClientId,
-    /// The key of the request that created it.
-    pub key: IdempotencyKey,
-    /// The customer.
-    pub customer_id: String,
-    /// Where it stands.
-    pub status: Status,
-    /// Its version.
-    pub version: i32,
-    /// The currency's code.
-    pub currency: Option<String>,
-    /// The total in minor units.
-    pub total_minor: i64,
-    /// The lines: a JSON array of `core::order::Item`.
-    pub items: String,
-    /// The correlation id of the request that created it.
-    pub correlation_id: CorrelationId,
-    /// The trace of that request.
-    pub traceparent: Option<String>,
-    /// The event that announced it.
-    pub created_event_id: EventId,
-    /// When it was accepted.
-    pub created_at: Timestamp,
+    /// The order, and what announced it.
+    pub origin: Origin,
     /// How it ended, if it did and its timeline is still kept.
     pub end: Option<End>,
 }
@@ -103,25 +77,12 @@ impl History {
     }
 }
 
+/// An order's origin, then the time and the cause of its last change.
 fn past_order(row: &Row) -> anyhow::Result<PastOrder> {
-    let end = match (row.maybe_id(13)?, row.maybe_time(14)?, row.maybe_id(15)?) {
-        (Some(event), Some(at), Some(cause)) => Some(End { event_id: EventId(event), at, cause: EventId(cause) }),
+    let origin = columns::origin(row)?;
+    let end = match (origin.settled_event_id, row.maybe_time(15)?, row.maybe_id(16)?) {
+        (Some(event_id), Some(at), Some(cause)) => Some(End { event_id, at, cause: EventId(cause) }),
         _ => None,
     };
-    Ok(PastOrder {
-        order_id: OrderId(row.id(0)?),
-        client_id: ClientId(row.text(1)?.to_owned()),
-        key: IdempotencyKey::of_event(row.text(2)?)?,
-        customer_id: row.text(3)?.to_owned(),
-        status: Status::parse(row.text(4)?).context("unknown status")?,
-        version: row.int(5)?,
-        currency: row.maybe_text(6)?.map(str::to_owned),
-        total_minor: row.long(7)?,
-        items: row.text(8)?.to_owned(),
-        correlation_id: CorrelationId::parse(row.text(9)?).context("malformed correlation id")?,
-        traceparent: row.maybe_text(10)?.map(str::to_owned),
-        created_event_id: EventId(row.id(11)?),
-        created_at: row.time(12)?,
-        end,
-    })
+    Ok(PastOrder { origin, end })
 }

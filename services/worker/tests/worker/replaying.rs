@@ -39,5 +39,5 @@ pub async fn history_is_chosen_by_order_customer_and_time(shop: Shop) {
     assert_eq!(count(Past { from: Some(at), ..Past::default() }).await, 2);
     assert_eq!(count(Past { until: Some(at), ..Past::default() }).await, 0, "the end is not part of the range");
     let page = shop.store.history.orders(&Past::default(), None, 1).await.unwrap();
-    assert_eq!(shop.store.history.orders(&Past::default(), Some(page[0].order_id), 9).await.unwrap().len(), 1);
+    assert_eq!(shop.store.history.orders(&Past::default(), Some(page[0].origin.order.order_id), 9).await.unwrap().len(), 1);
 }
