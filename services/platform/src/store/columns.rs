@@ -16,8 +16,7 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::{
-    Changed, Claimed, DeadLetter, Fact, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, Result, Standing,
-    StoreError,
+    Changed, Claimed, Fact, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, Result, Standing, StoreError,
 };
 
 /// A row whose columns are read by their places. The two databases differ in how they keep a time.
@@ -183,23 +182,6 @@ pub(super) fn outbox_row(row: &impl Columns) -> sqlx::Result<OutboxRow> {
             payload: row.maybe_bytes(7)?.map(Bytes::copy_from_slice),
             headers: Bytes::copy_from_slice(row.bytes(8)?),
         },
-    })
-}
-
-/// Id, event id, order id, type, topic, partition, offset, error class, code and message, attempts, first and last failure.
-pub(super) fn dead_letter(row: &impl Columns) -> sqlx::Result<DeadLetter> {
-    Ok(DeadLetter {
-        id: row.long(0)?,
-        event_id: EventId(row.id(1)?),
-        order_id: row.maybe_id(2)?.map(OrderId),
-        event_type: row.maybe_text(3)?.map(str::to_owned),
-        position: (row.text(4)?.to_owned(), row.int(5)?, row.long(6)?),
-        error_class: row.text(7)?.to_owned(),
-        error_code: row.text(8)?.to_owned(),
-        error_message: row.text(9)?.to_owned(),
-        attempts: row.int(10)?,
-        first_failed_at: row.time(11)?,
-        last_failed_at: row.time(12)?,
     })
 }
 

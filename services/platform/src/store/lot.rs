@@ -14,33 +14,6 @@ use minishop_core::ids::{ClientId, EventId, OrderId};
 
 use super::{Result, Settlement};
 
-/// A dead letter as operators list it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// The row's id.
-    pub id: i64,
-    /// The event's id.
-    pub event_id: EventId,
-    /// The order it is about.
-    pub order_id: Option<OrderId>,
-    /// The event's type as written.
-    pub event_type: Option<String>,
-    /// Where it was read.
-    pub position: (String, i32, i64),
-    /// The kind of failure.
-    pub error_class: String,
-    /// The code.
-    pub error_code: String,
-    /// One sentence.
-    pub error_message: String,
-    /// How often it was tried.
-    pub attempts: i32,
-    /// When it failed first.
-    pub first_failed_at: Timestamp,
-    /// When it failed last.
-    pub last_failed_at: Timestamp,
-}
-
 /// The right to a claimed row: gone when the row was claimed again, released or drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
@@ -153,11 +126,9 @@ pub trait LotSettlement: Settlement {
     async fn identify(&mut self, rows: &[Identity]) -> Result<HashSet<i64>>;
 }
 
-/// The parking lot: what operators read, and what a worker takes up.
+/// The parking lot, as a worker takes it up.
 #[async_trait]
 pub trait Lot: Send + Sync + std::fmt::Debug {
-    /// Reads dead letters, newest first, with a smaller id than `before`.
-    async fn dead_letters(&self, before: Option<i64>, limit: i64) -> Result<Vec<DeadLetter>>;
     /// Counts the lot's rows by state.
     async fn counts(&self) -> Result<HashMap<minishop_core::parking::State, i64>>;
     /// Tells for how long the oldest event that needs a type beyond `types` has been held.

@@ -8,7 +8,9 @@ use minishop_core::idempotency::Fingerprint;
 use minishop_core::ids::EventId;
 use minishop_core::order::Status;
 use minishop_core::parking::State;
-use minishop_platform::store::{InboxEntry, Journal, NewOrder, Note, Position, Result, Role, Settlement, Store, Transition};
+use minishop_platform::store::{
+    DeadLetterFilter, InboxEntry, Journal, NewOrder, Note, Position, Result, Role, Settlement, Store, Transition,
+};
 
 use crate::support::{Fixture, adopted, client, entry, event, event_id, key, list_of, now, order, orders, parked, processed};
 
@@ -197,8 +199,8 @@ pub async fn dead_letters_are_listed_newest_first(f: Fixture) {
     let mut all = dead.clone();
     all.push(parked("c9", State::Waiting, true));
     record(&f.store, Journal { parked: all, ..Journal::default() }).await;
-    let page = f.store.lot.dead_letters(None, 3).await.unwrap();
-    let rest = f.store.lot.dead_letters(Some(page[2].id), 3).await.unwrap();
+    let page = f.store.operations.dead_letters(&DeadLetterFilter::default(), None, 3).await.unwrap();
+    let rest = f.store.operations.dead_letters(&DeadLetterFilter::default(), Some(page[2].id), 3).await.unwrap();
     let listed: Vec<_> = page.iter().chain(&rest).map(|letter| letter.event_id).collect();
     assert_eq!(listed, dead.iter().rev().map(|event| event.event_id).collect::<Vec<_>>());
     let letter = &page[0];
@@ -213,7 +215,7 @@ pub async fn text_with_a_null_character_parks_like_any_other(f: Fixture) {
     odd.event_type = Some("a\0b".into());
     odd.error_message = Some("type a\0b is unknown".into());
     record(&f.store, Journal { parked: vec![odd.clone()], ..Journal::default() }).await;
-    assert_eq!(f.store.lot.dead_letters(None, 3).await.unwrap()[0].event_id, odd.event_id);
+    assert_eq!(f.store.operations.dead_letters(&DeadLetterFilter::default(), None, 3).await.unwrap()[0].event_id, odd.event_id);
 }
 
 pub async fn dead_letter_events_get_their_places_in_order(f: Fixture) {

@@ -1,4 +1,4 @@
-//! The parking lot in PostgreSQL: what operators read, and what a worker takes up.
+//! The parking lot in PostgreSQL: how a worker takes it up.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,15 +9,11 @@ use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
 use super::super::columns::{self, Columns};
-use super::super::{Claim, Claimed, DeadLetter, Lot, LotSettlement, Result};
+use super::super::{Claim, Claimed, Lot, LotSettlement, Result};
 use super::connect;
 use super::error::{Lost, failed};
 use super::inbox::{Line, millis};
 use super::session::Session;
-
-const DEAD: &str = "SELECT id, event_id, order_id, type, topic, partition, source_offset, coalesce(error_class, ''), \
-    coalesce(error_code, ''), coalesce(error_message, ''), attempts, coalesce(first_failed_at, parked_at), \
-    coalesce(last_failed_at, parked_at) FROM parked WHERE state = 'dead' AND id < $1 ORDER BY id DESC LIMIT $2";
 
 const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
 
@@ -65,13 +61,6 @@ impl PgLot {
 
 #[async_trait]
 impl Lot for PgLot {
-    async fn dead_letters(&self, before: Option<i64>, limit: i64) -> Result<Vec<DeadLetter>> {
-        const OPERATION: &str = "lot.dead_letters";
-        let query = sqlx::query(DEAD).bind(before.unwrap_or(i64::MAX)).bind(limit);
-        let rows = query.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        columns::all(OPERATION, &rows, columns::dead_letter)
-    }
-
     async fn counts(&self) -> Result<HashMap<State, i64>> {
         let query = sqlx::query_as(COUNTS);
         let rows: Vec<(String, i64)> = query.fetch_all(&self.reads).await.map_err(failed("lot.counts", Lost::Nothing))?;

@@ -1,4 +1,4 @@
-//! The parking lot in SQLite: what operators read, and what a worker takes up.
+//! The parking lot in SQLite: how a worker takes it up.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -8,12 +8,8 @@ use minishop_core::parking::State;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{Claim, Claimed, DeadLetter, Lot, LotSettlement, Result, columns};
+use super::super::{Claim, Claimed, Lot, LotSettlement, Result, columns};
 use super::{Db, failed};
-
-const DEAD: &str = "SELECT id, event_id, order_id, type, topic, partition, source_offset, coalesce(error_class, ''), \
-    coalesce(error_code, ''), coalesce(error_message, ''), attempts, coalesce(first_failed_at, parked_at), \
-    coalesce(last_failed_at, parked_at) FROM parked WHERE state = 'dead' AND id < ?1 ORDER BY id DESC LIMIT ?2";
 
 const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
 
@@ -44,13 +40,6 @@ const MEND: &str = "UPDATE parked SET next_attempt_at = ?3 \
 
 #[async_trait]
 impl Lot for Db {
-    async fn dead_letters(&self, before: Option<i64>, limit: i64) -> Result<Vec<DeadLetter>> {
-        const OPERATION: &str = "lot.dead_letters";
-        let query = sqlx::query(DEAD).bind(before.unwrap_or(i64::MAX)).bind(limit);
-        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
-        columns::all(OPERATION, &rows, columns::dead_letter)
-    }
-
     async fn counts(&self) -> Result<HashMap<State, i64>> {
         const OPERATION: &str = "lot.counts";
         let rows: Vec<(String, i64)> = sqlx::query_as(COUNTS).fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
