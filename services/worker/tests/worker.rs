@@ -5,6 +5,8 @@
 
 #[path = "worker/accepted.rs"]
 mod accepted;
+#[path = "worker/child.rs"]
+mod child;
 #[path = "worker/claims.rs"]
 mod claims;
 #[path = "worker/consuming.rs"]
@@ -141,6 +143,6 @@ both_stores! {
         while_the_store_is_away_everything_waits_and_nothing_is_dead
         a_partition_that_went_while_it_was_paused_is_read_when_it_comes_back
         a_dead_letter_is_published_as_its_record_came
-        the_brokers_tell_how_long_a_topic_keeps_its_records
+        the_brokers_tell_what_becomes_of_a_topics_records
         workers_that_come_and_go_settle_each_event_once;
 }

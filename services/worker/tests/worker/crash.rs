@@ -1,10 +1,8 @@
-//! Workers that die at a named point. The worker is this test program again, told by its environment where to die.
+//! Workers that die at a named point.
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,22 +12,23 @@ use minishop_core::backoff::Backoff;
 use minishop_core::ids::OrderId;
 use minishop_platform::bus::Record;
 use minishop_platform::clock::{SystemClock, SystemIds};
-use minishop_platform::crash;
 use minishop_platform::ctx::Ctx;
 use minishop_worker::handlers::{Delivery, Handled, Handler, Place};
 use minishop_worker::upcast::Versions;
 use minishop_worker::{LotTask, Processor, Setup, WorkerMetrics};
 use serde_json::{Value, json};
 
+use crate::child::{self, told};
 use crate::consuming::{until_processed, worker};
 use crate::log::log;
 use crate::records::{Sent, created, record};
 use crate::shop::{self, Shop};
 
+/// The worker, as the child process that it runs in.
+const WORKER: &str = "crash::worker_that_dies";
+
 const STORE: &str = "CRASH_STORE";
 const DIR: &str = "CRASH_DIR";
-const AT: &str = "CRASH_AT";
-const NTH: &str = "CRASH_NTH";
 const BROKERS: &str = "CRASH_BROKERS";
 const PREFIX: &str = "CRASH_PREFIX";
 
@@ -47,19 +46,12 @@ const STEPPED: [&str; 7] = [
 /// Points of the poll thread and of what it shares with the processor.
 const POLLED: [&str; 2] = ["after_effect_before_offset", "after_offset"];
 
-#[expect(clippy::disallowed_methods, reason = "the parent says by the environment what to do")]
-fn told(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 /// Not a test: the worker that dies, or ends well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "runs only as the child process of other tests"]
-async fn child() {
+async fn worker_that_dies() {
     let (Some(address), Some(dir)) = (told(STORE), told(DIR)) else { return };
-    if let Some(point) = told(AT) {
-        crash::arm(&point, told(NTH).unwrap().parse().unwrap());
-    }
+    child::arm();
     let store = shop::open(&address, Arc::new(SystemClock)).await;
     let brokers = told(BROKERS);
     let (ctx, relay) = shop::ctx(&store, brokers.as_deref().unwrap_or("127.0.0.1:1"), "child", &told(PREFIX).unwrap_or_default());
@@ -139,27 +131,6 @@ fn calls(dir: &Path) -> Vec<OrderId> {
     text.lines().map(|line| OrderId::parse(line).unwrap()).collect()
 }
 
-async fn run_child(env: &[(&str, String)]) -> Output {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "crash::child", "--ignored", "--nocapture"]).envs(env.iter().map(|(name, value)| (*name, value)));
-    command.stdin(Stdio::null());
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-/// Runs a worker that must die at a point.
-async fn dies(env: &[(&str, String)], point: &str, nth: u64) {
-    let armed = [env, &[(AT, point.to_owned()), (NTH, nth.to_string())]].concat();
-    let output = run_child(&armed).await;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.signal(), Some(6), "{point}:{nth} was not reached: {said}");
-    assert!(said.contains(&format!("crash point {point}")), "{said}");
-}
-
-async fn ends_well(env: &[(&str, String)]) {
-    let output = run_child(env).await;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 /// Four customers with six orders each, and one whose first order is refused for good.
 fn feed() -> Vec<Sent> {
     let mut customers: Vec<Sent> = (0..4).map(|_| created()).collect();
@@ -186,10 +157,10 @@ pub async fn a_worker_killed_at_any_point_of_stream_and_lot_loses_doubles_and_re
                 .collect();
             std::fs::write(dir.path().join("feed"), Value::from(lines).to_string()).unwrap();
             let env = [(STORE, shop.address()), (DIR, dir.path().to_str().unwrap().to_owned())];
-            dies(&env, point, nth).await;
+            child::dies(WORKER, &env, point, nth).await;
             // Nobody waits for the dead worker's leases.
             shop.end_leases().await;
-            ends_well(&env).await;
+            child::ends_well(WORKER, &env).await;
             look(&shop, &events, dir.path(), &format!("{point}:{nth}")).await;
         }
     }
@@ -240,7 +211,7 @@ pub async fn a_worker_killed_around_its_offset_commit_loses_and_doubles_nothing(
         log.send_events(&events).await;
         sent += 200;
         let env = [(STORE, shop.address()), (DIR, String::new()), (BROKERS, log.brokers.clone()), (PREFIX, log.prefix.clone())];
-        dies(&env, point, 1).await;
+        child::dies(WORKER, &env, point, 1).await;
     }
     let worker = worker(&shop.store, &log, "last");
     until_processed(&shop, sent).await;

@@ -1,41 +1,33 @@
-//! Workers that die in the midst of an operation. The worker is this test program again, told by its environment where to die.
+//! Workers that die in the midst of an operation.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 use minishop_core::clock::ManualClock;
 use minishop_core::repair::{Kind, State};
 use minishop_platform::clock::SystemClock;
-use minishop_platform::crash;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::store::OperationQuery;
 use minishop_worker::handlers::Place;
 use minishop_worker::upcast::Versions;
 use minishop_worker::{LotTask, Progress, Redrive, Setup, WorkerMetrics};
 
+use crate::child::{self, told};
 use crate::redriving::{begin_on, dead};
 use crate::shop::{self, Shop, now};
 
+/// The worker, as the child process that it runs in.
+const WORKER: &str = "repair_crash::worker_that_dies";
+
 const STORE: &str = "REPAIR_STORE";
 const KIND: &str = "REPAIR_KIND";
-const AT: &str = "REPAIR_AT";
-const NTH: &str = "REPAIR_NTH";
-
-#[expect(clippy::disallowed_methods, reason = "the parent says by the environment what to do")]
-fn told(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
 
 /// Not a test: a process that begins an operation unless it was begun, and a worker that runs it; it dies, or ends well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "runs only as the child process of other tests"]
-async fn child() {
+async fn worker_that_dies() {
     let (Some(address), Some(kind)) = (told(STORE), told(KIND)) else { return };
-    if let Some(point) = told(AT) {
-        crash::arm(&point, told(NTH).unwrap().parse().unwrap());
-    }
+    child::arm();
     let store = shop::open(&address, Arc::new(SystemClock)).await;
     let clock = Arc::new(ManualClock::at(now()));
     let (ctx, _relay) = shop::ctx(&store, "127.0.0.1:1", "child", "");
@@ -53,13 +45,6 @@ async fn child() {
     }
 }
 
-async fn run_child(env: &[(&str, String)]) -> Output {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "repair_crash::child", "--ignored", "--nocapture"]).stdin(Stdio::null());
-    command.envs(env.iter().map(|(name, value)| (*name, value)));
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
 pub async fn a_worker_killed_in_any_step_of_an_operation_loses_and_doubles_nothing(shop: Shop) {
     let mut begun = 0;
     for (point, kind, times) in [
@@ -71,15 +56,11 @@ pub async fn a_worker_killed_in_any_step_of_an_operation_loses_and_doubles_nothi
         for nth in times {
             let orders = dead(&shop, 9).await;
             let env = [(STORE, shop.address()), (KIND, kind.as_str().to_owned())];
-            let armed = [&env[..], &[(AT, point.to_owned()), (NTH, nth.to_string())]].concat();
-            let output = run_child(&armed).await;
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.signal(), Some(6), "{point}:{nth} was not reached: {said}");
+            child::dies(WORKER, &env, point, *nth).await;
             // Nobody waits for the dead worker's leases.
             shop.end_leases().await;
             shop.sql("UPDATE operation SET owner = NULL").await;
-            let output = run_child(&env).await;
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            child::ends_well(WORKER, &env).await;
             let (status, topic) = match kind {
                 Kind::Redrive => ("processed", "orders.processed"),
                 Kind::Discard => ("failed", "orders.failed"),
