@@ -10,19 +10,15 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::cli::EXIT_NO;
-use crate::order::client::{self, Client, Failure};
+use crate::order::client::{self, Client, Failure, Server};
 use crate::output::{self, Output};
 use select::{Confirm, Filter, Set};
 
 /// What to do with dead letters.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The server's REST address.
-    #[arg(long, global = true, env = "MINISHOP_SERVER", default_value = "http://127.0.0.1:3000")]
-    server: String,
-    /// How the answer is printed.
-    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    #[command(flatten)]
+    server: Server,
     #[command(subcommand)]
     what: What,
 }
@@ -120,12 +116,13 @@ enum Done {
 
 /// Asks the server; exit 1 when it refuses, 69 when it does not answer.
 pub async fn run(args: Args) -> ExitCode {
-    let client = match Client::new(&args.server) {
+    let output = args.server.output;
+    let client = match args.server.client() {
         Ok(client) => client,
-        Err(problem) => return minishop_platform::boot::refuse(&[problem]),
+        Err(code) => return code,
     };
-    match ask(&client, args.what, args.output).await {
-        Ok(Done::Answer(answer, _)) if args.output == Output::Json => output::json(&answer),
+    match ask(&client, args.what, output).await {
+        Ok(Done::Answer(answer, _)) if output == Output::Json => output::json(&answer),
         Ok(Done::Answer(answer, table)) => table(&answer),
         Ok(Done::Ended(code)) => code,
         Err(failure) => {

@@ -10,17 +10,13 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::output::{self, Output};
-use client::Client;
+use client::{Client, Server};
 
 /// What to do with orders.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The server's REST address.
-    #[arg(long, global = true, env = "MINISHOP_SERVER", default_value = "http://127.0.0.1:3000")]
-    server: String,
-    /// How the answer is printed.
-    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    #[command(flatten)]
+    server: Server,
     #[command(subcommand)]
     what: What,
 }
@@ -84,9 +80,10 @@ enum What {
 
 /// Asks the server; exit 1 when it refuses, 69 when it does not answer.
 pub async fn run(args: Args) -> ExitCode {
-    let client = match Client::new(&args.server) {
+    let output = args.server.output;
+    let client = match args.server.client() {
         Ok(client) => client,
-        Err(problem) => return minishop_platform::boot::refuse(&[problem]),
+        Err(code) => return code,
     };
     let answer = match args.what {
         What::Create { customer, currency, idempotency_key, items } => {
@@ -99,14 +96,14 @@ pub async fn run(args: Args) -> ExitCode {
         What::Get { id } => client.get(&format!("/orders/{}", client::encoded(&id))).await,
         What::Cancel { id } => client.post(&format!("/orders/{}/cancel", client::encoded(&id)), &json!({}), None).await,
         What::Show { id, limit } => match show::read(&client, &id, limit).await {
-            Ok(timeline) => return show::print(&timeline, args.output),
+            Ok(timeline) => return show::print(&timeline, output),
             Err(failure) => Err(failure),
         },
-        What::Watch { id, since } => return watch::follow(&client, &id, since, args.output).await,
+        What::Watch { id, since } => return watch::follow(&client, &id, since, output).await,
         What::List { customer, status, limit } => list(&client, customer.as_deref(), status.as_deref(), limit).await,
     };
     match answer {
-        Ok(answer) => print(&answer, args.output),
+        Ok(answer) => print(&answer, output),
         Err(failure) => {
             eprintln!("{failure}");
             ExitCode::from(failure.exit_code())

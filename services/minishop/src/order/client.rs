@@ -1,6 +1,7 @@
 //! A small HTTP client for one server.
 
 use std::fmt;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,12 +10,32 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use minishop_platform::boot::refuse;
 use serde_json::Value;
 
 use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
+use crate::output::Output;
 
 /// How long a server may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a command asks, and how it prints the answer.
+#[derive(Debug, clap::Args)]
+pub struct Server {
+    /// The server's REST address.
+    #[arg(long, global = true, env = "MINISHOP_SERVER", default_value = "http://127.0.0.1:3000")]
+    server: String,
+    /// How the answer is printed.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+impl Server {
+    /// Makes a client, or ends the command: an address that is none is a wrong command line.
+    pub fn client(&self) -> Result<Client, ExitCode> {
+        Client::new(&self.server).map_err(|problem| refuse(&[problem]))
+    }
+}
 
 /// Asks one server.
 pub struct Client {
@@ -60,7 +81,7 @@ impl fmt::Display for Failure {
 
 impl Client {
     /// Takes a server's address, such as `http://127.0.0.1:3000`; the error is worded for the command line.
-    pub fn new(server: &str) -> Result<Self, String> {
+    fn new(server: &str) -> Result<Self, String> {
         let sound = server.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
         if !sound {
             return Err("error[CONFIG_VALUE] --server: is no address; give one such as http://127.0.0.1:3000".to_owned());
