@@ -1,5 +1,7 @@
 //! Currencies of ISO 4217 that are in use and have a minor unit.
 
+use crate::money;
+
 /// A currency: its three capitals and how many digits stand after the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Currency {
@@ -45,6 +47,11 @@ impl Currency {
             .find(|(_, codes)| codes.split_ascii_whitespace().any(|known| known.as_bytes() == code))
             .map(|(scale, _)| Self { code, scale: *scale })
             .ok_or(CurrencyError::Unknown)
+    }
+
+    /// Tells how many decimals the amounts of an order have, whose currency is none or was checked when it came.
+    pub fn scale_of(code: Option<&str>) -> u32 {
+        code.and_then(|code| Self::parse(code).ok()).map_or(money::DEFAULT_SCALE, |currency| currency.scale)
     }
 
     /// Reads the three capitals.

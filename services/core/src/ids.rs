@@ -12,6 +12,12 @@ use crate::clock::Timestamp;
 pub trait Ids: Send + Sync + Debug {
     /// Draws the 74 random bits of a `UUIDv7` (and 6 that its layout overwrites).
     fn random(&self) -> [u8; 10];
+
+    /// Draws a number of the whole range, for waits with full jitter.
+    fn jitter(&self) -> u32 {
+        let [a, b, c, d, ..] = self.random();
+        u32::from_be_bytes([a, b, c, d])
+    }
 }
 
 macro_rules! uuid_id {

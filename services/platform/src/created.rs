@@ -2,7 +2,6 @@
 //! with the same bytes.
 
 use bytes::Bytes;
-use chrono::SecondsFormat;
 use minishop_contracts::events::v1::{OrderCreated, OrderItem};
 use minishop_contracts::events::{CREATED_V1, Head, encode_created};
 use minishop_contracts::headers::kafka as names;
@@ -17,6 +16,7 @@ use crate::bus::HeaderWriter;
 use crate::relay::shard_of;
 use crate::store::{NewEvent, Role};
 use crate::telemetry::propagation::TraceContext;
+use crate::told::{self, Told};
 
 /// The version of an order that was just accepted.
 pub const FIRST_VERSION: i32 = 1;
@@ -61,9 +61,7 @@ pub struct CreatedWriter {
 impl CreatedWriter {
     /// Prepares the constant headers for a topic (prefix included).
     pub fn new(topic: String, key: EventKey) -> Self {
-        let mut constant = HeaderWriter::default();
-        constant.put(names::CE_SPECVERSION, names::CE_SPECVERSION_1_0.as_bytes());
-        constant.put(names::CE_SOURCE, b"/minishop/api");
+        let mut constant = told::constant(Role::Api);
         constant.put(names::CE_TYPE, CREATED_V1.as_bytes());
         constant.put(names::CE_SEQUENCE, FIRST_VERSION.to_string().as_bytes());
         Self { topic, key, constant }
@@ -80,7 +78,17 @@ impl CreatedWriter {
             correlation_id: order.correlation_id.as_str(),
             idempotency_key: order.key.as_str(),
         };
-        let headers = self.headers(order, &event_id, &order_id);
+        let told = Told {
+            event_id: &event_id,
+            order_id: &order_id,
+            at: order.at,
+            client: &order.client_id.0,
+            correlation_id: order.correlation_id.as_str(),
+            // A request has no id but the one that follows it everywhere.
+            causation_id: order.correlation_id.as_str(),
+            trace: order.trace,
+        };
+        let headers = told.finish(self.constant.clone());
         NewEvent {
             shard: shard_of(Role::Api, &record_key),
             event_id: order.event_id,
@@ -91,26 +99,6 @@ impl CreatedWriter {
             payload: Some(encode_created(&head, &data(order, order_id)).into()),
             headers,
         }
-    }
-
-    fn headers(&self, order: &Announced<'_>, event_id: &str, order_id: &str) -> Bytes {
-        let mut headers = self.constant.clone();
-        // The same digits as `occurredAt` in the envelope.
-        headers.put(names::CE_TIME, order.at.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
-        headers.put(names::CE_ID, event_id.as_bytes());
-        headers.put(names::CE_SUBJECT, order_id.as_bytes());
-        headers.put(names::CE_CLIENT, order.client_id.0.as_bytes());
-        let correlation = order.correlation_id.as_str().as_bytes();
-        headers.put(names::CORRELATION_ID, correlation);
-        // A request has no id but the one that follows it everywhere.
-        headers.put(names::CAUSATION_ID, correlation);
-        if let Some(trace) = order.trace {
-            headers.put(names::TRACEPARENT, trace.traceparent().as_bytes());
-            if let Some(state) = trace.tracestate() {
-                headers.put(names::TRACESTATE, state.as_bytes());
-            }
-        }
-        headers.finish()
     }
 }
 

@@ -19,3 +19,4 @@ pub mod serve;
 pub mod settled;
 pub mod store;
 pub mod telemetry;
+mod told;

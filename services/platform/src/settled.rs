@@ -2,7 +2,6 @@
 //! gives up; all three are written here, so that they look alike.
 
 use bytes::Bytes;
-use chrono::SecondsFormat;
 use minishop_contracts::events::v1::{OrderSettled, order_settled};
 use minishop_contracts::events::{Head, encode_settled};
 use minishop_contracts::headers::kafka as names;
@@ -18,6 +17,7 @@ use crate::config::Config;
 use crate::relay::shard_of;
 use crate::store::{NewEvent, Role, Transition};
 use crate::telemetry::propagation::TraceContext;
+use crate::told::{self, Told};
 
 /// The order that changes, as its event tells it.
 #[derive(Debug, Clone, Copy)]
@@ -65,14 +65,7 @@ pub struct SettledWriter {
 impl SettledWriter {
     /// Prepares the constant headers of a role.
     pub fn new(config: &Config, role: Role) -> Self {
-        let mut constant = HeaderWriter::default();
-        constant.put(names::CE_SPECVERSION, names::CE_SPECVERSION_1_0.as_bytes());
-        let source: &[u8] = match role {
-            Role::Api => b"/minishop/api",
-            Role::Worker => b"/minishop/worker",
-        };
-        constant.put(names::CE_SOURCE, source);
-        Self { role, key: config.event_key, prefix: config.topic_prefix.clone(), constant }
+        Self { role, key: config.event_key, prefix: config.topic_prefix.clone(), constant: told::constant(role) }
     }
 
     /// Makes the change of an order to `to`, a final status, with the event that announces it.
@@ -106,18 +99,17 @@ impl SettledWriter {
         };
         let mut headers = self.constant.clone();
         headers.put(names::CE_TYPE, to_event_type(to).as_bytes());
-        // The same digits as `occurredAt` in the envelope.
-        headers.put(names::CE_TIME, at.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
-        headers.put(names::CE_ID, id_text.as_bytes());
-        headers.put(names::CE_SUBJECT, order_id.as_bytes());
         headers.put(names::CE_SEQUENCE, version.to_string().as_bytes());
-        headers.put(names::CE_CLIENT, subject.client_id.0.as_bytes());
-        headers.put(names::CORRELATION_ID, subject.correlation_id.as_str().as_bytes());
-        headers.put(names::CAUSATION_ID, causation_id.as_bytes());
-        headers.put(names::TRACEPARENT, trace.traceparent().as_bytes());
-        if let Some(state) = trace.tracestate() {
-            headers.put(names::TRACESTATE, state.as_bytes());
-        }
+        let told = Told {
+            event_id: &id_text,
+            order_id: &order_id,
+            at,
+            client: &subject.client_id.0,
+            correlation_id: subject.correlation_id.as_str(),
+            causation_id,
+            trace: Some(trace),
+        };
+        let headers = told.finish(headers);
         let record_key = Bytes::copy_from_slice(self.key.pick(subject.customer_id, &order_id).as_bytes());
         let payload = encode_settled(&head, &data(subject, order_id, status)).expect("the status is final");
         NewEvent {
@@ -128,7 +120,7 @@ impl SettledWriter {
             order_id: Some(subject.order_id),
             order_version: Some(version),
             payload: Some(payload.into()),
-            headers: headers.finish(),
+            headers,
         }
     }
 }

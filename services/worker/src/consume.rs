@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use minishop_core::backoff::Backoff;
 use minishop_platform::crash;
 use minishop_platform::ctx::{Ctx, Task};
 use minishop_platform::store::StoreError;
@@ -20,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::metrics::WorkerMetrics;
 use crate::process::Processor;
-use crate::setup::{LONGEST_PAUSE, Setup};
+use crate::setup::{Setup, store_pause};
 use assignment::Shared;
 
 /// Records in one transaction at most; fewer after failures, so that a slow store gets somewhere.
@@ -101,8 +100,7 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
                 shared.put_back(batch);
                 failures = failures.saturating_add(1);
                 failed(&ctx, failures, &error);
-                let jitter = u32::from_be_bytes(ctx.ids.random()[..4].try_into().expect("four of ten bytes"));
-                let pause = Backoff::INFRASTRUCTURE.wait(failures, jitter).clamp(Duration::from_millis(5), LONGEST_PAUSE);
+                let pause = store_pause(failures, ctx.ids.as_ref());
                 if tokio::time::timeout(pause, ctx.drain.cancelled()).await.is_ok() {
                     return Ok(());
                 }

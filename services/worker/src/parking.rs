@@ -21,7 +21,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use minishop_core::backoff::Backoff;
 use minishop_platform::crash;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::store::{Lease, StoreError};
@@ -29,7 +28,7 @@ use tokio::time::Instant;
 
 use crate::handlers::Handler;
 use crate::metrics::WorkerMetrics;
-use crate::setup::{LONGEST_PAUSE, Setup};
+use crate::setup::{Setup, store_pause};
 use books::Books;
 use case::Case;
 
@@ -128,8 +127,7 @@ impl LotTask {
                     if failures.is_power_of_two() {
                         tracing::warn!(failures, error = ?error, "the lot does not reach its store; it tries on, nothing is used up");
                     }
-                    let pause = Backoff::INFRASTRUCTURE.wait(failures, self.books.jitter());
-                    let pause = pause.clamp(Duration::from_millis(5), LONGEST_PAUSE);
+                    let pause = store_pause(failures, ctx.ids.as_ref());
                     let _ = tokio::time::timeout(pause, ctx.drain.cancelled()).await;
                     continue;
                 }

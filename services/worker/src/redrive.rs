@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use minishop_core::backoff::Backoff;
 use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::currency::Currency;
 use minishop_core::ids::{Ids, OperationId};
@@ -26,7 +25,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-use crate::setup::Setup;
+use crate::setup::{Setup, store_pause};
 use pace::Pace;
 
 /// How long an operation is this worker's without another step.
@@ -173,7 +172,7 @@ impl Redrive {
         let order = doomed.order.as_ref().filter(|order| doomed.blocks && order.status == Status::Created)?;
         let DoomedOrder { order_id, client_id, customer_id, key, correlation_id, version, .. } = order;
         let currency = order.currency.as_deref();
-        let scale = currency.and_then(|code| Currency::parse(code).ok()).map_or(money::DEFAULT_SCALE, |c| c.scale());
+        let scale = Currency::scale_of(currency);
         let subject = Subject {
             order_id: *order_id,
             client_id,
@@ -224,8 +223,7 @@ pub async fn run(ctx: Ctx, setup: Setup) -> anyhow::Result<()> {
             }
             Err(error) => {
                 tracing::warn!(error = ?error, failures, "an operation cannot be moved; the worker tries on");
-                let jitter = u32::from_be_bytes(ctx.ids.random()[..4].try_into().expect("four of ten bytes"));
-                Backoff::INFRASTRUCTURE.wait(failures, jitter).max(STEP)
+                store_pause(failures, ctx.ids.as_ref()).max(STEP)
             }
         };
         if tokio::time::timeout(pause, ctx.drain.cancelled()).await.is_ok() {

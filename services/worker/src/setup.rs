@@ -4,13 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use minishop_core::backoff::Backoff;
+use minishop_core::ids::Ids;
 use tokio::sync::{Mutex, Notify};
 
 use crate::handlers::Place;
 use crate::upcast::Versions;
 
 /// The longest pause of a task whose store is away. What waits meanwhile goes on waiting for so long once it is back.
-pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Tells how long a task leaves its store alone after so many failures in a row.
+pub(crate) fn store_pause(failures: u32, ids: &dyn Ids) -> Duration {
+    Backoff::INFRASTRUCTURE.wait(failures, ids.jitter()).clamp(Duration::from_millis(5), LONGEST_PAUSE)
+}
 
 /// What the stream and the lot of one worker share. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -75,8 +75,4 @@ impl Books {
         tx.release(&back).await?;
         tx.commit().await
     }
-
-    pub fn jitter(&self) -> u32 {
-        u32::from_be_bytes(self.ids.random()[..4].try_into().expect("four of ten bytes"))
-    }
 }

@@ -138,7 +138,7 @@ impl Books {
         now: Timestamp,
     ) -> Change {
         let attempt = u32::try_from(case.row.attempts).unwrap_or(1);
-        let wait = self.config.retry.wait(attempt, self.jitter());
+        let wait = self.config.retry.wait(attempt, self.ids.jitter());
         let wait = wait.max(asked.unwrap_or_default().min(LONGEST_REQUEST));
         let release = Release {
             lease: case.row.lease,
