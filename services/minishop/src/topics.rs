@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use minishop_contracts::topics;
-use minishop_platform::bus::topics::{Made, Topic, create, list};
+use minishop_platform::bus::topics::{Made, Settings, Topic, create, list, settings};
 use minishop_platform::config::Config;
 
 use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
@@ -15,6 +15,11 @@ use crate::output::{self, Output};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Fewer copies than this lose records when one broker burns while another restarts.
 const SAFE_REPLICAS: usize = 3;
+/// Less than this does not outlast an outage over a weekend.
+const SAFE_RETENTION: Duration = Duration::from_hours(7 * 24);
+/// What the largest records need: an event, and a dead letter, which carries a whole record and more in its headers.
+const LARGEST_EVENT: u64 = 1_000_000;
+const LARGEST_DEAD_LETTER: u64 = 2_000_000;
 
 /// What to do with the topics.
 #[derive(Debug, clap::Args)]
@@ -30,7 +35,7 @@ pub struct Args {
 enum What {
     /// Make the topics that are not there, with the brokers' default replication.
     Create,
-    /// Check that all are there; exit 1 if not. Warns below three replicas.
+    /// Check that all are there and lose nothing by their settings; exit 1 if not. Warns below three replicas.
     Check,
 }
 
@@ -61,15 +66,22 @@ async fn make(config: &Config, brokers: &str, output: Output) -> anyhow::Result<
 
 async fn check(config: &Config, brokers: &str, output: Output) -> anyhow::Result<ExitCode> {
     let there = list(brokers, PATIENCE).await?;
-    let wanted = topics::ALL.iter().map(|topic| topics::prefixed(&config.topic_prefix, topic));
-    let (mut found, mut missing): (Vec<&Topic>, bool) = (Vec::new(), false);
-    for name in wanted {
-        if let Some(topic) = there.iter().find(|topic| topic.name == name) {
-            found.push(topic);
-        } else {
-            missing = true;
-            eprintln!("error[TOPIC_MISSING] {name}: is not there; run `minishop topics create`");
+    let wanted: Vec<String> = topics::ALL.iter().map(|topic| topics::prefixed(&config.topic_prefix, topic)).collect();
+    let (mut found, mut faults): (Vec<&Topic>, Vec<String>) = (Vec::new(), Vec::new());
+    for name in &wanted {
+        match there.iter().find(|topic| topic.name == *name) {
+            Some(topic) => found.push(topic),
+            None => faults.push(format!("error[TOPIC_MISSING] {name}: is not there; run `minishop topics create`")),
         }
+    }
+    let names: Vec<&str> = found.iter().map(|topic| topic.name.as_str()).collect();
+    let dead_letters = topics::prefixed(&config.topic_prefix, topics::CREATED_DEAD_LETTERS);
+    for (name, settings) in names.iter().zip(settings(brokers, &names, PATIENCE).await?) {
+        let largest = if *name == dead_letters { LARGEST_DEAD_LETTER } else { LARGEST_EVENT };
+        faults.extend(risks(&settings, largest).into_iter().map(|risk| format!("error[TOPIC_UNSAFE] {name}: {risk}")));
+    }
+    for fault in &faults {
+        eprintln!("{fault}");
     }
     for topic in found.iter().filter(|topic| topic.replicas < SAFE_REPLICAS) {
         eprintln!("warning {}: has {} replicas, {SAFE_REPLICAS} survive the loss of a broker", topic.name, topic.replicas);
@@ -81,5 +93,22 @@ async fn check(config: &Config, brokers: &str, output: Output) -> anyhow::Result
             found.iter().map(|topic| [topic.name.clone(), topic.partitions.to_string(), topic.replicas.to_string()]),
         ),
     };
-    Ok(if missing { ExitCode::from(EXIT_NO) } else { printed })
+    Ok(if faults.is_empty() { printed } else { ExitCode::from(EXIT_NO) })
+}
+
+/// Says which settings lose events, and what to set instead.
+fn risks(settings: &Settings, largest: u64) -> Vec<String> {
+    let mut risks = Vec::new();
+    if settings.compacted {
+        risks.push("cleanup.policy compacts, which throws away all but a key's newest event; set it to delete".to_owned());
+    }
+    if let Some(kept) = settings.retention.filter(|kept| *kept < SAFE_RETENTION) {
+        let (got, fits) = (kept.as_millis(), SAFE_RETENTION.as_millis());
+        risks.push(format!("retention.ms is {got}, and what no consumer has read by then is lost; set {fits} (a week) or more"));
+    }
+    if settings.largest < largest {
+        let got = settings.largest;
+        risks.push(format!("max.message.bytes is {got}, and a larger record holds up all behind it; set {largest} or more"));
+    }
+    risks
 }

@@ -42,6 +42,8 @@ mod servers;
 mod shop;
 #[path = "blackbox_distributed/storm.rs"]
 mod storm;
+#[path = "blackbox_distributed/topic_settings.rs"]
+mod topic_settings;
 #[path = "blackbox_distributed/traces.rs"]
 mod traces;
 #[path = "support/wait.rs"]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minishop_contracts::topics;
-use minishop_platform::bus::topics::retention;
+use minishop_platform::bus::topics::settings;
 use minishop_platform::ctx::{Ctx, Task};
 use minishop_platform::store::{Housekeeping, StoreError};
 use prometheus_client::metrics::counter::Counter;
@@ -80,7 +80,8 @@ async fn keep(ctx: Ctx, housekeeper: Housekeeper) -> anyhow::Result<()> {
             _ = rounds.tick() => {}
         }
         // Looked at each time: it can be changed while we run. While the brokers are away nothing is forgotten.
-        let Ok(kept) = retention(&ctx.brokers, &topic, PATIENCE).await else { continue };
+        let Ok(settings) = settings(&ctx.brokers, &[&topic], PATIENCE).await else { continue };
+        let kept = settings[0].retention;
         let objection = objection(kept, housekeeper.inbox_retention);
         if objection != noted {
             if let Some(text) = &objection {

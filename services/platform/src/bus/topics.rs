@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use minishop_contracts::topics;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -19,6 +19,17 @@ pub struct Topic {
     pub partitions: usize,
     /// How many brokers keep each record, at the partition with the fewest.
     pub replicas: usize,
+}
+
+/// What becomes of a topic's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How long they are kept; `None` is for ever.
+    pub retention: Option<Duration>,
+    /// Whether all but the newest of each key may be thrown away.
+    pub compacted: bool,
+    /// How many bytes a batch may have.
+    pub largest: u64,
 }
 
 /// Whether a topic was made.
@@ -80,17 +91,31 @@ pub async fn create(brokers: &str, prefix: &str, partitions: i32, patience: Dura
     Ok(made)
 }
 
-/// Reads how long a topic keeps its records; `None` is for ever.
-pub async fn retention(brokers: &str, topic: &str, patience: Duration) -> anyhow::Result<Option<Duration>> {
+/// Reads the settings of topics, in their order.
+pub async fn settings(brokers: &str, names: &[&str], patience: Duration) -> anyhow::Result<Vec<Settings>> {
     let client: AdminClient<DefaultClientContext> = config(brokers).create().context("cannot make a Kafka client")?;
     let options = AdminOptions::new().request_timeout(Some(patience));
-    let described = client.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+    let wanted: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    let described = client.describe_configs(&wanted, &options).await;
     let described = described.with_context(|| format!("no broker answers at {brokers}"))?;
-    let resource = described.into_iter().next().context("the brokers answered nothing")?;
-    let resource = resource.map_err(|code| anyhow::anyhow!("{topic}: {code}"))?;
-    let value = resource.get("retention.ms").and_then(|entry| entry.value.as_deref());
-    let millis: i64 = value.with_context(|| format!("{topic} has no retention.ms"))?.parse()?;
-    Ok(u64::try_from(millis).ok().map(Duration::from_millis))
+    anyhow::ensure!(described.len() == names.len(), "the brokers described {} of {} topics", described.len(), names.len());
+    let read = |(name, resource): (&&str, Result<ConfigResource, RDKafkaErrorCode>)| {
+        resource.map_err(anyhow::Error::new).and_then(|resource| told(&resource)).with_context(|| (*name).to_owned())
+    };
+    names.iter().zip(described).map(read).collect()
+}
+
+fn told(resource: &ConfigResource) -> anyhow::Result<Settings> {
+    let value = |name: &str| {
+        let value = resource.get(name).and_then(|entry| entry.value.as_deref());
+        value.with_context(|| format!("the brokers do not tell {name}"))
+    };
+    let millis: i64 = value("retention.ms")?.parse()?;
+    Ok(Settings {
+        retention: u64::try_from(millis).ok().map(Duration::from_millis),
+        compacted: value("cleanup.policy")?.split(',').any(|policy| policy.trim() == "compact"),
+        largest: value("max.message.bytes")?.parse()?,
+    })
 }
 
 /// Tells librdkafka's version.

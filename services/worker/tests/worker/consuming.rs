@@ -29,11 +29,15 @@ async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, is: im
     }
 }
 
-pub async fn the_brokers_tell_how_long_a_topic_keeps_its_records(shop: Shop) {
+pub async fn the_brokers_tell_what_becomes_of_a_topics_records(shop: Shop) {
     let log = log(&shop).await;
-    let kept = topics::retention(&log.brokers, &log.topic("created"), Duration::from_secs(10)).await.unwrap();
-    assert_eq!(kept, Some(Duration::from_hours(7 * 24)));
-    let unknown = topics::retention(&log.brokers, "no.such.topic", Duration::from_secs(10)).await;
+    let (created, dead) = (log.topic("created"), log.topic("created.dlq"));
+    let settings = topics::settings(&log.brokers, &[&dead, &created], Duration::from_secs(10)).await.unwrap();
+    let week = Some(Duration::from_hours(7 * 24));
+    assert_eq!(settings[0], topics::Settings { retention: week, compacted: false, largest: 2_000_000 });
+    assert_eq!((settings[1].retention, settings[1].compacted), (week, false));
+    assert!((1_000_000..2_000_000).contains(&settings[1].largest), "{settings:?}");
+    let unknown = topics::settings(&log.brokers, &[&created, "no.such.topic"], Duration::from_secs(10)).await;
     assert!(unknown.is_err(), "{unknown:?}");
 }
 

@@ -1,0 +1,52 @@
+//! `topics check` on topics that somebody has changed.
+
+use std::process::Output;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+
+use crate::shop::{Shop, block_on};
+use crate::wait::eventually;
+
+fn check(shop: &Shop) -> Output {
+    shop.command(&["topics", "check"]).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn topics_that_lose_events_by_their_settings_are_named_all_at_once() {
+    let shop = Shop::new();
+    let sound = check(&shop);
+    assert_eq!((sound.status.code(), said(&sound).contains("error[")), (Some(0), false), "{}", said(&sound));
+    let client: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", shop.brokers()).create().unwrap();
+    let (created, dead, failed) = (shop.topic("orders.created"), shop.topic("orders.created.dlq"), shop.topic("orders.failed"));
+    let changes = [
+        AlterConfig::new(ResourceSpecifier::Topic(&created)).set("cleanup.policy", "compact").set("retention.ms", "60000"),
+        AlterConfig::new(ResourceSpecifier::Topic(&dead)).set("max.message.bytes", "1048588"),
+    ];
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(20)));
+    for done in block_on(client.alter_configs(&changes, &options)).unwrap() {
+        done.unwrap();
+    }
+    for done in block_on(client.delete_topics(&[&failed], &options)).unwrap() {
+        done.unwrap();
+    }
+    let wanted = [
+        format!("error[TOPIC_MISSING] {failed}: is not there"),
+        format!("error[TOPIC_UNSAFE] {created}: cleanup.policy compacts"),
+        format!("error[TOPIC_UNSAFE] {created}: retention.ms is 60000"),
+        format!("error[TOPIC_UNSAFE] {dead}: max.message.bytes is 1048588"),
+    ];
+    // The brokers hear of a change a moment after it was taken.
+    eventually(Duration::from_secs(20), "all are named", || {
+        let found = check(&shop);
+        let all = wanted.iter().all(|line| said(&found).contains(line)) && said(&found).matches("error[").count() == 4;
+        all.then(|| assert_eq!(found.status.code(), Some(1)))
+    });
+}
