@@ -12,11 +12,12 @@ use minishop_platform::relay::Relay;
 use minishop_platform::settled::SettledWriter;
 use minishop_platform::store::{Role, Store};
 
-use crate::cancel::Cancels;
+use crate::cancel::Canceller;
 use crate::errands::Errands;
 use crate::event::EventWriter;
 use crate::intake::{Queue, retry_after};
 use crate::metrics::ApiMetrics;
+use crate::ops::Live;
 use crate::watch::Hub;
 
 /// The API's outside world. One for each process.
@@ -34,10 +35,12 @@ pub struct App {
     pub relay: Relay,
     /// Where new orders wait for a writer.
     pub queue: Queue,
-    /// Where requests to cancel wait for the task that writes.
-    pub cancels: Cancels,
-    /// Where operators' writes wait.
+    /// Writes that orders are cancelled.
+    pub canceller: Arc<Canceller>,
+    /// Where the writes of cancels and of operators wait for the task that runs them.
     pub errands: Errands,
+    /// Who looks on how the pipeline stands.
+    pub live: Live,
     /// Who watches which order.
     pub watches: Hub,
     /// Writes `orders.created`.
@@ -52,7 +55,7 @@ pub struct App {
 
 impl App {
     /// Takes what the API needs out of a process's context, and registers its metrics.
-    pub fn new(ctx: &Ctx, cancels: Cancels, watches: Hub) -> Self {
+    pub fn new(ctx: &Ctx, errands: Errands, canceller: Canceller, live: Live, watches: Hub) -> Self {
         let metrics = ctx.metrics.with(ApiMetrics::register);
         Self {
             config: Arc::clone(&ctx.config),
@@ -61,10 +64,11 @@ impl App {
             store: ctx.store.clone(),
             relay: ctx.relay.clone(),
             queue: Queue::new(Arc::clone(&ctx.ids), metrics.clone()),
-            cancels,
+            canceller: Arc::new(canceller),
+            errands,
+            live,
             watches,
             settled: SettledWriter::new(&ctx.config, Role::Api),
-            errands: Errands::default(),
             events: EventWriter::new(topics::prefixed(&ctx.config.topic_prefix, topics::CREATED), ctx.config.event_key),
             metrics,
             credentials: Once::new(),

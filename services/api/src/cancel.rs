@@ -1,8 +1,11 @@
-//! Taking an order back: the use case, and what waits between a request and the task that writes.
+//! Taking an order back: the use case, and what writes.
 
-mod task;
+mod canceller;
+
+use std::sync::Arc;
 
 use minishop_contracts::orders::v1::{CancelOrderRequest, Order};
+use minishop_core::currency::Currency;
 use minishop_core::money;
 use minishop_core::order::Status;
 use minishop_core::refusal::{Code, Refusal};
@@ -13,9 +16,10 @@ use tracing::debug;
 
 use crate::app::App;
 use crate::call::Call;
-use crate::orders::{find, order, scale};
+use crate::orders::{find, order};
 
-pub use task::{CancelTask, Cancels};
+pub use canceller::Canceller;
+use canceller::{DOUBT, Wish};
 
 /// Cancels one of the caller's orders. When this returns `Ok`, the order is cancelled on disk, by this request or an earlier one.
 pub async fn cancel(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<Order, Refusal> {
@@ -29,7 +33,8 @@ async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<
     if origin.order.status == Status::Created {
         let change = change(app, call, &origin);
         let (to, version) = (change.to, change.expected_version + 1);
-        if app.cancels.submit(change, detail(call), call.deadline)?.outcome().await? {
+        let (wish, canceller) = (Wish { change, detail: detail(call), deadline: call.deadline }, Arc::clone(&app.canceller));
+        if app.errands.run(call, DOUBT, async move { canceller.cancel(&wish).await }).await? {
             debug!(order.id = %origin.order.order_id, "the order is cancelled");
             (origin.order.status, origin.order.version) = (to, version);
         } else {
@@ -50,7 +55,7 @@ fn change(app: &App, call: &Call, origin: &Origin) -> Transition {
         order_id: row.order_id,
         client_id: &row.client_id,
         customer_id: &row.customer_id,
-        total: money::to_major(row.total_minor, scale(row.currency.as_deref())),
+        total: money::to_major(row.total_minor, Currency::scale_of(row.currency.as_deref())),
         currency: row.currency.as_deref(),
         key: &origin.key,
         correlation_id: &row.correlation_id,

@@ -1,96 +1,142 @@
-//! Writes that no request's future may hold: they run one after the other in a task of their own, so that a client that goes away
-//! cancels none of them half-way.
+//! Writes that no request's future may hold: they run in a task of their own, so that a client that goes away cancels none of
+//! them half-way.
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::FuturesUnordered;
+use minishop_core::ids::Ids;
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::store;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use minishop_platform::store::{self, StoreError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, warn};
 
 use crate::call::Call;
 use crate::intake::{retry_after, store_refusal};
 
-/// How many may wait; an operator is no crowd.
-const QUEUE: usize = 64;
+/// How many run at a time.
+const AT_A_TIME: usize = 8;
+/// How many may wait.
+const WAITING: usize = 1024;
 
-type Errand = BoxFuture<'static, ()>;
+/// A write to its end; an error when this process can write nothing more.
+type Errand = BoxFuture<'static, anyhow::Result<()>>;
 
-/// Where errands queue.
-#[derive(Debug)]
+/// Where errands queue. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Errands {
     queue: mpsc::Sender<Errand>,
-    waiting: Mutex<Option<mpsc::Receiver<Errand>>>,
+    closed: CancellationToken,
+    ids: Arc<dyn Ids>,
+}
+
+/// Runs what is queued.
+#[derive(Debug)]
+pub struct ErrandTask {
+    queue: mpsc::Receiver<Errand>,
     closed: CancellationToken,
 }
 
-impl Default for Errands {
-    fn default() -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE);
-        Self { queue, waiting: Mutex::new(Some(waiting)), closed: CancellationToken::new() }
-    }
-}
-
 impl Errands {
+    /// Makes the queue and the task behind it.
+    pub fn new(ids: Arc<dyn Ids>) -> (Self, ErrandTask) {
+        let (sender, queue) = mpsc::channel(WAITING);
+        let closed = CancellationToken::new();
+        (Self { queue: sender, closed: closed.clone(), ids }, ErrandTask { queue, closed })
+    }
+
     /// Runs a write to its end, whatever becomes of the call; the answer is of use until the call's deadline.
+    ///
+    /// `doubt` says what may have happened, and what to do, when no outcome is known. A write that fails itself ends the process.
     pub async fn run<T: Send + 'static>(
         &self,
         call: &Call,
-        ids: &dyn minishop_core::ids::Ids,
-        write: impl Future<Output = store::Result<T>> + Send + 'static,
+        doubt: &'static str,
+        write: impl Future<Output = anyhow::Result<Result<T, Refusal>>> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
         let errand = async move {
+            let outcome = write.await?;
             // Nobody may listen any more; the write is done all the same.
-            let _ = answer.send(write.await);
+            let _ = answer.send(outcome);
+            Ok(())
         };
-        let busy = || {
-            let detail = "More operations wait than can be begun; nothing was written, send the request again later.";
-            Refusal::new(Code::Overloaded, detail).after(retry_after(ids))
-        };
-        self.queue.try_send(errand.instrument(call.span.clone()).boxed()).map_err(|_| busy())?;
-        match tokio::time::timeout_at(call.deadline, answered).await {
-            Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(error))) => {
-                warn!(error = ?error, "an operator's write failed");
-                Err(match error {
-                    store::StoreError::Unknown { .. } => outcome_unknown(),
-                    other => store_refusal(&other),
-                })
-            }
-            Ok(Err(_)) => Err(outcome_unknown()),
-            Err(_) => {
-                let detail = "The deadline passed, so it may have been done; look before you send it again.";
-                Err(Refusal::new(Code::DeadlineExceeded, detail))
-            }
+        let wait = || retry_after(self.ids.as_ref());
+        if self.closed.is_cancelled() {
+            return Err(shutting_down(wait()));
+        }
+        self.queue.try_send(errand.instrument(call.span.clone()).boxed()).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => overloaded(wait()),
+            mpsc::error::TrySendError::Closed(_) => shutting_down(wait()),
+        })?;
+        match timeout_at(call.deadline, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(outcome_unknown(doubt)),
+            Err(_) => Err(Refusal::new(Code::DeadlineExceeded, format!("The deadline passed, so {doubt}."))),
         }
     }
 
-    /// Runs errands until the queue is closed and empty.
-    pub async fn serve(&self) -> anyhow::Result<()> {
-        let Some(mut waiting) = self.waiting.lock().await.take() else { return Ok(()) };
-        loop {
-            let errand = tokio::select! {
-                biased;
-                errand = waiting.recv() => errand,
-                () = self.closed.cancelled() => waiting.try_recv().ok(),
-            };
-            match errand {
-                Some(errand) => errand.await,
-                None => return Ok(()),
+    /// Runs one transaction of the store, and words its failure.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        call: &Call,
+        write: impl Future<Output = store::Result<T>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        const DOUBT: &str = "it may have been done; look before you send it again";
+        let worded = async move {
+            match write.await {
+                Err(error) if error.is_sync_failure() => Err(error.into()),
+                outcome => Ok(outcome.map_err(|error| {
+                    warn!(error = ?error, "a write failed");
+                    if matches!(error, StoreError::Unknown { .. }) { outcome_unknown(DOUBT) } else { store_refusal(&error) }
+                })),
             }
-        }
+        };
+        self.run(call, DOUBT, worded).await
     }
 
-    /// Lets [`Errands::serve`] end once nothing waits.
+    /// Takes no more. The task ends when what waits is written.
     pub fn close(&self) {
         self.closed.cancel();
     }
 }
 
-fn outcome_unknown() -> Refusal {
-    let detail =
-        "The connection to the store was lost during the commit, so it may have been done; look before you send it again.";
-    Refusal::new(Code::OutcomeUnknown, detail)
+impl ErrandTask {
+    /// Runs errands until it is closed and nothing waits. Fails when the disk does not sync: then nothing here can be trusted any
+    /// more.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let mut running = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(done) = running.next() => done?,
+                errand = self.queue.recv(), if running.len() < AT_A_TIME => match errand {
+                    Some(errand) => running.push(errand),
+                    None => break,
+                },
+                () = self.closed.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+            }
+        }
+        while let Some(done) = running.next().await {
+            done?;
+        }
+        Ok(())
+    }
+}
+
+/// Words a write whose outcome nobody knows.
+pub fn outcome_unknown(doubt: &str) -> Refusal {
+    Refusal::new(Code::OutcomeUnknown, format!("The connection to the store was lost during the commit, so {doubt}."))
+}
+
+fn overloaded(wait: Duration) -> Refusal {
+    let detail = "More requests wait to be written than can be; nothing was written, send the request again later.";
+    Refusal::new(Code::Overloaded, detail).after(wait)
+}
+
+fn shutting_down(wait: Duration) -> Refusal {
+    Refusal::new(Code::ShuttingDown, "This process shuts down; nothing was written, send the request again.").after(wait)
 }

@@ -4,6 +4,7 @@ mod answer;
 mod entry;
 mod ops;
 mod orders;
+mod sse;
 mod watch;
 
 use std::convert::Infallible;
@@ -36,6 +37,7 @@ fn table() -> Vec<Route> {
         ("GET", "/orders/{order_id}/events", get(watch::events)),
         ("GET", "/orders/{order_id}/timeline", get(orders::timeline)),
         ("GET", "/ops/status", get(ops::status)),
+        ("GET", "/ops/stream", get(ops::stream)),
         ("GET", "/ops/dead-letters", get(ops::dead_letters)),
         ("GET", "/ops/dead-letters/{id}", get(ops::dead_letter)),
         ("GET", "/ops/dead-letter-groups", get(ops::groups)),

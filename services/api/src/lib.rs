@@ -29,11 +29,13 @@ use minishop_platform::serve::{self, Limits};
 use tokio_util::sync::CancellationToken;
 
 use app::App;
-use cancel::CancelTask;
+use cancel::Canceller;
+use errands::Errands;
 use intake::{HandOver, WRITERS, Writer};
+use ops::LiveTask;
 use watch::WatchTask;
 
-/// Binds the listeners and names the API's tasks: two writers, one that cancels, one that reads for watchers, REST and gRPC.
+/// Binds the listeners and names the API's tasks: two writers, one that runs errands, two that read for watchers, REST and gRPC.
 ///
 /// Those that write end after the servers, when everything queued is written.
 pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
@@ -42,14 +44,16 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     ctx.status.bound("http", http.addr());
     ctx.status.bound("grpc", grpc.addr());
 
-    let (cancels, canceller) = CancelTask::new(Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), hand_over(&ctx));
+    let canceller = Canceller::new(Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), hand_over(&ctx));
+    let (errands, runner) = Errands::new(Arc::clone(&ctx.ids));
     let (hub, watcher) = WatchTask::new(&ctx);
-    let app = Arc::new(App::new(&ctx, cancels, hub));
+    let (live, reader) = LiveTask::new(&ctx);
+    let app = Arc::new(App::new(&ctx, errands, canceller, live, hub));
     let open = Arc::new(OpenQueue(Arc::clone(&app)));
     let mut tasks = vec![
-        Task::new("api.errands", errands(Arc::clone(&app))),
-        Task::new("api.cancel", once_settled(&ctx, canceller.run())),
+        Task::new("api.errands", once_settled(&ctx, runner.run())),
         Task::new("api.watch", watcher.run()),
+        Task::new("api.live", reader.run()),
     ];
     for name in ["api.intake.1", "api.intake.2"].into_iter().take(WRITERS) {
         tasks.push(Task::new(name, writer(&app, &ctx)));
@@ -85,10 +89,6 @@ fn once_settled(
     }
 }
 
-async fn errands(app: Arc<App>) -> anyhow::Result<()> {
-    app.errands.serve().await
-}
-
 async fn grpc_calls(
     health: grpc::Health,
     server: impl Future<Output = anyhow::Result<()>>,
@@ -109,7 +109,6 @@ impl Drop for OpenQueue {
     fn drop(&mut self) {
         self.0.queue.close();
         self.0.errands.close();
-        self.0.cancels.close();
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod audit;
 mod dead_letters;
+mod live;
 mod operations;
 mod repair;
 
 use minishop_contracts::ops::v1::{GetStatusResponse, ParkedCounts};
 use minishop_core::parking::State;
 use minishop_core::refusal::Refusal;
+use minishop_platform::store::{self, Store};
 
 use crate::app::App;
 use crate::call::Call;
@@ -17,13 +19,19 @@ use crate::token::List;
 
 pub use audit::list as audit;
 pub use dead_letters::{get as dead_letter, groups, list as dead_letters, parked_keys};
+pub use live::{Live, LiveTask, Onlooker};
 pub use operations::{control, get as operation, list as operations};
 pub use repair::{checked, discard, redrive};
 
 /// Tells how much work waits.
 pub async fn status(app: &App, call: &Call) -> Result<GetStatusResponse, Refusal> {
-    let outbox = read(call, app.store.outbox.stats()).await?;
-    let counts = read(call, app.store.lot.counts()).await?;
+    read(call, standing(&app.store)).await
+}
+
+/// Reads how much work waits.
+async fn standing(store: &Store) -> store::Result<GetStatusResponse> {
+    let outbox = store.outbox.stats().await?;
+    let counts = store.lot.counts().await?;
     let parked = |state| counts.get(&state).copied().map_or(0, count);
     Ok(GetStatusResponse {
         outbox_depth: count(outbox.depth),

@@ -63,7 +63,7 @@ fn created(accepted: &Accepted) -> Created {
     let reply = CreateOrderResponse {
         order_id: accepted.order_id.to_string(),
         status: WireStatus::Created.into(),
-        total: Some(money::to_major(accepted.total_minor, scale(accepted.currency.as_deref()))),
+        total: Some(money::to_major(accepted.total_minor, Currency::scale_of(accepted.currency.as_deref()))),
     };
     Created { reply, replayed: accepted.replayed }
 }
@@ -132,7 +132,7 @@ pub fn foreign_token(call: &Call) -> Refusal {
 
 /// Shows a row as the contracts name its parts.
 pub fn order(row: OrderRow) -> Result<Order, Refusal> {
-    let scale = scale(row.currency.as_deref());
+    let scale = Currency::scale_of(row.currency.as_deref());
     let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
         tracing::error!(order.id = %row.order_id, %error, "the lines of a stored order cannot be read");
         store_refusal(&minishop_platform::store::StoreError::Fail { operation: "orders.items", source: error.into() })
@@ -153,11 +153,6 @@ pub fn order(row: OrderRow) -> Result<Order, Refusal> {
         created_at: Some(row.created_at.into()),
         correlation_id: row.correlation_id.as_str().to_owned(),
     })
-}
-
-/// Tells how many decimals amounts in a currency have.
-pub fn scale(currency: Option<&str>) -> u32 {
-    currency.and_then(|code| Currency::parse(code).ok()).map_or(money::DEFAULT_SCALE, |currency| currency.scale())
 }
 
 const fn wire_status(status: Status) -> WireStatus {

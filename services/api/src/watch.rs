@@ -100,7 +100,8 @@ fn as_new(row: &OrderRow) -> OrderRow {
     OrderRow { status: Status::Created, version: FIRST_VERSION, ..row.clone() }
 }
 
-fn shutting_down(wait: Duration) -> Refusal {
-    let detail = "This process shuts down; watch again with the last version as resume token.";
+/// Ends what is watched; the last version, if there is one, is the resume token.
+pub fn shutting_down(wait: Duration) -> Refusal {
+    let detail = "This process shuts down; watch again, with the last version as resume token if you had one.";
     Refusal::new(Code::ShuttingDown, detail).after(wait)
 }

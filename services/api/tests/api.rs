@@ -20,6 +20,8 @@ mod json;
 mod keys;
 #[path = "api/listener.rs"]
 mod listener;
+#[path = "api/lives.rs"]
+mod lives;
 #[path = "api/ops.rs"]
 mod ops;
 #[path = "api/proxy.rs"]
@@ -28,6 +30,8 @@ mod proxy;
 mod reads;
 #[path = "api/slow.rs"]
 mod slow;
+#[path = "api/sse.rs"]
+mod sse;
 #[path = "api/store.rs"]
 mod store;
 #[path = "api/timelines.rs"]
@@ -139,6 +143,11 @@ on_both_stores! {
         the_drain_ends_watches_at_once_and_says_when_to_come_again
         a_watcher_that_goes_away_is_forgotten
         grpc_web_carries_a_watch_over_http_1;
+    lives:
+        the_standing_is_told_at_once_and_whenever_it_has_changed
+        who_looks_on_after_a_while_is_told_nothing_old
+        a_stream_takes_no_query
+        the_drain_ends_it_and_says_when_to_come_again;
     store:
         a_full_outbox_sheds_new_orders_and_reads_go_on
         log_lines_of_a_request_carry_its_ids

@@ -1,16 +1,18 @@
 //! gRPC: `OperationsService`.
 
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use minishop_contracts::ops::v1::operations_service_server::OperationsService;
 use minishop_contracts::ops::v1::{
     ControlOperationRequest, ControlOperationResponse, DiscardDeadLettersRequest, DiscardDeadLettersResponse,
     GetDeadLetterRequest, GetDeadLetterResponse, GetOperationRequest, GetOperationResponse, GetStatusRequest, GetStatusResponse,
     ListAuditRequest, ListAuditResponse, ListDeadLetterGroupsRequest, ListDeadLetterGroupsResponse, ListDeadLettersRequest,
     ListDeadLettersResponse, ListOperationsRequest, ListOperationsResponse, ListParkedKeysRequest, ListParkedKeysResponse,
-    RedriveDeadLettersRequest, RedriveDeadLettersResponse,
+    RedriveDeadLettersRequest, RedriveDeadLettersResponse, WatchStatusRequest, WatchStatusResponse,
 };
 use tonic::{Request, Response, Status};
 
-use super::Service;
+use super::{Service, status};
 use crate::call::Protocol;
 use crate::{fields, ops};
 
@@ -19,6 +21,17 @@ impl OperationsService for Service {
     async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/GetStatus", request, async |app, call, _| ops::status(app, call).await)
             .await
+    }
+
+    type WatchStatusStream = BoxStream<'static, Result<WatchStatusResponse, Status>>;
+
+    async fn watch_status(&self, request: Request<WatchStatusRequest>) -> Result<Response<Self::WatchStatusStream>, Status> {
+        let ((call, _), _) = self.call("minishop.ops.v1.OperationsService/WatchStatus", request);
+        let onlooker = call.run(async { self.0.live.look_on() }).await.map_err(|refusal| status::of(&call, &refusal))?;
+        let news = stream::unfold(onlooker, async |mut onlooker| Some((onlooker.next().await?, onlooker)));
+        let told = status::dressed(&call, ());
+        let news = news.map(move |now| now.map_err(|refusal| status::of(&call, &refusal)));
+        Ok(told.map(|()| news.boxed()))
     }
 
     async fn get_dead_letter(&self, request: Request<GetDeadLetterRequest>) -> Result<Response<GetDeadLetterResponse>, Status> {

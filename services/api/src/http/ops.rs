@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
 use minishop_contracts::Violation;
@@ -13,11 +14,13 @@ use minishop_contracts::ops::v1::{
     ControlOperationRequest, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest, RedriveDeadLettersRequest,
 };
 use minishop_core::refusal::Refusal;
+use tokio::time::timeout;
 
 use super::orders::no_object;
-use super::{PathId, answered, entry, from_query, no_query};
+use super::{PathId, answer, answered, entry, from_query, no_query, sse};
 use crate::app::App;
 use crate::call::{Call, Protocol};
+use crate::ops::Onlooker;
 use crate::{fields, ops};
 
 /// Tells how much work waits.
@@ -28,6 +31,33 @@ pub async fn status(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
         found => Err(fields::refuse(Protocol::Rest, found)),
     };
     answered(&app, "GET /ops/status", &parts, work).await
+}
+
+/// Tells how much work waits, now and whenever it changes.
+pub async fn stream(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    let call = Call::new(&app, Protocol::Rest, "GET /ops/stream", &parts.headers);
+    let work = async {
+        entry::check(&app, &parts)?;
+        match no_query(&parts) {
+            found if found.is_empty() => app.live.look_on(),
+            found => Err(fields::refuse(Protocol::Rest, found)),
+        }
+    };
+    match call.run(work).await {
+        Ok(onlooker) => answer::events(&call, sse::body(onlooker, next)),
+        Err(refusal) => answer::refusal(&call, &refusal),
+    }
+}
+
+/// Waits for the next standing. The drain ends the stream, and the client comes again elsewhere.
+async fn next(mut onlooker: Onlooker) -> Option<(Bytes, Onlooker)> {
+    let bytes = match timeout(sse::SILENCE, onlooker.next()).await {
+        Err(_) => sse::comment(),
+        Ok(Some(Ok(now))) => sse::event("status", None, &now),
+        Ok(Some(Err(_)) | None) => return None,
+    };
+    Some((bytes, onlooker))
 }
 
 /// Writes a handler of a list: its message is the query.

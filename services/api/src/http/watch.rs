@@ -1,29 +1,24 @@
 //! REST: an order's versions as server-sent events (WHATWG HTML, section 9.2).
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::stream;
 use http::Request;
 use http::request::Parts;
 use minishop_contracts::orders::v1::{Order, WatchOrderRequest};
-use minishop_contracts::{json, query};
+use minishop_contracts::query;
 use minishop_core::refusal::Refusal;
 use tokio::time::timeout;
 
-use super::{PathId, answer, entry};
+use super::{PathId, answer, entry, sse};
 use crate::app::App;
 use crate::call::{Call, Protocol};
 use crate::fields;
 use crate::watch::{self, Watch, no_token};
 
-/// How long nothing is sent at most: what stands between would take silence for the end.
-const SILENCE: Duration = Duration::from_secs(15);
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Follows one order. An order whose last version the caller has seen answers 204, after which browsers do not come again.
@@ -35,7 +30,7 @@ pub async fn events(State(app): State<Arc<App>>, PathId(id): PathId, request: Re
         watch::watch(&app, &call, &watched(&parts, id)?).await
     };
     match call.run(work).await {
-        Ok(Some(watch)) => answer::events(&call, Body::from_stream(stream::unfold(watch, next))),
+        Ok(Some(watch)) => answer::events(&call, sse::body(watch, next)),
         Ok(None) => answer::nothing(&call),
         Err(refusal) => answer::refusal(&call, &refusal),
     }
@@ -67,21 +62,18 @@ fn version(token: &[u8]) -> Option<i32> {
     text.parse().ok()
 }
 
-/// Waits for the next event or, after a silence, for a comment. The drain ends the stream, and the client comes again elsewhere.
-async fn next(mut watch: Watch) -> Option<(Result<Bytes, Infallible>, Watch)> {
-    let bytes = match timeout(SILENCE, watch.next()).await {
-        Err(_) => Bytes::from_static(b": nothing new\n\n"),
+/// Waits for the next version. The drain ends the stream, and the client comes again elsewhere.
+async fn next(mut watch: Watch) -> Option<(Bytes, Watch)> {
+    let bytes = match timeout(sse::SILENCE, watch.next()).await {
+        Err(_) => sse::comment(),
         Ok(Some(Ok(order))) => event(&order),
         Ok(Some(Err(_)) | None) => return None,
     };
-    Some((Ok(bytes), watch))
+    Some((bytes, watch))
 }
 
 fn event(order: &Order) -> Bytes {
-    let mut event = format!("id: {}\nevent: order\ndata: ", order.version).into_bytes();
-    json::append(&mut event, order);
-    event.extend_from_slice(b"\n\n");
-    event.into()
+    sse::event("order", Some(order.version), order)
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl Plan {
             let begun = if dry_run { None } else { operations.operation(id).await? };
             Ok::<_, StoreError>(frozen.map(|frozen| (frozen, begun)))
         };
-        let Some((frozen, begun)) = app.errands.run(call, app.ids.as_ref(), write).await? else { return Err(absent()) };
+        let Some((frozen, begun)) = app.errands.write(call, write).await? else { return Err(absent()) };
         tracing::info!(operation.id = %id, matched = frozen.matched, dry_run, "an operator asks to {} dead letters", kind.as_str());
         Ok(Begun { operation: begun.map(operation), matched: super::count(frozen.matched), skipped: skipped(frozen, malformed) })
     }

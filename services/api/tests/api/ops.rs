@@ -21,7 +21,7 @@ use tonic_types::StatusExt as _;
 use crate::harness::{Answer, Api};
 use crate::world::World;
 
-fn parked(n: u8, state: State) -> ParkedEvent {
+pub fn parked(n: u8, state: State) -> ParkedEvent {
     ParkedEvent {
         record_key: Bytes::from(format!("key-{n}")),
         blocks: true,
@@ -46,7 +46,7 @@ fn parked(n: u8, state: State) -> ParkedEvent {
 }
 
 impl Api {
-    async fn park(&self, parked: Vec<ParkedEvent>) {
+    pub async fn park(&self, parked: Vec<ParkedEvent>) {
         let mut settlement = self.store.inbox.begin("g").await.unwrap();
         settlement.record(&Journal { parked, ..Journal::default() }).await.unwrap();
         settlement.commit().await.unwrap();
@@ -59,11 +59,11 @@ impl Api {
         letters["deadLetters"].as_array().unwrap().iter().rev().map(|l| l["id"].as_str().unwrap().to_owned()).collect()
     }
 
-    async fn command(&self, path: &str, body: &Value) -> Answer {
+    pub async fn command(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes()).await
     }
 
-    async fn operators(&self) -> OperationsServiceClient<Channel> {
+    pub async fn operators(&self) -> OperationsServiceClient<Channel> {
         OperationsServiceClient::new(self.channel().await)
     }
 }

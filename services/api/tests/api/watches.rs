@@ -12,8 +12,6 @@ use minishop_contracts::orders::v1::order_service_client::OrderServiceClient;
 use minishop_contracts::orders::v1::{Order, WatchOrderRequest};
 use prost::Message as _;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
@@ -21,49 +19,22 @@ use tonic_types::StatusExt as _;
 use crate::cancels::{cancelled, made};
 use crate::grpc::framed;
 use crate::harness::Api;
+use crate::sse::{PATIENCE, Stream};
 use crate::world::{Kind, World, on};
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// An open stream of server-sent events.
-struct Events {
-    stream: TcpStream,
-    text: String,
-}
+/// An order that is watched over REST.
+struct Events(Stream);
 
 impl Events {
-    /// Asks over HTTP/1.0, whose bodies come as they are, and reads the head.
     async fn open(api: &Api, id: &str, headers: &str) -> (String, Self) {
-        let mut stream = TcpStream::connect(api.http).await.unwrap();
-        let request = format!("GET /orders/{id}/events HTTP/1.0\r\nhost: localhost\r\n{headers}\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut events = Self { stream, text: String::new() };
-        let head = events.until("\r\n\r\n").await.expect("a head");
-        (head, events)
-    }
-
-    /// Reads to a mark; `None` at the end of the stream.
-    async fn until(&mut self, mark: &str) -> Option<String> {
-        loop {
-            if let Some(at) = self.text.find(mark) {
-                let rest = self.text.split_off(at + mark.len());
-                return Some(std::mem::replace(&mut self.text, rest));
-            }
-            let mut bytes = [0; 4096];
-            let n = timeout(PATIENCE, self.stream.read(&mut bytes)).await.expect("something comes").unwrap();
-            if n == 0 {
-                assert_eq!(self.text, "", "the stream ends behind an event");
-                return None;
-            }
-            self.text.push_str(std::str::from_utf8(&bytes[..n]).unwrap());
-        }
+        let (head, stream) = Stream::open(api, &format!("/orders/{id}/events"), headers).await;
+        (head, Self(stream))
     }
 
     /// Reads one event: its id, and the order.
     async fn next(&mut self) -> Option<(i64, Value)> {
-        let block = self.until("\n\n").await?;
-        let lines: Vec<&str> = block.trim_end().lines().collect();
-        assert_eq!((lines.len(), lines[1]), (3, "event: order"), "{block}");
+        let lines = self.0.lines().await?;
+        assert_eq!((lines.len(), lines[1].as_str()), (3, "event: order"), "{lines:?}");
         let order = serde_json::from_str(lines[2].strip_prefix("data: ").unwrap()).unwrap();
         Some((lines[0].strip_prefix("id: ").unwrap().parse().unwrap(), order))
     }
@@ -324,9 +295,7 @@ async fn a_silent_watch_is_kept_open_by_comments() {
         let id = made(&api).await;
         let (_, mut events) = Events::open(&api, &id, "last-event-id: 1\r\n").await;
         let began = Instant::now();
-        let mut byte = [0; 64];
-        let n = timeout(Duration::from_secs(20), events.stream.read(&mut byte)).await.expect("a comment").unwrap();
-        assert_eq!(&byte[..n], b": nothing new\n\n");
+        assert_eq!(events.0.lines().await.unwrap(), [": nothing new"]);
         assert!((14..18).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
         process_all(&api).await;
         assert_eq!(events.rest().await, versions(&[(2, "processed")]));

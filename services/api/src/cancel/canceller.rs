@@ -1,0 +1,104 @@
+//! Writes that orders are cancelled, whoever waits for it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use minishop_core::backoff::Backoff;
+use minishop_core::ids::Ids;
+use minishop_core::refusal::{Code, Refusal};
+use minishop_platform::store::{Cancels, Orders, OutboxRow, StoreError, Transition};
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use crate::errands::outcome_unknown;
+use crate::intake::HandOver;
+
+/// How often a cancel is tried that certainly wrote nothing: a first try may meet a stale connection.
+const TRIES: u32 = 3;
+/// How long before its deadline a request is told how it stands: its own clock would only say that the time is up.
+const MARGIN: Duration = Duration::from_millis(20);
+/// What may have happened to an order, and what to do then.
+pub(super) const DOUBT: &str = "the order may be cancelled; send the request again";
+
+/// A change of an order, as one request asks for it.
+pub(super) struct Wish {
+    pub change: Transition,
+    /// A JSON object for the timeline.
+    pub detail: String,
+    pub deadline: Instant,
+}
+
+/// Cancels orders. Connections are made when they are needed, and kept.
+pub struct Canceller {
+    orders: Arc<dyn Orders>,
+    ids: Arc<dyn Ids>,
+    hand_over: HandOver,
+    /// Connections that nobody uses.
+    idle: Mutex<Vec<Box<dyn Cancels>>>,
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").finish_non_exhaustive()
+    }
+}
+
+impl Canceller {
+    /// Names where orders are, and who publishes what is written.
+    pub fn new(orders: Arc<dyn Orders>, ids: Arc<dyn Ids>, hand_over: HandOver) -> Self {
+        Self { orders, ids, hand_over, idle: Mutex::default() }
+    }
+
+    /// Tries until the outcome is known or its request must be answered: whether this request changed the order.
+    pub(super) async fn cancel(&self, wish: &Wish) -> anyhow::Result<Result<bool, Refusal>> {
+        let (mut tries, mut doubt) = (0, false);
+        let until = wish.deadline - MARGIN;
+        loop {
+            if Instant::now() >= until {
+                return Ok(Err(if doubt { outcome_unknown(DOUBT) } else { unavailable() }));
+            }
+            match self.try_once(wish).await {
+                Ok(changed) => return Ok(Ok(changed)),
+                Err(source) if source.is_sync_failure() => return Err(source.into()),
+                Err(source @ StoreError::Fail { .. }) => {
+                    error!(order.id = %wish.change.order_id, error = ?source, "the store refused to cancel an order");
+                    return Ok(Err(internal()));
+                }
+                Err(source) => {
+                    tries += 1;
+                    doubt |= matches!(source, StoreError::Unknown { .. });
+                    if !doubt && !source.is_contended() && tries >= TRIES {
+                        warn!(order.id = %wish.change.order_id, error = ?source, "the store did not cancel an order");
+                        return Ok(Err(unavailable()));
+                    }
+                    let pause = Backoff::INFRASTRUCTURE.wait(tries.min(4), self.ids.jitter());
+                    tokio::time::sleep_until(until.min(Instant::now() + pause)).await;
+                }
+            }
+        }
+    }
+
+    async fn try_once(&self, wish: &Wish) -> Result<bool, StoreError> {
+        let idle = self.idle.lock().expect("no holder of the connections panics").pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            // To be refused a connection says nothing about the order.
+            None => self.orders.cancels().await?,
+        };
+        let place = connection.cancel(&wish.change, &wish.detail).await?;
+        self.idle.lock().expect("no holder of the connections panics").push(connection);
+        if let Some(id) = place {
+            (self.hand_over)(vec![OutboxRow { id, event: wish.change.event.clone() }]);
+        }
+        Ok(place.is_some())
+    }
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(Code::StoreUnavailable, "The store does not answer; the order was not cancelled, send the request again.")
+}
+
+fn internal() -> Refusal {
+    Refusal::new(Code::Internal, "This is a fault of ours; the order was not cancelled, send the request again.")
+}
