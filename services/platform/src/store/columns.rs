@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -16,7 +17,8 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::{
-    Changed, Claimed, Fact, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, Result, Standing, StoreError,
+    Changed, Claimed, Fact, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, OutboxStats, Position, Result,
+    Standing, StoreError,
 };
 
 /// A row whose columns are read by their places. The two databases differ in how they keep a time.
@@ -32,6 +34,7 @@ pub(super) trait Columns {
     fn maybe_int(&self, n: usize) -> sqlx::Result<Option<i32>>;
     fn long(&self, n: usize) -> sqlx::Result<i64>;
     fn double(&self, n: usize) -> sqlx::Result<f64>;
+    fn maybe_double(&self, n: usize) -> sqlx::Result<Option<f64>>;
     fn flag(&self, n: usize) -> sqlx::Result<bool>;
     fn time(&self, n: usize) -> sqlx::Result<Timestamp>;
     fn maybe_time(&self, n: usize) -> sqlx::Result<Option<Timestamp>>;
@@ -42,7 +45,7 @@ macro_rules! columns {
         impl Columns for $row {
             columns!(text -> &str, maybe_text -> Option<&str>, bytes -> &[u8], maybe_bytes -> Option<&[u8]>, id -> Uuid,
                 maybe_id -> Option<Uuid>, small -> i16, int -> i32, maybe_int -> Option<i32>, long -> i64, double -> f64,
-                flag -> bool);
+                maybe_double -> Option<f64>, flag -> bool);
 
             fn time(&self, n: usize) -> sqlx::Result<Timestamp> {
                 self.try_get(n).map($time)
@@ -166,6 +169,22 @@ pub(super) fn known_order(row: &impl Columns) -> anyhow::Result<KnownOrder> {
         version: row.int(5)?,
         created_event_id: EventId(row.id(6)?),
     })
+}
+
+/// Topic, partition, next offset.
+pub(super) fn position(row: &impl Columns) -> sqlx::Result<Position> {
+    Ok(Position { topic: row.text(0)?.to_owned(), partition: row.int(1)?, next_offset: row.long(2)? })
+}
+
+/// State, count; `None` for a state that this binary does not know.
+pub(super) fn count(row: &impl Columns) -> sqlx::Result<Option<(State, i64)>> {
+    Ok(State::parse(row.text(0)?).zip(Some(row.long(1)?)))
+}
+
+/// Count, age of the oldest in milliseconds.
+pub(super) fn outbox_stats(row: &impl Columns) -> sqlx::Result<OutboxStats> {
+    let oldest = Duration::from_millis(u64::try_from(row.long(1)?).unwrap_or(0));
+    Ok(OutboxStats { depth: row.long(0)?, oldest })
 }
 
 /// Shard, id, event id, topic, record key, order id, order version, payload, headers.

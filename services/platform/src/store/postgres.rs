@@ -11,15 +11,15 @@ mod lease;
 mod lot;
 mod orders;
 mod outbox;
+mod pool;
 mod session;
 mod timeline;
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
-
 use super::error::OpenError;
 use super::{History, Operations, Store};
+use pool::Pool;
 use session::Session;
 
 /// How a process appears in PostgreSQL, and whether it may change the schema.
@@ -38,8 +38,10 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
     let sessions = connect::Sessions::new(url, &settings.app_name)?;
     connect::prepare(&sessions, settings.migrate).await?;
     let db = Db {
-        reads: connect::pool(&sessions.reads, 8),
-        relay: connect::pool(&sessions.relay, 2),
+        reads: Pool::new(&sessions.reads, 8),
+        relay: Pool::new(&sessions.relay, 2),
+        // A delete that is lost in a crash is done again, so its commit need not wait for the disk: as the relay's.
+        housekeeping: Pool::new(&sessions.relay, 1),
         intake: sessions.intake.clone(),
         // Like the worker, it changes one order behind a fence.
         cancels: sessions.worker.clone(),
@@ -66,8 +68,9 @@ pub async fn migrate(url: &str) -> Result<i64, OpenError> {
 /// What the families without a connection of their own share.
 #[derive(Debug, Clone)]
 struct Db {
-    reads: PgPool,
-    relay: PgPool,
+    reads: Pool,
+    relay: Pool,
+    housekeeping: Pool,
     intake: Session,
     cancels: Session,
 }

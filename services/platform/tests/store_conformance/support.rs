@@ -69,7 +69,7 @@ fn server() -> Option<String> {
     server
 }
 
-fn settings(migrate: bool) -> PostgresSettings {
+pub fn settings(migrate: bool) -> PostgresSettings {
     PostgresSettings { app_name: "minishop-test".into(), migrate }
 }
 

@@ -1,10 +1,8 @@
-//! The kinds of connections, the schema, and the pools.
-
-use std::time::Duration;
+//! The kinds of connections, and the schema.
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
 
 use super::super::error::{OpenError, compare_schema};
 use super::error::open_error;
@@ -69,17 +67,4 @@ async fn schema_version(connection: &mut PgConnection) -> Result<i64, OpenError>
     let version = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
     let known: bool = sqlx::query_scalar(exists).fetch_one(&mut *connection).await.map_err(open_error)?;
     if known { sqlx::query_scalar(version).fetch_one(connection).await.map_err(open_error) } else { Ok(0) }
-}
-
-/// Opens a pool whose every connection is checked. Waiting for one is short: shedding is better than queueing twice.
-pub(super) fn pool(session: &Session, size: u32) -> PgPool {
-    let check = session.clone();
-    PgPoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(Duration::from_millis(500))
-        .after_connect(move |connection, _| {
-            let check = check.clone();
-            Box::pin(async move { check.check(connection).await.map_err(|error| sqlx::Error::Configuration(error.into())) })
-        })
-        .connect_lazy_with(session.options().clone())
 }

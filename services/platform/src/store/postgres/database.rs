@@ -7,25 +7,26 @@ use async_trait::async_trait;
 use minishop_core::ids::OrderId;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::{PgConnection, Postgres};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::super::database::{Arg, Database, Row, Statement, Work};
 use super::super::{Note, Result, StoreError, Transition};
 use super::error::{Lost, failed};
-use super::inbox::{begin, bounded, note, settle};
+use super::inbox::{begin, note, settle};
+use super::pool::{Pool, bounded};
 use super::session::Session;
 
 /// Reads from the pool, and one connection that transactions take in turn.
 #[derive(Debug)]
 pub(super) struct PgDatabase {
-    reads: PgPool,
+    reads: Pool,
     session: Session,
     connection: Arc<Mutex<Option<PgConnection>>>,
 }
 
 impl PgDatabase {
-    pub(super) fn new(session: Session, reads: PgPool) -> Self {
+    pub(super) fn new(session: Session, reads: Pool) -> Self {
         Self { reads, session, connection: Arc::default() }
     }
 }
@@ -33,7 +34,7 @@ impl PgDatabase {
 #[async_trait]
 impl Database for PgDatabase {
     async fn read(&self, operation: &'static str, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>> {
-        let rows = query(statement, args).fetch_all(&self.reads).await.map_err(failed(operation, Lost::Nothing))?;
+        let rows = self.reads.all(query(statement, args)).await.map_err(failed(operation, Lost::Nothing))?;
         Ok(rows.into_iter().map(Row::Postgres).collect())
     }
 
@@ -95,6 +96,14 @@ impl Work for PgWork {
         let mut connection = self.take()?;
         let commit = async { sqlx::query("COMMIT").execute(&mut connection).await.map(drop) };
         bounded(commit).await.map_err(failed(self.operation, Lost::Commit))?;
+        *self.home = Some(connection);
+        Ok(())
+    }
+
+    async fn rollback(mut self: Box<Self>) -> Result<()> {
+        let mut connection = self.take()?;
+        let rollback = async { sqlx::query("ROLLBACK").execute(&mut connection).await.map(drop) };
+        bounded(rollback).await.map_err(failed(self.operation, Lost::Nothing))?;
         *self.home = Some(connection);
         Ok(())
     }

@@ -23,14 +23,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, OrderId};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::super::{
     AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition, columns,
 };
 use super::error::{Lost, failed};
-use super::session::{SILENCE, Session};
+use super::pool::{Pool, bounded};
+use super::session::Session;
 pub(super) use journal::note;
 pub(super) use leased::millis;
 pub(super) use statements::settle;
@@ -72,11 +73,11 @@ impl Line {
 #[derive(Debug)]
 pub(super) struct PgInbox {
     line: Line,
-    reads: PgPool,
+    reads: Pool,
 }
 
 impl PgInbox {
-    pub(super) fn new(session: Session, reads: PgPool) -> Self {
+    pub(super) fn new(session: Session, reads: Pool) -> Self {
         Self { line: Line::new(session), reads }
     }
 }
@@ -88,21 +89,15 @@ impl Inbox for PgInbox {
     }
 
     async fn positions(&self, consumer: &str) -> Result<Vec<Position>> {
-        let query = sqlx::query_as("SELECT topic, partition, next_offset FROM consumed WHERE consumer = $1").bind(consumer);
-        let rows: Vec<(String, i32, i64)> =
-            query.fetch_all(&self.reads).await.map_err(failed("inbox.positions", Lost::Nothing))?;
-        Ok(rows.into_iter().map(|(topic, partition, next_offset)| Position { topic, partition, next_offset }).collect())
+        const OPERATION: &str = "inbox.positions";
+        let query = sqlx::query("SELECT topic, partition, next_offset FROM consumed WHERE consumer = $1").bind(consumer);
+        let rows = self.reads.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        columns::all(OPERATION, &rows, columns::position)
     }
 }
 
 pub(super) async fn begin(connection: &mut PgConnection) -> sqlx::Result<()> {
     bounded(async { sqlx::query("BEGIN").execute(connection).await.map(drop) }).await
-}
-
-/// Bounds the wait for a server that has fallen silent; the connection must not be used afterwards.
-pub(super) async fn bounded<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(SILENCE, work).await.map_err(silent)?
 }
 
 impl PgSettlement {

@@ -2,12 +2,12 @@
 //!
 //! An advisory lock lets one process at a time renew, so that every decision is made on a settled picture.
 
-use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::PgConnection;
 
 use super::super::{Leadership, Result, Role, SHARDS_PER_ROLE};
 use super::error::{Lost, failed};
 use super::events::column;
+use super::pool::Pool;
 
 const ROLES: [Role; 2] = [Role::Api, Role::Worker];
 
@@ -36,12 +36,12 @@ const GIVE: &str = "UPDATE relay_lease SET owner = NULL, expires_at = '-infinity
 const SIGN_OFF: &str = "DELETE FROM relay_owner WHERE owner = $1";
 
 /// Renews, takes and gives back leases.
-pub(super) async fn lead(pool: &PgPool, owner: &str, roles: &[Role]) -> Result<Leadership> {
+pub(super) async fn lead(pool: &Pool, owner: &str, roles: &[Role]) -> Result<Leadership> {
     in_turn(pool, "outbox.lead", async |connection| renew(connection, owner, roles).await).await
 }
 
 /// Gives all leases back and signs off.
-pub(super) async fn release(pool: &PgPool, owner: &str) -> Result<()> {
+pub(super) async fn release(pool: &Pool, owner: &str) -> Result<()> {
     in_turn(pool, "outbox.release", async |connection| {
         sqlx::query(GIVE).bind(owner).bind(Vec::<i16>::new()).execute(&mut *connection).await?;
         sqlx::query(SIGN_OFF).bind(owner).execute(connection).await.map(drop)
@@ -49,30 +49,15 @@ pub(super) async fn release(pool: &PgPool, owner: &str) -> Result<()> {
     .await
 }
 
-/// A pooled connection inside a transaction: one that is dropped on the way is closed, not put back half-way.
-struct Turn(Option<PoolConnection<Postgres>>);
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        drop(self.0.take().map(PoolConnection::detach));
-    }
-}
-
 async fn in_turn<T>(
-    pool: &PgPool,
+    pool: &Pool,
     operation: &'static str,
     work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> Result<T> {
-    let run = async {
-        let mut turn = Turn(Some(pool.acquire().await?));
-        let connection: &mut PgConnection = turn.0.as_mut().expect("filled in the line above");
-        sqlx::query("BEGIN").execute(&mut *connection).await?;
+    let run = pool.transaction(async |connection| {
         sqlx::query(BEGIN).bind(LOCK).execute(&mut *connection).await?;
-        let value = work(connection).await?;
-        sqlx::query("COMMIT").execute(connection).await?;
-        drop(turn.0.take());
-        Ok(value)
-    };
+        work(connection).await
+    });
     run.await.map_err(failed(operation, Lost::Nothing))
 }
 

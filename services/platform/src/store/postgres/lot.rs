@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use minishop_core::parking::State;
-use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
 use super::super::columns::{self, Columns};
-use super::super::{Claim, Claimed, Lot, LotSettlement, Result};
-use super::connect;
+use super::super::{Claim, Claimed, LEASE_SPREAD, Lot, LotSettlement, Result};
 use super::error::{Lost, failed};
 use super::inbox::{Line, millis};
+use super::pool::Pool;
 use super::session::Session;
 
 const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
@@ -22,17 +21,19 @@ const OLDEST_HELD: &str = "SELECT extract(epoch FROM clock_timestamp() - min(par
 
 // The clock is read once, in a query of its own: read for each row, no index could find what is due. Whoever else claims or
 // settles one of these rows at this moment has it locked, and only heads qualify, so skipping them leaves no gap in a key.
+// The leases of one claim end one after the other, see `LEASE_SPREAD`.
 const CLAIM: &str = concat!(
-    "WITH due AS MATERIALIZED (SELECT h.id AS row_id, h.leased_until IS NOT NULL AS abandoned FROM parked h \
+    "WITH due AS MATERIALIZED (SELECT h.id AS row_id, h.leased_until IS NOT NULL AS abandoned, random() AS late FROM parked h \
      WHERE h.consumer = $1 AND h.state <> 'dead' AND h.next_attempt_at <= (SELECT clock_timestamp()) \
      AND (h.leased_until IS NULL OR h.leased_until <= (SELECT clock_timestamp())) \
      AND (h.needs_type IS NULL OR h.needs_type = ANY($2)) \
      AND (NOT h.blocks OR NOT EXISTS (SELECT 1 FROM parked e \
      WHERE e.consumer = h.consumer AND e.record_key = h.record_key AND e.blocks AND e.id < h.id)) \
      ORDER BY h.next_attempt_at LIMIT $4 FOR UPDATE OF h SKIP LOCKED), \
-     until AS MATERIALIZED (SELECT clock_timestamp() + $3::float8 * interval '1 millisecond' AS at) \
+     until AS MATERIALIZED (SELECT row_id, abandoned, \
+     clock_timestamp() + ($3::float8 + late * $5::float8) * interval '1 millisecond' AS at FROM due) \
      UPDATE parked SET state = 'retrying', attempts = attempts + 1, lease_epoch = lease_epoch + 1, \
-     leased_until = until.at, next_attempt_at = until.at FROM due, until WHERE id = row_id RETURNING ",
+     leased_until = until.at, next_attempt_at = until.at FROM until WHERE id = row_id RETURNING ",
     columns::claimed_columns!(),
     ", abandoned"
 );
@@ -49,28 +50,28 @@ const MEND: &str = "UPDATE parked SET next_attempt_at = clock_timestamp() \
 #[derive(Debug)]
 pub(super) struct PgLot {
     line: Line,
-    claims: PgPool,
-    reads: PgPool,
+    claims: Pool,
+    reads: Pool,
 }
 
 impl PgLot {
-    pub(super) fn new(session: Session, reads: PgPool) -> Self {
-        Self { claims: connect::pool(&session, 1), line: Line::new(session), reads }
+    pub(super) fn new(session: Session, reads: Pool) -> Self {
+        Self { claims: Pool::new(&session, 1), line: Line::new(session), reads }
     }
 }
 
 #[async_trait]
 impl Lot for PgLot {
     async fn counts(&self) -> Result<HashMap<State, i64>> {
-        let query = sqlx::query_as(COUNTS);
-        let rows: Vec<(String, i64)> = query.fetch_all(&self.reads).await.map_err(failed("lot.counts", Lost::Nothing))?;
-        Ok(rows.into_iter().filter_map(|(state, count)| Some((State::parse(&state)?, count))).collect())
+        const OPERATION: &str = "lot.counts";
+        let rows = self.reads.all(sqlx::query(COUNTS)).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        Ok(columns::all(OPERATION, &rows, columns::count)?.into_iter().flatten().collect())
     }
 
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
-        let query = sqlx::query_scalar(OLDEST_HELD).bind(consumer).bind(types);
-        let age: Option<f64> = query.fetch_one(&self.reads).await.map_err(failed("lot.oldest_held", Lost::Nothing))?;
-        Ok(age.map(seconds))
+        let query = sqlx::query(OLDEST_HELD).bind(consumer).bind(types);
+        let age = async { self.reads.one(query).await?.maybe_double(0) };
+        Ok(age.await.map_err(failed("lot.oldest_held", Lost::Nothing))?.map(seconds))
     }
 
     async fn claim(&self, consumer: &str, claim: &Claim<'_>) -> Result<Vec<Claimed>> {
@@ -79,21 +80,22 @@ impl Lot for PgLot {
             .bind(consumer)
             .bind(claim.types)
             .bind(millis(claim.lease))
-            .bind(i64::try_from(claim.limit).unwrap_or(i64::MAX));
-        let rows = query.fetch_all(&self.claims).await.map_err(failed(OPERATION, Lost::Commit))?;
+            .bind(i64::try_from(claim.limit).unwrap_or(i64::MAX))
+            .bind(millis(LEASE_SPREAD));
+        let rows = self.claims.all(query).await.map_err(failed(OPERATION, Lost::Commit))?;
         let read = |row: &PgRow| Ok::<_, sqlx::Error>(Claimed { abandoned: row.flag(15)?, ..columns::claimed(row)? });
         columns::all(OPERATION, &rows, read)
     }
 
     async fn next_due(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
-        let query = sqlx::query_scalar(NEXT_DUE).bind(consumer).bind(types);
-        let wait: Option<f64> = query.fetch_one(&self.claims).await.map_err(failed("lot.next_due", Lost::Nothing))?;
-        Ok(wait.map(seconds))
+        let query = sqlx::query(NEXT_DUE).bind(consumer).bind(types);
+        let wait = async { self.claims.one(query).await?.maybe_double(0) };
+        Ok(wait.await.map_err(failed("lot.next_due", Lost::Nothing))?.map(seconds))
     }
 
     async fn mend(&self, consumer: &str, types: &[String]) -> Result<u64> {
         let query = sqlx::query(MEND).bind(consumer).bind(types);
-        Ok(query.execute(&self.claims).await.map_err(failed("lot.mend", Lost::Nothing))?.rows_affected())
+        self.claims.execute(query).await.map_err(failed("lot.mend", Lost::Nothing))
     }
 
     async fn begin(&self, consumer: &str) -> Result<Box<dyn LotSettlement>> {

@@ -10,9 +10,8 @@ use minishop_core::order::Status;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::super::{
-    Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError, columns,
-};
+use super::super::columns::{self, Columns as _};
+use super::super::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError};
 use super::Db;
 use super::cancel::PgCancels;
 use super::error::{Lost, failed, is_contention};
@@ -135,14 +134,14 @@ impl Orders for Db {
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>> {
         const OPERATION: &str = "orders.by_keys";
         let query = sqlx::query(BY_KEYS).bind(column(keys, |(client, _)| &*client.0)).bind(column(keys, |(_, key)| key.as_str()));
-        let rows = query.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let rows = self.reads.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::key_record)
     }
 
     async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>> {
         const OPERATION: &str = "orders.get";
         let query = sqlx::query(GET).bind(id.0).bind(&client.0);
-        let row = query.fetch_optional(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let row = self.reads.maybe(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         row.map(|row| columns::one(OPERATION, &row, columns::order_row)).transpose()
     }
 
@@ -157,7 +156,7 @@ impl Orders for Db {
         if let Some(customer) = &query.customer_id {
             sql = sql.bind(customer);
         }
-        let rows = sql.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let rows = self.reads.all(sql).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::order_row)
     }
 
@@ -168,13 +167,14 @@ impl Orders for Db {
     async fn changed(&self, known: &[(OrderId, i32)]) -> Result<Vec<Changed>> {
         const OPERATION: &str = "orders.changed";
         let query = sqlx::query(CHANGED).bind(column(known, |(id, _)| id.0)).bind(column(known, |(_, version)| *version));
-        let rows = query.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let rows = self.reads.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::changed)
     }
 
     async fn ping(&self) -> Result<()> {
         const OPERATION: &str = "orders.ping";
-        let writable: bool = sqlx::query_scalar(PING).fetch_one(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let asked = async { self.reads.one(sqlx::query(PING)).await?.flag(0) };
+        let writable = asked.await.map_err(failed(OPERATION, Lost::Nothing))?;
         let read_only = || StoreError::Retry { operation: OPERATION, source: anyhow::anyhow!("the server is read-only") };
         writable.then_some(()).ok_or_else(read_only)
     }

@@ -36,7 +36,7 @@ impl Outbox for Db {
     async fn pending(&self, shards: &[i16], held: &[i64], limit: i64) -> Result<Vec<OutboxRow>> {
         const OPERATION: &str = "outbox.pending";
         let query = sqlx::query(PENDING).bind(shards).bind(limit).bind(held);
-        let rows = query.fetch_all(&self.relay).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let rows = self.relay.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::outbox_row)
     }
 
@@ -44,19 +44,19 @@ impl Outbox for Db {
         const OPERATION: &str = "outbox.aged";
         let microseconds = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         let query = sqlx::query(AGED).bind(shards).bind(PgInterval { months: 0, days: 0, microseconds }).bind(limit);
-        let rows = query.fetch_all(&self.relay).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let rows = self.relay.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::outbox_row)
     }
 
     async fn delete(&self, rows: &[(i16, i64)]) -> Result<()> {
         let query = sqlx::query(DELETE).bind(column(rows, |(shard, _)| *shard)).bind(column(rows, |(_, id)| *id));
-        query.execute(&self.relay).await.map(drop).map_err(failed("outbox.delete", Lost::Nothing))
+        self.relay.execute(query).await.map(drop).map_err(failed("outbox.delete", Lost::Nothing))
     }
 
     async fn stats(&self) -> Result<OutboxStats> {
         // On a connection that may scan the table: a count by index takes three times as long.
-        let (depth, oldest): (i64, i64) =
-            sqlx::query_as(STATS).fetch_one(&self.reads).await.map_err(failed("outbox.stats", Lost::Nothing))?;
-        Ok(OutboxStats { depth, oldest: Duration::from_millis(u64::try_from(oldest).unwrap_or(0)) })
+        const OPERATION: &str = "outbox.stats";
+        let row = self.reads.one(sqlx::query(STATS)).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        columns::one(OPERATION, &row, columns::outbox_stats)
     }
 }

@@ -22,21 +22,21 @@ impl Timeline for Db {
     async fn origin(&self, client: &ClientId, id: OrderId) -> Result<Option<Origin>> {
         const OPERATION: &str = "timeline.origin";
         let query = sqlx::query(ORIGIN).bind(id.0).bind(&client.0);
-        let row = query.fetch_optional(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let row = self.reads.maybe(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         row.map(|row| columns::one(OPERATION, &row, columns::origin)).transpose()
     }
 
     async fn facts(&self, order: OrderId, after: i64, limit: i64) -> Result<Vec<Fact>> {
         const OPERATION: &str = "timeline.facts";
         let query = sqlx::query(FACTS).bind(order.0).bind(after).bind(limit);
-        let rows = query.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let rows = self.reads.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::fact)
     }
 
     async fn standing(&self, order: OrderId, limit: i64) -> Result<Vec<Standing>> {
         const OPERATION: &str = "timeline.standing";
         let query = sqlx::query(STANDING).bind(order.0).bind(limit);
-        let rows = query.fetch_all(&self.reads).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let rows = self.reads.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::standing)
     }
 }

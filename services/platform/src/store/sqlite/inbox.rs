@@ -40,9 +40,10 @@ impl Inbox for Db {
     }
 
     async fn positions(&self, consumer: &str) -> Result<Vec<Position>> {
-        let query = sqlx::query_as("SELECT topic, partition, next_offset FROM consumed WHERE consumer = ?1").bind(consumer);
-        let rows: Vec<(String, i32, i64)> = query.fetch_all(&self.readers).await.map_err(failed("inbox.positions"))?;
-        Ok(rows.into_iter().map(|(topic, partition, next_offset)| Position { topic, partition, next_offset }).collect())
+        const OPERATION: &str = "inbox.positions";
+        let query = sqlx::query("SELECT topic, partition, next_offset FROM consumed WHERE consumer = ?1").bind(consumer);
+        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        columns::all(OPERATION, &rows, columns::position)
     }
 }
 

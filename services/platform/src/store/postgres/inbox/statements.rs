@@ -19,7 +19,9 @@ const GATE: &str = "INSERT INTO inbox (consumer, event_id, data_sha, order_id) \
 
 const SETTLED: &str = "SELECT event_id, data_sha FROM inbox WHERE consumer = $1 AND event_id = ANY($2)";
 
-const PARKED_KEYS: &str = "SELECT DISTINCT record_key FROM parked WHERE consumer = $1 AND record_key = ANY($2) AND blocks";
+// One look for each key, however many events wait behind it.
+const PARKED_KEYS: &str = "SELECT k.record_key FROM (SELECT DISTINCT UNNEST($2::bytea[])) k(record_key) WHERE EXISTS \
+    (SELECT FROM parked p WHERE p.consumer = $1 AND p.record_key = k.record_key AND p.blocks)";
 
 const BY_ID: &str = "SELECT order_id, client_id, idempotency_key, fingerprint, status, version, created_event_id \
     FROM orders WHERE order_id = ANY($1)";

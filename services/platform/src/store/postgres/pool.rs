@@ -1,0 +1,91 @@
+//! Pools of connections. Every statement ends: a server that has gone without a word is a lost connection.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgArguments, PgPoolOptions, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, PgPool, Postgres};
+
+use super::session::{SILENCE, Session};
+
+type Sql<'q> = Query<'q, Postgres, PgArguments>;
+
+/// Connections of one kind. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Pool(PgPool);
+
+impl Pool {
+    /// Opens a pool whose every connection is checked. Waiting for one is short: shedding is better than queueing twice.
+    pub(super) fn new(session: &Session, size: u32) -> Self {
+        let check = session.clone();
+        let pool = PgPoolOptions::new()
+            .max_connections(size)
+            .acquire_timeout(Duration::from_millis(500))
+            .after_connect(move |connection, _| {
+                let check = check.clone();
+                Box::pin(async move { check.check(connection).await.map_err(|error| sqlx::Error::Configuration(error.into())) })
+            })
+            .connect_lazy_with(session.options().clone());
+        Self(pool)
+    }
+
+    pub(super) async fn all(&self, sql: Sql<'_>) -> sqlx::Result<Vec<PgRow>> {
+        self.lend(async |connection| sql.fetch_all(connection).await).await
+    }
+
+    pub(super) async fn one(&self, sql: Sql<'_>) -> sqlx::Result<PgRow> {
+        self.lend(async |connection| sql.fetch_one(connection).await).await
+    }
+
+    pub(super) async fn maybe(&self, sql: Sql<'_>) -> sqlx::Result<Option<PgRow>> {
+        self.lend(async |connection| sql.fetch_optional(connection).await).await
+    }
+
+    /// Returns how many rows were changed.
+    pub(super) async fn execute(&self, sql: Sql<'_>) -> sqlx::Result<u64> {
+        self.lend(async |connection| Ok(sql.execute(connection).await?.rows_affected())).await
+    }
+
+    /// Runs work in a transaction. Its connection is put back after the commit only; else it is closed, and the server rolls back.
+    pub(super) async fn transaction<T>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>) -> sqlx::Result<T> {
+        let mut lent = Lent(Some(self.0.acquire().await?));
+        let connection: &mut PgConnection = lent.0.as_mut().expect("filled in the line above");
+        let work = async {
+            sqlx::query("BEGIN").execute(&mut *connection).await?;
+            let value = work(&mut *connection).await?;
+            sqlx::query("COMMIT").execute(connection).await?;
+            Ok(value)
+        };
+        let value = bounded(work).await?;
+        drop(lent.0.take());
+        Ok(value)
+    }
+
+    async fn lend<T>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>) -> sqlx::Result<T> {
+        let mut connection = self.0.acquire().await?;
+        let outcome = tokio::time::timeout(SILENCE, work(&mut connection)).await;
+        outcome.unwrap_or_else(|_| {
+            // Put back, it would be waited for by whoever takes it next.
+            drop(connection.detach());
+            Err(silent())
+        })
+    }
+}
+
+/// A connection that is closed unless it is taken out.
+struct Lent(Option<sqlx::pool::PoolConnection<Postgres>>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        drop(self.0.take().map(sqlx::pool::PoolConnection::detach));
+    }
+}
+
+/// Bounds the wait for a server that has fallen silent; the connection must not be used afterwards.
+pub(super) async fn bounded<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    tokio::time::timeout(SILENCE, work).await.unwrap_or_else(|_| Err(silent()))
+}
+
+fn silent() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
