@@ -22,6 +22,7 @@ use std::sync::Arc;
 pub use history::{End, History, Past, PastOrder};
 pub use housekeeping::Housekeeping;
 pub use inbox::{Inbox, Settlement};
+use lot::LEASE_SPREAD;
 pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotSettlement, Release};
 pub use operations::{
     Action, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Item, Letter, LetterGroup, NewOperation, Operation,

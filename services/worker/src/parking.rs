@@ -18,12 +18,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use minishop_platform::crash;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::store::{Lease, StoreError};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::handlers::Handler;
@@ -34,8 +32,10 @@ use case::Case;
 
 /// Rows that are claimed in one statement at most.
 const AT_ONCE: usize = 32;
-/// How much longer a lease is than a call may take: for what is written after it.
-const LEASE_BEYOND: Duration = Duration::from_secs(30);
+/// How much longer a lease is than a call may take at least: for what is written before and after it.
+const LEASE_BEYOND: Duration = Duration::from_secs(15);
+/// How soon after the claim a call must begin, so that its lease outlasts it with time to write.
+const CALL_WITHIN: Duration = Duration::from_secs(10);
 /// How often the task looks for what others made due, when nobody rings: the first while there is something.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// How often rows are looked for that should be due and are not, and how often the lot is counted.
@@ -53,7 +53,10 @@ pub struct LotTask {
     handler: Arc<dyn Handler>,
     /// Claimed, and not yet known to be worth a call.
     claimed: Vec<Case>,
-    calls: FuturesUnordered<BoxFuture<'static, Case>>,
+    /// Until when a call of what is claimed may begin, so that it ends within its lease.
+    call_until: Instant,
+    /// Tasks of their own: a call goes on while the store is waited for.
+    calls: JoinSet<Case>,
     /// The leases of the running calls.
     running: HashMap<i64, Lease>,
     /// Handled, and not yet written.
@@ -80,7 +83,8 @@ impl LotTask {
             handler: setup.place.handler(),
             books: Books::new(ctx, metrics, setup),
             claimed: Vec::new(),
-            calls: FuturesUnordered::new(),
+            call_until: now,
+            calls: JoinSet::new(),
             running: HashMap::new(),
             ended: Vec::new(),
             look_at: now,
@@ -96,8 +100,8 @@ impl LotTask {
     pub async fn step(&mut self) -> Result<usize, StoreError> {
         self.put_down().await?;
         let claimed = self.take_up().await?;
-        while let Some(case) = self.calls.next().await {
-            self.came(case);
+        while let Some(ended) = self.calls.join_next().await {
+            self.came(ended);
             self.put_down().await?;
         }
         Ok(claimed)
@@ -136,7 +140,7 @@ impl LotTask {
             tokio::select! {
                 biased;
                 () = ctx.drain.cancelled() => {}
-                Some(case) = self.calls.next() => self.came(case),
+                Some(ended) = self.calls.join_next() => self.came(ended),
                 () = bell.rung(), if has_room => self.look_at = Instant::now(),
                 () = tokio::time::sleep_until(self.look_at.min(self.mend_at)), if has_room => {}
             }
@@ -152,16 +156,20 @@ impl LotTask {
         if self.books.setup.bell.take_behind() {
             self.mend_at = self.mend_at.min(self.may_mend_at);
         }
+        // Both go through all that waits. However long that takes, and even if it fails, what is due is taken up first the next time.
         if now >= self.mend_at {
-            if self.mend().await? > 0 {
+            let mended = self.mend().await;
+            let rest = now.elapsed() * MEND_SHARE;
+            (self.mend_at, self.may_mend_at) = (Instant::now() + MEND.max(rest), Instant::now() + MEND_SOON.max(rest));
+            if mended? > 0 {
                 self.look_at = now;
             }
-            self.mend_at = now + MEND;
-            self.may_mend_at = now + MEND_SOON.max(now.elapsed() * MEND_SHARE);
         }
         if now >= self.count_at {
-            self.count_at = now + MEND;
-            self.books.count(&mut self.alarm_at).await?;
+            let began = Instant::now();
+            let counted = self.books.count(&mut self.alarm_at).await;
+            self.count_at = Instant::now() + MEND.max(began.elapsed() * MEND_SHARE);
+            counted?;
         }
         if self.room() > 0 && (now >= self.look_at || !self.claimed.is_empty()) {
             self.look_at = now + self.look().await?;
@@ -195,6 +203,7 @@ impl LotTask {
     /// Claims rows and starts their calls; what turned out to need none is written down.
     async fn take_up(&mut self) -> Result<usize, StoreError> {
         if self.claimed.is_empty() {
+            self.call_until = Instant::now() + CALL_WITHIN;
             self.claimed = self.books.claim(self.handler.longest() + LEASE_BEYOND, self.room()).await?;
         }
         if self.claimed.is_empty() {
@@ -206,17 +215,24 @@ impl LotTask {
             self.claimed = cases;
             error
         })?;
+        if Instant::now() > self.call_until {
+            // The store was away meanwhile. By the time a call ended, another worker could have begun one.
+            self.books.give_back(calls.iter().map(|case| case.row.lease)).await?;
+            return Ok(count);
+        }
         for case in calls {
             self.running.insert(case.row.lease.id, case.row.lease);
-            self.calls.push(call::call(self.handler.clone(), self.books.setup.versions.clone(), case).boxed());
+            self.calls.spawn(call::call(self.handler.clone(), self.books.setup.versions.clone(), case));
         }
         Ok(count)
     }
 
     /// Notes a call that has ended, and those that have ended meanwhile: they share a transaction.
-    fn came(&mut self, case: Case) {
-        let others = std::iter::from_fn(|| self.calls.next().now_or_never().flatten());
-        for case in std::iter::once(case).chain(others) {
+    fn came(&mut self, ended: Result<Case, JoinError>) {
+        let others = std::iter::from_fn(|| self.calls.try_join_next());
+        for ended in std::iter::once(ended).chain(others) {
+            // What a handler panics with is caught; a panic beside it ends the process, as any task's.
+            let case = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             self.running.remove(&case.row.lease.id);
             self.books.metrics.handled(&case);
             self.ended.push(case);
@@ -243,9 +259,11 @@ impl LotTask {
     /// Ends running calls, and gives back the rest: nobody has to wait for their leases, and no attempt is used up.
     async fn finish(mut self) {
         let end = Instant::now() + DRAIN;
-        while let Ok(Some(case)) = tokio::time::timeout_at(end, self.calls.next()).await {
-            self.came(case);
+        while let Ok(Some(ended)) = tokio::time::timeout_at(end, self.calls.join_next()).await {
+            self.came(ended);
         }
+        // Cut off before their rows are given back.
+        self.calls.shutdown().await;
         if let Err(error) = self.put_down().await {
             tracing::warn!(error = ?error, "what was handled could not be written; it is handled again");
         }

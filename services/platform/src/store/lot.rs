@@ -14,6 +14,10 @@ use minishop_core::ids::{ClientId, EventId, OrderId};
 
 use super::{Result, Settlement};
 
+/// Over how long the leases of one claim end. A row whose handling kills its worker takes the others of its claim with it: had their
+/// leases one end, all would be claimed together again, until every one of them had used up its attempts.
+pub(super) const LEASE_SPREAD: Duration = Duration::from_secs(15);
+
 /// The right to a claimed row: gone when the row was claimed again, released or drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
@@ -28,7 +32,7 @@ pub struct Lease {
 pub struct Claim<'a> {
     /// The types that it can read; rows that need another one stay.
     pub types: &'a [String],
-    /// How long the rows are its own.
+    /// How long the rows are its own at least; each of them a little longer, so that they do not come back all at once.
     pub lease: Duration,
     /// At most so many rows.
     pub limit: usize,

@@ -10,6 +10,8 @@ use minishop_platform::store::{Claim, Claimed, Failure, Identity, Journal, Lease
 use crate::support::{Fixture, client, entry, event_id, now, order_id, parked};
 
 const LEASE: Duration = Duration::from_secs(40);
+/// After so long every lease of a claim has run out.
+const OVER: Duration = Duration::from_secs(40 + 15);
 
 fn types() -> Vec<String> {
     vec!["orders.created".to_owned(), "orders.created.v1".to_owned()]
@@ -77,9 +79,19 @@ pub async fn a_claim_counts_the_attempt_and_keeps_the_row_from_others(f: Fixture
     assert_eq!((got.attempts, got.redrives, got.abandoned, got.first_failed_at), (1, 0, false, None));
     assert_eq!(claim(&f.second().await, 32).await, []);
     assert_eq!(f.count("parked WHERE attempts = 1 AND leased_until IS NOT NULL").await, 1, "it is on disk");
-    f.age(LEASE + Duration::from_secs(1)).await;
+    f.age(OVER).await;
     let again = claim(&f.store, 32).await;
     assert_eq!((again[0].attempts, again[0].abandoned), (2, true), "its worker died: claimed again, and said so");
+}
+
+pub async fn the_leases_of_one_claim_end_one_after_the_other(f: Fixture) {
+    park(&f, (0..32).map(|n| due(&format!("c{n}"))).collect()).await;
+    assert_eq!(claim(&f.store, 32).await.len(), 32);
+    f.age(LEASE + Duration::from_secs(7)).await;
+    let first = claim(&f.store, 32).await.len();
+    assert!((1..32).contains(&first), "{first} of 32 have run out together");
+    f.age(Duration::from_secs(8)).await;
+    assert_eq!(claim(&f.store, 32).await.len(), 32 - first);
 }
 
 pub async fn only_heads_and_rows_that_block_nothing_are_claimed(f: Fixture) {
@@ -145,7 +157,7 @@ pub async fn a_drained_head_makes_the_next_row_of_its_key_due(f: Fixture) {
 pub async fn what_comes_after_a_lost_lease_changes_nothing(f: Fixture) {
     park(&f, vec![due("c1"), waiting("c1")]).await;
     let late = claim(&f.store, 1).await[0].lease;
-    f.age(LEASE + Duration::from_secs(1)).await;
+    f.age(OVER).await;
     let holder = claim(&f.second().await, 1).await[0].lease;
     let before = f.count("parked WHERE attempts = 2 AND state = 'retrying' AND error_class IS NULL").await;
     assert_eq!(drain(&f.store, &[late]).await, HashSet::new());
@@ -229,7 +241,7 @@ pub async fn a_row_takes_the_identity_that_was_read(f: Fixture) {
     assert!(tx.gate(&[entry(identity.event_id)]).await.unwrap().fresh.contains(&identity.event_id));
     assert_eq!(tx.identify(std::slice::from_ref(&identity)).await.unwrap(), HashSet::from([lease.id]));
     tx.commit().await.unwrap();
-    f.age(LEASE + Duration::from_secs(1)).await;
+    f.age(OVER).await;
     let row = &claim(&f.store, 1).await[0];
     assert_eq!((row.event_id, row.order_id), (identity.event_id, Some(identity.order_id)));
 }

@@ -149,7 +149,7 @@ async fn write(mut tx: Box<dyn LotSettlement>, cases: &[Case], changes: &[Change
     if transitions.iter().any(|transition| !passed.contains_key(&transition.order_id)) {
         return Err(changed("lot.settle"));
     }
-    let duplicate = |(case, change): (&Case, &Change)| Some((case.row.event_id, change.duplicate?));
+    let duplicate = |(case, change): (&Case, &Change)| Some((case.event_id, change.duplicate?));
     let journal = Journal {
         notes: live.iter().flat_map(|change| change.notes.clone()).collect(),
         events: live.iter().filter_map(|change| change.letter.clone()).collect(),

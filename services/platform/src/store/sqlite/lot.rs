@@ -8,7 +8,7 @@ use minishop_core::parking::State;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{Claim, Claimed, Lot, LotSettlement, Result, columns};
+use super::super::{Claim, Claimed, LEASE_SPREAD, Lot, LotSettlement, Result, columns};
 use super::{Db, failed};
 
 const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
@@ -25,8 +25,9 @@ const DUE: &str = "SELECT h.id, h.leased_until IS NOT NULL FROM parked h WHERE h
     ORDER BY h.next_attempt_at LIMIT ?4";
 
 const LEASE: &str = concat!(
-    "UPDATE parked SET state = 'retrying', attempts = attempts + 1, lease_epoch = lease_epoch + 1, leased_until = ?2, \
-     next_attempt_at = ?2 WHERE id IN (SELECT value FROM json_each(?1)) RETURNING ",
+    "UPDATE parked SET state = 'retrying', attempts = attempts + 1, lease_epoch = lease_epoch + 1, leased_until = l.until, \
+     next_attempt_at = l.until FROM (SELECT value ->> 0 AS row_id, value ->> 1 AS until FROM json_each(?1)) l \
+     WHERE id = l.row_id RETURNING ",
     columns::claimed_columns!()
 );
 
@@ -42,8 +43,8 @@ const MEND: &str = "UPDATE parked SET next_attempt_at = ?3 \
 impl Lot for Db {
     async fn counts(&self) -> Result<HashMap<State, i64>> {
         const OPERATION: &str = "lot.counts";
-        let rows: Vec<(String, i64)> = sqlx::query_as(COUNTS).fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
-        Ok(rows.into_iter().filter_map(|(state, count)| Some((State::parse(&state)?, count))).collect())
+        let rows = sqlx::query(COUNTS).fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        Ok(columns::all(OPERATION, &rows, columns::count)?.into_iter().flatten().collect())
     }
 
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
@@ -109,9 +110,12 @@ async fn lease(
     if due.is_empty() {
         return Ok((Vec::new(), HashSet::new()));
     }
-    let ids: Vec<i64> = due.iter().map(|(id, _)| *id).collect();
-    let until = now.saturating_add(i64::try_from(claim.lease.as_millis()).unwrap_or(i64::MAX));
-    let rows = sqlx::query(LEASE).bind(list(&ids)).bind(until).fetch_all(connection).await?;
+    let until = || {
+        let lease = claim.lease.saturating_add(rand::random_range(Duration::ZERO..LEASE_SPREAD));
+        now.saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX))
+    };
+    let leases: Vec<(i64, i64)> = due.iter().map(|(id, _)| (*id, until())).collect();
+    let rows = sqlx::query(LEASE).bind(list(&leases)).fetch_all(connection).await?;
     Ok((rows, due.into_iter().filter_map(|(id, abandoned)| abandoned.then_some(id)).collect()))
 }
 
