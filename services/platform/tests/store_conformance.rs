@@ -18,6 +18,8 @@ mod relaying;
 mod repairing;
 #[path = "store_conformance/settling.rs"]
 mod settling;
+#[path = "store_conformance/silence.rs"]
+mod silence;
 #[path = "store_conformance/support.rs"]
 mod support;
 
@@ -100,12 +102,15 @@ conformance! {
         a_paused_operation_releases_nothing_and_a_cancelled_one_gives_its_set_back
         a_discarded_dead_letter_fails_its_order_and_makes_the_next_event_due
         a_discarded_copy_changes_no_order
+        an_event_that_was_refused_first_fails_its_order_when_it_is_given_up_later
+        paused_operations_do_not_keep_others_from_a_worker
         operations_and_audit_are_listed_newest_first;
     housekeeping:
         settled_events_are_forgotten_by_age_oldest_first_in_bites
         an_event_that_stands_in_the_lot_is_not_forgotten;
     parking:
         a_claim_counts_the_attempt_and_keeps_the_row_from_others
+        the_leases_of_one_claim_end_one_after_the_other
         only_heads_and_rows_that_block_nothing_are_claimed
         rows_come_up_to_the_limit_and_the_longest_due_first
         two_workers_at_once_never_claim_a_row_or_a_key_twice

@@ -31,12 +31,12 @@ use pace::Pace;
 /// How long an operation is this worker's without another step.
 const LEASE: Duration = Duration::from_secs(10);
 /// How many operations one worker moves at a time.
-const RUNS: i64 = 8;
+const RUNS: i64 = 32;
 /// How many dead letters one step takes up at most: a step is one transaction, or so many for a discard.
 const MOST: usize = 500;
-/// The pause between two steps while an operation runs.
+/// The pause between two steps while an operation moves; it doubles while operations only wait, up to that between two looks for
+/// operations.
 const STEP: Duration = Duration::from_millis(100);
-/// The pause between two looks for operations.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// What a step came to.
@@ -92,13 +92,17 @@ impl Redrive {
         if runs.is_empty() {
             return Ok(Progress::Idle);
         }
-        let mut progress = Progress::Waiting;
+        let (mut progress, mut failed) = (Progress::Waiting, None);
         for run in &runs {
-            if self.advance(run).await? {
-                progress = Progress::Moved;
+            match self.advance(run).await {
+                Ok(true) => progress = Progress::Moved,
+                Ok(false) => {}
+                Err(error) if error.is_sync_failure() => return Err(error),
+                // One operation that cannot be moved does not hold up the others.
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(progress)
+        failed.map_or(Ok(progress), Err)
     }
 
     /// Moves one operation; tells whether anything moved.
@@ -167,9 +171,9 @@ impl Redrive {
         Ok(done)
     }
 
-    /// Makes the change of the order of a blocking row to `failed`. A refused copy changes no order, whatever it names.
+    /// Makes the change to `failed` of the order whose own event it was. A refused copy changes no order, whatever it names.
     fn failed(&self, run: &Run, doomed: &Doomed, at: Timestamp) -> Option<Transition> {
-        let order = doomed.order.as_ref().filter(|order| doomed.blocks && order.status == Status::Created)?;
+        let order = doomed.order.as_ref().filter(|order| doomed.announced && order.status == Status::Created)?;
         let DoomedOrder { order_id, client_id, customer_id, key, correlation_id, version, .. } = order;
         let currency = order.currency.as_deref();
         let scale = Currency::scale_of(currency);
@@ -211,13 +215,14 @@ pub async fn run(ctx: Ctx, setup: Setup) -> anyhow::Result<()> {
         () = ctx.relay.settled() => {}
         () = ctx.drain.cancelled() => return Ok(()),
     }
-    let mut failures = 0u32;
+    let (mut failures, mut wait) = (0u32, STEP);
     loop {
         let outcome = redrive.step().await;
         failures = if outcome.is_ok() { 0 } else { failures + 1 };
+        wait = if let Ok(Progress::Waiting) = outcome { (wait * 2).min(IDLE) } else { STEP };
         let pause = match outcome {
             Ok(Progress::Idle) => IDLE,
-            Ok(Progress::Waiting | Progress::Moved) => STEP,
+            Ok(Progress::Waiting | Progress::Moved) => wait,
             Err(error) if error.is_sync_failure() => {
                 return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
             }

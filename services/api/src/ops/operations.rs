@@ -63,13 +63,11 @@ pub async fn control(app: &App, call: &Call, request: ControlOperationRequest) -
         }
     };
     let id = parse_id(&request.id).ok_or_else(absent)?;
-    read(call, app.store.operations.operation(id)).await?.ok_or_else(absent)?;
     let (asker, at) = (asker(call, request.operator, request.reason), app.clock.now());
     let operations = app.store.operations.clone();
     let write = async move { operations.control(id, action, &asker, at).await };
-    let changed = app.errands.write(call, write).await?;
+    let (row, changed) = app.errands.write(call, write).await?.ok_or_else(absent)?;
     tracing::info!(operation.id = %id, changed, "an operator asks to {} an operation", action.as_str());
-    let row = read(call, app.store.operations.operation(id)).await?.ok_or_else(absent)?;
     Ok(ControlOperationResponse { operation: Some(operation(row)) })
 }
 

@@ -9,7 +9,7 @@ use minishop_contracts::{FieldCode, Violation};
 use minishop_core::ids::OperationId;
 use minishop_core::refusal::Refusal;
 use minishop_core::repair::{DEFAULT_FAILURE_RATIO, DEFAULT_RATE, Kind, Skip};
-use minishop_platform::store::{Asker, Frozen, NewOperation, Selection, StoreError};
+use minishop_platform::store::{Asker, Frozen, NewOperation, Selection};
 
 use super::dead_letters::{absent, filter, parse_id};
 use super::operations::{asker, operation};
@@ -101,9 +101,11 @@ impl Plan {
         let (id, kind) = (new.id, new.kind);
         let operations = app.store.operations.clone();
         let write = async move {
-            let frozen = if dry_run { operations.dry_run(&new).await? } else { operations.begin(&new).await? };
-            let begun = if dry_run { None } else { operations.operation(id).await? };
-            Ok::<_, StoreError>(frozen.map(|frozen| (frozen, begun)))
+            Ok(if dry_run {
+                operations.dry_run(&new).await?.map(|frozen| (frozen, None))
+            } else {
+                operations.begin(&new).await?.map(|(frozen, begun)| (frozen, Some(begun)))
+            })
         };
         let Some((frozen, begun)) = app.errands.write(call, write).await? else { return Err(absent()) };
         tracing::info!(operation.id = %id, matched = frozen.matched, dry_run, "an operator asks to {} dead letters", kind.as_str());

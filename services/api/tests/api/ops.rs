@@ -292,7 +292,7 @@ pub async fn a_replayed_event_has_the_bytes_of_the_first(world: &World) {
     let mut first: Vec<_> = api.events().await.into_iter().map(|row| row.event).collect();
     first.sort_by_key(|event| event.order_id);
     let history = Historian::new(&crate::harness::config(world.dir.path()), "orders.created");
-    let orders = api.store.history.orders(&Past::default(), None, 10).await.unwrap();
+    let orders = api.store.history.orders(&Past::default(), None, 10).await.unwrap().0;
     let again: Vec<_> = orders.iter().flat_map(|order| history.events(order, &SystemIds).unwrap()).collect();
     assert_eq!(again, first, "id, key, envelope and headers");
 }

@@ -33,8 +33,8 @@ use crate::output::{self, Output};
 
 /// How long the brokers may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Orders read in one page.
-const PAGE: i64 = 200;
+/// Orders looked at in one page.
+const PAGE: i64 = 1000;
 /// How long the last reports may take.
 const LAST_REPORTS: Duration = Duration::from_secs(30);
 
@@ -197,10 +197,12 @@ async fn each_page(
 ) -> Result<(), Failure> {
     let mut after = None;
     loop {
-        let page = store.history.orders(past, after, PAGE).await.map_err(store_failed)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = Some(last.origin.order.order_id);
+        let (page, last) = store.history.orders(past, after, PAGE).await.map_err(store_failed)?;
+        if last.is_none() {
+            return Ok(());
+        }
         visit(page).await?;
+        after = last;
     }
 }
 

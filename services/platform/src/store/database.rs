@@ -113,7 +113,7 @@ macro_rules! either {
 }
 
 either!(text -> &str, maybe_text -> Option<&str>, bytes -> &[u8], maybe_bytes -> Option<&[u8]>, id -> Uuid,
-    maybe_id -> Option<Uuid>, small -> i16, int -> i32, maybe_int -> Option<i32>, long -> i64, double -> f64, flag -> bool,
+    maybe_id -> Option<Uuid>, small -> i16, int -> i32, maybe_int -> Option<i32>, long -> i64, double -> f64, maybe_double -> Option<f64>, flag -> bool,
     time -> Timestamp, maybe_time -> Option<Timestamp>);
 
 /// A database, as the families over [`Statement`] use it.
@@ -125,7 +125,7 @@ pub(super) trait Database: Send + Sync + std::fmt::Debug {
     async fn begin(&self, operation: &'static str) -> Result<Box<dyn Work>>;
 }
 
-/// A transaction. Dropping it rolls back.
+/// A transaction.
 #[async_trait]
 pub(super) trait Work: Send {
     /// Runs one statement and gives what it returns.
@@ -136,6 +136,8 @@ pub(super) trait Work: Send {
     async fn note(&mut self, notes: &[Note]) -> Result<()>;
     /// Commits.
     async fn commit(self: Box<Self>) -> Result<()>;
+    /// Keeps nothing. Dropping does the same at the price of the connection.
+    async fn rollback(self: Box<Self>) -> Result<()>;
 }
 
 #[cfg(test)]

@@ -9,6 +9,14 @@ use super::columns::{self, Columns};
 use super::database::{Arg, Database, Row, Statement};
 use super::{Origin, Result};
 
+/// The last of a page of ids.
+static LAST: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "SELECT p.order_id FROM (SELECT order_id FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2) p \
+         ORDER BY p.order_id DESC LIMIT 1",
+    )
+});
+
 static READ: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
@@ -16,7 +24,7 @@ static READ: LazyLock<Statement> = LazyLock::new(|| {
          o.settled_event_id, o.adopted, t.at, t.cause \
          FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
          WHERE ($1 IS NULL OR o.order_id = $1) AND ($2 IS NULL OR o.customer_id = $2) AND ($3 IS NULL OR o.created_at >= $3) \
-         AND ($4 IS NULL OR o.created_at < $4) AND o.order_id > $5 ORDER BY o.order_id LIMIT $6",
+         AND ($4 IS NULL OR o.created_at < $4) AND o.order_id > $5 AND o.order_id <= $6 ORDER BY o.order_id",
     )
 });
 
@@ -62,18 +70,30 @@ impl History {
         Self(database)
     }
 
-    /// Reads a page of orders by their ids, with a greater id than `after`.
-    pub async fn orders(&self, past: &Past, after: Option<OrderId>, limit: i64) -> Result<Vec<PastOrder>> {
+    /// Looks at so many orders in the order of their ids, behind `after`, and reads those that are chosen.
+    ///
+    /// Tells which was looked at last; `None` when none is left. However few are chosen, no statement takes longer than a page:
+    /// no index serves every choice.
+    pub async fn orders(&self, past: &Past, after: Option<OrderId>, most: i64) -> Result<(Vec<PastOrder>, Option<OrderId>)> {
         const OPERATION: &str = "history.orders";
+        let (first, after) = (after.is_none(), Arg::Id(Some(after.map_or(uuid::Uuid::nil(), |id| id.0))));
+        let last = if let Some(only) = past.order_id {
+            Some(only.0).filter(|_| first)
+        } else {
+            let rows = self.0.read(OPERATION, &LAST, vec![after.clone(), Arg::Long(most)]).await?;
+            rows.first().map(|row| columns::one(OPERATION, row, |row| row.id(0))).transpose()?
+        };
+        let Some(last) = last else { return Ok((Vec::new(), None)) };
         let args = vec![
             Arg::Id(past.order_id.map(|id| id.0)),
             Arg::Text(past.customer_id.clone()),
             Arg::Time(past.from),
             Arg::Time(past.until),
-            Arg::Id(Some(after.map_or(uuid::Uuid::nil(), |id| id.0))),
-            Arg::Long(limit),
+            after,
+            Arg::Id(Some(last)),
         ];
-        columns::all(OPERATION, &self.0.read(OPERATION, &READ, args).await?, past_order)
+        let chosen = columns::all(OPERATION, &self.0.read(OPERATION, &READ, args).await?, past_order)?;
+        Ok((chosen, Some(OrderId(last))))
     }
 }
 

@@ -292,8 +292,8 @@ pub struct Doomed {
     pub parked_id: i64,
     /// The event.
     pub event_id: EventId,
-    /// Whether later events of the key wait for it.
-    pub blocks: bool,
+    /// Whether it is the event that announced its order. A refused copy that only names an order is not.
+    pub announced: bool,
     /// The order, if the store has it.
     pub order: Option<DoomedOrder>,
 }

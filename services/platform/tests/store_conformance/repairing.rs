@@ -70,7 +70,7 @@ async fn dead(f: &Fixture, count: usize) -> Vec<i64> {
 }
 
 async fn begin(f: &Fixture, new: &NewOperation) -> Frozen {
-    f.store.operations.begin(new).await.unwrap().unwrap()
+    f.store.operations.begin(new).await.unwrap().unwrap().0
 }
 
 async fn claim(operations: &Operations, owner: &str) -> Vec<Run> {
@@ -172,7 +172,7 @@ pub async fn two_operations_over_one_set_share_it(f: Fixture) {
     let (one, two) = (operation(Kind::Redrive, all()), operation(Kind::Discard, all()));
     let (first, second) = (f.store.operations.clone(), f.second().await.operations);
     let (a, b) = futures::join!(first.begin(&one), second.begin(&two));
-    let (a, b) = (a.unwrap().unwrap(), b.unwrap().unwrap());
+    let (a, b) = (a.unwrap().unwrap().0, b.unwrap().unwrap().0);
     assert_eq!((a.matched + b.matched, a.matched * b.matched), (40, 0), "one of them has them all");
     let loser = if a.matched == 0 { a } else { b };
     assert!(loser.skipped.iter().all(|(_, skip)| *skip == Skip::Taken));
@@ -220,7 +220,9 @@ pub async fn an_operation_over_nothing_is_done_at_once(f: Fixture) {
 }
 
 pub async fn released_dead_letters_are_due_again_and_decided_by_their_rows(f: Fixture) {
-    let known = dead(&f, 4).await;
+    let made = orders("a", 0..4);
+    f.accept(&made).await;
+    let known = park(&f, made.iter().map(dead_of).collect()).await;
     f.sql("UPDATE parked SET attempts = 8, leased_until = next_attempt_at").await;
     let new = operation(Kind::Redrive, all());
     begin(&f, &new).await;
@@ -284,7 +286,7 @@ pub async fn a_paused_operation_releases_nothing_and_a_cancelled_one_gives_its_s
     let operations = &f.store.operations;
     let run = claim(operations, "w").await.remove(0);
     operations.release(&run, 1, now()).await.unwrap();
-    let control = async |action| operations.control(new.id, action, &asker(), now()).await.unwrap();
+    let control = async |action| operations.control(new.id, action, &asker(), now()).await.unwrap().unwrap().1;
     assert!(control(Action::Pause).await && !control(Action::Pause).await);
     assert_eq!(operations.release(&run, 1, now()).await.unwrap(), None);
     assert!(control(Action::Resume).await);
@@ -310,7 +312,7 @@ pub async fn a_discarded_dead_letter_fails_its_order_and_makes_the_next_event_du
     let run = claim(operations, "w").await.remove(0);
     let doomed = operations.doomed(&run, 10).await.unwrap();
     let known = doomed[0].order.as_ref().unwrap();
-    assert_eq!((doomed.len(), doomed[0].blocks, known.order_id, known.version), (1, true, made.order_id, 1));
+    assert_eq!((doomed.len(), doomed[0].announced, known.order_id, known.version), (1, true, made.order_id, 1));
     assert_eq!((&*known.customer_id, known.total_minor, known.status), ("c1", 2100, Status::Created));
     let passed = operations.discard(&run, &doomed[0], Some(&failed(&made)), now()).await.unwrap().unwrap();
     let row = f.get(&made).await.unwrap();
@@ -331,10 +333,39 @@ pub async fn a_discarded_copy_changes_no_order(f: Fixture) {
     begin(&f, &operation(Kind::Discard, all())).await;
     let run = claim(&f.store.operations, "w").await.remove(0);
     let doomed = f.store.operations.doomed(&run, 10).await.unwrap().remove(0);
-    assert!(!doomed.blocks);
+    assert!(!doomed.announced);
     f.store.operations.discard(&run, &doomed, None, now()).await.unwrap().unwrap();
     assert_eq!(f.get(&made).await.unwrap().status, Status::Created);
     assert_eq!((f.count("parked").await, f.count("parked WHERE next_attempt_at IS NOT NULL").await), (1, 0));
+}
+
+pub async fn an_event_that_was_refused_first_fails_its_order_when_it_is_given_up_later(f: Fixture) {
+    let made = order("a", "k1");
+    f.accept(std::slice::from_ref(&made)).await;
+    // A worker that misread it let its key go on; a better one knew whose it was.
+    park(&f, vec![ParkedEvent { blocks: false, ..dead_of(&made) }]).await;
+    begin(&f, &operation(Kind::Discard, all())).await;
+    let run = claim(&f.store.operations, "w").await.remove(0);
+    let doomed = f.store.operations.doomed(&run, 10).await.unwrap().remove(0);
+    assert!(doomed.announced);
+    f.store.operations.discard(&run, &doomed, Some(&failed(&made)), now()).await.unwrap().unwrap();
+    assert_eq!(f.get(&made).await.unwrap().status, Status::Failed);
+    assert_eq!(f.count("timeline WHERE kind = 'discarded'").await, 1);
+}
+
+pub async fn paused_operations_do_not_keep_others_from_a_worker(f: Fixture) {
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        dead(&f, 1).await;
+        let new = operation(Kind::Redrive, all());
+        begin(&f, &new).await;
+        made.push(new.id);
+    }
+    for paused in &made[..3] {
+        f.store.operations.control(*paused, Action::Pause, &asker(), now()).await.unwrap();
+    }
+    let runs = f.store.operations.claim("w", LEASE, 1).await.unwrap();
+    assert_eq!(runs.iter().map(|run| run.operation.id).collect::<Vec<_>>(), made[3..]);
 }
 
 pub async fn operations_and_audit_are_listed_newest_first(f: Fixture) {

@@ -256,7 +256,7 @@ pub async fn an_operator_pauses_resumes_and_cancels_between_two_steps(shop: Shop
     dead(&shop, 10).await;
     let id = begin(&shop, Kind::Redrive, 10_000).await;
     let mut runner = Runner::new(&shop);
-    let control = async |action| assert!(shop.store.operations.control(id, action, &asker(), now()).await.unwrap());
+    let control = async |action| assert!(shop.store.operations.control(id, action, &asker(), now()).await.unwrap().unwrap().1);
     runner.step().await;
     control(Action::Pause).await;
     all_succeed(&shop).await;

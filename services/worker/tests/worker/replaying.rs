@@ -8,7 +8,7 @@ use crate::records::created;
 use crate::shop::Shop;
 
 async fn past(shop: &Shop, past: Past) -> Vec<PastOrder> {
-    shop.store.history.orders(&past, None, 100).await.unwrap()
+    shop.store.history.orders(&past, None, 100).await.unwrap().0
 }
 
 pub async fn a_replayed_end_is_the_event_that_was_published(shop: Shop) {
@@ -38,6 +38,12 @@ pub async fn history_is_chosen_by_order_customer_and_time(shop: Shop) {
     assert_eq!(count(Past { customer_id: Some(one.text("/data/customerId")), ..Past::default() }).await, 1);
     assert_eq!(count(Past { from: Some(at), ..Past::default() }).await, 2);
     assert_eq!(count(Past { until: Some(at), ..Past::default() }).await, 0, "the end is not part of the range");
-    let page = shop.store.history.orders(&Past::default(), None, 1).await.unwrap();
-    assert_eq!(shop.store.history.orders(&Past::default(), Some(page[0].origin.order.order_id), 9).await.unwrap().len(), 1);
+    let (page, last) = shop.store.history.orders(&Past::default(), None, 1).await.unwrap();
+    assert_eq!(page.iter().map(|past| past.origin.order.order_id).collect::<Vec<_>>(), Vec::from_iter(last));
+    let (rest, last) = shop.store.history.orders(&Past::default(), last, 9).await.unwrap();
+    assert_eq!((rest.len(), rest.last().map(|past| past.origin.order.order_id)), (1, last));
+    assert_eq!(shop.store.history.orders(&Past::default(), last, 9).await.unwrap(), (Vec::new(), None));
+    let other = Past { customer_id: Some("nobody".to_owned()), ..Past::default() };
+    let (none, last) = shop.store.history.orders(&other, None, 9).await.unwrap();
+    assert!(none.is_empty() && last.is_some(), "nothing is chosen, and it goes on behind what was looked at");
 }

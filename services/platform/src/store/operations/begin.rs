@@ -9,7 +9,7 @@ use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{Result, StoreError};
 use super::dead_letters::{filter_args, filter_clause};
-use super::{AuditRow, Frozen, NewOperation, Operations, SHOWN_ITEMS, Selection, audit};
+use super::{AuditRow, Frozen, NewOperation, Operation, Operations, SHOWN_ITEMS, Selection, audit, progress};
 use crate::crash;
 
 static INSERT: LazyLock<Statement> = LazyLock::new(|| {
@@ -90,11 +90,12 @@ static NOTHING_TO_DO: LazyLock<Statement> =
 impl Operations {
     /// Freezes an operation's set and writes it down; a worker takes it up. An operation over nothing is done at once.
     ///
-    /// `None` when ids were given and none of them is known: then nothing is written.
-    pub async fn begin(&self, new: &NewOperation) -> Result<Option<Frozen>> {
+    /// Tells how it begins; `None` when ids were given and none of them is known: then nothing is written.
+    pub async fn begin(&self, new: &NewOperation) -> Result<Option<(Frozen, Operation)>> {
         let mut work = self.0.begin("operations.begin").await?;
         let frozen = freeze(work.as_mut(), new).await?;
         if nothing_is_known(new, &frozen) {
+            work.rollback().await?;
             return Ok(None);
         }
         if frozen.matched == 0 {
@@ -102,17 +103,18 @@ impl Operations {
         }
         let outcome = if frozen.matched == 0 { "done" } else { "accepted" };
         audit::write(work.as_mut(), &entry(new, &frozen, outcome)).await?;
+        // Read here: what failed after the commit would look as if nothing had been written.
+        let begun = progress::read(work.as_mut(), new.id.0).await?;
         work.commit().await?;
         crash::point("redrive_after_freeze");
-        Ok(Some(frozen))
+        Ok(begun.map(|operation| (frozen, operation)))
     }
 
     /// Tells what [`Operations::begin`] would freeze, and writes nothing.
     pub async fn dry_run(&self, new: &NewOperation) -> Result<Option<Frozen>> {
         let mut work = self.0.begin("operations.dry_run").await?;
         let frozen = freeze(work.as_mut(), new).await?;
-        // Dropped, and so rolled back.
-        drop(work);
+        work.rollback().await?;
         Ok((!nothing_is_known(new, &frozen)).then_some(frozen))
     }
 }

@@ -113,16 +113,26 @@ impl Operations {
         columns::all(OPERATION, &rows, item)
     }
 
-    /// Changes an operation's course; one that has ended, or stands so already, stays as it is. `false` when nothing changed.
-    pub async fn control(&self, id: OperationId, action: Action, asker: &Asker, at: Timestamp) -> Result<bool> {
+    /// Changes an operation's course; one that has ended, or stands so already, stays as it is.
+    ///
+    /// Tells how it stands then, and whether anything changed; `None` when there is no such operation.
+    pub async fn control(
+        &self,
+        id: OperationId,
+        action: Action,
+        asker: &Asker,
+        at: Timestamp,
+    ) -> Result<Option<(Operation, bool)>> {
         let mut work = self.0.begin("operations.control").await?;
         let changed = match action {
             Action::Pause => !work.run(&PAUSE, vec![Arg::Id(Some(id.0))]).await?.is_empty(),
             Action::Resume => !work.run(&RESUME, vec![Arg::Id(Some(id.0))]).await?.is_empty(),
             Action::Cancel => stop(work.as_mut(), id, "cancelled by an operator").await?,
         };
+        let now = read(work.as_mut(), id.0).await?.map(|operation| (operation, changed));
         if !changed {
-            return Ok(false);
+            work.rollback().await?;
+            return Ok(now);
         }
         let entry = AuditRow {
             id: 0,
@@ -135,7 +145,7 @@ impl Operations {
         };
         audit::write(work.as_mut(), &entry).await?;
         work.commit().await?;
-        Ok(true)
+        Ok(now)
     }
 }
 

@@ -24,7 +24,8 @@ static CLAIM: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "UPDATE operation SET lease_epoch = lease_epoch + CASE WHEN owner = $3 THEN 0 ELSE 1 END, owner = $3, \
          leased_until = @later1 WHERE id IN (SELECT id FROM operation WHERE ended_at IS NULL \
-         AND (owner IS NULL OR owner = $3 OR leased_until < @now1) ORDER BY id LIMIT $4 @skip) RETURNING id, lease_epoch",
+         AND (owner IS NULL OR owner = $3 OR leased_until < @now1) ORDER BY state = 'paused', id LIMIT $4 @skip) \
+         RETURNING id, lease_epoch",
     )
 });
 
@@ -57,7 +58,8 @@ static RELEASE: LazyLock<Statement> = LazyLock::new(|| {
         "UPDATE parked SET state = 'retrying', attempts = 0, redrives = redrives + 1, next_attempt_at = @now1, \
          leased_until = NULL, lease_epoch = lease_epoch + 1, error_class = NULL, error_code = NULL, error_message = NULL, \
          error_fingerprint = NULL WHERE id @any2 AND state = 'dead' AND redrives < $3 \
-         RETURNING id, event_id, order_id, blocks, redrives",
+         RETURNING id, event_id, order_id, EXISTS (SELECT 1 FROM orders o WHERE o.order_id = parked.order_id \
+         AND o.created_event_id = parked.event_id), redrives",
     )
 });
 
@@ -67,7 +69,7 @@ static MARK: LazyLock<Statement> = LazyLock::new(|| {
 
 static DOOMED: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
-        "SELECT i.parked_id, i.event_id, coalesce(p.blocks, false), o.order_id, o.client_id, o.customer_id, o.idempotency_key, \
+        "SELECT i.parked_id, i.event_id, coalesce(p.event_id = o.created_event_id, false), o.order_id, o.client_id, o.customer_id, o.idempotency_key, \
          o.correlation_id, o.total_minor, o.currency, o.status, o.version, o.traceparent, o.created_at FROM operation_item i \
          LEFT JOIN parked p ON p.id = i.parked_id LEFT JOIN orders o ON o.order_id = p.order_id \
          WHERE i.operation_id = $1 AND i.state = 'pending' ORDER BY i.parked_id LIMIT $2",
@@ -95,7 +97,8 @@ static END: LazyLock<Statement> = LazyLock::new(|| {
 });
 
 impl Operations {
-    /// Takes or renews the lease of operations that have not ended, oldest first; others keep theirs until it runs out.
+    /// Takes or renews the lease of operations that have not ended, oldest first and paused ones last; others keep theirs until it
+    /// runs out.
     pub async fn claim(&self, owner: &str, lease: std::time::Duration, limit: i64) -> Result<Vec<Run>> {
         const OPERATION: &str = "operations.claim";
         if self.0.read(OPERATION, &OPEN, Vec::new()).await?.is_empty() {
@@ -111,9 +114,7 @@ impl Operations {
             let operation = progress::read(work.as_mut(), id).await?;
             runs.extend(operation.map(|operation| Run { operation, epoch }));
         }
-        if !runs.is_empty() {
-            work.commit().await?;
-        }
+        close(work, !runs.is_empty()).await?;
         runs.sort_by_key(|run| run.operation.id);
         Ok(runs)
     }
@@ -132,9 +133,7 @@ impl Operations {
         }
         let decided = work.run(&DECIDE, vec![id(run)]).await?;
         let operation = progress::read(work.as_mut(), run.operation.id.0).await?;
-        if !decided.is_empty() {
-            work.commit().await?;
-        }
+        close(work, !decided.is_empty()).await?;
         Ok(operation)
     }
 
@@ -198,8 +197,10 @@ impl Operations {
             Some(transition) => work.settle(std::slice::from_ref(transition)).await?,
             None => HashMap::new(),
         };
-        if gone.blocks {
+        if doomed.announced {
             work.note(&note_of_discard(run, &gone, at).into_iter().collect::<Vec<_>>()).await?;
+        }
+        if gone.blocks {
             work.run(&NEXT_OF_KEY, vec![Arg::Now, Arg::text(&gone.consumer), Arg::Bytes(Some(gone.record_key.clone()))]).await?;
         }
         mark(work.as_mut(), run, ItemState::Succeeded, "", vec![doomed.parked_id]).await?;
@@ -235,6 +236,11 @@ impl Operations {
         work.commit().await?;
         Ok(true)
     }
+}
+
+/// Ends a transaction that may have changed nothing.
+async fn close(work: Box<dyn Work>, changed: bool) -> Result<()> {
+    if changed { work.commit().await } else { work.rollback().await }
 }
 
 /// Locks the operation's row; `None` when the lease is lost or the operation has ended.
@@ -335,5 +341,5 @@ fn doomed(row: &Row) -> anyhow::Result<Doomed> {
             created_at: row.time(13)?,
         }),
     };
-    Ok(Doomed { parked_id: row.long(0)?, event_id: EventId(row.id(1)?), blocks: row.flag(2)?, order })
+    Ok(Doomed { parked_id: row.long(0)?, event_id: EventId(row.id(1)?), announced: row.flag(2)?, order })
 }

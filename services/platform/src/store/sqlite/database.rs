@@ -60,6 +60,11 @@ impl Work for SqliteWork {
     async fn commit(self: Box<Self>) -> Result<()> {
         self.unit.commit(self.operation).await
     }
+
+    async fn rollback(self: Box<Self>) -> Result<()> {
+        // The unit's savepoint goes with it.
+        Ok(())
+    }
 }
 
 fn query(statement: &'static Statement, args: Vec<Arg>, now: i64) -> Query<'static, Sqlite, SqliteArguments> {
