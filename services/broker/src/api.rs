@@ -133,8 +133,9 @@ pub(crate) async fn begin(
     let header =
         RequestHeader::decode(&mut frame, api.request_header_version(version)).map_err(|e| Unfit::Malformed(e.to_string()))?;
     asked.client_id = header.client_id.unwrap_or_default();
-    shape::check(api, version, &frame).map_err(|()| Unfit::Malformed("a length is more than the frame".to_owned()))?;
-    dispatch(api, asked, frame, memory).await
+    let unfit = |()| Unfit::Malformed("its lengths are not those of the frame".to_owned());
+    let body = shape::fitting(api, version, frame).map_err(unfit)?;
+    dispatch(api, asked, body, memory).await
 }
 
 async fn dispatch(api: ApiKey, asked: Asked, body: Bytes, memory: Option<OwnedSemaphorePermit>) -> Result<Pending, Unfit> {

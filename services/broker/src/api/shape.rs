@@ -3,6 +3,7 @@
 //! The decoder makes room for as many elements as an array claims to have, before it reads one. A frame of twenty
 //! bytes could so ask for gigabytes and end the process. Here every claim is held against the bytes that are there.
 
+use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
 
 /// One field: its kind and the versions that have it.
@@ -133,9 +134,25 @@ fn shape(api: ApiKey) -> Option<(&'static [Field], i16)> {
     })
 }
 
+/// The first bytes of a request for all topics by librdkafka (up to 2.12.1, versions 9 and above): it keeps four bytes for
+/// the count of topics and writes the null of a compact list by leaving them as they are, where one byte is due.
+const KEPT_COUNT: [u8; 4] = [0; 4];
+
+/// Gives what is to be decoded of a body that fits its shape: all of it, but for the bytes that librdkafka leaves behind a
+/// list of topics that asks for all. Kafka itself passes over whatever is left at the end of a request.
+pub(super) fn fitting(api: ApiKey, version: i16, body: Bytes) -> Result<Bytes, ()> {
+    let fits = check(api, version, &body);
+    let kept = api == ApiKey::Metadata && version >= 9 && body.starts_with(&KEPT_COUNT);
+    if fits.is_ok() || !kept {
+        return fits.map(|()| body);
+    }
+    let body = body.slice(KEPT_COUNT.len() - 1..);
+    check(api, version, &body).map(|()| body)
+}
+
 /// Walks over the body of a request; fails when a length or count is more than the bytes behind it allow, or when
 /// bytes are left over.
-pub(super) fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<(), ()> {
+fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<(), ()> {
     let (fields, flexible) = shape(api).ok_or(())?;
     let mut walk = Walk { rest: body, version, flexible: version >= flexible, elements: 0 };
     walk.fields(fields).ok_or(())?;

@@ -64,6 +64,17 @@ pub fn made_again(broker: &str) {
     }
 }
 
+pub fn all_topics(broker: &str) {
+    let made = [Topic::new(broker, 1), Topic::new(broker, 3)];
+    let consumer: BaseConsumer = config(broker).create().unwrap();
+    let metadata = consumer.fetch_metadata(None, PATIENCE).unwrap();
+    let found = |name: &str| metadata.topics().iter().find(|topic| topic.name() == name).map(|topic| topic.partitions().len());
+    assert_eq!(made.each_ref().map(|topic| found(&topic.name)), [Some(1), Some(3)]);
+    assert_eq!(found(&fresh("never-made")), None);
+    // The connection is still good.
+    assert_eq!(consumer.fetch_metadata(Some(&made[0].name), PATIENCE).unwrap().topics().len(), 1);
+}
+
 pub fn offsets(broker: &str) {
     let topic = Topic::new(broker, 1);
     let producer = producer(broker, &[("linger.ms", "0")]);

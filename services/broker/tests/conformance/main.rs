@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 /// A case's name, the program it needs, and the case itself.
 type Case = (&'static str, Option<&'static str>, fn(&str));
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     ("idempotent_records_are_stored_once_and_in_order", None, produce::idempotent_records),
     ("headers_come_back_in_order_null_values_too", None, produce::headers),
     ("every_compression_comes_back", None, produce::compressions),
@@ -33,6 +33,7 @@ const CASES: [Case; 14] = [
     ("a_closed_member_is_replaced_at_once", None, consume::replaced),
     ("topics_are_created_described_and_deleted", None, admin::topics),
     ("a_topic_made_again_is_empty", None, admin::made_again),
+    ("all_topics_are_listed_at_once", None, admin::all_topics),
     ("offsets_are_found_by_time_and_records_deleted", None, admin::offsets),
     ("kcat_lists_produces_and_consumes", Some("kcat"), programs::kcat),
     ("franz_go_produces_and_consumes_in_a_group", Some("go"), programs::franz),

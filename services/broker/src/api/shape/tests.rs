@@ -25,7 +25,7 @@ use kafka_protocol::{
     protocol::{Encodable, StrBytes},
 };
 
-use super::check;
+use super::{check, fitting};
 use crate::api::VERSIONS;
 
 fn text(text: &'static str) -> StrBytes {
@@ -210,4 +210,34 @@ fn a_count_above_the_bytes_that_are_there_is_refused() {
     assert_eq!(check(ApiKey::DescribeGroups, 5, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]), Err(()));
     let many = [&200_000_i32.to_be_bytes()[..], &vec![0; 400_000]].concat();
     assert_eq!(check(ApiKey::DescribeGroups, 0, &many), Err(()), "more elements than any client needs");
+}
+
+/// What librdkafka 2.12.1 sends for the metadata of all topics, without the header, when it may create topics; as it was seen
+/// on the wire in version 13, and as its source writes the versions before.
+fn librdkafkas_request_for_all_topics(version: i16) -> Vec<u8> {
+    let (count, create, cluster, of_topics, tags) = ([0; 4], 1, 0, 0, 0);
+    let flags = if version <= 10 { vec![create, cluster, of_topics] } else { vec![create, of_topics] };
+    [&count[..], &flags, &[tags]].concat()
+}
+
+#[test]
+fn librdkafkas_request_for_all_topics_is_read_without_what_it_leaves_behind() {
+    let (_, _, newest) = VERSIONS.iter().find(|(api, ..)| *api == ApiKey::Metadata).unwrap();
+    for version in 9..=*newest {
+        let sent = librdkafkas_request_for_all_topics(version);
+        assert_eq!(check(ApiKey::Metadata, version, &sent), Err(()), "version {version} fits as it is: no exception is needed");
+        let read = fitting(ApiKey::Metadata, version, Bytes::from(sent.clone())).unwrap();
+        let wanted = MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(true);
+        assert_eq!(read, encoded(&wanted, version), "version {version}");
+
+        let mut others = vec![[&sent[..], &[0]].concat(), [&[1], &sent[1..]].concat()];
+        others.extend((1..4).map(|at| sent.iter().enumerate().map(|(n, byte)| if n == at { 7 } else { *byte }).collect()));
+        for other in others {
+            assert_eq!(fitting(ApiKey::Metadata, version, Bytes::from(other.clone())), Err(()), "version {version}: {other:?}");
+        }
+    }
+    let older = Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(fitting(ApiKey::Metadata, 8, older), Err(()), "older versions have no compact lists");
+    let elsewhere = Bytes::from_static(&[0, 0, 0, 0, 0]);
+    assert_eq!(fitting(ApiKey::ListGroups, 3, elsewhere), Err(()), "no other request is sent so");
 }
