@@ -39,13 +39,13 @@ enum Command {
     Worker,
     /// Bring the database's schema up to date.
     Migrate,
-    /// Make or check the topics on Kafka.
+    /// Make or check the topics.
     Topics(crate::topics::Args),
-    /// Create and read orders on a running server.
+    /// Create, read, watch and cancel orders on a running server.
     Order(crate::order::Args),
     /// Look at dead letters, process them again, or give them up.
     Dlq(crate::dlq::Args),
-    /// Follow what is published.
+    /// Follow what is published, or publish history again.
     Events(crate::events::Args),
     /// Load a running server; print rates and latencies.
     Bench(crate::bench::Args),

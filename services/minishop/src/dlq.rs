@@ -25,6 +25,12 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Tell how much waits: to be published, to be tried again, behind other events, or for an operator.
+    Status {
+        /// Go on telling whenever it changes, until interrupted.
+        #[arg(long)]
+        watch: bool,
+    },
     /// List dead letters, newest first.
     List {
         #[command(flatten)]
@@ -137,6 +143,8 @@ async fn ask(client: &Client, what: What, output: Output) -> Result<Done, Failur
         What::List { filter, limit } => {
             (pages(client, "/ops/dead-letters", &filter.query(), "deadLetters", limit).await?, show::letters)
         }
+        What::Status { watch: true } => return Ok(Done::Ended(follow::status(client, output).await)),
+        What::Status { watch: false } => (client.get("/ops/status").await?, show::status),
         What::Groups => (client.get("/ops/dead-letter-groups?pageSize=500").await?["groups"].take(), show::groups),
         What::Show { id } => (client.get(&format!("/ops/dead-letters/{}", client::encoded(&id))).await?, show::letter),
         What::Keys { limit } => (pages(client, "/ops/parked-keys", "", "keys", limit).await?, show::keys),

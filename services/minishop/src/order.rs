@@ -1,6 +1,7 @@
 //! `minishop order`: creates, reads, watches and cancels orders on a running server, over its REST interface.
 
 pub mod client;
+pub mod events;
 mod show;
 mod watch;
 

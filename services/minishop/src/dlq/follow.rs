@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{operation_path, show};
 use crate::cli::EXIT_NO;
 use crate::order::client::{Client, Failure};
+use crate::order::events;
 use crate::output::{self, Output};
 
 /// How often the server is asked.
@@ -36,6 +37,15 @@ pub async fn to_the_end(client: &Client, id: &str, output: Output) -> Result<Exi
         }
         tokio::time::sleep(PACE).await;
     }
+}
+
+/// Prints how much waits, and how many operations are under way, whenever that changes; ends when nobody reads any more.
+pub async fn status(client: &Client, output: Output) -> ExitCode {
+    let line = |now: &Value| match output {
+        Output::Json => now.to_string(),
+        Output::Table => show::status_line(now),
+    };
+    events::follow(client, "/ops/stream", None, |now| output::line(&line(now))).await
 }
 
 /// Draws a bar on a terminal; elsewhere each change is a line.

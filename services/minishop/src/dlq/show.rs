@@ -28,6 +28,22 @@ fn listed<const N: usize>(headings: [&str; N], members: [&str; N], answer: &Valu
     output::table(headings, rows(answer).iter().map(|row| members.map(|name| cell(row, name))))
 }
 
+/// Prints how much waits.
+pub fn status(answer: &Value) -> ExitCode {
+    let [retrying, waiting, dead] = ["retrying", "waiting", "dead"].map(|state| cell(&answer["parked"], state));
+    let row = [cell(answer, "outboxDepth"), cell(answer, "oldestOutboxAgeSeconds"), retrying, waiting, dead];
+    output::table(["TO BE PUBLISHED", "OLDEST IN SECONDS", "RETRYING", "WAITING", "DEAD"], [row])
+}
+
+/// Tells in one line what a change of the status came to.
+pub fn status_line(now: &Value) -> String {
+    let (status, parked) = (&now["status"], &now["status"]["parked"]);
+    let open = rows(&now["operations"]).iter().filter(|operation| operation["endedAt"].is_null()).count();
+    let [retrying, waiting, dead] = ["retrying", "waiting", "dead"].map(|state| cell(parked, state));
+    let outbox = cell(status, "outboxDepth");
+    format!("{outbox} to be published, {retrying} retrying, {waiting} waiting, {dead} dead, {open} operations under way")
+}
+
 /// Prints a list of dead letters.
 pub fn letters(answer: &Value) -> ExitCode {
     listed(
