@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::checker::settled;
 use crate::process::Process;
@@ -24,7 +26,9 @@ enum Redis {
     Off,
     /// Emptied, and all subscriptions cut, each second.
     Flushed,
-    /// Says on every channel, all the time, what nobody has said.
+    /// Always full: it has one megabyte, and drops what was used least recently for each new entry.
+    Evicting,
+    /// Says on every channel, all the time, what nobody has said: also, of every order that there is, that it has changed.
     Lying,
 }
 
@@ -34,24 +38,45 @@ impl Redis {
         match self {
             Self::On | Self::Off => None,
             Self::Flushed => Some(Duration::from_secs(1)),
-            Self::Lying => Some(Duration::from_millis(5)),
+            Self::Evicting | Self::Lying => Some(Duration::from_millis(5)),
         }
     }
 
-    fn misbehave(self, server: &mut Connection) {
+    fn begin(self, server: &mut Connection) {
+        if self == Self::Evicting {
+            let used = server.number("memory", "used_memory");
+            server.say(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "maxmemory", &(used + (1 << 20)).to_string()]);
+        }
+    }
+
+    fn misbehave(self, server: &mut Connection, accepted: &Mutex<Vec<Uuid>>) {
         match self {
             Self::On | Self::Off => {}
             Self::Flushed => {
                 server.say(&["FLUSHALL"]);
                 server.say(&["CLIENT", "KILL", "TYPE", "pubsub"]);
             }
+            Self::Evicting => {
+                let key = format!("entry-{}", server.number("commandstats", "cmdstat_set:calls"));
+                server.say(&["SET", &key, &"x".repeat(1 << 16)]);
+            }
             Self::Lying => {
+                let orders = accepted.lock().unwrap().iter().flat_map(|order| *order.as_bytes()).collect::<Vec<u8>>();
+                let seen = [b"liar\0", &orders[..]].concat();
                 for channel in server.say(&["PUBSUB", "CHANNELS"]) {
-                    for lie in ["liar", "", "\u{0}\u{1}{[", "01a20dc5-4a4e-7137-844e-f3a9c206c75f"] {
-                        server.say(&["PUBLISH", &channel, lie]);
+                    for lie in [&b"liar"[..], b"", b"\0\x01{[", b"01a20dc5-4a4e-7137-844e-f3a9c206c75f", &seen] {
+                        server.say(&[&b"PUBLISH"[..], channel.as_bytes(), lie]);
                     }
                 }
             }
+        }
+    }
+
+    fn end(self, server: &mut Connection) {
+        if self == Self::Evicting {
+            assert!(server.number("stats", "evicted_keys") > 10, "nothing was dropped");
+            server.say(&["CONFIG", "SET", "maxmemory", "0"]);
+            server.say(&["FLUSHALL"]);
         }
     }
 }
@@ -65,13 +90,21 @@ impl Connection {
     }
 
     /// Sends a command; returns the strings of its answer.
-    fn say(&mut self, words: &[&str]) -> Vec<String> {
-        let server = self.0.get_mut();
-        write!(server, "*{}\r\n", words.len()).unwrap();
-        for word in words {
-            write!(server, "${}\r\n{word}\r\n", word.len()).unwrap();
+    fn say(&mut self, words: &[impl AsRef<[u8]>]) -> Vec<String> {
+        let mut command = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words.iter().map(AsRef::as_ref) {
+            command.extend(format!("${}\r\n", word.len()).into_bytes());
+            command.extend([word, b"\r\n"].concat());
         }
+        self.0.get_mut().write_all(&command).unwrap();
         self.answer()
+    }
+
+    /// Reads a number of the server's own account; 0 if it is not told.
+    fn number(&mut self, section: &str, name: &str) -> u64 {
+        let told = self.say(&["INFO", section]).join("\n");
+        let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix([':', '=']));
+        line.map_or(0, |value| value.split(',').next().unwrap().trim().parse().unwrap())
     }
 
     fn answer(&mut self) -> Vec<String> {
@@ -102,13 +135,17 @@ struct Outcome {
 }
 
 /// Sends the same commands as every other run: orders, each fifth again, each ninth with another content.
-fn order(apis: &[Process]) -> Vec<(u16, bool)> {
+fn order(apis: &[Process], accepted: &Mutex<Vec<Uuid>>) -> Vec<(u16, bool)> {
     let mut answers = Vec::new();
     let mut send = |n: usize, qty: usize| {
         let customer = n % CUSTOMERS;
         let body = format!(r#"{{"customerId":"c{customer}","items":[{{"productId":"p1","qty":{qty},"price":10.5}}]}}"#);
         let api = &apis[answers.len() % apis.len()];
         let answer = post(api.addr("http"), "/orders", &[("x-idempotency-key", &format!("k{n:03}"))], &body);
+        if answer.status == 201 {
+            let order = serde_json::from_str::<Value>(&answer.body).unwrap()["orderId"].as_str().unwrap().parse().unwrap();
+            accepted.lock().unwrap().push(order);
+        }
         answers.push((answer.status, answer.header("idempotent-replayed").is_some()));
     };
     for n in 0..ORDERS {
@@ -123,6 +160,15 @@ fn order(apis: &[Process]) -> Vec<(u16, bool)> {
     answers
 }
 
+/// Says that the misbehaviour is over when it is dropped, also by a test that fails: its thread is waited for.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 fn run(server: &OwnServer, redis: Redis) -> Outcome {
     let shop = Shop::on(server.addresses());
     let start = |role: &str| {
@@ -133,21 +179,24 @@ fn run(server: &OwnServer, redis: Redis) -> Outcome {
         Process::start(command)
     };
     let (apis, _workers) = ([start("api"), start("api")], [start("worker"), start("worker")]);
-    let done = AtomicBool::new(false);
+    let (done, accepted) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let answers = std::thread::scope(|scope| {
         let misbehaving = redis.beat().map(|beat| {
-            let (done, url) = (&done, server.addresses().redis);
+            let (done, accepted, url) = (&done, &accepted, server.addresses().redis);
             scope.spawn(move || {
                 let mut server = Connection::open(&url);
+                redis.begin(&mut server);
                 while !done.load(Ordering::SeqCst) {
-                    redis.misbehave(&mut server);
+                    redis.misbehave(&mut server, accepted);
                     std::thread::park_timeout(beat);
                 }
+                redis.end(&mut server);
             })
         });
-        let answers = order(&apis);
+        let ends = Ends(&done);
+        let answers = order(&apis, &accepted);
         settled(&shop);
-        done.store(true, Ordering::SeqCst);
+        drop(ends);
         if let Some(thread) = misbehaving {
             thread.thread().unpark();
             thread.join().unwrap();
@@ -183,7 +232,7 @@ fn whatever_redis_does_tables_and_topics_are_the_same() {
     let server = OwnServer::start("redis");
     let expected = run(&server, Redis::On);
     assert_eq!(expected.orders.len(), ORDERS);
-    for redis in [Redis::Off, Redis::Flushed, Redis::Lying] {
+    for redis in [Redis::Off, Redis::Flushed, Redis::Evicting, Redis::Lying] {
         assert_eq!(run(&server, redis), expected, "with Redis {redis:?}");
     }
 }

@@ -66,6 +66,8 @@ pub fn check(shop: &Shop, promises: &[Promise]) {
         assert_eq!(shop.records(topic), [], "{topic}");
     }
     assert_eq!(shop.number("SELECT count(*) FROM parked"), 0, "parked events");
+    let again = "SELECT count(*) FROM timeline WHERE kind = 'ignored'";
+    assert_eq!(shop.number(again), 0, "events that passed the gate a second time");
     let settled = shop.number("SELECT count(*) FROM inbox");
     assert_eq!(settled, shop.number("SELECT count(*) FROM orders"), "each event is settled once");
 }
