@@ -4,6 +4,10 @@
 
 #[path = "support/checker.rs"]
 mod checker;
+#[path = "blackbox_distributed/commands.rs"]
+mod commands;
+#[path = "support/dead_letters.rs"]
+mod dead_letters;
 #[path = "blackbox_distributed/drains.rs"]
 mod drains;
 #[path = "support/endpoint.rs"]
@@ -28,10 +32,14 @@ mod metamorphic;
 mod metrics;
 #[path = "blackbox_distributed/outages.rs"]
 mod outages;
+#[path = "support/place.rs"]
+mod place;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/repair.rs"]
 mod repair;
+#[path = "support/replaying.rs"]
+mod replaying;
 #[path = "support/rest.rs"]
 mod rest;
 #[path = "blackbox_distributed/same_key.rs"]
@@ -44,6 +52,8 @@ mod shop;
 mod storm;
 #[path = "blackbox_distributed/topic_settings.rs"]
 mod topic_settings;
+#[path = "support/topics.rs"]
+mod topics;
 #[path = "blackbox_distributed/traces.rs"]
 mod traces;
 #[path = "support/wait.rs"]

@@ -4,20 +4,26 @@
 
 #[path = "blackbox_embedded/clients.rs"]
 mod clients;
-#[path = "blackbox_embedded/dead_letters.rs"]
+#[path = "support/dead_letters.rs"]
 mod dead_letters;
 #[path = "support/endpoint.rs"]
 mod endpoint;
 #[path = "support/load.rs"]
 mod load;
+#[path = "blackbox_embedded/operating.rs"]
+mod operating;
+#[path = "support/place.rs"]
+mod place;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/repair.rs"]
 mod repair;
-#[path = "blackbox_embedded/replaying.rs"]
+#[path = "support/replaying.rs"]
 mod replaying;
 #[path = "support/rest.rs"]
 mod rest;
+#[path = "support/topics.rs"]
+mod topics;
 #[path = "support/wait.rs"]
 mod wait;
 
@@ -27,7 +33,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use load::{Load, Promise, in_full};
-use minishop_platform::bus::consume::{Start, Tail};
 use process::{Process, minishop};
 use rest::{get, post};
 use serde_json::Value;
@@ -44,9 +49,7 @@ fn up(dir: &Path) -> Command {
 
 /// Reads all values of a topic from its beginning.
 fn topic(server: &Process, name: &str) -> Vec<Value> {
-    let tail = Tail::open(server.addr("kafka"), &[name.to_owned()], Start::Beginning).unwrap();
-    let records = tail.rest(Duration::from_secs(20)).unwrap();
-    records.iter().map(|r| serde_json::from_slice(r.value.as_deref().unwrap()).unwrap()).collect()
+    place::events(server.addr("kafka"), name)
 }
 
 #[test]
@@ -165,15 +168,4 @@ fn sigterm_under_load_drains_and_loses_nothing() {
     assert!(!refusals.is_empty(), "no client was there to be drained");
     kept(&server, &promises);
     assert_eq!(server.terminate(), Some(0));
-}
-
-#[test]
-fn a_failing_customer_waits_and_is_repaired_in_order() {
-    let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint::Endpoint::start());
-    let mut command = up(dir.path());
-    command.envs(endpoint.settings());
-    let mut server = Process::start(command);
-    let (http, brokers) = (server.addr("http"), server.addr("kafka"));
-    repair::a_failing_customer_waits_and_is_repaired_in_order(&repair::Place { http, brokers, prefix: String::new(), endpoint });
-    assert_eq!(server.terminate(), Some(0), "a drain ends with 0");
 }

@@ -1,12 +1,14 @@
 //! What fails, and how it is repaired.
 
+use crate::dead_letters;
 use crate::endpoint::Endpoint;
+use crate::place::Place;
 use crate::process::Process;
-use crate::repair::{self, Place};
+use crate::repair;
 use crate::shop::Shop;
 
-#[test]
-fn a_failing_customer_waits_and_is_repaired_in_order() {
+/// Plays a scenario with an API and two workers that call an endpoint.
+fn with_an_endpoint(scenario: fn(&Place<'_>, &Endpoint)) {
     let shop = Shop::new();
     let endpoint = Endpoint::start();
     let worker = || {
@@ -15,9 +17,18 @@ fn a_failing_customer_waits_and_is_repaired_in_order() {
         Process::start(command)
     };
     let (api, mut workers) = (shop.api(), [worker(), worker()]);
-    let place = Place { http: api.addr("http"), brokers: shop.brokers(), prefix: shop.topic(""), endpoint: endpoint.clone() };
-    repair::a_failing_customer_waits_and_is_repaired_in_order(&place);
+    shop.place(&api, |place| scenario(place, &endpoint));
     for worker in &mut workers {
         assert_eq!(worker.terminate(), Some(0), "a drain ends with 0");
     }
+}
+
+#[test]
+fn a_failing_customer_waits_and_is_repaired_in_order() {
+    with_an_endpoint(repair::a_failing_customer_waits_and_is_repaired_in_order);
+}
+
+#[test]
+fn dead_letters_are_looked_at_processed_again_and_given_up() {
+    with_an_endpoint(dead_letters::dead_letters_are_looked_at_processed_again_and_given_up);
 }

@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use minishop_platform::bus::consume::{Start, Tail};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::endpoint::Endpoint;
-use crate::rest::{get, post};
+use crate::place::Place;
+use crate::rest::post;
 use crate::wait::eventually;
 
 const CUSTOMERS: usize = 10;
@@ -16,49 +16,31 @@ const ORDERS: usize = 20;
 const FAILING: &str = "customer-9";
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A running installation whose worker calls the endpoint.
-pub struct Place<'a> {
-    pub http: &'a str,
-    pub brokers: &'a str,
-    pub prefix: String,
-    pub endpoint: Endpoint,
+/// Counts parked events by state.
+fn parked(place: &Place<'_>) -> (u64, u64, u64) {
+    let parked = &place.read("/ops/status")["parked"];
+    let of = |state: &str| parked[state].as_u64().unwrap();
+    (of("retrying"), of("waiting"), of("dead"))
 }
 
-impl Place<'_> {
-    fn read(&self, path: &str) -> Value {
-        let answer = get(self.http, path);
-        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
-        serde_json::from_str(&answer.body).unwrap()
-    }
+/// Waits until every event is in its topic.
+fn sent(place: &Place<'_>) {
+    eventually(PATIENCE, "every event is sent", || (place.read("/ops/status")["outboxDepth"] == 0).then_some(()));
+}
 
-    /// Counts parked events by state.
-    fn parked(&self) -> (u64, u64, u64) {
-        let parked = &self.read("/ops/status")["parked"];
-        let of = |state: &str| parked[state].as_u64().unwrap();
-        (of("retrying"), of("waiting"), of("dead"))
-    }
-
-    /// Waits until every event is in its topic.
-    fn sent(&self) {
-        eventually(PATIENCE, "every event is sent", || (self.read("/ops/status")["outboxDepth"] == 0).then_some(()));
-    }
-
-    /// Reads the orders of a topic by customer, each once, in the order of its first delivery.
-    fn orders_in(&self, topic: &str) -> HashMap<String, Vec<Uuid>> {
-        let tail = Tail::open(self.brokers, &[format!("{}{topic}", self.prefix)], Start::Beginning).unwrap();
-        let (mut orders, mut seen) = (HashMap::<String, Vec<Uuid>>::new(), HashMap::new());
-        for record in tail.rest(PATIENCE).unwrap() {
-            let event: Value = serde_json::from_slice(record.value.as_deref().unwrap()).unwrap();
-            let id = |value: &Value| value.as_str().unwrap().parse::<Uuid>().unwrap();
-            let (order, event_id) = (id(&event["data"]["orderId"]), id(&event["eventId"]));
-            if let Some(first) = seen.insert(order, event_id) {
-                assert_eq!(first, event_id, "two events of one step of an order in {topic}");
-                continue;
-            }
-            orders.entry(event["data"]["customerId"].as_str().unwrap().to_owned()).or_default().push(order);
+/// Reads the orders of a topic by customer, each once, in the order of its first delivery.
+fn orders_in(place: &Place<'_>, topic: &str) -> HashMap<String, Vec<Uuid>> {
+    let (mut orders, mut seen) = (HashMap::<String, Vec<Uuid>>::new(), HashMap::new());
+    for event in place.events(topic) {
+        let id = |value: &Value| value.as_str().unwrap().parse::<Uuid>().unwrap();
+        let (order, event_id) = (id(&event["data"]["orderId"]), id(&event["eventId"]));
+        if let Some(first) = seen.insert(order, event_id) {
+            assert_eq!(first, event_id, "two events of one step of an order in {topic}");
+            continue;
         }
-        orders
+        orders.entry(event["data"]["customerId"].as_str().unwrap().to_owned()).or_default().push(order);
     }
+    orders
 }
 
 /// Sends the customers' orders in turn; returns them by customer, in the order of their acknowledgements.
@@ -75,24 +57,24 @@ fn order(place: &Place<'_>) -> HashMap<String, Vec<Uuid>> {
     orders
 }
 
-pub fn a_failing_customer_waits_and_is_repaired_in_order(place: &Place<'_>) {
-    place.endpoint.refuse(FAILING);
+pub fn a_failing_customer_waits_and_is_repaired_in_order(place: &Place<'_>, endpoint: &Endpoint) {
+    endpoint.refuse(FAILING);
     let promised = order(place);
     eventually(PATIENCE, "all but one customer's orders are processed", || {
         let open = place.read("/orders?status=created&pageSize=500");
         (open["orders"].as_array().unwrap().len() == ORDERS).then_some(())
     });
     let rest = u64::try_from(ORDERS).unwrap() - 1;
-    eventually(PATIENCE, "the head is dead and the others wait", || (place.parked() == (0, rest, 1)).then_some(()));
-    place.sent();
+    eventually(PATIENCE, "the head is dead and the others wait", || (parked(place) == (0, rest, 1)).then_some(()));
+    sent(place);
     let mut flowed = promised.clone();
     let waiting = flowed.remove(FAILING).unwrap();
-    assert_eq!(place.orders_in("orders.processed"), flowed, "the nine flow, in their order");
-    assert_eq!(place.orders_in("orders.created.dlq"), HashMap::from([(FAILING.to_owned(), waiting[..1].to_vec())]));
+    assert_eq!(orders_in(place, "orders.processed"), flowed, "the nine flow, in their order");
+    assert_eq!(orders_in(place, "orders.created.dlq"), HashMap::from([(FAILING.to_owned(), waiting[..1].to_vec())]));
     let keys = &place.read("/ops/parked-keys")["keys"];
     assert_eq!((&keys[0]["key"], &keys[0]["headState"], &keys[0]["waiting"]), (&json!(FAILING), &json!("dead"), &json!(rest)));
 
-    place.endpoint.mend();
+    endpoint.mend();
     let wanted = json!({"filter": {"errorCode": "WEBHOOK_REFUSED"}, "reason": "the endpoint was mended"});
     let begun = post(place.http, "/ops/dead-letters/redrive", &[], &wanted.to_string());
     assert_eq!(begun.status, 200, "{}", begun.body);
@@ -104,13 +86,13 @@ pub fn a_failing_customer_waits_and_is_repaired_in_order(place: &Place<'_>) {
         (operation["state"] == "done").then_some(operation)
     });
     assert_eq!((&done["progress"]["succeeded"], &done["progress"]["failed"]), (&json!(1), &json!(0)), "{done}");
-    eventually(PATIENCE, "nothing is parked any more", || (place.parked() == (0, 0, 0)).then_some(()));
-    place.sent();
-    assert_eq!(place.orders_in("orders.processed"), promised, "all are processed once, each customer's in their order");
+    eventually(PATIENCE, "nothing is parked any more", || (parked(place) == (0, 0, 0)).then_some(()));
+    sent(place);
+    assert_eq!(orders_in(place, "orders.processed"), promised, "all are processed once, each customer's in their order");
 
     let mut fulfilled = HashMap::<String, Vec<Uuid>>::new();
     let mut events = HashSet::new();
-    for call in place.endpoint.fulfilled() {
+    for call in endpoint.fulfilled() {
         if events.insert(call.event) {
             fulfilled.entry(call.customer).or_default().push(call.order);
         }

@@ -10,6 +10,7 @@ use minishop_platform::bus::consume::{Start, Tail};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 
+use crate::place::Place;
 use crate::process::{Process, minishop};
 
 /// Where the servers answer.
@@ -84,6 +85,12 @@ impl Shop {
     /// Starts a worker.
     pub fn worker(&self) -> Process {
         Process::start(self.command(&["worker"]))
+    }
+
+    /// Plays a scenario on this installation, through one of its APIs.
+    pub fn place(&self, api: &Process, scenario: impl FnOnce(&Place<'_>)) {
+        let command = |words: &[&str]| self.command(words);
+        scenario(&Place { http: api.addr("http"), brokers: self.brokers(), prefix: self.prefix(), command: &command });
     }
 
     /// Kafka's bootstrap address.

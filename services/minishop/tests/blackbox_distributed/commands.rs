@@ -1,0 +1,19 @@
+//! Commands that work on database and brokers themselves.
+
+use crate::replaying;
+use crate::shop::Shop;
+use crate::topics;
+
+#[test]
+fn history_is_published_again_to_another_topic_and_to_no_live_one() {
+    let shop = Shop::new();
+    let (api, _worker) = (shop.api(), shop.worker());
+    shop.place(&api, replaying::history_is_published_again_to_another_topic_and_to_no_live_one);
+}
+
+#[test]
+fn topics_are_checked_on_the_command_line() {
+    let shop = Shop::new();
+    let api = shop.api();
+    shop.place(&api, topics::topics_are_checked_on_the_command_line);
+}

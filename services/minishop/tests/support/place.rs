@@ -1,0 +1,77 @@
+//! A running installation with the command line beside it: what a scenario that holds in both modes knows of the mode.
+
+use std::process::{Child, Command, Output};
+use std::time::Duration;
+
+use minishop_contracts::topics;
+use minishop_platform::bus::consume::{Start, Tail};
+use serde_json::Value;
+
+use crate::rest::get;
+
+/// A running installation.
+pub struct Place<'a> {
+    /// Where REST answers.
+    pub http: &'a str,
+    /// Kafka's bootstrap address.
+    pub brokers: &'a str,
+    /// What stands before the names of its topics.
+    pub prefix: String,
+    /// Makes a command of the real binary with the installation's settings.
+    pub command: &'a dyn Fn(&[&str]) -> Command,
+}
+
+impl Place<'_> {
+    /// Reads a resource over REST.
+    pub fn read(&self, path: &str) -> Value {
+        let answer = get(self.http, path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        serde_json::from_str(&answer.body).unwrap()
+    }
+
+    /// Starts a command.
+    pub fn start(&self, words: &[&str]) -> Child {
+        (self.command)(words).env("MINISHOP_SERVER", format!("http://{}", self.http)).spawn().unwrap()
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, words: &[&str]) -> Output {
+        self.start(words).wait_with_output().unwrap()
+    }
+
+    /// Runs a command that must succeed; what it prints as a table.
+    pub fn table(&self, words: &[&str]) -> String {
+        let done = self.run(words);
+        assert_eq!(done.status.code(), Some(0), "{words:?}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// Runs a command that must succeed; its JSON.
+    pub fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.table(&[words, &["--output", "json"]].concat())).unwrap()
+    }
+
+    /// Runs a command that must not succeed: its exit code, and what it says.
+    pub fn refused(&self, words: &[&str]) -> (Option<i32>, String) {
+        let done = self.run(words);
+        assert_ne!(done.status.code(), Some(0), "{words:?}: {done:?}");
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    }
+
+    /// A topic's full name.
+    pub fn topic(&self, name: &str) -> String {
+        topics::prefixed(&self.prefix, name)
+    }
+
+    /// Reads all events of a topic of ours, in order per partition.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        events(self.brokers, &self.topic(name))
+    }
+}
+
+/// Reads all events of a topic, in order per partition.
+pub fn events(brokers: &str, topic: &str) -> Vec<Value> {
+    let tail = Tail::open(brokers, &[topic.to_owned()], Start::Beginning).unwrap();
+    let records = tail.rest(Duration::from_mins(1)).unwrap();
+    records.iter().map(|record| serde_json::from_slice(record.value.as_deref().unwrap()).unwrap()).collect()
+}
