@@ -118,3 +118,6 @@ async fn version() -> String {
         minishop_platform::store::sqlite::library_version().await.unwrap_or_else(|_| "unknown".to_owned())
     )
 }
+
+#[cfg(test)]
+mod tests;
