@@ -79,7 +79,7 @@ async fn a_server_that_has_gone_without_a_word_holds_nobody_up() {
                 store.outbox.lead("one", &[Role::Api]),
                 store.lot.claim("worker", &claim),
                 store.orders.changed(&known),
-                store.housekeeping.forget_settled("worker", Duration::from_secs(60), 1),
+                store.housekeeping.forget_settled("worker", Duration::from_mins(1), 1),
                 store.operations.operation(id),
             )
         };
