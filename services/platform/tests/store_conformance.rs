@@ -8,6 +8,8 @@ mod accepting;
 mod housekeeping;
 #[path = "store_conformance/living.rs"]
 mod living;
+#[path = "store_conformance/meeting.rs"]
+mod meeting;
 #[path = "store_conformance/opening.rs"]
 mod opening;
 #[path = "store_conformance/parking.rs"]
@@ -107,7 +109,8 @@ conformance! {
         operations_and_audit_are_listed_newest_first;
     housekeeping:
         settled_events_are_forgotten_by_age_oldest_first_in_bites
-        an_event_that_stands_in_the_lot_is_not_forgotten;
+        an_event_that_stands_in_the_lot_is_not_forgotten
+        operations_and_audit_are_forgotten_by_age_oldest_first_in_bites;
     parking:
         a_claim_counts_the_attempt_and_keeps_the_row_from_others
         the_leases_of_one_claim_end_one_after_the_other
@@ -128,6 +131,12 @@ conformance! {
         a_timeline_is_read_in_pages_and_of_one_order
         what_stands_in_the_lot_is_found_by_its_order
         an_origin_is_read_by_its_client_alone;
+    meeting:
+        an_event_that_is_given_up_before_its_order_is_cancelled_is_due_again
+        a_cancel_makes_an_event_due_that_waits_for_its_next_try
+        a_pass_of_the_lot_that_meets_a_cancel_waits_and_sees_it
+        an_order_that_is_processed_while_it_is_cancelled_is_processed
+        a_discard_and_a_cancel_that_meet_do_not_wait_for_each_other;
     opening:
         an_open_store_opens_again_with_its_rows
         a_newer_schema_is_refused

@@ -82,6 +82,12 @@ pub(super) fn once_each(rows: &mut Vec<impl Columns>) {
     rows.retain(|row| row.id(0).map_or(true, |id| seen.insert(id)));
 }
 
+/// Reads an event with the digest under which it was settled.
+pub(super) fn digest((id, sha): (Uuid, Vec<u8>)) -> sqlx::Result<(EventId, [u8; 32])> {
+    let sha = sha.try_into().map_err(|_| sqlx::Error::Decode("a digest has 32 bytes".into()))?;
+    Ok((EventId(id), sha))
+}
+
 fn status(text: &str) -> anyhow::Result<Status> {
     Status::parse(text).context("unknown status")
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
-use minishop_core::ids::{ClientId, OrderId};
+use minishop_core::ids::{ClientId, EventId, OrderId};
 
 use super::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Position, Result, Transition};
 
@@ -17,6 +17,8 @@ use super::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Position, Resul
 pub trait Settlement: Send {
     /// Writes the inbox rows; what was not there before is fresh.
     async fn gate(&mut self, entries: &[InboxEntry]) -> Result<Gate>;
+    /// Tells the digests under which events were settled; those that were not are left out.
+    async fn settled(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>>;
     /// Tells which keys have a blocking event in the lot.
     async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>>;
     /// Reads orders by id, and by (client, key).

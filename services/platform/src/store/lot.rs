@@ -120,6 +120,8 @@ pub struct Identity {
 
 /// A consumer's transaction that also ends or keeps claimed rows. Each step returns the ids of the rows whose lease held;
 /// the caller leaves out what belongs to the others.
+///
+/// Orders that it reads by id stay as they are until it ends: an event is given up for an order that cannot be cancelled meanwhile.
 #[async_trait]
 pub trait LotSettlement: Settlement {
     /// Deletes rows, and makes the next row of each key due.

@@ -145,6 +145,7 @@ pub struct ParkedEvent {
 /// | `adopted` | the order came by its event and not by our API | |
 /// | `ignored` | the event found its order changed already: a recorded no-op | |
 /// | `parked` | the event waits in the lot | `because`: `order` (behind an earlier event of its key), `handler` (due at once) |
+/// | `held` | the event waits for a newer worker | `needsType` |
 /// | `attempt` | handling failed and is tried again | `attempt`, `class`, `message`; `nextAttemptAt` unless `class` is `crash` |
 /// | `released` | handling succeeded and the event left the lot | `attempts`, the last one included |
 /// | `dead` | the event was given up and is a dead letter | `attempts`, `class`, `code`, `message` |

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use minishop_core::ids::EventId;
 use minishop_core::parking::State;
-use minishop_platform::store::{Journal, ParkedEvent};
+use minishop_core::repair::Kind;
+use minishop_platform::store::{Journal, NewOperation, ParkedEvent, Selection};
 
+use crate::repairing::{dead, operation};
 use crate::support::{Fixture, entry, event_id, parked};
 
 const NOW: Duration = Duration::ZERO;
@@ -45,4 +47,41 @@ pub async fn an_event_that_stands_in_the_lot_is_not_forgotten(f: Fixture) {
     let mut again = f.store.inbox.begin("worker").await.unwrap();
     let gate = again.gate(&events.map(entry)).await.unwrap();
     assert!(gate.settled.contains_key(&events[0]) && gate.fresh.contains(&events[1]));
+}
+
+/// An operation over so many dead letters, none of which is taken up yet.
+async fn begun(f: &Fixture, count: usize) {
+    let selection = Selection::Ids(dead(f, count).await);
+    let new = NewOperation { at: f.clock(), ..operation(Kind::Discard, selection) };
+    f.store.operations.begin(&new).await.unwrap().unwrap();
+}
+
+/// An operation that has discarded so many dead letters: as many items, and two audit rows more.
+async fn ended(f: &Fixture, count: usize) {
+    begun(f, count).await;
+    let operations = &f.store.operations;
+    let run = operations.claim("w", HOUR, 1).await.unwrap().remove(0);
+    for doomed in operations.doomed(&run, count).await.unwrap() {
+        operations.discard(&run, &doomed, None, f.clock()).await.unwrap().unwrap();
+    }
+    let tally = operations.decide(&run).await.unwrap().unwrap().tally;
+    assert!(operations.end(&run, &tally, f.clock()).await.unwrap());
+}
+
+pub async fn operations_and_audit_are_forgotten_by_age_oldest_first_in_bites(f: Fixture) {
+    const AGE: Duration = Duration::from_mins(30);
+    ended(&f, 3).await;
+    f.age(HOUR).await;
+    ended(&f, 2).await;
+    begun(&f, 4).await;
+    let rows = async || (f.count("operation_item").await, f.count("operation").await, f.count("audit").await);
+    let forget = async |age, limit| f.store.operations.forget(age, limit).await.unwrap();
+    assert_eq!((forget(HOUR * 2, 100).await, rows().await), (0, (9, 3, 10)), "nothing is so old");
+    assert_eq!((forget(AGE, 2).await, rows().await), (2, (7, 3, 10)), "an operation stays while it has items");
+    assert_eq!((forget(AGE, 3).await, rows().await), (3, (6, 2, 9)));
+    assert_eq!((forget(AGE, 100).await, rows().await), (4, (6, 2, 5)), "the rest of what is old, and nothing else");
+    assert_eq!(forget(AGE, 100).await, 0);
+    f.age(HOUR).await;
+    assert_eq!((forget(AGE, 100).await, rows().await), (8, (4, 1, 0)), "what has not ended stays with its items");
+    assert_eq!(f.store.operations.claim("w", HOUR, 9).await.unwrap()[0].operation.tally.pending, 4);
 }

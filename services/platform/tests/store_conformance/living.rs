@@ -7,7 +7,7 @@ use minishop_platform::store::{Journal, Note, ParkedEvent, Role, Transition};
 use crate::support::{Fixture, client, event, event_id, now, order, order_id, parked, processed};
 use minishop_platform::store::NewOrder;
 
-fn cancelled(order: &NewOrder) -> Transition {
+pub fn cancelled(order: &NewOrder) -> Transition {
     Transition { to: Status::Cancelled, event: event(Role::Api, &order.customer_id, order.order_id, 2), ..processed(order) }
 }
 

@@ -9,7 +9,7 @@ use minishop_platform::store::{Claim, Claimed, Failure, Identity, Journal, Lease
 
 use crate::support::{Fixture, client, entry, event_id, now, order_id, parked};
 
-const LEASE: Duration = Duration::from_secs(40);
+pub const LEASE: Duration = Duration::from_secs(40);
 /// After so long every lease of a claim has run out.
 const OVER: Duration = Duration::from_secs(40 + 15);
 

@@ -22,7 +22,7 @@ fn asker() -> Asker {
     Asker { client_id: client("anonymous"), operator: "ana".into(), reason: "the shop is mended".into(), correlation_id }
 }
 
-fn operation(kind: Kind, selection: Selection) -> NewOperation {
+pub fn operation(kind: Kind, selection: Selection) -> NewOperation {
     NewOperation {
         id: OperationId(order_id().0),
         kind,
@@ -65,7 +65,7 @@ async fn ids(f: &Fixture) -> Vec<i64> {
     letters.into_iter().rev().map(|letter| letter.id).collect()
 }
 
-async fn dead(f: &Fixture, count: usize) -> Vec<i64> {
+pub async fn dead(f: &Fixture, count: usize) -> Vec<i64> {
     park(f, (0..count).map(|n| parked(&format!("dead-{n}-{}", unique()), Parked::Dead, true)).collect()).await
 }
 
@@ -298,7 +298,7 @@ pub async fn a_paused_operation_releases_nothing_and_a_cancelled_one_gives_its_s
     assert_eq!(f.count("audit WHERE action IN ('pause', 'resume', 'cancel')").await, 3);
 }
 
-fn failed(order: &NewOrder) -> Transition {
+pub fn failed(order: &NewOrder) -> Transition {
     Transition { to: Status::Failed, ..processed(order) }
 }
 

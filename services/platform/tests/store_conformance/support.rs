@@ -14,6 +14,7 @@ use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::Status;
 use minishop_core::parking::State;
+use minishop_platform::clock::SystemClock;
 use minishop_platform::relay::shard_of;
 use minishop_platform::store::error::OpenError;
 use minishop_platform::store::postgres::{self, PostgresSettings};
@@ -21,11 +22,21 @@ use minishop_platform::store::{
     AdoptedOrder, InboxEntry, ListQuery, NewEvent, NewOrder, OrderRow, OutboxRow, ParkedEvent, Role, Store, Transition, sqlite,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use tokio::task::AbortHandle;
 
 /// A fresh store, and what is needed to look behind it.
 pub struct Fixture {
     pub store: Store,
     place: Place,
+}
+
+/// A transaction that holds what it has written or locked.
+pub struct Held(PgConnection);
+
+impl Held {
+    pub async fn let_go(mut self) {
+        sqlx::query("ROLLBACK").execute(&mut self.0).await.expect("an answer");
+    }
 }
 
 enum Place {
@@ -116,6 +127,27 @@ impl Fixture {
         }
     }
 
+    /// Begins a transaction beside the store's, with one statement. SQLite has one writer: nothing can stand beside it.
+    pub async fn hold(&self, sql: &str) -> Option<Held> {
+        let Place::Postgres { url } = &self.place else { return None };
+        let mut connection = PgConnection::connect(url).await.expect("the server answers");
+        for sql in ["BEGIN", sql] {
+            sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect("the statement runs");
+        }
+        Some(Held(connection))
+    }
+
+    /// Waits until so many transactions wait for others' locks, or the task has ended: then it waited for nothing. With SQLite's
+    /// one writer a task waits for its turn, which nobody can see, and need not.
+    pub async fn until_blocked(&self, count: i64, task: &AbortHandle) {
+        let Place::Postgres { .. } = &self.place else { return };
+        let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        while self.count(waiting).await < count && !task.is_finished() {
+            tick.tick().await;
+        }
+    }
+
     /// Counts the rows of a table.
     pub async fn count(&self, table: &str) -> i64 {
         let sql = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
@@ -141,6 +173,8 @@ impl Fixture {
                     ("relay_lease", "expires_at"),
                     ("relay_owner", "expires_at"),
                     ("operation", "leased_until"),
+                    ("operation", "ended_at"),
+                    ("audit", "at"),
                     ("parked", "parked_at"),
                     ("parked", "next_attempt_at"),
                     ("parked", "leased_until"),
@@ -149,6 +183,14 @@ impl Fixture {
                     self.sql(&format!("UPDATE {table} SET {column} = {column} - interval '{} ms'", by.as_millis())).await;
                 }
             }
+        }
+    }
+
+    /// Tells the time by the database's clock.
+    pub fn clock(&self) -> Timestamp {
+        match &self.place {
+            Place::Sqlite { clock, .. } => clock.now(),
+            Place::Postgres { .. } => SystemClock.now(),
         }
     }
 

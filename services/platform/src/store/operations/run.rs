@@ -76,6 +76,8 @@ static DOOMED: LazyLock<Statement> = LazyLock::new(|| {
     )
 });
 
+static HOLD: LazyLock<Statement> = LazyLock::new(|| Statement::new("SELECT order_id FROM orders WHERE order_id = $1 @lock"));
+
 static DELETE: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "DELETE FROM parked WHERE id = $1 AND state = 'dead' RETURNING consumer, record_key, blocks, event_id, order_id, topic, \
@@ -184,6 +186,10 @@ impl Operations {
         if fence(work.as_mut(), run).await? != Some(State::Running) {
             return Ok(None);
         }
+        if let Some(transition) = transition {
+            // The order before what stands in the lot, as everybody does: else a cancel and this could wait for each other.
+            work.run(&HOLD, vec![Arg::Id(Some(transition.order_id.0))]).await?;
+        }
         let deleted = work.run(&DELETE, vec![Arg::Long(doomed.parked_id)]).await?;
         let Some(row) = deleted.first() else {
             for (skip, ids) in begin::reasons(work.as_mut(), &[doomed.parked_id], |_| Skip::NotDead).await? {
@@ -239,7 +245,7 @@ impl Operations {
 }
 
 /// Ends a transaction that may have changed nothing.
-async fn close(work: Box<dyn Work>, changed: bool) -> Result<()> {
+pub(super) async fn close(work: Box<dyn Work>, changed: bool) -> Result<()> {
     if changed { work.commit().await } else { work.rollback().await }
 }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
-use minishop_core::ids::{ClientId, OrderId};
+use minishop_core::ids::{ClientId, EventId, OrderId};
 use sqlx::PgConnection;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -41,6 +41,7 @@ pub(super) use statements::settle;
 pub(super) struct Line {
     session: Session,
     connection: Arc<Mutex<Option<PgConnection>>>,
+    holds_orders: bool,
 }
 
 /// One transaction. The connection is put back after the commit only: dropping closes it, and the server rolls back at once.
@@ -48,11 +49,13 @@ pub(super) struct PgSettlement {
     home: OwnedMutexGuard<Option<PgConnection>>,
     connection: Option<PgConnection>,
     consumer: String,
+    holds_orders: bool,
 }
 
 impl Line {
-    pub(super) fn new(session: Session) -> Self {
-        Self { session, connection: Arc::default() }
+    /// Makes a line; with `holds_orders`, orders that a transaction has read by id stay as they are until it ends.
+    pub(super) fn new(session: Session, holds_orders: bool) -> Self {
+        Self { session, connection: Arc::default(), holds_orders }
     }
 
     pub(super) async fn begin(&self, operation: &'static str, consumer: &str) -> Result<PgSettlement> {
@@ -60,12 +63,16 @@ impl Line {
         if let Some(mut connection) = home.take() {
             // An idle connection may have been lost meanwhile; that is no reason to fail.
             if begin(&mut connection).await.is_ok() {
-                return Ok(PgSettlement { home, connection: Some(connection), consumer: consumer.to_owned() });
+                return Ok(self.settlement(home, connection, consumer));
             }
         }
         let mut connection = self.session.connect_for(operation).await?;
         begin(&mut connection).await.map_err(failed(operation, Lost::Nothing))?;
-        Ok(PgSettlement { home, connection: Some(connection), consumer: consumer.to_owned() })
+        Ok(self.settlement(home, connection, consumer))
+    }
+
+    fn settlement(&self, home: OwnedMutexGuard<Option<PgConnection>>, connection: PgConnection, consumer: &str) -> PgSettlement {
+        PgSettlement { home, connection: Some(connection), consumer: consumer.to_owned(), holds_orders: self.holds_orders }
     }
 }
 
@@ -78,7 +85,7 @@ pub(super) struct PgInbox {
 
 impl PgInbox {
     pub(super) fn new(session: Session, reads: Pool) -> Self {
-        Self { line: Line::new(session), reads }
+        Self { line: Line::new(session, false), reads }
     }
 }
 
@@ -114,12 +121,17 @@ impl Settlement for PgSettlement {
         step!(self, "inbox.gate", |connection, consumer| statements::gate(connection, consumer, entries))
     }
 
+    async fn settled(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>> {
+        step!(self, "inbox.settled", |connection, consumer| statements::settled(connection, consumer, ids))
+    }
+
     async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>> {
         step!(self, "inbox.parked_keys", |connection, consumer| statements::parked_keys(connection, consumer, keys))
     }
 
     async fn orders(&mut self, ids: &[OrderId], keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KnownOrder>> {
-        let rows = step!(self, "inbox.orders", |connection, _consumer| statements::orders(connection, ids, keys))?;
+        let hold = self.holds_orders;
+        let rows = step!(self, "inbox.orders", |connection, _consumer| statements::orders(connection, ids, keys, hold))?;
         columns::all("inbox.orders", &rows, columns::known_order)
     }
 

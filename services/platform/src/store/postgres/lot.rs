@@ -56,7 +56,7 @@ pub(super) struct PgLot {
 
 impl PgLot {
     pub(super) fn new(session: Session, reads: Pool) -> Self {
-        Self { claims: Pool::new(&session, 1), line: Line::new(session), reads }
+        Self { claims: Pool::new(&session, 1), line: Line::new(session, true), reads }
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
-use minishop_core::ids::{ClientId, OrderId};
+use minishop_core::ids::{ClientId, EventId, OrderId};
 
 use super::super::{
     AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, Transition, columns,
@@ -55,6 +55,14 @@ impl Settlement for SqliteSettlement {
         let gate = statements::gate(step.connection(), &self.consumer, entries, self.now).await.map_err(failed(OPERATION))?;
         step.done();
         Ok(gate)
+    }
+
+    async fn settled(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>> {
+        const OPERATION: &str = "inbox.settled";
+        let mut step = self.unit.step(OPERATION).await?;
+        let settled = statements::settled(step.connection(), &self.consumer, ids).await.map_err(failed(OPERATION))?;
+        step.done();
+        Ok(settled)
     }
 
     async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>> {

@@ -26,6 +26,12 @@ const PARKED_KEYS: &str = "SELECT k.record_key FROM (SELECT DISTINCT UNNEST($2::
 const BY_ID: &str = "SELECT order_id, client_id, idempotency_key, fingerprint, status, version, created_event_id \
     FROM orders WHERE order_id = ANY($1)";
 
+// Sorted, so that two passes over the same orders wait for each other and cannot deadlock. Every transaction that changes orders
+// and what stands in the lot takes the orders first. A batch of the stream has no order in common with a pass of the lot, but for
+// copies that were refused and redriven: should these two deadlock, the one that is told so runs again.
+const HELD_BY_ID: &str = "SELECT order_id, client_id, idempotency_key, fingerprint, status, version, created_event_id \
+    FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE";
+
 const BY_KEY: &str = "SELECT o.order_id, o.client_id, o.idempotency_key, o.fingerprint, o.status, o.version, o.created_event_id \
     FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) \
     JOIN orders o ON o.client_id = k.client_id AND o.idempotency_key = k.idempotency_key";
@@ -63,16 +69,18 @@ pub(super) async fn gate(connection: &mut PgConnection, consumer: &str, entries:
         .bind(column(entries, |e| &e.data_sha[..]))
         .bind(column(entries, |e| e.order_id.map(|id| id.0)));
     let fresh: HashSet<EventId> = query.fetch_all(&mut *connection).await?.into_iter().map(EventId).collect();
-    let mut gate = Gate { fresh, settled: HashMap::new() };
-    let others: Vec<Uuid> = entries.iter().map(|e| e.event_id).filter(|id| !gate.fresh.contains(id)).map(|id| id.0).collect();
-    if !others.is_empty() {
-        let query = sqlx::query_as::<_, (Uuid, Vec<u8>)>(SETTLED).bind(consumer).bind(others);
-        for (id, sha) in query.fetch_all(connection).await? {
-            let sha = sha.try_into().map_err(|_| sqlx::Error::Decode("a digest has 32 bytes".into()))?;
-            gate.settled.insert(EventId(id), sha);
-        }
-    }
-    Ok(gate)
+    let others: Vec<EventId> = entries.iter().map(|e| e.event_id).filter(|id| !fresh.contains(id)).collect();
+    let settled = if others.is_empty() { HashMap::new() } else { settled(connection, consumer, &others).await? };
+    Ok(Gate { fresh, settled })
+}
+
+pub(super) async fn settled(
+    connection: &mut PgConnection,
+    consumer: &str,
+    ids: &[EventId],
+) -> sqlx::Result<HashMap<EventId, [u8; 32]>> {
+    let query = sqlx::query_as::<_, (Uuid, Vec<u8>)>(SETTLED).bind(consumer).bind(column(ids, |id| id.0));
+    query.fetch_all(connection).await?.into_iter().map(columns::digest).collect()
 }
 
 pub(super) async fn parked_keys(connection: &mut PgConnection, consumer: &str, keys: &[Bytes]) -> sqlx::Result<HashSet<Bytes>> {
@@ -84,10 +92,12 @@ pub(super) async fn orders(
     connection: &mut PgConnection,
     ids: &[OrderId],
     keys: &[(ClientId, IdempotencyKey)],
+    hold: bool,
 ) -> sqlx::Result<Vec<PgRow>> {
     let mut rows = Vec::new();
     if !ids.is_empty() {
-        rows = sqlx::query(BY_ID).bind(column(ids, |id| id.0)).fetch_all(&mut *connection).await?;
+        rows =
+            sqlx::query(if hold { HELD_BY_ID } else { BY_ID }).bind(column(ids, |id| id.0)).fetch_all(&mut *connection).await?;
     }
     if !keys.is_empty() {
         let query = sqlx::query(BY_KEY).bind(column(keys, |(c, _)| &*c.0)).bind(column(keys, |(_, k)| k.as_str()));

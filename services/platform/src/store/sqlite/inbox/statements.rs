@@ -73,16 +73,21 @@ pub(super) async fn gate(
         }
         gate.fresh.extend(query.fetch_all(&mut *connection).await?.into_iter().map(EventId));
     }
-    let others = entries.iter().map(|entry| &entry.event_id).filter(|id| !gate.fresh.contains(id));
-    let others: Vec<&[u8]> = others.map(|id| &id.0.as_bytes()[..]).collect();
+    let others: Vec<EventId> = entries.iter().map(|e| e.event_id).filter(|id| !gate.fresh.contains(id)).collect();
     if !others.is_empty() {
-        let query = sqlx::query_as::<_, (Uuid, Vec<u8>)>(SETTLED).bind(consumer).bind(hex_list(others));
-        for (id, sha) in query.fetch_all(connection).await? {
-            let sha = sha.try_into().map_err(|_| sqlx::Error::Decode("a digest has 32 bytes".into()))?;
-            gate.settled.insert(EventId(id), sha);
-        }
+        gate.settled = settled(connection, consumer, &others).await?;
     }
     Ok(gate)
+}
+
+pub(super) async fn settled(
+    connection: &mut SqliteConnection,
+    consumer: &str,
+    ids: &[EventId],
+) -> sqlx::Result<HashMap<EventId, [u8; 32]>> {
+    let ids = hex_list(ids.iter().map(|id| &id.0.as_bytes()[..]));
+    let query = sqlx::query_as::<_, (Uuid, Vec<u8>)>(SETTLED).bind(consumer).bind(ids);
+    query.fetch_all(connection).await?.into_iter().map(columns::digest).collect()
 }
 
 pub(super) async fn parked_keys(
