@@ -25,7 +25,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::time::Instant;
 
 use super::{Delivery, Handled, Handler};
-use breaker::Breaker;
+use breaker::{Breaker, Permit};
 use signature::Signer;
 
 /// An endpoint's wish is followed up to here.
@@ -109,10 +109,6 @@ impl Webhook {
         headers
     }
 
-    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
-        self.breaker.lock().expect("no holder of the breaker panics")
-    }
-
     /// Reads what the endpoint wishes: seconds, or a date (RFC 9110, 10.2.3). What is neither, or past, is no wish.
     fn wish(&self, answer: &Answer) -> Option<Duration> {
         let text = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
@@ -136,12 +132,10 @@ impl Webhook {
     }
 
     /// Lets the breaker know, and tells when it opens or closes.
-    fn note(&self, delivery: &Delivery, handled: &Handled) {
+    fn note(&self, permit: Permit<'_>, delivery: &Delivery, handled: &Handled) {
         let failed = matches!(handled, Handled::Failed { .. });
-        let mut breaker = self.breaker();
-        let was_open = breaker.is_open();
-        breaker.note(&delivery.record_key, failed, Instant::now());
-        match (was_open, breaker.is_open()) {
+        let (was_open, is_open) = permit.note(&delivery.record_key, failed, Instant::now());
+        match (was_open, is_open) {
             (false, true) => tracing::error!(
                 endpoint = self.url.host(),
                 "the webhook endpoint is down; calls pause, and no event uses up an attempt meanwhile"
@@ -149,22 +143,20 @@ impl Webhook {
             (true, false) => tracing::info!(endpoint = self.url.host(), "the webhook endpoint answers again"),
             _ => {}
         }
-        self.metrics.paused.set(i64::from(breaker.is_open()));
+        self.metrics.paused.set(i64::from(is_open));
     }
 }
 
 #[async_trait]
 impl Handler for Webhook {
     async fn handle(&self, delivery: &Delivery) -> Handled {
-        if !self.breaker().admit(Instant::now()) {
-            return Handled::Paused;
-        }
+        let Some(permit) = Permit::ask(&self.breaker, Instant::now()) else { return Handled::Paused };
         let started = Instant::now();
         let handled = match self.outbound.post(&self.url, self.headers(delivery), delivery.envelope.clone()).await {
             Ok(answer) => self.judge(&answer),
             Err(error) => Handled::Failed { message: format!("the endpoint could not be called: {error}"), retry_after: None },
         };
-        self.note(delivery, &handled);
+        self.note(permit, delivery, &handled);
         let outcome = match &handled {
             Handled::Done => "done",
             Handled::Refused { .. } => "refused",
@@ -175,7 +167,7 @@ impl Handler for Webhook {
     }
 
     fn paused(&self) -> Option<Duration> {
-        self.breaker().paused(Instant::now())
+        breaker::lock(&self.breaker).paused(Instant::now())
     }
 
     fn concurrency(&self) -> usize {

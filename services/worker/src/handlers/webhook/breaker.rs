@@ -1,6 +1,7 @@
 //! When to leave an endpoint alone that is wholly down, so that its outage uses up no attempts.
 
 use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +34,7 @@ enum State {
 
 impl Breaker {
     /// Tells whether this call may be made; after the pause the first one may, alone.
-    pub fn admit(&mut self, now: Instant) -> bool {
+    fn admit(&mut self, now: Instant) -> bool {
         match self.state {
             State::Closed => true,
             State::Open(until) if now >= until => {
@@ -41,6 +42,13 @@ impl Breaker {
                 true
             }
             State::Open(_) | State::Probing => false,
+        }
+    }
+
+    /// Lets another call find out: the one that was to has ended without a word.
+    fn give_back(&mut self, now: Instant) {
+        if self.state == State::Probing {
+            self.state = State::Open(now);
         }
     }
 
@@ -53,12 +61,12 @@ impl Breaker {
         }
     }
 
-    pub fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         self.state != State::Closed
     }
 
     /// Takes note of how a call ended; a refusal is an answer, and no failure.
-    pub fn note(&mut self, key: &Bytes, failed: bool, now: Instant) {
+    fn note(&mut self, key: &Bytes, failed: bool, now: Instant) {
         if !failed {
             *self = Self::default();
             return;
@@ -73,6 +81,49 @@ impl Breaker {
             self.state = State::Open(now + OPEN);
         }
     }
+}
+
+/// The right to one call. A call may be dropped at any moment, by a drain, a time limit or a panic: the one that finds out for all
+/// leaves that to the next one then, and no word of it would ever come.
+#[derive(Debug)]
+pub(super) struct Permit<'b> {
+    breaker: &'b Mutex<Breaker>,
+    probes: bool,
+}
+
+impl<'b> Permit<'b> {
+    /// Asks for a call; `None` while calls pause.
+    pub fn ask(breaker: &'b Mutex<Breaker>, now: Instant) -> Option<Self> {
+        let mut state = lock(breaker);
+        state.admit(now).then(|| Self { breaker, probes: state.is_open() })
+    }
+
+    /// Takes note of how the call ended; tells whether calls were paused before, and whether they are now.
+    pub fn note(mut self, key: &Bytes, failed: bool, now: Instant) -> (bool, bool) {
+        self.probes = false;
+        let mut state = lock(self.breaker);
+        let was_open = state.is_open();
+        state.note(key, failed, now);
+        (was_open, state.is_open())
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if self.probes {
+            lock(self.breaker).give_back(Instant::now());
+        }
+    }
+}
+
+pub(super) fn lock(breaker: &Mutex<Breaker>) -> MutexGuard<'_, Breaker> {
+    breaker.lock().expect("no holder of the breaker panics")
+}
+
+/// A breaker that is open until then, for tests of other parts.
+#[cfg(test)]
+pub(super) fn open_until(until: Instant) -> Breaker {
+    Breaker { state: State::Open(until), ..Breaker::default() }
 }
 
 #[cfg(test)]
@@ -125,6 +176,32 @@ mod tests {
         assert!(breaker.admit(now + OPEN + OPEN));
         breaker.note(&key(1), false, now + OPEN + OPEN);
         assert!(breaker.admit(now + OPEN + OPEN) && !breaker.is_open());
+    }
+
+    #[test]
+    fn a_call_that_was_to_find_out_and_panics_leaves_that_to_the_next() {
+        let now = Instant::now();
+        let breaker = Mutex::new(open_until(now));
+        let panics = std::panic::catch_unwind(|| {
+            let _permit = Permit::ask(&breaker, now).expect("the first may");
+            assert!(Permit::ask(&breaker, now).is_none(), "alone");
+            panic!("out of paper");
+        });
+        assert!(panics.is_err());
+        let probe = Permit::ask(&breaker, Instant::now()).expect("the next one finds out");
+        assert_eq!(probe.note(&key(1), false, now), (true, false));
+    }
+
+    #[test]
+    fn a_dropped_call_that_was_under_way_lets_nobody_in() {
+        let now = Instant::now();
+        let breaker = Mutex::default();
+        let under_way = Permit::ask(&breaker, now).expect("all is well");
+        *lock(&breaker) = open_until(now);
+        let probe = Permit::ask(&breaker, now).expect("the first may");
+        drop(under_way);
+        assert!(Permit::ask(&breaker, now).is_none(), "one finds out already");
+        drop(probe);
     }
 
     #[test]

@@ -186,3 +186,19 @@ async fn while_the_endpoint_is_down_calls_pause() {
     assert_eq!(webhook.handle(&delivery()).await, Handled::Paused);
     assert!(webhook.paused().is_some_and(|pause| pause > Duration::from_secs(25)));
 }
+
+#[tokio::test]
+async fn a_call_that_was_to_find_out_and_is_dropped_leaves_that_to_the_next() {
+    // Takes connections and answers nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("bound"));
+    let (webhook, delivery) = (webhook(&url, Duration::from_millis(200), Arc::new(SystemClock)), delivery());
+    *breaker::lock(&webhook.breaker) = breaker::open_until(Instant::now());
+    let mut probe = Box::pin(webhook.handle(&delivery));
+    assert!(futures::poll!(&mut probe).is_pending());
+    assert_eq!(webhook.handle(&delivery).await, Handled::Paused, "the others wait for it");
+    drop(probe);
+    assert_eq!(webhook.paused(), None, "events may be claimed");
+    assert!(matches!(webhook.handle(&delivery).await, Handled::Failed { .. }), "the next one finds out");
+    assert_eq!(webhook.handle(&delivery).await, Handled::Paused);
+}
