@@ -105,6 +105,9 @@ pub struct Flags {
     /// How long the consumer knows copies of an event; must be above the retention of its topic.
     #[arg(long, global = true, env = "MINISHOP_INBOX_RETENTION", value_name = "DURATION", default_value = "14d")]
     inbox_retention: String,
+    /// How long it is known what operators did, and what operations that have ended came to.
+    #[arg(long, global = true, env = "MINISHOP_AUDIT_RETENTION", value_name = "DURATION", default_value = "365d")]
+    audit_retention: String,
     #[command(flatten)]
     handling: HandlerFlags,
     /// Listen beyond loopback although there is no authentication yet.
@@ -155,6 +158,8 @@ pub struct Config {
     pub outbox_limit_age: Duration,
     /// How long the consumer knows copies of an event.
     pub inbox_retention: Duration,
+    /// How long audit and ended operations are kept.
+    pub audit_retention: Duration,
     /// How orders are handled.
     pub handling: Handling,
     /// How long a failed event waits before it is tried again.

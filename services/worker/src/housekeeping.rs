@@ -1,6 +1,7 @@
-//! Forgets what nothing needs any more: old inbox rows, in small bites beside the hot path.
+//! Forgets what nothing needs any more: old inbox rows, old operations and what operators did long ago, in small bites beside the
+//! hot path.
 //!
-//! The inbox tells copies from news. It must remember an event for longer than the log can deliver it again, so nothing is
+//! The inbox tells copies from news. It must remember an event for longer than the log can deliver it again, so nothing of it is
 //! forgotten while the topic's retention is not shorter than the inbox's.
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use minishop_contracts::topics;
 use minishop_platform::bus::topics::settings;
 use minishop_platform::ctx::{Ctx, Task};
-use minishop_platform::store::{Housekeeping, StoreError};
+use minishop_platform::store::{Housekeeping, Operations, StoreError};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
@@ -21,6 +22,15 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long the brokers may take to tell a topic's retention.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is forgotten.
+#[derive(Debug, Clone, Copy)]
+pub enum Old {
+    /// Inbox rows.
+    Settled,
+    /// Operations that have ended, and what operators did.
+    Repairs,
+}
+
 /// Keeps the tables small.
 #[derive(Debug)]
 pub struct Housekeeper {
@@ -28,6 +38,9 @@ pub struct Housekeeper {
     consumer: String,
     inbox_retention: Duration,
     forgotten: Counter,
+    operations: Operations,
+    audit_retention: Duration,
+    repairs_forgotten: Counter,
 }
 
 /// Makes the task; it looks at the topic's retention first.
@@ -36,23 +49,33 @@ pub fn task(ctx: &Ctx) -> Task {
 }
 
 impl Housekeeper {
-    /// Prepares the work, and registers its counter.
+    /// Prepares the work, and registers its counters.
     pub fn new(ctx: &Ctx) -> Self {
-        let forgotten = Counter::default();
-        let help = "Inbox rows that were older than their retention and deleted";
-        ctx.metrics.with(|registry| registry.register("worker_inbox_forgotten", help, forgotten.clone()));
+        let (forgotten, repairs_forgotten) = (Counter::default(), Counter::default());
+        ctx.metrics.with(|registry| {
+            let help = "Inbox rows that were older than their retention and deleted";
+            registry.register("worker_inbox_forgotten", help, forgotten.clone());
+            let help = "Rows of operations and audit that were older than their retention and deleted";
+            registry.register("worker_repairs_forgotten", help, repairs_forgotten.clone());
+        });
         Self {
             store: ctx.store.housekeeping.clone(),
             consumer: ctx.config.kafka_group.clone(),
             inbox_retention: ctx.config.inbox_retention,
             forgotten,
+            operations: ctx.store.operations.clone(),
+            audit_retention: ctx.config.audit_retention,
+            repairs_forgotten,
         }
     }
 
     /// Takes one bite; returns whether more is left.
-    pub async fn step(&self) -> Result<bool, StoreError> {
-        let gone = self.store.forget_settled(&self.consumer, self.inbox_retention, BITE).await?;
-        self.forgotten.inc_by(gone);
+    pub async fn step(&self, old: Old) -> Result<bool, StoreError> {
+        let (gone, counter) = match old {
+            Old::Settled => (self.store.forget_settled(&self.consumer, self.inbox_retention, BITE).await?, &self.forgotten),
+            Old::Repairs => (self.operations.forget(self.audit_retention, BITE).await?, &self.repairs_forgotten),
+        };
+        counter.inc_by(gone);
         Ok(i64::try_from(gone).is_ok_and(|gone| gone >= BITE))
     }
 }
@@ -79,7 +102,8 @@ async fn keep(ctx: Ctx, housekeeper: Housekeeper) -> anyhow::Result<()> {
             () = ctx.drain.cancelled() => return Ok(()),
             _ = rounds.tick() => {}
         }
-        // Looked at each time: it can be changed while we run. While the brokers are away nothing is forgotten.
+        round(&ctx, &housekeeper, Old::Repairs).await;
+        // Looked at each time: it can be changed while we run. While the brokers are away nothing of the inbox is forgotten.
         let Ok(settings) = settings(&ctx.brokers, &[&topic], PATIENCE).await else { continue };
         let kept = settings[0].retention;
         let objection = objection(kept, housekeeper.inbox_retention);
@@ -91,15 +115,15 @@ async fn keep(ctx: Ctx, housekeeper: Housekeeper) -> anyhow::Result<()> {
             noted.clone_from(&objection);
         }
         if objection.is_none() {
-            round(&ctx, &housekeeper).await;
+            round(&ctx, &housekeeper, Old::Settled).await;
         }
     }
 }
 
 /// Takes bites until nothing is left, or the drain begins.
-async fn round(ctx: &Ctx, housekeeper: &Housekeeper) {
+async fn round(ctx: &Ctx, housekeeper: &Housekeeper, old: Old) {
     loop {
-        match housekeeper.step().await {
+        match housekeeper.step(old).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => return tracing::warn!(error = ?error, "old rows could not be deleted; tried again in a minute"),

@@ -21,7 +21,7 @@ pub mod upcast;
 use minishop_platform::ctx::{Ctx, Task};
 
 use handlers::Place;
-pub use housekeeping::Housekeeper;
+pub use housekeeping::{Housekeeper, Old};
 pub use metrics::WorkerMetrics;
 pub use parking::LotTask;
 pub use process::Processor;

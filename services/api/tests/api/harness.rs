@@ -110,6 +110,7 @@ pub fn config(dir: &std::path::Path) -> Config {
         outbox_limit_rows: 1_000_000,
         outbox_limit_age: Duration::from_hours(1),
         inbox_retention: Duration::from_hours(14 * 24),
+        audit_retention: Duration::from_hours(365 * 24),
         handling: Handling::Confirm,
         retry: Backoff { base: Duration::from_secs(1), factor: 4, cap: Duration::from_hours(1) },
         retry_attempts: 8,

@@ -32,6 +32,7 @@ impl Config {
             ("outbox_limit_rows", Some(self.outbox_limit_rows.into())),
             ("outbox_limit_age", text(&span(self.outbox_limit_age))),
             ("inbox_retention", text(&span(self.inbox_retention))),
+            ("audit_retention", text(&span(self.audit_retention))),
             ("handler", text(&self.handling.as_str())),
             ("webhook_url", self.handling.webhook().and_then(|webhook| text(&webhook.url))),
             ("webhook_secret", hidden(self.handling.webhook().is_some())),

@@ -6,6 +6,7 @@
 mod audit;
 mod begin;
 mod dead_letters;
+mod forget;
 mod progress;
 mod run;
 
