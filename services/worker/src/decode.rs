@@ -44,6 +44,8 @@ pub enum Content {
     Newer {
         /// The type as written.
         event_type: String,
+        /// The order that it names, if it names one as version 1 does.
+        order_id: Option<OrderId>,
     },
     /// No event that this topic carries.
     Refused(Refused),
@@ -120,18 +122,17 @@ pub fn id_of_record(record: &Record) -> EventId {
     EventId::of_record(&record.topic, record.partition, record.offset, record.value.as_deref().unwrap_or_default())
 }
 
-/// Finds the customer, by whom events without a record key are kept in order; a newer version most likely still names one.
+/// Reads a text out of data that this version knows nothing about; a newer one most likely still has it.
+fn named(envelope: &Envelope<'_>, member: &str) -> Option<String> {
+    let data: serde_json::Value = serde_json::from_str(envelope.data.get()).ok()?;
+    Some(data.get(member)?.as_str()?.to_owned())
+}
+
+/// Finds the customer, by whom events without a record key are kept in order.
 fn customer(content: &Content, envelope: &Envelope<'_>) -> Bytes {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Whose {
-        customer_id: String,
-    }
     match content {
         Content::Created(created) => Bytes::copy_from_slice(created.order.customer_id().as_bytes()),
-        Content::Newer { .. } => {
-            serde_json::from_str::<Whose>(envelope.data.get()).map(|data| data.customer_id.into()).unwrap_or_default()
-        }
+        Content::Newer { .. } => named(envelope, "customerId").unwrap_or_default().into(),
         Content::Refused(_) => Bytes::new(),
     }
 }
@@ -146,7 +147,10 @@ fn content(envelope: &Envelope<'_>, id: EventId, record: &Record, versions: &Ver
                 |c| Content::Created(Box::new(c)),
             )
         }
-        Meaning::Newer => Content::Newer { event_type },
+        Meaning::Newer => {
+            let order_id = named(envelope, "orderId").and_then(|id| OrderId::parse(&id));
+            Content::Newer { event_type, order_id }
+        }
         Meaning::Unknown => Content::Refused(Refused {
             code: DeadCode::TypeUnknown,
             message: format!("the type `{}` is none that this topic carries", minishop_contracts::text::shown(&event_type)),

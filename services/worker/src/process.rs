@@ -2,6 +2,7 @@
 
 pub(crate) mod known;
 mod plan;
+mod returned;
 pub(crate) mod rows;
 mod told;
 
@@ -119,12 +120,14 @@ impl Processor {
         plan.to_the_lot = matches!(self.setup.place, Place::Lot(_));
         crash::point("after_handler_before_tx");
         let mut tx = self.inbox.begin(&self.config.kafka_group).await?;
-        let fresh = gate(tx.as_mut(), batch, refusals, &mut plan).await?;
+        let returned = returned::find(tx.as_mut(), batch, refusals).await?;
+        let fresh = gate(tx.as_mut(), batch, refusals, &returned, &mut plan).await?;
         let keys: Vec<Bytes> = fresh.iter().filter(|(_, i)| i.is_event()).map(|(_, i)| i.key.clone()).collect();
         plan.parked_keys = if keys.is_empty() { HashSet::new() } else { tx.parked_keys(&keys).await? };
         // What was refused is not asked about: the store may be unable to hold the question.
         let asked = fresh.iter().filter(|(n, _)| !refusals.contains_key(n)).filter_map(|(_, i)| i.created()).collect();
-        plan.known = Known::read(tx.as_mut(), asked).await?;
+        let held = fresh.iter().filter_map(|(_, i)| i.held_order()).collect();
+        plan.known = Known::read(tx.as_mut(), asked, held).await?;
         for (n, incoming) in fresh {
             match refusals.get(&n) {
                 Some(refused) => plan.refuse(incoming, refused, &self.events),
@@ -162,21 +165,23 @@ impl Processor {
     }
 }
 
-/// Passes the gate; returns the records that are new, with their places in the batch. Copies are noted; another event under a
-/// known id is refused.
+/// Passes the gate; returns the records that are new, with their places in the batch. Copies are noted, those that were `returned`
+/// too; another event under a known id is refused.
 async fn gate<'r>(
     tx: &mut dyn Settlement,
     batch: &'r [Incoming<'r>],
     refusals: &Refusals,
+    returned: &HashSet<usize>,
     plan: &mut Plan<'r>,
 ) -> Result<Vec<(usize, &'r Incoming<'r>)>, StoreError> {
     let id = |n: usize, incoming: &Incoming<'_>| rows::settled_id(incoming, refusals.contains_key(&n));
-    let mut entries: Vec<_> = batch.iter().enumerate().map(|(n, incoming)| rows::entry(id(n, incoming), incoming)).collect();
+    let (copies, others): (Vec<_>, Vec<_>) = batch.iter().enumerate().partition(|(n, _)| returned.contains(n));
+    plan.fates.extend(copies.into_iter().map(|(_, incoming)| Fate { incoming, outcome: Outcome::Copy, span: None }));
+    let mut entries: Vec<_> = others.iter().map(|(n, incoming)| rows::entry(id(*n, incoming), incoming)).collect();
     // One order for all workers, so that two of them cannot wait for each other.
     entries.sort_by_key(|entry| entry.event_id);
     let gate = tx.gate(&entries).await?;
-    let (fresh, seen): (Vec<_>, Vec<_>) =
-        batch.iter().enumerate().partition(|(n, incoming)| gate.fresh.contains(&id(*n, incoming)));
+    let (fresh, seen): (Vec<_>, Vec<_>) = others.into_iter().partition(|(n, incoming)| gate.fresh.contains(&id(*n, incoming)));
     for (n, incoming) in seen {
         // Under an id of its own nothing can stand but the record itself, unless somebody has forged that id: never ask twice.
         let own = refusals.contains_key(&n) || !incoming.is_event();

@@ -35,6 +35,8 @@ mod refused;
 mod repair_crash;
 #[path = "worker/replaying.rs"]
 mod replaying;
+#[path = "worker/returned.rs"]
+mod returned;
 #[path = "worker/shop.rs"]
 mod shop;
 #[path = "worker/traced.rs"]
@@ -92,7 +94,13 @@ both_stores! {
     held:
         an_event_of_a_newer_version_is_held_and_its_key_waits
         a_held_event_without_a_record_key_holds_up_its_customer
-        events_behind_a_blocking_one_wait_in_their_order;
+        events_behind_a_blocking_one_wait_in_their_order
+        the_order_of_a_held_event_tells_of_it
+        an_event_that_is_held_for_long_raises_the_alarm;
+    returned:
+        a_dead_letter_that_is_produced_again_has_no_effect
+        a_dead_letter_of_the_lot_that_is_produced_again_has_no_effect
+        a_forged_place_makes_nothing_disappear;
     lot:
         a_handler_that_fails_twice_and_then_succeeds_processes_once
         what_is_refused_for_good_is_dead_at_once_and_its_key_waits
@@ -143,6 +151,8 @@ both_stores! {
         while_the_store_is_away_everything_waits_and_nothing_is_dead
         a_partition_that_went_while_it_was_paused_is_read_when_it_comes_back
         a_dead_letter_is_published_as_its_record_came
+        dead_letters_that_are_produced_to_the_topic_make_no_others
+        what_operators_did_long_ago_is_forgotten
         the_brokers_tell_what_becomes_of_a_topics_records
         workers_that_come_and_go_settle_each_event_once;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
 use minishop_platform::config::Config;
-use minishop_platform::ctx::Ctx;
+use minishop_platform::ctx::{Ctx, Status};
 use minishop_platform::relay::Relay;
 use minishop_platform::store::{Claim, Lease, Lot, StoreError};
 
@@ -26,6 +26,7 @@ pub(super) struct Books {
     pub ids: Arc<dyn Ids>,
     pub config: Arc<Config>,
     pub setup: Setup,
+    pub status: Status,
     /// The types that this worker reads.
     pub types: Vec<String>,
     pub events: EventWriter,
@@ -41,6 +42,7 @@ impl Books {
             clock: ctx.clock.clone(),
             ids: ctx.ids.clone(),
             config: ctx.config.clone(),
+            status: ctx.status.clone(),
             types: setup.versions.types(),
             setup,
             events: EventWriter::new(&ctx.config),

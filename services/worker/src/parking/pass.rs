@@ -125,7 +125,7 @@ impl Books {
         // One order for all workers, so that two of them cannot wait for each other.
         entries.sort_by_key(|entry| entry.event_id);
         let gate = if entries.is_empty() { Gate::default() } else { tx.gate(&entries).await? };
-        let known = Known::read(tx, cases.iter().filter_map(Case::created).collect()).await?;
+        let known = Known::read(tx, cases.iter().filter_map(Case::created).collect(), Vec::new()).await?;
         Ok(Facts { now: self.clock.now(), gate, known })
     }
 

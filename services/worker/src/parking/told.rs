@@ -80,15 +80,21 @@ impl Books {
         );
     }
 
-    /// Counts the lot, and raises the alarm when an event has been held for too long, at most once in that time.
+    /// Counts the lot, and raises the alarm when an event has been held for too long: in the log at most once in that time, and
+    /// for as long as it lasts in what `/readyz?verbose` notes.
     pub(super) async fn count(&self, alarm_at: &mut Instant) -> Result<(), StoreError> {
         let counts = self.lot.counts().await?;
         let held = self.lot.oldest_held(&self.config.kafka_group, &self.types).await?;
         self.metrics.standing(&counts, held);
-        if held.is_some_and(|held| held >= HELD_TOO_LONG) && Instant::now() >= *alarm_at {
+        let too_long = held.filter(|held| *held >= HELD_TOO_LONG);
+        self.status.note(
+            "held events",
+            too_long.map(|held| format!("one has waited for a newer worker for {} min", held.as_secs() / 60)),
+        );
+        if let Some(held) = too_long.filter(|_| Instant::now() >= *alarm_at) {
             *alarm_at = Instant::now() + HELD_TOO_LONG;
             tracing::error!(
-                held_seconds = held.unwrap_or_default().as_secs(),
+                held_seconds = held.as_secs(),
                 "an event has long been held for a newer worker: roll one out, or look at what is held; its key waits"
             );
         }

@@ -17,12 +17,12 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Reads the orders that events may concern: those of their ids, and those that used their keys.
-    pub async fn read(tx: &mut dyn Settlement, events: Vec<&Created>) -> Result<Self, StoreError> {
-        if events.is_empty() {
+    /// Reads the orders that events may concern: those of their ids, and those that used their keys; and those that `named` says.
+    pub async fn read(tx: &mut dyn Settlement, events: Vec<&Created>, named: Vec<OrderId>) -> Result<Self, StoreError> {
+        let ids: Vec<OrderId> = events.iter().map(|event| event.order_id).chain(named).collect();
+        if ids.is_empty() {
             return Ok(Self::default());
         }
-        let ids: Vec<OrderId> = events.iter().map(|event| event.order_id).collect();
         let mut known = tx.orders(&ids, &[]).await?;
         let found: HashSet<OrderId> = known.iter().map(|order| order.order_id).collect();
         let others = events.iter().filter(|event| !found.contains(&event.order_id));

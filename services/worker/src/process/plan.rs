@@ -85,7 +85,8 @@ impl<'r> Plan<'r> {
     pub(super) fn decide(&mut self, n: usize, incoming: &'r Incoming<'r>, events: &EventWriter, ids: &dyn Ids) {
         match &incoming.content {
             Content::Refused(refused) => self.refuse(incoming, refused, events),
-            Content::Newer { event_type } => {
+            Content::Newer { event_type, .. } => {
+                self.note_held(incoming, event_type);
                 self.parked_keys.insert(incoming.key.clone());
                 self.journal.parked.push(rows::held(incoming, event_type));
                 self.fates.push(Fate { incoming, outcome: Outcome::Held, span: None });
@@ -143,6 +144,15 @@ impl<'r> Plan<'r> {
             _ => {}
         }
         self.fates.push(Fate { incoming, outcome, span: Some(span) });
+    }
+
+    /// Tells the timeline of its order, if this is the event that announced it: any other may name whatever order it likes.
+    fn note_held(&mut self, incoming: &Incoming<'_>, event_type: &str) {
+        let order = incoming.held_order().and_then(|id| self.known.by_id(id));
+        if let Some(order) = order.filter(|order| order.created_event_id == incoming.event_id) {
+            let detail = serde_json::json!({ "needsType": event_type }).to_string();
+            self.note(order.order_id, "held", incoming, Some(&detail));
+        }
     }
 
     fn judge(&self, incoming: &Incoming<'_>, event: &Created) -> Verdict {

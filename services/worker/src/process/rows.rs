@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use minishop_core::clock::Timestamp;
-use minishop_core::ids::EventId;
+use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::Status;
 use minishop_core::parking::{ErrorClass, State, error_fingerprint};
 use minishop_platform::store::{AdoptedOrder, InboxEntry, KnownOrder, ParkedEvent, Position};
@@ -15,6 +15,11 @@ impl Incoming<'_> {
     /// Tells whether it is an event of this topic, whatever its version.
     pub(super) fn is_event(&self) -> bool {
         !matches!(self.content, Content::Refused(_))
+    }
+
+    /// Names the order of an event that only a newer worker can read.
+    pub(super) fn held_order(&self) -> Option<OrderId> {
+        if let Content::Newer { order_id, .. } = &self.content { *order_id } else { None }
     }
 }
 

@@ -7,6 +7,7 @@ use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::telemetry::propagation::TraceContext;
 
 use super::plan::{Fate, Outcome};
+use super::returned::named_place;
 use crate::decode::{Content, Incoming};
 use crate::metrics::{Dead, Settled, WorkerMetrics};
 
@@ -52,6 +53,7 @@ impl Fate<'_> {
                 dead(self.incoming, code);
             }
             (Outcome::Held, _) => held(self.incoming),
+            (Outcome::Copy, _) => copy(self.incoming),
             _ => {}
         }
     }
@@ -85,8 +87,24 @@ fn dead(incoming: &Incoming<'_>, code: DeadCode) {
     }
 }
 
+/// A copy is nothing to speak of, unless somebody expects something of it.
+fn copy(incoming: &Incoming<'_>) {
+    let record = incoming.record;
+    let Some((_, partition, offset)) = named_place(record) else { return };
+    tracing::warn!(
+        topic = &*record.topic,
+        partition = record.partition,
+        offset = record.offset,
+        dead_letter.partition = partition,
+        dead_letter.offset = offset,
+        correlation_id = correlation_id(incoming),
+        trace_id = trace_id(incoming),
+        "a dead letter was produced to the topic again, which does nothing; to have it processed use redrive: minishop dlq redrive"
+    );
+}
+
 fn held(incoming: &Incoming<'_>) {
-    let Content::Newer { event_type } = &incoming.content else { return };
+    let Content::Newer { event_type, .. } = &incoming.content else { return };
     tracing::warn!(
         topic = &*incoming.record.topic,
         partition = incoming.record.partition,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use minishop_core::ids::OrderId;
+use minishop_core::repair::Kind;
 use minishop_platform::bus::consume::Start;
 use minishop_platform::bus::{Headers, Record, Tail, topics};
 use minishop_platform::ctx::{Ctx, Metrics};
@@ -13,10 +14,11 @@ use tokio::task::JoinSet;
 
 use crate::log::{Log, PARTITIONS, log};
 use crate::records::{Sent, created, record};
+use crate::redriving::begin_on;
 use crate::shop::{self, Shop};
 
 /// Waits until something is so, and says at the end of its patience what was seen last.
-async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, is: impl Fn(&T) -> bool) {
+pub async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, is: impl Fn(&T) -> bool) {
     let mut tick = tokio::time::interval(Duration::from_millis(25));
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
     loop {
@@ -73,6 +75,15 @@ impl Worker {
     fn lag(&self, partition: i32) -> Option<u64> {
         let sample = format!("worker_consumer_lag_records{{topic=\"{}\",partition=\"{partition}\"}}", self.topic);
         shop::sample(&self.metrics, &sample)
+    }
+
+    /// Reads what an operator should know of a part.
+    pub fn note(&self, part: &str) -> Option<String> {
+        self.ctx.status.notes().into_iter().find_map(|(name, note)| (name == part).then_some(note))
+    }
+
+    pub fn metric(&self, name: &str) -> u64 {
+        shop::metric(&self.metrics, name)
     }
 
     fn events(&self, outcome: &str) -> u64 {
@@ -216,6 +227,41 @@ pub async fn a_dead_letter_is_published_as_its_record_came(shop: Shop) {
     let mut expected = all(&sent[1..]);
     expected.insert((None, sent[0].value.clone()));
     assert_eq!((letters.len(), all(&letters)), (5, expected), "null keys and values are null, empty ones empty");
+}
+
+pub async fn dead_letters_that_are_produced_to_the_topic_make_no_others(shop: Shop) {
+    let log = log(&shop).await;
+    let worker = worker(&shop.store, &log, "worker");
+    log.send(&[record(Some(b"no event")), created().with("/data/total", 22).record(), record(None)]).await;
+    let dead_letters = log.topic("created.dlq");
+    let letters = async || {
+        let (brokers, topics) = (log.brokers.clone(), [dead_letters.clone()]);
+        let read = move || Tail::open(&brokers, &topics, Start::Beginning).unwrap().rest(Duration::from_secs(30)).unwrap();
+        tokio::task::spawn_blocking(read).await.unwrap()
+    };
+    eventually(async || letters().await.len(), |count| *count == 3).await;
+    // With their headers, as a tool that copies records does it.
+    log.send(&letters().await).await;
+    log.send_events(&[created()]).await;
+    until_processed(&shop, 1).await;
+    eventually(async || worker.events("copy"), |copies| *copies == 3).await;
+    worker.drain().await;
+    assert_eq!((shop.parked().await.len(), letters().await.len()), (3, 3));
+}
+
+pub async fn what_operators_did_long_ago_is_forgotten(shop: Shop) {
+    let log = log(&shop).await;
+    let (long_ago, now) = if shop.is_distributed() { ("to_timestamp(0)", "clock_timestamp()") } else { ("0", "1760000000000") };
+    // Over no dead letters, and so done at once.
+    begin_on(&shop.store.operations, Kind::Redrive, 100).await;
+    shop.sql(&format!("UPDATE operation SET ended_at = {long_ago}")).await;
+    shop.sql(&format!("UPDATE audit SET at = {long_ago}")).await;
+    begin_on(&shop.store.operations, Kind::Redrive, 100).await;
+    shop.sql(&format!("UPDATE audit SET at = {now} WHERE at > {long_ago}")).await;
+    let worker = worker(&shop.store, &log, "worker");
+    eventually(async || (shop.count("operation").await, shop.count("audit").await), |left| *left == (1, 1)).await;
+    assert_eq!(worker.metric("worker_repairs_forgotten_total"), 2);
+    worker.drain().await;
 }
 
 pub async fn workers_that_come_and_go_settle_each_event_once(shop: Shop) {

@@ -43,8 +43,9 @@ const STEPPED: [&str; 7] = [
     "retry_after_commit",
 ];
 
-/// Points of the poll thread and of what it shares with the processor.
-const POLLED: [&str; 2] = ["after_effect_before_offset", "after_offset"];
+/// Points of the poll thread and of what it shares with the processor. A worker that dies in the midst of its first transaction must
+/// have committed no offset.
+const POLLED: [&str; 3] = ["mid_worker_tx", "after_effect_before_offset", "after_offset"];
 
 /// Not a test: the worker that dies, or ends well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,11 @@
 //! Events for a newer worker, and what waits behind them.
 
+use std::time::Duration;
+
 use serde_json::json;
 
+use crate::consuming::{eventually, worker};
+use crate::log::log;
 use crate::records::created;
 use crate::shop::{Parked, Shop};
 
@@ -58,4 +62,33 @@ pub async fn events_behind_a_blocking_one_wait_in_their_order(shop: Shop) {
     let duplicate = held.same_customer().accepted(&shop, "a").await.with("/eventId", "another");
     shop.step(&[duplicate.record()]).await;
     assert_eq!((shop.events("duplicate"), shop.parked().await.len()), (1, expected.len()));
+}
+
+pub async fn the_order_of_a_held_event_tells_of_it(shop: Shop) {
+    let event = created().accepted(&shop, "a").await;
+    let held = event.clone().with("/type", "orders.created.v2").with("/data/items", json!({"p1": 2}));
+    let another = held.clone().with("/eventId", "of somebody who names this order");
+    let unknown = created().with("/type", "orders.created.v2");
+    let nameless = held.same_customer().with("/type", "orders.created.v2").with("/data/orderId", 7);
+    let batch = [held, another, unknown, nameless].map(|event| event.record());
+    shop.step(&batch).await;
+    shop.step(&batch).await;
+    assert_eq!(shop.timeline(event.order_id()).await, [("held".to_owned(), json!({"needsType": "orders.created.v2"}))]);
+    assert_eq!((shop.count("timeline").await, shop.parked().await.len()), (1, 4));
+}
+
+pub async fn an_event_that_is_held_for_long_raises_the_alarm(shop: Shop) {
+    let log = log(&shop).await;
+    log.send_events(&[created().with("/type", "orders.created.v2")]).await;
+    let worker = worker(&shop.store, &log, "worker");
+    eventually(async || shop.parked().await.len(), |held| *held == 1).await;
+    let told = async || (worker.metric("lot_oldest_held_seconds"), worker.note("held events"));
+    shop.pass(Duration::from_mins(14)).await;
+    eventually(told, |(held, _)| *held >= 14 * 60).await;
+    assert_eq!(told().await.1, None);
+    shop.pass(Duration::from_mins(2)).await;
+    eventually(told, |(held, note)| *held >= 16 * 60 && note.as_ref().is_some_and(|note| note.contains("16 min"))).await;
+    shop.sql("DELETE FROM parked").await;
+    eventually(told, |seen| *seen == (0, None)).await;
+    worker.drain().await;
 }

@@ -11,7 +11,7 @@ use crate::shop::{Parked, Shop};
 const DEAD: &str = "orders.created.dlq";
 
 /// Each refused record, what is told of it: code and a word of the message.
-fn refused() -> Vec<(Record, &'static str, String)> {
+pub fn refused() -> Vec<(Record, &'static str, String)> {
     let mut rows = Vec::new();
     let mut row = |record: Record, code: &'static str, word: &str| rows.push((record, code, word.to_owned()));
     row(record(None), "VALUE_EMPTY", "no value");

@@ -205,6 +205,7 @@ fn config(prefix: &str) -> Config {
         outbox_limit_rows: 1_000_000,
         outbox_limit_age: Duration::from_hours(1),
         inbox_retention: Duration::from_hours(14 * 24),
+        audit_retention: Duration::from_hours(365 * 24),
         handling: Handling::Confirm,
         retry: Backoff { base: Duration::from_mins(1), factor: 4, cap: Duration::from_hours(12) },
         retry_attempts: 8,
@@ -314,7 +315,8 @@ impl Shop {
             Home::Sqlite { clock, .. } => clock.advance(TimeDelta::from_std(time).unwrap()),
             Home::Postgres { .. } => {
                 let earlier = |column| format!("{column} = {column} - interval '{} ms'", time.as_millis());
-                self.sql(&format!("UPDATE parked SET {}, {}", earlier("next_attempt_at"), earlier("leased_until"))).await;
+                let columns = ["next_attempt_at", "leased_until", "parked_at"].map(earlier).join(", ");
+                self.sql(&format!("UPDATE parked SET {columns}")).await;
             }
         }
     }

@@ -1,0 +1,60 @@
+//! Dead letters that somebody has produced to the topic again, by hand or with a tool that copies records.
+//!
+//! What they are is found out by what this store has done and not by what they say: their headers name the place of the record that
+//! died, and that place with the record's own bytes makes the id under which that record was settled. Nobody can name a place
+//! where other bytes were refused, and only what would be refused once more is looked at: no header stops a good event.
+
+use std::collections::{HashMap, HashSet};
+
+use minishop_contracts::headers::kafka as names;
+use minishop_core::ids::EventId;
+use minishop_platform::bus::Record;
+use minishop_platform::store::{Settlement, StoreError};
+
+use super::plan::Refusals;
+use super::rows;
+use crate::decode::{Incoming, id_of_record};
+
+/// Where a record was that is a dead letter now, as its headers say: topic, partition, offset.
+pub(super) fn named_place(record: &Record) -> Option<(&str, i32, i64)> {
+    // The last of a name: one that died, was produced by hand and died again bears those of both deaths.
+    let last = |wanted: &str| record.headers.0.iter().rev().find(|(name, _)| name == wanted)?.1.as_deref();
+    let text = |wanted: &str| std::str::from_utf8(last(wanted)?).ok();
+    let number = |wanted: &str| text(wanted)?.parse::<i64>().ok();
+    let partition = i32::try_from(number(names::DLQ_PARTITION)?).ok()?;
+    Some((text(names::DLQ_TOPIC)?, partition, number(names::DLQ_OFFSET)?))
+}
+
+/// Finds the records of a batch that were refused before, at the place that they name, and are dead letters already.
+pub(super) async fn find(
+    tx: &mut dyn Settlement,
+    batch: &[Incoming<'_>],
+    refusals: &Refusals,
+) -> Result<HashSet<usize>, StoreError> {
+    let refused = batch.iter().enumerate().filter(|(n, incoming)| refusals.contains_key(n) || !incoming.is_event());
+    let refused: Vec<_> = refused.map(|(n, incoming)| (n, incoming, original(incoming))).collect();
+    let asked: Vec<EventId> = refused.iter().filter_map(|(.., original)| *original).collect();
+    if asked.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let settled = tx.settled(&asked).await?;
+    // After a restore the first record and the one that was made of it may come together.
+    let mut before = HashMap::new();
+    let mut found = HashSet::new();
+    for (n, incoming, original) in refused {
+        if original.is_some_and(|id| settled.get(&id).or_else(|| before.get(&id)) == Some(&incoming.sha)) {
+            found.insert(n);
+        } else {
+            before.insert(rows::settled_id(incoming, true), incoming.sha);
+        }
+    }
+    Ok(found)
+}
+
+/// Gives the id under which a record was settled at the place that it names.
+fn original(incoming: &Incoming<'_>) -> Option<EventId> {
+    let (topic, partition, offset) = named_place(incoming.record)?;
+    let id = EventId::of_record(topic, partition, offset, incoming.record.value.as_deref().unwrap_or_default());
+    // One that names its own place would be taken for its own copy when it is read again; it is, but it says nothing.
+    (id != id_of_record(incoming.record)).then_some(id)
+}
