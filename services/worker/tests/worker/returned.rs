@@ -153,7 +153,7 @@ pub async fn a_forged_place_makes_nothing_disappear(shop: Shop) {
     shop.step(&[Record { headers: naming(&first), ..second }]).await;
     assert_eq!((shop.parked().await.len(), lines.take_warnings()), (before + bad.len(), 1), "this one is what it says");
     // One that died once more bears the names of both places.
-    let twice = again(&shop.published(DEAD).await.into_iter().rfind(|row| names_two_places(row)).unwrap());
+    let twice = again(&shop.published(DEAD).await.into_iter().rfind(names_two_places).unwrap());
     shop.step(&[twice]).await;
     assert_eq!(shop.parked().await.len(), before + bad.len());
 }
