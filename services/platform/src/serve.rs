@@ -28,6 +28,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// Bytes that the head of a request may have, and how many fields.
 const HEAD_BYTES: usize = 16 * 1024;
 const HEAD_FIELDS: usize = 100;
+/// Bytes that are held for a stream whose peer does not read; the library alone would hold 400 KB.
+const STREAM_BYTES: usize = 64 * 1024;
 
 /// What one listener bears.
 #[derive(Debug, Clone, Copy)]
@@ -158,6 +160,7 @@ async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Rou
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(100)
+                .max_send_buf_size(STREAM_BYTES)
                 .max_header_list_size(16 * 1024)
                 .max_pending_accept_reset_streams(20)
                 .max_local_error_reset_streams(1024)
