@@ -205,10 +205,11 @@ fn settings() -> BTreeSet<String> {
 }
 
 /// Every setting that the README names, with the default that the program has, and the words that state it there, if any do.
-const SETTINGS: [(&str, Option<&str>, &str); 13] = [
+const SETTINGS: [(&str, Option<&str>, &str); 14] = [
     ("DATABASE_URL", None, ""),
     ("DATABASE_URL_FILE", None, ""),
     ("KAFKA_BROKERS", None, ""),
+    ("MINISHOP_AUDIT_RETENTION", Some("365d"), "operations that have ended with their items | 365 days |"),
     ("MINISHOP_HANDLER", Some("confirm"), "By default an order is confirmed by MiniShop itself"),
     ("MINISHOP_INBOX_RETENTION", Some("14d"), "| 14 days, and while the event stands in the parking lot"),
     ("MINISHOP_OUTBOX_LIMIT_AGE", Some("1h"), "or an hour new orders are refused"),
