@@ -8,9 +8,9 @@ use super::error::{Lost, failed};
 use super::session::{SILENCE, Session};
 
 // The outbox id is drawn from the changed row, so under its lock. A dead event of the order would hold up its key for ever, and one
-// that waits for its next try until then: it is tried at once, and does nothing. Whoever gives the event up at this moment holds the order, and this statement, which began
-// before, sees the event as it was: so all rows of the order are taken, whatever their state, and what is written is decided by
-// what stands there then (a row that another transaction has changed meanwhile is read anew).
+// that waits for its next try until then: it is tried at once, and does nothing. Whoever gives the event up at this moment holds the
+// order, and this statement, which began before, sees the event as it was: so all rows of the order are taken, whatever their state,
+// and what is written is decided by what stands there then (a row that another transaction has changed meanwhile is read anew).
 const CANCEL: &str = "WITH done AS (UPDATE orders SET status = $3, version = version + 1, settled_event_id = $4 \
     WHERE order_id = $1 AND status = 'created' AND version = $2 RETURNING order_id, version, created_event_id), \
     told AS (INSERT INTO timeline (order_id, version, kind, at, cause, detail) \

@@ -12,8 +12,8 @@ const FENCE: &str = "UPDATE orders SET status = ?3, version = version + 1, settl
 const TELL: &str = "INSERT INTO timeline (order_id, version, kind, at, cause, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 // A dead event of the order would hold up its key for ever, and one that waits for its next try until then: it is tried at once, and
-// does nothing. One that is given up at this
-// moment is dead before this unit begins, or is given up by a pass of the lot that begins after it and sees the order cancelled.
+// does nothing. One that is given up at this moment is dead before this unit begins, or is given up by a pass of the lot that begins
+// after it and sees the order cancelled.
 const DUE: &str = "UPDATE parked SET state = 'retrying', attempts = CASE state WHEN 'dead' THEN 0 ELSE attempts END, \
     next_attempt_at = ?2 WHERE order_id = ?1 AND (state = 'dead' OR (state = 'retrying' AND leased_until IS NULL)) \
     AND (blocks OR event_id = (SELECT created_event_id FROM orders WHERE order_id = ?1))";
