@@ -48,11 +48,16 @@ fn gave_up<T: std::fmt::Debug>(outcome: &Result<T>) {
     assert!(matches!(outcome, Err(StoreError::Retry { .. } | StoreError::Unknown { .. })), "{outcome:?}");
 }
 
-/// Lets statements wait for locks, takes the wire away from them, and lets the locks go.
-async fn cut_off_while_they_wait(url: &str, wire: &Wire, statements: i64) {
+/// Takes locks that every statement has to wait for.
+async fn lock(url: &str) -> PgConnection {
     let mut holder = PgConnection::connect(url).await.unwrap();
     let lock = "BEGIN; LOCK TABLE outbox, relay_owner, parked, orders, inbox, operation IN ACCESS EXCLUSIVE MODE";
     sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
+    holder
+}
+
+/// Takes the wire away from statements that wait for the locks, and lets the locks go.
+async fn cut_off_while_they_wait(url: &str, wire: &Wire, mut holder: PgConnection, statements: i64) {
     // Within one transaction the view would never change.
     let mut onlooker = PgConnection::connect(url).await.unwrap();
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -85,8 +90,9 @@ async fn a_server_that_has_gone_without_a_word_holds_nobody_up() {
         };
         // Their connections are made before.
         let _ = work().await;
+        let holder = lock(f.url()).await;
         let ((stats, lead, claimed, changed, forgotten, operation), ()) =
-            tokio::join!(work(), cut_off_while_they_wait(f.url(), &wire, 6));
+            tokio::join!(work(), cut_off_while_they_wait(f.url(), &wire, holder, 6));
         gave_up(&stats);
         gave_up(&lead);
         gave_up(&claimed);
