@@ -155,9 +155,11 @@ fn item(text: &str) -> Result<Value, String> {
     let help = || "give product:quantity:price, such as p1:2:10.5".to_owned();
     let mut parts = text.rsplitn(3, ':');
     let (price, qty, product) = (parts.next(), parts.next(), parts.next());
-    let number = |text: Option<&str>| text.and_then(|text| text.parse::<serde_json::Number>().ok()).ok_or_else(help);
+    let is_number = |text: &&str| text.parse::<serde_json::Number>().is_ok();
     let product = product.filter(|product| !product.is_empty()).ok_or_else(help)?;
-    Ok(json!({"productId": product, "qty": number(qty)?, "price": number(price)?}))
+    let (qty, price) = (qty.filter(is_number).ok_or_else(help)?, price.filter(is_number).ok_or_else(help)?);
+    // In quotes: a number of this program would have been rounded.
+    Ok(json!({"productId": product, "qty": qty, "price": price}))
 }
 
 #[cfg(test)]
@@ -166,8 +168,10 @@ mod tests {
 
     #[test]
     fn an_item_is_product_quantity_and_price() {
-        assert_eq!(item("p1:2:10.5"), Ok(json!({"productId": "p1", "qty": 2, "price": 10.5})));
-        assert_eq!(item("a:b:1:0"), Ok(json!({"productId": "a:b", "qty": 1, "price": 0})));
+        assert_eq!(item("p1:2:10.5"), Ok(json!({"productId": "p1", "qty": "2", "price": "10.5"})));
+        assert_eq!(item("a:b:1:0"), Ok(json!({"productId": "a:b", "qty": "1", "price": "0"})));
+        let digits = "10.4999999999999999999999";
+        assert_eq!(item(&format!("p1:1:{digits}")).map(|item| item["price"].clone()), Ok(json!(digits)));
         for bad in ["", "p1", "p1:2", ":2:1", "p1:two:1", "p1:2:"] {
             assert!(item(bad).is_err(), "{bad}");
         }
