@@ -87,6 +87,21 @@ fn the_demos_request_is_answered_published_and_processed() {
 }
 
 #[test]
+fn a_second_sigterm_does_not_cut_the_drain_and_a_second_sigint_does() {
+    for (signal, code) in [("TERM", 0), ("INT", 130)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = up(dir.path());
+        command.env("MINISHOP_DRAIN_WAIT", "3s");
+        let mut server = Process::start(command);
+        server.signal(signal);
+        let drains = || (get(server.addr("admin"), "/readyz").status == 503).then_some(());
+        eventually(Duration::from_secs(2), "the drain has begun", drains);
+        server.signal(signal);
+        assert_eq!(server.ended(), Some(code), "SIG{signal} twice");
+    }
+}
+
+#[test]
 fn a_second_process_is_kept_out_of_the_data_directory() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(up(dir.path()));

@@ -61,10 +61,15 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&mut self, name: &str) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
+    }
+
     /// Asks the process to end.
     pub fn ask_to_end(&mut self) {
-        assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
-        assert!(Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap().success());
+        self.signal("TERM");
     }
 
     /// Waits until it has drained, and returns its exit code.
