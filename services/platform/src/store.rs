@@ -54,8 +54,8 @@ pub struct Store {
     pub history: History,
 }
 
-/// What went wrong and what the caller should do: the variant is the advice.
-#[derive(Debug, thiserror::Error)]
+/// What went wrong and what the caller should do: the variant is the advice. Its `Debug` is the chain of its causes in one line.
+#[derive(thiserror::Error)]
 pub enum StoreError {
     /// Nothing was written; the same call may succeed later (database away, full, read-only, deadlock, time-out).
     #[error("{operation}: the store is unavailable")]

@@ -3,6 +3,8 @@
 mod export;
 pub mod propagation;
 
+use std::fmt;
+
 use anyhow::Context;
 pub use export::Flush;
 use tracing_subscriber::layer::SubscriberExt;
@@ -16,6 +18,26 @@ pub enum LogFormat {
     Pretty,
     /// One JSON object a line.
     Json,
+}
+
+/// An error as one line: what happened, and why, one cause after the other. No stack: whoever logs an error expects it.
+#[derive(Clone, Copy)]
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        for cause in std::iter::successors(self.0.source(), |cause| cause.source()) {
+            let text = cause.to_string();
+            // Some libraries end a sentence with that of its cause.
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
+        }
+        Ok(())
+    }
 }
 
 /// Checks a text of the form of `RUST_LOG`.
@@ -39,4 +61,27 @@ pub fn start(service: &'static str, format: LogFormat, filter: Option<&str>) -> 
     // The filter is the log's alone: a quiet log must not cut traces.
     let _ = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init();
     Ok(flush.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+    use crate::store::error::OpenError;
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes_and_no_stack() {
+        let refused =
+            || anyhow::anyhow!("connection refused").context("cannot connect: connection refused").context("no session");
+        let chain = "no session: cannot connect: connection refused";
+        let errors: [(&dyn fmt::Debug, &str); 4] = [
+            (&StoreError::Retry { operation: "orders.get", source: refused() }, "orders.get: the store is unavailable"),
+            (&StoreError::Fail { operation: "orders.get", source: refused() }, "orders.get: the store refused"),
+            (&StoreError::Unknown { operation: "o", source: refused() }, "o: the outcome of the commit is unknown"),
+            (&OpenError::Retry { source: refused() }, "the database is unreachable"),
+        ];
+        for (error, said) in errors {
+            assert_eq!(format!("{error:?}"), format!("{said}: {chain}"));
+        }
+    }
 }

@@ -8,7 +8,7 @@ mod record;
 mod tail;
 
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Display as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,6 +17,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::store::Position;
+use crate::telemetry::Chain;
 use context::Callbacks;
 pub use record::{Partition, Record};
 pub use tail::{Start, Tail};
@@ -58,7 +59,7 @@ impl fmt::Debug for Handlers {
 }
 
 /// Why a poll gave no record.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum PollError {
     /// The poll came too late and the group has put this member out. Drop what is queued and poll again.
     #[error("the consumer was not polled in time and left its group")]
@@ -69,6 +70,12 @@ pub enum PollError {
     /// This member can never read again. End the process.
     #[error("the consumer is beyond recovery")]
     Fatal(#[source] anyhow::Error),
+}
+
+impl fmt::Debug for PollError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Chain(self).fmt(f)
+    }
 }
 
 /// One member of a consumer group. Closing it (by dropping) leaves the group; do that on a thread that may block.

@@ -1,12 +1,14 @@
 //! What the databases' errors mean for the caller: try again, find out, or give up.
 
-use std::fmt;
+use std::fmt::{self, Display as _};
 use std::path::PathBuf;
 
 use super::StoreError;
+use crate::telemetry::Chain;
 
-/// Why a store could not be opened. All but [`OpenError::Retry`] are final: an operator has to act.
-#[derive(Debug, thiserror::Error)]
+/// Why a store could not be opened. All but [`OpenError::Retry`] are final: an operator has to act. Its `Debug` is the chain of its
+/// causes in one line.
+#[derive(thiserror::Error)]
 pub enum OpenError {
     /// The file is damaged or another program's. It was not touched.
     #[error("{path} is damaged or not MiniShop's: {reason}")]
@@ -72,6 +74,19 @@ pub enum OpenError {
         #[source]
         source: anyhow::Error,
     },
+}
+
+// What is derived would show the stack that `anyhow` takes when RUST_BACKTRACE is set, in every log line.
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Chain(self).fmt(f)
+    }
+}
+
+impl fmt::Debug for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Chain(self).fmt(f)
+    }
 }
 
 impl OpenError {

@@ -135,7 +135,7 @@ impl Poller<'_> {
                 Ok(None) => break,
                 Err(PollError::Passing(error)) => {
                     if self.complained_at.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-                        tracing::warn!(error = ?error, "the event log cannot be read at the moment");
+                        tracing::warn!(error = format!("{error:#}"), "the event log cannot be read at the moment");
                         self.complained_at = Some(Instant::now());
                     }
                     break;
@@ -162,7 +162,7 @@ impl Poller<'_> {
             return true;
         }
         if let Err(error) = self.check_all(&partitions) {
-            tracing::debug!(error = ?error, "where some partitions stand cannot be told yet");
+            tracing::debug!(error = format!("{error:#}"), "where some partitions stand cannot be told yet");
         }
         // The processor looks for itself what it may take.
         self.shared.wake();
@@ -234,7 +234,7 @@ impl Poller<'_> {
                     crash::point("after_offset");
                 }
                 // The next one is further on, and the inbox absorbs what is read again.
-                Err(error) => tracing::debug!(error = ?error, "an offset commit was refused"),
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "an offset commit was refused"),
             }
         }
         let offsets = state.offsets();
@@ -256,7 +256,7 @@ impl Poller<'_> {
             match self.consumer.commit_and_wait(&due) {
                 Ok(()) => self.shared.lock().committed(),
                 Err(error) => tracing::info!(
-                    error = ?error,
+                    error = format!("{error:#}"),
                     "the last offsets were not committed; their events are read again and change nothing"
                 ),
             }
