@@ -102,6 +102,15 @@ fn a_second_sigterm_does_not_cut_the_drain_and_a_second_sigint_does() {
 }
 
 #[test]
+fn a_log_in_a_file_has_no_colours() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::start(up(dir.path()));
+    assert_eq!(server.terminate(), Some(0));
+    let log = server.log();
+    assert!(log.contains(" INFO ") && !log.contains('\u{1b}'), "{log}");
+}
+
+#[test]
 fn a_second_process_is_kept_out_of_the_data_directory() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(up(dir.path()));

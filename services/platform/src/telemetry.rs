@@ -3,7 +3,9 @@
 mod export;
 pub mod propagation;
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::io::IsTerminal as _;
 
 use anyhow::Context;
 pub use export::Flush;
@@ -48,11 +50,15 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 
 /// Starts logging to standard error, and tracing where the standard `OTEL_*` variables ask for it.
 ///
-/// `filter` has the form of `RUST_LOG`; only the first call of a process counts. Must be called within the runtime.
+/// `filter` has the form of `RUST_LOG`; only the first call of a process counts. Must be called within the runtime. Lines have
+/// colours at a terminal only, and never with `NO_COLOR` (no-color.org).
 pub fn start(service: &'static str, format: LogFormat, filter: Option<&str>) -> anyhow::Result<Flush> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info,librdkafka=warn"))
         .context("error[CONFIG_VALUE] RUST_LOG: is not a filter; give levels and targets such as `info,minishop_api=debug`")?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    #[expect(clippy::disallowed_methods, reason = "the variable by which people ask all programs for no colours")]
+    let no_color = std::env::var_os("NO_COLOR");
+    let colours = colours(std::io::stderr().is_terminal(), no_color.as_deref());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match format {
         LogFormat::Pretty => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -63,11 +69,25 @@ pub fn start(service: &'static str, format: LogFormat, filter: Option<&str>) -> 
     Ok(flush.unwrap_or_default())
 }
 
+/// Tells whether lines may have colours; an empty `NO_COLOR` is none.
+fn colours(terminal: bool, no_color: Option<&OsStr>) -> bool {
+    terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::StoreError;
     use crate::store::error::OpenError;
+
+    #[test]
+    fn colours_are_for_a_terminal_where_nobody_objects() {
+        let given = |value: &'static str| Some(OsStr::new(value));
+        let cases = [(true, None, true), (true, given(""), true), (true, given("0"), false), (false, None, false)];
+        for (terminal, no_color, wanted) in cases {
+            assert_eq!(colours(terminal, no_color), wanted, "{terminal} {no_color:?}");
+        }
+    }
 
     #[test]
     fn an_error_is_one_line_with_its_causes_and_no_stack() {
