@@ -14,6 +14,7 @@ use minishop_contracts::key::EventKey;
 use minishop_core::backoff::Backoff;
 use secrecy::SecretString;
 
+use crate::bus::produce::Compression;
 use crate::telemetry::LogFormat;
 pub use handler::{HandlerFlags, Handling, Webhook};
 pub use values::duration;
@@ -66,6 +67,9 @@ pub struct Flags {
     /// How long the group waits for a silent member.
     #[arg(long, global = true, env = "MINISHOP_KAFKA_SESSION_TIMEOUT", value_name = "DURATION", default_value = "45s")]
     kafka_session_timeout: String,
+    /// How published events are compressed: none, gzip, snappy, lz4 or zstd; every consumer must be able to read it.
+    #[arg(long, global = true, env = "MINISHOP_KAFKA_COMPRESSION", value_name = "CODEC", default_value = "none")]
+    kafka_compression: String,
     /// Partitions of new topics, 1 to 64.
     #[arg(long, global = true, env = "MINISHOP_TOPIC_PARTITIONS", value_name = "NUMBER", default_value = "8")]
     topic_partitions: String,
@@ -142,6 +146,8 @@ pub struct Config {
     pub kafka_group: String,
     /// How long the group waits for a silent member.
     pub kafka_session_timeout: Duration,
+    /// How published events are compressed.
+    pub kafka_compression: Compression,
     /// Partitions of new topics.
     pub topic_partitions: i32,
     /// Whether a create without an idempotency key is refused.

@@ -11,6 +11,7 @@ use minishop_broker::TopicSettings;
 use minishop_core::clock::{ManualClock, from_millis};
 use minishop_core::ids::EventId;
 use minishop_platform::bus::consume::Start;
+use minishop_platform::bus::produce::Compression;
 use minishop_platform::bus::{Headers, Record, Tail};
 use minishop_platform::ctx::{Metrics, Status};
 use minishop_platform::hints::Hints;
@@ -81,6 +82,7 @@ impl Running {
             owner: "test".to_owned(),
             roles: vec![Role::Api, Role::Worker],
             brokers: brokers.to_string(),
+            compression: Compression::default(),
             hints: Hints::default(),
         };
         let (relay, task) =

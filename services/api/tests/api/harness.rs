@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use minishop_contracts::orders::v1::order_service_client::OrderServiceClient;
 use minishop_core::backoff::Backoff;
+use minishop_platform::bus::produce::Compression;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
@@ -61,8 +62,13 @@ pub async fn start(place: Place, store: Store, config: Config) -> Api {
     let (status, drain, metrics) = (Status::default(), CancellationToken::new(), Metrics::default());
     // Nothing answers there: events stay in the outbox, where the tests look at them.
     let brokers = "127.0.0.1:1".to_owned();
-    let settings =
-        Settings { owner: "test".to_owned(), roles: vec![Role::Api], brokers: brokers.clone(), hints: Hints::default() };
+    let settings = Settings {
+        owner: "test".to_owned(),
+        roles: vec![Role::Api],
+        brokers: brokers.clone(),
+        compression: Compression::None,
+        hints: Hints::default(),
+    };
     let (relay, relaying) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
         config: Arc::new(config),
@@ -102,6 +108,7 @@ pub fn config(dir: &std::path::Path) -> Config {
         event_key: minishop_contracts::key::EventKey::Customer,
         kafka_group: "g".to_owned(),
         kafka_session_timeout: Duration::from_secs(45),
+        kafka_compression: Compression::None,
         topic_partitions: 8,
         require_idempotency_key: false,
         reflection: true,

@@ -15,7 +15,7 @@ use minishop_core::clock::Clock as _;
 use minishop_core::ids::{ClientId, CorrelationId, Ids as _, OrderId};
 use minishop_platform::boot::{print, process, refuse};
 use minishop_platform::bus::Headers;
-use minishop_platform::bus::produce::{Producer, SendError};
+use minishop_platform::bus::produce::{Compression, Producer, SendError};
 use minishop_platform::bus::topics::exists;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
@@ -127,7 +127,7 @@ async fn replay(args: &Args, config: &Config) -> Result<ExitCode, Failure> {
     confirm(args, orders, events)?;
     let history = Historian::new(config, &args.to_topic);
     write_audit(&store, args, "accepted", orders, 0).await?;
-    let mut sender = Sender::new(&brokers, args.rate)?;
+    let mut sender = Sender::new(&brokers, config.kafka_compression, args.rate)?;
     let outcome = publish(&store, &past, &history, &mut sender).await;
     let word = if outcome.is_ok() { "done" } else { "stopped" };
     write_audit(&store, args, word, orders, sender.delivered).await?;
@@ -286,9 +286,10 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(brokers: &str, rate: u32) -> Result<Self, Failure> {
+    fn new(brokers: &str, compression: Compression, rate: u32) -> Result<Self, Failure> {
         let (told, reports) = mpsc::unbounded_channel();
-        let producer = Producer::new(brokers, told).map_err(|error| Failure::Unreachable(format!("{brokers}: {error:#}")))?;
+        let producer =
+            Producer::new(brokers, compression, told).map_err(|error| Failure::Unreachable(format!("{brokers}: {error:#}")))?;
         Ok(Self { producer, reports, next: Instant::now(), pace: Duration::from_secs(1) / rate, sent: 0, delivered: 0 })
     }
 

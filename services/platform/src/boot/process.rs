@@ -118,7 +118,13 @@ impl Process {
         let ids: Arc<dyn Ids> = Arc::new(SystemIds);
         let owner = owner(self.name, ids.as_ref());
         let (hints, hints_task) = hints(&config, &owner, &metrics, &status).await?;
-        let settings = Settings { owner, roles: roles_of(self.shape), brokers: brokers.clone(), hints };
+        let settings = Settings {
+            owner,
+            roles: roles_of(self.shape),
+            brokers: brokers.clone(),
+            compression: config.kafka_compression,
+            hints,
+        };
         let (relay, relay_task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics)?;
         let [drain, drain_relay, drain_log] = std::array::from_fn(|_| CancellationToken::new());
         let mut phases = Phases::default();

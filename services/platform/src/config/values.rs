@@ -10,6 +10,7 @@ use std::time::Duration;
 use minishop_contracts::key::EventKey;
 use secrecy::SecretString;
 
+use crate::bus::produce::Compression;
 use crate::telemetry::LogFormat;
 
 /// How much of a value an error repeats.
@@ -63,6 +64,10 @@ pub(super) fn whole(text: &str, range: RangeInclusive<i64>) -> Result<i64, Strin
 
 pub(super) fn event_key(text: &str) -> Result<EventKey, String> {
     EventKey::parse(text).ok_or_else(|| "is no record key; give customer or order".to_owned())
+}
+
+pub(super) fn compression(text: &str) -> Result<Compression, String> {
+    Compression::parse(text).ok_or_else(|| "is not a compression; give none, gzip, snappy, lz4 or zstd".to_owned())
 }
 
 pub(super) fn migrate(text: &str) -> Result<bool, String> {

@@ -69,7 +69,7 @@ impl RelayTask {
         tracing::error!(reason, "the producer failed for good; making a new one");
         // Reports of the old producer must not be counted against the new shards.
         let (report_to, reports) = mpsc::unbounded_channel();
-        match Producer::new(&self.settings.brokers, report_to) {
+        match Producer::new(&self.settings.brokers, self.settings.compression, report_to) {
             Ok(producer) => {
                 self.producer = producer;
                 self.reports = reports;

@@ -15,7 +15,7 @@ use super::Relay;
 use super::jobs::{Agenda, Done};
 use super::metrics::RelayMetrics;
 use super::shard::{Shard, State};
-use crate::bus::produce::{Producer, Report, Token};
+use crate::bus::produce::{Compression, Producer, Report, Token};
 use crate::ctx::{Metrics, Status};
 use crate::hints::Hints;
 use crate::store::{Leadership, Outbox, OutboxRow, OutboxStats, Role};
@@ -34,6 +34,8 @@ pub struct Settings {
     pub roles: Vec<Role>,
     /// Bootstrap servers.
     pub brokers: String,
+    /// How batches are compressed.
+    pub compression: Compression,
     /// Wakes relays that lead shards of rows written elsewhere.
     pub hints: Hints,
 }
@@ -74,7 +76,7 @@ impl RelayTask {
         let (report_to, reports) = mpsc::unbounded_channel();
         let (may_write, when_settled) = watch::channel(false);
         let backlog = Arc::new(Mutex::new(OutboxStats::default()));
-        let producer = Producer::new(&settings.brokers, report_to)?;
+        let producer = Producer::new(&settings.brokers, settings.compression, report_to)?;
         let relay =
             Relay { rows: hand_over, changes: settings.hints.changes().clone(), stats: backlog.clone(), settled: when_settled };
         let task = Self {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use minishop_broker::{Settings, TopicSettings};
-use minishop_platform::bus::produce::Producer;
+use minishop_platform::bus::produce::{Compression, Producer};
 use minishop_platform::bus::{Record, topics};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -66,7 +66,7 @@ impl Log {
     pub async fn send(&self, records: &[Record]) {
         let (report_to, mut reports) = mpsc::unbounded_channel();
         let topic = self.topic("created");
-        let producer = Producer::new(&self.brokers, report_to).unwrap();
+        let producer = Producer::new(&self.brokers, Compression::default(), report_to).unwrap();
         for (n, record) in records.iter().enumerate() {
             let token = (0, i64::try_from(n).unwrap());
             producer.send(token, &topic, record.key.as_deref().unwrap(), record.value.as_ref(), &record.headers).unwrap();

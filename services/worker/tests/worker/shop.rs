@@ -13,6 +13,7 @@ use minishop_core::backoff::Backoff;
 use minishop_core::clock::{Clock, ManualClock, Timestamp, from_millis};
 use minishop_core::ids::{Ids, OrderId};
 use minishop_platform::bus::Record;
+use minishop_platform::bus::produce::Compression;
 use minishop_platform::clock::SystemIds;
 use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
@@ -144,8 +145,13 @@ async fn run_sql(url: &str, sql: &str) {
 /// Makes what a worker is given, and the relay that it hands its rows to.
 pub fn ctx(store: &Store, brokers: &str, owner: &str, prefix: &str) -> (Ctx, RelayTask) {
     let (status, metrics) = (Status::default(), Metrics::default());
-    let settings =
-        Settings { owner: owner.to_owned(), roles: vec![Role::Worker], brokers: brokers.to_owned(), hints: Hints::default() };
+    let settings = Settings {
+        owner: owner.to_owned(),
+        roles: vec![Role::Worker],
+        brokers: brokers.to_owned(),
+        compression: Compression::None,
+        hints: Hints::default(),
+    };
     let (relay, task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
         config: Arc::new(config(prefix)),
@@ -197,6 +203,7 @@ fn config(prefix: &str) -> Config {
         event_key: EventKey::Customer,
         kafka_group: format!("{prefix}g"),
         kafka_session_timeout: Duration::from_secs(6),
+        kafka_compression: Compression::None,
         topic_partitions: 8,
         require_idempotency_key: false,
         reflection: true,
