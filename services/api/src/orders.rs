@@ -41,7 +41,7 @@ pub async fn create(app: &App, call: &Call, key: IdempotencyKey, command: Create
 
 fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: &CreateOrder) -> NewOrder {
     let at = app.clock.now();
-    let birth = Birth { order_id: OrderId::new(at, app.ids.random()), event_id: EventId::new(at, app.ids.random()), at };
+    let birth = Birth { order_id: OrderId::draw(&*app.ids, at), event_id: EventId::draw(&*app.ids, at), at };
     NewOrder {
         order_id: birth.order_id,
         client_id: call.client.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use minishop_core::clock::from_millis;
+use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
 use minishop_core::refusal::Code;
@@ -16,6 +16,7 @@ use minishop_platform::store::{
 };
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{Outcome, Queue, Writer};
 use crate::metrics::ApiMetrics;
@@ -57,6 +58,10 @@ impl Ids for Counting {
         let mut bytes = [0; 10];
         bytes[2..].copy_from_slice(&n.to_be_bytes());
         bytes
+    }
+
+    fn next(&self, at: Timestamp) -> Uuid {
+        OrderId::new(at, self.random()).0
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use minishop_contracts::orders::v1::order_service_client::OrderServiceClient;
 use minishop_core::backoff::Backoff;
+use minishop_core::clock::{Clock, ManualClock};
 use minishop_platform::bus::produce::Compression;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::{Config, Handling};
@@ -50,6 +51,12 @@ impl World {
         self.api_on(&self.place().await, change).await
     }
 
+    /// Starts an API for which time stands still.
+    pub async fn api_at_one_moment(&self) -> Api {
+        let (place, clock) = (self.place().await, ManualClock::at(SystemClock.now()));
+        start_by(Arc::new(clock), place.clone(), place.open().await, config(self.dir.path())).await
+    }
+
     /// Starts an API on a store that exists.
     pub async fn api_on(&self, place: &Place, change: impl FnOnce(&mut Config)) -> Api {
         let mut config = config(self.dir.path());
@@ -59,6 +66,10 @@ impl World {
 }
 
 pub async fn start(place: Place, store: Store, config: Config) -> Api {
+    start_by(Arc::new(SystemClock), place, store, config).await
+}
+
+async fn start_by(clock: Arc<dyn Clock>, place: Place, store: Store, config: Config) -> Api {
     let (status, drain, metrics) = (Status::default(), CancellationToken::new(), Metrics::default());
     // Nothing answers there: events stay in the outbox, where the tests look at them.
     let brokers = "127.0.0.1:1".to_owned();
@@ -72,7 +83,7 @@ pub async fn start(place: Place, store: Store, config: Config) -> Api {
     let (relay, relaying) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
         config: Arc::new(config),
-        clock: Arc::new(SystemClock),
+        clock,
         ids: Arc::new(SystemIds),
         store: store.clone(),
         brokers,

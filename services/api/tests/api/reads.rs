@@ -87,6 +87,18 @@ pub async fn pages_hold_every_order_once_while_new_ones_come(world: &World) {
     assert_eq!((seen.len(), seen.into_iter().collect::<HashSet<_>>()), (7, made));
 }
 
+pub async fn orders_of_one_millisecond_are_listed_in_their_order(world: &World) {
+    let api = world.api_at_one_moment().await;
+    let mut made = Vec::new();
+    for _ in 0..20 {
+        made.push(api.post("", B).await.json()["orderId"].clone());
+    }
+    made.reverse();
+    let listed = api.get("/orders").await.json()["orders"].clone();
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|order| order["orderId"].clone()).collect();
+    assert_eq!(listed, made, "newest first");
+}
+
 pub async fn operators_see_what_waits(world: &World) {
     let api = world.api().await;
     api.post("", B).await;

@@ -30,6 +30,7 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, SqliteConnection};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub struct Shop {
     pub processor: Processor,
@@ -82,6 +83,10 @@ impl Ids for LongestWaits {
         let mut bytes = SystemIds.random();
         bytes[..4].fill(0xff);
         bytes
+    }
+
+    fn next(&self, at: Timestamp) -> Uuid {
+        SystemIds.next(at)
     }
 }
 
