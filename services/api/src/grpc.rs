@@ -20,6 +20,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tonic_reflection::pb as reflection;
 use tonic_web::GrpcWebLayer;
 use tower::Layer as _;
 
@@ -46,6 +47,11 @@ pub fn router(app: &Arc<App>) -> anyhow::Result<(Router, Health)> {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // The messages of error details, so that clients by reflection can print them.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+                // Each version tells of both.
+                .register_encoded_file_descriptor_set(reflection::v1::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(reflection::v1alpha::FILE_DESCRIPTOR_SET)
         };
         routes = routes.add_service(described().build_v1()?).add_service(described().build_v1alpha()?);
     }

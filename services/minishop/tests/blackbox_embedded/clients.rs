@@ -49,6 +49,27 @@ fn grpcurl_learns_the_services_by_reflection_and_creates_an_order() {
 }
 
 #[test]
+fn grpcurl_prints_the_details_of_a_refusal_by_reflection() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(up(dir.path()));
+    let body = r#"{"customer_id":"c1","items":[{"product_id":"p1","qty":0,"price":10.5}]}"#;
+    let said = grpcurl(&server, &["-d", body], &["minishop.orders.v1.OrderService/CreateOrder"]).unwrap_err();
+    for part in ["google.rpc.BadRequest", "items[0].qty", "OUT_OF_RANGE", "google.rpc.ErrorInfo", "VALIDATION_FAILED"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("@value"), "a detail was not recognized: {said}");
+    // Both versions of reflection know them.
+    for version in ["v1", "v1alpha"] {
+        let call = format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        for symbol in ["google.rpc.BadRequest", "google.rpc.Status"] {
+            let asked = format!(r#"{{"file_containing_symbol":"{symbol}"}}"#);
+            let told = grpcurl(&server, &["-d", &asked], &[&call]).unwrap();
+            assert!(told.contains("fileDescriptorProto") && !told.contains("errorResponse"), "{version} {symbol}: {told}");
+        }
+    }
+}
+
+#[test]
 fn without_reflection_grpcurl_learns_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = minishop(&["up"]);
