@@ -1,5 +1,7 @@
 //! The command line: which commands there are, and how they end.
 
+mod tree;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -17,7 +19,7 @@ pub const EXIT_UNREACHABLE: u8 = 69;
 #[command(
     name = "minishop",
     disable_version_flag = true,
-    after_help = "Exit codes: 0 done · 1 the answer is no: refused, not found, a check failed · 2 command line, configuration, or what a person must mend before a start · 69 not reachable · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
+    after_help = "The settings of servers: minishop up --help · Exit codes: 0 done · 1 the answer is no: refused, not found, a check failed · 2 command line, configuration, or what a person must mend before a start · 69 not reachable · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
 )]
 struct Cli {
     /// Print the versions of MiniShop, librdkafka and SQLite.
@@ -55,7 +57,7 @@ enum Command {
 
 /// Reads the command line and runs the command.
 pub fn run() -> ExitCode {
-    match sources::parse::<Cli>(Cli::command()) {
+    match sources::parse::<Cli>(Cli::command(), tree::with_settings) {
         Parsed::Command(cli, problems) => dispatch(cli, problems),
         Parsed::Text(text) => print(&text),
         Parsed::Problems(problems) => refuse(&problems),

@@ -111,6 +111,20 @@ fn a_log_in_a_file_has_no_colours() {
 }
 
 #[test]
+fn a_client_command_takes_no_setting_of_a_server() {
+    for (words, flag) in [
+        (["order", "list", "--http-addr", "127.0.0.1:1"], "--http-addr"),
+        (["--data-dir", "x", "dlq", "list"], "--data-dir"),
+        (["migrate", "--handler", "confirm", "--reflection=true"], "--handler"),
+    ] {
+        let refused = minishop(&words).output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains(&format!("error[USAGE] {flag}: is a setting of servers")), "{words:?}: {said}");
+        assert_eq!(refused.status.code(), Some(2));
+    }
+}
+
+#[test]
 fn a_second_process_is_kept_out_of_the_data_directory() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(up(dir.path()));

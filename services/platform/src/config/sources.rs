@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, FromArgMatches};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, FromArgMatches};
 
 /// Variables of ours that are no flags, or no settings of this process.
-const OTHERS: [&str; 3] = ["MINISHOP_CONFIG", "MINISHOP_SERVER", "MINISHOP_API_KEY"];
+const OTHERS: [&str; 4] = ["MINISHOP_CONFIG", "MINISHOP_SERVER", "MINISHOP_API_KEY", "MINISHOP_BENCH_HTTP"];
 
 /// What reading the command line came to.
 #[derive(Debug)]
@@ -22,14 +23,17 @@ pub enum Parsed<P> {
 }
 
 /// Reads this process's arguments by `command`, its environment, and the file that they name.
-pub fn parse<P: FromArgMatches>(command: Command) -> Parsed<P> {
+///
+/// `shape` makes the tree of commands of it. A setting that is hidden below a command is refused on that command's line.
+pub fn parse<P: FromArgMatches>(command: Command, shape: fn(Command) -> Command) -> Parsed<P> {
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    parse_from(command, std::env::args_os().collect(), &variables.collect())
+    parse_from(command, shape, std::env::args_os().collect(), &variables.collect())
 }
 
 fn parse_from<P: FromArgMatches>(
     mut command: Command,
+    shape: fn(Command) -> Command,
     mut args: Vec<OsString>,
     variables: &BTreeMap<String, String>,
 ) -> Parsed<P> {
@@ -44,9 +48,17 @@ fn parse_from<P: FromArgMatches>(
             command = command.mut_arg(id, |arg| arg.default_value(value));
         }
     }
+    let command = shape(command);
     loop {
-        match command.clone().try_get_matches_from(&args).and_then(|mut matches| P::from_arg_matches_mut(&mut matches)) {
-            Ok(parsed) => return Parsed::Command(parsed, problems),
+        let read = command.clone().try_get_matches_from(&args).and_then(|mut matches| {
+            let foreign = foreign(&command, &matches);
+            P::from_arg_matches_mut(&mut matches).map(|parsed| (parsed, foreign))
+        });
+        match read {
+            Ok((parsed, foreign)) => {
+                problems.extend(foreign);
+                return Parsed::Command(parsed, problems);
+            }
             Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
                 return Parsed::Text(error.to_string());
             }
@@ -59,6 +71,18 @@ fn parse_from<P: FromArgMatches>(
             }
         }
     }
+}
+
+/// Names the settings on the command line that the command does not take.
+fn foreign(tree: &Command, matches: &ArgMatches) -> Vec<String> {
+    let Some(command) = matches.subcommand_name().and_then(|name| tree.find_subcommand(name)) else { return Vec::new() };
+    let given = |arg: &&clap::Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let hidden = command.get_arguments().filter(|arg| arg.is_hide_set() && arg.get_env().is_some());
+    let worded = |arg: &clap::Arg| {
+        let (flag, name) = (arg.get_long().unwrap_or_default(), command.get_name());
+        format!("error[USAGE] --{flag}: is a setting of servers that `{name}` does not take; see minishop {name} --help")
+    };
+    hidden.filter(given).map(worded).collect()
 }
 
 /// Takes the flag that an error is about off the command line, with its value; `false` when it is not about a flag.
@@ -204,7 +228,12 @@ mod tests {
 
     fn parse(args: &[&str], variables: &[(&str, &str)]) -> Parsed<Cli> {
         let args = std::iter::once("minishop").chain(args.iter().copied()).map(OsString::from).collect();
-        parse_from(Cli::command(), args, &variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        parse_from(
+            Cli::command(),
+            |command| command,
+            args,
+            &variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        )
     }
 
     /// All problems, in names and in values.
