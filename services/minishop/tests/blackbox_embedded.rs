@@ -122,6 +122,9 @@ fn a_client_command_takes_no_setting_of_a_server() {
         assert!(said.contains(&format!("error[USAGE] {flag}: is a setting of servers")), "{words:?}: {said}");
         assert_eq!(refused.status.code(), Some(2));
     }
+    let refused = minishop(&["order", "list", "--http-adr=x"]).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("--http-adr") && !said.contains("did you mean"), "it would be refused as well: {said}");
 }
 
 #[test]
