@@ -10,11 +10,12 @@ use minishop_contracts::ops::v1::{GetStatusResponse, ParkedCounts};
 use minishop_core::parking::State;
 use minishop_core::refusal::Refusal;
 use minishop_platform::store::{self, Store};
+use prost::Message;
 
 use crate::app::App;
 use crate::call::Call;
 use crate::orders::foreign_token;
-use crate::reads::read;
+use crate::reads::{fitting, read};
 use crate::token::List;
 
 pub use audit::list as audit;
@@ -56,12 +57,23 @@ fn place<const N: usize>(call: &Call, list: List<'_>, token: &str) -> Result<Opt
     }
 }
 
-/// Cuts what was read to a page of `size`; one row more than asked for tells whether a next page exists.
-fn page<T>(mut rows: Vec<T>, size: usize, list: List<'_>, place: impl Fn(&T) -> Vec<u8>) -> (Vec<T>, String) {
-    let beyond = rows.len() > size;
+/// Cuts what was read to a page of `size`, or of as many entries as fit; one row more than asked for tells whether a next page
+/// exists.
+fn page<T, M: Message>(
+    mut rows: Vec<T>,
+    size: usize,
+    list: List<'_>,
+    place: impl Fn(&T) -> Vec<u8>,
+    entry: impl Fn(T) -> M,
+) -> (Vec<M>, String) {
+    let mut beyond = rows.len() > size;
     rows.truncate(size);
-    let token = rows.last().filter(|_| beyond).map(|row| list.token(&place(row))).unwrap_or_default();
-    (rows, token)
+    let places: Vec<Vec<u8>> = rows.iter().map(place).collect();
+    let entries = fitting(rows.into_iter().map(entry));
+    beyond |= entries.len() < places.len();
+    let end = entries.len().checked_sub(1).map(|n| &places[n]);
+    let token = end.filter(|_| beyond).map(|place| list.token(place)).unwrap_or_default();
+    (entries, token)
 }
 
 /// How many rows are read for a page.

@@ -20,7 +20,7 @@ use crate::call::Call;
 use crate::event::Birth;
 use crate::fields;
 use crate::intake::{Accepted, store_refusal};
-use crate::reads::{page_size, read};
+use crate::reads::{fitting, page_size, read};
 use crate::token::List;
 
 /// An answer to a request to create an order.
@@ -114,13 +114,13 @@ pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result
     };
     let mut rows = read(call, app.store.orders.list(&query)).await?;
     // One row more than asked for tells whether a next page exists.
-    let beyond = rows.len() > size;
+    let mut beyond = rows.len() > size;
     rows.truncate(size);
-    let next_page_token = match rows.last() {
-        Some(row) if beyond => list.token(row.order_id.0.as_bytes()),
-        _ => String::new(),
-    };
-    let orders = rows.into_iter().map(order).collect::<Result<_, _>>()?;
+    let ids: Vec<OrderId> = rows.iter().map(|row| row.order_id).collect();
+    let orders = fitting(rows.into_iter().map(order).collect::<Result<Vec<_>, _>>()?);
+    beyond |= orders.len() < ids.len();
+    let last = orders.len().checked_sub(1).map(|last| ids[last]);
+    let next_page_token = last.filter(|_| beyond).map(|id| list.token(id.0.as_bytes())).unwrap_or_default();
     Ok(ListOrdersResponse { orders, next_page_token })
 }
 

@@ -87,6 +87,33 @@ pub async fn pages_hold_every_order_once_while_new_ones_come(world: &World) {
     assert_eq!((seen.len(), seen.into_iter().collect::<HashSet<_>>()), (7, made));
 }
 
+pub async fn a_page_of_large_orders_ends_early_and_goes_on(world: &World) {
+    const ORDERS: usize = 120;
+    let api = world.api().await;
+    let line = format!(r#"{{"productId":"{}","qty":1,"price":0.01}}"#, "\u{1f600}".repeat(128));
+    let large = format!(r#"{{"customerId":"c1","items":[{}]}}"#, vec![line.as_str(); 100].join(","));
+    for _ in 0..ORDERS {
+        assert_eq!(api.post("", &large).await.status, 201);
+    }
+    // A stock client: it takes 4 MiB.
+    let mut client = api.client().await;
+    let (mut seen, mut token, mut pages) = (HashSet::new(), String::new(), 0);
+    loop {
+        let request = ListOrdersRequest { page_size: 500, page_token: token, ..ListOrdersRequest::default() };
+        let page = client.list_orders(request.clone()).await.unwrap().into_inner();
+        let path = format!("/orders?pageSize=500&pageToken={}", request.page_token);
+        let rest = api.get(&path).await.json();
+        assert_eq!(rest["orders"].as_array().unwrap().len(), page.orders.len(), "both protocols cut alike");
+        assert_eq!(rest["nextPageToken"], page.next_page_token.as_str());
+        seen.extend(page.orders.into_iter().map(|order| order.order_id));
+        (token, pages) = (page.next_page_token, pages + 1);
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((seen.len(), pages), (ORDERS, 2));
+}
+
 pub async fn orders_of_one_millisecond_are_listed_in_their_order(world: &World) {
     let api = world.api_at_one_moment().await;
     let mut made = Vec::new();
