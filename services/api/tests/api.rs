@@ -109,6 +109,7 @@ on_both_stores! {
         wrong_list_parameters_are_named_over_grpc
         pages_hold_every_order_once_while_new_ones_come
         a_page_of_large_orders_ends_early_and_goes_on
+        a_rare_status_is_found_over_short_pages
         orders_of_one_millisecond_are_listed_in_their_order
         a_token_that_was_changed_is_refused_with_the_same_bytes
         lists_filter_by_status_and_customer

@@ -59,6 +59,7 @@ conformance! {
         an_acknowledged_order_is_read_at_once_by_its_client_and_by_no_other
         lists_are_keyset_pages_newest_first
         lists_filter_by_customer_and_status
+        what_a_list_looks_at_is_bounded_by_its_nth_order
         a_store_that_works_answers_a_ping;
     relaying:
         pending_rows_come_in_order_of_id_within_each_shard

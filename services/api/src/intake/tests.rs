@@ -128,6 +128,9 @@ impl Orders for Scripted {
     async fn list(&self, _: &ListQuery) -> Result<Vec<OrderRow>> {
         Ok(Vec::new())
     }
+    async fn nth(&self, _: &ListQuery, _: i64) -> Result<Option<OrderId>> {
+        Ok(None)
+    }
     async fn cancels(&self) -> Result<Box<dyn Cancels>> {
         unreachable!("the intake cancels nothing")
     }

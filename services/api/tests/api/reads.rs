@@ -6,7 +6,7 @@ use minishop_contracts::orders::v1::{GetOrderRequest, ListOrdersRequest};
 use tonic_types::StatusExt as _;
 
 use crate::harness::B;
-use crate::world::World;
+use crate::world::{Kind, World};
 
 pub async fn an_id_is_a_uuid_and_an_absent_order_is_not_found(world: &World) {
     let api = world.api().await;
@@ -112,6 +112,41 @@ pub async fn a_page_of_large_orders_ends_early_and_goes_on(world: &World) {
         }
     }
     assert_eq!((seen.len(), pages), (ORDERS, 2));
+}
+
+pub async fn a_rare_status_is_found_over_short_pages(world: &World) {
+    const ORDERS: usize = 25_000;
+    let api = world.api().await;
+    let (id, zeros) = match world.kind {
+        Kind::Sqlite => ("unhex(printf('00000000000070008000%012x', n))", "zeroblob(32)"),
+        Kind::Postgres => ("('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid", "decode(repeat('00', 32), 'hex')"),
+    };
+    let time = api.place.time(1_700_000_000_000);
+    // The oldest has failed, and another one between.
+    api.place
+        .sql(&format!(
+            "WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {ORDERS}) \
+             INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, total_minor, items, \
+             correlation_id, created_event_id, created_at) SELECT {id}, 'anonymous', 'k' || n, {zeros}, 'c1', \
+             CASE WHEN n IN (1, 9000) THEN 'failed' ELSE 'processed' END, 2, 100, '[]', 'c', {id}, {time} FROM counted"
+        ))
+        .await;
+    for path in ["/orders?status=failed", "/orders?status=failed&customerId=c1"] {
+        let (mut found, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = api.get(&format!("{path}&pageToken={token}")).await.json();
+            found.push(page["orders"].as_array().unwrap().len());
+            page["nextPageToken"].as_str().unwrap().clone_into(&mut token);
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(found, [0, 1, 1], "{path}: 10,000 are looked at for each page");
+    }
+    let created = api.get("/orders?status=created").await.json();
+    assert!(created["orders"].as_array().unwrap().is_empty() && !created["nextPageToken"].as_str().unwrap().is_empty());
+    let all = api.get("/orders?pageSize=500").await.json();
+    assert_eq!(all["orders"].as_array().unwrap().len(), 500, "without a status nothing is left out");
 }
 
 pub async fn orders_of_one_millisecond_are_listed_in_their_order(world: &World) {

@@ -94,6 +94,8 @@ pub struct ListQuery {
     pub status: Option<Status>,
     /// Only orders with a smaller id than the last one of the page before.
     pub before: Option<OrderId>,
+    /// Only orders with this id or a greater one: the end of what is looked at.
+    pub down_to: Option<OrderId>,
     /// At most so many, 1 to 501.
     pub limit: i64,
 }
@@ -138,8 +140,11 @@ pub trait Orders: Send + Sync + std::fmt::Debug {
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>>;
     /// Reads one order of a client; another client's is `None`.
     async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>>;
-    /// Reads a page.
+    /// Reads a page. A status is looked for in row after row, so bound such a query with [`Orders::nth`].
     async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>>;
+    /// Finds the `n`th order, from 1, of a list whatever its status, in an index alone; `None` when there are fewer. Its limit and
+    /// `down_to` count for nothing.
+    async fn nth(&self, query: &ListQuery, n: i64) -> Result<Option<OrderId>>;
     /// Opens a connection for cancelling.
     async fn cancels(&self) -> Result<Box<dyn Cancels>>;
     /// Reads those of many orders, of whatever client, that have a greater version than the one they are known with.

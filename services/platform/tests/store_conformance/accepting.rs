@@ -134,6 +134,27 @@ pub async fn lists_filter_by_customer_and_status(f: Fixture) {
     assert_eq!(list(Some("c3"), None).await, []);
 }
 
+pub async fn what_a_list_looks_at_is_bounded_by_its_nth_order(f: Fixture) {
+    let batch = orders("a", 0..10);
+    f.accept(&batch).await;
+    f.accept(&orders("b", 0..5)).await;
+    f.accept(&[order_of("a", "other", "c9")]).await;
+    let newest_first: Vec<_> = batch.iter().rev().map(|order| order.order_id).collect();
+    let of_customer = ListQuery { customer_id: Some(batch[0].customer_id.clone()), ..list_of("a") };
+    let status = ListQuery { status: Some(Status::Failed), ..of_customer.clone() };
+    for (n, wanted) in [(1, Some(newest_first[0])), (4, Some(newest_first[3])), (10, Some(newest_first[9])), (11, None)] {
+        assert_eq!(f.store.orders.nth(&of_customer, n).await.unwrap(), wanted, "{n}");
+        assert_eq!(f.store.orders.nth(&status, n).await.unwrap(), wanted, "{n}: whatever its status");
+    }
+    let page = ListQuery { before: Some(newest_first[1]), ..list_of("a") };
+    assert_eq!(f.store.orders.nth(&page, 2).await.unwrap(), Some(newest_first[3]), "counted from the page's beginning");
+    let bounded = ListQuery { down_to: Some(newest_first[3]), ..of_customer };
+    let ids = async |query| f.store.orders.list(&query).await.unwrap().into_iter().map(|row| row.order_id).collect::<Vec<_>>();
+    assert_eq!(ids(bounded.clone()).await, newest_first[..4]);
+    assert_eq!(ids(ListQuery { status: Some(Status::Created), ..bounded.clone() }).await, newest_first[..4]);
+    assert_eq!(ids(ListQuery { status: Some(Status::Failed), ..bounded }).await, []);
+}
+
 pub async fn a_store_that_works_answers_a_ping(f: Fixture) {
     f.store.orders.ping().await.unwrap();
 }

@@ -283,7 +283,7 @@ pub fn orders(client_name: &str, range: std::ops::Range<usize>) -> Vec<NewOrder>
 }
 
 pub fn list_of(client_name: &str) -> ListQuery {
-    ListQuery { client_id: client(client_name), customer_id: None, status: None, before: None, limit: 100 }
+    ListQuery { client_id: client(client_name), customer_id: None, status: None, before: None, down_to: None, limit: 100 }
 }
 
 pub fn entry(event_id: EventId) -> InboxEntry {

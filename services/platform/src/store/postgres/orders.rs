@@ -46,12 +46,17 @@ const GET: &str = "SELECT order_id, client_id, customer_id, status, version, cur
     correlation_id, created_at FROM orders WHERE order_id = $1 AND client_id = $2";
 
 const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND ($3::text IS NULL OR status = $3) \
-    ORDER BY order_id DESC LIMIT $4";
+    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
+    AND ($3::text IS NULL OR status = $3) ORDER BY order_id DESC LIMIT $4";
 
 const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND ($3::text IS NULL OR status = $3) \
-    AND customer_id = $5 ORDER BY order_id DESC LIMIT $4";
+    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
+    AND ($3::text IS NULL OR status = $3) AND customer_id = $6 ORDER BY order_id DESC LIMIT $4";
+
+const NTH: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id < $2 ORDER BY order_id DESC OFFSET $3 LIMIT 1";
+
+const NTH_OF_CUSTOMER: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id < $2 AND customer_id = $4 \
+    ORDER BY order_id DESC OFFSET $3 LIMIT 1";
 
 // The index on (order, version) finds the row that tells of the change.
 const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
@@ -152,12 +157,27 @@ impl Orders for Db {
             .bind(&query.client_id.0)
             .bind(before)
             .bind(query.status.map(Status::as_str))
-            .bind(query.limit);
+            .bind(query.limit)
+            .bind(query.down_to.map_or(Uuid::nil(), |id| id.0));
         if let Some(customer) = &query.customer_id {
             sql = sql.bind(customer);
         }
         let rows = self.reads.all(sql).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::order_row)
+    }
+
+    async fn nth(&self, query: &ListQuery, n: i64) -> Result<Option<OrderId>> {
+        const OPERATION: &str = "orders.nth";
+        let before = query.before.map_or(Uuid::max(), |id| id.0);
+        let mut sql = sqlx::query(if query.customer_id.is_some() { NTH_OF_CUSTOMER } else { NTH })
+            .bind(&query.client_id.0)
+            .bind(before)
+            .bind(n.saturating_sub(1));
+        if let Some(customer) = &query.customer_id {
+            sql = sql.bind(customer);
+        }
+        let row = self.reads.maybe(sql).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        row.map(|row| columns::one(OPERATION, &row, |row| row.id(0).map(OrderId))).transpose()
     }
 
     async fn cancels(&self) -> Result<Box<dyn Cancels>> {
