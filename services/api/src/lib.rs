@@ -60,7 +60,7 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     }
     let rest = http.serve(http::router(Arc::clone(&app)), Limits::default(), ctx.drain.clone());
     tasks.push(Task::new("api.http", keeping(Arc::clone(&open), rest)));
-    let (router, health) = grpc::router(&app)?;
+    let (router, health) = grpc::router(&app, ctx.drain.clone())?;
     let calls = grpc_calls(health, grpc.serve(router, Limits::default(), ctx.drain.clone()), ctx.drain.clone());
     tasks.push(Task::new("api.grpc", keeping(open, calls)));
     Ok(tasks)

@@ -102,7 +102,8 @@ on_both_stores! {
     grpc:
         wrong_messages_are_named_and_unknown_fields_ignored
         a_deadline_that_has_passed_is_no_work_and_an_odd_one_is_ignored
-        grpc_web_carries_calls_and_refusals_over_http_1;
+        grpc_web_carries_calls_and_refusals_over_http_1
+        a_service_that_is_not_known_is_watched_as_the_protocol_says;
     reads:
         an_id_is_a_uuid_and_an_absent_order_is_not_found
         wrong_list_parameters_are_named
