@@ -1,6 +1,7 @@
 //! Logs for eyes, fields for queries, and the trace context that travels with an order.
 
 mod export;
+mod filter;
 pub mod propagation;
 
 use std::ffi::OsStr;
@@ -65,7 +66,7 @@ pub fn start(service: &'static str, format: LogFormat, filter: Option<&str>) -> 
     };
     let (spans, flush) = export::layer(service)?.unzip();
     // The filter is the log's alone: a quiet log must not cut traces.
-    let _ = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init();
+    let _ = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter::Asked(filter))).try_init();
     Ok(flush.unwrap_or_default())
 }
 
