@@ -185,7 +185,7 @@ async fn gate<'r>(
     for (n, incoming) in seen {
         // Under an id of its own nothing can stand but the record itself, unless somebody has forged that id: never ask twice.
         let own = refusals.contains_key(&n) || !incoming.is_event();
-        if !own && gate.settled.get(&incoming.event_id).is_some_and(|sha| *sha != incoming.sha) {
+        if !own && gate.settled.get(&incoming.event_id).is_some_and(|settled| !incoming.digest.is_of(settled)) {
             plan.refuse_next(n, DeadCode::DuplicateConflict, "another event was settled under this event id", incoming);
         } else {
             plan.fates.push(Fate { incoming, outcome: Outcome::Copy, span: None });

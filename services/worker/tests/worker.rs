@@ -85,6 +85,9 @@ both_stores! {
         another_order_under_the_same_key_is_a_copy_or_a_dead_letter
         both_claims_of_a_key_in_one_batch_are_told_apart
         another_event_under_a_settled_id_is_a_dead_letter
+        the_same_event_by_another_serializer_is_a_copy
+        any_change_of_an_events_meaning_is_another_event
+        an_event_that_was_settled_under_its_bytes_alone_is_still_known
         a_record_whose_own_id_was_taken_beforehand_stops_nobody
         a_known_order_with_other_content_or_client_is_a_dead_letter
         an_event_that_is_not_the_orders_next_changes_nothing

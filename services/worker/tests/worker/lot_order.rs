@@ -109,11 +109,11 @@ fn read_v2(envelope: &Envelope<'_>) -> Result<OrderCreated, String> {
     })
 }
 
-fn newer() -> Versions {
+pub fn newer() -> Versions {
     Versions::new(vec![Step::Same, Step::Rewrite(by_product)], read_v2)
 }
 
-fn version_2(event: Sent) -> Sent {
+pub fn version_2(event: Sent) -> Sent {
     let lines = event.json["data"]["items"].clone();
     let data = by_product(json!({ "items": lines })).unwrap();
     event.with("/type", "orders.created.v2").with("/data/items", data["items"].clone())
