@@ -26,6 +26,8 @@ mod happy_path;
 mod kills;
 #[path = "support/load.rs"]
 mod load;
+#[path = "blackbox_distributed/members.rs"]
+mod members;
 #[path = "blackbox_distributed/metamorphic.rs"]
 mod metamorphic;
 #[path = "support/metrics.rs"]

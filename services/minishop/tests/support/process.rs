@@ -61,6 +61,13 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Reads what the process said on standard error, once it has ended.
+    pub fn said(&mut self) -> String {
+        let mut said = String::new();
+        let _ = self.log.rewind().and_then(|()| self.log.read_to_string(&mut said));
+        said
+    }
+
     /// Asks the process to end.
     pub fn ask_to_end(&mut self) {
         assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
@@ -84,8 +91,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let mut said = String::new();
-            let _ = self.log.rewind().and_then(|()| self.log.read_to_string(&mut said));
+            let said = self.said();
             let lines: Vec<&str> = said.lines().collect();
             let last = &lines[lines.len().saturating_sub(30)..];
             eprintln!("--- process {} said at last:\n{}", self.pid(), last.join("\n"));

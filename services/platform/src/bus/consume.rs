@@ -9,12 +9,13 @@ mod tail;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::groups::GroupInfo;
 
 use crate::store::Position;
 use context::Callbacks;
@@ -24,6 +25,10 @@ pub use tail::{Start, Tail};
 /// Who consumes what.
 #[derive(Debug, Clone)]
 pub struct Settings {
+/// How often it is looked whether the group has been left, and how long an answer may take.
+const LEAVE_POLL: Duration = Duration::from_millis(50);
+const LEAVE_ANSWER: Duration = Duration::from_secs(1);
+
     /// Bootstrap servers.
     pub brokers: String,
     /// The consumer group.
@@ -35,6 +40,9 @@ pub struct Settings {
     /// Names this process to the broker; no other process may use it.
     pub client_id: String,
 }
+    /// The member's own name (KIP-345): one that is killed and comes back under it within the session has its partitions again at
+    /// once, without a rebalance. Two processes under one name: the first is put out for good ([`PollError::Replaced`]).
+    pub instance_id: Option<String>,
 
 /// Hears of partitions that go and names what was settled of them.
 pub type Revoked = Box<dyn Fn(&[Partition]) -> Vec<Position> + Send + Sync>;
@@ -71,7 +79,11 @@ pub enum PollError {
     Fatal(#[source] anyhow::Error),
 }
 
-/// One member of a consumer group. Closing it (by dropping) leaves the group; do that on a thread that may block.
+/// One member of a consumer group. Closing it (by dropping) leaves the group, but for a member with a name of its own, which only
+/// [`Consumer::leave`] takes out of it; do either on a thread that may block.
+    /// Another process has joined the group under this member's own name. End the process.
+    #[error("another process has taken this member's place in the group")]
+    Replaced,
 pub struct Consumer {
     inner: BaseConsumer<Callbacks>,
 }
@@ -80,13 +92,20 @@ impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").finish_non_exhaustive()
     }
+    group: String,
+    client_id: String,
+    is_named: bool,
 }
 
 impl Consumer {
     /// Joins the group. The servers need not answer yet: the client connects when they do.
     pub fn join(settings: &Settings, handlers: Handlers) -> anyhow::Result<Self> {
         let heartbeat = (settings.session_timeout.as_millis() / 3).min(3_000);
-        let inner: BaseConsumer<Callbacks> = base(&settings.brokers, &settings.client_id)
+        let mut config = base(&settings.brokers, &settings.client_id);
+        if let Some(name) = &settings.instance_id {
+            config.set("group.instance.id", name);
+        }
+        let inner: BaseConsumer<Callbacks> = config
             .set("group.id", &settings.group)
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
@@ -99,7 +118,34 @@ impl Consumer {
             .context("cannot make a consumer")?;
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         inner.subscribe(&topics).context("cannot subscribe")?;
-        Ok(Self { inner })
+        let (group, client_id) = (settings.group.clone(), settings.client_id.clone());
+        Ok(Self { inner, group, client_id, is_named: settings.instance_id.is_some() })
+    }
+
+    /// Leaves the group and closes. Waits at most so long for the brokers to have heard it; tells whether they have.
+    ///
+    /// The client closes a member with a name of its own without a word, so that its partitions wait for it to come back: right after
+    /// a crash, wrong after an orderly end, of which nobody can know that a start will follow it.
+    pub fn leave(self, at_most: Duration) -> bool {
+        let deadline = Instant::now() + at_most;
+        if !self.is_named {
+            return true;
+        }
+        self.inner.unsubscribe();
+        // Polled, so that the partitions are given up; what is still delivered of them is another member's to read.
+        while Instant::now() < deadline {
+            let _ = self.inner.poll(LEAVE_POLL);
+            if self.inner.assignment().is_ok_and(|assigned| assigned.count() == 0) && self.is_gone() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Asks the brokers whether the group is without this member.
+    fn is_gone(&self) -> bool {
+        let Ok(list) = self.inner.fetch_group_list(Some(&self.group), LEAVE_ANSWER) else { return false };
+        !list.groups().iter().flat_map(GroupInfo::members).any(|member| member.client_id() == self.client_id)
     }
 
     /// Waits for the next record, at most `wait`, and serves the group. `None` when none came.
@@ -107,7 +153,10 @@ impl Consumer {
         match self.inner.poll(wait) {
             None => Ok(None),
             Some(Ok(message)) => Ok(Some(record::read(&message, self.inner.context().topics()))),
-            Some(Err(error)) => Err(judge(error)),
+            Some(Err(error)) => Err(match judge(error) {
+                PollError::Fatal(_) if self.is_fenced() => PollError::Replaced,
+                error => error,
+            }),
         }
     }
 
@@ -117,6 +166,11 @@ impl Consumer {
     }
 
     /// Goes on with all assigned partitions.
+    /// Tells whether another process has joined under this member's own name.
+    fn is_fenced(&self) -> bool {
+        self.inner.client().fatal_error().is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
+    }
+
     pub fn resume(&self) -> anyhow::Result<()> {
         Ok(self.inner.resume(&self.inner.assignment()?)?)
     }

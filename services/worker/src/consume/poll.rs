@@ -24,6 +24,8 @@ const REBALANCE_WAIT: Duration = Duration::from_secs(3);
 const DRAIN_WAIT: Duration = Duration::from_secs(5);
 /// How long the thread waits for room in the queue before it pauses the partitions; a rebalance waits as long.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(500);
+/// How long the brokers may take to hear that this member leaves.
+const LEAVE_WAIT: Duration = Duration::from_secs(3);
 /// How long the thread waits for the next record: while the partitions are paused none comes, and room is looked for.
 const POLL: Duration = Duration::from_millis(100);
 const POLL_PAUSED: Duration = Duration::from_millis(10);
@@ -46,6 +48,7 @@ pub fn run(ctx: &Ctx, shared: &Arc<Shared>, metrics: &WorkerMetrics, runtime: &H
         session_timeout: ctx.config.kafka_session_timeout,
         client_id: format!("minishop-worker-{}", CorrelationId::new(ctx.clock.now(), ctx.ids.random())),
     };
+        instance_id: ctx.config.kafka_instance_id.clone(),
     let consumer = Consumer::join(&settings, handlers(shared, metrics))?;
     let mut poller = Poller { ctx, shared, metrics, runtime, consumer, paused: false, complained_at: None };
     let (mut committed_at, mut check_at, mut checks) = (Instant::now(), Instant::now(), 0);
@@ -156,6 +159,12 @@ impl Poller<'_> {
     }
 
     /// Finds out where newly assigned partitions must be read from; tells whether that is known of all now.
+                Err(PollError::Replaced) => {
+                    let name = self.ctx.config.kafka_instance_id.as_deref().unwrap_or_default();
+                    anyhow::bail!(
+                        "another worker was started under the name `{name}` (MINISHOP_KAFKA_INSTANCE_ID) and has replaced this one"
+                    );
+                }
     fn check(&self) -> bool {
         let partitions = self.shared.lock().unchecked();
         if partitions.is_empty() {
@@ -261,7 +270,9 @@ impl Poller<'_> {
                 ),
             }
         }
-        // Dropping the consumer leaves the group, with a rebalance whose handlers find nothing left to do.
-        drop(self.consumer);
+        // With a rebalance whose handlers find nothing left to do.
+        if !self.consumer.leave(LEAVE_WAIT) {
+            tracing::info!("the group could not be left; it finds out by itself that this member is gone");
+        }
     }
 }

@@ -197,6 +197,7 @@ fn config(prefix: &str) -> Config {
         event_key: EventKey::Customer,
         kafka_group: format!("{prefix}g"),
         kafka_session_timeout: Duration::from_secs(6),
+        kafka_instance_id: None,
         topic_partitions: 8,
         require_idempotency_key: false,
         reflection: true,
