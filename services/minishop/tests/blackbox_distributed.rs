@@ -44,6 +44,8 @@ mod repair;
 mod replaying;
 #[path = "support/rest.rs"]
 mod rest;
+#[path = "blackbox_distributed/restored.rs"]
+mod restored;
 #[path = "blackbox_distributed/same_key.rs"]
 mod same_key;
 #[path = "support/servers.rs"]

@@ -16,6 +16,7 @@ use minishop_platform::ctx::{Ctx, Task};
 use minishop_platform::store::StoreError;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 
 use crate::metrics::WorkerMetrics;
 use crate::process::Processor;
@@ -28,6 +29,8 @@ const BATCH: usize = 512;
 const LONGEST_SILENCE: Duration = Duration::from_mins(1);
 /// How long the drain waits for the thread: the running transaction, the last commit, the leaving of the group.
 const DRAIN: Duration = Duration::from_secs(15);
+/// How often it is looked whether the store has gone back in partitions of which nothing comes.
+const LOOK_BACK_EVERY: Duration = Duration::from_secs(5);
 /// After so many failures in a row the process is not ready: fewer are a deadlock or a hiccup.
 const NOT_READY_AFTER: u32 = 3;
 
@@ -75,14 +78,20 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
     }
     ctx.status.set("worker", Ok(()));
     let mut failures = 0;
+    let mut look_back = tokio::time::interval(LOOK_BACK_EVERY);
+    look_back.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let most = (BATCH >> failures.min(6)).max(1);
-        let batch = tokio::select! {
+        let (batch, seen) = tokio::select! {
             biased;
             () = ctx.drain.cancelled() => return Ok(()),
-            batch = shared.next(most) => batch,
+            _ = look_back.tick() => {
+                looked_back(&ctx, &shared).await;
+                continue;
+            }
+            next = shared.next(most) => next,
         };
-        match processor.step(&batch).await {
+        match processor.step(&batch, &seen).await {
             Ok(positions) => {
                 crash::point("after_effect_before_offset");
                 shared.settled(&positions);
@@ -96,6 +105,11 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
                 shared.put_back(batch);
                 return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
             }
+            // The poll thread finds out from where on the store has forgotten, and reads that again.
+            Err(error) if error.went_back().is_some() => {
+                shared.put_back(batch);
+                shared.lock().check_again(error.went_back().unwrap_or_default());
+            }
             Err(error) => {
                 shared.put_back(batch);
                 failures = failures.saturating_add(1);
@@ -106,6 +120,14 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
                 }
             }
         }
+    }
+}
+
+/// Looks whether the store stands lower than it did: where nothing comes, no transaction would find out.
+async fn looked_back(ctx: &Ctx, shared: &Shared) {
+    // While the store is away it is somebody else's to say so.
+    if let Ok(stands) = ctx.store.inbox.positions(&ctx.config.kafka_group).await {
+        shared.lock().doubt(&stands);
     }
 }
 

@@ -46,7 +46,7 @@ pub struct WorkerMetrics {
     pub transaction: Histogram,
     /// Seconds from the event's time to its settlement.
     pub latency: Histogram,
-    /// Partitions that were assigned and found ahead of the store.
+    /// Partitions that were found ahead of the store.
     pub store_behind_group: Counter,
     /// Records that the log dropped before they were read.
     pub lost_to_retention: Counter,
@@ -81,7 +81,7 @@ impl WorkerMetrics {
             );
             registry.register(
                 "worker_store_behind_group",
-                "Partitions found ahead of the store when they were assigned, as after a restore",
+                "Partitions found ahead of the store, as after a restore or a fail-over to an older copy",
                 new.store_behind_group.clone(),
             );
             registry.register(

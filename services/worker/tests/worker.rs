@@ -35,6 +35,8 @@ mod refused;
 mod repair_crash;
 #[path = "worker/replaying.rs"]
 mod replaying;
+#[path = "worker/restored.rs"]
+mod restored;
 #[path = "worker/returned.rs"]
 mod returned;
 #[path = "worker/shop.rs"]
@@ -147,6 +149,10 @@ both_stores! {
     replaying:
         a_replayed_end_is_the_event_that_was_published
         history_is_chosen_by_order_customer_and_time;
+    restored:
+        a_store_that_goes_back_under_a_running_worker_is_read_again_before_anything_new_is_settled
+        a_store_that_goes_back_is_found_out_also_where_nothing_new_comes
+        a_store_that_stands_lower_than_it_was_seen_is_not_written_to;
     consuming:
         settled_records_are_committed_and_not_read_again
         a_store_older_than_its_group_is_read_again_from_where_it_stands

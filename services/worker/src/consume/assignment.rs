@@ -29,6 +29,8 @@ pub struct Assignment {
     running: Option<HashSet<Partition>>,
     settled: HashMap<Partition, i64>,
     committed: HashMap<Partition, i64>,
+    /// Where the store stood when it was last looked at or written to, of checked partitions in which it has settled anything.
+    seen: HashMap<Partition, i64>,
     closed: bool,
 }
 
@@ -52,6 +54,7 @@ impl Assignment {
         self.stop(partitions);
         self.settled.retain(|p, _| !partitions.contains(p));
         self.committed.retain(|p, _| !partitions.contains(p));
+        self.seen.retain(|p, _| !partitions.contains(p));
         if let Some(running) = &mut self.running {
             running.retain(|p| !partitions.contains(p));
         }
@@ -67,16 +70,46 @@ impl Assignment {
         self.unchecked.iter().cloned().collect()
     }
 
-    /// Ends the check of a partition that is read from where the group stands.
-    pub fn checked(&mut self, partition: &Partition, next_offset: i64) {
+    /// Ends the check of a partition that is read on; `stored` is where the store stands.
+    pub fn checked(&mut self, partition: &Partition, next_offset: i64, stored: Option<i64>) {
         self.unchecked.remove(partition);
-        self.committed.insert(partition.clone(), next_offset);
+        // Of one that was checked before, what is settled may not be committed yet.
+        if !self.settled.contains_key(partition) {
+            self.committed.insert(partition.clone(), next_offset);
+        }
+        self.seen.remove(partition);
+        self.seen.extend(stored.map(|stored| (partition.clone(), stored)));
     }
 
-    /// Ends the check of a partition that is read from elsewhere now: what is queued came from where it was read before.
-    pub fn moved(&mut self, partition: &Partition, next_offset: i64) {
+    /// Ends the check of a partition that is read from elsewhere now: what is queued came from where it was read before, and what
+    /// was settled there is not in this store.
+    pub fn moved(&mut self, partition: &Partition, next_offset: i64, stored: Option<i64>) {
         self.drop_queued(|p| p == partition);
-        self.checked(partition, next_offset);
+        self.settled.remove(partition);
+        self.checked(partition, next_offset, stored);
+    }
+
+    /// Has partitions checked once more.
+    pub fn check_again(&mut self, of: &[Position]) {
+        self.unchecked.extend(self.owned.iter().filter(|p| of.iter().any(|at| is_of(at, p))).cloned());
+    }
+
+    /// Has all partitions checked once more in which the store stands lower than it was seen to stand.
+    pub fn doubt(&mut self, stored: &[Position]) {
+        let stands = |p: &Partition| stored.iter().find(|at| is_of(at, p)).map_or(0, |at| at.next_offset);
+        let lower = self.seen.iter().filter(|(p, seen)| self.owned.contains(*p) && stands(p) < **seen);
+        self.unchecked.extend(lower.map(|(p, _)| p.clone()));
+    }
+
+    /// Tells how far this member has read a partition that it has checked before, and where it saw the store stand.
+    pub fn known(&self, partition: &Partition) -> (Option<i64>, Option<i64>) {
+        let read = self.settled.get(partition).or_else(|| self.committed.get(partition));
+        (read.copied(), self.seen.get(partition).copied())
+    }
+
+    /// Tells where the store was seen to stand in partitions.
+    fn seen_of<'p>(&self, of: impl IntoIterator<Item = &'p Partition>) -> Vec<Position> {
+        of.into_iter().filter_map(|p| Some(position(p, *self.seen.get(p)?))).collect()
     }
 
     /// Queues a record; one of a partition that has gone is dropped.
@@ -123,9 +156,10 @@ impl Assignment {
     pub fn settled(&mut self, positions: &[Position]) {
         let running = self.running.take().unwrap_or_default();
         for position in positions {
-            let of = running.iter().find(|p| p.partition == position.partition && *p.topic == *position.topic);
-            if let Some(partition) = of {
+            if let Some(partition) = running.iter().find(|p| is_of(position, p)) {
                 self.settled.insert(partition.clone(), position.next_offset);
+                let seen = self.seen.entry(partition.clone()).or_default();
+                *seen = position.next_offset.max(*seen);
             }
         }
     }
@@ -146,7 +180,7 @@ impl Assignment {
         let asked = |p: &&Partition| of.is_none_or(|of| of.contains(p));
         let news = |p: &&Partition, next: &i64| self.committed.get(p) != Some(next);
         let due = self.settled.iter().filter(|(p, next)| asked(p) && news(p, next));
-        due.map(|(p, next)| Position { topic: p.topic.to_string(), partition: p.partition, next_offset: *next }).collect()
+        due.map(|(p, next)| position(p, *next)).collect()
     }
 
     /// Notes that everything settled was handed to the broker.
@@ -191,6 +225,14 @@ impl Assignment {
     }
 }
 
+fn is_of(position: &Position, partition: &Partition) -> bool {
+    position.partition == partition.partition && *position.topic == *partition.topic
+}
+
+fn position(of: &Partition, next_offset: i64) -> Position {
+    Position { topic: of.topic.to_string(), partition: of.partition, next_offset }
+}
+
 /// The assignment, with what wakes those who wait for it.
 #[derive(Debug)]
 pub struct Shared {
@@ -218,13 +260,19 @@ impl Shared {
         self.records.notify_one();
     }
 
-    /// Waits for a batch. One caller at a time.
-    pub async fn next(&self, most: usize) -> Vec<Record> {
+    /// Waits for a batch; tells also where the store was seen to stand in its partitions. One caller at a time.
+    pub async fn next(&self, most: usize) -> (Vec<Record>, Vec<Position>) {
         loop {
-            let batch = self.lock().take(most);
-            if let Some(batch) = batch {
+            let batch = {
+                let mut state = self.lock();
+                state.take(most).map(|batch| {
+                    let of: HashSet<Partition> = batch.iter().map(Record::place).collect();
+                    (state.seen_of(&of), batch)
+                })
+            };
+            if let Some((seen, batch)) = batch {
                 self.changed.notify_all();
-                return batch;
+                return (batch, seen);
             }
             self.records.notified().await;
         }

@@ -188,9 +188,11 @@ impl Poller<'_> {
         // One without a leader must not keep the others waiting, nor many of them the thread.
         let (started, mut outcome) = (Instant::now(), Ok(()));
         for partition in partitions.iter().take_while(|_| started.elapsed() < ANSWER) {
-            let (committed, stored) = (of(&committed, partition), of(&stored, partition));
+            let (read, seen) = self.shared.lock().known(partition);
+            let (committed, stored) = (of(&committed, partition).max(read), of(&stored, partition));
             let range = self.consumer.range(partition, ANSWER_OF_LEADER);
-            let followed = range.and_then(|(first, _)| self.follow(partition, Standing { committed, stored, first }));
+            let followed =
+                range.and_then(|(first, end)| self.follow(partition, Standing { committed, stored, seen, first, end }));
             outcome = outcome.and(followed);
         }
         outcome
@@ -209,12 +211,13 @@ impl Poller<'_> {
                 group.offset = standing.committed,
                 store.offset = standing.stored,
                 read.offset = found.next_offset,
-                "the store is older than its group, as after a restore: the partition is read again from where the store stands"
+                "the store is older than what was settled in it, as after a restore or a fail-over to an older copy: the partition is \
+                 read again from where the store stands"
             );
             self.metrics.store_behind_group.inc();
-            self.shared.lock().moved(partition, found.next_offset);
+            self.shared.lock().moved(partition, found.next_offset, standing.stored);
         } else {
-            self.shared.lock().checked(partition, found.next_offset);
+            self.shared.lock().checked(partition, found.next_offset, standing.stored);
         }
         if found.lost > 0 {
             tracing::error!(

@@ -205,7 +205,7 @@ pub async fn a_key_that_the_lot_has_let_go_is_published_in_its_order(shop: Shop)
     let behind: Vec<Vec<Sent>> = (0..4).map(|_| held.iter().map(Sent::same_customer).collect()).collect();
     let metrics = || WorkerMetrics::register(&ctx.metrics);
     Processor::new(&ctx, metrics(), Setup::new(Place::Stream, Versions::current()))
-        .step(&held.iter().map(Sent::record).collect::<Vec<_>>())
+        .step(&held.iter().map(Sent::record).collect::<Vec<_>>(), &[])
         .await
         .unwrap();
     let setup = Setup::new(Place::Stream, newer());
@@ -218,7 +218,7 @@ pub async fn a_key_that_the_lot_has_let_go_is_published_in_its_order(shop: Shop)
     let streaming = async {
         for round in &behind {
             for batch in round.chunks(11) {
-                processor.step(&batch.iter().map(Sent::record).collect::<Vec<_>>()).await.unwrap();
+                processor.step(&batch.iter().map(Sent::record).collect::<Vec<_>>(), &[]).await.unwrap();
             }
         }
     };
