@@ -60,6 +60,8 @@ mod topic_settings;
 mod topics;
 #[path = "blackbox_distributed/traces.rs"]
 mod traces;
+#[path = "blackbox_distributed/unreadable.rs"]
+mod unreadable;
 #[path = "support/wait.rs"]
 mod wait;
 #[path = "blackbox_distributed/watching.rs"]

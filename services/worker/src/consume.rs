@@ -5,7 +5,9 @@
 
 mod assignment;
 mod poll;
+mod sight;
 mod standing;
+mod unreadable;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use tokio::time::MissedTickBehavior;
 use crate::metrics::WorkerMetrics;
 use crate::process::Processor;
 use crate::setup::{Setup, store_pause};
-use assignment::Shared;
+use assignment::{Shared, Work};
 
 /// Records in one transaction at most; fewer after failures, so that a slow store gets somewhere.
 const BATCH: usize = 512;
@@ -82,7 +84,7 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
     look_back.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let most = (BATCH >> failures.min(6)).max(1);
-        let (batch, seen) = tokio::select! {
+        let (work, seen) = tokio::select! {
             biased;
             () = ctx.drain.cancelled() => return Ok(()),
             _ = look_back.tick() => {
@@ -91,7 +93,11 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
             }
             next = shared.next(most) => next,
         };
-        match processor.step(&batch, &seen).await {
+        let outcome = match &work {
+            Work::Batch(batch) => processor.step(batch, &seen).await,
+            Work::Gap(gap) => processor.step_over(gap, &seen).await,
+        };
+        match outcome {
             Ok(positions) => {
                 crash::point("after_effect_before_offset");
                 shared.settled(&positions);
@@ -102,16 +108,16 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
                 failures = 0;
             }
             Err(error) if error.is_sync_failure() => {
-                shared.put_back(batch);
+                shared.put_back(work);
                 return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
             }
             // The poll thread finds out from where on the store has forgotten, and reads that again.
             Err(error) if error.went_back().is_some() => {
-                shared.put_back(batch);
+                shared.put_back(work);
                 shared.lock().check_again(error.went_back().unwrap_or_default());
             }
             Err(error) => {
-                shared.put_back(batch);
+                shared.put_back(work);
                 failures = failures.saturating_add(1);
                 failed(&ctx, failures, &error);
                 let pause = store_pause(failures, ctx.ids.as_ref());

@@ -1,5 +1,6 @@
 //! One transaction for a batch of records: gate, parked keys, known orders, adoption, fence, journal.
 
+pub(crate) mod gap;
 pub(crate) mod known;
 mod plan;
 mod returned;

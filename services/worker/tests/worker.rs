@@ -43,6 +43,8 @@ mod returned;
 mod shop;
 #[path = "worker/traced.rs"]
 mod traced;
+#[path = "worker/unreadable.rs"]
+mod unreadable;
 
 /// Makes one test per store of each sentence.
 macro_rules! both_stores {
@@ -149,6 +151,10 @@ both_stores! {
     replaying:
         a_replayed_end_is_the_event_that_was_published
         history_is_chosen_by_order_customer_and_time;
+    unreadable:
+        a_batch_with_a_right_checksum_and_no_records_is_named_and_stepped_over
+        a_batch_that_its_codec_cannot_read_is_named_and_stepped_over
+        a_batch_with_a_wrong_checksum_is_named_and_stepped_over;
     restored:
         a_store_that_goes_back_under_a_running_worker_is_read_again_before_anything_new_is_settled
         a_store_that_goes_back_is_found_out_also_where_nothing_new_comes

@@ -4,6 +4,7 @@
 //! what the caller names, after its own transaction.
 
 mod context;
+mod look;
 mod record;
 mod tail;
 
@@ -14,21 +15,23 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use rdkafka::groups::GroupInfo;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::store::Position;
 use context::Callbacks;
+pub use context::Reach;
+pub use look::{Look, look_at, range_of};
 pub use record::{Partition, Record};
 pub use tail::{Start, Tail};
 
-/// Who consumes what.
-#[derive(Debug, Clone)]
-pub struct Settings {
 /// How often it is looked whether the group has been left, and how long an answer may take.
 const LEAVE_POLL: Duration = Duration::from_millis(50);
 const LEAVE_ANSWER: Duration = Duration::from_secs(1);
 
+/// Who consumes what.
+#[derive(Debug, Clone)]
+pub struct Settings {
     /// Bootstrap servers.
     pub brokers: String,
     /// The consumer group.
@@ -37,12 +40,12 @@ const LEAVE_ANSWER: Duration = Duration::from_secs(1);
     pub topics: Vec<String>,
     /// How long the group waits for a silent member.
     pub session_timeout: Duration,
-    /// Names this process to the broker; no other process may use it.
-    pub client_id: String,
-}
     /// The member's own name (KIP-345): one that is killed and comes back under it within the session has its partitions again at
     /// once, without a rebalance. Two processes under one name: the first is put out for good ([`PollError::Replaced`]).
     pub instance_id: Option<String>,
+    /// Names this process to the broker; no other process may use it.
+    pub client_id: String,
+}
 
 /// Hears of partitions that go and names what was settled of them.
 pub type Revoked = Box<dyn Fn(&[Partition]) -> Vec<Position> + Send + Sync>;
@@ -71,9 +74,15 @@ pub enum PollError {
     /// The poll came too late and the group has put this member out. Drop what is queued and poll again.
     #[error("the consumer was not polled in time and left its group")]
     Exceeded,
+    /// A record somewhere cannot be read; the client does not say where. It may hold up its partition for good, or be passed over.
+    #[error("a record cannot be read: {0}")]
+    Unreadable(KafkaError),
     /// The client recovers by itself. Poll again.
     #[error("the event log cannot be read at the moment")]
     Passing(#[source] anyhow::Error),
+    /// Another process has joined the group under this member's own name. End the process.
+    #[error("another process has taken this member's place in the group")]
+    Replaced,
     /// This member can never read again. End the process.
     #[error("the consumer is beyond recovery")]
     Fatal(#[source] anyhow::Error),
@@ -81,20 +90,17 @@ pub enum PollError {
 
 /// One member of a consumer group. Closing it (by dropping) leaves the group, but for a member with a name of its own, which only
 /// [`Consumer::leave`] takes out of it; do either on a thread that may block.
-    /// Another process has joined the group under this member's own name. End the process.
-    #[error("another process has taken this member's place in the group")]
-    Replaced,
 pub struct Consumer {
     inner: BaseConsumer<Callbacks>,
+    group: String,
+    client_id: String,
+    is_named: bool,
 }
 
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").finish_non_exhaustive()
     }
-    group: String,
-    client_id: String,
-    is_named: bool,
 }
 
 impl Consumer {
@@ -160,17 +166,17 @@ impl Consumer {
         }
     }
 
+    /// Tells whether another process has joined under this member's own name.
+    fn is_fenced(&self) -> bool {
+        self.inner.client().fatal_error().is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
+    }
+
     /// Stops the delivery of all assigned partitions; polling goes on.
     pub fn pause(&self) -> anyhow::Result<()> {
         Ok(self.inner.pause(&self.inner.assignment()?)?)
     }
 
     /// Goes on with all assigned partitions.
-    /// Tells whether another process has joined under this member's own name.
-    fn is_fenced(&self) -> bool {
-        self.inner.client().fatal_error().is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
-    }
-
     pub fn resume(&self) -> anyhow::Result<()> {
         Ok(self.inner.resume(&self.inner.assignment()?)?)
     }
@@ -210,9 +216,9 @@ impl Consumer {
         Ok(self.inner.seek(&to.topic, to.partition, Offset::Offset(to.next_offset), wait)?)
     }
 
-    /// Tells where the assigned partitions end, as of the last statistics (every 5 s).
-    pub fn ends(&self) -> HashMap<(String, i32), i64> {
-        self.inner.context().ends()
+    /// Tells how far the client has read the partitions, as of the last statistics (every 5 s), and how many there have been.
+    pub fn reaches(&self) -> (u64, HashMap<(String, i32), Reach>) {
+        self.inner.context().reaches()
     }
 }
 
@@ -253,6 +259,23 @@ fn judge(error: KafkaError) -> PollError {
             PollError::Fatal(error.into())
         }
         KafkaError::MessageConsumption(RDKafkaErrorCode::PollExceeded) => PollError::Exceeded,
+        KafkaError::MessageConsumption(code) if is_of_a_record(code) => PollError::Unreadable(error),
         _ => PollError::Passing(error.into()),
     }
+}
+
+/// Tells whether an error is that of what stands in the log: bytes, checksums and codecs.
+fn is_of_a_record(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::BadMessage
+            | RDKafkaErrorCode::BadCompression
+            | RDKafkaErrorCode::NotImplemented
+            | RDKafkaErrorCode::Underflow
+            | RDKafkaErrorCode::InvalidMessage
+            | RDKafkaErrorCode::InvalidMessageSize
+            | RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::UnsupportedCompressionType
+            | RDKafkaErrorCode::KafkaStorageError
+    )
 }

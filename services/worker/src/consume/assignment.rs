@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::process::gap::Gap;
 use minishop_platform::bus::Record;
 use minishop_platform::bus::consume::Partition;
 use minishop_platform::store::Position;
@@ -15,6 +16,15 @@ const MOST_RECORDS: usize = 2048;
 const MOST_BYTES: usize = 32 << 20;
 const MOST_BYTES_OF_BATCH: usize = 8 << 20;
 
+/// What the processor does next, in one transaction or a few.
+#[derive(Debug)]
+pub enum Work {
+    /// Settles records.
+    Batch(Vec<Record>),
+    /// Steps over records that cannot be read.
+    Gap(Gap),
+}
+
 /// The partitions of this member and everything that is known of them.
 #[derive(Debug, Default)]
 pub struct Assignment {
@@ -24,6 +34,8 @@ pub struct Assignment {
     /// Whether partitions have come since the poll thread looked.
     news: bool,
     queue: VecDeque<Record>,
+    /// What is to be stepped over once all before it is settled.
+    gaps: Vec<Gap>,
     bytes: usize,
     /// The partitions of the running transaction, without those that have gone meanwhile; `None` when none runs.
     running: Option<HashSet<Partition>>,
@@ -46,6 +58,7 @@ impl Assignment {
     pub fn stop(&mut self, partitions: &[Partition]) {
         self.owned.retain(|p| !partitions.contains(p));
         self.unchecked.retain(|p| !partitions.contains(p));
+        self.gaps.retain(|gap| !partitions.contains(&gap.partition));
         self.drop_queued(|p| partitions.contains(p));
     }
 
@@ -110,6 +123,29 @@ impl Assignment {
     /// Tells where the store was seen to stand in partitions.
     fn seen_of<'p>(&self, of: impl IntoIterator<Item = &'p Partition>) -> Vec<Position> {
         of.into_iter().filter_map(|p| Some(position(p, *self.seen.get(p)?))).collect()
+    }
+
+    /// Lists the partitions of this member, and whether it is known where they are read from.
+    pub fn partitions(&self) -> HashMap<Partition, bool> {
+        self.owned.iter().map(|p| (p.clone(), !self.unchecked.contains(p))).collect()
+    }
+
+    /// Has records stepped over that cannot be read.
+    pub fn step_over(&mut self, gap: Gap) {
+        if self.owned.contains(&gap.partition) && !self.gaps.contains(&gap) {
+            self.gaps.push(gap);
+        }
+    }
+
+    /// Takes what is to be stepped over next: all before it is settled.
+    fn take_gap(&mut self) -> Option<Gap> {
+        let is_next = |gap: &Gap| {
+            !self.unchecked.contains(&gap.partition) && !self.queue.iter().any(|record| record.place() == gap.partition)
+        };
+        let next = self.gaps.iter().position(is_next).filter(|_| !self.closed)?;
+        let gap = self.gaps.swap_remove(next);
+        self.running = Some(HashSet::from([gap.partition.clone()]));
+        Some(gap)
     }
 
     /// Queues a record; one of a partition that has gone is dropped.
@@ -260,19 +296,21 @@ impl Shared {
         self.records.notify_one();
     }
 
-    /// Waits for a batch; tells also where the store was seen to stand in its partitions. One caller at a time.
-    pub async fn next(&self, most: usize) -> (Vec<Record>, Vec<Position>) {
+    /// Waits for work; tells also where the store was seen to stand in its partitions. One caller at a time.
+    pub async fn next(&self, most: usize) -> (Work, Vec<Position>) {
         loop {
-            let batch = {
+            let work = {
                 let mut state = self.lock();
-                state.take(most).map(|batch| {
+                let gap = state.take_gap().map(|gap| (state.seen_of([&gap.partition]), Work::Gap(gap)));
+                gap.or_else(|| {
+                    let batch = state.take(most)?;
                     let of: HashSet<Partition> = batch.iter().map(Record::place).collect();
-                    (state.seen_of(&of), batch)
+                    Some((state.seen_of(&of), Work::Batch(batch)))
                 })
             };
-            if let Some((seen, batch)) = batch {
+            if let Some((seen, work)) = work {
                 self.changed.notify_all();
-                return (batch, seen);
+                return (work, seen);
             }
             self.records.notified().await;
         }
@@ -285,8 +323,12 @@ impl Shared {
     }
 
     /// Ends a transaction that failed.
-    pub fn put_back(&self, batch: Vec<Record>) {
-        self.lock().put_back(batch);
+    pub fn put_back(&self, work: Work) {
+        match work {
+            Work::Batch(batch) => self.lock().put_back(batch),
+            // The poll thread asks for it again.
+            Work::Gap(_) => self.lock().put_back(Vec::new()),
+        }
         self.changed.notify_all();
     }
 

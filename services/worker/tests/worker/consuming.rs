@@ -73,8 +73,12 @@ impl Worker {
 
     /// Reads the lag of a partition that this worker reads.
     fn lag(&self, partition: i32) -> Option<u64> {
-        let sample = format!("worker_consumer_lag_records{{topic=\"{}\",partition=\"{partition}\"}}", self.topic);
-        shop::sample(&self.metrics, &sample)
+        self.partition_metric("worker_consumer_lag_records", partition)
+    }
+
+    /// Reads what a metric says of a partition.
+    pub fn partition_metric(&self, name: &str, partition: i32) -> Option<u64> {
+        shop::sample(&self.metrics, &format!("{name}{{topic=\"{}\",partition=\"{partition}\"}}", self.topic))
     }
 
     /// Counts the partitions that this worker reads.

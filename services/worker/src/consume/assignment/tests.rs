@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use minishop_core::ids::{ClientId, CorrelationId};
 use minishop_platform::bus::Headers;
+use minishop_platform::store::Asker;
 
 use super::*;
 
@@ -185,7 +187,7 @@ async fn a_full_queue_waits_for_room() {
     assert!(!shared.wait_for_room(Duration::from_millis(1)), "nobody makes any");
     let waiter = shared.clone();
     let waits = std::thread::spawn(move || waiter.wait_for_room(Duration::from_mins(1)));
-    assert_eq!(shared.next(512).await.0.len(), 512);
+    assert!(matches!(shared.next(512).await.0, Work::Batch(batch) if batch.len() == 512));
     assert!(waits.join().unwrap());
     assert!(!shared.lock().is_half_empty(), "to resume it must be emptier");
 }
@@ -229,4 +231,27 @@ fn where_the_store_stood_is_forgotten_with_the_partition() {
     state.checked(&partition(0), 4, None);
     state.doubt(&[]);
     assert_eq!(state.unchecked(), []);
+}
+
+#[test]
+fn what_cannot_be_read_is_stepped_over_after_all_before_it() {
+    let mut state = assignment(&[(0, 0), (1, 0)]);
+    let asker = Asker {
+        client_id: ClientId::anonymous(),
+        operator: String::new(),
+        reason: String::new(),
+        correlation_id: CorrelationId::parse("c").unwrap(),
+    };
+    let gap = |n| Gap { partition: partition(n), from: 1, until: 3, error: String::new(), asker: asker.clone() };
+    state.step_over(gap(0));
+    state.step_over(gap(0));
+    state.step_over(gap(7));
+    assert_eq!(state.take_gap(), None, "a record waits before it");
+    state.take(9).unwrap();
+    state.settled(&[at(0, 1), at(1, 1)]);
+    assert_eq!(state.take_gap(), Some(gap(0)));
+    assert!(state.runs_one_of(Some(&[partition(0)])), "a rebalance awaits it");
+    state.settled(&[at(0, 3)]);
+    assert_eq!(state.due(Some(&[partition(0)])), [at(0, 3)]);
+    assert_eq!(state.take_gap(), None, "asked for twice it is one, and none of a partition that is another's");
 }
