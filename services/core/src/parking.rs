@@ -41,6 +41,8 @@ codes! {
         IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
         /// Every attempt failed, or ended its worker.
         AttemptsExhausted = "ATTEMPTS_EXHAUSTED",
+        /// The records at its place cannot be read, and an operator has had them stepped over.
+        RecordUnreadable = "RECORD_UNREADABLE",
         /// The handler's endpoint refused it for good.
         WebhookRefused = "WEBHOOK_REFUSED",
     }

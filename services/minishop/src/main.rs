@@ -9,6 +9,7 @@ mod events;
 mod migrate;
 mod order;
 mod output;
+mod store;
 mod topics;
 mod up;
 mod worker;

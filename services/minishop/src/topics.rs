@@ -1,4 +1,6 @@
-//! `minishop topics`: makes the topics on Kafka, or says what is wrong with them.
+//! `minishop topics`: makes the topics on Kafka, says what is wrong with them, or steps over what nobody can read.
+
+mod skip;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,6 +37,8 @@ enum What {
     Create,
     /// Check that all are there and lose nothing by their settings; exit 1 if not. Warns below three replicas.
     Check,
+    /// Step over records of `orders.created` that no worker can read. They become one dead letter, without content.
+    Skip(skip::Args),
 }
 
 /// Makes or checks the topics on the brokers of the configuration, or on the embedded log that runs.
@@ -43,6 +47,7 @@ pub async fn run(args: Args, config: Config) -> ExitCode {
     let done = match args.what {
         What::Create => make(&config, &brokers, args.output).await,
         What::Check => check(&config, &brokers, args.output).await,
+        What::Skip(what) => return skip::run(what, config, &brokers, args.output).await,
     };
     done.unwrap_or_else(|error| {
         eprintln!("error[UNREACHABLE] {brokers}: {error:#}");

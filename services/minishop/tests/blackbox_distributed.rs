@@ -26,6 +26,8 @@ mod happy_path;
 mod kills;
 #[path = "support/load.rs"]
 mod load;
+#[path = "blackbox_distributed/members.rs"]
+mod members;
 #[path = "blackbox_distributed/metamorphic.rs"]
 mod metamorphic;
 #[path = "support/metrics.rs"]
@@ -42,6 +44,8 @@ mod repair;
 mod replaying;
 #[path = "support/rest.rs"]
 mod rest;
+#[path = "blackbox_distributed/restored.rs"]
+mod restored;
 #[path = "blackbox_distributed/same_key.rs"]
 mod same_key;
 #[path = "support/servers.rs"]
@@ -56,6 +60,8 @@ mod topic_settings;
 mod topics;
 #[path = "blackbox_distributed/traces.rs"]
 mod traces;
+#[path = "blackbox_distributed/unreadable.rs"]
+mod unreadable;
 #[path = "support/wait.rs"]
 mod wait;
 #[path = "blackbox_distributed/watching.rs"]

@@ -120,6 +120,7 @@ pub fn config(dir: &std::path::Path) -> Config {
         kafka_group: "g".to_owned(),
         kafka_session_timeout: Duration::from_secs(45),
         kafka_compression: Compression::None,
+        kafka_instance_id: None,
         topic_partitions: 8,
         require_idempotency_key: false,
         reflection: true,

@@ -6,30 +6,27 @@
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use minishop_contracts::topics;
 use minishop_core::clock::Clock as _;
 use minishop_core::ids::{ClientId, CorrelationId, Ids as _, OrderId};
-use minishop_platform::boot::{print, process, refuse};
+use minishop_platform::boot::{print, refuse};
 use minishop_platform::bus::Headers;
 use minishop_platform::bus::produce::{Compression, Producer, SendError};
 use minishop_platform::bus::topics::exists;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
 use minishop_platform::replay::Historian;
-use minishop_platform::store::error::OpenError;
-use minishop_platform::store::postgres::{self, PostgresSettings};
-use minishop_platform::store::{Asker, AuditRow, NewEvent, Past, PastOrder, Store, StoreError, sqlite};
-use secrecy::ExposeSecret as _;
+use minishop_platform::store::{Asker, AuditRow, NewEvent, Past, PastOrder, Store, StoreError};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
 use crate::output::{self, Output};
+use crate::store;
 
 /// How long the brokers may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,6 +89,15 @@ impl fmt::Display for Failure {
             Self::No(text) => f.write_str(text),
             Self::Usage(text) => write!(f, "error[USAGE] events replay: {text}"),
             Self::Unreachable(text) => write!(f, "error[UNREACHABLE] {text}"),
+        }
+    }
+}
+
+impl From<store::Failure> for Failure {
+    fn from(failure: store::Failure) -> Self {
+        match failure {
+            store::Failure::No(text) => Self::No(text),
+            store::Failure::Unreachable(text) => Self::Unreachable(text),
         }
     }
 }
@@ -167,26 +173,11 @@ async fn check_topic(args: &Args, config: &Config, brokers: &str) -> Result<(), 
 }
 
 async fn open(config: &Config) -> Result<Store, Failure> {
-    let opened = if let Some(url) = &config.database_url {
-        let settings = PostgresSettings { app_name: "minishop-replay".to_owned(), migrate: false };
-        postgres::connect(url.expose_secret(), &settings).await
-    } else {
-        let path = config.data_dir.join("minishop.db");
-        if !path.exists() {
-            let text = format!("error[DATA_DIR] data-dir: {} is not there; name the server's", path.display());
-            return Err(Failure::No(text));
-        }
-        sqlite::open(&path, Arc::new(SystemClock), false).await
-    };
-    opened.map_err(|error: OpenError| {
-        let unreachable = error.is_retry();
-        let text = format!("{:#}", process::store_refused(error));
-        if unreachable { Failure::Unreachable(text) } else { Failure::No(text) }
-    })
+    store::open(config, "minishop-replay").await.map_err(Failure::from)
 }
 
 fn store_failed(error: StoreError) -> Failure {
-    Failure::Unreachable(format!("store: {:#}", anyhow::Error::from(error)))
+    store::Failure::of_store(error).into()
 }
 
 /// Walks over the orders, page by page.

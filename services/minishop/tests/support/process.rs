@@ -72,6 +72,11 @@ impl Process {
     pub fn signal(&mut self, name: &str) {
         assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
         assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
+    /// Reads what the process said on standard error, once it has ended.
+    pub fn said(&mut self) -> String {
+        let mut said = String::new();
+        let _ = self.log.rewind().and_then(|()| self.log.read_to_string(&mut said));
+        said
     }
 
     /// Asks the process to end.
@@ -96,8 +101,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let mut said = String::new();
-            let _ = self.log.rewind().and_then(|()| self.log.read_to_string(&mut said));
+            let said = self.said();
             let lines: Vec<&str> = said.lines().collect();
             let last = &lines[lines.len().saturating_sub(30)..];
             eprintln!("--- process {} said at last:\n{}", self.pid(), last.join("\n"));

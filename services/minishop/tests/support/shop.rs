@@ -122,6 +122,14 @@ impl Shop {
         })
     }
 
+    /// Runs statements on the database, in one transaction.
+    pub fn execute(&self, sql: &'static str) {
+        block_on(async {
+            let mut connection = PgConnection::connect(&self.database()).await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        });
+    }
+
     /// Asks the database for one number.
     pub fn number(&self, sql: &'static str) -> i64 {
         self.rows::<(i64,)>(sql)[0].0

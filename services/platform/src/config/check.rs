@@ -99,6 +99,9 @@ impl Flags {
                 Compression::None,
                 values::compression,
             ),
+            kafka_instance_id: self.kafka_instance_id.filter(|name| !name.is_empty()).and_then(|name| {
+                found.read("MINISHOP_KAFKA_INSTANCE_ID", &name, None, |text| values::instance_id(text).map(Some))
+            }),
             topic_partitions: found.read("MINISHOP_TOPIC_PARTITIONS", &self.topic_partitions, 8, |text| {
                 values::whole(text, 1..=64).and_then(|number| i32::try_from(number).map_err(|error| error.to_string()))
             }),
@@ -203,6 +206,8 @@ mod tests {
             "5",
             "--event-key",
             "product",
+            "--kafka-instance-id",
+            "a b",
             "--log-format",
             "xml",
             "--kafka-compression",
@@ -246,6 +251,7 @@ mod tests {
             "CONFIG_VALUE MINISHOP_TOPIC_PREFIX",
             "CONFIG_VALUE MINISHOP_EVENT_KEY",
             "CONFIG_VALUE MINISHOP_KAFKA_COMPRESSION",
+            "CONFIG_VALUE MINISHOP_KAFKA_INSTANCE_ID",
             "CONFIG_VALUE MINISHOP_TOPIC_PARTITIONS",
             "CONFIG_VALUE MINISHOP_REFLECTION",
             "CONFIG_VALUE MINISHOP_DRAIN_WAIT",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::StoreError;
 use crate::telemetry::Chain;
+use super::{Position, StoreError};
 
 /// Why a store could not be opened. All but [`OpenError::Retry`] are final: an operator has to act. Its `Debug` is the chain of its
 /// causes in one line.
@@ -132,6 +133,19 @@ impl fmt::Display for Contended {
     }
 }
 
+/// The store stands lower than this consumer has seen it stand: an older copy has taken its place, as at a fail-over to a replica
+/// that lagged. Attached to the source of a [`StoreError::Retry`]: nothing was written, and what lies between is to be read again.
+#[derive(Debug, Clone)]
+pub struct WentBack(pub Vec<Position>);
+
+impl fmt::Display for WentBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the store has gone back in {} partitions", self.0.len())
+    }
+}
+
+impl std::error::Error for WentBack {}
+
 /// The database refused a value that it was handed: too long, out of range, against a constraint. Attached to the source of a
 /// [`StoreError::Fail`] that is the input's fault and not the database's.
 #[derive(Debug, Clone)]
@@ -159,6 +173,12 @@ impl StoreError {
     /// Tells whether the disk failed to sync, after which no answer of this process can be trusted: end it with exit 74.
     pub fn is_sync_failure(&self) -> bool {
         matches!(self, Self::Fail { source, .. } if source.is::<SyncFailed>())
+    }
+
+    /// Tells where the store stands if it is an older one than the consumer has seen.
+    pub fn went_back(&self) -> Option<&[Position]> {
+        let Self::Retry { source, .. } = self else { return None };
+        source.downcast_ref::<WentBack>().map(|WentBack(positions)| &positions[..])
     }
 
     /// Tells whether nothing was written and the same call may succeed later.

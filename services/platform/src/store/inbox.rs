@@ -30,6 +30,8 @@ pub trait Settlement: Send {
     /// Returns the outbox id of each order that passed.
     async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>>;
     /// Writes the rest; returns the outbox ids of `journal.events` in their order.
+    ///
+    /// Refused with [`super::error::WentBack`] if the store stands lower than the consumer has seen it stand.
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>>;
     /// Commits. Only then may the offsets be committed to the broker.
     async fn commit(self: Box<Self>) -> Result<()>;

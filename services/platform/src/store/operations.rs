@@ -7,6 +7,7 @@ mod audit;
 mod begin;
 mod dead_letters;
 mod forget;
+mod gap;
 mod progress;
 mod run;
 
@@ -20,6 +21,7 @@ use minishop_core::order::Status;
 use minishop_core::repair::{ItemState, Kind, Skip, State, Tally};
 
 use super::database::Database;
+pub use gap::Gap;
 pub use progress::Action;
 
 /// The family over one database.

@@ -119,7 +119,7 @@ impl Books {
         let mut entries: Vec<_> = restored
             .filter_map(|case| {
                 let order_id = Some(case.created()?.order_id);
-                Some(InboxEntry { event_id: case.event_id, data_sha: case.sha, order_id })
+                Some(InboxEntry { event_id: case.event_id, data_sha: case.digest.0, order_id })
             })
             .collect();
         // One order for all workers, so that two of them cannot wait for each other.

@@ -50,7 +50,7 @@ pub struct Hands {
 impl Hands {
     /// Settles records.
     pub async fn stream(&self, records: &[Record]) {
-        self.processor.step(records).await.unwrap();
+        self.processor.step(records, &[]).await.unwrap();
     }
 
     /// Lets the lot do what is due now, and no more; returns how many rows it took up.
@@ -209,6 +209,7 @@ fn config(prefix: &str) -> Config {
         kafka_group: format!("{prefix}g"),
         kafka_session_timeout: Duration::from_secs(6),
         kafka_compression: Compression::None,
+        kafka_instance_id: None,
         topic_partitions: 8,
         require_idempotency_key: false,
         reflection: true,
@@ -265,7 +266,7 @@ pub struct Snapshot {
 impl Shop {
     /// Settles records; all of them must be settled afterwards.
     pub async fn step(&self, records: &[Record]) {
-        let mut positions = self.processor.step(records).await.unwrap();
+        let mut positions = self.processor.step(records, &[]).await.unwrap();
         positions.sort_by_key(|position| position.partition);
         assert_eq!(positions, ends(records), "every partition is settled to its end");
         let stored = self.store.inbox.positions("g").await.unwrap();
@@ -350,7 +351,7 @@ impl Shop {
     }
 
     pub async fn try_step(&self, records: &[Record]) -> Result<Vec<Position>, StoreError> {
-        self.processor.step(records).await
+        self.processor.step(records, &[]).await
     }
 
     /// What a worker of this shop is given.
@@ -388,6 +389,27 @@ impl Shop {
             }
             Home::Postgres { url } => run_sql(url, sql).await,
         }
+    }
+
+    /// Runs several statements in one transaction.
+    pub async fn sql_at_once(&self, sql: &str) {
+        let sql = AssertSqlSafe(format!("BEGIN; {sql}; COMMIT"));
+        match &self.home {
+            Home::Sqlite { path, .. } => {
+                let mut connection = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            }
+            Home::Postgres { url } => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            }
+        }
+    }
+
+    /// Tells which row of the timeline says that an order was processed.
+    pub async fn place_in_timeline(&self, id: OrderId) -> i64 {
+        let sql = format!("SELECT id FROM timeline WHERE kind = 'processed' AND order_id = {}", self.literal(id));
+        self.rows::<(i64,)>(&sql).await[0].0
     }
 
     pub async fn count(&self, of: &str) -> i64 {

@@ -11,11 +11,23 @@ use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
 use super::{Handlers, Partition, list, record};
 
+/// How far the client has read a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The offset that it asks for next.
+    pub next: i64,
+    /// The first offset that the log does not have yet.
+    pub end: i64,
+    /// Records that it has read and not delivered.
+    pub queued: i64,
+}
+
 /// The consumer's callbacks. All but the log run on the polling thread.
 pub(super) struct Callbacks {
     handlers: Handlers,
     topics: Vec<Arc<str>>,
-    ends: Mutex<HashMap<(String, i32), i64>>,
+    /// What the last statistics said, and how many there were.
+    reaches: Mutex<(u64, HashMap<(String, i32), Reach>)>,
     commit_failed: AtomicBool,
 }
 
@@ -24,7 +36,7 @@ impl Callbacks {
         Self {
             handlers,
             topics: topics.iter().map(|t| Arc::from(t.as_str())).collect(),
-            ends: Mutex::default(),
+            reaches: Mutex::default(),
             commit_failed: AtomicBool::new(false),
         }
     }
@@ -33,8 +45,8 @@ impl Callbacks {
         &self.topics
     }
 
-    pub(super) fn ends(&self) -> HashMap<(String, i32), i64> {
-        self.ends.lock().expect("no holder of the end offsets panics").clone()
+    pub(super) fn reaches(&self) -> (u64, HashMap<(String, i32), Reach>) {
+        self.reaches.lock().expect("no holder of the offsets panics").clone()
     }
 
     pub(super) fn commit_failed(&self) -> bool {
@@ -59,20 +71,22 @@ impl Callbacks {
                 tracing::warn!(%error, "the last offsets of revoked partitions were not committed");
             }
         }
-        let mut ends = self.ends.lock().expect("no holder of the end offsets panics");
-        ends.retain(|(topic, n), _| !partitions.iter().any(|p| *p.topic == **topic && p.partition == *n));
-        drop(ends);
+        let mut reaches = self.reaches.lock().expect("no holder of the offsets panics");
+        reaches.1.retain(|(topic, n), _| !partitions.iter().any(|p| *p.topic == **topic && p.partition == *n));
+        drop(reaches);
         consumer.incremental_unassign(going)
     }
 }
 
 impl ClientContext for Callbacks {
     fn stats(&self, statistics: Statistics) {
-        let mut ends = self.ends.lock().expect("no holder of the end offsets panics");
+        let mut reaches = self.reaches.lock().expect("no holder of the offsets panics");
+        reaches.0 += 1;
         for (topic, of_topic) in statistics.topics {
             for (n, partition) in of_topic.partitions {
                 if n >= 0 && partition.hi_offset >= 0 {
-                    ends.insert((topic.clone(), n), partition.hi_offset);
+                    let reach = Reach { next: partition.next_offset, end: partition.hi_offset, queued: partition.fetchq_cnt };
+                    reaches.1.insert((topic.clone(), n), reach);
                 }
             }
         }

@@ -144,7 +144,8 @@ impl Settlement for PgSettlement {
     }
 
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>> {
-        step!(self, "inbox.record", |connection, consumer| journal::record(connection, consumer, journal))
+        let recorded = step!(self, "inbox.record", |connection, consumer| journal::record(connection, consumer, journal))?;
+        recorded.map_err(|back| StoreError::Retry { operation: "inbox.record", source: back.into() })
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {

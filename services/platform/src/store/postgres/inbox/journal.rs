@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use minishop_core::parking::State;
 use sqlx::{PgConnection, Row};
 
+use super::super::super::error::WentBack;
 use super::super::super::{Journal, NewEvent, Note, ParkedEvent, Position};
 use super::super::events::{self, column};
 
@@ -34,12 +35,25 @@ const NOTES: &str = "INSERT INTO timeline (order_id, kind, at, cause, detail) \
 const DUPLICATES: &str = "UPDATE inbox i SET order_id = d.order_id FROM UNNEST($2::uuid[], $3::uuid[]) d(event_id, order_id) \
     WHERE i.consumer = $1 AND i.event_id = d.event_id";
 
-const POSITIONS: &str = "INSERT INTO consumed (consumer, topic, partition, next_offset) \
-    SELECT $1, topic, partition, next_offset FROM UNNEST($2::text[], $3::int[], $4::bigint[]) t(topic, partition, next_offset) \
-    ORDER BY topic, partition ON CONFLICT (consumer, topic, partition) \
-    DO UPDATE SET next_offset = GREATEST(consumed.next_offset, excluded.next_offset)";
+// Tells where the store stands lower than the consumer has seen it stand. The rows are locked in one order, and before any of them
+// is written: the sort behind the join needs all of them.
+const POSITIONS: &str = "WITH t AS (SELECT * FROM UNNEST($2::text[], $3::int[], $4::bigint[], $5::bigint[]) \
+    AS t(topic, partition, next_offset, seen)), \
+    stood AS MATERIALIZED (SELECT c.topic, c.partition, c.next_offset FROM consumed c WHERE c.consumer = $1 \
+    AND (c.topic, c.partition) IN (SELECT topic, partition FROM t) ORDER BY c.topic, c.partition FOR NO KEY UPDATE), \
+    moved AS (INSERT INTO consumed (consumer, topic, partition, next_offset) \
+    SELECT $1, t.topic, t.partition, GREATEST(t.next_offset, s.next_offset) \
+    FROM t LEFT JOIN stood s ON s.topic = t.topic AND s.partition = t.partition ORDER BY t.topic, t.partition \
+    ON CONFLICT (consumer, topic, partition) DO UPDATE SET next_offset = GREATEST(consumed.next_offset, excluded.next_offset)) \
+    SELECT t.topic, t.partition, coalesce(s.next_offset, 0) FROM t LEFT JOIN stood s ON s.topic = t.topic \
+    AND s.partition = t.partition WHERE coalesce(s.next_offset, 0) < t.seen";
 
-pub(super) async fn record(connection: &mut PgConnection, consumer: &str, journal: &Journal) -> sqlx::Result<Vec<i64>> {
+/// Writes a journal; returns the places of its events, or where the store has gone back.
+pub(super) async fn record(
+    connection: &mut PgConnection,
+    consumer: &str,
+    journal: &Journal,
+) -> sqlx::Result<Result<Vec<i64>, WentBack>> {
     if !journal.parked.is_empty() {
         park(connection, consumer, &journal.parked).await?;
     }
@@ -54,13 +68,16 @@ pub(super) async fn record(connection: &mut PgConnection, consumer: &str, journa
         query.execute(&mut *connection).await?;
     }
     if !journal.positions.is_empty() {
-        move_on(connection, consumer, &journal.positions).await?;
+        let lower = move_on(connection, consumer, journal).await?;
+        if !lower.is_empty() {
+            return Ok(Err(WentBack(lower)));
+        }
     }
     if journal.events.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Ok(Vec::new()));
     }
     let events: Vec<&NewEvent> = journal.events.iter().collect();
-    events::bind(sqlx::query(EVENTS), &events).fetch_one(connection).await?.try_get(0)
+    events::bind(sqlx::query(EVENTS), &events).fetch_one(connection).await?.try_get(0).map(Ok)
 }
 
 async fn park(connection: &mut PgConnection, consumer: &str, parked: &[ParkedEvent]) -> sqlx::Result<()> {
@@ -105,11 +122,14 @@ pub(in super::super) async fn note(connection: &mut PgConnection, notes: &[Note]
     query.execute(connection).await.map(drop)
 }
 
-async fn move_on(connection: &mut PgConnection, consumer: &str, positions: &[Position]) -> sqlx::Result<()> {
-    let query = sqlx::query(POSITIONS)
+/// Notes how far a batch reaches; returns where the store stands lower than it was seen to stand.
+async fn move_on(connection: &mut PgConnection, consumer: &str, journal: &Journal) -> sqlx::Result<Vec<Position>> {
+    let query = sqlx::query_as(POSITIONS)
         .bind(consumer)
-        .bind(column(positions, |p| &*p.topic))
-        .bind(column(positions, |p| p.partition))
-        .bind(column(positions, |p| p.next_offset));
-    query.execute(connection).await.map(drop)
+        .bind(column(&journal.positions, |p| &*p.topic))
+        .bind(column(&journal.positions, |p| p.partition))
+        .bind(column(&journal.positions, |p| p.next_offset))
+        .bind(column(&journal.positions, |p| journal.seen_at(p)));
+    let lower: Vec<(String, i32, i64)> = query.fetch_all(connection).await?;
+    Ok(lower.into_iter().map(|(topic, partition, next_offset)| Position { topic, partition, next_offset }).collect())
 }
