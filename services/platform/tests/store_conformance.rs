@@ -4,6 +4,8 @@
 
 #[path = "store_conformance/accepting.rs"]
 mod accepting;
+#[path = "store_conformance/bouncer.rs"]
+mod bouncer;
 #[path = "store_conformance/housekeeping.rs"]
 mod housekeeping;
 #[path = "store_conformance/living.rs"]
@@ -14,10 +16,16 @@ mod meeting;
 mod opening;
 #[path = "store_conformance/parking.rs"]
 mod parking;
+#[path = "store_conformance/pooling.rs"]
+mod pooling;
 #[path = "store_conformance/relaying.rs"]
 mod relaying;
 #[path = "store_conformance/repairing.rs"]
 mod repairing;
+#[path = "store_conformance/rooms.rs"]
+mod rooms;
+#[path = "store_conformance/sessions.rs"]
+mod sessions;
 #[path = "store_conformance/settling.rs"]
 mod settling;
 #[path = "store_conformance/silence.rs"]

@@ -53,7 +53,7 @@ impl Api {
     }
 
     /// Parks dead letters; their ids, oldest first.
-    async fn dead(&self, count: u8) -> Vec<String> {
+    pub async fn dead(&self, count: u8) -> Vec<String> {
         self.park((1..=count).map(|n| parked(n, State::Dead)).collect()).await;
         let letters = self.get("/ops/dead-letters?pageSize=500").await.json();
         letters["deadLetters"].as_array().unwrap().iter().rev().map(|l| l["id"].as_str().unwrap().to_owned()).collect()

@@ -13,8 +13,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::super::database::{Arg, Database, Row, Statement, Work};
 use super::super::{Note, Result, StoreError, Transition};
 use super::error::{Lost, failed};
-use super::inbox::{begin, note, settle};
-use super::pool::{Pool, bounded};
+use super::inbox::{note, settle};
+use super::pool::{Pool, begin, bounded, commit};
 use super::session::Session;
 
 /// Reads from the pool, and one connection that transactions take in turn.
@@ -94,15 +94,14 @@ impl Work for PgWork {
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
         let mut connection = self.take()?;
-        let commit = async { sqlx::query("COMMIT").execute(&mut connection).await.map(drop) };
-        bounded(commit).await.map_err(failed(self.operation, Lost::Commit))?;
+        commit(&mut connection).await.map_err(failed(self.operation, Lost::Commit))?;
         *self.home = Some(connection);
         Ok(())
     }
 
     async fn rollback(mut self: Box<Self>) -> Result<()> {
         let mut connection = self.take()?;
-        let rollback = async { sqlx::query("ROLLBACK").execute(&mut connection).await.map(drop) };
+        let rollback = async { sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.map(drop) };
         bounded(rollback).await.map_err(failed(self.operation, Lost::Nothing))?;
         *self.home = Some(connection);
         Ok(())
