@@ -122,6 +122,11 @@ impl Shop {
         })
     }
 
+    /// Changes the database behind the back of the processes.
+    pub fn execute(&self, sql: &'static str) {
+        block_on(execute(&self.database(), sql.to_owned())).unwrap();
+    }
+
     /// Asks the database for one number.
     pub fn number(&self, sql: &'static str) -> i64 {
         self.rows::<(i64,)>(sql)[0].0

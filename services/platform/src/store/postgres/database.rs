@@ -11,9 +11,9 @@ use sqlx::{PgConnection, Postgres};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::super::database::{Arg, Database, Row, Statement, Work};
-use super::super::{Note, Result, StoreError, Transition};
+use super::super::{NewEvent, Note, Result, StoreError, Transition};
 use super::error::{Lost, failed};
-use super::inbox::{note, settle};
+use super::inbox::{append, note, settle};
 use super::pool::{Pool, begin, bounded, commit};
 use super::session::Session;
 
@@ -85,6 +85,13 @@ impl Work for PgWork {
         Ok(passed)
     }
 
+    async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>> {
+        let mut connection = self.take()?;
+        let places = bounded(append(&mut connection, events)).await.map_err(failed(self.operation, Lost::Nothing))?;
+        self.connection = Some(connection);
+        Ok(places)
+    }
+
     async fn note(&mut self, notes: &[Note]) -> Result<()> {
         let mut connection = self.take()?;
         bounded(note(&mut connection, notes)).await.map_err(failed(self.operation, Lost::Nothing))?;
@@ -117,6 +124,7 @@ fn query(statement: &'static Statement, args: Vec<Arg>) -> Query<'static, Postgr
         Arg::Id(value) => query.bind(value),
         Arg::Time(value) => query.bind(value),
         Arg::Longs(values) => query.bind(values),
+        Arg::Ids(values) => query.bind(values),
         Arg::Now => query.bind(None::<minishop_core::clock::Timestamp>),
     })
 }
