@@ -1,5 +1,6 @@
 //! The use cases of operators. Both protocols call these.
 
+mod announce;
 mod audit;
 mod dead_letters;
 mod live;
@@ -18,6 +19,7 @@ use crate::orders::foreign_token;
 use crate::reads::{fitting, read};
 use crate::token::List;
 
+pub use announce::{announce, checked as checked_announce};
 pub use audit::list as audit;
 pub use dead_letters::{get as dead_letter, groups, list as dead_letters, parked_keys};
 pub use live::{Live, LiveTask, Onlooker};

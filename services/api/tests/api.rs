@@ -124,6 +124,8 @@ on_both_stores! {
         dead_letters_are_listed_grouped_and_read
         parked_keys_are_listed_the_oldest_first
         an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audited
+        a_lost_order_is_announced_again_and_one_on_its_way_is_not
+        lost_orders_are_found_by_their_age
         a_replayed_event_has_the_bytes_of_the_first;
     cancels:
         a_cancelled_order_is_answered_told_and_announced_once

@@ -43,7 +43,7 @@ enum Command {
     Migrate,
     /// Make or check the topics.
     Topics(crate::topics::Args),
-    /// Create, read, watch and cancel orders on a running server.
+    /// Create, read, watch, cancel and announce orders on a running server.
     Order(crate::order::Args),
     /// Look at dead letters, process them again, or give them up.
     Dlq(crate::dlq::Args),

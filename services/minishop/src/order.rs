@@ -1,5 +1,6 @@
-//! `minishop order`: creates, reads, watches and cancels orders on a running server, over its REST interface.
+//! `minishop order`: creates, reads, watches, cancels and announces orders on a running server, over its REST interface.
 
+mod announce;
 pub mod client;
 pub mod events;
 mod show;
@@ -77,6 +78,8 @@ enum What {
         #[arg(long)]
         since: Option<u32>,
     },
+    /// Announce orders again that are still `created` and whose event is lost; exit 1 when one of those named is left alone.
+    Announce(announce::Lost),
 }
 
 /// Asks the server; exit 1 when it refuses, 69 when it does not answer.
@@ -98,6 +101,10 @@ pub async fn run(args: Args) -> ExitCode {
         What::Cancel { id } => client.post(&format!("/orders/{}/cancel", client::encoded(&id)), &json!({}), None).await,
         What::Show { id, limit } => match show::read(&client, &id, limit).await {
             Ok(timeline) => return show::print(&timeline, output),
+            Err(failure) => Err(failure),
+        },
+        What::Announce(lost) => match announce::announce(&client, &lost).await {
+            Ok(answer) => return announce::print(&answer, &lost, output),
             Err(failure) => Err(failure),
         },
         What::Watch { id, since } => return watch::follow(&client, &id, since, output).await,

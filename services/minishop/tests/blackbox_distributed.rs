@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only the functions marked as tests")]
 
+#[path = "support/announcing.rs"]
+mod announcing;
 #[path = "support/checker.rs"]
 mod checker;
 #[path = "blackbox_distributed/commands.rs"]

@@ -27,6 +27,9 @@ pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotSettlement, Rele
 pub use operations::{
     Action, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Gap, Item, Letter, LetterGroup, NewOperation,
     Operation, OperationQuery, Operations, ParkedKey, Run, SHOWN_ITEMS, Selection, WholeLetter,
+    Action, Announce, AnnouncedAgain, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Item, Left, Letter,
+    LetterGroup, NewOperation, Operation, OperationQuery, Operations, ParkedKey, Run, SHOWN_ITEMS, Selection, Unannounced,
+    WholeLetter,
 };
 pub use orders::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
 pub use outbox::{LEASE, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE};

@@ -4,6 +4,10 @@
 
 #[path = "store_conformance/accepting.rs"]
 mod accepting;
+#[path = "store_conformance/announcing.rs"]
+mod announcing;
+#[path = "store_conformance/bouncer.rs"]
+mod bouncer;
 #[path = "store_conformance/housekeeping.rs"]
 mod housekeeping;
 #[path = "store_conformance/living.rs"]
@@ -14,10 +18,16 @@ mod meeting;
 mod opening;
 #[path = "store_conformance/parking.rs"]
 mod parking;
+#[path = "store_conformance/pooling.rs"]
+mod pooling;
 #[path = "store_conformance/relaying.rs"]
 mod relaying;
 #[path = "store_conformance/repairing.rs"]
 mod repairing;
+#[path = "store_conformance/rooms.rs"]
+mod rooms;
+#[path = "store_conformance/sessions.rs"]
+mod sessions;
 #[path = "store_conformance/settling.rs"]
 mod settling;
 #[path = "store_conformance/silence.rs"]
@@ -108,6 +118,10 @@ conformance! {
         an_event_that_was_refused_first_fails_its_order_when_it_is_given_up_later
         paused_operations_do_not_keep_others_from_a_worker
         operations_and_audit_are_listed_newest_first;
+    announcing:
+        an_event_that_was_settled_without_its_order_passes_the_gate_again
+        lost_orders_are_walked_in_bites_and_none_is_passed_over
+        orders_that_are_announced_by_two_at_once_have_one_event_each;
     housekeeping:
         settled_events_are_forgotten_by_age_oldest_first_in_bites
         an_event_that_stands_in_the_lot_is_not_forgotten

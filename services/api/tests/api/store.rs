@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use minishop_contracts::orders::v1::{CreateOrderRequest, ListOrdersRequest};
 use prost::Message as _;
+use serde_json::json;
 use tonic::Code;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -112,6 +113,25 @@ async fn an_order_that_stays_in_doubt_until_its_deadline_is_said_to_be_and_its_k
         let after = world.api_on(&place, |_| {}).await;
         let found = after.post("in-doubt", B).await;
         assert_eq!((found.status, found.header("idempotent-replayed"), after.orders().await), (201, Some("true"), 2));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_a_server_committed_before_it_ended_is_not_said_to_be_unwritten() {
+    on(Kind::Postgres, async |world| {
+        let place = world.place().await;
+        let Place::Url(url) = &place else { panic!("not on PostgreSQL") };
+        let (before, rest) = url.split_once('@').unwrap();
+        let (server, name) = rest.split_once('/').unwrap();
+        let proxy = Proxy::ending(server.to_owned(), "INSERT INTO operation ").await;
+        let api = world.api_on(&Place::Url(format!("{before}@{}/{name}", proxy.addr)), |_| {}).await;
+        let ids = api.dead(1).await;
+        let answer = api.command("/ops/dead-letters/redrive", &json!({"ids": ids})).await;
+        assert_eq!(proxy.left(), 0, "the server ended behind the commit");
+        assert_eq!((answer.status, answer.refusal().0.as_str()), (503, "OUTCOME_UNKNOWN"), "{answer:?}");
+        let begun = api.get("/ops/operations").await.json();
+        assert_eq!((begun["operations"].as_array().unwrap().len(), &begun["operations"][0]["state"]), (1, &json!("running")));
     })
     .await;
 }

@@ -1,8 +1,17 @@
 //! Commands that work on database and brokers themselves.
 
+use crate::announcing;
 use crate::replaying;
 use crate::shop::Shop;
 use crate::topics;
+
+#[test]
+fn an_order_whose_event_is_lost_is_announced_again_and_processed() {
+    let shop = Shop::new();
+    let (api, _worker) = (shop.api(), shop.worker());
+    let scenario = announcing::an_order_whose_event_is_lost_is_announced_again_and_processed;
+    shop.place(&api, |place| scenario(place, &|sql| shop.execute(sql)));
+}
 
 #[test]
 fn history_is_published_again_to_another_topic_and_to_no_live_one() {

@@ -128,6 +128,9 @@ impl Shop {
             let mut connection = PgConnection::connect(&self.database()).await.unwrap();
             sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
         });
+    /// Changes the database behind the back of the processes.
+    pub fn execute(&self, sql: &'static str) {
+        block_on(execute(&self.database(), sql.to_owned())).unwrap();
     }
 
     /// Asks the database for one number.

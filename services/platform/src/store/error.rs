@@ -29,6 +29,12 @@ pub enum OpenError {
         /// What it must be.
         needed: &'static str,
     },
+    /// Between us and the database stands a connection pooler that cannot be worked with.
+    #[error("{what}")]
+    Pooler {
+        /// What it does, and what to do.
+        what: String,
+    },
     /// A newer MiniShop has migrated the database.
     #[error("the database has schema {store}, this binary knows {binary}: start a newer binary")]
     SchemaAhead {
@@ -96,6 +102,7 @@ impl OpenError {
         match self {
             Self::Corrupt { .. } => "STORE_CORRUPT",
             Self::Unsafe { .. } => "STORE_UNSAFE",
+            Self::Pooler { .. } => "POOLER_UNSUPPORTED",
             Self::SchemaAhead { .. } => "SCHEMA_AHEAD",
             Self::SchemaBehind { .. } => "SCHEMA_BEHIND",
             Self::Refused { .. } => "DEPENDENCY_REFUSED",

@@ -3,6 +3,7 @@
 //! The API freezes an operation's set in one transaction and reads on; a worker runs it, step by step, each step one transaction
 //! behind the operation's lease. Where an operation stands is read off its rows alone.
 
+mod announce;
 mod audit;
 mod begin;
 mod dead_letters;
@@ -22,6 +23,7 @@ use minishop_core::repair::{ItemState, Kind, Skip, State, Tally};
 
 use super::database::Database;
 pub use gap::Gap;
+pub use announce::{Announce, AnnouncedAgain, Left, Unannounced};
 pub use progress::Action;
 
 /// The family over one database.

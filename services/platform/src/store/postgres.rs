@@ -12,6 +12,7 @@ mod lot;
 mod orders;
 mod outbox;
 mod pool;
+mod pooler;
 mod session;
 mod timeline;
 
@@ -40,11 +41,11 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
     let db = Db {
         reads: Pool::new(&sessions.reads, 8),
         relay: Pool::new(&sessions.relay, 2),
-        // A delete that is lost in a crash is done again, so its commit need not wait for the disk: as the relay's.
-        housekeeping: Pool::new(&sessions.relay, 1),
+        housekeeping: Pool::new(&sessions.worker, 1),
         intake: sessions.intake.clone(),
         // Like the worker, it changes one order behind a fence.
         cancels: sessions.worker.clone(),
+        full: orders::Full::default(),
     };
     let repairs = Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()));
     Ok(Store {
@@ -73,4 +74,5 @@ struct Db {
     housekeeping: Pool,
     intake: Session,
     cancels: Session,
+    full: orders::Full,
 }

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::super::{Cancels, Result, StoreError, Transition};
 use super::error::{Lost, failed};
-use super::session::{SILENCE, Session};
+use super::session::{Kept, SILENCE, Session};
 
 // The outbox id is drawn from the changed row, so under its lock. A dead event of the order would hold up its key for ever, and one
 // that waits for its next try until then: it is tried at once, and does nothing. Whoever gives the event up at this moment holds the
@@ -25,14 +25,12 @@ const CANCEL: &str = "WITH done AS (UPDATE orders SET status = $3, version = ver
 
 /// One connection that cancels, and connects again by itself after it was lost.
 pub(super) struct PgCancels {
-    session: Session,
-    connection: Option<PgConnection>,
+    kept: Kept,
 }
 
 impl PgCancels {
     pub(super) async fn connect(session: Session) -> Result<Self> {
-        let connection = session.connect_for("orders.cancels").await?;
-        Ok(Self { session, connection: Some(connection) })
+        Ok(Self { kept: Kept::connect(session, "orders.cancels").await? })
     }
 }
 
@@ -40,15 +38,11 @@ impl PgCancels {
 impl Cancels for PgCancels {
     async fn cancel(&mut self, change: &Transition, detail: &str) -> Result<Option<i64>> {
         const OPERATION: &str = "orders.cancel";
-        // Taken out, so that a call that fails or is cut off leaves no connection in the midst of a statement.
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.session.connect_for(OPERATION).await?,
-        };
+        let mut connection = self.kept.take(OPERATION).await?;
         let silent = |_| StoreError::Unknown { operation: OPERATION, source: anyhow::anyhow!("no answer within {SILENCE:?}") };
         let place = tokio::time::timeout(SILENCE, cancel(&mut connection, change, detail)).await.map_err(silent)?;
         let place = place.map_err(failed(OPERATION, Lost::Commit))?;
-        self.connection = Some(connection);
+        self.kept.keep(connection);
         Ok(place)
     }
 }

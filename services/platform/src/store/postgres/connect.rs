@@ -6,7 +6,8 @@ use sqlx::{Connection, PgConnection};
 
 use super::super::error::{OpenError, compare_schema};
 use super::error::open_error;
-use super::session::Session;
+use super::pooler;
+use super::session::{Session, Setting};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -14,6 +15,14 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 pub(super) fn binary_version() -> i64 {
     MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0)
 }
+
+/// A migration takes as long as it takes.
+const ADMIN: [Setting; 4] = [
+    ("statement_timeout", "0"),
+    ("lock_timeout", "30s"),
+    ("transaction_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "10s"),
+];
 
 /// A kind of connection for each kind of work.
 #[derive(Debug)]
@@ -30,7 +39,8 @@ pub(super) struct Sessions {
 impl Sessions {
     pub(super) fn new(url: &str, app_name: &str) -> Result<Self, OpenError> {
         let base: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| OpenError::Fail { source: error.into() })?;
-        let base = base.application_name(app_name);
+        // Only the text of doubles would depend on it, which nobody reads here; poolers refuse it.
+        let base = base.application_name(app_name).extra_float_digits(None);
         let usual = [("statement_timeout", "5s"), ("lock_timeout", "2s")];
         // A generic plan made while the tables were empty would scan them for ever, and joins of a batch with itself must not
         // be nested loops: they are quadratic.
@@ -40,17 +50,18 @@ impl Sessions {
         Ok(Self {
             intake: Session::new(&base, &intake),
             reads: Session::new(&base, &usual),
-            relay: Session::new(&base, &worker).lazy_commit(),
+            relay: Session::new(&base, &worker),
             worker: Session::new(&base, &worker),
             operations: Session::new(&base, &usual),
             lot: Session::new(&base, &worker),
-            admin: Session::new(&base, &[("statement_timeout", "0"), ("lock_timeout", "30s")]),
+            admin: Session::new(&base, &ADMIN),
         })
     }
 }
 
-/// Checks server and schema; migrates an older schema if it may.
+/// Checks the way to the server, the server and its schema; migrates an older schema if it may.
 pub(super) async fn prepare(sessions: &Sessions, migrate: bool) -> Result<(), OpenError> {
+    pooler::refuse(sessions.admin.options()).await?;
     let mut connection = sessions.admin.connect().await?;
     let version = schema_version(&mut connection).await?;
     if compare_schema(version, binary_version(), migrate)? {

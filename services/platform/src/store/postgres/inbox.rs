@@ -30,9 +30,9 @@ use super::super::{
     AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition, columns,
 };
 use super::error::{Lost, failed};
-use super::pool::{Pool, bounded};
+use super::pool::{Pool, begin, bounded, commit};
 use super::session::Session;
-pub(super) use journal::note;
+pub(super) use journal::{append, note};
 pub(super) use leased::millis;
 pub(super) use statements::settle;
 
@@ -103,10 +103,6 @@ impl Inbox for PgInbox {
     }
 }
 
-pub(super) async fn begin(connection: &mut PgConnection) -> sqlx::Result<()> {
-    bounded(async { sqlx::query("BEGIN").execute(connection).await.map(drop) }).await
-}
-
 impl PgSettlement {
     /// Takes the connection for a step; a step that fails or is cut off does not put it back, so no later one can run.
     fn take(&mut self, operation: &'static str) -> Result<PgConnection> {
@@ -151,8 +147,7 @@ impl Settlement for PgSettlement {
     async fn commit(mut self: Box<Self>) -> Result<()> {
         const OPERATION: &str = "inbox.commit";
         let mut connection = self.take(OPERATION)?;
-        let commit = async { sqlx::query("COMMIT").execute(&mut connection).await.map(drop) };
-        bounded(commit).await.map_err(failed(OPERATION, Lost::Commit))?;
+        commit(&mut connection).await.map_err(failed(OPERATION, Lost::Commit))?;
         *self.home = Some(connection);
         Ok(())
     }

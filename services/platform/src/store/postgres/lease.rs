@@ -15,7 +15,7 @@ const ROLES: [Role; 2] = [Role::Api, Role::Worker];
 const LOCK: i64 = 0x4d53_484f_4c45_4144;
 
 // A lease must not come back after a crash of the server, so this commit waits for the disk, unlike the relay's deletes.
-const BEGIN: &str = "SELECT set_config('synchronous_commit', 'on', true), pg_advisory_xact_lock($1)::text";
+const BEGIN: &str = "SELECT pg_advisory_xact_lock($1)::text";
 
 const SIGN_OFF_DEAD: &str =
     "DELETE FROM relay_owner WHERE expires_at < clock_timestamp() OR (owner = $1 AND role <> ALL($2::smallint[]))";

@@ -1,6 +1,8 @@
 //! Orders in PostgreSQL: acceptance in one statement, and reads.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,9 +16,9 @@ use super::super::columns::{self, Columns as _};
 use super::super::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError};
 use super::Db;
 use super::cancel::PgCancels;
-use super::error::{Lost, failed, is_contention};
+use super::error::{self, Lost, failed, is_contention};
 use super::events::{self, column};
-use super::session::{SILENCE, Session};
+use super::session::{Kept, SILENCE};
 
 /// How often a batch is run that the server rolled back because of its neighbours.
 const TRIES: u32 = 4;
@@ -64,23 +66,39 @@ const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, 
     JOIN orders o ON o.order_id = k.order_id AND o.version > k.version \
     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
 
-const PING: &str = "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'";
+// A write that is real and leaves nothing behind: a message in the log of writes, whose commit waits for the disk as an order's.
+const PING: &str = "SELECT CASE WHEN pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' THEN false \
+    ELSE pg_logical_emit_message(true, 'minishop', 'ping') IS NOT NULL END";
+
+// Takes room for a table that never comes to be, where the orders' tables are; whoever may not do that learns it from an order.
+const FIND_ROOM: &str =
+    "SET LOCAL temp_tablespaces = ''; CREATE TEMPORARY TABLE minishop_room AS SELECT repeat('room', 1000) AS r";
 
 /// One connection that accepts orders, and connects again by itself after it was lost.
 struct PgIntake {
-    session: Session,
-    connection: Option<PgConnection>,
+    kept: Kept,
+    full: Full,
+}
+
+/// Whether the server had no room for an order when one came last. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Full(Arc<AtomicBool>);
+
+impl Full {
+    fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, full: bool) {
+        self.0.store(full, Ordering::Relaxed);
+    }
 }
 
 #[async_trait]
 impl Intake for PgIntake {
     async fn accept(&mut self, batch: &[NewOrder]) -> Result<HashMap<OrderId, i64>> {
         const OPERATION: &str = "orders.accept";
-        // Taken out, so that a call that is cut off leaves no connection in the midst of a statement.
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.session.connect_for(OPERATION).await?,
-        };
+        let mut connection = self.kept.take(OPERATION).await?;
         let mut tries = 1;
         let outcome = loop {
             match tokio::time::timeout(SILENCE, accept(&mut connection, batch)).await {
@@ -92,9 +110,14 @@ impl Intake for PgIntake {
                 Ok(made) => break made.map_err(failed(OPERATION, Lost::Commit)),
             }
         };
+        match &outcome {
+            Ok(_) => self.full.set(false),
+            Err(error) if error::is_full(error) => self.full.set(true),
+            Err(_) => {}
+        }
         // After any error but the batch's own fault and a lock that was not to be had, the connection's state is in doubt.
         if matches!(&outcome, Ok(_) | Err(StoreError::Fail { .. })) || outcome.as_ref().is_err_and(StoreError::is_contended) {
-            self.connection = Some(connection);
+            self.kept.keep(connection);
         }
         outcome
     }
@@ -132,8 +155,7 @@ async fn accept(connection: &mut PgConnection, batch: &[NewOrder]) -> sqlx::Resu
 #[async_trait]
 impl Orders for Db {
     async fn intake(&self) -> Result<Box<dyn Intake>> {
-        let connection = self.intake.connect_for("orders.intake").await?;
-        Ok(Box::new(PgIntake { session: self.intake.clone(), connection: Some(connection) }))
+        Ok(Box::new(PgIntake { kept: Kept::connect(self.intake.clone(), "orders.intake").await?, full: self.full.clone() }))
     }
 
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>> {
@@ -193,9 +215,17 @@ impl Orders for Db {
 
     async fn ping(&self) -> Result<()> {
         const OPERATION: &str = "orders.ping";
-        let asked = async { self.reads.one(sqlx::query(PING)).await?.flag(0) };
-        let writable = asked.await.map_err(failed(OPERATION, Lost::Nothing))?;
-        let read_only = || StoreError::Retry { operation: OPERATION, source: anyhow::anyhow!("the server is read-only") };
-        writable.then_some(()).ok_or_else(read_only)
+        let asked = async { self.housekeeping.one(sqlx::query(PING)).await?.flag(0) };
+        if !asked.await.map_err(failed(OPERATION, Lost::Nothing))? {
+            return Err(StoreError::Retry { operation: OPERATION, source: anyhow::anyhow!("the server is read-only") });
+        }
+        if self.full.is() {
+            let room = self.housekeeping.attempt(FIND_ROOM).await.map_err(failed(OPERATION, Lost::Nothing));
+            if room.as_ref().is_err_and(error::is_full) {
+                return room;
+            }
+            self.full.set(false);
+        }
+        Ok(())
     }
 }

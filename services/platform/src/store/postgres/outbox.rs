@@ -50,7 +50,8 @@ impl Outbox for Db {
 
     async fn delete(&self, rows: &[(i16, i64)]) -> Result<()> {
         let query = sqlx::query(DELETE).bind(column(rows, |(shard, _)| *shard)).bind(column(rows, |(_, id)| *id));
-        self.relay.execute(query).await.map(drop).map_err(failed("outbox.delete", Lost::Nothing))
+        let lazily = self.relay.lazily(async |connection| query.execute(connection).await.map(drop));
+        lazily.await.map_err(failed("outbox.delete", Lost::Commit))
     }
 
     async fn stats(&self) -> Result<OutboxStats> {

@@ -9,10 +9,10 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 
 use super::super::database::{Arg, Database, Row, Statement, Work};
-use super::super::{Note, Result, Transition};
+use super::super::{NewEvent, Note, Result, Transition};
 use super::inbox::{note, settle};
 use super::writer::Unit;
-use super::{Db, failed};
+use super::{Db, failed, outbox};
 
 #[async_trait]
 impl Database for Db {
@@ -50,6 +50,13 @@ impl Work for SqliteWork {
         Ok(passed)
     }
 
+    async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>> {
+        let mut step = self.unit.step(self.operation).await?;
+        let places = outbox::insert(step.connection(), events, self.now).await.map_err(failed(self.operation))?;
+        step.done();
+        Ok(places)
+    }
+
     async fn note(&mut self, notes: &[Note]) -> Result<()> {
         let mut step = self.unit.step(self.operation).await?;
         note(step.connection(), notes).await.map_err(failed(self.operation))?;
@@ -76,6 +83,10 @@ fn query(statement: &'static Statement, args: Vec<Arg>, now: i64) -> Query<'stat
         Arg::Id(value) => query.bind(value),
         Arg::Time(value) => query.bind(value.map(|time| time.timestamp_millis())),
         Arg::Longs(values) => query.bind(serde_json::Value::from(values).to_string()),
+        Arg::Ids(values) => {
+            let digits: Vec<String> = values.iter().map(|id| id.simple().to_string()).collect();
+            query.bind(serde_json::Value::from(digits).to_string())
+        }
         Arg::Now => query.bind(now),
     })
 }

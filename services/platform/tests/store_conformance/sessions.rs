@@ -1,0 +1,77 @@
+//! What holds for the sessions of a PostgreSQL store: durability, and how long their locks last when their process stops.
+
+use std::time::{Duration, Instant};
+
+use minishop_core::order::Status;
+use minishop_platform::store::{LotSettlement, Role, Settlement, StoreError};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::support::{Fixture, entry, on_postgres, order, processed};
+
+/// Lets tables tell with which durability each of their rows was changed.
+async fn watched(f: &Fixture) {
+    f.sql("CREATE TABLE seen (what text, durability text)").await;
+    f.sql(
+        "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         INSERT INTO seen VALUES (TG_TABLE_NAME || ' ' || lower(TG_OP), current_setting('synchronous_commit')); \
+         RETURN coalesce(NEW, OLD); END $$",
+    )
+    .await;
+    for table in ["orders", "outbox", "relay_owner", "relay_lease", "inbox", "consumed", "audit"] {
+        let sql =
+            format!("CREATE TRIGGER tell BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION tell()");
+        f.sql(&sql).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_but_the_relays_deletes_is_committed_without_waiting_for_the_disk() {
+    on_postgres(async |f: Fixture| {
+        watched(&f).await;
+        let made = order("a", "k");
+        f.accept(std::slice::from_ref(&made)).await;
+        let rows: Vec<_> = f.pending().await.iter().map(|row| (row.event.shard, row.id)).collect();
+        let mut settlement = f.store.inbox.begin("worker").await.unwrap();
+        settlement.gate(&[entry(made.event.event_id)]).await.unwrap();
+        settlement.commit().await.unwrap();
+        for _ in 0..3 {
+            // The same connections serve both in turn.
+            f.store.outbox.delete(&rows).await.unwrap();
+            f.store.outbox.lead("one", &[Role::Api]).await.unwrap();
+        }
+        f.store.outbox.release("one").await.unwrap();
+        assert_eq!(f.store.housekeeping.forget_settled("worker", Duration::ZERO, 10).await.unwrap(), 1);
+        let lowered = "seen WHERE durability <> 'on' AND what <> 'outbox delete'";
+        assert_eq!(f.count(lowered).await, 0);
+        for what in ["orders insert", "outbox insert", "relay_owner insert", "relay_lease update", "inbox insert", "inbox delete"]
+        {
+            assert!(f.count(&format!("seen WHERE what = '{what}'")).await > 0, "{what} was not seen");
+        }
+        assert_eq!(f.count("seen WHERE what = 'outbox delete' AND durability = 'off'").await, 1, "which may be done again");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_stops_before_its_commit_holds_others_up_for_three_seconds_at_most() {
+    on_postgres(async |f: Fixture| {
+        let made = order("a", "k");
+        f.accept(std::slice::from_ref(&made)).await;
+        // Each kind of writer of more than one statement; it does nothing more, as a process that was stopped.
+        let stream: Box<dyn Settlement> = f.store.inbox.begin("worker").await.unwrap();
+        let lot: Box<dyn LotSettlement> = f.store.lot.begin("worker").await.unwrap();
+        let lot: Box<dyn Settlement> = lot;
+        for mut stopped in [stream, lot] {
+            let passed = stopped.settle(&[processed(&made)]).await.unwrap();
+            assert_eq!(passed.len(), 1, "it holds the order");
+            let (began, mut other) = (Instant::now(), PgConnection::connect(f.url()).await.unwrap());
+            let wait = sqlx::query("UPDATE orders SET version = version WHERE order_id = $1").bind(made.order_id.0);
+            assert_eq!(wait.execute(&mut other).await.unwrap().rows_affected(), 1);
+            assert!(began.elapsed() < Duration::from_secs(3), "held up for {:?}", began.elapsed());
+            let late = stopped.commit().await;
+            assert!(matches!(late, Err(StoreError::Unknown { .. } | StoreError::Retry { .. })), "{late:?}");
+            assert_eq!(f.get(&made).await.unwrap().status, Status::Created);
+        }
+    })
+    .await;
+}
