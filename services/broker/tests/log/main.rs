@@ -14,3 +14,4 @@ mod raw;
 mod restart;
 mod retention;
 mod system;
+mod unreadable;
