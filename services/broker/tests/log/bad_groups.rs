@@ -21,11 +21,11 @@ use super::{
     raw::{Raw, topic_name},
 };
 
-fn text(text: &str) -> StrBytes {
+pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-fn group(name: &str) -> GroupId {
+pub fn group(name: &str) -> GroupId {
     GroupId(text(name))
 }
 

@@ -13,5 +13,6 @@ mod fixture;
 mod raw;
 mod restart;
 mod retention;
+mod static_members;
 mod system;
 mod unreadable;
