@@ -33,6 +33,7 @@ impl Writer {
                 answer(reply, moved.map(|()| partition.start()))
             }
             Control::NewProducer { reply } => answer(reply, new_producer(&mut self.connection).await),
+            Control::Forget { group, partitions, reply } => answer(reply, forget(&mut self.connection, group, partitions).await),
             Control::Remove { partition, before, reply } => answer(reply, remove(&mut self.connection, &partition, before).await),
             Control::Sweep { reply } => answer(reply, sweep(&mut self.connection).await),
         };
@@ -155,6 +156,16 @@ async fn move_start(connection: &mut SqliteConnection, partition: &Partition, be
         partition.shrink(*start, partition.bytes());
     }
     Ok(())
+}
+
+async fn forget(connection: &mut SqliteConnection, group: String, partitions: Option<Vec<i64>>) -> sqlx::Result<bool> {
+    let forgotten =
+        sqlx::query("DELETE FROM committed WHERE grp = ?1 AND (?2 IS NULL OR part IN (SELECT value FROM json_each(?2)))")
+            .bind(group)
+            .bind(partitions.map(|ids| json!(ids).to_string()))
+            .execute(connection)
+            .await?;
+    Ok(forgotten.rows_affected() > 0)
 }
 
 const REMOVE: &str = "

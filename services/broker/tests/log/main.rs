@@ -10,6 +10,7 @@ mod child;
 mod disk;
 mod fetches;
 mod fixture;
+mod forgetting;
 mod raw;
 mod restart;
 mod retention;
