@@ -25,7 +25,8 @@ pub async fn run(config: Config) -> ExitCode {
 
 fn open_log(config: Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLog>> {
     async move {
-        let settings = Settings::new(config.kafka_addr, config.data_dir.join("log.db"));
+        let mut settings = Settings::new(config.kafka_addr, config.data_dir.join("log.db"));
+        settings.partitions = config.topic_partitions;
         let log = minishop_broker::open(settings).await.map_err(|error| refused(&error))?;
         for topic in topics::ALL {
             let name = topics::prefixed(&config.topic_prefix, topic);

@@ -8,6 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, SqlitePool};
 
 use super::super::error::{OpenError, compare_schema};
+use super::first;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -99,9 +100,9 @@ async fn verify(connection: &mut SqliteConnection, reader: bool) -> Result<(), O
     let own = [("query_only", if reader { "1" } else { "0" })];
     for (setting, needed) in SETTINGS.iter().copied().chain(own) {
         let query = sqlx::query(AssertSqlSafe(format!("PRAGMA {setting}")));
-        let row = query.fetch_optional(&mut *connection).await.map_err(|error| OpenError::Fail { source: error.into() })?;
+        let rows = query.fetch_all(&mut *connection).await.map_err(|error| OpenError::Fail { source: error.into() })?;
         // Numbers are read as text. mmap_size gives no row when memory mapping is compiled out, which is as good as 0.
-        let found = row.map_or_else(|| Ok("0".to_owned()), |row| row.try_get_unchecked::<String, _>(0));
+        let found = rows.first().map_or_else(|| Ok("0".to_owned()), |row| row.try_get_unchecked::<String, _>(0));
         let found = found.map_err(|error| OpenError::Fail { source: error.into() })?;
         if found != needed {
             return Err(OpenError::Unsafe { setting, found, needed });
@@ -141,14 +142,14 @@ struct Found {
 }
 
 async fn look(connection: &mut SqliteConnection, path: &Path) -> Result<Found, sqlx::Error> {
-    let application_id = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
-    let tables = sqlx::query_scalar("SELECT count(*) FROM sqlite_master").fetch_one(&mut *connection).await?;
+    let application_id = first(sqlx::query_scalar("PRAGMA application_id").fetch_all(&mut *connection).await?)?;
+    let tables = first(sqlx::query_scalar("SELECT count(*) FROM sqlite_master").fetch_all(&mut *connection).await?)?;
     let mut found = Found { application_id, tables, version: 0, damage: None };
     if application_id == APPLICATION_ID {
         let sql = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
-        found.version = sqlx::query_scalar(sql).fetch_one(&mut *connection).await?;
+        found.version = first(sqlx::query_scalar(sql).fetch_all(&mut *connection).await?)?;
         if std::fs::metadata(path)?.len() <= CHECKED_WHOLE {
-            let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut *connection).await?;
+            let verdict: String = first(sqlx::query_scalar("PRAGMA quick_check(1)").fetch_all(&mut *connection).await?)?;
             found.damage = (verdict != "ok").then_some(verdict);
         }
     }
@@ -156,7 +157,7 @@ async fn look(connection: &mut SqliteConnection, path: &Path) -> Result<Found, s
 }
 
 async fn read(connection: &mut SqliteConnection, sql: &'static str) -> Result<String, OpenError> {
-    sqlx::query_scalar(sql).fetch_one(connection).await.map_err(|error| OpenError::Fail { source: error.into() })
+    sqlx::query_scalar(sql).fetch_all(connection).await.and_then(first).map_err(|error| OpenError::Fail { source: error.into() })
 }
 
 /// Makes the new file's name durable: without it a power cut may leave an empty directory.

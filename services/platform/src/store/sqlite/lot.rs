@@ -9,7 +9,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::{Claim, Claimed, LEASE_SPREAD, Lot, LotSettlement, Result, columns};
-use super::{Db, failed};
+use super::{Db, failed, first};
 
 const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
 
@@ -50,7 +50,7 @@ impl Lot for Db {
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
         const OPERATION: &str = "lot.oldest_held";
         let query = sqlx::query_scalar(OLDEST_HELD).bind(consumer).bind(list(types));
-        let since: Option<i64> = query.fetch_one(&self.readers).await.map_err(failed(OPERATION))?;
+        let since: Option<i64> = query.fetch_all(&self.readers).await.and_then(first).map_err(failed(OPERATION))?;
         Ok(since.map(|since| between(since, self.now())))
     }
 
@@ -75,7 +75,7 @@ impl Lot for Db {
     async fn next_due(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
         const OPERATION: &str = "lot.next_due";
         let query = sqlx::query_scalar(NEXT_DUE).bind(consumer).bind(list(types));
-        let at: Option<i64> = query.fetch_one(&self.readers).await.map_err(failed(OPERATION))?;
+        let at: Option<i64> = query.fetch_all(&self.readers).await.and_then(first).map_err(failed(OPERATION))?;
         Ok(at.map(|at| between(self.now(), at)))
     }
 

@@ -110,8 +110,8 @@ impl Orders for Db {
     async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>> {
         const OPERATION: &str = "orders.get";
         let query = sqlx::query(GET).bind(id.0).bind(&client.0);
-        let row = query.fetch_optional(&self.readers).await.map_err(failed(OPERATION))?;
-        row.map(|row| columns::one(OPERATION, &row, columns::order_row)).transpose()
+        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        rows.first().map(|row| columns::one(OPERATION, row, columns::order_row)).transpose()
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>> {

@@ -94,7 +94,7 @@ impl Outbox for Db {
     async fn stats(&self) -> Result<OutboxStats> {
         const OPERATION: &str = "outbox.stats";
         let (depth, oldest): (i64, Option<i64>) =
-            sqlx::query_as(STATS).fetch_one(&self.readers).await.map_err(failed(OPERATION))?;
+            sqlx::query_as(STATS).fetch_all(&self.readers).await.and_then(super::first).map_err(failed(OPERATION))?;
         let age = oldest.map_or(0, |oldest| self.now() - oldest);
         Ok(OutboxStats { depth, oldest: Duration::from_millis(u64::try_from(age).unwrap_or(0)) })
     }

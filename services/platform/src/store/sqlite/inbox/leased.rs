@@ -59,7 +59,7 @@ async fn drain(connection: &mut SqliteConnection, consumer: &str, leases: &[Leas
     let mut held = HashSet::with_capacity(leases.len());
     for lease in leases {
         let query = sqlx::query_as(DRAIN).bind(lease.id).bind(lease.epoch);
-        let Some((key, blocked)) = query.fetch_optional(&mut *connection).await? else { continue };
+        let Some((key, blocked)) = query.fetch_all(&mut *connection).await?.pop() else { continue };
         held.insert(lease.id);
         next(connection, consumer, key, blocked, now).await?;
     }
@@ -82,7 +82,7 @@ async fn release(connection: &mut SqliteConnection, consumer: &str, rows: &[Rele
             .bind(failure.map(|f| &*f.message))
             .bind(failure.map(|f| &f.fingerprint[..]))
             .bind(failure.map(|f| f.at.timestamp_millis()));
-        let Some((key, unblocked)) = query.fetch_optional(&mut *connection).await? else { continue };
+        let Some((key, unblocked)) = query.fetch_all(&mut *connection).await?.pop() else { continue };
         held.insert(row.lease.id);
         next(connection, consumer, key, unblocked, now).await?;
     }
@@ -107,7 +107,7 @@ async fn identify(connection: &mut SqliteConnection, rows: &[Identity]) -> sqlx:
             .bind(row.order_id.0)
             .bind(&row.client_id.0)
             .bind(&row.event_type);
-        held.extend(query.fetch_optional(&mut *connection).await?);
+        held.extend(query.fetch_all(&mut *connection).await?);
     }
     Ok(held)
 }
