@@ -6,7 +6,7 @@
 //! `@each3` gives its members as the column `e.value`; `@json4` takes parameter 4 as JSON; `@lock` and `@skip` lock the rows that are
 //! read, the latter leaving out those that others hold.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::columns::Columns;
-use super::{Note, Result, Transition};
+use super::{NewEvent, Note, Result, Transition};
 
 /// A statement in the words of both databases.
 #[derive(Debug)]
@@ -130,8 +130,10 @@ pub(super) trait Database: Send + Sync + std::fmt::Debug {
 pub(super) trait Work: Send {
     /// Runs one statement and gives what it returns.
     async fn run(&mut self, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>>;
-    /// Changes orders behind their fence, as the consumer does; returns the outbox id of each order that passed.
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>>;
+    /// Changes orders behind their fence, as the consumer does; returns those that passed.
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
+    /// Appends events to the outbox, as the last step: their shards stay locked until the commit. Returns their numbers.
+    async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>>;
     /// Writes facts into timelines.
     async fn note(&mut self, notes: &[Note]) -> Result<()>;
     /// Commits.

@@ -1,6 +1,6 @@
 //! PostgreSQL for the families whose statements both databases share.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,8 +11,9 @@ use sqlx::{PgConnection, Postgres};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::super::database::{Arg, Database, Row, Statement, Work};
-use super::super::{Note, Result, StoreError, Transition};
+use super::super::{NewEvent, Note, Result, StoreError, Transition};
 use super::error::{Lost, failed};
+use super::outbox;
 use super::inbox::{begin, note, settle};
 use super::pool::{Pool, bounded};
 use super::session::Session;
@@ -78,11 +79,18 @@ impl Work for PgWork {
         Ok(rows.into_iter().map(Row::Postgres).collect())
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         let mut connection = self.take()?;
         let passed = bounded(settle(&mut connection, transitions)).await.map_err(failed(self.operation, Lost::Nothing))?;
         self.connection = Some(connection);
         Ok(passed)
+    }
+
+    async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>> {
+        let mut connection = self.take()?;
+        let numbers = bounded(outbox::append(&mut connection, events)).await.map_err(failed(self.operation, Lost::Nothing))?;
+        self.connection = Some(connection);
+        Ok(numbers)
     }
 
     async fn note(&mut self, notes: &[Note]) -> Result<()> {

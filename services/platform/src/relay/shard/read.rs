@@ -1,0 +1,137 @@
+//! Reading a shard's rows from the table.
+//!
+//! Each read begins with the *anchor*: the row of the highest number that was taken. The store keeps it until a later one is
+//! published, so it must be there and bear the event that is known: then the store is the one that was read before.
+
+use super::{Alarm, ENOUGH_QUEUED, MOST_BYTES, Shard, State};
+use crate::store::{OutboxRow, Span};
+
+/// A read of one shard, as it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Ask {
+    pub span: Span,
+    /// The row that must be the first, unless nothing was ever taken.
+    anchor: Option<i64>,
+    life: u64,
+}
+
+/// What a read of one shard came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Brought {
+    /// How many rows are new.
+    pub rows: usize,
+    pub alarm: Option<Alarm>,
+}
+
+impl Shard {
+    /// Whether rows are missing that must be there: nothing later is sent before them.
+    pub fn misses(&self) -> bool {
+        match self.state {
+            State::Unread => true,
+            State::Live => self.look || !self.ahead.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Asks for the rows that come next; `None` when it would only fill the memory.
+    pub fn ask(&self) -> Option<Ask> {
+        let readable = matches!(self.state, State::Unread | State::Live);
+        if !readable || self.queue.len() >= ENOUGH_QUEUED || self.bytes >= MOST_BYTES {
+            return None;
+        }
+        // Only what is missing, where that is known.
+        let high = self.ahead.first_key_value().map_or(i64::MAX, |(number, _)| *number);
+        let anchor = Some(self.enqueued()).filter(|number| *number > 0);
+        let low = anchor.unwrap_or(1);
+        Some(Ask { span: Span { shard: self.number, low, high: high.max(low + 1) }, anchor, life: self.life })
+    }
+
+    /// Takes what a read brought: the first rows of the span; `full` when there may be more.
+    pub fn read(&mut self, ask: &Ask, rows: Vec<OutboxRow>, full: bool) -> Brought {
+        if ask.life != self.life || !matches!(self.state, State::Unread | State::Live) {
+            return Brought::default();
+        }
+        self.look = full;
+        if let Some(anchor) = ask.anchor
+            && rows.first().is_none_or(|row| row.number != anchor)
+            && let Some(brought) = self.without_anchor(anchor, &rows)
+        {
+            return brought;
+        }
+        let mut taken = 0;
+        for row in rows {
+            match self.take(row) {
+                Ok(new) => taken += usize::from(new),
+                Err(alarm) => return Brought { rows: taken, alarm: Some(alarm) },
+            }
+        }
+        let first = self.state == State::Unread;
+        self.state = State::Live;
+        // Rows that came ahead before the first read may be of a past that the store has lost: the table is right.
+        if first {
+            self.forget_ahead_up_to(self.enqueued());
+        }
+        self.absorb();
+        let alarm = if full { None } else { self.check_ahead(ask) };
+        Brought { rows: taken, alarm }
+    }
+
+    /// The anchor is not there. That is right where this leader has meanwhile removed it, or where somebody emptied the table.
+    fn without_anchor(&mut self, anchor: i64, rows: &[OutboxRow]) -> Option<Brought> {
+        if self.stored > anchor || self.storing.is_some_and(|high| high > anchor) {
+            self.look = true;
+            return Some(Brought::default());
+        }
+        match (self.state, rows.first()) {
+            // Somebody has emptied the table; numbers go on where they stood.
+            (State::Unread, None) => None,
+            (State::Unread, Some(row)) if row.number == anchor + 1 => None,
+            (State::Unread, Some(row)) => {
+                Some(Brought { rows: 0, alarm: Some(self.damaged(anchor + 1, row.number)) })
+            }
+            _ => Some(Brought { rows: 0, alarm: Some(self.went_back(anchor, "the last known number is gone")) }),
+        }
+    }
+
+    fn take(&mut self, row: OutboxRow) -> Result<bool, Alarm> {
+        let (number, enqueued) = (row.number, self.enqueued());
+        if number > enqueued + 1 {
+            return Err(self.damaged(enqueued + 1, number));
+        }
+        if number == enqueued + 1 {
+            self.push(row);
+            return Ok(true);
+        }
+        match self.log.known(number) {
+            Some(id) if id != row.event.event_id => Err(self.went_back(number, "another event under a known number")),
+            Some(_) => Ok(false),
+            None => {
+                self.log.learn(number, row.event.event_id);
+                Ok(false)
+            }
+        }
+    }
+
+    /// A snapshot that is newer than a commit holds all numbers before it. What came ahead and is not reached is of a store that is no
+    /// more.
+    fn check_ahead(&mut self, ask: &Ask) -> Option<Alarm> {
+        let next = self.ahead.first_key_value().map(|(number, _)| *number)?;
+        (next == ask.span.high && next > self.enqueued() + 1)
+            .then(|| self.went_back(next, "numbers before a committed one are gone"))
+    }
+
+    fn forget_ahead_up_to(&mut self, number: i64) {
+        while let Some(entry) = self.ahead.first_entry()
+            && *entry.key() <= number
+        {
+            let row = entry.remove();
+            self.bytes = self.bytes.saturating_sub(row.size());
+        }
+    }
+
+    fn damaged(&mut self, number: i64, next: i64) -> Alarm {
+        self.drop_everything();
+        self.state = State::Damaged;
+        Alarm::Gap { shard: self.number, number, next }
+    }
+}
