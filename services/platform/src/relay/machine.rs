@@ -73,6 +73,8 @@ pub(super) struct Machine {
     look_every: Duration,
     retry_at: Moment,
     typical_size: usize,
+    #[cfg(test)]
+    pub sabotage: Option<super::shard::Sabotage>,
 }
 
 impl Machine {
@@ -94,6 +96,8 @@ impl Machine {
             look_every: LOOK[0],
             retry_at: Moment::ZERO,
             typical_size: 2_048,
+            #[cfg(test)]
+            sabotage: None,
         }
     }
 
@@ -183,7 +187,10 @@ impl Machine {
         let until = asked_at + LEASE - MARGIN;
         self.shards.retain(|shard, _| view.shards.iter().any(|led| led.shard == *shard));
         for led in &view.shards {
-            self.shards.entry(led.shard).or_insert_with(|| Shard::new(led, until)).renewed(led, until);
+            let shard = self.shards.entry(led.shard).or_insert_with(|| Shard::new(led, until));
+            #[cfg(test)]
+            (shard.sabotage = self.sabotage);
+            shard.renewed(led, until);
         }
     }
 

@@ -84,6 +84,19 @@ pub(super) struct Shard {
     storing: Option<i64>,
     /// Dead letters that go without their value, since the broker refused them for their size.
     pub without_value: BTreeSet<i64>,
+    #[cfg(test)]
+    pub sabotage: Option<Sabotage>,
+}
+
+/// A fault that the simulation must find.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sabotage {
+    SendOnAGap,
+    HandOverBeforeTheAnswer,
+    KeepAfterALapse,
+    RemoveByNumberAlone,
+    AcknowledgeBeforeTheReport,
 }
 
 impl Shard {
@@ -104,6 +117,8 @@ impl Shard {
             look: false,
             storing: None,
             without_value: BTreeSet::new(),
+            #[cfg(test)]
+            sabotage: None,
         };
         shard.begin(led, lease_until);
         shard
@@ -144,6 +159,10 @@ impl Shard {
 
     /// Lets time pass: a lease runs out, a stopped shard goes on.
     pub fn tick(&mut self, now: Moment) {
+        #[cfg(test)]
+        if self.sabotage == Some(Sabotage::KeepAfterALapse) {
+            self.lease_until = Moment::MAX;
+        }
         if now >= self.lease_until && self.state != State::Lost {
             self.lose();
         }
@@ -172,10 +191,11 @@ impl Shard {
             None if row.number <= self.enqueued() => self.look = true,
             None if self.bytes >= MOST_BYTES => self.look = true,
             None if self.state == State::Live && row.number == self.enqueued() + 1 => self.push(row),
+            #[cfg(test)]
+            None if self.sabotage == Some(Sabotage::SendOnAGap) && self.state == State::Live => self.jump(row),
             None => self.keep(row),
         }
-        self.absorb();
-        None
+        self.absorb()
     }
 
     fn keep(&mut self, row: OutboxRow) {
@@ -185,14 +205,21 @@ impl Shard {
         }
     }
 
-    /// Takes what came ahead of its turn and has its turn now.
-    fn absorb(&mut self) {
+    /// Takes what came ahead of its turn and has its turn now; what the table has brought meanwhile must be the same.
+    fn absorb(&mut self) -> Option<Alarm> {
         while self.state == State::Live
-            && let Some(row) = self.ahead.remove(&(self.enqueued() + 1))
+            && let Some(first) = self.ahead.first_entry()
+            && *first.key() <= self.log.last() + 1
         {
+            let row = first.remove();
             self.bytes = self.bytes.saturating_sub(row.size());
-            self.push(row);
+            if row.number == self.enqueued() + 1 {
+                self.push(row);
+            } else if self.log.known(row.number).is_some_and(|id| id != row.event.event_id) {
+                return Some(self.went_back(row.number, "another event under a known number"));
+            }
         }
+        None
     }
 
     fn push(&mut self, row: OutboxRow) {
@@ -203,6 +230,12 @@ impl Shard {
             self.bytes += row.size();
             self.queue.push_back(row);
         }
+    }
+
+    #[cfg(test)]
+    fn jump(&mut self, row: OutboxRow) {
+        self.log = Log::at(row.number - 1);
+        self.push(row);
     }
 
     pub fn went_back(&mut self, number: i64, found: &'static str) -> Alarm {
@@ -222,8 +255,13 @@ impl Shard {
 
     /// Notes that the next row is with the producer.
     pub fn sent(&mut self) {
-        if self.take_next().is_some() {
+        if let Some(row) = self.take_next() {
             self.in_flight += 1;
+            #[cfg(test)]
+            if self.sabotage == Some(Sabotage::AcknowledgeBeforeTheReport) {
+                self.log.publish(row.number);
+            }
+            drop(row);
         }
     }
 

@@ -71,8 +71,7 @@ impl Shard {
         if first {
             self.forget_ahead_up_to(self.enqueued());
         }
-        self.absorb();
-        let alarm = if full { None } else { self.check_ahead(ask) };
+        let alarm = self.absorb().or_else(|| if full { None } else { self.check_ahead(ask) });
         Brought { rows: taken, alarm }
     }
 
