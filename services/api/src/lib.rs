@@ -76,7 +76,7 @@ fn hand_over(ctx: &Ctx) -> HandOver {
     let relay = ctx.relay.clone();
     Arc::new(move |committed| match committed {
         Committed::Rows(rows) => relay.hand_over(rows),
-        Committed::InDoubt => relay.look(),
+        Committed::InDoubt => relay.verify(),
     })
 }
 

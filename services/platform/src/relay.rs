@@ -43,7 +43,7 @@ impl Relay {
     /// Hands over rows whose commit was answered with success, before anybody else is answered. Never blocks and never fails: what the
     /// relay does not take from memory it reads from the table. Whoever watches an order that the rows tell of is woken.
     ///
-    /// Never hand over rows of a commit that failed or whose outcome is unknown: their numbers may go to others. [`Relay::look`]
+    /// Never hand over rows of a commit that failed or whose outcome is unknown: their numbers may go to others. [`Relay::verify`]
     /// instead.
     pub fn hand_over(&self, rows: Vec<OutboxRow>) {
         // An order in its first version is new: nobody can have seen it otherwise.
@@ -52,15 +52,16 @@ impl Relay {
         let _ = self.rows.send(Handed::Rows(rows));
     }
 
-    /// Says that rows may have been committed that nobody hands over.
-    pub fn look(&self) {
-        let _ = self.rows.send(Handed::Look);
+    /// Says that a connection that writes outbox rows was lost, or is new: rows may have been committed that nobody hands over, and the
+    /// store may be an older copy of itself. Nothing is sent before the table has been looked at.
+    pub fn verify(&self) {
+        let _ = self.rows.send(Handed::Verify);
     }
 
-    /// Looks at the table where a commit may have happened whose outcome is not known.
+    /// Verifies after an error that may have been a lost connection.
     pub fn doubt(&self, error: &StoreError) {
-        if matches!(error, StoreError::Unknown { .. }) {
-            self.look();
+        if !matches!(error, StoreError::Fail { .. }) && !error.is_contended() {
+            self.verify();
         }
     }
 

@@ -67,10 +67,8 @@ impl Canceller {
                 }
                 Err(source) => {
                     tries += 1;
-                    if matches!(source, StoreError::Unknown { .. }) {
-                        doubt = true;
-                        (self.hand_over)(Committed::InDoubt);
-                    }
+                    doubt |= matches!(source, StoreError::Unknown { .. });
+                    (self.hand_over)(Committed::InDoubt);
                     if !doubt && !source.is_contended() && tries >= TRIES {
                         warn!(order.id = %wish.change.order_id, error = ?source, "the store did not cancel an order");
                         return Ok(Err(unavailable()));

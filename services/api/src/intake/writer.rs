@@ -26,7 +26,7 @@ const TRIES: u32 = 3;
 pub enum Committed {
     /// These rows are committed: the database said so.
     Rows(Vec<OutboxRow>),
-    /// Rows may be committed, under numbers that nobody knows.
+    /// A connection was lost, or is new: rows may be committed under numbers that nobody knows, or the store may be another.
     InDoubt,
 }
 
@@ -148,16 +148,13 @@ impl Writer {
             }
             Err(source) => {
                 job.failed(&source);
-                if matches!(source, StoreError::Unknown { .. }) {
-                    // Before any answer: what may stand in the table is sent before what comes later.
-                    (self.hand_over)(Committed::InDoubt);
-                }
                 if job.held && job.batch.len() > 1 {
                     return job.halves();
                 }
                 if !job.held {
-                    // Whatever it was, the connection is no longer trusted.
+                    // Whatever it was, the connection is no longer trusted. The relay hears of it before any later commit.
                     self.connection = None;
+                    (self.hand_over)(Committed::InDoubt);
                 }
                 self.postpone(job, &source);
             }
@@ -180,7 +177,11 @@ impl Writer {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             // To be refused a connection says nothing about any order.
-            None => self.connection.insert(self.orders.intake().await.map_err(retry)?),
+            None => {
+                let connection = self.orders.intake().await.map_err(retry)?;
+                (self.hand_over)(Committed::InDoubt);
+                self.connection.insert(connection)
+            }
         };
         connection.accept(orders).await
     }

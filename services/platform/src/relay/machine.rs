@@ -190,7 +190,7 @@ impl Machine {
             let shard = self.shards.entry(led.shard).or_insert_with(|| Shard::new(led, until));
             #[cfg(test)]
             (shard.sabotage = self.sabotage);
-            shard.renewed(led, until);
+            self.alarms.extend(shard.renewed(led, until));
         }
     }
 
@@ -222,7 +222,7 @@ impl Machine {
         let mut removed = 0;
         for asked in asked {
             let Some(shard) = self.shards.get_mut(&asked.shard) else { continue };
-            self.alarms.extend(shard.stored(asked, agreed));
+            shard.stored(asked, agreed);
             removed += asked.high - asked.low;
         }
         if agreed { removed } else { 0 }
@@ -235,7 +235,7 @@ impl Machine {
         if agreed {
             shard.set_aside(aside.token.number);
         } else {
-            self.alarms.push(shard.went_back(aside.token.number, "another event under a known number"));
+            shard.went_back(aside.token.number, "another event under a known number");
         }
     }
 
@@ -263,7 +263,7 @@ impl Machine {
         let mut of_others = false;
         for row in rows {
             match self.shards.get_mut(&row.event.shard) {
-                Some(shard) => self.alarms.extend(shard.hand(row)),
+                Some(shard) => shard.hand(row),
                 None => of_others = true,
             }
         }
@@ -274,6 +274,12 @@ impl Machine {
     pub fn look(&mut self) {
         self.look_every = LOOK[0];
         self.look_at = Moment::ZERO;
+    }
+
+    /// A session broke, or began: the store may be another than before. Nothing more is sent until the table has been looked at.
+    pub fn verify(&mut self) {
+        self.shards.values_mut().for_each(Shard::verify);
+        self.look();
     }
 
     /// The next row to send, of any shard.

@@ -27,6 +27,9 @@ const ENOUGH_QUEUED: usize = 500;
 /// How many bytes of rows a shard keeps in memory before it leaves them to the table.
 const MOST_BYTES: usize = 4 << 20;
 
+/// What contradicts a store that only goes forward.
+const ANOTHER_EVENT: &str = "another event under a known number";
+
 /// Where a shard stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -82,6 +85,8 @@ pub(super) struct Shard {
     pub look: bool,
     /// The numbers that a running `acknowledge` may remove.
     storing: Option<i64>,
+    /// What contradicted this leader's view, until it is known whether another leads.
+    suspicion: Option<Alarm>,
     /// Dead letters that go without their value, since the broker refused them for their size.
     pub without_value: BTreeSet<i64>,
     #[cfg(test)]
@@ -116,6 +121,7 @@ impl Shard {
             in_flight: 0,
             look: false,
             storing: None,
+            suspicion: None,
             without_value: BTreeSet::new(),
             #[cfg(test)]
             sabotage: None,
@@ -125,11 +131,15 @@ impl Shard {
     }
 
     /// Takes up a renewed lease; one that was taken anew begins at what the store says.
-    pub fn renewed(&mut self, led: &Led, lease_until: Moment) {
+    ///
+    /// What contradicted this shard's view is told now: where the epoch has only moved by our own taking, no other leader did it.
+    pub fn renewed(&mut self, led: &Led, lease_until: Moment) -> Option<Alarm> {
+        let suspicion = self.suspicion.take().filter(|_| led.epoch <= self.epoch + 1);
         if self.state == State::Lost || led.epoch != self.epoch {
             self.begin(led, lease_until);
         }
         self.lease_until = lease_until;
+        suspicion
     }
 
     fn begin(&mut self, led: &Led, lease_until: Moment) {
@@ -174,19 +184,26 @@ impl Shard {
         }
     }
 
+    /// Sends nothing more before the anchor has been seen in the table.
+    pub fn verify(&mut self) {
+        if self.state == State::Live {
+            self.state = State::Unread;
+        }
+    }
+
     /// The highest number that was taken in its turn.
     pub fn enqueued(&self) -> i64 {
         self.log.last()
     }
 
     /// Takes a row that this process has committed.
-    pub fn hand(&mut self, row: OutboxRow) -> Option<Alarm> {
+    pub fn hand(&mut self, row: OutboxRow) {
         if !matches!(self.state, State::Unread | State::Live) {
-            return None;
+            return;
         }
         match self.log.known(row.number) {
-            Some(id) if id == row.event.event_id => return None,
-            Some(_) => return Some(self.went_back(row.number, "another event under a known number")),
+            Some(id) if id == row.event.event_id => return,
+            Some(_) => return self.went_back(row.number, ANOTHER_EVENT),
             // Older than anything that is remembered: either late, or the store went back far. The anchor tells.
             None if row.number <= self.enqueued() => self.look = true,
             None if self.bytes >= MOST_BYTES => self.look = true,
@@ -195,7 +212,7 @@ impl Shard {
             None if self.sabotage == Some(Sabotage::SendOnAGap) && self.state == State::Live => self.jump(row),
             None => self.keep(row),
         }
-        self.absorb()
+        self.absorb();
     }
 
     fn keep(&mut self, row: OutboxRow) {
@@ -206,7 +223,7 @@ impl Shard {
     }
 
     /// Takes what came ahead of its turn and has its turn now; what the table has brought meanwhile must be the same.
-    fn absorb(&mut self) -> Option<Alarm> {
+    fn absorb(&mut self) {
         while self.state == State::Live
             && let Some(first) = self.ahead.first_entry()
             && *first.key() <= self.log.last() + 1
@@ -216,10 +233,9 @@ impl Shard {
             if row.number == self.enqueued() + 1 {
                 self.push(row);
             } else if self.log.known(row.number).is_some_and(|id| id != row.event.event_id) {
-                return Some(self.went_back(row.number, "another event under a known number"));
+                self.went_back(row.number, ANOTHER_EVENT);
             }
         }
-        None
     }
 
     fn push(&mut self, row: OutboxRow) {
@@ -238,9 +254,10 @@ impl Shard {
         self.push(row);
     }
 
-    pub fn went_back(&mut self, number: i64, found: &'static str) -> Alarm {
+    /// Ends this life since the store is not what this leader knows. That may be another leader's doing, if the lease is lost.
+    pub fn went_back(&mut self, number: i64, found: &'static str) {
         self.lose();
-        Alarm::WentBack { shard: self.number, number, found }
+        self.suspicion = Some(Alarm::WentBack { shard: self.number, number, found });
     }
 
     /// The next row to send.
@@ -341,16 +358,15 @@ impl Shard {
     }
 
     /// Takes the store's answer; an answer to an earlier lease says nothing.
-    pub fn stored(&mut self, asked: &Acknowledged, agreed: bool) -> Option<Alarm> {
+    pub fn stored(&mut self, asked: &Acknowledged, agreed: bool) {
         if self.storing != Some(asked.high) || self.epoch != asked.epoch || self.state == State::Lost {
-            return None;
+            return;
         }
         self.storing = None;
         if !agreed {
-            return Some(self.went_back(asked.high, "the store refused what is published"));
+            return self.went_back(asked.high, "the store refused what is published");
         }
         self.stored = asked.high;
         self.log.forget_before(self.stored);
-        None
     }
 }

@@ -59,8 +59,8 @@ pub struct RelayTask {
 pub(super) enum Handed {
     /// These rows are committed.
     Rows(Vec<OutboxRow>),
-    /// There may be rows that nobody will hand over.
-    Look,
+    /// A session that writes broke, or began: there may be rows that nobody will hand over, or another store.
+    Verify,
 }
 
 impl std::fmt::Debug for RelayTask {
@@ -139,8 +139,8 @@ impl RelayTask {
                     self.settings.hints.committed();
                 }
             }
-            Handed::Look => {
-                self.machine.look();
+            Handed::Verify => {
+                self.machine.verify();
                 self.settings.hints.committed();
             }
         }

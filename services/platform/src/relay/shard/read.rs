@@ -3,7 +3,7 @@
 //! Each read begins with the *anchor*: the row of the highest number that was taken. The store keeps it until a later one is
 //! published, so it must be there and bear the event that is known: then the store is the one that was read before.
 
-use super::{Alarm, ENOUGH_QUEUED, MOST_BYTES, Shard, State};
+use super::{ANOTHER_EVENT, Alarm, ENOUGH_QUEUED, MOST_BYTES, Shard, State};
 use crate::store::{OutboxRow, Span};
 
 /// A read of one shard, as it was asked for.
@@ -13,6 +13,14 @@ pub(in super::super) struct Ask {
     /// The row that must be the first, unless nothing was ever taken.
     anchor: Option<i64>,
     life: u64,
+}
+
+/// What a row of the table is to the leader.
+enum Taken {
+    New,
+    Known,
+    /// It contradicts what is known.
+    Against(Option<Alarm>),
 }
 
 /// What a read of one shard came to.
@@ -61,8 +69,9 @@ impl Shard {
         let mut taken = 0;
         for row in rows {
             match self.take(row) {
-                Ok(new) => taken += usize::from(new),
-                Err(alarm) => return Brought { rows: taken, alarm: Some(alarm) },
+                Taken::New => taken += 1,
+                Taken::Known => {}
+                Taken::Against(alarm) => return Brought { rows: taken, alarm },
             }
         }
         let first = self.state == State::Unread;
@@ -71,8 +80,11 @@ impl Shard {
         if first {
             self.forget_ahead_up_to(self.enqueued());
         }
-        let alarm = self.absorb().or_else(|| if full { None } else { self.check_ahead(ask) });
-        Brought { rows: taken, alarm }
+        self.absorb();
+        if !full {
+            self.check_ahead(ask);
+        }
+        Brought { rows: taken, alarm: None }
     }
 
     /// The anchor is not there. That is right where this leader has meanwhile removed it, or where somebody emptied the table.
@@ -81,42 +93,44 @@ impl Shard {
             self.look = true;
             return Some(Brought::default());
         }
-        match (self.state, rows.first()) {
-            // Somebody has emptied the table; numbers go on where they stood.
-            (State::Unread, None) => None,
-            (State::Unread, Some(row)) if row.number == anchor + 1 => None,
-            (State::Unread, Some(row)) => {
-                Some(Brought { rows: 0, alarm: Some(self.damaged(anchor + 1, row.number)) })
-            }
-            _ => Some(Brought { rows: 0, alarm: Some(self.went_back(anchor, "the last known number is gone")) }),
+        if self.log.known(anchor).is_some() {
+            self.went_back(anchor, "the last known number is gone");
+            return Some(Brought::default());
         }
+        // The first read of a lease: somebody has emptied the table, and numbers go on where they stood.
+        let next = rows.first().map(|row| row.number).filter(|next| *next != anchor + 1)?;
+        Some(Brought { rows: 0, alarm: Some(self.damaged(anchor + 1, next)) })
     }
 
-    fn take(&mut self, row: OutboxRow) -> Result<bool, Alarm> {
+    fn take(&mut self, row: OutboxRow) -> Taken {
         let (number, enqueued) = (row.number, self.enqueued());
         if number > enqueued + 1 {
-            return Err(self.damaged(enqueued + 1, number));
+            return Taken::Against(Some(self.damaged(enqueued + 1, number)));
         }
         if number == enqueued + 1 {
             self.push(row);
-            return Ok(true);
+            return Taken::New;
         }
         match self.log.known(number) {
-            Some(id) if id != row.event.event_id => Err(self.went_back(number, "another event under a known number")),
-            Some(_) => Ok(false),
+            Some(id) if id != row.event.event_id => {
+                self.went_back(number, ANOTHER_EVENT);
+                Taken::Against(None)
+            }
+            Some(_) => Taken::Known,
             None => {
                 self.log.learn(number, row.event.event_id);
-                Ok(false)
+                Taken::Known
             }
         }
     }
 
     /// A snapshot that is newer than a commit holds all numbers before it. What came ahead and is not reached is of a store that is no
     /// more.
-    fn check_ahead(&mut self, ask: &Ask) -> Option<Alarm> {
-        let next = self.ahead.first_key_value().map(|(number, _)| *number)?;
-        (next == ask.span.high && next > self.enqueued() + 1)
-            .then(|| self.went_back(next, "numbers before a committed one are gone"))
+    fn check_ahead(&mut self, ask: &Ask) {
+        let next = self.ahead.first_key_value().map(|(number, _)| *number);
+        if let Some(next) = next.filter(|next| *next == ask.span.high && *next > self.enqueued() + 1) {
+            self.went_back(next, "numbers before a committed one are gone");
+        }
     }
 
     fn forget_ahead_up_to(&mut self, number: i64) {

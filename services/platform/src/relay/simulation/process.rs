@@ -16,6 +16,9 @@ pub struct Process {
     pub session: u64,
     /// What the producer holds, by partition.
     pub queues: Vec<VecDeque<(Token, EventId)>>,
+    /// The sessions with the store are cut, and it has not noticed.
+    pub relay_is_cut: bool,
+    pub writer_is_cut: bool,
     /// It does nothing until then.
     pub stopped_until: Moment,
     /// When it is to look around again.
@@ -31,6 +34,8 @@ impl Process {
             start,
             session: 0,
             queues: vec![VecDeque::new(); shards],
+            relay_is_cut: false,
+            writer_is_cut: false,
             stopped_until: Moment::ZERO,
             step_at: Moment::ZERO,
         }

@@ -29,7 +29,7 @@ const SHARD_COUNT: usize = SHARDS as usize;
 enum Event {
     Step,
     Hand(Vec<OutboxRow>),
-    Look,
+    Verify,
     Run(Want),
     Answer(Answer),
     Take { session: u64, shard: i16 },
@@ -85,6 +85,8 @@ pub struct World {
     /// The store answers nobody until then.
     store_away_until: Moment,
     went_back: bool,
+    /// Whether nobody's session broke then: what was in hand may be sent before it is noticed, so no order is promised.
+    unnoticed: bool,
     alarms: usize,
     events: u128,
     sabotage: Option<Sabotage>,
@@ -105,6 +107,7 @@ impl World {
             copies: VecDeque::new(),
             store_away_until: Moment::ZERO,
             went_back: false,
+            unnoticed: false,
             alarms: 0,
             events: 1,
             sabotage,
@@ -154,7 +157,7 @@ impl World {
                 if place.is_none() {
                     return Err(format!("event {} of shard {shard} is committed and not published", n + 1));
                 }
-                if place < last {
+                if place < last && !self.unnoticed {
                     return Err(format!("event {} of shard {shard} was first published before one that comes before it", n + 1));
                 }
                 last = place;
@@ -219,7 +222,7 @@ impl World {
             Event::Step if at.step_at > now => return Ok(()),
             Event::Step => {}
             Event::Hand(rows) => drop(at.machine.hand(rows)),
-            Event::Look => at.machine.look(),
+            Event::Verify => at.machine.verify(),
             Event::Answer(answer) => self.answer(process, answer),
             Event::Take { session, shard } => self.broker_takes(process, session, shard),
             Event::Report { session, token, outcome } if session == at.session => at.machine.report(token, outcome, now),
@@ -283,6 +286,10 @@ impl World {
             }
             events.push((self.random.random_range(0..SHARDS), id));
         }
+        // Whoever writes on a new connection says so first.
+        if std::mem::take(&mut self.processes[process].writer_is_cut) {
+            self.after(0, 0, process, Event::Verify);
+        }
         // Rolled back: its numbers go to the next.
         if self.chance(8) {
             if self.sabotage == Some(Sabotage::HandOverBeforeTheAnswer) {
@@ -295,7 +302,7 @@ impl World {
         let rows = self.store.commit(&events);
         match self.random.random_range(0..100) {
             // The answer is lost: nobody hands over.
-            0..10 => self.after(1_000, 300_000, process, Event::Look),
+            0..10 => self.after(1_000, 300_000, process, Event::Verify),
             // Handed over long after the table was read.
             10..20 => self.after(100_000, 3_000_000, process, Event::Hand(rows)),
             _ => self.after(10, 3_000, process, Event::Hand(rows)),
@@ -311,7 +318,8 @@ impl World {
             Want::SetAside(_) => Failed::SetAside,
         };
         let (now, calm) = (self.now, self.is_calm());
-        if now < self.store_away_until || (!calm && self.chance(1)) {
+        let is_cut = std::mem::take(&mut self.processes[process].relay_is_cut);
+        if is_cut || now < self.store_away_until || (!calm && self.chance(1)) {
             self.after(1_000, 2_000_000, process, Event::Answer(Answer::Failed(failed)));
             return Ok(());
         }
@@ -470,8 +478,12 @@ impl World {
         // What was set aside stays known to the judge; the store itself forgets the mark with its rows.
         self.store.aside.extend(aside);
         self.went_back = true;
-        if self.chance(50) {
-            self.store_away_until = self.now + Duration::from_millis(300);
+        if self.chance(20) {
+            self.unnoticed = true;
+            return;
+        }
+        for process in &mut self.processes {
+            (process.relay_is_cut, process.writer_is_cut) = (true, true);
         }
     }
 }
