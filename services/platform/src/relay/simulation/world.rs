@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::machine::{Failed, Trouble, Want};
-use super::super::shard::{Alarm, Moment, Sabotage, Token};
+use super::super::shard::{Moment, Sabotage, Token};
 use super::broker::Broker;
 use super::process::Process;
 use super::store::{SHARDS, Store};
@@ -45,6 +45,21 @@ enum Answer {
     Acknowledged(Want, bool),
     Aside(Want, bool),
     Failed(Failed),
+}
+
+/// Rows as a person reads them.
+fn names(rows: &[OutboxRow]) -> Vec<String> {
+    rows.iter().map(|row| format!("{}/{}:{:x}", row.event.shard, row.number, row.event.event_id.0.as_u128())).collect()
+}
+
+impl Event {
+    fn told(&self) -> String {
+        match self {
+            Self::Hand(rows) => format!("hand {:?}", names(rows)),
+            Self::Answer(Answer::Brought(Want::Read(asks, _), rows)) => format!("brought {asks:?} {:?}", names(rows)),
+            other => format!("{other:?}"),
+        }
+    }
 }
 
 /// An event at its time, for a process and the start of it that it is meant for.
@@ -178,6 +193,12 @@ impl World {
         self.queue.push(Reverse(At { at, order: self.order, process, start, event }));
     }
 
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.told {
+            println!("{:>12?} {}", self.now, what());
+        }
+    }
+
     fn chance(&mut self, in_a_hundred: u32) -> bool {
         self.random.random_range(0..100) < in_a_hundred
     }
@@ -212,9 +233,7 @@ impl World {
             self.queue.push(Reverse(At { at: stopped_until, order: self.order, process, start, event }));
             return Ok(());
         }
-        if self.told {
-            println!("{:>12?} p{process} {event:?}", self.now);
-        }
+        self.say(|| format!("p{process} {}", event.told()));
         self.trace = self.trace.wrapping_mul(31).wrapping_add(self.now.as_micros() as u64 ^ process as u64);
         let now = self.now;
         let at = &mut self.processes[process];
@@ -260,7 +279,6 @@ impl World {
             if self.told {
                 println!("{now:>12?} p{process} ALARM {alarm:?}");
             }
-            let _: Alarm = alarm;
             self.alarms += 1;
         }
         let next = at.machine.look_again(now);
@@ -300,6 +318,7 @@ impl World {
             return;
         }
         let rows = self.store.commit(&events);
+        self.say(|| format!("p{process} commits {:?}", names(&rows)));
         match self.random.random_range(0..100) {
             // The answer is lost: nobody hands over.
             0..10 => self.after(1_000, 300_000, process, Event::Verify),
@@ -389,6 +408,7 @@ impl World {
             Err(Trouble::OfRecord("poison".to_owned()))
         } else {
             self.broker.append(shard, id);
+            self.say(|| format!("p{process} publishes {}", token.number));
             Ok(())
         };
         // Reports overtake each other.
@@ -404,9 +424,7 @@ impl World {
         let process = self.random.random_range(0..PROCESSES);
         let long = Duration::from_millis(self.random.random_range(50..14_000));
         let kind = self.random.random_range(0..12);
-        if self.told {
-            println!("{:>12?} TROUBLE {kind} p{process} {long:?}", self.now);
-        }
+        self.say(|| format!("p{process} TROUBLE {kind} {long:?}"));
         match kind {
             0 | 1 => self.crash(process),
             2 | 3 => self.processes[process].stopped_until = self.now + long,
@@ -427,7 +445,8 @@ impl World {
 
     fn heal(&mut self) {
         (self.store_away_until, self.broker.away_until) = (self.now, self.now);
-        self.broker.refuses_until = self.now;
+        // What has come back is known before the topic takes records again: the client library fails all of a topic together.
+        self.broker.refuses_until = self.broker.refuses_until.min(self.now + Duration::from_millis(250));
         for process in &mut self.processes {
             process.stopped_until = self.now;
         }
@@ -472,6 +491,7 @@ impl World {
     /// An older copy of the store is put in its place; sometimes everybody's session breaks, sometimes nobody notices.
     fn go_back(&mut self) {
         let Some(copy) = self.copies.pop_front() else { return };
+        self.say(|| "the store goes back".to_owned());
         self.copies.clear();
         let aside = self.store.aside.clone();
         self.store = copy;
