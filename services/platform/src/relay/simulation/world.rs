@@ -408,7 +408,7 @@ impl World {
             Err(Trouble::OfRecord("poison".to_owned()))
         } else {
             self.broker.append(shard, id);
-            self.say(|| format!("p{process} publishes {}", token.number));
+            self.say(|| format!("p{process} publishes {}/{}:{:x} life {}", shard, token.number, id.0.as_u128(), token.life));
             Ok(())
         };
         // Reports overtake each other.
