@@ -198,8 +198,11 @@ impl Shard {
     pub fn verify(&mut self) {
         // A read that is under way may have been answered by the store as it was.
         self.view += 1;
-        if self.state == State::Live {
-            self.state = State::Unread;
+        match self.state {
+            // Without an anchor that is known nothing can be verified.
+            State::Live | State::Unread if self.enqueued() > 0 && self.known(self.enqueued()).is_none() => self.lose(),
+            State::Live => self.state = State::Unread,
+            _ => {}
         }
     }
 
