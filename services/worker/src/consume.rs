@@ -73,11 +73,6 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
 /// Processes batches until the drain. While the store is away a batch is tried again and again: that is never an event's fault.
 async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup: Setup) -> anyhow::Result<()> {
     let processor = Processor::new(&ctx, metrics, setup);
-    // Until then another process may believe that it alone writes these outbox rows.
-    tokio::select! {
-        () = ctx.relay.settled() => {}
-        () = ctx.drain.cancelled() => return Ok(()),
-    }
     ctx.status.set("worker", Ok(()));
     let mut failures = 0;
     let mut look_back = tokio::time::interval(LOOK_BACK_EVERY);

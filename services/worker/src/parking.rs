@@ -114,11 +114,6 @@ impl LotTask {
 
     /// Runs until the drain, then ends what runs (at most 5 s) and gives back what has not ended.
     pub async fn run(mut self, ctx: Ctx) -> anyhow::Result<()> {
-        // Until then another process may believe that it alone writes these outbox rows.
-        tokio::select! {
-            () = ctx.relay.settled() => {}
-            () = ctx.drain.cancelled() => return Ok(()),
-        }
         let (bell, mut failures) = (self.books.setup.bell.clone(), 0_u32);
         while !ctx.drain.is_cancelled() {
             match self.advance().await {

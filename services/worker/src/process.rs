@@ -19,7 +19,7 @@ use minishop_platform::config::Config;
 use minishop_platform::crash;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::relay::Relay;
-use minishop_platform::store::{Inbox, Journal, Note, OutboxRow, Position, Settlement, StoreError, Transition};
+use minishop_platform::store::{Inbox, Note, OutboxRow, Position, Settlement, StoreError, Transition};
 use tokio::time::Instant;
 
 use crate::decode::{Incoming, Refused, decode};
@@ -160,18 +160,14 @@ impl Processor {
         if !plan.refusals.is_empty() {
             return Ok(Attempt::Refused(plan.refusals));
         }
-        let handed_over = write(tx, &mut plan).await?;
-        self.committed(&plan, handed_over, started).await;
+        let handed_over = write(tx, &mut plan).await.inspect_err(|error| self.relay.doubt(error))?;
+        self.committed(&plan, handed_over, started);
         Ok(Attempt::Settled(plan.journal.positions))
     }
 
     /// Hands committed rows to the relay and tells what happened.
-    async fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
-        if !rows.is_empty() {
-            // What the lot settled before this transaction saw its key free goes first, also if it comes to it later.
-            let _turn = self.setup.turn.lock().await;
-            self.relay.hand_over(rows);
-        }
+    fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
+        self.relay.hand_over(rows);
         if plan.fates.iter().any(|fate| fate.outcome == Outcome::Queued) {
             self.setup.bell.ring();
         }
@@ -217,19 +213,23 @@ async fn gate<'r>(
     Ok(fresh)
 }
 
-/// Writes a plan and commits; returns the outbox rows that are now on disk, in the order of their ids.
+/// Writes a plan and commits; returns the outbox rows that are now on disk.
 async fn write(mut tx: Box<dyn Settlement>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
     if !plan.adopt.is_empty() && tx.adopt(&plan.adopt).await?.len() < plan.adopt.len() {
         // Somebody committed one of these orders since it was looked up: the next try sees it.
         return Err(StoreError::Retry { operation: "worker.adopt", source: anyhow::anyhow!("an order appeared meanwhile") });
     }
-    let passed = if plan.transitions.is_empty() { HashMap::new() } else { tx.settle(&plan.transitions).await? };
-    for stopped in plan.transitions.iter().filter(|t| !passed.contains_key(&t.order_id)) {
+    let passed = if plan.transitions.is_empty() { HashSet::new() } else { tx.settle(&plan.transitions).await? };
+    for stopped in plan.transitions.iter().filter(|t| !passed.contains(&t.order_id)) {
         let Transition { order_id, at, cause, .. } = *stopped;
         plan.journal.notes.push(Note { order_id, kind: "ignored", at, cause, detail: None });
     }
     crash::point("mid_worker_tx");
-    let places = tx.record(&plan.journal).await?;
+    let transitions = std::mem::take(&mut plan.transitions).into_iter();
+    let processed = transitions.filter(|t| passed.contains(&t.order_id)).map(|transition| transition.event);
+    let dead = std::mem::take(&mut plan.journal.events);
+    plan.journal.events = processed.chain(dead).collect();
+    let numbers = tx.record(&plan.journal).await?;
     if !plan.journal.parked.is_empty() {
         crash::point("park_before_commit");
     }
@@ -238,11 +238,8 @@ async fn write(mut tx: Box<dyn Settlement>, plan: &mut Plan<'_>) -> Result<Vec<O
         crash::point("park_after_commit_before_offset");
     }
     for fate in &mut plan.fates {
-        fate.was_stopped(|order| !passed.contains_key(&order));
+        fate.was_stopped(|order| !passed.contains(&order));
     }
-    let Journal { events, .. } = &mut plan.journal;
-    let dead = places.into_iter().zip(std::mem::take(events)).map(|(id, event)| OutboxRow { id, event });
-    let processed = std::mem::take(&mut plan.transitions);
-    let processed = processed.into_iter().filter_map(|t| Some(OutboxRow { id: *passed.get(&t.order_id)?, event: t.event }));
-    Ok(processed.chain(dead).collect())
+    let events = std::mem::take(&mut plan.journal.events);
+    Ok(numbers.into_iter().zip(events).map(|(number, event)| OutboxRow::new(number, event)).collect())
 }

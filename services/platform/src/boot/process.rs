@@ -18,7 +18,7 @@ use crate::clock::{SystemClock, SystemIds};
 use crate::config::{Config, Shape};
 use crate::ctx::{Ctx, Metrics, Status, Task};
 use crate::hints::{Hints, HintsTask};
-use crate::relay::{Relay, RelayTask, Settings};
+use crate::relay::{RelayTask, Settings};
 use crate::serve::{self, Limits};
 use crate::store::error::OpenError;
 use crate::store::postgres::{self, PostgresSettings};
@@ -137,7 +137,7 @@ impl Process {
             ids,
             store,
             brokers,
-            relay: relay.clone(),
+            relay,
             metrics,
             drain: drain.clone(),
             status: status.clone(),
@@ -156,7 +156,7 @@ impl Process {
         if let Some(addr) = kafka_addr {
             status.bound("kafka", addr);
         }
-        let announce = announce(status.clone(), relay);
+        let announce = announce(status.clone());
         let code = supervise(&status, phases, announce, &mut signals, config.drain_wait).await;
         if config.database_url.is_none() && code == ExitCode::SUCCESS {
             sqlite::checkpoint(&config.data_dir.join(STORE_FILE)).await;
@@ -166,8 +166,7 @@ impl Process {
     }
 }
 
-async fn announce(status: Status, relay: Relay) {
-    relay.settled().await;
+async fn announce(status: Status) {
     status.set("process", Ok(()));
     print_ready(&status);
 }

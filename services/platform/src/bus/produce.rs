@@ -8,7 +8,7 @@ use minishop_contracts::headers::kafka;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::mpsc;
 
@@ -52,12 +52,15 @@ impl Compression {
 
 /// Names a record to its sender: outbox shard and id.
 pub type Token = (i16, i64);
+use crate::relay::Token;
 
 /// What became of a record.
 #[derive(Debug)]
 pub struct Report {
     /// Which record.
     pub token: Token,
+    /// Where it was sent to; empty when it is published.
+    pub topic: String,
     /// How long it was under way.
     pub took: Duration,
     /// `Err` when the broker or the client gave it up for good.
@@ -76,9 +79,12 @@ pub enum SendError {
     /// The record is larger than the broker takes.
     #[error("the record is too large")]
     TooLarge,
-    /// This record was refused: stop its key and try again later.
+    /// This record can never be published: something of its own is wrong.
     #[error("the record was refused: {0}")]
-    Refused(String),
+    Record(String),
+    /// The topic takes no records, or not from us: try again later.
+    #[error("the topic takes no records: {0}")]
+    Topic(String),
 }
 
 #[derive(Clone)]
@@ -91,9 +97,12 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, delivery: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
         let (token, at) = *sent;
-        let result = delivery.as_ref().map(|_| ()).map_err(|(error, _)| advice(error));
+        let (topic, result) = match delivery {
+            Ok(_) => (String::new(), Ok(())),
+            Err((error, message)) => (message.topic().to_owned(), Err(advice(error))),
+        };
         // Without a receiver the relay is gone, and what was sent stays in the table.
-        let _ = self.0.send(Report { token, took: at.elapsed(), result });
+        let _ = self.0.send(Report { token, topic, took: at.elapsed(), result });
     }
 }
 
@@ -157,13 +166,17 @@ impl Producer {
 }
 
 fn advice(error: &KafkaError) -> SendError {
+    use RDKafkaErrorCode as Code;
+    let reason = || error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::QueueFull) => SendError::QueueFull,
-        Some(RDKafkaErrorCode::MessageSizeTooLarge) => SendError::TooLarge,
-        Some(
-            RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced | RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight,
-        ) => SendError::Fatal(error.to_string()),
-        _ => SendError::Refused(error.to_string()),
+        Some(Code::QueueFull) => SendError::QueueFull,
+        Some(Code::MessageSizeTooLarge) => SendError::TooLarge,
+        // Errors of the record itself (KIP-467), which no other try can pass.
+        Some(Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidMessage | Code::InvalidMessageSize) => {
+            SendError::Record(reason())
+        }
+        Some(Code::Fatal | Code::Fenced | Code::PurgeQueue | Code::PurgeInflight) => SendError::Fatal(error.to_string()),
+        _ => SendError::Topic(reason()),
     }
 }
 

@@ -1,71 +1,51 @@
 //! Sending, and what the broker reports.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use minishop_contracts::headers::kafka::DLQ_VALUE_OMITTED;
 use minishop_contracts::topics;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
-use super::shard::{Shard, State};
+use super::machine::{Aside, Trouble};
+use super::shard::{Alarm, Moment, Token};
 use super::task::RelayTask;
 use crate::bus::Headers;
 use crate::bus::produce::{Producer, Report, SendError};
 use crate::store::OutboxRow;
 
-/// Records that the producer may hold unreported; its own queue holds 10 000.
-const MOST_IN_FLIGHT: usize = 8_000;
-/// How long a shard rests after a record was refused.
-const REST: Duration = Duration::from_millis(200);
+/// How often the same trouble is told.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+
+/// A topic that does not take records, as far as it was told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    at: Option<Moment>,
+    untold: u64,
+    noted: bool,
+}
 
 impl RelayTask {
     /// Sends queued rows, shard by shard in order, as far as the producer has room.
-    pub(super) fn send(&mut self, now: Instant) {
-        let again = now + REST;
-        let mut fatal = None;
-        'shards: for (number, led) in &mut self.shards {
-            if !matches!(led.state, State::Live | State::Behind) || now >= led.lease_until {
-                continue;
-            }
-            while let Some(row) = led.queue.front() {
-                if self.in_flight >= MOST_IN_FLIGHT {
-                    break 'shards;
-                }
-                match send_row(&self.producer, row, led.too_large.contains(&row.id)) {
-                    Ok(()) => {
-                        led.queue.pop_front();
-                        led.in_flight += 1;
-                        self.in_flight += 1;
-                    }
-                    Err(SendError::QueueFull) => break 'shards,
-                    Err(SendError::Fatal(reason)) => {
-                        fatal = Some(reason);
-                        break 'shards;
-                    }
-                    Err(SendError::TooLarge) if is_dead_letter(row) && led.too_large.insert(row.id) => {}
-                    Err(SendError::TooLarge | SendError::Refused(_)) => {
-                        tracing::warn!(
-                            outbox.shard = *number,
-                            outbox.id = row.id,
-                            "a record was refused; its shard is read again"
-                        );
-                        led.stop(again);
-                        break;
-                    }
+    pub(super) fn send(&mut self, now: Moment) {
+        while let Some((token, row, without_value)) = self.machine.next(now) {
+            match send_row(&self.producer, token, row, without_value) {
+                Ok(()) => self.machine.sent(token),
+                Err(SendError::QueueFull) => return,
+                Err(SendError::Fatal(reason)) => return self.renew_producer(&reason, now),
+                Err(SendError::TooLarge) if is_dead_letter(row) && !without_value => self.machine.without_value(token, now),
+                Err(SendError::TooLarge) => self.machine.cannot_send(token, "the record is too large".to_owned()),
+                Err(SendError::Record(reason)) => self.machine.cannot_send(token, reason),
+                Err(SendError::Topic(reason)) => {
+                    let topic = row.event.topic.clone();
+                    self.machine.stop(token.shard, now);
+                    self.tell_topic(&topic, &reason, now);
                 }
             }
-            if led.state == State::Behind && led.queue.is_empty() {
-                led.state = State::Load;
-            }
-        }
-        if let Some(reason) = fatal {
-            self.renew_producer(&reason);
         }
     }
 
-    /// Makes a new producer after a fatal error; everything that was not deleted is sent again from the table.
-    fn renew_producer(&mut self, reason: &str) {
+    /// Makes a new producer after a fatal error; everything that is not stored as published is sent again from the table.
+    fn renew_producer(&mut self, reason: &str, now: Moment) {
         tracing::error!(reason, "the producer failed for good; making a new one");
         // Reports of the old producer must not be counted against the new shards.
         let (report_to, reports) = mpsc::unbounded_channel();
@@ -73,52 +53,87 @@ impl RelayTask {
             Ok(producer) => {
                 self.producer = producer;
                 self.reports = reports;
-                self.in_flight = 0;
-                let until: HashMap<i16, Instant> = self.shards.iter().map(|(shard, led)| (*shard, led.lease_until)).collect();
-                self.shards = until.into_iter().map(|(shard, until)| (shard, Shard::won(until))).collect();
+                self.machine.producer_lost(now);
             }
             Err(error) => tracing::error!("cannot make a producer: {error:#}"),
         }
     }
 
     /// Takes up a report; tells whether it was the end of its producer.
-    pub(super) fn report(&mut self, report: Report) -> bool {
-        let (number, id) = report.token;
-        self.in_flight = self.in_flight.saturating_sub(1);
-        if report.result.is_ok() {
+    pub(super) fn report(&mut self, report: Report, now: Moment) -> bool {
+        let Report { token, topic, took, result } = report;
+        let Err(error) = result else {
             self.metrics.published.inc();
-            self.metrics.publish.observe(report.took.as_secs_f64());
-        } else {
-            self.metrics.refused.inc();
-        }
-        let Some(led) = self.shards.get_mut(&number) else {
-            // The shard was given back meanwhile; deleting a delivered row is right whoever does it.
-            if report.result.is_ok() {
-                self.deletes.push(report.token);
+            self.metrics.publish.observe(took.as_secs_f64());
+            if self.told.noted {
+                self.told = Told::default();
+                self.status.note("relay", None);
             }
+            self.machine.report(token, Ok(()), now);
             return false;
         };
-        match report.result {
-            Ok(()) => self.deletes.extend(led.delivered(id).map(|id| (number, id))),
-            Err(error) => {
-                tracing::warn!(outbox.shard = number, outbox.id = id, %error, "a record was not published; it is sent again");
-                if error == SendError::TooLarge {
-                    led.too_large.insert(id);
-                }
-                led.failed(id, Instant::now() + REST);
-                if let SendError::Fatal(reason) = error {
-                    self.renew_producer(&reason);
-                    return true;
-                }
+        self.metrics.refused.inc();
+        let trouble = match error {
+            SendError::Fatal(reason) => {
+                self.renew_producer(&reason, now);
+                return true;
             }
-        }
+            SendError::TooLarge if topic.ends_with(topics::CREATED_DEAD_LETTERS) => Trouble::TooLarge,
+            SendError::TooLarge => Trouble::OfRecord("the record is too large".to_owned()),
+            SendError::Record(reason) => Trouble::OfRecord(reason),
+            SendError::Topic(reason) => {
+                self.tell_topic(&topic, &reason, now);
+                Trouble::OfTopic
+            }
+            SendError::QueueFull => Trouble::OfTopic,
+        };
+        self.machine.report(token, Err(trouble), now);
         false
     }
 
-    pub(super) fn mend(&mut self, now: Instant) {
-        for (number, led) in &mut self.shards {
-            if let Some(done) = led.mend(now) {
-                self.deletes.extend(done.into_iter().map(|id| (*number, id)));
+    /// Says that a topic takes no records: at most so often, however many records come back.
+    fn tell_topic(&mut self, topic: &str, reason: &str, now: Moment) {
+        let waiting = self.stats.lock().expect("no holder of the statistics panics").depth;
+        self.told.noted = true;
+        self.status.note("relay", Some(format!("{topic} takes no records: {reason}; {waiting} rows of the outbox wait")));
+        if self.told.at.is_some_and(|at| now < at + TELL_AGAIN) {
+            self.told.untold += 1;
+            return;
+        }
+        tracing::warn!(topic, reason, rows = waiting, untold = self.told.untold, "a topic takes no records; its rows wait");
+        self.told.at = Some(now);
+        self.told.untold = 0;
+    }
+
+    pub(super) fn tell_aside(&mut self, aside: &Aside) {
+        self.metrics.set_aside.inc();
+        tracing::error!(
+            outbox.shard = aside.token.shard,
+            outbox.number = aside.token.number,
+            event.id = %aside.event_id,
+            reason = aside.reason,
+            "an event cannot be published and is set aside; later ones go on"
+        );
+    }
+
+    pub(super) fn tell_alarms(&mut self) {
+        for alarm in self.machine.alarms.drain(..) {
+            match alarm {
+                Alarm::WentBack { shard, number, found } => {
+                    self.metrics.went_back.inc();
+                    tracing::error!(
+                        outbox.shard = shard,
+                        outbox.number = number,
+                        found,
+                        "the store is an older copy of itself; the shard is read again from what it says"
+                    );
+                }
+                Alarm::Gap { shard, number, next } => {
+                    self.metrics.gaps.inc();
+                    let reason = format!("outbox_gap: shard {shard} lacks numbers {number} to {}", next - 1);
+                    tracing::error!(outbox.shard = shard, outbox.number = number, outbox.next = next, "{reason}; it is not sent from");
+                    self.status.set("outbox", Err(reason));
+                }
             }
         }
     }
@@ -130,12 +145,12 @@ fn is_dead_letter(row: &OutboxRow) -> bool {
 
 /// Queues a row with the producer; a dead letter that the broker refused for its size goes without its value, which stays in the
 /// store.
-fn send_row(producer: &Producer, row: &OutboxRow, too_large: bool) -> Result<(), SendError> {
+fn send_row(producer: &Producer, token: Token, row: &OutboxRow, without_value: bool) -> Result<(), SendError> {
     let mut headers = Headers::decode(row.event.headers.clone()).unwrap_or_default();
     let mut value = row.event.payload.as_ref();
-    if too_large && is_dead_letter(row) {
+    if without_value {
         let bytes = value.take().map_or(0, bytes::Bytes::len);
         headers = headers.with(DLQ_VALUE_OMITTED, bytes.to_string());
     }
-    producer.send((row.event.shard, row.id), &row.event.topic, &row.event.record_key, value, &headers)
+    producer.send(token, &row.event.topic, &row.event.record_key, value, &headers)
 }

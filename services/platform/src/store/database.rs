@@ -6,7 +6,7 @@
 //! `@ids3` does so for a list of ids; `@each3` gives its members as the column `e.value`; `@json4` takes parameter 4 as JSON; `@lock` and `@skip` lock the rows that are
 //! read, the latter leaving out those that others hold.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -136,6 +136,9 @@ pub(super) trait Work: Send {
     /// Changes orders behind their fence, as the consumer does; returns the outbox id of each order that passed.
     async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>>;
     /// Appends events to the outbox, as the last step, and returns their places, in the same order.
+    /// Changes orders behind their fence, as the consumer does; returns those that passed.
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
+    /// Appends events to the outbox, as the last step: their shards stay locked until the commit. Returns their numbers.
     async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>>;
     /// Writes facts into timelines.
     async fn note(&mut self, notes: &[Note]) -> Result<()>;

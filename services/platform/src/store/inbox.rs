@@ -32,6 +32,11 @@ pub trait Settlement: Send {
     /// Writes the rest; returns the outbox ids of `journal.events` in their order.
     ///
     /// Refused with [`super::error::WentBack`] if the store stands lower than the consumer has seen it stand.
+    /// Changes status and writes the timeline's status row of each order that passes the fence; returns those that passed. Their
+    /// events are announced by `record`.
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
+    /// Writes the rest, the events last: their shards stay locked until the commit. Returns the outbox numbers of `journal.events`
+    /// in their order.
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>>;
     /// Commits. Only then may the offsets be committed to the broker.
     async fn commit(self: Box<Self>) -> Result<()>;

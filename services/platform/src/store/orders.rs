@@ -103,7 +103,7 @@ pub struct ListQuery {
 /// One connection that accepts orders. Owned by one task that nobody cancels.
 #[async_trait]
 pub trait Intake: Send {
-    /// Inserts up to 256 orders and their events in one statement and commits; returns the outbox id of each order made.
+    /// Inserts up to 256 orders and their events in one statement and commits; returns the outbox number of each order's event.
     ///
     /// `batch` is sorted by (client, key) and holds no key twice. An order that is not in the answer was not made: its key
     /// existed, here or in a concurrent commit; read it with [`Orders::by_keys`]. After [`StoreError::Unknown`] run the same
@@ -117,7 +117,7 @@ pub trait Cancels: Send {
     /// Changes an order, tells its timeline, queues the event that announces it, and makes a dead event of the order that
     /// holds up its key due again, in one transaction; `detail` is a JSON object for the timeline.
     ///
-    /// Returns the event's outbox id, or `None` when the order does not stand where the change begins. After
+    /// Returns the event's outbox number, or `None` when the order does not stand where the change begins. After
     /// [`StoreError::Unknown`] run the same change again: an order that the first run changed is then `None`.
     async fn cancel(&mut self, change: &Transition, detail: &str) -> Result<Option<i64>>;
 }

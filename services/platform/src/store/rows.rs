@@ -182,7 +182,7 @@ pub struct Position {
 pub struct Journal {
     /// Events set aside.
     pub parked: Vec<ParkedEvent>,
-    /// Dead-letter events to publish.
+    /// Events to publish: those of the orders that passed the fence, and dead letters.
     pub events: Vec<NewEvent>,
     /// Facts for the timeline.
     pub notes: Vec<Note>,

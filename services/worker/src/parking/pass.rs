@@ -1,8 +1,7 @@
 //! One transaction over cases: what each comes to, written under its lease.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use minishop_core::ids::OrderId;
 use minishop_core::parking::DeadCode;
 use minishop_platform::crash;
 use minishop_platform::store::{Gate, InboxEntry, Journal, Lease, LotSettlement, OutboxRow, Release, StoreError, Transition};
@@ -95,7 +94,6 @@ impl Books {
     }
 
     async fn attempt(&self, cases: &[Case]) -> Result<Attempt, StoreError> {
-        let _turn = self.setup.turn.lock().await;
         let mut tx = self.lot.begin(&self.config.kafka_group).await?;
         let mut facts = self.facts(tx.as_mut(), cases).await?;
         let changes: Vec<Change> = cases.iter().map(|case| self.decide(case, &mut facts)).collect();
@@ -103,7 +101,7 @@ impl Books {
         if !lost.is_empty() {
             return Ok(Attempt::Lost(lost));
         }
-        let written = write(tx, cases, &changes).await?;
+        let written = write(tx, cases, &changes).await.inspect_err(|error| self.relay.doubt(error))?;
         if cases.iter().any(|case| case.ended.is_some()) {
             crash::point("retry_after_commit");
         }
@@ -145,26 +143,23 @@ async fn write(mut tx: Box<dyn LotSettlement>, cases: &[Case], changes: &[Change
         return Err(changed("lot.adopt"));
     }
     let transitions: Vec<Transition> = live.iter().filter_map(|change| change.transition.clone()).collect();
-    let passed = if transitions.is_empty() { HashMap::new() } else { tx.settle(&transitions).await? };
-    if transitions.iter().any(|transition| !passed.contains_key(&transition.order_id)) {
+    let passed = if transitions.is_empty() { HashSet::new() } else { tx.settle(&transitions).await? };
+    if transitions.iter().any(|transition| !passed.contains(&transition.order_id)) {
         return Err(changed("lot.settle"));
     }
+    let processed = transitions.into_iter().map(|transition| transition.event);
+    let letters = live.iter().filter_map(|change| change.letter.clone());
     let duplicate = |(case, change): (&Case, &Change)| Some((case.event_id, change.duplicate?));
     let journal = Journal {
         notes: live.iter().flat_map(|change| change.notes.clone()).collect(),
-        events: live.iter().filter_map(|change| change.letter.clone()).collect(),
+        events: processed.chain(letters).collect(),
         duplicates: cases.iter().zip(changes).filter_map(duplicate).collect(),
         ..Journal::default()
     };
-    let places = tx.record(&journal).await?;
+    let numbers = tx.record(&journal).await?;
     tx.commit().await?;
-    let letters = places.into_iter().zip(journal.events).map(|(id, event)| OutboxRow { id, event });
-    let processed = transitions.into_iter().filter_map(|t| place(&passed, t));
-    Ok(Written { rows: processed.chain(letters).collect(), lost })
-}
-
-fn place(passed: &HashMap<OrderId, i64>, transition: Transition) -> Option<OutboxRow> {
-    Some(OutboxRow { id: *passed.get(&transition.order_id)?, event: transition.event })
+    let rows = numbers.into_iter().zip(journal.events).map(|(number, event)| OutboxRow::new(number, event));
+    Ok(Written { rows: rows.collect(), lost })
 }
 
 /// Writes what rows turned out to be; returns those whose lease was lost.

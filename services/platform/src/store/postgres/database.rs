@@ -1,6 +1,6 @@
 //! PostgreSQL for the families whose statements both databases share.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,6 +15,9 @@ use super::super::{NewEvent, Note, Result, StoreError, Transition};
 use super::error::{Lost, failed};
 use super::inbox::{append, note, settle};
 use super::pool::{Pool, begin, bounded, commit};
+use super::outbox;
+use super::inbox::{begin, note, settle};
+use super::pool::{Pool, bounded};
 use super::session::Session;
 
 /// Reads from the pool, and one connection that transactions take in turn.
@@ -78,7 +81,7 @@ impl Work for PgWork {
         Ok(rows.into_iter().map(Row::Postgres).collect())
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         let mut connection = self.take()?;
         let passed = bounded(settle(&mut connection, transitions)).await.map_err(failed(self.operation, Lost::Nothing))?;
         self.connection = Some(connection);
@@ -90,6 +93,9 @@ impl Work for PgWork {
         let places = bounded(append(&mut connection, events)).await.map_err(failed(self.operation, Lost::Nothing))?;
         self.connection = Some(connection);
         Ok(places)
+        let numbers = bounded(outbox::append(&mut connection, events)).await.map_err(failed(self.operation, Lost::Nothing))?;
+        self.connection = Some(connection);
+        Ok(numbers)
     }
 
     async fn note(&mut self, notes: &[Note]) -> Result<()> {

@@ -135,7 +135,7 @@ impl Settlement for PgSettlement {
         step!(self, "inbox.adopt", |connection, _consumer| statements::adopt(connection, orders))
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         step!(self, "inbox.settle", |connection, _consumer| statements::settle(connection, transitions))
     }
 

@@ -24,7 +24,8 @@ use super::session::{Kept, SILENCE};
 const TRIES: u32 = 4;
 
 // `ORDER BY n` is the caller's order by (client, key), so that writers take the unique index's locks in one order and cannot
-// deadlock. A row that is skipped because another transaction has just committed its key is in no part of the answer.
+// deadlock. A row that is skipped because another transaction has just committed its key is in no part of the answer. The shards are
+// locked when the orders are made: what asks for the numbers has counted them.
 const ACCEPT: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
     $6::int[], $7::bytea[], $8::bytea[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bigint[], \
     $15::text[], $16::text[], $17::text[], $18::timestamptz[]) WITH ORDINALITY AS t(shard, event_id, topic, record_key, \
@@ -35,10 +36,14 @@ const ACCEPT: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uu
     SELECT order_id, client_id, idempotency_key, fingerprint, customer_id, 'created', 1, currency, total_minor, items::jsonb, \
     correlation_id, traceparent, event_id, created_at FROM input ORDER BY n \
     ON CONFLICT (client_id, idempotency_key) DO NOTHING RETURNING order_id), \
-    queued AS (INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, headers) \
-    SELECT shard, event_id, topic, record_key, order_id, order_version, payload, headers \
-    FROM input JOIN made USING (order_id) ORDER BY n RETURNING order_id, id) \
-    SELECT coalesce(array_agg(order_id), '{}'), coalesce(array_agg(id), '{}') FROM queued";
+    numbered AS (SELECT i.n, i.shard, row_number() OVER (PARTITION BY i.shard ORDER BY i.n) AS place \
+    FROM input i JOIN made USING (order_id)), \
+    given AS MATERIALIZED (SELECT unnest(w.shards) AS shard, unnest(outbox_last(w.shards)) AS last \
+    FROM (SELECT array_agg(DISTINCT shard ORDER BY shard) AS shards FROM numbered) w), \
+    queued AS (INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers) \
+    SELECT i.shard, g.last + p.place, i.event_id, i.topic, i.record_key, i.order_id, i.order_version, i.payload, i.headers \
+    FROM input i JOIN numbered p USING (n) JOIN given g ON g.shard = i.shard RETURNING order_id, number) \
+    SELECT coalesce(array_agg(order_id), '{}'), coalesce(array_agg(number), '{}') FROM queued";
 
 const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fingerprint, o.total_minor, o.currency \
     FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) \

@@ -1,6 +1,6 @@
 //! SQLite for the families whose statements both databases share.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use minishop_core::ids::OrderId;
@@ -43,9 +43,9 @@ impl Work for SqliteWork {
         Ok(rows.into_iter().map(Row::Sqlite).collect())
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         let mut step = self.unit.step(self.operation).await?;
-        let passed = settle(step.connection(), transitions, self.now).await.map_err(failed(self.operation))?;
+        let passed = settle(step.connection(), transitions).await.map_err(failed(self.operation))?;
         step.done();
         Ok(passed)
     }
@@ -55,6 +55,9 @@ impl Work for SqliteWork {
         let places = outbox::insert(step.connection(), events, self.now).await.map_err(failed(self.operation))?;
         step.done();
         Ok(places)
+        let numbers = outbox::append(step.connection(), events, self.now).await.map_err(failed(self.operation))?;
+        step.done();
+        Ok(numbers)
     }
 
     async fn note(&mut self, notes: &[Note]) -> Result<()> {

@@ -90,10 +90,10 @@ impl Settlement for SqliteSettlement {
         Ok(made)
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         const OPERATION: &str = "inbox.settle";
         let mut step = self.unit.step(OPERATION).await?;
-        let passed = statements::settle(step.connection(), transitions, self.now).await.map_err(failed(OPERATION))?;
+        let passed = statements::settle(step.connection(), transitions).await.map_err(failed(OPERATION))?;
         step.done();
         Ok(passed)
     }

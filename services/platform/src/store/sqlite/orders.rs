@@ -91,7 +91,7 @@ async fn accept(connection: &mut SqliteConnection, batch: &[NewOrder], now: i64)
     }
     let new: Vec<&NewOrder> = batch.iter().filter(|order| made.contains_key(&order.order_id)).collect();
     let events: Vec<&NewEvent> = new.iter().map(|order| &order.event).collect();
-    let places = outbox::insert(connection, &events, now).await?;
+    let places = outbox::append(connection, &events, now).await?;
     Ok(new.iter().map(|order| order.order_id).zip(places).collect())
 }
 

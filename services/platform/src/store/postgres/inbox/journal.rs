@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use minishop_core::parking::State;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use super::super::super::error::WentBack;
 use super::super::super::{Journal, NewEvent, Note, ParkedEvent, Position};
-use super::super::events::{self, column};
+use super::super::events::column;
+use super::super::outbox;
 
 // A key's events are handled in the order of these ids, so they are drawn in the order of the batch.
 const PARK: &str = "INSERT INTO parked (consumer, record_key, blocks, state, event_id, order_id, client_id, type, needs_type, \
@@ -21,12 +22,6 @@ const PARK: &str = "INSERT INTO parked (consumer, record_key, blocks, state, eve
     $19::bytea[], $20::boolean[], $21::timestamptz[]) WITH ORDINALITY AS t(record_key, blocks, state, event_id, order_id, \
     client_id, type, needs_type, topic, partition, source_offset, raw_key, raw_value, raw_headers, error_class, error_code, \
     error_message, error_fingerprint, due, failed_at, n) ORDER BY n ON CONFLICT (consumer, event_id) DO NOTHING";
-
-const EVENTS: &str = "WITH queued AS (INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, \
-    headers) SELECT shard, event_id, topic, record_key, order_id, order_version, payload, headers FROM UNNEST($1::smallint[], \
-    $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::int[], $7::bytea[], $8::bytea[]) WITH ORDINALITY AS t(shard, \
-    event_id, topic, record_key, order_id, order_version, payload, headers, n) ORDER BY n RETURNING id) \
-    SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM queued";
 
 const NOTES: &str = "INSERT INTO timeline (order_id, kind, at, cause, detail) \
     SELECT order_id, kind, at, cause, detail::jsonb FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::uuid[], \
@@ -84,6 +79,7 @@ pub(super) async fn record(
 /// Appends events to the outbox in their order, and returns their places.
 pub(in super::super) async fn append(connection: &mut PgConnection, events: &[&NewEvent]) -> sqlx::Result<Vec<i64>> {
     events::bind(sqlx::query(EVENTS), events).fetch_one(connection).await?.try_get(0)
+    outbox::append(connection, &journal.events.iter().collect::<Vec<&NewEvent>>()).await
 }
 
 async fn park(connection: &mut PgConnection, consumer: &str, parked: &[ParkedEvent]) -> sqlx::Result<()> {

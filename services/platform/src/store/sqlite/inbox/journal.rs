@@ -60,6 +60,7 @@ pub(super) async fn record(
     move_on(connection, consumer, &journal.positions).await?;
     let events: Vec<&NewEvent> = journal.events.iter().collect();
     outbox::insert(connection, &events, now).await.map(Ok)
+    outbox::append(connection, &events, now).await
 }
 
 async fn park(connection: &mut SqliteConnection, consumer: &str, parked: &[ParkedEvent], now: i64) -> sqlx::Result<()> {
