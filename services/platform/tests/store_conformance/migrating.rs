@@ -238,15 +238,16 @@ async fn an_order_that_the_old_build_accepts_during_the_upgrade_is_moved_or_is_n
         // One old process stands before its commit when the upgrade begins, another comes while it waits.
         first.execute("BEGIN").await.unwrap();
         assert_eq!(accept_as_before(&mut first, &orders[1]).await.unwrap(), 1);
-        let (mut upgrade, mut late) = (JoinSet::new(), JoinSet::new());
-        let (place, order) = (url.clone(), orders[2].clone());
-        upgrade.spawn(async move { postgres::connect(&place, &settings(true)).await });
-        until_blocked(&url, 1).await;
-        late.spawn(async move { accept_as_before(&mut second, &order).await });
-        until_blocked(&url, 2).await;
-        first.execute("COMMIT").await.unwrap();
-        let store = upgrade.join_next().await.unwrap().unwrap().unwrap();
-        let refused = late.join_next().await.unwrap().unwrap();
+        let (mut late, order, settings) = (JoinSet::new(), orders[2].clone(), settings(true));
+        let meanwhile = async {
+            until_blocked(&url, 1).await;
+            late.spawn(async move { accept_as_before(&mut second, &order).await });
+            until_blocked(&url, 2).await;
+            first.execute("COMMIT").await.unwrap();
+            late.join_next().await.unwrap().unwrap()
+        };
+        let (store, refused) = futures::join!(postgres::connect(&url, &settings), meanwhile);
+        let store = store.unwrap();
         assert!(matches!(refused, Err(sqlx::Error::Database(_))), "{refused:?}");
         assert!(accept_as_before(&mut first, &orders[2]).await.is_err(), "also with a statement that was prepared before");
         let moved: Vec<_> = read_all(&store).await.into_iter().map(|row| (row.number, row.event.event_id)).collect();
