@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 
 use minishop_contracts::key::spread;
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
 
 use crate::hints::{ChangedOrders, Changes};
 use crate::store::{OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE, StoreError};
@@ -49,7 +50,7 @@ impl Relay {
         // An order in its first version is new: nobody can have seen it otherwise.
         let changed = rows.iter().filter(|row| row.event.order_version > Some(1)).filter_map(|row| row.event.order_id);
         self.changes.committed(changed.collect());
-        let _ = self.rows.send(Handed::Rows(rows));
+        let _ = self.rows.send(Handed::Rows(rows, Instant::now()));
     }
 
     /// Says that a connection that writes outbox rows was lost, or is new: rows may have been committed that nobody hands over, and the

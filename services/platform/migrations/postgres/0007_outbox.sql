@@ -81,13 +81,16 @@ BEGIN
     RETURN numbers;
 END $$;
 
--- Stores what is published and removes it, all but the last published row of each shard. Fails without any effect where the store is
--- not the one that the leader knows: the lease is another's, or another event stands under a number. One statement for each shard,
--- with a range: no plan can join the rows in another order.
+-- Stores what is published and removes it, all but the last published row of each shard. `events` are those that bear the numbers
+-- above `lows` up to `highs`, one shard after the other. Fails without any effect where the store is not the one that the leader
+-- knows: the lease is another's, or another event stands under a number. One statement for each shard, with a range: no plan can
+-- join the rows in another order.
 CREATE FUNCTION outbox_acknowledge(leader text, shards smallint[], epochs bigint[], lows bigint[], highs bigint[], events uuid[])
 RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    removed bigint;
+    first int := 1;
+    last int;
+    found uuid[];
 BEGIN
     -- Losing this in a crash of the server only causes copies.
     PERFORM set_config('synchronous_commit', 'off', true);
@@ -97,15 +100,16 @@ BEGIN
         IF NOT FOUND THEN
             RAISE EXCEPTION 'another leads outbox shard %', shards[n] USING ERRCODE = 'MS001';
         END IF;
-        PERFORM FROM outbox_event WHERE shard = shards[n] AND number = highs[n] AND event_id = events[n];
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'another event is number % of outbox shard %', highs[n], shards[n] USING ERRCODE = 'MS001';
+        last := first + (highs[n] - lows[n])::int - 1;
+        WITH gone AS (
+            DELETE FROM outbox_event WHERE shard = shards[n] AND number >= lows[n] AND number < highs[n] RETURNING number, event_id
+        )
+        SELECT array_agg(event_id ORDER BY number) INTO found FROM gone WHERE number > lows[n];
+        found := found || (SELECT e.event_id FROM outbox_event e WHERE e.shard = shards[n] AND e.number = highs[n]);
+        IF found IS DISTINCT FROM events[first:last] THEN
+            RAISE EXCEPTION 'other events stand up to number % of outbox shard %', highs[n], shards[n] USING ERRCODE = 'MS001';
         END IF;
-        DELETE FROM outbox_event WHERE shard = shards[n] AND number >= lows[n] AND number < highs[n];
-        GET DIAGNOSTICS removed = ROW_COUNT;
-        IF removed < highs[n] - greatest(lows[n], 1) THEN
-            RAISE EXCEPTION 'rows before number % of outbox shard % are gone', highs[n], shards[n] USING ERRCODE = 'MS001';
-        END IF;
+        first := last + 1;
     END LOOP;
 END $$;
 

@@ -152,8 +152,8 @@ impl Machine {
         }
         let mut published = Vec::new();
         for shard in self.shards.values_mut() {
-            if let Some(asked) = shard.to_store(i64::MAX >> 1) {
-                shard.storing(asked.high);
+            if let Some(asked) = shard.to_store() {
+                shard.storing(asked.high());
                 published.push(asked);
             }
         }
@@ -187,10 +187,10 @@ impl Machine {
         let until = asked_at + LEASE - MARGIN;
         self.shards.retain(|shard, _| view.shards.iter().any(|led| led.shard == *shard));
         for led in &view.shards {
-            let shard = self.shards.entry(led.shard).or_insert_with(|| Shard::new(led, until));
+            let shard = self.shards.entry(led.shard).or_insert_with(|| Shard::new(led, asked_at, until));
             #[cfg(test)]
             (shard.sabotage = self.sabotage);
-            self.alarms.extend(shard.renewed(led, until));
+            self.alarms.extend(shard.renewed(led, asked_at, until));
         }
     }
 
@@ -223,7 +223,7 @@ impl Machine {
         for asked in asked {
             let Some(shard) = self.shards.get_mut(&asked.shard) else { continue };
             shard.stored(asked, agreed);
-            removed += asked.high - asked.low;
+            removed += asked.high() - asked.low;
         }
         if agreed { removed } else { 0 }
     }
@@ -258,12 +258,13 @@ impl Machine {
         self.shards.values_mut().for_each(Shard::lose);
     }
 
-    /// Takes rows that this process has committed; tells whether some belong to shards that others lead.
-    pub fn hand(&mut self, rows: Vec<OutboxRow>) -> bool {
+    /// Takes rows that this process has committed, as the store has answered at a time; tells whether some belong to shards that
+    /// others lead.
+    pub fn hand(&mut self, rows: Vec<OutboxRow>, answered_at: Moment) -> bool {
         let mut of_others = false;
         for row in rows {
             match self.shards.get_mut(&row.event.shard) {
-                Some(shard) => shard.hand(row),
+                Some(shard) => shard.hand(row, answered_at),
                 None => of_others = true,
             }
         }

@@ -72,6 +72,8 @@ pub(super) struct Shard {
     pub epoch: i64,
     pub state: State,
     life: u64,
+    /// When the lease was asked for.
+    led_since: Moment,
     lease_until: Moment,
     stored: i64,
     log: Log,
@@ -85,6 +87,8 @@ pub(super) struct Shard {
     pub look: bool,
     /// The numbers that a running `acknowledge` may remove.
     storing: Option<i64>,
+    /// A number that was missing in the last read, and the next one that was there.
+    gap: Option<(i64, i64)>,
     /// What contradicted this leader's view, until it is known whether another leads.
     suspicion: Option<Alarm>,
     /// Dead letters that go without their value, since the broker refused them for their size.
@@ -106,12 +110,13 @@ pub(super) enum Sabotage {
 
 impl Shard {
     /// Begins with a lease that was just taken.
-    pub fn new(led: &Led, lease_until: Moment) -> Self {
+    pub fn new(led: &Led, asked_at: Moment, lease_until: Moment) -> Self {
         let mut shard = Self {
             number: led.shard,
             epoch: led.epoch,
             state: State::Lost,
             life: 0,
+            led_since: asked_at,
             lease_until,
             stored: led.acknowledged,
             log: Log::at(led.acknowledged),
@@ -121,31 +126,32 @@ impl Shard {
             in_flight: 0,
             look: false,
             storing: None,
+            gap: None,
             suspicion: None,
             without_value: BTreeSet::new(),
             #[cfg(test)]
             sabotage: None,
         };
-        shard.begin(led, lease_until);
+        shard.begin(led, asked_at);
         shard
     }
 
     /// Takes up a renewed lease; one that was taken anew begins at what the store says.
     ///
     /// What contradicted this shard's view is told now: where the epoch has only moved by our own taking, no other leader did it.
-    pub fn renewed(&mut self, led: &Led, lease_until: Moment) -> Option<Alarm> {
+    pub fn renewed(&mut self, led: &Led, asked_at: Moment, lease_until: Moment) -> Option<Alarm> {
         let suspicion = self.suspicion.take().filter(|_| led.epoch <= self.epoch + 1);
         if self.state == State::Lost || led.epoch != self.epoch {
-            self.begin(led, lease_until);
+            self.begin(led, asked_at);
         }
         self.lease_until = lease_until;
         suspicion
     }
 
-    fn begin(&mut self, led: &Led, lease_until: Moment) {
+    fn begin(&mut self, led: &Led, asked_at: Moment) {
         self.drop_everything();
         self.epoch = led.epoch;
-        self.lease_until = lease_until;
+        self.led_since = asked_at;
         self.stored = led.acknowledged;
         self.log = Log::at(led.acknowledged);
         self.storing = None;
@@ -196,9 +202,10 @@ impl Shard {
         self.log.last()
     }
 
-    /// Takes a row that this process has committed.
-    pub fn hand(&mut self, row: OutboxRow) {
-        if !matches!(self.state, State::Unread | State::Live) {
+    /// Takes a row that this process has committed, as the store has answered at a time.
+    pub fn hand(&mut self, row: OutboxRow, answered_at: Moment) {
+        // What was committed before the lease was taken stands in the table, or is of a past that the store has lost.
+        if !matches!(self.state, State::Unread | State::Live) || answered_at < self.led_since {
             return;
         }
         match self.log.known(row.number) {
@@ -216,9 +223,16 @@ impl Shard {
     }
 
     fn keep(&mut self, row: OutboxRow) {
-        self.bytes += row.size();
-        if let Some(other) = self.ahead.insert(row.number, row) {
+        let (number, size, id) = (row.number, row.size(), row.event.event_id);
+        self.bytes += size;
+        if let Some(other) = self.ahead.insert(number, row) {
             self.bytes = self.bytes.saturating_sub(other.size());
+            if other.event.event_id != id {
+                // One of them is of a past that the store has lost: the table tells which.
+                self.ahead.remove(&number);
+                self.bytes = self.bytes.saturating_sub(size);
+                self.look = true;
+            }
         }
     }
 
@@ -333,13 +347,13 @@ impl Shard {
     }
 
     /// What there is to store.
-    pub fn to_store(&self, most: i64) -> Option<Acknowledged> {
-        let high = self.log.published().min(self.stored + most.min(MOST_STORED));
+    pub fn to_store(&self) -> Option<Acknowledged> {
+        let high = self.log.published().min(self.stored + MOST_STORED);
         if self.state == State::Lost || self.storing.is_some() || high <= self.stored {
             return None;
         }
-        let event_id = self.log.known(high)?;
-        Some(Acknowledged { shard: self.number, epoch: self.epoch, low: self.stored, high, event_id })
+        let events: Option<Vec<EventId>> = (self.stored + 1..=high).map(|number| self.log.known(number)).collect();
+        Some(Acknowledged { shard: self.number, epoch: self.epoch, low: self.stored, events: events? })
     }
 
     /// How many numbers are published and not stored.
@@ -359,14 +373,14 @@ impl Shard {
 
     /// Takes the store's answer; an answer to an earlier lease says nothing.
     pub fn stored(&mut self, asked: &Acknowledged, agreed: bool) {
-        if self.storing != Some(asked.high) || self.epoch != asked.epoch || self.state == State::Lost {
+        if self.storing != Some(asked.high()) || self.epoch != asked.epoch || self.state == State::Lost {
             return;
         }
         self.storing = None;
         if !agreed {
-            return self.went_back(asked.high, "the store refused what is published");
+            return self.went_back(asked.high(), "the store refused what is published");
         }
-        self.stored = asked.high;
+        self.stored = asked.high();
         self.log.forget_before(self.stored);
     }
 }

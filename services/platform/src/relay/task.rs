@@ -57,8 +57,8 @@ pub struct RelayTask {
 /// What comes from those who write.
 #[derive(Debug)]
 pub(super) enum Handed {
-    /// These rows are committed.
-    Rows(Vec<OutboxRow>),
+    /// These rows are committed: the store has said so at this time.
+    Rows(Vec<OutboxRow>, Instant),
     /// A session that writes broke, or began: there may be rows that nobody will hand over, or another store.
     Verify,
 }
@@ -133,8 +133,8 @@ impl RelayTask {
 
     fn take(&mut self, handed: Handed) {
         match handed {
-            Handed::Rows(rows) => {
-                if self.machine.hand(rows) {
+            Handed::Rows(rows, answered_at) => {
+                if self.machine.hand(rows, answered_at.saturating_duration_since(self.began)) {
                     // Their leader need not wait for its next look.
                     self.settings.hints.committed();
                 }

@@ -124,8 +124,8 @@ pub struct Span {
     pub high: i64,
 }
 
-/// Everything up to a number is published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Numbers that follow what is stored, and are published.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
     /// The shard.
     pub shard: i16,
@@ -133,10 +133,15 @@ pub struct Acknowledged {
     pub epoch: i64,
     /// What is stored so far.
     pub low: i64,
-    /// What is to be stored.
-    pub high: i64,
-    /// The event that bears this number.
-    pub event_id: EventId,
+    /// The events that bear the next numbers, one or more. What is removed must be exactly these.
+    pub events: Vec<EventId>,
+}
+
+impl Acknowledged {
+    /// What is to be stored: the last of the numbers.
+    pub fn high(&self) -> i64 {
+        self.low + i64::try_from(self.events.len()).expect("fewer than 2^63 events")
+    }
 }
 
 /// How much waits to be published.

@@ -74,6 +74,7 @@ impl Shard {
                 Taken::Against(alarm) => return Brought { rows: taken, alarm },
             }
         }
+        self.gap = None;
         let first = self.state == State::Unread;
         self.state = State::Live;
         // Rows that came ahead before the first read may be of a past that the store has lost: the table is right.
@@ -99,13 +100,13 @@ impl Shard {
         }
         // The first read of a lease: somebody has emptied the table, and numbers go on where they stood.
         let next = rows.first().map(|row| row.number).filter(|next| *next != anchor + 1)?;
-        Some(Brought { rows: 0, alarm: Some(self.damaged(anchor + 1, next)) })
+        Some(Brought { rows: 0, alarm: self.damaged(anchor + 1, next) })
     }
 
     fn take(&mut self, row: OutboxRow) -> Taken {
         let (number, enqueued) = (row.number, self.enqueued());
         if number > enqueued + 1 {
-            return Taken::Against(Some(self.damaged(enqueued + 1, number)));
+            return Taken::Against(self.damaged(enqueued + 1, number));
         }
         if number == enqueued + 1 {
             self.push(row);
@@ -142,9 +143,13 @@ impl Shard {
         }
     }
 
-    fn damaged(&mut self, number: i64, next: i64) -> Alarm {
-        self.drop_everything();
+    /// A number is missing. What the store says is stored may be out of date if the lease is lost, so it is asked for anew first.
+    fn damaged(&mut self, number: i64, next: i64) -> Option<Alarm> {
+        self.lose();
+        if self.gap.replace((number, next)) != Some((number, next)) {
+            return None;
+        }
         self.state = State::Damaged;
-        Alarm::Gap { shard: self.number, number, next }
+        Some(Alarm::Gap { shard: self.number, number, next })
     }
 }

@@ -98,20 +98,19 @@ impl Store {
             let aside = self.aside.clone();
             let shard = self.shard(to.shard);
             let leads = shard.owner == Some(owner) && shard.epoch == to.epoch && shard.acknowledged == to.low;
-            let same = shard.rows.get(&to.high).is_some_and(|(id, _)| *id == to.event_id);
-            let expected = to.high - to.low.max(1);
-            let there = i64::try_from(shard.rows.range(to.low..to.high).count()).unwrap();
-            if !by_number_alone && !(leads && same && there >= expected) {
+            let high = to.high();
+            let same = shard.rows.range(to.low + 1..=high).map(|(_, (id, _))| *id).eq(to.events.iter().copied());
+            if !by_number_alone && !(leads && same) {
                 self.shards = before;
                 return Ok(false);
             }
-            for (number, (id, _)) in shard.rows.range(to.low.max(1)..=to.high) {
+            for (number, (id, _)) in shard.rows.range(to.low.max(1)..=high) {
                 if *number > to.low && !is_published(to.shard, id) && !aside.contains(id) {
                     return Err(format!("shard {} number {number} was acknowledged and is not published", to.shard));
                 }
             }
-            shard.rows.retain(|number, _| *number < to.low || *number >= to.high);
-            shard.acknowledged = shard.acknowledged.max(to.high);
+            shard.rows.retain(|number, _| *number < to.low || *number >= high);
+            shard.acknowledged = shard.acknowledged.max(high);
         }
         Ok(true)
     }

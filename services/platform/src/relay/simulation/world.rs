@@ -28,7 +28,7 @@ const SHARD_COUNT: usize = SHARDS as usize;
 #[derive(Debug)]
 enum Event {
     Step,
-    Hand(Vec<OutboxRow>),
+    Hand(Vec<OutboxRow>, Moment),
     Verify,
     Run(Want),
     Answer(Answer),
@@ -55,7 +55,7 @@ fn names(rows: &[OutboxRow]) -> Vec<String> {
 impl Event {
     fn told(&self) -> String {
         match self {
-            Self::Hand(rows) => format!("hand {:?}", names(rows)),
+            Self::Hand(rows, _) => format!("hand {:?}", names(rows)),
             Self::Answer(Answer::Brought(Want::Read(asks, _), rows)) => format!("brought {asks:?} {:?}", names(rows)),
             other => format!("{other:?}"),
         }
@@ -240,7 +240,7 @@ impl World {
         match event {
             Event::Step if at.step_at > now => return Ok(()),
             Event::Step => {}
-            Event::Hand(rows) => drop(at.machine.hand(rows)),
+            Event::Hand(rows, answered_at) => drop(at.machine.hand(rows, answered_at)),
             Event::Verify => at.machine.verify(),
             Event::Answer(answer) => self.answer(process, answer),
             Event::Take { session, shard } => self.broker_takes(process, session, shard),
@@ -313,7 +313,7 @@ impl World {
             if self.sabotage == Some(Sabotage::HandOverBeforeTheAnswer) {
                 let mut copy = self.store.clone();
                 let rows = copy.commit(&events);
-                self.after(10, 100, process, Event::Hand(rows));
+                self.after(10, 100, process, Event::Hand(rows, self.now));
             }
             return;
         }
@@ -323,8 +323,8 @@ impl World {
             // The answer is lost: nobody hands over.
             0..10 => self.after(1_000, 300_000, process, Event::Verify),
             // Handed over long after the table was read.
-            10..20 => self.after(100_000, 3_000_000, process, Event::Hand(rows)),
-            _ => self.after(10, 3_000, process, Event::Hand(rows)),
+            10..20 => self.after(100_000, 3_000_000, process, Event::Hand(rows, self.now)),
+            _ => self.after(10, 3_000, process, Event::Hand(rows, self.now)),
         }
     }
 

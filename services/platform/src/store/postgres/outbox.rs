@@ -90,8 +90,8 @@ impl Outbox for Db {
             .bind(column(published, |p| p.shard))
             .bind(column(published, |p| p.epoch))
             .bind(column(published, |p| p.low))
-            .bind(column(published, |p| p.high))
-            .bind(column(published, |p| p.event_id.0));
+            .bind(column(published, Acknowledged::high))
+            .bind(published.iter().flat_map(|p| p.events.iter().map(|id| id.0)).collect::<Vec<_>>());
         match self.relay.execute(query).await {
             Ok(_) => Ok(true),
             Err(error) if error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == ANOTHER_STORE) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use minishop_core::ids::EventId;
 use sqlx::SqliteConnection;
+use uuid::Uuid;
 
 use super::super::{
     Acknowledged, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, Span, columns,
@@ -31,8 +32,9 @@ const LED: &str = "SELECT shard, acknowledged FROM outbox_shard ORDER BY shard";
 const READ: &str = "SELECT shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, set_aside \
     FROM outbox_event WHERE shard = ?1 AND number >= ?2 AND number < ?3 ORDER BY number LIMIT ?4";
 
-const ACKNOWLEDGE: &str = "UPDATE outbox_shard SET acknowledged = ?3 WHERE shard = ?1 AND acknowledged = ?2 \
-    AND EXISTS (SELECT 1 FROM outbox_event WHERE shard = ?1 AND number = ?3 AND event_id = ?4)";
+const ACKNOWLEDGE: &str = "UPDATE outbox_shard SET acknowledged = ?3 WHERE shard = ?1 AND acknowledged = ?2";
+
+const BEARS: &str = "SELECT event_id FROM outbox_event WHERE shard = ?1 AND number > ?2 AND number <= ?3 ORDER BY number";
 
 const REMOVE: &str = "DELETE FROM outbox_event WHERE shard = ?1 AND number >= ?2 AND number < ?3";
 
@@ -83,12 +85,16 @@ pub(super) async fn append(connection: &mut SqliteConnection, events: &[&NewEven
 
 /// Stores one shard's progress; `false` where the store is another than the caller knows.
 async fn acknowledge(connection: &mut SqliteConnection, to: &Acknowledged) -> sqlx::Result<bool> {
-    let moved = sqlx::query(ACKNOWLEDGE).bind(to.shard).bind(to.low).bind(to.high).bind(to.event_id.0);
+    let moved = sqlx::query(ACKNOWLEDGE).bind(to.shard).bind(to.low).bind(to.high());
     if moved.execute(&mut *connection).await?.rows_affected() == 0 {
         return Ok(false);
     }
-    let removed = sqlx::query(REMOVE).bind(to.shard).bind(to.low).bind(to.high).execute(connection).await?.rows_affected();
-    Ok(i64::try_from(removed).unwrap_or(i64::MAX) >= to.high - to.low.max(1))
+    let bears = sqlx::query_scalar::<_, Uuid>(BEARS).bind(to.shard).bind(to.low).bind(to.high());
+    if !bears.fetch_all(&mut *connection).await?.into_iter().eq(to.events.iter().map(|id| id.0)) {
+        return Ok(false);
+    }
+    sqlx::query(REMOVE).bind(to.shard).bind(to.low).bind(to.high()).execute(connection).await?;
+    Ok(true)
 }
 
 #[async_trait]
