@@ -236,24 +236,31 @@ pub async fn several_shards_are_acknowledged_at_once(f: Fixture) {
 
 pub async fn what_contradicts_the_store_is_not_acknowledged_and_nothing_is_changed(f: Fixture) {
     f.accept(&of_many("a", 100)).await;
-    let good = f.published("a", 0, 5).await;
-    assert!(f.store.outbox.acknowledge("a", &[good]).await.unwrap());
+    let done = f.published("a", 0, 5).await;
+    assert!(f.store.outbox.acknowledge("a", std::slice::from_ref(&done)).await.unwrap());
     let next = f.published("a", 0, 9).await;
     let other = f.published("a", 1, 3).await;
     let before = (f.rows().await, f.acknowledged().await);
     let refused = async |asked: Acknowledged, why: &str| {
-        for all in [vec![asked], vec![other, asked], vec![asked, other]] {
+        for all in [vec![asked.clone()], vec![other.clone(), asked.clone()], vec![asked.clone(), other.clone()]] {
             assert!(!f.store.outbox.acknowledge("a", &all).await.unwrap(), "{why}");
             assert_eq!((f.rows().await, f.acknowledged().await), before, "{why}");
         }
     };
-    refused(good, "it was done before").await;
-    refused(Acknowledged { low: 4, ..next }, "less is stored").await;
-    refused(Acknowledged { low: 6, ..next }, "more is stored").await;
-    refused(Acknowledged { event_id: event_id(), ..next }, "another event bears the number").await;
-    refused(Acknowledged { high: 10, ..next }, "the event bears another number").await;
-    refused(Acknowledged { high: 1_000, event_id: event_id(), ..next }, "there is no such number").await;
-    refused(Acknowledged { shard: 7, ..next }, "there is no such shard").await;
+    let with = |low: i64, change: &dyn Fn(&mut Vec<EventId>)| {
+        let mut asked = Acknowledged { low, ..next.clone() };
+        change(&mut asked.events);
+        asked
+    };
+    refused(done.clone(), "it was done before").await;
+    refused(with(4, &|events| events.insert(0, done.events[4])), "less is stored").await;
+    refused(with(6, &|events| drop(events.remove(0))), "more is stored").await;
+    refused(with(5, &|events| events[3] = event_id()), "another event bears the last number").await;
+    refused(with(5, &|events| events[1] = event_id()), "another event bears a number between").await;
+    refused(with(5, &|events| events.swap(0, 1)), "two events bear each other's number").await;
+    refused(with(5, &|events| drop(events.remove(1))), "the events are fewer").await;
+    refused(with(5, &|events| events.extend((0..1_000).map(|_| event_id()))), "there are no such numbers").await;
+    refused(Acknowledged { shard: 7, ..next.clone() }, "there is no such shard").await;
     assert!(f.store.outbox.acknowledge("a", &[next, other]).await.unwrap(), "and what is right is taken");
 }
 

@@ -244,10 +244,9 @@ impl Fixture {
     pub async fn published(&self, owner: &str, shard: i16, number: i64) -> Acknowledged {
         let lead = self.store.outbox.lead(owner, &Role::ALL, &[]).await.expect("an answer");
         let led = lead.shards.iter().find(|led| led.shard == shard).expect("the only process leads every shard");
-        let rows = self.rows().await;
-        let row = rows.iter().find(|row| row.event.shard == shard && row.number == number).expect("a row of this number");
-        let event_id = row.event.event_id;
-        Acknowledged { shard, epoch: led.epoch, low: led.acknowledged, high: number, event_id }
+        let new = |row: &OutboxRow| row.event.shard == shard && row.number > led.acknowledged && row.number <= number;
+        let events = self.rows().await.into_iter().filter(new).map(|row| row.event.event_id).collect();
+        Acknowledged { shard, epoch: led.epoch, low: led.acknowledged, events }
     }
 
     /// Stores that a shard is published up to a number.
