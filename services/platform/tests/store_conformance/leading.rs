@@ -144,7 +144,8 @@ async fn a_wait_for_a_shard_is_no_conflict_between_orders() {
         let began = Instant::now();
         let mut writers = JoinSet::new();
         for n in 0..3 {
-            let batch: Vec<_> = (0..40).map(|k| order_of(&format!("client-{n}"), &format!("k{k:03}"), &format!("c{k}"))).collect();
+            let batch: Vec<_> =
+                (0..40).map(|k| order_of(&format!("client-{n}"), &format!("k{k:03}"), &format!("c{k}"))).collect();
             let mut intake = f.store.orders.intake().await.unwrap();
             writers.spawn(async move { intake.accept(&batch).await.map(|made| made.len()) });
         }

@@ -99,7 +99,10 @@ fn old_rows() -> Vec<(Role, NewEvent)> {
         let role = if n.is_multiple_of(3) { Role::Worker } else { Role::Api };
         let whole = event(role, &key(n), order_id(), 1);
         let event = NewEvent { payload: Some(Bytes::from(format!("value {n}"))), ..whole };
-        (role, if n.is_multiple_of(50) { NewEvent { order_id: None, order_version: None, payload: None, ..event } } else { event })
+        (
+            role,
+            if n.is_multiple_of(50) { NewEvent { order_id: None, order_version: None, payload: None, ..event } } else { event },
+        )
     };
     (0..600).map(row).collect()
 }
@@ -175,7 +178,9 @@ async fn on_postgres_an_upgrade_moves_every_row_in_its_order_and_the_old_build_c
         POSTGRES.run_to(OLD, &mut old).await.unwrap();
         let rows = old_rows();
         let columns = "shard, event_id, topic, record_key, order_id, order_version, payload, headers";
-        let bytes = |bytes: &[u8]| if bytes.len() == 16 { format!("'{}'::uuid", hex(bytes)) } else { format!("'\\x{}'::bytea", hex(bytes)) };
+        let bytes = |bytes: &[u8]| {
+            if bytes.len() == 16 { format!("'{}'::uuid", hex(bytes)) } else { format!("'\\x{}'::bytea", hex(bytes)) }
+        };
         let insert = format!("INSERT INTO outbox ({columns}) VALUES {}", values(&rows, bytes, ""));
         old.execute(AssertSqlSafe(insert)).await.unwrap();
         let all = || OLD_POSTGRES.iter().copied().chain([OLD_ACCEPT]);
