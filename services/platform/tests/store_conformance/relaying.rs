@@ -254,11 +254,11 @@ pub async fn what_contradicts_the_store_is_not_acknowledged_and_nothing_is_chang
     };
     refused(done.clone(), "it was done before").await;
     refused(with(4, &|events| events.insert(0, done.events[4])), "less is stored").await;
-    refused(with(6, &|events| drop(events.remove(0))), "more is stored").await;
+    refused(with(6, &|events| events.retain(|id| *id != next.events[0])), "more is stored").await;
     refused(with(5, &|events| events[3] = event_id()), "another event bears the last number").await;
     refused(with(5, &|events| events[1] = event_id()), "another event bears a number between").await;
     refused(with(5, &|events| events.swap(0, 1)), "two events bear each other's number").await;
-    refused(with(5, &|events| drop(events.remove(1))), "the events are fewer").await;
+    refused(with(5, &|events| events.retain(|id| *id != next.events[1])), "the events are fewer").await;
     refused(with(5, &|events| events.extend((0..1_000).map(|_| event_id()))), "there are no such numbers").await;
     refused(Acknowledged { shard: 7, ..next.clone() }, "there is no such shard").await;
     assert!(f.store.outbox.acknowledge("a", &[next, other]).await.unwrap(), "and what is right is taken");
