@@ -63,6 +63,9 @@ pub(super) struct Machine {
     in_flight: usize,
     others_write: bool,
     leading: bool,
+    /// Counts what may have been a change of the store: leases that were asked for before it are asked for again.
+    session: u64,
+    led_in: u64,
     reading: bool,
     storing: bool,
     aside: bool,
@@ -86,6 +89,8 @@ impl Machine {
             in_flight: 0,
             others_write: false,
             leading: false,
+            session: 0,
+            led_in: 0,
             reading: false,
             storing: false,
             aside: false,
@@ -114,6 +119,7 @@ impl Machine {
         // Not while the store is being told: the answer must not be older than what is told.
         if !self.leading && !self.storing && now >= self.renew_at {
             self.leading = true;
+            self.led_in = self.session;
             self.renew_at = now + RENEW;
             wants.push(Want::Lead(lost));
         } else if !lost.is_empty() {
@@ -183,6 +189,10 @@ impl Machine {
     /// Takes up renewed leases, asked for at a time: they count from then, since the database's clock may have run on meanwhile.
     pub fn led(&mut self, asked_at: Moment, view: &Leadership) {
         self.leading = false;
+        if self.led_in != self.session {
+            self.renew_at = Moment::ZERO;
+            return;
+        }
         self.others_write = view.others_write;
         let until = asked_at + LEASE - MARGIN;
         self.shards.retain(|shard, _| view.shards.iter().any(|led| led.shard == *shard));
@@ -254,6 +264,7 @@ impl Machine {
 
     /// Drops everything in hand.
     pub fn lose_all(&mut self) {
+        self.session += 1;
         self.asides.clear();
         self.shards.values_mut().for_each(Shard::lose);
     }
@@ -279,6 +290,7 @@ impl Machine {
 
     /// A session broke, or began: the store may be another than before. Nothing more is sent until the table has been looked at.
     pub fn verify(&mut self) {
+        self.session += 1;
         self.shards.values_mut().for_each(Shard::verify);
         self.look();
     }

@@ -72,6 +72,8 @@ pub(super) struct Shard {
     pub epoch: i64,
     pub state: State,
     life: u64,
+    /// What was read is worth something only in the view in which it was asked for.
+    view: u64,
     /// When the lease was asked for.
     led_since: Moment,
     lease_until: Moment,
@@ -116,6 +118,7 @@ impl Shard {
             epoch: led.epoch,
             state: State::Lost,
             life: 0,
+            view: 0,
             led_since: asked_at,
             lease_until,
             stored: led.acknowledged,
@@ -166,6 +169,7 @@ impl Shard {
 
     fn drop_everything(&mut self) {
         self.life += 1;
+        self.view += 1;
         self.in_flight = 0;
         self.queue.clear();
         self.ahead.clear();
@@ -192,6 +196,8 @@ impl Shard {
 
     /// Sends nothing more before the anchor has been seen in the table.
     pub fn verify(&mut self) {
+        // A read that is under way may have been answered by the store as it was.
+        self.view += 1;
         if self.state == State::Live {
             self.state = State::Unread;
         }

@@ -112,6 +112,10 @@ impl RelayTask {
                 () = self.settings.hints.heard() => self.machine.look(),
                 () = tokio::time::sleep_until(look_again) => {}
             }
+            // All of them: nothing more may be sent behind a record that has come back.
+            while let Ok(report) = self.reports.try_recv() {
+                reports.push(report);
+            }
             let now = self.now();
             for report in reports.drain(..) {
                 if self.report(report, now) {

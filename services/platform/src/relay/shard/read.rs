@@ -12,7 +12,7 @@ pub(in super::super) struct Ask {
     pub span: Span,
     /// The row that must be the first, unless nothing was ever taken.
     anchor: Option<i64>,
-    life: u64,
+    view: u64,
 }
 
 /// What a row of the table is to the leader.
@@ -51,12 +51,12 @@ impl Shard {
         let high = self.ahead.first_key_value().map_or(i64::MAX, |(number, _)| *number);
         let anchor = Some(self.enqueued()).filter(|number| *number > 0);
         let low = anchor.unwrap_or(1);
-        Some(Ask { span: Span { shard: self.number, low, high: high.max(low + 1) }, anchor, life: self.life })
+        Some(Ask { span: Span { shard: self.number, low, high: high.max(low + 1) }, anchor, view: self.view })
     }
 
     /// Takes what a read brought: the first rows of the span; `full` when there may be more.
     pub fn read(&mut self, ask: &Ask, rows: Vec<OutboxRow>, full: bool) -> Brought {
-        if ask.life != self.life || !matches!(self.state, State::Unread | State::Live) {
+        if ask.view != self.view || !matches!(self.state, State::Unread | State::Live) {
             return Brought::default();
         }
         self.look = full;

@@ -395,12 +395,10 @@ impl World {
         }
         let n = usize::try_from(shard).unwrap();
         if self.broker.refuses_until > self.now {
-            // All that is queued for the topic comes back, and the topic goes on refusing until that is known.
-            let back: Vec<_> = self.processes[process].queues[n].drain(..).collect();
-            self.broker.refuses_until = self.broker.refuses_until.max(self.now + Duration::from_millis(250));
-            for (token, _) in back {
-                self.after(50, 200_000, process, Event::Report { session, token, outcome: Err(Trouble::OfTopic) });
-            }
+            // The client library gives all of a topic back together, and reports are read before anything more is sent.
+            let (now, at) = (self.now, &mut self.processes[process]);
+            let back: Vec<_> = at.queues[n].drain(..).collect();
+            back.into_iter().for_each(|(token, _)| at.machine.report(token, Err(Trouble::OfTopic), now));
             return;
         }
         let Some((token, id)) = self.processes[process].queues[n].pop_front() else { return };
@@ -408,7 +406,7 @@ impl World {
             Err(Trouble::OfRecord("poison".to_owned()))
         } else {
             self.broker.append(shard, id);
-            self.say(|| format!("p{process} publishes {}", token.number));
+            self.say(|| format!("p{process} publishes {}/{}:{:x} life {}", shard, token.number, id.0.as_u128(), token.life));
             Ok(())
         };
         // Reports overtake each other.
@@ -445,8 +443,7 @@ impl World {
 
     fn heal(&mut self) {
         (self.store_away_until, self.broker.away_until) = (self.now, self.now);
-        // What has come back is known before the topic takes records again: the client library fails all of a topic together.
-        self.broker.refuses_until = self.broker.refuses_until.min(self.now + Duration::from_millis(250));
+        self.broker.refuses_until = self.now;
         for process in &mut self.processes {
             process.stopped_until = self.now;
         }
