@@ -4,6 +4,8 @@
 
 #[path = "store_conformance/accepting.rs"]
 mod accepting;
+#[path = "store_conformance/crowding.rs"]
+mod crowding;
 #[path = "store_conformance/housekeeping.rs"]
 mod housekeeping;
 #[path = "store_conformance/leading.rs"]
