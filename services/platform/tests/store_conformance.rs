@@ -8,12 +8,18 @@ mod accepting;
 mod announcing;
 #[path = "store_conformance/bouncer.rs"]
 mod bouncer;
+#[path = "store_conformance/crowding.rs"]
+mod crowding;
 #[path = "store_conformance/housekeeping.rs"]
 mod housekeeping;
+#[path = "store_conformance/leading.rs"]
+mod leading;
 #[path = "store_conformance/living.rs"]
 mod living;
 #[path = "store_conformance/meeting.rs"]
 mod meeting;
+#[path = "store_conformance/migrating.rs"]
+mod migrating;
 #[path = "store_conformance/opening.rs"]
 mod opening;
 #[path = "store_conformance/parking.rs"]
@@ -61,7 +67,7 @@ conformance! {
     accepting:
         same_key_in_concurrent_batches_makes_one_order_and_one_event
         overlapping_sorted_batches_never_deadlock
-        ids_follow_the_order_of_a_batch
+        numbers_follow_the_order_of_a_batch
         a_batch_of_every_size_is_complete
         a_batch_run_again_after_an_unknown_outcome_changes_nothing
         a_replay_is_answered_from_the_first_record
@@ -72,12 +78,22 @@ conformance! {
         what_a_list_looks_at_is_bounded_by_its_nth_order
         a_store_that_works_answers_a_ping;
     relaying:
-        pending_rows_come_in_order_of_id_within_each_shard
+        numbers_are_gapless_and_in_the_order_of_the_commits_within_each_shard
+        a_transaction_that_is_rolled_back_gives_its_numbers_back
+        the_second_of_two_writers_waits_for_the_end_of_the_first
+        whoever_sees_a_number_has_seen_all_before_it
+        rows_are_read_in_the_order_of_their_numbers_within_each_span
         rows_survive_the_outbox_byte_for_byte
-        deleted_rows_are_gone_and_the_rest_stays
-        aged_rows_are_only_the_old_ones
+        a_shard_that_the_store_does_not_have_is_refused
+        what_is_published_goes_and_the_last_of_it_stays
+        several_shards_are_acknowledged_at_once
+        what_contradicts_the_store_is_not_acknowledged_and_nothing_is_changed
+        nothing_is_acknowledged_over_rows_that_are_gone
+        numbers_go_on_behind_what_is_published_when_somebody_has_emptied_the_table
+        a_row_that_is_set_aside_is_kept_with_its_reason_and_read_as_set_aside
         statistics_count_what_waits_and_its_age
-        a_single_process_leads_every_shard_alone;
+        a_single_process_leads_every_shard_alone
+        the_space_of_removed_rows_can_be_freed;
     settling:
         the_gate_answers_fresh_once
         the_gate_tells_the_digest_under_which_an_event_was_settled
@@ -87,7 +103,7 @@ conformance! {
         a_settlement_after_a_failed_step_cannot_commit
         the_fence_lets_a_version_pass_once
         the_fence_refuses_another_version_and_another_status
-        outbox_ids_follow_the_order_of_transitions
+        outbox_numbers_follow_the_order_of_transitions
         an_adopted_order_is_known_and_readable
         adoption_gives_way_to_the_same_id_and_to_the_same_key
         a_parked_key_is_seen_after_the_gate

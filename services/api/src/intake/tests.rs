@@ -18,7 +18,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Outcome, Queue, Writer};
+use super::{Committed, Outcome, Queue, Writer};
 use crate::metrics::ApiMetrics;
 
 /// What the next statement does.
@@ -147,6 +147,8 @@ struct Bench {
     queue: Queue,
     writer: Writer,
     handed: Arc<Mutex<Vec<OutboxRow>>>,
+    /// What the relay was told, in its order: how many rows, or that it must look.
+    told: Arc<Mutex<Vec<Option<usize>>>>,
     ids: Arc<Counting>,
 }
 
@@ -156,10 +158,17 @@ impl Bench {
         let queue = Queue::new(ids.clone(), ApiMetrics::register(&mut Registry::default()));
         let store = Scripted::default();
         let handed: Arc<Mutex<Vec<OutboxRow>>> = Arc::default();
-        let takes = handed.clone();
-        let hand_over = Arc::new(move |rows| takes.lock().unwrap().extend(rows));
+        let told: Arc<Mutex<Vec<Option<usize>>>> = Arc::default();
+        let (takes, hears) = (handed.clone(), told.clone());
+        let hand_over = Arc::new(move |committed| match committed {
+            Committed::Rows(rows) => {
+                hears.lock().unwrap().push(Some(rows.len()));
+                takes.lock().unwrap().extend(rows);
+            }
+            Committed::InDoubt => hears.lock().unwrap().push(None),
+        });
         let writer = Writer::new(queue.clone(), Arc::new(store.clone()), ids.clone(), hand_over);
-        Self { store, queue, writer, handed, ids }
+        Self { store, queue, writer, handed, told, ids }
     }
 
     /// An order under a key; `content` decides its fingerprint.
@@ -215,7 +224,7 @@ async fn everything_that_waits_goes_into_one_statement_and_to_the_relay_before_i
     let answers: Vec<_> = (0..10).rev().map(|n| bench.submit(&format!("k{n}"), 1)).collect();
     assert!(bench.writer.step().await);
     assert_eq!(bench.statements(), [10]);
-    let handed: Vec<i64> = bench.handed.lock().unwrap().iter().map(|row| row.id).collect();
+    let handed: Vec<i64> = bench.handed.lock().unwrap().iter().map(|row| row.number).collect();
     assert_eq!(handed, (1..=10).collect::<Vec<_>>());
     for answer in answers {
         assert_eq!(answer.await.map(|a| a.replayed), Ok(false));
@@ -446,4 +455,46 @@ async fn a_closed_queue_is_emptied_and_its_writer_ends() {
     assert_eq!(code(&bench.submit("late", 1).await), Some(Code::ShuttingDown));
     bench.writer.run().await.unwrap();
     assert!(answer.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_new_connection_is_told_to_the_relay_before_its_first_rows_and_only_then() {
+    let mut bench = Bench::new();
+    for key in ["k1", "k2"] {
+        let answer = bench.submit(key, 1);
+        bench.writer.step().await;
+        assert!(answer.await.is_ok());
+    }
+    assert_eq!(*bench.told.lock().unwrap(), [None, Some(1), Some(1)]);
+}
+
+#[tokio::test]
+async fn rows_of_an_unknown_outcome_are_never_handed_over() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.push_back(Fault::LostAnswer);
+    let answer = bench.submit("k", 1);
+    bench.writer.step().await;
+    assert_eq!(answer.await.map(|a| a.replayed), Ok(false));
+    // The connection, its loss, and the next connection.
+    assert_eq!(*bench.told.lock().unwrap(), [None, None, None]);
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_told_to_the_relay_before_any_later_rows() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.push_back(Fault::Retry);
+    let answer = bench.submit("k", 1);
+    bench.writer.step().await;
+    assert!(answer.await.is_ok());
+    assert_eq!(*bench.told.lock().unwrap(), [None, None, None, Some(1)]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_held_is_no_doubt_about_the_store() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.extend([Fault::Held; 2]);
+    let answer = bench.submit("k", 1);
+    bench.writer.step().await;
+    assert!(answer.await.is_ok());
+    assert_eq!(*bench.told.lock().unwrap(), [None, Some(1)]);
 }

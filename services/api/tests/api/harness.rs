@@ -15,7 +15,7 @@ use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
 use minishop_platform::hints::Hints;
 use minishop_platform::relay::{RelayTask, Settings};
-use minishop_platform::store::{OutboxRow, Role, Store};
+use minishop_platform::store::{OutboxRow, Role, Span, Store};
 use minishop_platform::telemetry::LogFormat;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -269,7 +269,8 @@ impl Api {
 
     /// The events that wait.
     pub async fn events(&self) -> Vec<OutboxRow> {
-        self.store.outbox.pending(&(0..16).collect::<Vec<_>>(), &[], 1000).await.unwrap()
+        let spans: Vec<Span> = Role::Api.shards().map(|shard| Span { shard, low: 1, high: i64::MAX }).collect();
+        self.store.outbox.read(&spans, 1000).await.unwrap()
     }
 
     /// How many orders there are.

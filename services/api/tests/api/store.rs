@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use futures::future::join_all;
 use minishop_contracts::orders::v1::{CreateOrderRequest, ListOrdersRequest};
 use prost::Message as _;
 use serde_json::json;
@@ -65,6 +67,31 @@ async fn a_database_that_only_reads_refuses_orders_and_shows_them() {
         world.server_sql(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
         world.server_sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
         assert_eq!(api.post("k", B).await.status, 201);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_wait_for_an_outbox_shard_are_accepted_in_one_piece_when_it_is_free() {
+    on(Kind::Postgres, async |world| {
+        let api = world.api().await;
+        api.works().await;
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1297305410 AND granted";
+        let hold = "BEGIN; SELECT pg_advisory_xact_lock(1297305410, shard) FROM outbox_shard; SELECT pg_sleep(3); ROLLBACK";
+        let posting = async {
+            while api.place.number(locks).await < 8 {}
+            let began = Instant::now();
+            let keys: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
+            let answers = join_all(keys.iter().map(|key| api.post(key, B))).await;
+            (answers, began.elapsed())
+        };
+        let ((), (answers, took)) = tokio::join!(api.place.sql(hold), posting);
+        for answer in &answers {
+            assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, None), "{answer:?}");
+        }
+        assert!(took > Duration::from_secs(2), "they waited: {took:?}");
+        assert!(api.scrape().contains("minishop_intake_batch_orders_sum 41.0\n"), "no batch was tried twice");
+        assert_eq!(api.orders().await, 41);
     })
     .await;
 }

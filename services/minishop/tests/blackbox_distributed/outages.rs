@@ -89,7 +89,7 @@ fn while_kafka_is_away_orders_are_accepted_and_follow_later() {
         let began = Instant::now();
         eventually(2 * OUTAGE, "the outage lasts", || (began.elapsed() >= OUTAGE).then_some(()));
         flows(&load, Duration::from_secs(2));
-        let waiting = shop.number("SELECT count(*) FROM outbox");
+        let waiting = shop.number("SELECT count(*) FROM outbox_waiting");
         server.start_again();
         flows(&load, Duration::from_secs(2));
         waiting

@@ -28,7 +28,7 @@ struct Order {
 /// Waits until nothing is on its way any more.
 pub fn settled(shop: &Shop) {
     eventually(Duration::from_mins(1), "every order is processed and every event sent", || {
-        let open = shop.number("SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM orders WHERE status = 'created')");
+        let open = shop.number("SELECT (SELECT count(*) FROM outbox_waiting) + (SELECT count(*) FROM orders WHERE status = 'created')");
         (open == 0).then_some(())
     });
 }

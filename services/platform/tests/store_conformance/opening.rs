@@ -1,11 +1,10 @@
 //! Opening a store, and refusing to.
 
 use std::path::Path;
-use std::time::Duration;
 
 use minishop_platform::store::error::OpenError;
 use minishop_platform::store::postgres::{self, PostgresSettings};
-use minishop_platform::store::{Role, StoreError, sqlite};
+use minishop_platform::store::{StoreError, sqlite};
 use sqlx::{Connection, SqliteConnection};
 
 use crate::support::{Fixture, clock_of, now, on_postgres, order, orders};
@@ -150,32 +149,6 @@ async fn a_database_that_does_not_wait_for_the_disk_is_refused() {
         f.sql(&format!("ALTER DATABASE {name} SET synchronous_commit = off")).await;
         let error = f.open_again(false).await.unwrap_err();
         assert!(matches!(error, OpenError::Unsafe { setting: "synchronous_commit", .. }), "{error:?}");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shards_are_shared_among_live_processes() {
-    on_postgres(async |f| {
-        let outbox = &f.store.outbox;
-        let lead = async |owner: &str, roles: &[Role]| outbox.lead(owner, roles).await.unwrap();
-        assert_eq!(lead("a", &[Role::Api]).await.shards.len(), 32, "nobody else plays the worker");
-        let second = lead("b", &[Role::Api]).await;
-        assert_eq!((second.shards.len(), second.alone_in), (0, vec![Role::Worker]), "a live lease is never taken");
-        let first = lead("a", &[Role::Api]).await;
-        assert_eq!((first.shards.len(), first.alone_in), (8 + 16, vec![Role::Worker]), "the surplus is given back");
-        let second = lead("b", &[Role::Api]).await;
-        assert_eq!(second.shards.len(), 8, "its share");
-        assert!(second.shards.iter().all(|shard| !first.shards.contains(shard)));
-        let worker = lead("w", &[Role::Worker]).await;
-        assert_eq!((worker.shards.len(), worker.alone_in), (0, vec![Role::Worker]));
-        assert_eq!(lead("a", &[Role::Api]).await.shards.len(), 8, "the worker's shards are given back to it");
-        assert_eq!(lead("w", &[Role::Worker]).await.shards, (16..32).collect::<Vec<_>>());
-        f.age(Duration::from_secs(11)).await;
-        let third = lead("c", &[Role::Api]).await;
-        assert_eq!((third.shards.len(), third.alone_in), (32, vec![Role::Api, Role::Worker]), "expired leases are taken");
-        outbox.release("c").await.unwrap();
-        assert_eq!(lead("a", &[Role::Api]).await.shards.len(), 32, "and released ones at once");
     })
     .await;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use minishop_broker::{Settings, TopicSettings};
 use minishop_platform::bus::produce::{Compression, Producer};
 use minishop_platform::bus::{Record, topics};
+use minishop_platform::relay::Token;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -88,7 +89,7 @@ impl Log {
         let topic = self.topic("created");
         let producer = Producer::new(&self.brokers, Compression::default(), report_to).unwrap();
         for (n, record) in records.iter().enumerate() {
-            let token = (0, i64::try_from(n).unwrap());
+            let token = Token { shard: 0, number: i64::try_from(n).unwrap(), life: 0 };
             producer.send(token, &topic, record.key.as_deref().unwrap(), record.value.as_ref(), &record.headers).unwrap();
         }
         for _ in records {

@@ -213,7 +213,6 @@ pub async fn a_key_that_the_lot_has_let_go_is_published_in_its_order(shop: Shop)
     let mut lot = LotTask::new(&ctx, metrics(), setup);
     let mut running = JoinSet::new();
     running.spawn(relay.run(ctx.drain.clone()));
-    ctx.relay.settled().await;
     assert_eq!(lot.mend().await.unwrap(), 300);
     let streaming = async {
         for round in &behind {

@@ -20,7 +20,7 @@ use minishop_platform::ctx::{Ctx, Metrics, Status};
 use minishop_platform::hints::Hints;
 use minishop_platform::relay::{RelayTask, Settings};
 use minishop_platform::store::postgres::{self, PostgresSettings};
-use minishop_platform::store::{OutboxRow, Position, Role, Store, StoreError, sqlite as sqlite_store};
+use minishop_platform::store::{OutboxRow, Position, Role, Span, Store, StoreError, sqlite as sqlite_store};
 use minishop_platform::telemetry::LogFormat;
 use minishop_worker::handlers::Place;
 use minishop_worker::upcast::Versions;
@@ -425,20 +425,26 @@ impl Shop {
         self.rows(&format!("SELECT * FROM orders WHERE order_id = {id}")).await.pop()
     }
 
-    /// Reads the waiting events of a topic in the order in which they are published.
+    /// Reads the whole outbox, shard by shard in the order of the numbers.
+    async fn outbox(&self) -> Vec<OutboxRow> {
+        let shards = Role::ALL.into_iter().flat_map(Role::shards);
+        let spans: Vec<Span> = shards.map(|shard| Span { shard, low: 1, high: i64::MAX }).collect();
+        self.store.outbox.read(&spans, 10_000).await.unwrap()
+    }
+
+    /// Reads the waiting events of a topic; those of a key stand in the order in which they are published.
     pub async fn published(&self, topic: &str) -> Vec<OutboxRow> {
-        let mut rows = self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), &[], 10_000).await.unwrap();
+        let mut rows = self.outbox().await;
         rows.retain(|row| row.event.topic == topic);
-        rows.sort_by_key(|row| row.id);
         rows
     }
 
     pub async fn snapshot(&self) -> Snapshot {
         let mut counts = Vec::new();
-        for table in ["orders", "outbox", "inbox", "inbox WHERE order_id IS NOT NULL", "parked", "timeline"] {
+        for table in ["orders", "outbox_event", "inbox", "inbox WHERE order_id IS NOT NULL", "parked", "timeline"] {
             counts.push(self.count(table).await);
         }
-        let outbox = self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), &[], 10_000).await.unwrap();
+        let outbox = self.outbox().await;
         Snapshot {
             counts,
             orders: self.rows("SELECT * FROM orders ORDER BY order_id").await,
