@@ -72,6 +72,8 @@ impl Process {
     pub fn signal(&mut self, name: &str) {
         assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
         assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
+    }
+
     /// Reads what the process said on standard error, once it has ended.
     pub fn said(&mut self) -> String {
         let mut said = String::new();

@@ -10,8 +10,6 @@ mod tail;
 
 use std::collections::HashMap;
 use std::fmt::{self, Display as _};
-use std::time::Duration;
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -97,7 +95,6 @@ impl fmt::Debug for PollError {
     }
 }
 
-/// One member of a consumer group. Closing it (by dropping) leaves the group; do that on a thread that may block.
 /// One member of a consumer group. Closing it (by dropping) leaves the group, but for a member with a name of its own, which only
 /// [`Consumer::leave`] takes out of it; do either on a thread that may block.
 pub struct Consumer {

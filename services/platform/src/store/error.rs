@@ -3,9 +3,8 @@
 use std::fmt::{self, Display as _};
 use std::path::PathBuf;
 
-use super::StoreError;
-use crate::telemetry::Chain;
 use super::{Position, StoreError};
+use crate::telemetry::Chain;
 
 /// Why a store could not be opened. All but [`OpenError::Retry`] are final: an operator has to act. Its `Debug` is the chain of its
 /// causes in one line.
