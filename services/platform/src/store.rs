@@ -25,9 +25,7 @@ pub use inbox::{Inbox, Settlement};
 use lot::LEASE_SPREAD;
 pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotSettlement, Release};
 pub use operations::{
-    Action, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Gap, Item, Letter, LetterGroup, NewOperation,
-    Operation, OperationQuery, Operations, ParkedKey, Run, SHOWN_ITEMS, Selection, WholeLetter,
-    Action, Announce, AnnouncedAgain, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Item, Left, Letter,
+    Action, Announce, AnnouncedAgain, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Gap, Item, Left, Letter,
     LetterGroup, NewOperation, Operation, OperationQuery, Operations, ParkedKey, Run, SHOWN_ITEMS, Selection, Unannounced,
     WholeLetter,
 };

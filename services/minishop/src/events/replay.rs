@@ -13,6 +13,7 @@ use minishop_contracts::topics;
 use minishop_core::clock::Clock as _;
 use minishop_core::ids::{ClientId, CorrelationId, Ids as _, OrderId};
 use minishop_platform::boot::{print, refuse};
+use minishop_platform::relay::Token;
 use minishop_platform::bus::Headers;
 use minishop_platform::bus::produce::{Compression, Producer, SendError};
 use minishop_platform::bus::topics::exists;
@@ -293,7 +294,8 @@ impl Sender {
         }
         let headers = Headers::decode(event.headers).unwrap_or_default();
         loop {
-            match self.producer.send((0, self.sent), &event.topic, &event.record_key, event.payload.as_ref(), &headers) {
+            let token = Token { shard: 0, number: self.sent, life: 0 };
+            match self.producer.send(token, &event.topic, &event.record_key, event.payload.as_ref(), &headers) {
                 Ok(()) => break,
                 Err(SendError::QueueFull) => self.wait(LAST_REPORTS).await?,
                 Err(error) => return Err(cut_short(&error)),

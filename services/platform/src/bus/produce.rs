@@ -13,6 +13,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use tokio::sync::mpsc;
 
 use super::Headers;
+use crate::relay::Token;
 
 /// How batches are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,9 +51,6 @@ impl Compression {
     }
 }
 
-/// Names a record to its sender: outbox shard and id.
-pub type Token = (i16, i64);
-use crate::relay::Token;
 
 /// What became of a record.
 #[derive(Debug)]

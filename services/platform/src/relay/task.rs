@@ -14,11 +14,9 @@ use super::Relay;
 use super::jobs::{Done, Upkeep};
 use super::machine::Machine;
 use super::metrics::RelayMetrics;
-use super::shard::{Shard, State};
-use crate::bus::produce::{Compression, Producer, Report, Token};
 use super::send::Told;
 use super::shard::Moment;
-use crate::bus::produce::{Producer, Report};
+use crate::bus::produce::{Compression, Producer, Report};
 use crate::ctx::{Metrics, Status};
 use crate::hints::Hints;
 use crate::store::{Outbox, OutboxRow, OutboxStats, Role};
@@ -80,9 +78,6 @@ impl RelayTask {
         let (report_to, reports) = mpsc::unbounded_channel();
         let backlog = Arc::new(Mutex::new(OutboxStats::default()));
         let producer = Producer::new(&settings.brokers, settings.compression, report_to)?;
-        let relay =
-            Relay { rows: hand_over, changes: settings.hints.changes().clone(), stats: backlog.clone(), settled: when_settled };
-        let producer = Producer::new(&settings.brokers, report_to)?;
         let relay = Relay { rows: hand_over, changes: settings.hints.changes().clone(), stats: backlog.clone() };
         let task = Self {
             outbox,

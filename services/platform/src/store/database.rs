@@ -133,9 +133,6 @@ pub(super) trait Database: Send + Sync + std::fmt::Debug {
 pub(super) trait Work: Send {
     /// Runs one statement and gives what it returns.
     async fn run(&mut self, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>>;
-    /// Changes orders behind their fence, as the consumer does; returns the outbox id of each order that passed.
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>>;
-    /// Appends events to the outbox, as the last step, and returns their places, in the same order.
     /// Changes orders behind their fence, as the consumer does; returns those that passed.
     async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
     /// Appends events to the outbox, as the last step: their shards stay locked until the commit. Returns their numbers.

@@ -40,11 +40,8 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
     connect::prepare(&sessions, settings.migrate).await?;
     let db = Db {
         reads: Pool::new(&sessions.reads, 8),
-        relay: Pool::new(&sessions.relay, 2),
-        housekeeping: Pool::new(&sessions.worker, 1),
         relay: Pool::new(&sessions.relay, 4),
-        // A delete that is lost in a crash is done again, so its commit need not wait for the disk: as the relay's.
-        housekeeping: Pool::new(&sessions.relay, 1),
+        housekeeping: Pool::new(&sessions.worker, 1),
         intake: sessions.intake.clone(),
         // Like the worker, it changes one order behind a fence.
         cancels: sessions.worker.clone(),

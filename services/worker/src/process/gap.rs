@@ -57,7 +57,7 @@ impl Processor {
             plan.refuse(&incoming, &refused, &self.events);
         }
         let rows = write(tx, &mut plan).await?;
-        self.committed(&plan, rows, started).await;
+        self.committed(&plan, rows, started);
         tracing::warn!(
             topic = &*record.topic,
             partition = record.partition,

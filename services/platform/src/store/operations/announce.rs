@@ -64,7 +64,7 @@ static IN_THE_LOT: LazyLock<Statement> = LazyLock::new(|| Statement::new("SELECT
 static PARKED: LazyLock<Statement> =
     LazyLock::new(|| Statement::new("SELECT event_id FROM parked WHERE consumer = $1 AND event_id @ids2"));
 
-static IN_THE_OUTBOX: LazyLock<Statement> = LazyLock::new(|| Statement::new("SELECT event_id FROM outbox WHERE event_id @ids1"));
+static IN_THE_OUTBOX: LazyLock<Statement> = LazyLock::new(|| Statement::new("SELECT event_id FROM outbox_waiting WHERE event_id @ids1"));
 
 static OPEN_THE_GATE: LazyLock<Statement> =
     LazyLock::new(|| Statement::new("DELETE FROM inbox WHERE consumer = $1 AND event_id @ids2"));
@@ -172,7 +172,7 @@ impl Operations {
         // Last: it takes the places in the outbox.
         let places = work.announce(&events.iter().collect::<Vec<_>>()).await?;
         work.commit().await?;
-        again.rows = places.into_iter().zip(events).map(|(id, event)| OutboxRow { id, event }).collect();
+        again.rows = places.into_iter().zip(events).map(|(number, event)| OutboxRow::new(number, event)).collect();
         Ok(again)
     }
 

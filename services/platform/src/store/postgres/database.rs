@@ -13,11 +13,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::super::database::{Arg, Database, Row, Statement, Work};
 use super::super::{NewEvent, Note, Result, StoreError, Transition};
 use super::error::{Lost, failed};
-use super::inbox::{append, note, settle};
-use super::pool::{Pool, begin, bounded, commit};
+use super::inbox::{note, settle};
 use super::outbox;
-use super::inbox::{begin, note, settle};
-use super::pool::{Pool, bounded};
+use super::pool::{Pool, begin, bounded, commit};
 use super::session::Session;
 
 /// Reads from the pool, and one connection that transactions take in turn.
@@ -90,9 +88,6 @@ impl Work for PgWork {
 
     async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>> {
         let mut connection = self.take()?;
-        let places = bounded(append(&mut connection, events)).await.map_err(failed(self.operation, Lost::Nothing))?;
-        self.connection = Some(connection);
-        Ok(places)
         let numbers = bounded(outbox::append(&mut connection, events)).await.map_err(failed(self.operation, Lost::Nothing))?;
         self.connection = Some(connection);
         Ok(numbers)

@@ -32,7 +32,7 @@ use super::super::{
 use super::error::{Lost, failed};
 use super::pool::{Pool, begin, bounded, commit};
 use super::session::Session;
-pub(super) use journal::{append, note};
+pub(super) use journal::note;
 pub(super) use leased::millis;
 pub(super) use statements::settle;
 

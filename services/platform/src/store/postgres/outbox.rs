@@ -102,10 +102,6 @@ impl Outbox for Db {
         }
     }
 
-    async fn delete(&self, rows: &[(i16, i64)]) -> Result<()> {
-        let query = sqlx::query(DELETE).bind(column(rows, |(shard, _)| *shard)).bind(column(rows, |(_, id)| *id));
-        let lazily = self.relay.lazily(async |connection| query.execute(connection).await.map(drop));
-        lazily.await.map_err(failed("outbox.delete", Lost::Commit))
     async fn set_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool> {
         const OPERATION: &str = "outbox.set_aside";
         let query =

@@ -51,12 +51,6 @@ impl Pool {
         self.within("BEGIN", work).await
     }
 
-    /// Runs work in a transaction whose commit does not wait for the disk. Only for what may be lost in a crash, such as that the
-    /// relay has sent a row: then it is sent again. The setting ends with the transaction; a session never has it.
-    pub(super) async fn lazily<T>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>) -> sqlx::Result<T> {
-        self.within("BEGIN; SET LOCAL synchronous_commit = off", work).await
-    }
-
     /// Runs statements in a transaction that is rolled back.
     pub(super) async fn attempt(&self, sql: &'static str) -> sqlx::Result<()> {
         self.lend(async |connection| {

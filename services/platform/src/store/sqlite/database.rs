@@ -52,9 +52,6 @@ impl Work for SqliteWork {
 
     async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>> {
         let mut step = self.unit.step(self.operation).await?;
-        let places = outbox::insert(step.connection(), events, self.now).await.map_err(failed(self.operation))?;
-        step.done();
-        Ok(places)
         let numbers = outbox::append(step.connection(), events, self.now).await.map_err(failed(self.operation))?;
         step.done();
         Ok(numbers)

@@ -71,15 +71,7 @@ pub(super) async fn record(
     if journal.events.is_empty() {
         return Ok(Ok(Vec::new()));
     }
-    let events: Vec<&NewEvent> = journal.events.iter().collect();
-    events::bind(sqlx::query(EVENTS), &events).fetch_one(connection).await?.try_get(0).map(Ok)
-    append(connection, &journal.events.iter().collect::<Vec<_>>()).await
-}
-
-/// Appends events to the outbox in their order, and returns their places.
-pub(in super::super) async fn append(connection: &mut PgConnection, events: &[&NewEvent]) -> sqlx::Result<Vec<i64>> {
-    events::bind(sqlx::query(EVENTS), events).fetch_one(connection).await?.try_get(0)
-    outbox::append(connection, &journal.events.iter().collect::<Vec<&NewEvent>>()).await
+    outbox::append(connection, &journal.events.iter().collect::<Vec<&NewEvent>>()).await.map(Ok)
 }
 
 async fn park(connection: &mut PgConnection, consumer: &str, parked: &[ParkedEvent]) -> sqlx::Result<()> {

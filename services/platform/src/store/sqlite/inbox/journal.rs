@@ -59,8 +59,7 @@ pub(super) async fn record(
     }
     move_on(connection, consumer, &journal.positions).await?;
     let events: Vec<&NewEvent> = journal.events.iter().collect();
-    outbox::insert(connection, &events, now).await.map(Ok)
-    outbox::append(connection, &events, now).await
+    outbox::append(connection, &events, now).await.map(Ok)
 }
 
 async fn park(connection: &mut SqliteConnection, consumer: &str, parked: &[ParkedEvent], now: i64) -> sqlx::Result<()> {
