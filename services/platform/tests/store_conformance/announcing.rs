@@ -17,11 +17,12 @@ fn ask(which: Unannounced) -> Announce {
 /// Announces; each order's event is the one that it was accepted with.
 async fn announce(f: &Fixture, made: &[NewOrder], which: Unannounced) -> AnnouncedAgain {
     let event = |id: OrderId| made.iter().find(|order| order.order_id == id).map(|order| order.event.clone());
-    let events = f
+    let ask = ask(which);
+    let again = f
         .store
         .operations
-        .announce(&ask(which), |origin| event(origin.order.order_id).ok_or_else(|| anyhow::anyhow!("an order of another test")));
-    events.await.unwrap()
+        .announce(&ask, |origin| event(origin.order.order_id).ok_or_else(|| anyhow::anyhow!("an order of another test")));
+    again.await.unwrap()
 }
 
 /// Accepts orders whose events are lost.

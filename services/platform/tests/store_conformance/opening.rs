@@ -163,8 +163,9 @@ async fn lost_connections_are_made_again() {
         let ours = "pg_stat_activity WHERE application_name = 'minishop-test' AND datname = current_database()";
         f.sql(&format!("SELECT pg_terminate_backend(pid) FROM {ours}")).await;
         while f.count(ours).await > 0 {}
-        let lost = intake.accept(&batch).await;
-        assert!(matches!(lost, Err(StoreError::Unknown { .. } | StoreError::Retry { .. })), "{lost:?}");
+        // A connection that was idle is asked for a sign of life first; one that was not is found lost by the statement.
+        let first = intake.accept(&batch).await;
+        assert!(matches!(first, Ok(_) | Err(StoreError::Unknown { .. } | StoreError::Retry { .. })), "{first:?}");
         assert!(intake.accept(&batch).await.unwrap().is_empty(), "the same batch runs again");
         f.store.inbox.begin("worker").await.unwrap().commit().await.unwrap();
         assert!(f.get(&batch[0]).await.is_some());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use minishop_core::order::Status;
-use minishop_platform::store::{LotSettlement, Role, Settlement, StoreError};
+use minishop_platform::store::{Role, Settlement, StoreError};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::support::{Fixture, entry, on_postgres, order, processed};
@@ -58,10 +58,9 @@ async fn a_process_that_stops_before_its_commit_holds_others_up_for_three_second
         let made = order("a", "k");
         f.accept(std::slice::from_ref(&made)).await;
         // Each kind of writer of more than one statement; it does nothing more, as a process that was stopped.
-        let stream: Box<dyn Settlement> = f.store.inbox.begin("worker").await.unwrap();
-        let lot: Box<dyn LotSettlement> = f.store.lot.begin("worker").await.unwrap();
-        let lot: Box<dyn Settlement> = lot;
-        for mut stopped in [stream, lot] {
+        for lot in [false, true] {
+            let mut stopped: Box<dyn Settlement> =
+                if lot { f.store.lot.begin("worker").await.unwrap() } else { f.store.inbox.begin("worker").await.unwrap() };
             let passed = stopped.settle(&[processed(&made)]).await.unwrap();
             assert_eq!(passed.len(), 1, "it holds the order");
             let (began, mut other) = (Instant::now(), PgConnection::connect(f.url()).await.unwrap());

@@ -17,7 +17,7 @@ use super::pooler;
 /// No answer for so long is a lost connection: above every limit that the server itself keeps.
 pub(super) const SILENCE: Duration = Duration::from_secs(12);
 /// A connection that was used so lately is taken to be alive.
-const FRESH: Duration = Duration::from_millis(100);
+const FRESH: Duration = Duration::from_millis(10);
 /// How long a connection that was idle may take to say that it is alive.
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 
