@@ -62,9 +62,10 @@ pub(super) async fn offsets(asked: Asked, request: OffsetDeleteRequest) -> Offse
         topics.push((topic.name, answers));
     }
     let group = request.group_id.to_string();
-    let done = match partitions.is_empty() {
-        true => Ok(false),
-        false => shared.control(|reply| Control::Forget { group, partitions: Some(partitions), reply }).await,
+    let done = if partitions.is_empty() {
+        Ok(false)
+    } else {
+        shared.control(|reply| Control::Forget { group, partitions: Some(partitions), reply }).await
     };
     let answer = |(index, refused): (i32, Option<ResponseError>)| {
         let error = refused.or(done.err());
