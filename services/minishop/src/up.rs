@@ -34,8 +34,9 @@ fn open_log(config: Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLo
             let settings = TopicSettings { max_message_bytes, ..TopicSettings::default() };
             log.ensure_topic(&name, config.topic_partitions, settings).await.map_err(|error| refused(&error))?;
         }
-        let addr = log.addr();
-        Ok(EmbeddedLog { addr, run: Box::new(|drain| async move { log.run(drain).await.map_err(fault) }.boxed()) })
+        let (addr, stats) = (log.addr(), log.stats());
+        let writable = Box::new(move || stats.writable());
+        Ok(EmbeddedLog { addr, writable, run: Box::new(|drain| async move { log.run(drain).await.map_err(fault) }.boxed()) })
     }
     .boxed()
 }

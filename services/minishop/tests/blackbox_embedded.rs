@@ -10,6 +10,8 @@ mod clients;
 mod dead_letters;
 #[path = "support/endpoint.rs"]
 mod endpoint;
+#[path = "blackbox_embedded/full_disk.rs"]
+mod full_disk;
 #[path = "support/load.rs"]
 mod load;
 #[path = "blackbox_embedded/operating.rs"]

@@ -4,6 +4,7 @@
 //! process with code 70: a half-dead process is worse than a dead one.
 
 mod binary;
+mod disk;
 pub mod process;
 
 pub use binary::{block_on, main, print, refuse};

@@ -32,7 +32,7 @@ pub fn delete_records(topic: &str, partition: i32, before: i64) -> DeleteRecords
 }
 
 /// The outcome of that: its code and the first offset then.
-pub fn hidden(answer: DeleteRecordsResponse) -> (i16, i64) {
+pub fn hidden(answer: &DeleteRecordsResponse) -> (i16, i64) {
     let partition = &answer.topics[0].partitions[0];
     (partition.error_code, partition.low_watermark)
 }
@@ -172,7 +172,7 @@ async fn a_full_disk_refuses_produce_and_recovers_by_itself() {
     assert_eq!((refused.error_code, refused.base_offset), (56, -1));
     // Everything acknowledged is there, nothing else is.
     assert_eq!(raw.fetch("t", 0, stored).await.high_watermark, stored);
-    assert_eq!(hidden(raw.call(2, &delete_records("t", 0, stored - 1)).await), (0, stored - 1));
+    assert_eq!(hidden(&raw.call(2, &delete_records("t", 0, stored - 1)).await), (0, stored - 1));
     let mut probe = log.connect().await;
     let begun = std::time::Instant::now();
     let offset = loop {

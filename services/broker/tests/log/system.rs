@@ -154,7 +154,7 @@ async fn records_are_not_hidden_on_a_full_disk() {
     let mut raw = Raw::connect(disk.addr).await;
     assert_eq!(raw.produce("t", 0, plain(&["a", "b"]).bytes()).await.error_code, 0);
     disk.fill();
-    assert_eq!(hidden(raw.call(2, &delete_records("t", 0, 2)).await), (56, -1));
+    assert_eq!(hidden(&raw.call(2, &delete_records("t", 0, 2)).await), (56, -1));
     assert_eq!(raw.fetch("t", 0, 0).await.log_start_offset, 0);
     disk.served.kill();
 }

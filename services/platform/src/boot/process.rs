@@ -12,6 +12,7 @@ use minishop_core::ids::Ids;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
+use super::disk::{self, Writable};
 use super::{EXIT_USAGE, Phases, Signals, lock_data_dir, print_ready, supervise};
 use crate::bus::topics;
 use crate::clock::{SystemClock, SystemIds};
@@ -34,6 +35,8 @@ const KAFKA_PATIENCE: Duration = Duration::from_secs(3);
 pub struct EmbeddedLog {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// Says whether it takes writes.
+    pub writable: Writable,
     /// Serves until the token ends.
     pub run: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send>,
 }
@@ -130,7 +133,8 @@ impl Process {
         let mut phases = Phases::default();
         let kafka_addr = log.as_ref().map(|log| log.addr);
         // The log must run before the roles start: they may wait for its answers.
-        let log_task = log.map(|log| Task::new("event log", (log.run)(drain_log.clone())));
+        let (log_task, writable) = log.map(|log| (Task::new("event log", (log.run)(drain_log.clone())), log.writable)).unzip();
+        let disk = disk::watch(store.orders.clone(), writable, status.clone(), drain.clone());
         let ctx = Ctx {
             config: config.clone(),
             clock,
@@ -143,6 +147,7 @@ impl Process {
             status: status.clone(),
         };
         let mut tasks = roles(ctx).await?;
+        tasks.push(Task::new("store", disk));
         tasks
             .extend(later.map(|(config, brokers, status)| {
                 Task::new("topics", check_topics_later(config, brokers, status, drain.clone()))

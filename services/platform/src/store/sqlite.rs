@@ -7,12 +7,14 @@ mod bulk;
 mod cancel;
 mod connect;
 mod database;
+mod health;
 mod housekeeping;
 mod inbox;
 mod lot;
 mod orders;
 mod outbox;
 mod timeline;
+mod wal;
 mod writer;
 
 use std::path::Path;

@@ -72,6 +72,45 @@ async fn after_a_checkpoint_the_file_alone_is_whole() {
     assert!(copy.orders.get(&made[199].client_id, made[199].order_id).await.unwrap().is_some());
 }
 
+/// Reads in two connections by turns, each longer than a commit takes, so that the log is never without a reader that stands
+/// behind its end.
+async fn read_without_pause(path: std::path::PathBuf, stop: tokio_util::sync::CancellationToken) {
+    let mut reads = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+    let mut next = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+    let begin = "BEGIN; SELECT count(*) FROM audit; \
+        WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 300000) SELECT count(*) FROM n";
+    sqlx::raw_sql(begin).execute(&mut reads).await.unwrap();
+    while !stop.is_cancelled() {
+        sqlx::raw_sql(begin).execute(&mut next).await.unwrap();
+        sqlx::raw_sql("ROLLBACK").execute(&mut reads).await.unwrap();
+        std::mem::swap(&mut reads, &mut next);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_write_ahead_log_is_bounded_under_readers_that_never_pause() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("minishop.db");
+    let store = sqlite::open(&path, clock_of(now()), true).await.unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    #[expect(clippy::disallowed_methods, reason = "the test is who ends this task")]
+    let reader = tokio::spawn(read_without_pause(path, stop.clone()));
+    let mut intake = store.orders.intake().await.unwrap();
+    let mut largest = 0;
+    for n in 0..120 {
+        let mut batch = orders("a", n * 20..(n + 1) * 20);
+        for order in &mut batch {
+            order.items = format!("[{}]", "1,".repeat(25_000) + "1");
+        }
+        intake.accept(&batch).await.unwrap();
+        largest = largest.max(std::fs::metadata(dir.path().join("minishop.db-wal")).unwrap().len());
+    }
+    stop.cancel();
+    reader.await.unwrap();
+    // The writer insists from 16 MiB on, and every 8 MiB with more patience; the fifth time outlasts any read.
+    assert!(largest < 64 << 20, "it grew to {largest} bytes while 120 MB were written");
+}
+
 #[tokio::test]
 async fn random_bytes_are_refused_and_stay_as_they_are() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! Opening the file: is it ours, is it whole, is its schema ours, and are the settings those that keep what was acknowledged.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -20,6 +20,11 @@ const OLDEST: (u32, u32, u32) = (3, 51, 3);
 
 /// Files above this size are not read through at start: it would take seconds.
 const CHECKED_WHOLE: u64 = 512 << 20;
+
+/// As long as a statement may take on PostgreSQL; what is not found by then is answered as a store that is away.
+const LONGEST_READ: Duration = Duration::from_secs(5);
+/// Steps of SQLite's machine between two looks at the clock: a fraction of a millisecond.
+const STEPS: i32 = 10_000;
 
 /// Settings are per connection and not kept in the file, so each connection sets them and reads them back.
 const SETTINGS: &[(&str, &str)] = &[
@@ -68,11 +73,24 @@ pub(super) async fn readers(path: &Path) -> Result<SqlitePool, OpenError> {
         .max_connections(4)
         .acquire_timeout(Duration::from_millis(500))
         .after_connect(|connection, _| {
-            Box::pin(async move { verify(connection, true).await.map_err(|error| sqlx::Error::Configuration(error.into())) })
+            Box::pin(async move {
+                verify(connection, true).await.map_err(|error| sqlx::Error::Configuration(error.into()))?;
+                limit(connection).await
+            })
         })
+        // Asks the connection's thread, which is all that the pool's own test does.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(async move { limit(connection).await.map(|()| true) }))
         .connect_with(options(path).create_if_missing(false).pragma("query_only", "ON"))
         .await
         .map_err(|error| open_error(path, error))
+}
+
+/// Ends whatever is read from now on after [`LONGEST_READ`]: a long one keeps the write-ahead log from starting anew.
+async fn limit(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let end = Instant::now() + LONGEST_READ;
+    connection.lock_handle().await?.set_progress_handler(STEPS, move || Instant::now() < end);
+    Ok(())
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -181,5 +199,25 @@ fn open_error(path: &Path, error: sqlx::Error) -> OpenError {
             },
             other => OpenError::Fail { source: other.into() },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_ends_after_its_time_and_the_next_one_has_as_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("minishop.db");
+        prepare(&path, true).await.unwrap();
+        let readers = readers(&path).await.unwrap();
+        let began = Instant::now();
+        let endless = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n";
+        let error = sqlx::query(endless).fetch_all(&readers).await.unwrap_err();
+        assert_eq!(super::super::writer::primary_code(&error), Some(9), "{error}");
+        assert!((LONGEST_READ..LONGEST_READ * 3).contains(&began.elapsed()), "ended after {:?}", began.elapsed());
+        let long = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 100000) SELECT count(*) FROM n";
+        assert_eq!(sqlx::query_scalar::<_, i64>(long).fetch_all(&readers).await.unwrap(), [100_000]);
     }
 }

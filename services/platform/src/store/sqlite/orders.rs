@@ -49,6 +49,9 @@ const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, 
     CROSS JOIN orders o ON o.order_id = unhex(k.value ->> 0) AND o.version > k.value ->> 1 \
     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
 
+/// Beginning a transaction and rolling it back writes nothing, and so works on a full disk.
+const PROBE: &str = "UPDATE probe SET at = ?1, filler = zeroblob(?2)";
+
 #[derive(Debug)]
 struct SqliteIntake(Db);
 
@@ -158,9 +161,15 @@ impl Orders for Db {
 
     async fn ping(&self) -> Result<()> {
         const OPERATION: &str = "orders.ping";
-        sqlx::query("SELECT 1").execute(&self.readers).await.map_err(failed(OPERATION))?;
-        // An empty unit begins a write transaction and rolls it back.
-        self.writer.unit(OPERATION).await.map(drop)
+        let Some(probe) = self.writer.health().probe() else { return Ok(()) };
+        let mut unit = self.writer.unit(OPERATION).await?;
+        let mut step = unit.step(OPERATION).await?;
+        let query = sqlx::query(PROBE).bind(self.now()).bind(probe.bytes);
+        query.execute(step.connection()).await.map_err(failed(OPERATION))?;
+        step.done();
+        unit.commit(OPERATION).await?;
+        self.writer.health().passed(probe);
+        Ok(())
     }
 }
 
