@@ -30,6 +30,8 @@ pub(super) struct Case {
     pub trace: Option<TraceContext>,
     /// What handling came to, and how long it took; `None` before.
     pub ended: Option<(Ended, Duration)>,
+    /// Whether what it came to may be on disk already: then its lease is gone for that.
+    pub in_doubt: bool,
 }
 
 /// What handling came to.
@@ -71,7 +73,7 @@ impl Case {
             let refused = Refused { code: DeadCode::DataInvalid, message, event_type: None };
             (id_of_record(&record), [0; 32], Content::Refused(refused))
         });
-        Self { row, record, event_id, sha, content, trace: None, ended: None }
+        Self { row, record, event_id, sha, content, trace: None, ended: None, in_doubt: false }
     }
 
     pub fn created(&self) -> Option<&Created> {
