@@ -7,11 +7,13 @@ mod live;
 mod operations;
 mod repair;
 
-use minishop_contracts::ops::v1::{GetStatusResponse, ParkedCounts};
+use minishop_contracts::ops::v1::{self as ops, GetStatusResponse, ParkedCounts};
+use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::parking::State;
 use minishop_core::refusal::Refusal;
 use minishop_platform::store::{self, Store};
 use prost::Message;
+use minishop_platform::store::{self, PausedEndpoint, Store};
 
 use crate::app::App;
 use crate::call::Call;
@@ -28,13 +30,14 @@ pub use repair::{checked, discard, redrive};
 
 /// Tells how much work waits.
 pub async fn status(app: &App, call: &Call) -> Result<GetStatusResponse, Refusal> {
-    read(call, standing(&app.store)).await
+    read(call, standing(&app.store, app.clock.as_ref())).await
 }
 
 /// Reads how much work waits.
-async fn standing(store: &Store) -> store::Result<GetStatusResponse> {
+async fn standing(store: &Store, clock: &dyn Clock) -> store::Result<GetStatusResponse> {
     let outbox = store.outbox.stats().await?;
     let counts = store.lot.counts().await?;
+    let (paused, now) = (store.endpoints.paused().await?, clock.now());
     let parked = |state| counts.get(&state).copied().map_or(0, count);
     Ok(GetStatusResponse {
         outbox_depth: count(outbox.depth),
@@ -44,7 +47,20 @@ async fn standing(store: &Store) -> store::Result<GetStatusResponse> {
             waiting: parked(State::Waiting),
             dead: parked(State::Dead),
         }),
+        paused_endpoints: paused.into_iter().map(|endpoint| paused_endpoint(endpoint, now)).collect(),
     })
+}
+
+fn paused_endpoint(row: PausedEndpoint, now: Timestamp) -> ops::PausedEndpoint {
+    let PausedEndpoint { owner, endpoint, outage } = row;
+    ops::PausedEndpoint {
+        endpoint,
+        worker: owner,
+        state: if outage.next_probe_at <= now { "probing" } else { "paused" }.to_owned(),
+        since: Some(outage.since.into()),
+        reason: outage.why,
+        next_probe_at: Some(outage.next_probe_at.into()),
+    }
 }
 
 fn count(n: i64) -> u32 {

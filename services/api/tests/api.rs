@@ -151,6 +151,7 @@ on_both_stores! {
         grpc_web_carries_a_watch_over_http_1;
     lives:
         the_standing_is_told_at_once_and_whenever_it_has_changed
+        an_endpoint_that_a_worker_leaves_alone_is_told_with_its_reason
         who_looks_on_after_a_while_is_told_nothing_old
         a_stream_takes_no_query
         the_drain_ends_it_and_says_when_to_come_again;

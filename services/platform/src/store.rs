@@ -4,6 +4,7 @@
 
 mod columns;
 mod database;
+mod endpoints;
 pub mod error;
 mod history;
 mod housekeeping;
@@ -19,11 +20,11 @@ mod timeline;
 
 use std::sync::Arc;
 
+pub use endpoints::{Endpoints, Outage, PausedEndpoint, TOLD_EVERY};
 pub use history::{End, History, Past, PastOrder};
 pub use housekeeping::Housekeeping;
 pub use inbox::{Inbox, Settlement};
-use lot::LEASE_SPREAD;
-pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotSettlement, Release};
+pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotSettlement, Mended, Release};
 pub use operations::{
     Action, Announce, AnnouncedAgain, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Gap, Item, Left, Letter,
     LetterGroup, NewOperation, Operation, OperationQuery, Operations, ParkedKey, Run, SHOWN_ITEMS, Selection, Unannounced,
@@ -51,6 +52,8 @@ pub struct Store {
     pub lot: Arc<dyn Lot>,
     /// How operators repair.
     pub operations: Operations,
+    /// Endpoints that workers leave alone.
+    pub endpoints: Endpoints,
     /// Old rows.
     pub housekeeping: Arc<dyn Housekeeping>,
     /// What was.

@@ -10,6 +10,8 @@ mod announcing;
 mod bouncer;
 #[path = "store_conformance/crowding.rs"]
 mod crowding;
+#[path = "store_conformance/crowded.rs"]
+mod crowded;
 #[path = "store_conformance/housekeeping.rs"]
 mod housekeeping;
 #[path = "store_conformance/leading.rs"]
@@ -26,6 +28,8 @@ mod opening;
 mod parking;
 #[path = "store_conformance/pooling.rs"]
 mod pooling;
+#[path = "store_conformance/pausing.rs"]
+mod pausing;
 #[path = "store_conformance/relaying.rs"]
 mod relaying;
 #[path = "store_conformance/repairing.rs"]
@@ -154,7 +158,12 @@ conformance! {
         a_dead_head_keeps_its_key_and_a_refused_one_lets_it_go
         an_event_is_held_until_its_type_is_known
         a_row_takes_the_identity_that_was_read
-        another_consumers_rows_are_not_touched;
+        another_consumers_rows_are_not_touched
+        a_lease_from_before_a_restore_changes_nothing;
+    pausing:
+        an_outage_is_told_for_as_long_as_it_lasts_and_its_worker_lives;
+    crowded:
+        twenty_thousand_waiting_events_are_worked_off_key_by_key_in_order;
     living:
         a_cancel_passes_once_and_is_found_under_its_own_event
         a_cancel_gives_way_to_another_change

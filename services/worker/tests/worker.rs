@@ -13,8 +13,12 @@ mod claims;
 mod consuming;
 #[path = "worker/crash.rs"]
 mod crash;
+#[path = "worker/doubtful.rs"]
+mod doubtful;
 #[path = "worker/failing.rs"]
 mod failing;
+#[path = "worker/flaky.rs"]
+mod flaky;
 #[path = "worker/handler.rs"]
 mod handler;
 #[path = "worker/held.rs"]
@@ -124,6 +128,10 @@ both_stores! {
         a_refused_record_that_is_refused_again_is_a_second_dead_letter
         a_drain_gives_back_what_has_not_ended
         a_handler_gets_the_event_as_the_newest_version;
+    doubtful:
+        a_commit_of_the_lot_whose_answer_is_lost_loses_and_doubles_nothing;
+    flaky:
+        six_customers_flow_though_four_calls_in_ten_fail;
     lot_order:
         one_failing_customer_holds_up_nobody_else
         a_held_event_flows_with_its_followers_once_a_newer_worker_runs

@@ -224,7 +224,7 @@ pub(super) use claimed_columns;
 pub(super) fn claimed(row: &impl Columns) -> sqlx::Result<Claimed> {
     let bytes = |n| row.maybe_bytes(n).map(|bytes| bytes.map(Bytes::copy_from_slice));
     Ok(Claimed {
-        lease: Lease { id: row.long(0)?, epoch: row.long(1)? },
+        lease: Lease { id: row.long(0)?, epoch: row.long(1)?, event_id: EventId(row.id(2)?) },
         event_id: EventId(row.id(2)?),
         order_id: row.maybe_id(3)?.map(OrderId),
         record_key: Bytes::copy_from_slice(row.bytes(4)?),

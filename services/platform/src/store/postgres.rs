@@ -19,7 +19,7 @@ mod timeline;
 use std::sync::Arc;
 
 use super::error::OpenError;
-use super::{History, Operations, Store};
+use super::{Endpoints, History, Operations, Store};
 use pool::Pool;
 use session::Session;
 
@@ -53,6 +53,7 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
         timeline: Arc::new(db.clone()),
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone(), db.reads.clone())),
+        endpoints: Endpoints::new(repairs.clone()),
         operations: Operations::new(repairs.clone()),
         history: History::new(repairs),
         lot: Arc::new(lot::PgLot::new(sessions.lot, db.reads.clone())),

@@ -6,6 +6,8 @@
 mod bulk;
 mod cancel;
 mod connect;
+#[cfg(test)]
+mod crowd;
 mod database;
 mod health;
 mod housekeeping;
@@ -24,7 +26,7 @@ use minishop_core::clock::Clock;
 use sqlx::SqlitePool;
 
 use super::error::OpenError;
-use super::{History, Operations, Store, StoreError};
+use super::{Endpoints, History, Operations, Store, StoreError};
 use writer::{Broken, Writer};
 
 /// Opens the store in a file, making it if it is absent, and starts its writer.
@@ -39,6 +41,7 @@ pub async fn open(path: &Path, clock: Arc<dyn Clock>, migrate: bool) -> Result<S
         timeline: Arc::new(db.clone()),
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(db.clone()),
+        endpoints: Endpoints::new(Arc::new(db.clone())),
         operations: Operations::new(Arc::new(db.clone())),
         history: History::new(Arc::new(db.clone())),
         lot: Arc::new(db.clone()),

@@ -134,6 +134,26 @@ impl Fixture {
         }
     }
 
+    /// Tells whether this is the store of the distributed mode.
+    pub fn is_distributed(&self) -> bool {
+        matches!(self.place, Place::Postgres { .. })
+    }
+
+    /// Reads a number from the PostgreSQL database.
+    pub async fn long(&self, sql: &'static str) -> i64 {
+        let mut connection = PgConnection::connect(self.url()).await.expect("the server answers");
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect("a number")
+    }
+
+    /// Waits until no process of a store is connected to the PostgreSQL database; the fixture's own has not been used.
+    pub async fn alone(&self) {
+        let others = "pg_stat_activity WHERE datname = current_database() AND application_name = 'minishop-test'";
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        while self.count(others).await > 0 {
+            tick.tick().await;
+        }
+    }
+
     /// Begins a transaction beside the store's, with one statement. SQLite has one writer: nothing can stand beside it.
     pub async fn hold(&self, sql: &str) -> Option<Held> {
         let Place::Postgres { url } = &self.place else { return None };
@@ -182,6 +202,7 @@ impl Fixture {
                     ("operation", "leased_until"),
                     ("operation", "ended_at"),
                     ("audit", "at"),
+                    ("endpoint_outage", "told_at"),
                     ("parked", "parked_at"),
                     ("parked", "next_attempt_at"),
                     ("parked", "leased_until"),

@@ -30,6 +30,8 @@ pub(super) struct Case {
     pub trace: Option<TraceContext>,
     /// What handling came to, and how long it took; `None` before.
     pub ended: Option<(Ended, Duration)>,
+    /// Whether what it came to may be on disk already: then its lease is gone for that.
+    pub in_doubt: bool,
 }
 
 /// What handling came to.
@@ -72,6 +74,7 @@ impl Case {
             (id_of_record(&record), EventDigest([0; 32]), Content::Refused(refused))
         });
         Self { row, record, event_id, digest, content, trace: None, ended: None }
+        Self { row, record, event_id, sha, content, trace: None, ended: None, in_doubt: false }
     }
 
     pub fn created(&self) -> Option<&Created> {

@@ -53,14 +53,10 @@ impl Books {
                     cases.into_iter().map(|case| Case { content: Content::Refused(refused.clone()), ..case }).collect();
                 match self.attempt(&condemned).await {
                     Ok(_) => Ok(Vec::new()),
-                    Err(error) => Err((condemned, error)),
+                    Err(error) => Err((doubted(condemned, &error), error)),
                 }
             }
-            // Whether the gate has let an event pass is not known, and it lets nothing pass twice: claimed anew it is found out.
-            Err(error @ StoreError::Unknown { .. }) => {
-                Err((cases.into_iter().filter(|case| !case.is_restored() || case.ended.is_some()).collect(), error))
-            }
-            Err(error) => Err((cases, error)),
+            Err(error) => Err((doubted(cases, &error), error)),
         }
     }
 
@@ -87,6 +83,7 @@ impl Books {
                 if let Some(event) = case.created() {
                     case.row.order_id = Some(event.order_id);
                     case.row.event_id = case.event_id;
+                    case.row.lease.event_id = case.event_id;
                 }
                 case
             })
@@ -131,6 +128,21 @@ impl Books {
     pub(super) fn handles_outside(&self) -> bool {
         matches!(self.setup.place, Place::Lot(_))
     }
+}
+
+/// Leaves out what must not be decided twice after an error, and marks the rest if that may be on disk.
+///
+/// Whether the gate has let a restored event pass is not known then, and it lets nothing pass twice: claimed anew it is found out.
+/// Should a commit have been taken for refused that was not, the row bears the event's own id by now and is no longer what the lease
+/// names, so that it is not drained as a copy of itself.
+fn doubted(mut cases: Vec<Case>, error: &StoreError) -> Vec<Case> {
+    if matches!(error, StoreError::Unknown { .. }) {
+        cases.retain(|case| !case.is_restored() || case.ended.is_some());
+        for case in &mut cases {
+            case.in_doubt = true;
+        }
+    }
+    cases
 }
 
 /// Writes changes and commits.
@@ -179,8 +191,8 @@ async fn end_leases(tx: &mut dyn LotSettlement, cases: &[Case], changes: &[Chang
     for (case, change) in cases.iter().zip(changes) {
         match &change.row {
             Row::Keep => drop(held.insert(case.row.lease.id)),
-            Row::Drain => drained.push(case.row.lease),
-            Row::Release(release) => released.push(release.clone()),
+            Row::Drain => drained.push(change.lease_after(case.row.lease)),
+            Row::Release(release) => released.push(Release { lease: change.lease_after(release.lease), ..release.clone() }),
         }
     }
     if !drained.is_empty() {

@@ -63,6 +63,13 @@ impl Session {
         Self { options: base.clone().disable_statement_logging(), settings }
     }
 
+    /// For statements that only follow indexes. The planner knows a queue as it was when it was empty, and sorting or collecting
+    /// what little it believes to be there costs the same to it as one look at the right index: neither may be chosen.
+    pub(super) fn lookups(mut self) -> Self {
+        self.options = self.options.options([("enable_sort", "off"), ("enable_bitmapscan", "off")]);
+        self
+    }
+
     pub(super) fn options(&self) -> &PgConnectOptions {
         &self.options
     }

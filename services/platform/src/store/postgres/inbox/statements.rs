@@ -19,9 +19,11 @@ const GATE: &str = "INSERT INTO inbox (consumer, event_id, data_sha, order_id) \
 
 const SETTLED: &str = "SELECT event_id, data_sha FROM inbox WHERE consumer = $1 AND event_id = ANY($2)";
 
-// One look for each key, however many events wait behind it.
-const PARKED_KEYS: &str = "SELECT k.record_key FROM (SELECT DISTINCT UNNEST($2::bytea[])) k(record_key) WHERE EXISTS \
-    (SELECT FROM parked p WHERE p.consumer = $1 AND p.record_key = k.record_key AND p.blocks)";
+// One look for each key, however many events wait behind it: at the first that stands at its key or after it.
+const PARKED_KEYS: &str = "SELECT k.record_key FROM (SELECT DISTINCT UNNEST($2::bytea[])) k(record_key) \
+    CROSS JOIN LATERAL (SELECT p.record_key, p.consumer FROM parked p WHERE p.blocks \
+    AND (p.record_key, p.consumer) >= (k.record_key, $1) ORDER BY p.record_key, p.consumer, p.id LIMIT 1) p \
+    WHERE p.record_key = k.record_key AND p.consumer = $1";
 
 const BY_ID: &str = "SELECT order_id, client_id, idempotency_key, fingerprint, status, version, created_event_id \
     FROM orders WHERE order_id = ANY($1)";
