@@ -20,6 +20,8 @@ pub trait Ledger {
     fn records(&self, topic: &str) -> Vec<Record>;
     /// Counts the events that wait in the outbox.
     fn waiting(&self) -> i64;
+    /// Counts the transactions that the store rolled back since they waited for each other.
+    fn deadlocks(&self) -> i64;
 }
 
 /// A row of `orders`.
@@ -90,6 +92,7 @@ pub fn check(ledger: &impl Ledger, promises: &[Promise]) {
     assert_eq!(ledger.number("SELECT count(*) FROM parked"), 0, "parked events");
     let again = "SELECT count(*) FROM timeline WHERE kind = 'ignored'";
     assert_eq!(ledger.number(again), 0, "events that passed the gate a second time");
+    assert_eq!(ledger.deadlocks(), 0, "transactions that waited for each other");
     let settled = ledger.number("SELECT count(*) FROM inbox");
     assert_eq!(settled, ledger.number("SELECT count(*) FROM orders"), "each event is settled once");
 }

@@ -167,6 +167,10 @@ impl Ledger for Shop {
     fn waiting(&self) -> i64 {
         Self::waiting(self)
     }
+
+    fn deadlocks(&self) -> i64 {
+        Self::number(self, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    }
 }
 
 impl Drop for Shop {
