@@ -4,10 +4,16 @@
 
 #[path = "support/announcing.rs"]
 mod announcing;
+#[path = "support/by_hand.rs"]
+mod by_hand;
 #[path = "support/checker.rs"]
 mod checker;
+#[path = "blackbox_distributed/checking.rs"]
+mod checking;
 #[path = "blackbox_distributed/commands.rs"]
 mod commands;
+#[path = "blackbox_distributed/cuts.rs"]
+mod cuts;
 #[path = "support/dead_letters.rs"]
 mod dead_letters;
 #[path = "blackbox_distributed/drains.rs"]
@@ -36,10 +42,16 @@ mod metamorphic;
 mod metrics;
 #[path = "blackbox_distributed/outages.rs"]
 mod outages;
+#[path = "support/passing.rs"]
+mod passing;
+#[path = "blackbox_distributed/pauses.rs"]
+mod pauses;
 #[path = "support/place.rs"]
 mod place;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/repair.rs"]
 mod repair;
 #[path = "support/replaying.rs"]
@@ -48,6 +60,8 @@ mod replaying;
 mod rest;
 #[path = "blackbox_distributed/restored.rs"]
 mod restored;
+#[path = "blackbox_distributed/restores.rs"]
+mod restores;
 #[path = "blackbox_distributed/same_key.rs"]
 mod same_key;
 #[path = "support/servers.rs"]

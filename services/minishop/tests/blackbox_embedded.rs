@@ -4,10 +4,14 @@
 
 #[path = "support/announcing.rs"]
 mod announcing;
+#[path = "support/checker.rs"]
+mod checker;
 #[path = "blackbox_embedded/clients.rs"]
 mod clients;
 #[path = "support/dead_letters.rs"]
 mod dead_letters;
+#[path = "blackbox_embedded/embedded.rs"]
+mod embedded;
 #[path = "support/endpoint.rs"]
 mod endpoint;
 #[path = "blackbox_embedded/full_disk.rs"]
@@ -31,12 +35,14 @@ mod topics;
 #[path = "support/wait.rs"]
 mod wait;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use load::{Load, Promise, in_full};
+use checker::check;
+use embedded::Embedded;
+use load::Load;
 use process::{Process, minishop};
 use rest::{get, post};
 use serde_json::Value;
@@ -141,32 +147,6 @@ fn a_second_process_is_kept_out_of_the_data_directory() {
     assert!(said.contains("DATA_DIR_LOCKED") && said.contains(&server.pid().to_string()), "{said}");
 }
 
-/// Reads back what was promised: each order is processed, and under one event id announced and processed.
-fn kept(server: &Process, promises: &[Promise]) {
-    for promise in promises {
-        let order = eventually(Duration::from_mins(1), "a promised order is processed", || {
-            let answer = get(server.addr("http"), &format!("/orders/{}", promise.order));
-            assert_eq!(answer.status, 200, "an acknowledged order is lost: {}", answer.body);
-            let order: Value = serde_json::from_str(&answer.body).unwrap();
-            (order["status"] == "processed").then_some(order)
-        });
-        let (customer, total) = (promise.customer.as_str(), in_full(i64::from(promise.total_minor)));
-        assert_eq!((order["customerId"].as_str(), order["total"].to_string()), (Some(customer), total));
-    }
-    let orders: HashSet<_> = promises.iter().map(|p| p.order.to_string()).collect();
-    let keys: HashSet<_> = promises.iter().map(|p| &p.key).collect();
-    assert_eq!((orders.len(), keys.len()), (promises.len(), promises.len()), "a key for each order, an order for each key");
-    for name in ["orders.created", "orders.processed"] {
-        let mut events: HashMap<String, HashSet<String>> = HashMap::new();
-        for event in topic(server, name) {
-            let order = event["data"]["orderId"].as_str().unwrap().to_owned();
-            events.entry(order).or_default().insert(event["eventId"].as_str().unwrap().to_owned());
-        }
-        assert_eq!(events.keys().cloned().collect::<HashSet<_>>(), orders, "{name} tells of these orders and no other");
-        assert!(events.values().all(|ids| ids.len() == 1), "{name} tells of an order under two event ids: {events:?}");
-    }
-}
-
 /// Waits until so many more orders are acknowledged.
 fn flows(load: &Load, more: usize) {
     let wanted = load.acknowledged() + more;
@@ -190,7 +170,7 @@ fn kill_9_under_load_loses_and_doubles_nothing() {
         server
     });
     assert!(promises.len() >= KILLS * 60);
-    kept(&server, &promises);
+    check(&Embedded { server: &server, dir: dir.path() }, &promises);
     assert_eq!(server.terminate(), Some(0));
 }
 
@@ -211,6 +191,6 @@ fn sigterm_under_load_drains_and_loses_nothing() {
     let refusals = load.refusals();
     assert!(refusals.keys().all(|r| r == "no answer" || r == "503 SHUTTING_DOWN"), "{refusals:?}");
     assert!(!refusals.is_empty(), "no client was there to be drained");
-    kept(&server, &promises);
+    check(&Embedded { server: &server, dir: dir.path() }, &promises);
     assert_eq!(server.terminate(), Some(0));
 }
