@@ -50,11 +50,8 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     let (live, reader) = LiveTask::new(&ctx);
     let app = Arc::new(App::new(&ctx, errands, canceller, live, hub));
     let open = Arc::new(OpenQueue(Arc::clone(&app)));
-    let mut tasks = vec![
-        Task::new("api.errands", runner.run()),
-        Task::new("api.watch", watcher.run()),
-        Task::new("api.live", reader.run()),
-    ];
+    let mut tasks =
+        vec![Task::new("api.errands", runner.run()), Task::new("api.watch", watcher.run()), Task::new("api.live", reader.run())];
     for name in ["api.intake.1", "api.intake.2"].into_iter().take(WRITERS) {
         tasks.push(Task::new(name, writer(&app, &ctx)));
     }

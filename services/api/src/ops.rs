@@ -11,9 +11,8 @@ use minishop_contracts::ops::v1::{self as ops, GetStatusResponse, ParkedCounts};
 use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::parking::State;
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::{self, Store};
-use prost::Message;
 use minishop_platform::store::{self, PausedEndpoint, Store};
+use prost::Message;
 
 use crate::app::App;
 use crate::call::Call;

@@ -8,10 +8,10 @@ mod accepting;
 mod announcing;
 #[path = "store_conformance/bouncer.rs"]
 mod bouncer;
-#[path = "store_conformance/crowding.rs"]
-mod crowding;
 #[path = "store_conformance/crowded.rs"]
 mod crowded;
+#[path = "store_conformance/crowding.rs"]
+mod crowding;
 #[path = "store_conformance/housekeeping.rs"]
 mod housekeeping;
 #[path = "store_conformance/leading.rs"]
@@ -26,10 +26,10 @@ mod migrating;
 mod opening;
 #[path = "store_conformance/parking.rs"]
 mod parking;
-#[path = "store_conformance/pooling.rs"]
-mod pooling;
 #[path = "store_conformance/pausing.rs"]
 mod pausing;
+#[path = "store_conformance/pooling.rs"]
+mod pooling;
 #[path = "store_conformance/relaying.rs"]
 mod relaying;
 #[path = "store_conformance/repairing.rs"]

@@ -30,9 +30,9 @@ fn an_api_that_stood_still_and_goes_on_keeps_its_customers_order() {
     load.moved(apis[1].addr("http"));
     let (mut by_hand, mut promises) = load.during(4, || {
         flows(&load, 100);
-        apis[0].signal("-STOP");
+        apis[0].signal("STOP");
         passes(PAUSE, Instant::now(), "the API stands still");
-        apis[0].signal("-CONT");
+        apis[0].signal("CONT");
         let mut promises = Vec::new();
         for n in 0..20 {
             for (at, api) in apis.iter().enumerate() {
@@ -63,9 +63,9 @@ fn a_worker_that_stood_still_and_goes_on_keeps_its_customers_order() {
         eventually(WITHIN, "both workers send what the lot has processed", || {
             workers.iter().all(|worker| counted(worker, "minishop_relay_published_total") > 0).then_some(())
         });
-        workers[0].signal("-STOP");
+        workers[0].signal("STOP");
         passes(PAUSE, Instant::now(), "the worker stands still");
-        workers[0].signal("-CONT");
+        workers[0].signal("CONT");
         flows(&load, 1_000);
     });
     check(&shop, &promises);

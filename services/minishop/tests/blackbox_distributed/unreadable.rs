@@ -52,7 +52,7 @@ fn a_batch_that_the_disk_has_damaged_is_not_passed_over_and_skipped_only_when_an
         order(&api, &format!("customer-{n}"));
     }
     let all = OTHERS + 1;
-    eventually(SOON, "all events are in the topic", || (shop.number("SELECT count(*) FROM outbox") == 0).then_some(()));
+    eventually(SOON, "all events are in the topic", || (shop.waiting() == 0).then_some(()));
     let mut worker = shop.worker();
     let place = format!("partition {} of {} cannot be read at offset 0", damaged.partition, shop.topic("created"));
     eventually(2 * SOON, "the place is named", || {

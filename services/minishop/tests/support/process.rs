@@ -84,13 +84,6 @@ impl Process {
     /// Asks the process to end.
     pub fn ask_to_end(&mut self) {
         self.signal("TERM");
-        self.signal("-TERM");
-    }
-
-    /// Sends a signal.
-    pub fn signal(&mut self, name: &str) {
-        assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
-        assert!(Command::new("kill").args([name, &self.pid().to_string()]).status().unwrap().success());
     }
 
     /// Waits until it has drained, and returns its exit code.

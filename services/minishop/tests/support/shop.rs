@@ -126,9 +126,8 @@ impl Shop {
             let mut connection = PgConnection::connect(&self.database()).await.unwrap();
             sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
         });
-    /// Changes the database behind the back of the processes.
-    pub fn execute(&self, sql: &'static str) {
-        block_on(execute(&self.database(), sql.to_owned())).unwrap();
+    }
+
     /// Counts the events that wait in the outbox.
     pub fn waiting(&self) -> i64 {
         let new = self.number("SELECT count(*) FROM pg_class WHERE relname = 'outbox_waiting'");

@@ -51,7 +51,6 @@ impl Compression {
     }
 }
 
-
 /// What became of a record.
 #[derive(Debug)]
 pub struct Report {

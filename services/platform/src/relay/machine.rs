@@ -131,7 +131,9 @@ impl Machine {
         if !self.reading {
             wants.extend(self.read(now));
         }
-        if !self.aside && let Some(aside) = self.asides.pop() {
+        if !self.aside
+            && let Some(aside) = self.asides.pop()
+        {
             self.aside = true;
             wants.push(Want::SetAside(aside));
         }
@@ -178,8 +180,7 @@ impl Machine {
             self.look_every = (self.look_every * 2).min(LOOK[if self.others_write { 1 } else { 2 }]);
             self.look_at = now + self.look_every;
         }
-        let asks: Vec<Ask> =
-            self.shards.values().filter(|shard| due || shard.misses()).filter_map(Shard::ask).collect();
+        let asks: Vec<Ask> = self.shards.values().filter(|shard| due || shard.misses()).filter_map(Shard::ask).collect();
         self.reading = !asks.is_empty();
         self.read_from = now;
         let limit = (READ_BYTES / self.typical_size).clamp(READ_ROWS.0, READ_ROWS.1);

@@ -131,7 +131,12 @@ impl RelayTask {
                 Alarm::Gap { shard, number, next } => {
                     self.metrics.gaps.inc();
                     let reason = format!("outbox_gap: shard {shard} lacks numbers {number} to {}", next - 1);
-                    tracing::error!(outbox.shard = shard, outbox.number = number, outbox.next = next, "{reason}; it is not sent from");
+                    tracing::error!(
+                        outbox.shard = shard,
+                        outbox.number = number,
+                        outbox.next = next,
+                        "{reason}; it is not sent from"
+                    );
                     self.status.set("outbox", Err(reason));
                 }
             }

@@ -22,8 +22,8 @@ use minishop_core::order::Status;
 use minishop_core::repair::{ItemState, Kind, Skip, State, Tally};
 
 use super::database::Database;
-pub use gap::Gap;
 pub use announce::{Announce, AnnouncedAgain, Left, Unannounced};
+pub use gap::Gap;
 pub use progress::Action;
 
 /// The family over one database.

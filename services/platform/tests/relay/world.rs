@@ -9,6 +9,7 @@ use minishop_broker::{Handle, TopicSettings};
 use minishop_core::clock::from_millis;
 use minishop_core::ids::EventId;
 use minishop_platform::bus::consume::Start;
+use minishop_platform::bus::produce::Compression;
 use minishop_platform::bus::{Headers, Record, Tail};
 use minishop_platform::ctx::{Metrics, Status};
 use minishop_platform::hints::Hints;
@@ -117,6 +118,7 @@ impl Running {
             owner: "test".to_owned(),
             roles: vec![Role::Api, Role::Worker],
             brokers: brokers.to_string(),
+            compression: Compression::None,
             hints: Hints::default(),
         };
         let (status, metrics, drain) = (Status::default(), Metrics::default(), CancellationToken::new());

@@ -73,8 +73,7 @@ impl Case {
             let refused = Refused { code: DeadCode::DataInvalid, message, event_type: None };
             (id_of_record(&record), EventDigest([0; 32]), Content::Refused(refused))
         });
-        Self { row, record, event_id, digest, content, trace: None, ended: None }
-        Self { row, record, event_id, sha, content, trace: None, ended: None, in_doubt: false }
+        Self { row, record, event_id, digest, content, trace: None, ended: None, in_doubt: false }
     }
 
     pub fn created(&self) -> Option<&Created> {

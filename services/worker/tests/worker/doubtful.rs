@@ -100,7 +100,7 @@ impl Settlement for Cut {
         self.tx.adopt(orders).await
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         self.tx.settle(transitions).await
     }
 

@@ -84,7 +84,7 @@ pub async fn six_customers_flow_though_four_calls_in_ten_fail(shop: Shop) {
     for _ in 1..40 {
         events.extend(customers.iter().map(Sent::same_customer));
     }
-    processor.step(&events.iter().map(Sent::record).collect::<Vec<_>>()).await.unwrap();
+    processor.step(&events.iter().map(Sent::record).collect::<Vec<_>>(), &[]).await.unwrap();
     let all = i64::try_from(events.len()).unwrap();
     let handled = async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));

@@ -205,7 +205,7 @@ fn settings() -> BTreeSet<String> {
 }
 
 /// Every setting that the README names, with the default that the program has, and the words that state it there, if any do.
-const SETTINGS: [(&str, Option<&str>, &str); 15] = [
+const SETTINGS: [(&str, Option<&str>, &str); 16] = [
     ("DATABASE_URL", None, ""),
     ("DATABASE_URL_FILE", None, ""),
     ("KAFKA_BROKERS", None, ""),

@@ -64,7 +64,8 @@ static IN_THE_LOT: LazyLock<Statement> = LazyLock::new(|| Statement::new("SELECT
 static PARKED: LazyLock<Statement> =
     LazyLock::new(|| Statement::new("SELECT event_id FROM parked WHERE consumer = $1 AND event_id @ids2"));
 
-static IN_THE_OUTBOX: LazyLock<Statement> = LazyLock::new(|| Statement::new("SELECT event_id FROM outbox_waiting WHERE event_id @ids1"));
+static IN_THE_OUTBOX: LazyLock<Statement> =
+    LazyLock::new(|| Statement::new("SELECT event_id FROM outbox_waiting WHERE event_id @ids1"));
 
 static OPEN_THE_GATE: LazyLock<Statement> =
     LazyLock::new(|| Statement::new("DELETE FROM inbox WHERE consumer = $1 AND event_id @ids2"));

@@ -70,8 +70,7 @@ async fn renew(connection: &mut PgConnection, owner: &str, roles: &[Role], anew:
     let leases: Vec<(i16, Option<String>)> = sqlx::query_as(LEASES).fetch_all(&mut *connection).await?;
     let shards = choose(owner, &owners, &leases);
     sqlx::query(GIVE).bind(owner).bind(&shards).execute(&mut *connection).await?;
-    let taken: Vec<(i16, i64, i64)> =
-        sqlx::query_as(TAKE).bind(owner).bind(&shards).bind(anew).fetch_all(connection).await?;
+    let taken: Vec<(i16, i64, i64)> = sqlx::query_as(TAKE).bind(owner).bind(&shards).bind(anew).fetch_all(connection).await?;
     let mut shards: Vec<Led> = taken.into_iter().map(|(shard, epoch, acknowledged)| Led { shard, epoch, acknowledged }).collect();
     shards.sort_unstable_by_key(|led| led.shard);
     Ok(Leadership { shards, others_write: owners.iter().any(|(role, by)| numbers.contains(role) && by != owner) })

@@ -5,9 +5,7 @@ use minishop_core::ids::EventId;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::super::{
-    Acknowledged, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, Span, columns,
-};
+use super::super::{Acknowledged, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, Span, columns};
 use super::error::{Lost, failed};
 use super::events::{self, column};
 use super::{Db, lease};
@@ -34,8 +32,7 @@ const STATS: &str = "SELECT coalesce(sum(greatest(coalesce(l.number, 0) - s.ackn
     LEFT JOIN LATERAL (SELECT e.created_at FROM outbox_event e WHERE e.shard = s.shard AND e.number > s.acknowledged \
     ORDER BY e.number LIMIT 1) f ON true";
 
-const MAY_VACUUM: &str =
-    "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class WHERE oid = 'outbox_event'::regclass";
+const MAY_VACUUM: &str = "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class WHERE oid = 'outbox_event'::regclass";
 
 // Several leaders may come to it at once: one is enough.
 const VACUUM: &str = "VACUUM (TRUNCATE false, SKIP_LOCKED true) outbox_event";
@@ -104,8 +101,7 @@ impl Outbox for Db {
 
     async fn set_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool> {
         const OPERATION: &str = "outbox.set_aside";
-        let query =
-            sqlx::query(SET_ASIDE).bind(shard).bind(number).bind(event_id.0).bind(reason);
+        let query = sqlx::query(SET_ASIDE).bind(shard).bind(number).bind(event_id.0).bind(reason);
         let answer = self.relay.one(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::one(OPERATION, &answer, |row| row.try_get(0))
     }

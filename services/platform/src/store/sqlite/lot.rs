@@ -9,11 +9,9 @@ use minishop_core::parking::State;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{Claim, Claimed, LEASE_SPREAD, Lot, LotSettlement, Result, columns};
-use super::{Db, failed, first};
 use super::super::lot::{KEYS_AT_ONCE, LEASE_SPREAD};
 use super::super::{Claim, Claimed, Lot, LotSettlement, Mended, Result, columns};
-use super::{Db, failed};
+use super::{Db, failed, first};
 
 const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
 
@@ -164,7 +162,7 @@ mod tests {
             let claimed = crowd.steps();
             for (what, statement) in [("next due", NEXT_DUE), ("oldest held", OLDEST_HELD)] {
                 let query = sqlx::query(statement).bind("worker").bind(list(&types));
-                query.fetch_one(&mut crowd.connection).await.expect("an answer");
+                query.fetch_all(&mut crowd.connection).await.expect("an answer");
                 let steps = crowd.steps();
                 assert!(steps < STEPS, "{keys} keys, {what}: {steps}");
             }

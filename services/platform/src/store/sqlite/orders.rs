@@ -143,7 +143,7 @@ impl Orders for Db {
         if let Some(customer) = &query.customer_id {
             sql = sql.bind(customer);
         }
-        let row = sql.fetch_optional(&self.readers).await.map_err(failed(OPERATION))?;
+        let row = sql.fetch_all(&self.readers).await.map_err(failed(OPERATION))?.pop();
         row.map(|row| columns::one(OPERATION, &row, |row| row.id(0).map(OrderId))).transpose()
     }
 

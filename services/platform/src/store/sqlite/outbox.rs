@@ -9,9 +9,7 @@ use minishop_core::ids::EventId;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::{
-    Acknowledged, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, Span, columns,
-};
+use super::super::{Acknowledged, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, Span, columns};
 use super::bulk::Bulk;
 use super::{Db, failed};
 
@@ -59,7 +57,8 @@ pub(super) async fn append(connection: &mut SqliteConnection, events: &[&NewEven
     let mut last: HashMap<i16, i64> = last.fetch_all(&mut *connection).await?.into_iter().collect();
     let mut numbered = Vec::with_capacity(events.len());
     for event in events {
-        let number = last.get_mut(&event.shard).ok_or_else(|| sqlx::Error::Decode("the store has no such outbox shard".into()))?;
+        let number =
+            last.get_mut(&event.shard).ok_or_else(|| sqlx::Error::Decode("the store has no such outbox shard".into()))?;
         *number += 1;
         numbered.push((*number, *event));
     }

@@ -58,10 +58,8 @@ impl LotSettlement for SqliteSettlement {
 async fn drain(connection: &mut SqliteConnection, consumer: &str, leases: &[Lease], now: i64) -> sqlx::Result<HashSet<i64>> {
     let mut held = HashSet::with_capacity(leases.len());
     for lease in leases {
-        let query = sqlx::query_as(DRAIN).bind(lease.id).bind(lease.epoch);
-        let Some((key, blocked)) = query.fetch_all(&mut *connection).await?.pop() else { continue };
         let query = sqlx::query_as(DRAIN).bind(lease.id).bind(lease.epoch).bind(lease.event_id.0);
-        let Some((key, blocked)) = query.fetch_optional(&mut *connection).await? else { continue };
+        let Some((key, blocked)) = query.fetch_all(&mut *connection).await?.pop() else { continue };
         held.insert(lease.id);
         next(connection, consumer, key, blocked, now).await?;
     }
@@ -83,11 +81,9 @@ async fn release(connection: &mut SqliteConnection, consumer: &str, rows: &[Rele
             .bind(failure.and_then(|f| f.code))
             .bind(failure.map(|f| &*f.message))
             .bind(failure.map(|f| &f.fingerprint[..]))
-            .bind(failure.map(|f| f.at.timestamp_millis()));
-        let Some((key, unblocked)) = query.fetch_all(&mut *connection).await?.pop() else { continue };
             .bind(failure.map(|f| f.at.timestamp_millis()))
             .bind(row.lease.event_id.0);
-        let Some((key, unblocked)) = query.fetch_optional(&mut *connection).await? else { continue };
+        let Some((key, unblocked)) = query.fetch_all(&mut *connection).await?.pop() else { continue };
         held.insert(row.lease.id);
         next(connection, consumer, key, unblocked, now).await?;
     }
@@ -111,11 +107,9 @@ async fn identify(connection: &mut SqliteConnection, rows: &[Identity]) -> sqlx:
             .bind(row.event_id.0)
             .bind(row.order_id.0)
             .bind(&row.client_id.0)
-            .bind(&row.event_type);
-        held.extend(query.fetch_all(&mut *connection).await?);
             .bind(&row.event_type)
             .bind(row.lease.event_id.0);
-        held.extend(query.fetch_optional(&mut *connection).await?);
+        held.extend(query.fetch_all(&mut *connection).await?);
     }
     Ok(held)
 }
