@@ -2,16 +2,16 @@
 //!
 //! The outbox is a log in shards; see `store::outbox`. A shard has one leader, which sends its rows in the order of their numbers,
 //! each only behind the one before: rows that this process committed come from memory, all others from the table. What the
-//! leader decides stands in `shard` and `machine`, which do no I/O; `simulation` drives them through everything that can go wrong.
+//! leader decides stands in `shard` and `machine`, which do no I/O; a simulation (`tests`) drives them through everything that can go wrong.
 
 mod jobs;
 mod machine;
 mod metrics;
 mod send;
 mod shard;
-#[cfg(test)]
-mod simulation;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex};
 

@@ -7,21 +7,20 @@
 
 mod log;
 mod read;
+mod storing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use minishop_core::ids::EventId;
 
-use crate::store::{Acknowledged, Led, OutboxRow};
+use crate::store::{Led, OutboxRow};
 use log::Log;
 pub(super) use read::Ask;
 
 /// The time since some fixed moment of the process.
 pub(super) type Moment = Duration;
 
-/// How many numbers are stored at once at most: their rows are removed in the same transaction.
-const MOST_STORED: i64 = 2_000;
 /// A shard with so many rows to send is not read any further.
 const ENOUGH_QUEUED: usize = 500;
 /// How many bytes of rows a shard keeps in memory before it leaves them to the table.
@@ -364,41 +363,8 @@ impl Shard {
         self.log.known(number)
     }
 
-    /// What there is to store.
-    pub fn to_store(&self) -> Option<Acknowledged> {
-        let high = self.log.published().min(self.stored + MOST_STORED);
-        if self.state == State::Lost || self.storing.is_some() || high <= self.stored {
-            return None;
-        }
-        let events: Option<Vec<EventId>> = (self.stored + 1..=high).map(|number| self.log.known(number)).collect();
-        Some(Acknowledged { shard: self.number, epoch: self.epoch, low: self.stored, events: events? })
-    }
-
-    /// How many numbers are published and not stored.
-    pub fn unstored(&self) -> i64 {
-        self.log.published() - self.stored
-    }
-
     /// Whether everything that is known of is published.
     pub fn is_idle(&self) -> bool {
         self.log.published() == self.enqueued() && self.ahead.is_empty()
-    }
-
-    /// Notes that the store is being told.
-    pub fn storing(&mut self, high: i64) {
-        self.storing = Some(high);
-    }
-
-    /// Takes the store's answer; an answer to an earlier lease says nothing.
-    pub fn stored(&mut self, asked: &Acknowledged, agreed: bool) {
-        if self.storing != Some(asked.high()) || self.epoch != asked.epoch || self.state == State::Lost {
-            return;
-        }
-        self.storing = None;
-        if !agreed {
-            return self.went_back(asked.high(), "the store refused what is published");
-        }
-        self.stored = asked.high();
-        self.log.forget_before(self.stored);
     }
 }
