@@ -292,7 +292,7 @@ async fn lost(api: &Api, key: &str) -> (String, OutboxRow) {
     let id = made["orderId"].as_str().unwrap().to_owned();
     let row = api.events().await.into_iter().find(|row| row.event.order_id.unwrap().to_string() == id).unwrap();
     let event = api.place.id(&row.event.event_id.to_string());
-    api.place.sql(&format!("DELETE FROM outbox WHERE event_id = {event}")).await;
+    api.place.sql(&format!("DELETE FROM outbox_event WHERE event_id = {event}")).await;
     (id, row)
 }
 

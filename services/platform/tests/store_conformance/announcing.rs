@@ -30,7 +30,7 @@ async fn lost(f: &Fixture, made: &[NewOrder]) {
     for batch in made.chunks(256) {
         f.accept(batch).await;
     }
-    f.sql("DELETE FROM outbox").await;
+    f.sql("DELETE FROM outbox_event").await;
 }
 
 /// Settles events at the gate, with or without what they do.
@@ -48,7 +48,7 @@ pub async fn an_event_that_was_settled_without_its_order_passes_the_gate_again(f
     lost(&f, &made).await;
     gated(&f, &made[..1], false).await;
     gated(&f, &made[1..2], true).await;
-    f.sql("DELETE FROM outbox").await;
+    f.sql("DELETE FROM outbox_event").await;
     let again = announce(&f, &made, Unannounced::Ids(made.iter().map(|order| order.order_id).collect())).await;
     assert_eq!(again.orders, [made[0].order_id, made[2].order_id]);
     assert_eq!(again.left, [(made[1].order_id, Left::NotCreated)]);
@@ -88,7 +88,7 @@ pub async fn lost_orders_are_walked_in_bites_and_none_is_passed_over(f: Fixture)
     let again = announce(&f, &made, Unannounced::Before { time: now() + std::time::Duration::from_secs(1), after: None }).await;
     assert_eq!(again.orders, [], "they are on their way");
     let early = Unannounced::Before { time: now(), after: None };
-    f.sql("DELETE FROM outbox").await;
+    f.sql("DELETE FROM outbox_event").await;
     assert_eq!(announce(&f, &made, early).await.orders, [], "none is so old");
 }
 
