@@ -289,9 +289,9 @@ impl Machine {
     }
 
     /// A session broke, or began: the store may be another than before. Nothing more is sent until the table has been looked at.
-    pub fn verify(&mut self) {
+    pub fn verify(&mut self, now: Moment) {
         self.session += 1;
-        self.shards.values_mut().for_each(Shard::verify);
+        self.shards.values_mut().for_each(|shard| shard.verify(now));
         self.look();
     }
 

@@ -74,8 +74,8 @@ pub(super) struct Shard {
     life: u64,
     /// What was read is worth something only in the view in which it was asked for.
     view: u64,
-    /// When the lease was asked for.
-    led_since: Moment,
+    /// Rows whose commit was answered before this time are left to the table.
+    taken_since: Moment,
     lease_until: Moment,
     stored: i64,
     log: Log,
@@ -119,7 +119,7 @@ impl Shard {
             state: State::Lost,
             life: 0,
             view: 0,
-            led_since: asked_at,
+            taken_since: asked_at,
             lease_until,
             stored: led.acknowledged,
             log: Log::at(led.acknowledged),
@@ -144,6 +144,10 @@ impl Shard {
     /// What contradicted this shard's view is told now: where the epoch has only moved by our own taking, no other leader did it.
     pub fn renewed(&mut self, led: &Led, asked_at: Moment, lease_until: Moment) -> Option<Alarm> {
         let suspicion = self.suspicion.take().filter(|_| led.epoch <= self.epoch + 1);
+        #[cfg(test)]
+        if self.sabotage == Some(Sabotage::KeepAfterALapse) && self.state != State::Lost {
+            self.epoch = led.epoch;
+        }
         if self.state == State::Lost || led.epoch != self.epoch {
             self.begin(led, asked_at);
         }
@@ -154,7 +158,7 @@ impl Shard {
     fn begin(&mut self, led: &Led, asked_at: Moment) {
         self.drop_everything();
         self.epoch = led.epoch;
-        self.led_since = asked_at;
+        self.taken_since = asked_at;
         self.stored = led.acknowledged;
         self.log = Log::at(led.acknowledged);
         self.storing = None;
@@ -180,8 +184,8 @@ impl Shard {
     /// Lets time pass: a lease runs out, a stopped shard goes on.
     pub fn tick(&mut self, now: Moment) {
         #[cfg(test)]
-        if self.sabotage == Some(Sabotage::KeepAfterALapse) {
-            self.lease_until = Moment::MAX;
+        if self.sabotage == Some(Sabotage::KeepAfterALapse) && now >= self.lease_until {
+            return;
         }
         if now >= self.lease_until && self.state != State::Lost {
             self.lose();
@@ -195,11 +199,19 @@ impl Shard {
     }
 
     /// Sends nothing more before the anchor has been seen in the table.
-    pub fn verify(&mut self) {
+    pub fn verify(&mut self, now: Moment) {
+        // What came ahead may be of a past that the store has lost; else it stands in the table.
+        for (_, row) in std::mem::take(&mut self.ahead) {
+            self.bytes = self.bytes.saturating_sub(row.size());
+        }
+        self.taken_since = now;
         // A read that is under way may have been answered by the store as it was.
         self.view += 1;
-        if self.state == State::Live {
-            self.state = State::Unread;
+        match self.state {
+            // Without an anchor that is known nothing can be verified.
+            State::Live | State::Unread if self.enqueued() > 0 && self.known(self.enqueued()).is_none() => self.lose(),
+            State::Live => self.state = State::Unread,
+            _ => {}
         }
     }
 
@@ -210,8 +222,8 @@ impl Shard {
 
     /// Takes a row that this process has committed, as the store has answered at a time.
     pub fn hand(&mut self, row: OutboxRow, answered_at: Moment) {
-        // What was committed before the lease was taken stands in the table, or is of a past that the store has lost.
-        if !matches!(self.state, State::Unread | State::Live) || answered_at < self.led_since {
+        // What was committed before that stands in the table, or is of a past that the store has lost.
+        if !matches!(self.state, State::Unread | State::Live) || answered_at < self.taken_since {
             return;
         }
         match self.log.known(row.number) {

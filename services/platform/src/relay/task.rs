@@ -144,7 +144,7 @@ impl RelayTask {
                 }
             }
             Handed::Verify => {
-                self.machine.verify();
+                self.machine.verify(self.began.elapsed());
                 self.settings.hints.committed();
             }
         }

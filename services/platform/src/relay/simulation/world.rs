@@ -241,7 +241,7 @@ impl World {
             Event::Step if at.step_at > now => return Ok(()),
             Event::Step => {}
             Event::Hand(rows, answered_at) => drop(at.machine.hand(rows, answered_at)),
-            Event::Verify => at.machine.verify(),
+            Event::Verify => at.machine.verify(now),
             Event::Answer(answer) => self.answer(process, answer),
             Event::Take { session, shard } => self.broker_takes(process, session, shard),
             Event::Report { session, token, outcome } if session == at.session => at.machine.report(token, outcome, now),
