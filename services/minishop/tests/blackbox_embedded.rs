@@ -116,7 +116,7 @@ fn a_log_in_a_file_has_no_colours() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Process::start(up(dir.path()));
     assert_eq!(server.terminate(), Some(0));
-    let log = server.log();
+    let log = server.said();
     assert!(log.contains(" INFO ") && !log.contains('\u{1b}'), "{log}");
 }
 

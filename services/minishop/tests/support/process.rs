@@ -49,13 +49,6 @@ impl Process {
         self.ready.split_whitespace().find_map(|part| part.strip_prefix(&wanted)).unwrap()
     }
 
-    /// Reads what it has logged, once it has ended: they share a place in the file.
-    pub fn log(&mut self) -> String {
-        let mut said = String::new();
-        self.log.rewind().and_then(|()| self.log.read_to_string(&mut said)).unwrap();
-        said
-    }
-
     /// Tells the process's id.
     pub fn pid(&self) -> u32 {
         self.child.id()
