@@ -27,7 +27,7 @@ pub async fn a_batch_delivered_again_changes_nothing(shop: Shop) {
         adopted.clone().with("/eventId", "a copy of the order"),
         known.clone().with("/data/total", 22),
         known.clone().with("/eventId", "other data").with("/data/items/0/qty", 1).with("/data/total", 10.5),
-        known.clone().with("/data/extra", 1),
+        known.clone().with("/data/items/0/productId", "p2"),
         adopted.same_customer().with("/type", "orders.created.v7"),
         adopted.same_customer(),
         created().header("ce_sequence", "7"),
