@@ -47,7 +47,7 @@ fn processed(shop: &Shop, count: usize) {
     let expected = i64::try_from(count).unwrap();
     eventually(SOON, "everything is processed and published", || {
         let orders = shop.number("SELECT count(*) FROM orders WHERE status = 'processed'");
-        (orders == expected && shop.records("processed").len() >= count).then_some(())
+        (orders == expected && shop.records("orders.processed").len() >= count).then_some(())
     });
 }
 

@@ -39,9 +39,9 @@ fn a_batch_that_the_disk_has_damaged_is_not_passed_over_and_skipped_only_when_an
     let shop = Shop::on(server.addresses());
     let mut api = shop.api();
     order(&api, "damaged");
-    let damaged = eventually(SOON, "the event is in the topic", || shop.records("created").pop());
+    let damaged = eventually(SOON, "the event is in the topic", || shop.records("orders.created").pop());
     server.stop();
-    let file = segment(server.state(), &format!("{}-{}", shop.topic("created"), damaged.partition));
+    let file = segment(server.state(), &format!("{}-{}", shop.topic("orders.created"), damaged.partition));
     let mut bytes = fs::read(&file).unwrap();
     // Behind the batch's head, which the broker itself reads.
     bytes[80] ^= 0xff;
@@ -54,7 +54,7 @@ fn a_batch_that_the_disk_has_damaged_is_not_passed_over_and_skipped_only_when_an
     let all = OTHERS + 1;
     eventually(SOON, "all events are in the topic", || (shop.waiting() == 0).then_some(()));
     let mut worker = shop.worker();
-    let place = format!("partition {} of {} cannot be read at offset 0", damaged.partition, shop.topic("created"));
+    let place = format!("partition {} of {} cannot be read at offset 0", damaged.partition, shop.topic("orders.created"));
     eventually(2 * SOON, "the place is named", || {
         get(worker.addr("admin"), "/readyz?verbose").body.contains(&place).then_some(())
     });

@@ -27,7 +27,7 @@ pub async fn a_batch_delivered_again_changes_nothing(shop: Shop) {
         adopted.clone().with("/eventId", "a copy of the order"),
         known.clone().with("/data/total", 22),
         known.clone().with("/eventId", "other data").with("/data/items/0/qty", 1).with("/data/total", 10.5),
-        known.clone().with("/data/extra", 1),
+        known.clone().with("/data/items/0/productId", "p2"),
         adopted.same_customer().with("/type", "orders.created.v7"),
         adopted.same_customer(),
         created().header("ce_sequence", "7"),
@@ -116,8 +116,8 @@ fn spellings(event: &Sent) -> Vec<(&'static str, Vec<u8>)> {
     let (id, order) = (event.text("/eventId"), event.text("/data/orderId"));
     let members = event.json.as_object().unwrap();
     let backwards: Vec<_> = members.iter().rev().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-    let numbers = text.replace("\"total\":21", "\"total\":21.0").replace("\"qty\":2", "\"qty\":2.0").replace("10.5", "1.05e1");
-    assert!(["21.0", "2.0}", "1.05e1"].iter().all(|spelling| numbers.contains(spelling)), "{numbers}");
+    let numbers = text.replace("\"total\":21", "\"total\":21.0").replace("10.5", "1.05e1");
+    assert!(["21.0", "1.05e1"].iter().all(|spelling| numbers.contains(spelling)), "{numbers}");
     let spelled = vec![
         ("white space", serde_json::to_string_pretty(&event.json).unwrap()),
         ("another order of members", format!("{{{}}}", backwards.join(","))),
@@ -193,7 +193,7 @@ pub async fn an_event_that_was_settled_under_its_bytes_alone_is_still_known(shop
         .with("dlq-partition", bad.partition.to_string())
         .with("dlq-offset", bad.offset.to_string());
     let again = Record { headers: naming, offset: bad.offset + 900_000, ..bad.clone() };
-    shop.step(&[event.record(), held.record(), bad, again]).await;
+    shop.try_step(&[event.record(), held.record(), bad, again]).await.unwrap();
     assert_eq!((shop.parked().await.len(), shop.events("copy")), (parked, 4));
     // A worker that reads more of an event than the one that set it aside.
     let newer_worker = shop.hands_that_read(Place::Stream, newer());

@@ -164,8 +164,14 @@ impl Damage {
     /// Damages a batch (magic 2): checksum at 17, attributes at 21, records at 61.
     fn apply(self, bytes: &mut [u8]) {
         match self {
-            Self::Garbage => bytes[61..].fill(0xff),
-            Self::Codec => bytes[22] = bytes[22] & !0b111 | 3,
+            Self::Garbage => {
+                bytes[22] &= !0b111;
+                bytes[61..].fill(0xff);
+            }
+            Self::Codec => {
+                bytes[22] = bytes[22] & !0b111 | 3;
+                bytes[61..].fill(0xff);
+            }
             Self::Checksum => bytes[17] ^= 0xff,
         }
         if !matches!(self, Self::Checksum) {

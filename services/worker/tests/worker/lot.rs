@@ -323,10 +323,11 @@ pub async fn redrive(shop: &Shop) {
 
 pub async fn a_refused_record_that_reads_after_a_fix_passes_the_gate_under_its_own_id(shop: Shop) {
     let (good, settled) = (misspelt(created()), created());
-    // A second record of an order that came well meanwhile.
+    // Two more records of an order that came well meanwhile: the same event, and another one that claims its id.
     let copy = misspelt(settled.clone());
-    shop.step(&[good.record(), copy.record(), settled.record()]).await;
-    assert_eq!(shop.parked().await.len(), 2);
+    let other = misspelt(settled.clone().with("/data/items/0/productId", "p2"));
+    shop.step(&[good.record(), copy.record(), other.record(), settled.record()]).await;
+    assert_eq!(shop.parked().await.len(), 3);
     redrive(&shop).await;
     let handler = scripted(|_, before| if before == 0 { failed() } else { done() });
     let mut worker = shop.hands_that_read(handler.place(), Versions::new(vec![Step::Same], mended));
@@ -338,7 +339,7 @@ pub async fn a_refused_record_that_reads_after_a_fix_passes_the_gate_under_its_o
     worker.drain().await;
     assert_eq!(handler.calls(), [good.order_id(), good.order_id()]);
     assert_eq!(shop.order(good.order_id()).await.unwrap().status, "processed");
-    // Other bytes under a settled id are no copy.
+    // Another meaning under a settled id is no copy.
     let left = shop.parked().await;
     assert_eq!((left.len(), left[0].error_code.as_deref()), (1, Some("DUPLICATE_CONFLICT")));
 }
