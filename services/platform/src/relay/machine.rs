@@ -62,6 +62,8 @@ pub(super) struct Machine {
     asides: Vec<Aside>,
     in_flight: usize,
     others_write: bool,
+    /// How often a shard was taken up.
+    taken: u32,
     leading: bool,
     /// Counts what may have been a change of the store: leases that were asked for before it are asked for again.
     session: u64,
@@ -88,6 +90,7 @@ impl Machine {
             asides: Vec::new(),
             in_flight: 0,
             others_write: false,
+            taken: 0,
             leading: false,
             session: 0,
             led_in: 0,
@@ -198,7 +201,10 @@ impl Machine {
         let until = asked_at + LEASE - MARGIN;
         self.shards.retain(|shard, _| view.shards.iter().any(|led| led.shard == *shard));
         for led in &view.shards {
-            let shard = self.shards.entry(led.shard).or_insert_with(|| Shard::new(led, asked_at, until));
+            let shard = self.shards.entry(led.shard).or_insert_with(|| {
+                self.taken += 1;
+                Shard::new(self.taken, led, asked_at, until)
+            });
             #[cfg(test)]
             (shard.sabotage = self.sabotage);
             self.alarms.extend(shard.renewed(led, asked_at, until));
