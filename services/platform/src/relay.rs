@@ -7,6 +7,7 @@
 mod jobs;
 mod machine;
 mod metrics;
+mod said;
 mod send;
 mod shard;
 mod task;

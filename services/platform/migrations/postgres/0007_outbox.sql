@@ -90,7 +90,7 @@ RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     first int := 1;
     last int;
-    found uuid[];
+    standing uuid[];
 BEGIN
     -- Losing this in a crash of the server only causes copies.
     PERFORM set_config('synchronous_commit', 'off', true);
@@ -104,9 +104,9 @@ BEGIN
         WITH gone AS (
             DELETE FROM outbox_event WHERE shard = shards[n] AND number >= lows[n] AND number < highs[n] RETURNING number, event_id
         )
-        SELECT array_agg(event_id ORDER BY number) INTO found FROM gone WHERE number > lows[n];
-        found := found || (SELECT e.event_id FROM outbox_event e WHERE e.shard = shards[n] AND e.number = highs[n]);
-        IF found IS DISTINCT FROM events[first:last] THEN
+        SELECT array_agg(event_id ORDER BY number) INTO standing FROM gone WHERE number > lows[n];
+        standing := standing || (SELECT e.event_id FROM outbox_event e WHERE e.shard = shards[n] AND e.number = highs[n]);
+        IF standing IS DISTINCT FROM events[first:last] THEN
             RAISE EXCEPTION 'other events stand up to number % of outbox shard %', highs[n], shards[n] USING ERRCODE = 'MS001';
         END IF;
         first := last + 1;

@@ -9,7 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use tokio::sync::mpsc;
 
 use super::Headers;
@@ -58,6 +58,8 @@ pub struct Report {
     pub token: Token,
     /// Where it was sent to; empty when it is published.
     pub topic: String,
+    /// Whether it was sent alone.
+    pub alone: bool,
     /// How long it was under way.
     pub took: Duration,
     /// `Err` when the broker or the client gave it up for good.
@@ -84,27 +86,49 @@ pub enum SendError {
     Topic(String),
 }
 
+/// What a record on its way carries.
+struct Sent {
+    token: Token,
+    alone: bool,
+    at: Instant,
+}
+
+impl Sent {
+    fn now(token: Token, alone: bool) -> Self {
+        Self { token, alone, at: Instant::now() }
+    }
+}
+
 #[derive(Clone)]
 struct Reports(mpsc::UnboundedSender<Report>);
 
 impl ClientContext for Reports {}
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<(Token, Instant)>;
+    type DeliveryOpaque = Box<Sent>;
 
     fn delivery(&self, delivery: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
-        let (token, at) = *sent;
+        let Sent { token, alone, at } = *sent;
         let (topic, result) = match delivery {
             Ok(_) => (String::new(), Ok(())),
             Err((error, message)) => (message.topic().to_owned(), Err(advice(error))),
         };
         // Without a receiver the relay is gone, and what was sent stays in the table.
-        let _ = self.0.send(Report { token, topic, took: at.elapsed(), result });
+        let _ = self.0.send(Report { token, topic, alone, took: at.elapsed(), result });
     }
 }
 
 /// Sends records in the order of the calls. Ordering and de-duplication hold within one producer, not across two.
-pub struct Producer(ThreadedProducer<Reports>);
+///
+/// When a batch fails for good, the producer fails with it ([`SendError::Fatal`]): else the client library would renumber what
+/// is in flight behind it and publish that first.
+pub struct Producer {
+    batching: ThreadedProducer<Reports>,
+    /// Sends each record in a batch of its own; made when it is first needed.
+    single: Option<ThreadedProducer<Reports>>,
+    config: ClientConfig,
+    reports: Reports,
+}
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -115,51 +139,96 @@ impl std::fmt::Debug for Producer {
 impl Producer {
     /// Makes a producer; it connects by itself, whenever the broker answers.
     pub fn new(brokers: &str, compression: Compression, reports: mpsc::UnboundedSender<Report>) -> anyhow::Result<Self> {
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("client.id", format!("minishop-relay-{}", std::process::id()))
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            // A timed-out message leaves a gap in its partition: the relay decides when to give up, which is never.
-            .set("message.timeout.ms", "0")
-            // The client sends each partition in a request of its own: at 5 ms eight partitions cost a fifth more CPU an order,
-            // at 20 ms they save another tenth for twice the delay.
-            .set("linger.ms", "10")
-            .set("compression.type", compression.as_str())
-            .set("queue.buffering.max.messages", "10000")
-            .set("queue.buffering.max.kbytes", "65536")
-            .set("message.max.bytes", "2000000")
-            // Java's clients choose partitions this way; librdkafka's default (CRC32) would choose others.
-            .set("partitioner", "murmur2_random")
-            .set("allow.auto.create.topics", "false")
-            .set("socket.keepalive.enable", "true")
-            .set("socket.nagle.disable", "true")
-            .create_with_context(Reports(reports))
-            .context("cannot make a producer")?;
-        Ok(Self(producer))
+        let (config, reports) = (config(brokers, compression), Reports(reports));
+        let batching = config.create_with_context(reports.clone()).context("cannot make a producer")?;
+        Ok(Self { batching, single: None, config, reports })
+    }
+
+    /// Queues one record in a batch of its own. Its failure is no other record's, and lets others go past it: whoever sends so
+    /// waits for its [`Report`].
+    pub fn send_alone(
+        &mut self,
+        token: Token,
+        topic: &str,
+        key: &[u8],
+        value: Option<&Bytes>,
+        headers: &Headers,
+    ) -> Result<(), SendError> {
+        if self.single.is_none() {
+            let mut config = self.config.clone();
+            config.set("batch.num.messages", "1").set("linger.ms", "0").set("enable.gapless.guarantee", "false");
+            let made = config.create_with_context(self.reports.clone());
+            self.single = Some(made.map_err(|error| SendError::Fatal(error.to_string()))?);
+        }
+        self.single
+            .as_ref()
+            .map_or(Err(SendError::QueueFull), |single| send(single, Sent::now(token, true), topic, key, value, headers))
     }
 
     /// Queues one record; its fate comes as a [`Report`]. An empty key is sent as null when the headers say that it was.
     pub fn send(&self, token: Token, topic: &str, key: &[u8], value: Option<&Bytes>, headers: &Headers) -> Result<(), SendError> {
-        let mut owned = OwnedHeaders::new_with_capacity(headers.0.len());
-        for (name, value) in &headers.0 {
-            owned = owned.insert(Header { key: name, value: value.as_deref() });
-        }
-        let mut record = BaseRecord::with_opaque_to(topic, Box::new((token, Instant::now()))).headers(owned);
-        // The outbox keeps bytes, which cannot be null.
-        if !key.is_empty() || headers.get(kafka::DLQ_KEY_NULL).is_none() {
-            record = record.key(key);
-        }
-        if let Some(value) = value {
-            record = record.payload(value.as_ref());
-        }
-        self.0.send(record).map_err(|(error, _)| advice(&error))
+        send(&self.batching, Sent::now(token, false), topic, key, value, headers)
     }
 
     /// Waits until the queue is empty, at most so long. Blocks its thread.
     pub fn flush(&self, at_most: Duration) {
-        let _ = self.0.flush(at_most);
+        let _ = self.batching.flush(at_most);
     }
+
+    /// Sends nothing more of what is queued. The client library takes its time to end, so it does that beside the caller.
+    pub fn give_up(self) {
+        let producers: Vec<_> = std::iter::once(self.batching).chain(self.single).collect();
+        producers.iter().for_each(|producer| producer.purge(PurgeConfig::default().queue().inflight()));
+        std::thread::spawn(move || drop(producers));
+    }
+}
+
+fn config(brokers: &str, compression: Compression) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("client.id", format!("minishop-relay-{}", std::process::id()))
+        .set("enable.idempotence", "true")
+        .set("enable.gapless.guarantee", "true")
+        .set("acks", "all")
+        // A timed-out message leaves a gap in its partition: the relay decides when to give up, which is never.
+        .set("message.timeout.ms", "0")
+        // The client sends each partition in a request of its own: at 5 ms eight partitions cost a fifth more CPU an order,
+        // at 20 ms they save another tenth for twice the delay.
+        .set("linger.ms", "10")
+        .set("compression.type", compression.as_str())
+        .set("queue.buffering.max.messages", "10000")
+        .set("queue.buffering.max.kbytes", "65536")
+        .set("message.max.bytes", "2000000")
+        // Java's clients choose partitions this way; librdkafka's default (CRC32) would choose others.
+        .set("partitioner", "murmur2_random")
+        .set("allow.auto.create.topics", "false")
+        .set("socket.keepalive.enable", "true")
+        .set("socket.nagle.disable", "true");
+    config
+}
+
+fn send(
+    producer: &ThreadedProducer<Reports>,
+    sent: Sent,
+    topic: &str,
+    key: &[u8],
+    value: Option<&Bytes>,
+    headers: &Headers,
+) -> Result<(), SendError> {
+    let mut owned = OwnedHeaders::new_with_capacity(headers.0.len());
+    for (name, value) in &headers.0 {
+        owned = owned.insert(Header { key: name, value: value.as_deref() });
+    }
+    let mut record = BaseRecord::with_opaque_to(topic, Box::new(sent)).headers(owned);
+    // The outbox keeps bytes, which cannot be null.
+    if !key.is_empty() || headers.get(kafka::DLQ_KEY_NULL).is_none() {
+        record = record.key(key);
+    }
+    if let Some(value) = value {
+        record = record.payload(value.as_ref());
+    }
+    producer.send(record).map_err(|(error, _)| advice(&error))
 }
 
 fn advice(error: &KafkaError) -> SendError {
@@ -172,7 +241,9 @@ fn advice(error: &KafkaError) -> SendError {
         Some(Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidMessage | Code::InvalidMessageSize) => {
             SendError::Record(reason())
         }
-        Some(Code::Fatal | Code::Fenced | Code::PurgeQueue | Code::PurgeInflight) => SendError::Fatal(error.to_string()),
+        Some(Code::Fatal | Code::GaplessGuarantee | Code::Fenced | Code::PurgeQueue | Code::PurgeInflight) => {
+            SendError::Fatal(error.to_string())
+        }
         _ => SendError::Topic(reason()),
     }
 }

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use minishop_core::backoff::Backoff;
 
-use super::machine::{Aside, Failed, Want};
+use super::said::{Aside, Failed, Want};
 use super::shard::{Ask, Moment};
 use super::task::RelayTask;
 use crate::store::{Acknowledged, Leadership, OutboxRow, OutboxStats, Result, StoreError};

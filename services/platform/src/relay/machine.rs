@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use minishop_core::ids::EventId;
-
+use super::said::{Aside, Failed, Sending, Trouble, Want};
 use super::shard::{Alarm, Ask, Moment, Shard, State, Token};
 use crate::store::{Acknowledged, LEASE, Leadership, OutboxRow};
 
@@ -32,27 +31,6 @@ const MOST_IN_FLIGHT: usize = 8_000;
 /// Bytes and rows of one read of a shard.
 const READ_BYTES: usize = 1 << 20;
 const READ_ROWS: (usize, usize) = (16, 1_000);
-
-/// What is to be asked of the store.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Want {
-    /// Renew leases, and take these anew.
-    Lead(Vec<i16>),
-    /// Read rows, at most so many of each shard.
-    Read(Vec<Ask>, usize),
-    /// Store what is published.
-    Acknowledge(Vec<Acknowledged>),
-    /// Keep a row that cannot be published.
-    SetAside(Aside),
-}
-
-/// A row that cannot be published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Aside {
-    pub token: Token,
-    pub event_id: EventId,
-    pub reason: String,
-}
 
 /// What the leader knows of its shards.
 #[derive(Debug)]
@@ -303,14 +281,11 @@ impl Machine {
     }
 
     /// The next row to send, of any shard.
-    pub fn next(&self, now: Moment) -> Option<(Token, &OutboxRow, bool)> {
+    pub fn next(&self, now: Moment) -> Option<Sending<'_>> {
         if self.in_flight >= MOST_IN_FLIGHT {
             return None;
         }
-        self.shards.values().find_map(|shard| {
-            let row = shard.next(now)?;
-            Some((shard.token(row), row, shard.without_value.contains(&row.number)))
-        })
+        self.shards.values().find_map(|shard| shard.next(now))
     }
 
     /// Notes that the next row of a shard is with the producer.
@@ -336,15 +311,20 @@ impl Machine {
             Err(trouble) => {
                 shard.returned();
                 match trouble {
-                    Trouble::OfRecord(reason) => {
-                        let event_id = shard.known(token.number);
-                        self.asides.extend(event_id.map(|event_id| Aside { token, event_id, reason }));
-                    }
-                    Trouble::TooLarge => self.without_value(token, now),
-                    Trouble::OfTopic => shard.stop(now + REST),
+                    Trouble::OfTopic => shard.doubt(now + REST),
+                    // It may be the fault of another record of its batch.
+                    _ if !shard.is_alone(token.number) => shard.doubt(now),
+                    Trouble::TooLarge if !shard.without_value.contains(&token.number) => self.without_value(token, now),
+                    Trouble::TooLarge => self.give_up(token, "the record is too large".to_owned()),
+                    Trouble::OfRecord(reason) => self.give_up(token, reason),
                 }
             }
         }
+    }
+
+    fn give_up(&mut self, token: Token, reason: String) {
+        let event_id = self.shards.get(&token.shard).and_then(|shard| shard.known(token.number));
+        self.asides.extend(event_id.map(|event_id| Aside { token, event_id, reason }));
     }
 
     /// A dead letter is too large: it goes without its value, which stays in the store.
@@ -374,24 +354,4 @@ impl Machine {
     pub fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.shards.values().all(|shard| shard.is_idle() && shard.unstored() == 0)
     }
-}
-
-/// Which question the store did not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failed {
-    Lead,
-    Read,
-    Acknowledge,
-    SetAside,
-}
-
-/// Why a record was not published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// The record itself can never be published.
-    OfRecord(String),
-    /// A dead letter is larger than the broker takes.
-    TooLarge,
-    /// Its topic is not there or takes nothing from us.
-    OfTopic,
 }

@@ -6,12 +6,11 @@ use minishop_contracts::headers::kafka::DLQ_VALUE_OMITTED;
 use minishop_contracts::topics;
 use tokio::sync::mpsc;
 
-use super::machine::{Aside, Trouble};
-use super::shard::{Alarm, Moment, Token};
+use super::said::{Aside, Sending, Trouble};
+use super::shard::{Alarm, Moment};
 use super::task::RelayTask;
 use crate::bus::Headers;
 use crate::bus::produce::{Producer, Report, SendError};
-use crate::store::OutboxRow;
 
 /// How often the same trouble is told.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
@@ -27,16 +26,17 @@ pub(super) struct Told {
 impl RelayTask {
     /// Sends queued rows, shard by shard in order, as far as the producer has room.
     pub(super) fn send(&mut self, now: Moment) {
-        while let Some((token, row, without_value)) = self.machine.next(now) {
-            match send_row(&self.producer, token, row, without_value) {
+        while let Some(next) = self.machine.next(now) {
+            let (token, letter) = (next.token, is_dead_letter(&next.row.event.topic) && !next.without_value);
+            match send_row(&mut self.producer, &next) {
                 Ok(()) => self.machine.sent(token),
                 Err(SendError::QueueFull) => return,
-                Err(SendError::Fatal(reason)) => return self.renew_producer(&reason, now),
-                Err(SendError::TooLarge) if is_dead_letter(row) && !without_value => self.machine.without_value(token, now),
+                Err(SendError::Fatal(reason)) => return self.fail_producer(&reason, now),
+                Err(SendError::TooLarge) if letter => self.machine.without_value(token, now),
                 Err(SendError::TooLarge) => self.machine.cannot_send(token, "the record is too large".to_owned()),
                 Err(SendError::Record(reason)) => self.machine.cannot_send(token, reason),
                 Err(SendError::Topic(reason)) => {
-                    let topic = row.event.topic.clone();
+                    let topic = next.row.event.topic.clone();
                     self.machine.stop(token.shard, now);
                     self.tell_topic(&topic, &reason, now);
                 }
@@ -44,14 +44,13 @@ impl RelayTask {
         }
     }
 
-    /// Makes a new producer after a fatal error; everything that is not stored as published is sent again from the table.
-    fn renew_producer(&mut self, reason: &str, now: Moment) {
-        tracing::error!(reason, "the producer failed for good; making a new one");
+    /// Makes a new producer; everything that is not stored as published is sent again from the table.
+    fn renew_producer(&mut self, now: Moment) {
         // Reports of the old producer must not be counted against the new shards.
         let (report_to, reports) = mpsc::unbounded_channel();
         match Producer::new(&self.settings.brokers, self.settings.compression, report_to) {
             Ok(producer) => {
-                self.producer = producer;
+                std::mem::replace(&mut self.producer, producer).give_up();
                 self.reports = reports;
                 self.machine.producer_lost(now);
             }
@@ -61,7 +60,7 @@ impl RelayTask {
 
     /// Takes up a report; tells whether it was the end of its producer.
     pub(super) fn report(&mut self, report: Report, now: Moment) -> bool {
-        let Report { token, topic, took, result } = report;
+        let Report { token, topic, alone, took, result } = report;
         let Err(error) = result else {
             self.metrics.published.inc();
             self.metrics.publish.observe(took.as_secs_f64());
@@ -75,10 +74,10 @@ impl RelayTask {
         self.metrics.refused.inc();
         let trouble = match error {
             SendError::Fatal(reason) => {
-                self.renew_producer(&reason, now);
+                self.fail_producer(&reason, now);
                 return true;
             }
-            SendError::TooLarge if topic.ends_with(topics::CREATED_DEAD_LETTERS) => Trouble::TooLarge,
+            SendError::TooLarge if is_dead_letter(&topic) => Trouble::TooLarge,
             SendError::TooLarge => Trouble::OfRecord("the record is too large".to_owned()),
             SendError::Record(reason) => Trouble::OfRecord(reason),
             SendError::Topic(reason) => {
@@ -88,7 +87,17 @@ impl RelayTask {
             SendError::QueueFull => Trouble::OfTopic,
         };
         self.machine.report(token, Err(trouble), now);
-        false
+        // What is behind it must not be published before it is sent again.
+        if !alone {
+            tracing::debug!(topic, "a record among others failed; they are sent again, one by one");
+            self.renew_producer(now);
+        }
+        !alone
+    }
+
+    fn fail_producer(&mut self, reason: &str, now: Moment) {
+        tracing::error!(reason, "the producer failed for good; making a new one");
+        self.renew_producer(now);
     }
 
     /// Says that a topic takes no records: at most so often, however many records come back.
@@ -144,18 +153,23 @@ impl RelayTask {
     }
 }
 
-fn is_dead_letter(row: &OutboxRow) -> bool {
-    row.event.topic.ends_with(topics::CREATED_DEAD_LETTERS)
+fn is_dead_letter(topic: &str) -> bool {
+    topic.ends_with(topics::CREATED_DEAD_LETTERS)
 }
 
 /// Queues a row with the producer; a dead letter that the broker refused for its size goes without its value, which stays in the
 /// store.
-fn send_row(producer: &Producer, token: Token, row: &OutboxRow, without_value: bool) -> Result<(), SendError> {
-    let mut headers = Headers::decode(row.event.headers.clone()).unwrap_or_default();
-    let mut value = row.event.payload.as_ref();
-    if without_value {
+fn send_row(producer: &mut Producer, next: &Sending<'_>) -> Result<(), SendError> {
+    let event = &next.row.event;
+    let mut headers = Headers::decode(event.headers.clone()).unwrap_or_default();
+    let mut value = event.payload.as_ref();
+    if next.without_value {
         let bytes = value.take().map_or(0, bytes::Bytes::len);
         headers = headers.with(DLQ_VALUE_OMITTED, bytes.to_string());
     }
-    producer.send(token, &row.event.topic, &row.event.record_key, value, &headers)
+    if next.alone {
+        producer.send_alone(next.token, &event.topic, &event.record_key, value, &headers)
+    } else {
+        producer.send(next.token, &event.topic, &event.record_key, value, &headers)
+    }
 }

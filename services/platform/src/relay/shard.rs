@@ -7,6 +7,7 @@
 
 mod log;
 mod read;
+mod sending;
 mod storing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -84,6 +85,10 @@ pub(super) struct Shard {
     ahead: BTreeMap<i64, OutboxRow>,
     bytes: usize,
     in_flight: usize,
+    /// Up to here records go alone: one of them failed among others.
+    alone_up_to: i64,
+    /// Whether the record in flight goes alone.
+    alone: bool,
     /// Whether the table may hold rows that nobody will hand over.
     pub look: bool,
     /// The numbers that a running `acknowledge` may remove.
@@ -128,6 +133,8 @@ impl Shard {
             ahead: BTreeMap::new(),
             bytes: 0,
             in_flight: 0,
+            alone_up_to: 0,
+            alone: false,
             look: false,
             storing: None,
             gap: None,
@@ -164,6 +171,9 @@ impl Shard {
         self.stored = led.acknowledged;
         self.log = Log::at(led.acknowledged);
         self.storing = None;
+        // What was found out of numbers may have been found out of others' events.
+        self.alone_up_to = 0;
+        self.without_value.clear();
         self.state = State::Unread;
     }
 
@@ -181,7 +191,7 @@ impl Shard {
     fn drop_everything(&mut self) {
         self.life += 1;
         self.view += 1;
-        self.in_flight = 0;
+        (self.in_flight, self.alone) = (0, false);
         self.queue.clear();
         self.ahead.clear();
         self.bytes = 0;
@@ -293,73 +303,6 @@ impl Shard {
     pub fn went_back(&mut self, number: i64, found: &'static str) {
         self.lose();
         self.suspicion = Some(Alarm::WentBack { shard: self.number, number, found });
-    }
-
-    /// The next row to send.
-    pub fn next(&self, now: Moment) -> Option<&OutboxRow> {
-        if self.state == State::Live && now < self.lease_until { self.queue.front() } else { None }
-    }
-
-    /// Names the record of the next row.
-    pub fn token(&self, row: &OutboxRow) -> Token {
-        Token { shard: self.number, number: row.number, life: self.life }
-    }
-
-    /// Notes that the next row is with the producer.
-    pub fn sent(&mut self) {
-        if let Some(row) = self.take_next() {
-            self.in_flight += 1;
-            #[cfg(test)]
-            if self.sabotage == Some(Sabotage::AcknowledgeBeforeTheReport) {
-                self.log.publish(row.number);
-            }
-            drop(row);
-        }
-    }
-
-    /// Takes the next row out: it is sent, or set aside.
-    pub fn take_next(&mut self) -> Option<OutboxRow> {
-        let row = self.queue.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(row.size());
-        Some(row)
-    }
-
-    /// Tells whether a report is about this life.
-    pub fn is_current(&self, token: Token) -> bool {
-        token.life == self.life && self.state != State::Lost
-    }
-
-    /// Notes that a record of this life is published.
-    pub fn published(&mut self, number: i64) {
-        self.returned();
-        self.log.publish(number);
-        self.without_value.remove(&number);
-    }
-
-    /// Notes that a record of this life came back.
-    pub fn returned(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-    }
-
-    /// Notes that the store keeps a row that cannot be published: it counts as published.
-    pub fn set_aside(&mut self, number: i64) {
-        self.log.publish(number);
-    }
-
-    /// Stops sending until all reports are in; what is queued stands in the table.
-    pub fn stop(&mut self, until: Moment) {
-        if matches!(self.state, State::Live | State::Unread | State::Stopped(_)) {
-            self.queue.clear();
-            self.ahead.clear();
-            self.bytes = 0;
-            self.state = State::Stopped(until);
-        }
-    }
-
-    /// The producer is gone: no more reports come.
-    pub fn producer_lost(&mut self, now: Moment) {
-        self.in_flight = 0;
-        self.stop(now);
     }
 
     /// The event that bears a number, if that is remembered.

@@ -6,6 +6,7 @@
 
 mod broker;
 mod process;
+mod sending;
 mod store;
 mod world;
 

@@ -62,10 +62,14 @@ impl Crowd {
 
     async fn cancel(&self) {
         let mut cancels = self.store.orders.cancels().await.unwrap();
-        for _ in 0..ROUNDS {
+        let mut tried = 0;
+        while tried < 3 * ROUNDS {
             for order in self.some(4) {
                 may_come_again(cancels.cancel(&cancelled(&order), "{}").await);
+                tried += 1;
             }
+            // There may be no orders yet.
+            tokio::task::yield_now().await;
         }
     }
 

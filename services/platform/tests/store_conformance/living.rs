@@ -39,7 +39,9 @@ pub async fn a_cancel_gives_way_to_another_change(f: Fixture) {
     let order = order("a", "k");
     f.accept(std::slice::from_ref(&order)).await;
     let mut settlement = f.store.inbox.begin("worker").await.unwrap();
-    settlement.settle(&[processed(&order)]).await.unwrap();
+    let change = processed(&order);
+    settlement.settle(std::slice::from_ref(&change)).await.unwrap();
+    settlement.record(&Journal { events: vec![change.event], ..Journal::default() }).await.unwrap();
     settlement.commit().await.unwrap();
     let mut connection = f.store.orders.cancels().await.unwrap();
     assert_eq!(connection.cancel(&cancelled(&order), "{}").await.unwrap(), None);

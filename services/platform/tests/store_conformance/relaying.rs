@@ -61,7 +61,7 @@ pub async fn numbers_are_gapless_and_in_the_order_of_the_commits_within_each_sha
     for n in 0..8 {
         let batch = of_many(&format!("client-{n}"), 40);
         let made = intake.accept(&batch).await.unwrap();
-        let dead: Vec<_> = (0..5).map(|n| event(Role::Worker, &format!("c{n}"), order_id(), 2)).collect();
+        let dead: Vec<_> = (0..20).map(|n| event(Role::Worker, &format!("c{n}"), order_id(), 2)).collect();
         let numbers = commit(&f.store, &dead).await;
         told.extend(batch.iter().map(|order| (order.event.event_id, made[&order.order_id])));
         told.extend(dead.iter().map(|event| event.event_id).zip(numbers));

@@ -43,14 +43,16 @@ impl Shard {
 
     /// Asks for the rows that come next; `None` when it would only fill the memory.
     pub fn ask(&self) -> Option<Ask> {
-        let readable = matches!(self.state, State::Unread | State::Live);
-        if !readable || self.queue.len() >= ENOUGH_QUEUED || self.bytes >= MOST_BYTES {
-            return None;
-        }
-        // Only what is missing, where that is known.
-        let high = self.ahead.first_key_value().map_or(i64::MAX, |(number, _)| *number);
         let anchor = Some(self.enqueued()).filter(|number| *number > 0);
         let low = anchor.unwrap_or(1);
+        let full = self.queue.len() >= ENOUGH_QUEUED || self.bytes >= MOST_BYTES;
+        let high = match self.state {
+            // However full it is, the anchor must be seen before anything is sent.
+            State::Unread if full => low,
+            // Only what is missing, where that is known.
+            State::Unread | State::Live if !full => self.ahead.first_key_value().map_or(i64::MAX, |(number, _)| *number),
+            _ => return None,
+        };
         Some(Ask { span: Span { shard: self.number, low, high: high.max(low + 1) }, anchor, view: self.view })
     }
 
@@ -59,7 +61,8 @@ impl Shard {
         if ask.view != self.view || !matches!(self.state, State::Unread | State::Live) {
             return Brought::default();
         }
-        self.look = full;
+        // A read of the anchor alone tells nothing of what follows.
+        self.look = full || ask.span.high == ask.span.low + 1;
         if let Some(anchor) = ask.anchor
             && rows.first().is_none_or(|row| row.number != anchor)
             && let Some(brought) = self.without_anchor(anchor, &rows)

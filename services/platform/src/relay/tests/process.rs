@@ -16,6 +16,8 @@ pub struct Process {
     pub session: u64,
     /// What the producer holds, by partition.
     pub queues: Vec<VecDeque<(Token, EventId)>>,
+    /// What it holds to be sent alone.
+    pub single: Vec<VecDeque<(Token, EventId)>>,
     /// The sessions with the store are cut, and it has not noticed.
     pub relay_is_cut: bool,
     pub writer_is_cut: bool,
@@ -34,6 +36,7 @@ impl Process {
             start,
             session: 0,
             queues: vec![VecDeque::new(); shards],
+            single: vec![VecDeque::new(); shards],
             relay_is_cut: false,
             writer_is_cut: false,
             stopped_until: Moment::ZERO,
@@ -42,6 +45,6 @@ impl Process {
     }
 
     pub fn held(&self) -> usize {
-        self.queues.iter().map(VecDeque::len).sum()
+        self.queues.iter().chain(&self.single).map(VecDeque::len).sum()
     }
 }

@@ -9,7 +9,7 @@ use minishop_core::ids::EventId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::machine::{Failed, Trouble, Want};
+use super::super::said::{Failed, Trouble, Want};
 use super::super::shard::{Moment, Sabotage, Token};
 use super::broker::Broker;
 use super::process::Process;
@@ -26,20 +26,20 @@ const PRODUCER: usize = 12;
 const SHARD_COUNT: usize = SHARDS as usize;
 
 #[derive(Debug)]
-enum Event {
+pub enum Event {
     Step,
     Hand(Vec<OutboxRow>, Moment),
     Verify,
     Run(Want),
     Answer(Answer),
-    Take { session: u64, shard: i16 },
+    Take { session: u64, shard: i16, alone: bool },
     Report { session: u64, token: Token, outcome: Result<(), Trouble> },
     Write,
     Trouble,
 }
 
 #[derive(Debug)]
-enum Answer {
+pub enum Answer {
     Led(Moment, Leadership),
     Brought(Want, Vec<OutboxRow>),
     Acknowledged(Want, bool),
@@ -89,13 +89,13 @@ impl Ord for At {
 }
 
 pub struct World {
-    random: StdRng,
-    now: Moment,
+    pub random: StdRng,
+    pub now: Moment,
     queue: BinaryHeap<Reverse<At>>,
     order: u64,
-    processes: Vec<Process>,
+    pub processes: Vec<Process>,
     store: Store,
-    broker: Broker,
+    pub broker: Broker,
     copies: VecDeque<Store>,
     /// The store answers nobody until then.
     store_away_until: Moment,
@@ -182,7 +182,7 @@ impl World {
     }
 
     /// Schedules an event in so many microseconds.
-    fn after(&mut self, least: u64, most: u64, process: usize, event: Event) {
+    pub fn after(&mut self, least: u64, most: u64, process: usize, event: Event) {
         let at = self.now + Duration::from_micros(self.random.random_range(least..=most));
         self.at(at, process, event);
     }
@@ -193,17 +193,17 @@ impl World {
         self.queue.push(Reverse(At { at, order: self.order, process, start, event }));
     }
 
-    fn say(&self, what: impl FnOnce() -> String) {
+    pub fn say(&self, what: impl FnOnce() -> String) {
         if self.told {
             println!("{:>12?} {}", self.now, what());
         }
     }
 
-    fn chance(&mut self, in_a_hundred: u32) -> bool {
+    pub fn chance(&mut self, in_a_hundred: u32) -> bool {
         self.random.random_range(0..100) < in_a_hundred
     }
 
-    fn is_calm(&self) -> bool {
+    pub fn is_calm(&self) -> bool {
         self.now > TROUBLE
     }
 
@@ -243,7 +243,8 @@ impl World {
             Event::Hand(rows, answered_at) => drop(at.machine.hand(rows, answered_at)),
             Event::Verify => at.machine.verify(now),
             Event::Answer(answer) => self.answer(process, answer),
-            Event::Take { session, shard } => self.broker_takes(process, session, shard),
+            Event::Take { session, shard, alone: false } => self.broker_takes_batch(process, session, shard),
+            Event::Take { session, shard, .. } => self.broker_takes_one(process, session, shard),
             Event::Report { session, token, outcome } if session == at.session => at.machine.report(token, outcome, now),
             Event::Report { .. } => {}
             Event::Run(_) | Event::Write | Event::Trouble => unreachable!("dealt with above"),
@@ -252,7 +253,7 @@ impl World {
         Ok(())
     }
 
-    fn step(&mut self, process: usize) {
+    pub fn step(&mut self, process: usize) {
         let now = self.now;
         for want in self.processes[process].machine.wants(now) {
             self.after(50, 2_000, process, Event::Run(want));
@@ -262,17 +263,18 @@ impl World {
             if at.held() >= PRODUCER {
                 break;
             }
-            let Some((token, row, _)) = at.machine.next(now) else { break };
-            let id = row.event.event_id;
+            let Some(next) = at.machine.next(now) else { break };
+            let (token, id, alone) = (next.token, next.row.event.event_id, next.alone);
             // Half of what cannot be published is found out before it is sent.
             if self.broker.poison.contains(&id) && id.0.as_u128() % 2 == 0 {
                 at.machine.cannot_send(token, "poison".to_owned());
                 continue;
             }
-            at.queues[usize::try_from(token.shard).unwrap()].push_back((token, id));
+            let n = usize::try_from(token.shard).unwrap();
+            (if alone { &mut at.single[n] } else { &mut at.queues[n] }).push_back((token, id));
             at.machine.sent(token);
             let session = at.session;
-            self.after(100, 20_000, process, Event::Take { session, shard: token.shard });
+            self.after(100, 20_000, process, Event::Take { session, shard: token.shard, alone });
         }
         let at = &mut self.processes[process];
         for alarm in at.machine.alarms.drain(..) {
@@ -385,35 +387,6 @@ impl World {
         }
     }
 
-    fn broker_takes(&mut self, process: usize, session: u64, shard: i16) {
-        if self.processes[process].session != session {
-            return;
-        }
-        if self.broker.away_until > self.now {
-            let wait = u64::try_from((self.broker.away_until - self.now).as_micros()).unwrap();
-            return self.after(wait, wait + 20_000, process, Event::Take { session, shard });
-        }
-        let n = usize::try_from(shard).unwrap();
-        if self.broker.refuses_until > self.now {
-            // The client library gives all of a topic back together, and reports are read before anything more is sent.
-            let (now, at) = (self.now, &mut self.processes[process]);
-            let back: Vec<_> = at.queues[n].drain(..).collect();
-            back.into_iter().for_each(|(token, _)| at.machine.report(token, Err(Trouble::OfTopic), now));
-            return;
-        }
-        let Some((token, id)) = self.processes[process].queues[n].pop_front() else { return };
-        let outcome = if self.broker.poison.contains(&id) {
-            Err(Trouble::OfRecord("poison".to_owned()))
-        } else {
-            self.broker.append(shard, id);
-            self.say(|| format!("p{process} publishes {}/{}:{:x} life {}", shard, token.number, id.0.as_u128(), token.life));
-            Ok(())
-        };
-        // Reports overtake each other.
-        let latest = if !self.is_calm() && self.chance(3) { 2_000_000 } else { 5_000 };
-        self.after(50, latest, process, Event::Report { session, token, outcome });
-    }
-
     fn trouble(&mut self) {
         if self.is_calm() {
             return self.heal();
@@ -454,35 +427,6 @@ impl World {
         let start = PROCESSES as u64 + self.order;
         self.processes[process] = Process::new(start, SHARD_COUNT, self.sabotage);
         self.after(1_000, 3_000_000, process, Event::Step);
-    }
-
-    /// What a producer held when it died is on the broker, up to some point of each partition.
-    fn empty_producer(&mut self, process: usize) {
-        for shard in 0..SHARDS {
-            let held: Vec<_> = self.processes[process].queues[usize::try_from(shard).unwrap()].drain(..).collect();
-            let sent = if self.broker.away_until > self.now || self.broker.refuses_until > self.now {
-                0
-            } else {
-                self.random.random_range(0..=held.len())
-            };
-            for (_, id) in held.into_iter().take(sent) {
-                if !self.broker.poison.contains(&id) {
-                    self.broker.append(shard, id);
-                }
-            }
-        }
-    }
-
-    fn producer_dies(&mut self, process: usize) {
-        if self.processes[process].stopped_until > self.now {
-            return;
-        }
-        self.empty_producer(process);
-        let now = self.now;
-        let at = &mut self.processes[process];
-        at.session += 1;
-        at.machine.producer_lost(now);
-        self.step(process);
     }
 
     /// An older copy of the store is put in its place; sometimes everybody's session breaks, sometimes nobody notices.
