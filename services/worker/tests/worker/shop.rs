@@ -1,5 +1,6 @@
 //! A processor over a fresh store, and what is needed to look behind it.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -432,11 +433,27 @@ impl Shop {
         self.store.outbox.read(&spans, 10_000).await.unwrap()
     }
 
-    /// Reads the waiting events of a topic; those of a key stand in the order in which they are published.
+    /// Reads the events of a topic that wait to be published, transaction by transaction; those of a key in their order.
     pub async fn published(&self, topic: &str) -> Vec<OutboxRow> {
-        let mut rows = self.outbox().await;
-        rows.retain(|row| row.event.topic == topic);
-        rows
+        let written = if self.is_distributed() { "created_at" } else { "rowid" };
+        let places: Vec<(i16, i64)> = self
+            .rows(&format!(
+                "SELECT e.shard, e.number FROM outbox_event e JOIN outbox_shard s USING (shard) WHERE e.number > s.acknowledged \
+             ORDER BY e.{written}, e.shard, e.number"
+            ))
+            .await;
+        let places: HashMap<_, _> = places.into_iter().zip(0..).collect();
+        let mut placed: HashMap<i16, i32> = HashMap::new();
+        let mut rows = Vec::new();
+        for row in self.outbox().await {
+            // The last row of a shard stays when it is published.
+            let Some(place) = places.get(&(row.event.shard, row.number)) else { continue };
+            let place = *placed.entry(row.event.shard).and_modify(|last| *last = *place.max(last)).or_insert(*place);
+            rows.push((place, row));
+        }
+        rows.retain(|(_, row)| row.event.topic == topic);
+        rows.sort_by_key(|(place, _)| *place);
+        rows.into_iter().map(|(_, row)| row).collect()
     }
 
     pub async fn snapshot(&self) -> Snapshot {
