@@ -43,6 +43,8 @@ enum Command {
     Migrate,
     /// Make or check the topics.
     Topics(crate::topics::Args),
+    /// Look at events that wait to be published, and help where they cannot be.
+    Outbox(crate::outbox::Args),
     /// Create, read, watch, cancel and announce orders on a running server.
     Order(crate::order::Args),
     /// Look at dead letters, process them again, or give them up.
@@ -75,6 +77,7 @@ fn dispatch(cli: Cli, problems: Vec<String>) -> ExitCode {
         Command::Worker => role(settings, Shape::Worker, crate::worker::run),
         Command::Migrate => role(settings, Shape::Up, crate::migrate::run),
         Command::Topics(args) => role(settings, Shape::Up, |config| crate::topics::run(args, config)),
+        Command::Outbox(args) => role(settings, Shape::Up, |config| crate::outbox::run(args, config)),
         Command::Events(args) => role(settings, Shape::Up, |config| crate::events::run(args, config)),
         Command::Config(args) => crate::config::run(&args, settings),
         // The settings of servers say nothing to a client of theirs.

@@ -8,6 +8,7 @@ mod dlq;
 mod events;
 mod migrate;
 mod order;
+mod outbox;
 mod output;
 mod store;
 mod topics;

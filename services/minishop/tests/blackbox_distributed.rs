@@ -42,6 +42,8 @@ mod metamorphic;
 mod metrics;
 #[path = "blackbox_distributed/outages.rs"]
 mod outages;
+#[path = "support/outbox.rs"]
+mod outbox;
 #[path = "support/passing.rs"]
 mod passing;
 #[path = "blackbox_distributed/pauses.rs"]

@@ -20,6 +20,8 @@ mod full_disk;
 mod load;
 #[path = "blackbox_embedded/operating.rs"]
 mod operating;
+#[path = "support/outbox.rs"]
+mod outbox;
 #[path = "support/place.rs"]
 mod place;
 #[path = "support/process.rs"]

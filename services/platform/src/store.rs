@@ -27,8 +27,8 @@ pub use inbox::{Inbox, Settlement};
 pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotSettlement, Mended, Release};
 pub use operations::{
     Action, Announce, AnnouncedAgain, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Gap, Item, Left, Letter,
-    LetterGroup, NewOperation, Operation, OperationQuery, Operations, ParkedKey, Run, SHOWN_ITEMS, Selection, Unannounced,
-    WholeLetter,
+    LetterGroup, Missing, NewOperation, Operation, OperationQuery, Operations, OutboxEvent, OutboxShard, ParkedKey, Run,
+    SHOWN_ITEMS, Selection, Unannounced, Unpublished, WholeLetter,
 };
 pub use orders::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
 pub use outbox::{Acknowledged, LEASE, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE, Span};

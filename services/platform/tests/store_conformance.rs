@@ -44,6 +44,8 @@ mod settling;
 mod silence;
 #[path = "store_conformance/support.rs"]
 mod support;
+#[path = "store_conformance/waiting.rs"]
+mod waiting;
 
 /// Makes one test per store of each sentence.
 macro_rules! conformance {
@@ -98,6 +100,10 @@ conformance! {
         statistics_count_what_waits_and_its_age
         a_single_process_leads_every_shard_alone
         the_space_of_removed_rows_can_be_freed;
+    waiting:
+        what_waits_is_listed_and_counted
+        events_of_a_topic_are_set_aside_and_others_are_not
+        numbers_that_are_gone_are_stepped_over_and_no_others;
     settling:
         the_gate_answers_fresh_once
         the_gate_tells_the_digest_under_which_an_event_was_settled
@@ -180,5 +186,6 @@ conformance! {
     opening:
         an_open_store_opens_again_with_its_rows
         a_newer_schema_is_refused
-        an_older_schema_is_refused_without_migration;
+        an_older_schema_is_refused_without_migration
+        a_store_with_other_outbox_shards_is_refused;
 }

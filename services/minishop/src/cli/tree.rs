@@ -6,11 +6,12 @@ use clap::{Arg, Command};
 const NONE: &[&str] = &[];
 
 /// What the commands take that are no servers themselves, by the settings' variables. All others take everything.
-const TAKEN: [(&str, &[&str]); 6] = [
+const TAKEN: [(&str, &[&str]); 7] = [
     ("order", NONE),
     ("dlq", NONE),
     ("bench", NONE),
     ("migrate", &["MINISHOP_CONFIG", "DATABASE_URL", "DATABASE_URL_FILE", "MINISHOP_DATA_DIR"]),
+    ("outbox", &["MINISHOP_CONFIG", "DATABASE_URL", "DATABASE_URL_FILE", "MINISHOP_DATA_DIR"]),
     (
         "topics",
         &["MINISHOP_CONFIG", "KAFKA_BROKERS", "MINISHOP_KAFKA_ADDR", "MINISHOP_TOPIC_PREFIX", "MINISHOP_TOPIC_PARTITIONS"],

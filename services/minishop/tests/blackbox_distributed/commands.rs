@@ -1,6 +1,7 @@
 //! Commands that work on database and brokers themselves.
 
 use crate::announcing;
+use crate::outbox;
 use crate::replaying;
 use crate::shop::Shop;
 use crate::topics;
@@ -25,4 +26,11 @@ fn topics_are_checked_on_the_command_line() {
     let shop = Shop::new();
     let api = shop.api();
     shop.place(&api, topics::topics_are_checked_on_the_command_line);
+}
+
+#[test]
+fn the_outbox_is_looked_at_on_the_command_line() {
+    let shop = Shop::new();
+    let api = shop.api();
+    shop.place(&api, outbox::the_outbox_is_looked_at_on_the_command_line);
 }

@@ -41,8 +41,7 @@ impl Ledger for Embedded<'_> {
     }
 
     fn waiting(&self) -> i64 {
-        let new = self.number("SELECT count(*) FROM sqlite_master WHERE name = 'outbox_waiting'");
-        self.number(if new == 0 { "SELECT count(*) FROM outbox" } else { "SELECT count(*) FROM outbox_waiting" })
+        self.number("SELECT count(*) FROM outbox_waiting")
     }
 
     /// One connection writes.

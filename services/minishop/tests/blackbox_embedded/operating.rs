@@ -11,7 +11,7 @@ use crate::place::Place;
 use crate::process::{Process, minishop};
 use crate::rest::post;
 use crate::wait::eventually;
-use crate::{announcing, dead_letters, repair, replaying, topics, up};
+use crate::{announcing, dead_letters, outbox, repair, replaying, topics, up};
 
 /// Plays a scenario beside a server.
 fn beside(server: &Process, dir: &Path, scenario: impl FnOnce(&Place<'_>)) {
@@ -78,6 +78,11 @@ fn history_is_published_again_to_another_topic_and_to_no_live_one() {
 #[test]
 fn topics_are_checked_on_the_command_line() {
     alone(topics::topics_are_checked_on_the_command_line);
+}
+
+#[test]
+fn the_outbox_is_looked_at_on_the_command_line() {
+    alone(outbox::the_outbox_is_looked_at_on_the_command_line);
 }
 
 #[test]

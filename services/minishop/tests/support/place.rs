@@ -9,6 +9,7 @@ use minishop_platform::bus::consume::{Start, Tail};
 use serde_json::Value;
 
 use crate::rest::get;
+use crate::wait::eventually;
 
 /// A running installation.
 pub struct Place<'a> {
@@ -72,7 +73,9 @@ impl Place<'_> {
 
 /// Reads all records of a topic, in order per partition.
 pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
-    let tail = Tail::open(brokers, &[topic.to_owned()], Start::Beginning).unwrap();
+    // A topic that was only just made has no leaders yet.
+    let open = || Tail::open(brokers, &[topic.to_owned()], Start::Beginning).ok();
+    let tail = eventually(Duration::from_secs(20), "the topic can be read", open);
     tail.rest(Duration::from_mins(1)).unwrap()
 }
 

@@ -130,8 +130,7 @@ impl Shop {
 
     /// Counts the events that wait in the outbox.
     pub fn waiting(&self) -> i64 {
-        let new = self.number("SELECT count(*) FROM pg_class WHERE relname = 'outbox_waiting'");
-        self.number(if new == 0 { "SELECT count(*) FROM outbox" } else { "SELECT count(*) FROM outbox_waiting" })
+        self.number("SELECT count(*) FROM outbox_waiting")
     }
 
     /// Asks the database for one number.

@@ -350,6 +350,11 @@ impl Machine {
         }
     }
 
+    /// Tells whether a shard lacks numbers.
+    pub fn is_damaged(&self) -> bool {
+        self.shards.values().any(|shard| shard.state == State::Damaged)
+    }
+
     /// Tells whether nothing is left to send, to be reported or to be stored.
     pub fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.shards.values().all(|shard| shard.is_idle() && shard.unstored() == 0)

@@ -126,6 +126,10 @@ impl RelayTask {
     }
 
     pub(super) fn tell_alarms(&mut self) {
+        if self.damaged && !self.machine.is_damaged() {
+            self.damaged = false;
+            self.status.set("outbox", Ok(()));
+        }
         for alarm in self.machine.alarms.drain(..) {
             match alarm {
                 Alarm::WentBack { shard, number, found } => {
@@ -139,14 +143,17 @@ impl RelayTask {
                 }
                 Alarm::Gap { shard, number, next } => {
                     self.metrics.gaps.inc();
-                    let reason = format!("outbox_gap: shard {shard} lacks numbers {number} to {}", next - 1);
+                    let lacks =
+                        if next - number == 1 { format!("number {number}") } else { format!("numbers {number} to {}", next - 1) };
+                    let reason = format!("outbox_gap: shard {shard} lacks {lacks}");
                     tracing::error!(
                         outbox.shard = shard,
                         outbox.number = number,
                         outbox.next = next,
-                        "{reason}; it is not sent from"
+                        "{reason}, and nothing is sent from it. Put the rows back, or give them up: minishop outbox step-over"
                     );
                     self.status.set("outbox", Err(reason));
+                    self.damaged = true;
                 }
             }
         }

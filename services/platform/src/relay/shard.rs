@@ -41,7 +41,7 @@ pub(super) enum State {
     Live,
     /// A record failed: nothing is sent until all reports are in, then the table is read again, not before this time.
     Stopped(Moment),
-    /// The table lacks a number that must be there. Nothing is sent until an operator steps over it.
+    /// The table lacks a number that must be there. Nothing is sent until it is there, or an operator steps over it.
     Damaged,
 }
 
@@ -79,6 +79,8 @@ pub(super) struct Shard {
     lease_until: Moment,
     stored: i64,
     log: Log,
+    /// What was known before the lease was taken.
+    before: Log,
     /// Rows that are taken and not yet sent: the last numbers up to `enqueued`.
     queue: VecDeque<OutboxRow>,
     /// Rows that came ahead of their turn.
@@ -129,6 +131,7 @@ impl Shard {
             lease_until,
             stored: led.acknowledged,
             log: Log::at(led.acknowledged),
+            before: Log::at(led.acknowledged),
             queue: VecDeque::new(),
             ahead: BTreeMap::new(),
             bytes: 0,
@@ -169,7 +172,7 @@ impl Shard {
         self.epoch = led.epoch;
         self.taken_since = asked_at;
         self.stored = led.acknowledged;
-        self.log = Log::at(led.acknowledged);
+        self.before = std::mem::replace(&mut self.log, Log::at(led.acknowledged));
         self.storing = None;
         // What was found out of numbers may have been found out of others' events.
         self.alone_up_to = 0;
@@ -285,6 +288,11 @@ impl Shard {
 
     fn push(&mut self, row: OutboxRow) {
         debug_assert_eq!(row.number, self.enqueued() + 1, "a number is never skipped");
+        if self.before.known(row.number).is_some_and(|id| id != row.event.event_id) {
+            // Nothing of it is in hand any more, but whoever runs this must know.
+            self.suspicion = Some(Alarm::WentBack { shard: self.number, number: row.number, found: ANOTHER_EVENT });
+            self.before = Log::at(0);
+        }
         // What is set aside counts as published, in its turn.
         self.log.push(row.event.event_id, row.set_aside);
         if !row.set_aside {

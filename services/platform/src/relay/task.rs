@@ -50,6 +50,8 @@ pub struct RelayTask {
     pub(super) machine: Machine,
     pub(super) upkeep: Upkeep,
     pub(super) told: Told,
+    /// Whether a shard was found to lack numbers.
+    pub(super) damaged: bool,
     pub(super) jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     pub(super) stats: Arc<Mutex<OutboxStats>>,
     pub(super) metrics: RelayMetrics,
@@ -89,6 +91,7 @@ impl RelayTask {
             machine: Machine::new(),
             upkeep: Upkeep::default(),
             told: Told::default(),
+            damaged: false,
             jobs: FuturesUnordered::new(),
             stats: backlog,
             metrics: RelayMetrics::register(metrics),

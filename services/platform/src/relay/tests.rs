@@ -12,7 +12,14 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::shard::Sabotage;
+use std::time::Duration;
+
+use minishop_core::ids::EventId;
+
+use super::machine::Machine;
+use super::said::{Failed, Want};
+use super::shard::{Alarm, Sabotage};
+use crate::store::{Leadership, Led};
 use world::World;
 
 const SEEDS: u64 = 10_000;
@@ -67,6 +74,33 @@ fn the_same_seed_takes_the_same_way() {
         assert_eq!(way(seed), way(seed), "seed {seed}");
     }
     assert_ne!(way(1), way(2));
+}
+
+#[test]
+fn a_number_that_comes_again_after_a_broken_session_is_told() {
+    let moment = Duration::from_secs;
+    let row = |id: u128| store::row(0, 1, EventId(uuid::Uuid::from_u128(id)), false);
+    let led = |epoch| Leadership { shards: vec![Led { shard: 0, epoch, acknowledged: 0 }], others_write: false };
+    // The table is read, and holds this event.
+    let lead_and_read = |machine: &mut Machine, epoch, now, id| {
+        assert!(machine.wants(now).iter().any(|want| matches!(want, Want::Lead(_))));
+        machine.led(now, &led(epoch));
+        for want in machine.wants(now) {
+            if let Want::Read(asks, limit) = want {
+                machine.brought(&asks, limit, vec![row(id)]);
+            }
+        }
+    };
+    let told_of = |second| {
+        let mut machine = Machine::new();
+        lead_and_read(&mut machine, 1, moment(10), 7);
+        machine.store_failed(Failed::Read, moment(11));
+        lead_and_read(&mut machine, 2, moment(12), second);
+        machine.led(moment(14), &led(2));
+        machine.alarms
+    };
+    assert_eq!(told_of(7), [], "the same store");
+    assert_eq!(told_of(8), [Alarm::WentBack { shard: 0, number: 1, found: "another event under a known number" }]);
 }
 
 fn is_caught(sabotage: Sabotage) {

@@ -11,6 +11,7 @@ mod forget;
 mod gap;
 mod progress;
 mod run;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use super::database::Database;
 pub use announce::{Announce, AnnouncedAgain, Left, Unannounced};
 pub use gap::Gap;
 pub use progress::Action;
+pub use waiting::{Missing, OutboxEvent, OutboxShard, Unpublished};
 
 /// The family over one database.
 #[derive(Debug, Clone)]

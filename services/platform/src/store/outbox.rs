@@ -11,6 +11,7 @@ use bytes::Bytes;
 use minishop_core::ids::{EventId, OrderId};
 
 use super::Result;
+use super::error::OpenError;
 
 /// How many outbox shards each role has. A key's shard must never change while rows wait, so the store says the same, and a store
 /// with another number is refused when it is opened.
@@ -89,6 +90,18 @@ impl Role {
         self.first_shard()..self.first_shard() + SHARDS_PER_ROLE
     }
 }
+
+/// Refuses a store with other outbox shards than ours: rows of a key that wait there would be overtaken by new ones.
+pub(super) fn check_shards(found: &[i16]) -> std::result::Result<(), OpenError> {
+    if Role::ALL.into_iter().flat_map(Role::shards).eq(found.iter().copied()) {
+        return Ok(());
+    }
+    let found = found.iter().map(i16::to_string).collect::<Vec<_>>().join(" ");
+    Err(OpenError::Unsafe { setting: "outbox_shard", found, needed: "the shards 0 to 3 and 16 to 19" })
+}
+
+/// The statement whose rows [`check_shards`] checks.
+pub(super) const SHARDS: &str = "SELECT shard FROM outbox_shard ORDER BY shard";
 
 /// A shard that a process leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! Records and topics that the event log does not take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minishop_broker::TopicSettings;
+use minishop_core::clock::{Timestamp, from_millis};
+use minishop_core::ids::{ClientId, CorrelationId};
 use minishop_platform::relay::shard_of;
-use minishop_platform::store::{NewEvent, Role};
+use minishop_platform::store::{Asker, Missing, NewEvent, Role, Unpublished};
 
 use crate::world::{Log, Running, TOPIC, World, emptied, event, number, sized, until};
 
@@ -13,6 +15,27 @@ const DEAD_LETTERS: &str = "orders.created.dlq";
 
 async fn published(log: &Log, topic: &str) -> Vec<usize> {
     log.records(topic).await.iter().map(number).collect()
+}
+
+/// What was published, without copies.
+async fn firsts(log: &Log, topic: &str) -> Vec<usize> {
+    let mut seen = BTreeSet::new();
+    published(log, topic).await.into_iter().filter(|n| seen.insert(*n)).collect()
+}
+
+/// A key of another shard.
+fn another_key(key: &str) -> String {
+    let shard = |key: &str| shard_of(Role::Api, key.as_bytes());
+    (2..).map(|n| format!("c{n}")).find(|other| shard(other) != shard(key)).unwrap()
+}
+
+fn now() -> Timestamp {
+    from_millis(1_760_000_000_123)
+}
+
+fn asker() -> Asker {
+    let correlation_id = CorrelationId::parse("corr-9").unwrap();
+    Asker { client_id: ClientId("test".into()), operator: "ana".into(), reason: "they are lost".into(), correlation_id }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,8 +116,7 @@ async fn a_topic_that_is_missing_lets_its_shard_wait_and_no_other() {
     const MISSING: &str = "orders.missing";
     let world = World::new().await;
     let log = Log::start(&world).await;
-    let shard = |key: &str| shard_of(Role::Api, key.as_bytes());
-    let other = (2..).map(|n| format!("c{n}")).find(|key| shard(key) != shard("c1")).unwrap();
+    let other = another_key("c1");
     let running = Running::start(&world, log.addr);
     let missing = |n| NewEvent { topic: MISSING.to_owned(), ..event("c1", n) };
     running.relay.hand_over(world.commit(&(0..25).map(missing).collect::<Vec<_>>()).await);
@@ -113,5 +135,67 @@ async fn a_topic_that_is_missing_lets_its_shard_wait_and_no_other() {
     assert_eq!(published(&log, TOPIC).await, (0..20).collect::<Vec<_>>());
     until("it is still said", async || running.note().is_none()).await;
     assert_eq!(running.metric("outbox_set_aside_total"), 0);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_wait_for_a_missing_topic_are_set_aside_and_their_shard_goes_on() {
+    const MISSING: &str = "orders.missing";
+    let world = World::new().await;
+    let log = Log::start(&world).await;
+    let missing = |n| NewEvent { topic: MISSING.to_owned(), ..event("c1", n) };
+    world.commit(&(0..30).map(missing).collect::<Vec<_>>()).await;
+    world.commit_numbered("c1", 30..40).await;
+    let running = Running::start(&world, log.addr);
+    until("nothing is said", async || running.note().is_some()).await;
+    assert_eq!(world.waiting().await, 40);
+    let which = Unpublished::Topic(MISSING.to_owned());
+    assert_eq!(world.store.operations.set_aside(&which, &asker(), now()).await.unwrap(), 30);
+    emptied(&world).await;
+    assert_eq!(firsts(&log, TOPIC).await, (30..40).collect::<Vec<_>>());
+    assert_eq!(world.count("outbox_set_aside").await, 30);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_lacks_a_number_waits_until_it_is_stepped_over_and_no_other() {
+    let world = World::new().await;
+    let log = Log::start(&world).await;
+    let (of, other) = (shard_of(Role::Api, b"c1"), another_key("c1"));
+    world.commit_numbered("c1", 0..20).await;
+    world.commit_numbered(&other, 100..110).await;
+    world.sql("DELETE FROM outbox_event WHERE number IN (5, 6) AND order_version IS NULL AND record_key = x'6331'").await;
+    let running = Running::start(&world, log.addr);
+    until("no alarm", async || running.fault("outbox").is_some()).await;
+    until("the other shard waits too", async || published(&log, TOPIC).await.contains(&109)).await;
+    let alarm = running.fault("outbox").unwrap();
+    assert!(alarm.starts_with(&format!("outbox_gap: shard {of} lacks numbers 5 to 6")), "{alarm}");
+    assert_eq!((running.metric("outbox_gaps_total"), world.waiting().await), (1, 20));
+    running.relay.hand_over(world.commit_numbered("c1", 20..25).await);
+    let done = world.store.operations.step_over(of, 5, &asker(), now()).await.unwrap();
+    assert_eq!(done, Missing::SteppedOver(5, 6));
+    emptied(&world).await;
+    let ours: Vec<_> = published(&log, TOPIC).await.into_iter().filter(|n| *n < 100).collect();
+    assert_eq!(ours, (0..25).filter(|n| ![4, 5].contains(n)).collect::<Vec<_>>(), "in their order, but what is lost");
+    until("it is still said", async || running.fault("outbox").is_none()).await;
+    assert_eq!(running.metric("outbox_gaps_total"), 1, "the alarm is raised once");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_flight_behind_a_failed_batch_is_not_published_before_it() {
+    let world = World::new().await;
+    let log = Log::start_without_topics(&world).await;
+    log.topic(TOPIC, 200_000).await;
+    let running = Running::start(&world, log.addr);
+    let large = 105;
+    for start in (0..600).step_by(20) {
+        // Each of these fits into a batch, and no two of them do.
+        let of = |n| sized("c1", n, if n == large { 250_000 } else { 6_000 });
+        running.relay.hand_over(world.commit(&(start..start + 20).map(of).collect::<Vec<_>>()).await);
+    }
+    emptied(&world).await;
+    assert_eq!(firsts(&log, TOPIC).await, (0..600).filter(|n| *n != large).collect::<Vec<_>>());
+    assert_eq!(world.count("outbox_set_aside").await, 1);
     running.stop().await;
 }

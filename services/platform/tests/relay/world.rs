@@ -62,6 +62,13 @@ impl World {
         self.store.outbox.stats().await.expect("the store answers").depth
     }
 
+    /// Runs a statement beside the store.
+    pub async fn sql(&self, sql: &'static str) {
+        let path = self.dir.path().join("minishop.db");
+        let mut connection = SqliteConnection::connect(path.to_str().expect("UTF-8")).await.expect("the file opens");
+        sqlx::query(sql).execute(&mut connection).await.expect("the statement runs");
+    }
+
     /// Counts the rows of a table.
     pub async fn count(&self, table: &str) -> i64 {
         let path = self.dir.path().join("minishop.db");
@@ -138,6 +145,11 @@ impl Running {
         self.metrics.with(|registry| prometheus_client::encoding::text::encode(&mut text, registry)).expect("text");
         let value = text.lines().find_map(|line| line.strip_prefix(&format!("minishop_{sample} ")));
         value.expect("a sample of this name").parse().expect("a number")
+    }
+
+    /// What is wrong with a part, if anything is.
+    pub fn fault(&self, part: &str) -> Option<String> {
+        self.status.parts().into_iter().find(|(name, _)| *name == part).and_then(|(_, state)| state.err())
     }
 
     /// What the relay says to operators.

@@ -31,6 +31,13 @@ pub async fn an_older_schema_is_refused_without_migration(f: Fixture) {
     assert!(matches!(error, OpenError::SchemaBehind { store: 0, .. }), "{error}");
 }
 
+pub async fn a_store_with_other_outbox_shards_is_refused(f: Fixture) {
+    f.sql("INSERT INTO outbox_shard (shard) VALUES (4)").await;
+    let error = f.open_again(false).await.unwrap_err();
+    assert!(matches!(error, OpenError::Unsafe { setting: "outbox_shard", .. }), "{error:?}");
+    assert!(error.to_string().contains("0 1 2 3 4 16"), "{error}");
+}
+
 async fn refused_untouched(path: &Path) {
     let before = std::fs::read(path).unwrap();
     for migrate in [true, false] {

@@ -17,7 +17,7 @@ use crate::support::{Fixture, client, event_id, now, order, order_id, orders, pa
 
 const LEASE: Duration = Duration::from_secs(30);
 
-fn asker() -> Asker {
+pub fn asker() -> Asker {
     let correlation_id = minishop_core::ids::CorrelationId::parse("corr-9").unwrap();
     Asker { client_id: client("anonymous"), operator: "ana".into(), reason: "the shop is mended".into(), correlation_id }
 }

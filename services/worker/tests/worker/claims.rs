@@ -175,8 +175,9 @@ pub async fn any_change_of_an_events_meaning_is_another_event(shop: Shop) {
 
 pub async fn an_event_that_was_settled_under_its_bytes_alone_is_still_known(shop: Shop) {
     let (event, held) = (created(), version_2(created()));
-    let bad = created().with("/eventId", event.text("/eventId")).record();
-    shop.step(&[event.record(), held.record(), bad.clone()]).await;
+    let bad = created().with("/eventId", event.text("/eventId"));
+    let (first, second, bad) = (event.record(), held.record(), bad.record());
+    shop.step(&[first, second, bad.clone()]).await;
     let parked = shop.parked().await.len();
     // As builds before this one have left it.
     let quote = if shop.is_distributed() { ("'\\x", "'") } else { ("x'", "'") };

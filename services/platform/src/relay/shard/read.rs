@@ -43,6 +43,10 @@ impl Shard {
 
     /// Asks for the rows that come next; `None` when it would only fill the memory.
     pub fn ask(&self) -> Option<Ask> {
+        if let (State::Damaged, Some((number, _))) = (self.state, self.gap) {
+            let span = Span { shard: self.number, low: number, high: number + 1 };
+            return Some(Ask { span, anchor: None, view: self.view });
+        }
         let anchor = Some(self.enqueued()).filter(|number| *number > 0);
         let low = anchor.unwrap_or(1);
         let full = self.queue.len() >= ENOUGH_QUEUED || self.bytes >= MOST_BYTES;
@@ -58,6 +62,11 @@ impl Shard {
 
     /// Takes what a read brought: the first rows of the span; `full` when there may be more.
     pub fn read(&mut self, ask: &Ask, rows: Vec<OutboxRow>, full: bool) -> Brought {
+        if self.state == State::Damaged && ask.view == self.view && !rows.is_empty() {
+            // Somebody has filled the gap.
+            self.gap = None;
+            self.lose();
+        }
         if ask.view != self.view || !matches!(self.state, State::Unread | State::Live) {
             return Brought::default();
         }

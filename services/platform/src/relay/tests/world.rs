@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::said::{Failed, Trouble, Want};
-use super::super::shard::{Moment, Sabotage, Token};
+use super::super::shard::{Alarm, Moment, Sabotage, Token};
 use super::broker::Broker;
 use super::process::Process;
 use super::store::{SHARDS, Store};
@@ -36,6 +36,7 @@ pub enum Event {
     Report { session: u64, token: Token, outcome: Result<(), Trouble> },
     Write,
     Trouble,
+    StepOver { shard: i16, numbers: std::ops::Range<i64> },
 }
 
 #[derive(Debug)]
@@ -218,6 +219,10 @@ impl World {
                 self.write(process);
                 return Ok(());
             }
+            Event::StepOver { shard, ref numbers } => {
+                self.store.fill(shard, numbers.clone());
+                return Ok(());
+            }
             _ => {}
         }
         if self.processes[process].start != start {
@@ -247,7 +252,7 @@ impl World {
             Event::Take { session, shard, .. } => self.broker_takes_one(process, session, shard),
             Event::Report { session, token, outcome } if session == at.session => at.machine.report(token, outcome, now),
             Event::Report { .. } => {}
-            Event::Run(_) | Event::Write | Event::Trouble => unreachable!("dealt with above"),
+            Event::Run(_) | Event::Write | Event::Trouble | Event::StepOver { .. } => unreachable!("dealt with above"),
         }
         self.step(process);
         Ok(())
@@ -277,12 +282,15 @@ impl World {
             self.after(100, 20_000, process, Event::Take { session, shard: token.shard, alone });
         }
         let at = &mut self.processes[process];
-        for alarm in at.machine.alarms.drain(..) {
-            if self.told {
-                println!("{now:>12?} p{process} ALARM {alarm:?}");
-            }
+        let alarms: Vec<_> = at.machine.alarms.drain(..).collect();
+        for alarm in alarms {
+            self.say(|| format!("p{process} ALARM {alarm:?}"));
             self.alarms += 1;
+            if let Alarm::Gap { shard, number, next } = alarm {
+                self.after(1_000, 3_000_000, process, Event::StepOver { shard, numbers: number..next });
+            }
         }
+        let at = &mut self.processes[process];
         let next = at.machine.look_again(now);
         at.step_at = next;
         self.at(next, process, Event::Step);
@@ -410,8 +418,19 @@ impl World {
                 }
             }
             10 => self.go_back(),
-            _ => {}
+            _ => self.lose_a_row(),
         }
+    }
+
+    fn lose_a_row(&mut self) {
+        if self.chance(90) {
+            return;
+        }
+        let (shard, n) = (self.random.random_range(0..SHARDS), self.random.random_range(0..20));
+        self.say(|| format!("a row of shard {shard} is lost"));
+        self.store.remove(shard, n);
+        // Such alarms are right, too.
+        self.went_back = true;
     }
 
     fn heal(&mut self) {

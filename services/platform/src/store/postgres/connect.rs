@@ -5,6 +5,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use super::super::error::{OpenError, compare_schema};
+use super::super::outbox::{SHARDS, check_shards};
 use super::error::open_error;
 use super::pooler;
 use super::session::{Session, Setting};
@@ -70,6 +71,7 @@ pub(super) async fn prepare(sessions: &Sessions, migrate: bool) -> Result<(), Op
             other => OpenError::Fail { source: other.into() },
         })?;
     }
+    check_shards(&sqlx::query_scalar(SHARDS).fetch_all(&mut connection).await.map_err(open_error)?)?;
     connection.close().await.map_err(open_error)
 }
 

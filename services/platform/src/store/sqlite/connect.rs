@@ -8,6 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, SqlitePool};
 
 use super::super::error::{OpenError, compare_schema};
+use super::super::outbox::{SHARDS, check_shards};
 use super::first;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -56,6 +57,8 @@ pub(super) async fn prepare(path: &Path, migrate: bool) -> Result<SqliteConnecti
     if behind {
         MIGRATIONS.run(&mut connection).await.map_err(|error| OpenError::Fail { source: error.into() })?;
     }
+    let shards = sqlx::query_scalar(SHARDS).fetch_all(&mut connection).await;
+    check_shards(&shards.map_err(|error| open_error(path, error))?)?;
     if is_new {
         sync_directory(path)?;
     }
