@@ -26,7 +26,7 @@ const TRIES: u32 = 3;
 pub enum Committed {
     /// These rows are committed: the database said so.
     Rows(Vec<OutboxRow>),
-    /// A connection was lost, or is new: rows may be committed under numbers that nobody knows, or the store may be another.
+    /// A connection was lost: rows may be committed under numbers that nobody knows.
     InDoubt,
 }
 
@@ -174,16 +174,12 @@ impl Writer {
     }
 
     async fn try_once(&mut self, orders: &[NewOrder]) -> Result<HashMap<OrderId, i64>, StoreError> {
-        let connection = match &mut self.connection {
+        let connection = match self.connection.take() {
             Some(connection) => connection,
             // To be refused a connection says nothing about any order.
-            None => {
-                let connection = self.orders.intake().await.map_err(retry)?;
-                (self.hand_over)(Committed::InDoubt);
-                self.connection.insert(connection)
-            }
+            None => self.orders.intake().await.map_err(retry)?,
         };
-        connection.accept(orders).await
+        self.connection.insert(connection).accept(orders).await
     }
 
     /// Answers a committed batch: new orders first, then those whose key existed.

@@ -30,7 +30,7 @@ pub fn checked(call: &Call, message: AnnounceOrdersRequest, mut found: Vec<Viola
             ));
         }
         (false, true) => {
-            found.push(Violation::new("older_than_seconds", FieldCode::Conflict, "must not be given beside order_ids"))
+            found.push(Violation::new("older_than_seconds", FieldCode::Conflict, "must not be given beside order_ids"));
         }
         (false, false) if !message.page_token.is_empty() => {
             found.push(Violation::new("page_token", FieldCode::Conflict, "must not be given beside order_ids"));

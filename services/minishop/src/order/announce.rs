@@ -54,15 +54,15 @@ pub async fn announce(client: &Client, lost: &Lost) -> Result<Value, Failure> {
 
 /// Prints what was announced and what was left alone; exit 1 when something was.
 pub fn print(answer: &Value, lost: &Lost, output: Output) -> ExitCode {
-    let list = |member: &str| answer[member].as_array().map_or(&[][..], Vec::as_slice);
+    let rows = |member: &str| answer[member].as_array().map_or(&[][..], Vec::as_slice);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let printed = if output == Output::Json {
         output::json(answer)
     } else {
         let what = if lost.dry_run { "would be announced" } else { "announced" };
-        let announced = list("orderIds").iter().map(|id| [text(id), what.to_owned()]);
-        let skipped = list("skipped").iter().map(|left| [text(&left["orderId"]), text(&left["reason"])]);
+        let announced = rows("orderIds").iter().map(|id| [text(id), what.to_owned()]);
+        let skipped = rows("skipped").iter().map(|left| [text(&left["orderId"]), text(&left["reason"])]);
         output::table(["ORDER", "WHAT"], announced.chain(skipped))
     };
-    if list("skipped").is_empty() { printed } else { ExitCode::from(EXIT_NO) }
+    if rows("skipped").is_empty() { printed } else { ExitCode::from(EXIT_NO) }
 }

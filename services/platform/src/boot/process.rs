@@ -161,7 +161,11 @@ impl Process {
         if let Some(addr) = kafka_addr {
             status.bound("kafka", addr);
         }
-        let announce = announce(status.clone());
+        let ready = status.clone();
+        let announce = async move {
+            ready.set("process", Ok(()));
+            print_ready(&ready);
+        };
         let code = supervise(&status, phases, announce, &mut signals, config.drain_wait).await;
         if config.database_url.is_none() && code == ExitCode::SUCCESS {
             sqlite::checkpoint(&config.data_dir.join(STORE_FILE)).await;
@@ -169,11 +173,6 @@ impl Process {
         flush.finish().await;
         Ok(code)
     }
-}
-
-async fn announce(status: Status) {
-    status.set("process", Ok(()));
-    print_ready(&status);
 }
 
 async fn open_log(config: &Arc<Config>, shape: Shape, open: Option<OpenLog>) -> anyhow::Result<Option<EmbeddedLog>> {

@@ -178,7 +178,9 @@ impl Producer {
     /// Sends nothing more of what is queued. The client library takes its time to end, so it does that beside the caller.
     pub fn give_up(self) {
         let producers: Vec<_> = std::iter::once(self.batching).chain(self.single).collect();
-        producers.iter().for_each(|producer| producer.purge(PurgeConfig::default().queue().inflight()));
+        for producer in &producers {
+            producer.purge(PurgeConfig::default().queue().inflight());
+        }
         std::thread::spawn(move || drop(producers));
     }
 }

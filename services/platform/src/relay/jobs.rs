@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use minishop_core::backoff::Backoff;
 
-use super::said::{Aside, Failed, Want};
+use super::said::{Aside, Job, Want};
 use super::shard::{Ask, Moment};
 use super::task::RelayTask;
 use crate::store::{Acknowledged, Leadership, OutboxRow, OutboxStats, Result, StoreError};
@@ -107,15 +107,15 @@ impl RelayTask {
                     self.metrics.shards.set(i64::try_from(view.shards.len()).unwrap_or(i64::MAX));
                     self.machine.led(asked_at, &view);
                 }
-                Err(error) => self.store_failed(Failed::Lead, &error, now),
+                Err(error) => self.store_failed(Job::Lead, &error, now),
             },
             Done::Brought(asks, limit, rows) => match rows {
                 Ok(rows) => self.machine.brought(&asks, limit, rows),
-                Err(error) => self.store_failed(Failed::Read, &error, now),
+                Err(error) => self.store_failed(Job::Read, &error, now),
             },
             Done::Acknowledged(published, agreed) => match agreed {
                 Ok(agreed) => self.upkeep.removed += self.machine.acknowledged(&published, agreed),
-                Err(error) => self.store_failed(Failed::Acknowledge, &error, now),
+                Err(error) => self.store_failed(Job::Acknowledge, &error, now),
             },
             Done::Aside(aside, agreed) => match agreed {
                 Ok(agreed) => {
@@ -124,7 +124,7 @@ impl RelayTask {
                     }
                     self.machine.aside(&aside, agreed);
                 }
-                Err(error) => self.store_failed(Failed::SetAside, &error, now),
+                Err(error) => self.store_failed(Job::SetAside, &error, now),
             },
             Done::Measured(stats) => {
                 self.upkeep.measuring = false;
@@ -158,7 +158,7 @@ impl RelayTask {
         self.status.set("relay", Ok(()));
     }
 
-    fn store_failed(&mut self, job: Failed, error: &StoreError, now: Moment) {
+    fn store_failed(&mut self, job: Job, error: &StoreError, now: Moment) {
         self.upkeep.failures = self.upkeep.failures.saturating_add(1);
         let wait = Backoff::INFRASTRUCTURE.wait(self.upkeep.failures, rand::random()).min(LONGEST_PAUSE);
         if self.upkeep.failures == 1 {

@@ -3,15 +3,15 @@
 //! [`Machine::wants`] says what to ask of the store; each answer comes back through the method of its name. At most one read, one
 //! `acknowledge` and one renewal run at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::said::{Aside, Failed, Sending, Trouble, Want};
+use super::said::{Aside, Job, Sending, Trouble, Want};
 use super::shard::{Alarm, Ask, Moment, Shard, State, Token};
 use crate::store::{Acknowledged, LEASE, Leadership, OutboxRow};
 
-/// What a lease is shortened by, for the answer's way back and clocks that run unevenly.
-const MARGIN: Duration = Duration::from_secs(1);
+/// How long a lease is used: a second less than it lasts, for the answer's way back and clocks that run unevenly.
+const OURS: Duration = LEASE.saturating_sub(Duration::from_secs(1));
 /// How often leases are renewed.
 const RENEW: Duration = Duration::from_secs(1);
 /// How soon leases are asked for again when some were lost or not to be had.
@@ -42,13 +42,11 @@ pub(super) struct Machine {
     others_write: bool,
     /// How often a shard was taken up.
     taken: u32,
-    leading: bool,
     /// Counts what may have been a change of the store: leases that were asked for before it are asked for again.
     session: u64,
     led_in: u64,
-    reading: bool,
-    storing: bool,
-    aside: bool,
+    /// What the store has been asked and has not answered.
+    running: BTreeSet<Job>,
     renew_at: Moment,
     store_at: Moment,
     look_at: Moment,
@@ -69,12 +67,9 @@ impl Machine {
             in_flight: 0,
             others_write: false,
             taken: 0,
-            leading: false,
             session: 0,
             led_in: 0,
-            reading: false,
-            storing: false,
-            aside: false,
+            running: BTreeSet::new(),
             renew_at: Moment::ZERO,
             store_at: Moment::ZERO,
             look_at: Moment::ZERO,
@@ -85,6 +80,10 @@ impl Machine {
             #[cfg(test)]
             sabotage: None,
         }
+    }
+
+    fn runs(&self, job: Job) -> bool {
+        self.running.contains(&job)
     }
 
     /// Lets time pass and says what to ask of the store now. What is returned counts as begun.
@@ -98,24 +97,24 @@ impl Machine {
         }
         let lost: Vec<i16> = self.shards.values().filter(|s| s.state == State::Lost).map(|s| s.number).collect();
         // Not while the store is being told: the answer must not be older than what is told.
-        if !self.leading && !self.storing && now >= self.renew_at {
-            self.leading = true;
+        if !self.runs(Job::Lead) && !self.runs(Job::Acknowledge) && now >= self.renew_at {
+            self.running.insert(Job::Lead);
             self.led_in = self.session;
             self.renew_at = now + RENEW;
             wants.push(Want::Lead(lost));
         } else if !lost.is_empty() {
             self.renew_at = self.renew_at.min(now + ANEW);
         }
-        if !self.storing && !self.leading {
+        if !self.runs(Job::Acknowledge) && !self.runs(Job::Lead) {
             wants.extend(self.acknowledge(now));
         }
-        if !self.reading {
+        if !self.runs(Job::Read) {
             wants.extend(self.read(now));
         }
-        if !self.aside
+        if !self.runs(Job::SetAside)
             && let Some(aside) = self.asides.pop()
         {
-            self.aside = true;
+            self.running.insert(Job::SetAside);
             wants.push(Want::SetAside(aside));
         }
         wants
@@ -147,8 +146,11 @@ impl Machine {
             }
         }
         self.store_at = now + STORE;
-        self.storing = !published.is_empty();
-        self.storing.then_some(Want::Acknowledge(published))
+        if published.is_empty() {
+            return None;
+        }
+        self.running.insert(Job::Acknowledge);
+        Some(Want::Acknowledge(published))
     }
 
     fn read(&mut self, now: Moment) -> Option<Want> {
@@ -162,21 +164,24 @@ impl Machine {
             self.look_at = now + self.look_every;
         }
         let asks: Vec<Ask> = self.shards.values().filter(|shard| due || shard.misses()).filter_map(Shard::ask).collect();
-        self.reading = !asks.is_empty();
         self.read_from = now;
+        if asks.is_empty() {
+            return None;
+        }
+        self.running.insert(Job::Read);
         let limit = (READ_BYTES / self.typical_size).clamp(READ_ROWS.0, READ_ROWS.1);
-        self.reading.then_some(Want::Read(asks, limit))
+        Some(Want::Read(asks, limit))
     }
 
     /// Takes up renewed leases, asked for at a time: they count from then, since the database's clock may have run on meanwhile.
     pub fn led(&mut self, asked_at: Moment, view: &Leadership) {
-        self.leading = false;
+        self.running.remove(&Job::Lead);
         if self.led_in != self.session {
             self.renew_at = Moment::ZERO;
             return;
         }
         self.others_write = view.others_write;
-        let until = asked_at + LEASE - MARGIN;
+        let until = asked_at + OURS;
         self.shards.retain(|shard, _| view.shards.iter().any(|led| led.shard == *shard));
         for led in &view.shards {
             let shard = self.shards.entry(led.shard).or_insert_with(|| {
@@ -191,7 +196,7 @@ impl Machine {
 
     /// Takes the rows of a read.
     pub fn brought(&mut self, asks: &[Ask], limit: usize, rows: Vec<OutboxRow>) {
-        self.reading = false;
+        self.running.remove(&Job::Read);
         let mut by_shard: BTreeMap<i16, Vec<OutboxRow>> = BTreeMap::new();
         for row in rows {
             self.typical_size = (self.typical_size * 15 + row.size()) / 16;
@@ -213,7 +218,7 @@ impl Machine {
 
     /// Takes the store's answer to what is published; returns how many rows are gone.
     pub fn acknowledged(&mut self, asked: &[Acknowledged], agreed: bool) -> i64 {
-        self.storing = false;
+        self.running.remove(&Job::Acknowledge);
         let mut removed = 0;
         for asked in asked {
             let Some(shard) = self.shards.get_mut(&asked.shard) else { continue };
@@ -225,7 +230,7 @@ impl Machine {
 
     /// Takes the store's answer to a row that was to be set aside.
     pub fn aside(&mut self, aside: &Aside, agreed: bool) {
-        self.aside = false;
+        self.running.remove(&Job::SetAside);
         let Some(shard) = self.shards.get_mut(&aside.token.shard).filter(|shard| shard.is_current(aside.token)) else { return };
         if agreed {
             shard.set_aside(aside.token.number);
@@ -235,13 +240,8 @@ impl Machine {
     }
 
     /// The store did not answer: whatever was in hand is dropped, and leases are taken anew.
-    pub fn store_failed(&mut self, want: Failed, retry_at: Moment) {
-        match want {
-            Failed::Lead => self.leading = false,
-            Failed::Read => self.reading = false,
-            Failed::Acknowledge => self.storing = false,
-            Failed::SetAside => self.aside = false,
-        }
+    pub fn store_failed(&mut self, job: Job, retry_at: Moment) {
+        self.running.remove(&job);
         self.retry_at = retry_at;
         self.renew_at = Moment::ZERO;
         self.lose_all();

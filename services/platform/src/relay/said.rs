@@ -26,9 +26,9 @@ pub(super) struct Aside {
     pub reason: String,
 }
 
-/// Which question the store did not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failed {
+/// A question to the store; one of each kind runs at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Job {
     Lead,
     Read,
     Acknowledge,

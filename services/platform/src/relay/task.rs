@@ -52,6 +52,8 @@ pub struct RelayTask {
     pub(super) told: Told,
     /// Whether a shard was found to lack numbers.
     pub(super) damaged: bool,
+    /// How many connections to the store had been opened when the table was last looked at.
+    pub(super) connections: u64,
     pub(super) jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     pub(super) stats: Arc<Mutex<OutboxStats>>,
     pub(super) metrics: RelayMetrics,
@@ -92,6 +94,7 @@ impl RelayTask {
             upkeep: Upkeep::default(),
             told: Told::default(),
             damaged: false,
+            connections: 0,
             jobs: FuturesUnordered::new(),
             stats: backlog,
             metrics: RelayMetrics::register(metrics),
@@ -143,6 +146,11 @@ impl RelayTask {
     fn take(&mut self, handed: Handed) {
         match handed {
             Handed::Rows(rows, answered_at) => {
+                let connections = self.outbox.connections();
+                if connections != self.connections {
+                    self.connections = connections;
+                    self.machine.verify(self.began.elapsed());
+                }
                 if self.machine.hand(rows, answered_at.saturating_duration_since(self.began)) {
                     // Their leader need not wait for its next look.
                     self.settings.hints.committed();

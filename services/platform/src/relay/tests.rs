@@ -17,7 +17,7 @@ use std::time::Duration;
 use minishop_core::ids::EventId;
 
 use super::machine::Machine;
-use super::said::{Failed, Want};
+use super::said::{Job, Want};
 use super::shard::{Alarm, Sabotage};
 use crate::store::{Leadership, Led};
 use world::World;
@@ -94,7 +94,7 @@ fn a_number_that_comes_again_after_a_broken_session_is_told() {
     let told_of = |second| {
         let mut machine = Machine::new();
         lead_and_read(&mut machine, 1, moment(10), 7);
-        machine.store_failed(Failed::Read, moment(11));
+        machine.store_failed(Job::Read, moment(11));
         lead_and_read(&mut machine, 2, moment(12), second);
         machine.led(moment(14), &led(2));
         machine.alarms

@@ -185,6 +185,8 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
     async fn acknowledge(&self, owner: &str, published: &[Acknowledged]) -> Result<bool>;
     /// Keeps a row that cannot be published, with the reason, and marks it; `false` when another event bears the number.
     async fn set_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool>;
+    /// Tells how many connections to the store this process has opened: over a new one the store may be another copy of itself.
+    fn connections(&self) -> u64;
     /// Tells how much waits.
     async fn stats(&self) -> Result<OutboxStats>;
     /// Frees the space of removed rows; `false` when the process has no right to do that.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const TOPIC: &str = "orders.created";
 /// Above the half minute after which the client gives up on a topic that is not there.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct World {
     pub store: Store,

@@ -1,4 +1,4 @@
-//! A PgBouncer between a store and its server, on a port of its own. Ends with the test.
+//! A `PgBouncer` between a store and its server, on a port of its own. Ends with the test.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;

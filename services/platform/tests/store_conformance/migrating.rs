@@ -122,7 +122,7 @@ fn values(rows: &[(Role, NewEvent)], bytes: impl Fn(&[u8]) -> String, last: &str
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// Sees every row in its new shard, in the order of the old ids, and numbers that go on.
@@ -191,7 +191,7 @@ async fn on_postgres_an_upgrade_moves_every_row_in_its_order_and_the_old_build_c
         let mut another = PgConnection::connect(&url).await.unwrap();
         for statement in all() {
             let error = (&mut another).prepare(sqlx::SqlStr::from_static(statement)).await.err().unwrap();
-            let code = error.as_database_error().and_then(|error| error.code()).map(std::borrow::Cow::into_owned);
+            let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
             assert_eq!(code.as_deref(), Some("42P01"), "{statement}: {error}");
         }
         assert_moved(&store, rows).await;

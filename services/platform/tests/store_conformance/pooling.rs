@@ -1,4 +1,4 @@
-//! Stores behind a connection pooler, a real PgBouncer.
+//! Stores behind a connection pooler, a real `PgBouncer`.
 
 use std::time::Duration;
 

@@ -263,8 +263,8 @@ impl Fixture {
 
     /// Says what a leader would say that has published a shard up to a number.
     pub async fn published(&self, owner: &str, shard: i16, number: i64) -> Acknowledged {
-        let lead = self.store.outbox.lead(owner, &Role::ALL, &[]).await.expect("an answer");
-        let led = lead.shards.iter().find(|led| led.shard == shard).expect("the only process leads every shard");
+        let leadership = self.store.outbox.lead(owner, &Role::ALL, &[]).await.expect("an answer");
+        let led = leadership.shards.iter().find(|led| led.shard == shard).expect("the only process leads every shard");
         let new = |row: &OutboxRow| row.event.shard == shard && row.number > led.acknowledged && row.number <= number;
         let events = self.rows().await.into_iter().filter(new).map(|row| row.event.event_id).collect();
         Acknowledged { shard, epoch: led.epoch, low: led.acknowledged, events }

@@ -81,7 +81,9 @@ impl Poller<'_> {
         if !held.is_empty() {
             self.skip(&held);
             if is_time(&mut self.watch.tried_at, TRY_AGAIN) {
-                held.iter().for_each(|(partition, held)| self.seek(partition, held.offset));
+                for (partition, held) in &held {
+                    self.seek(partition, held.offset);
+                }
             }
         }
         self.tell();

@@ -89,7 +89,9 @@ fn canonical(hash: &mut Sha256, value: &Value) {
         Value::Array(list) => {
             hash.update("[");
             length(hash, list.len());
-            list.iter().for_each(|value| canonical(hash, value));
+            for value in list {
+                canonical(hash, value);
+            }
         }
         Value::Object(members) => {
             hash.update("{");

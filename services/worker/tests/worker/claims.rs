@@ -181,8 +181,10 @@ pub async fn an_event_that_was_settled_under_its_bytes_alone_is_still_known(shop
     let parked = shop.parked().await.len();
     // As builds before this one have left it.
     let quote = if shop.is_distributed() { ("'\\x", "'") } else { ("x'", "'") };
-    let literal =
-        |bytes: &[u8]| format!("{}{}{}", quote.0, bytes.iter().map(|b| format!("{b:02x}")).collect::<String>(), quote.1);
+    let hex = |bytes: &[u8]| {
+        bytes.chunks(16).map(|half| format!("{:032x}", u128::from_be_bytes(half.try_into().unwrap()))).collect::<Vec<_>>()
+    };
+    let literal = |bytes: &[u8]| format!("{}{}{}", quote.0, hex(bytes).concat(), quote.1);
     let of_bad = EventId::of_record(&bad.topic, bad.partition, bad.offset, bad.value.as_deref().unwrap());
     let values = [(event.event_id(), event.record().value), (held.event_id(), held.record().value), (of_bad, bad.value.clone())];
     for (id, value) in values {

@@ -443,12 +443,12 @@ impl Shop {
             ))
             .await;
         let places: HashMap<_, _> = places.into_iter().zip(0..).collect();
-        let mut placed: HashMap<i16, i32> = HashMap::new();
+        let mut latest: HashMap<i16, i32> = HashMap::new();
         let mut rows = Vec::new();
         for row in self.outbox().await {
             // The last row of a shard stays when it is published.
             let Some(place) = places.get(&(row.event.shard, row.number)) else { continue };
-            let place = *placed.entry(row.event.shard).and_modify(|last| *last = *place.max(last)).or_insert(*place);
+            let place = *latest.entry(row.event.shard).and_modify(|last| *last = *place.max(last)).or_insert(*place);
             rows.push((place, row));
         }
         rows.retain(|(_, row)| row.event.topic == topic);

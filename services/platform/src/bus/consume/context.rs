@@ -22,12 +22,15 @@ pub struct Reach {
     pub queued: i64,
 }
 
+/// How often the client has told, and what it told last of each partition.
+pub(super) type Reaches = (u64, HashMap<(String, i32), Reach>);
+
 /// The consumer's callbacks. All but the log run on the polling thread.
 pub(super) struct Callbacks {
     handlers: Handlers,
     topics: Vec<Arc<str>>,
     /// What the last statistics said, and how many there were.
-    reaches: Mutex<(u64, HashMap<(String, i32), Reach>)>,
+    reaches: Mutex<Reaches>,
     commit_failed: AtomicBool,
 }
 
@@ -45,7 +48,7 @@ impl Callbacks {
         &self.topics
     }
 
-    pub(super) fn reaches(&self) -> (u64, HashMap<(String, i32), Reach>) {
+    pub(super) fn reaches(&self) -> Reaches {
         self.reaches.lock().expect("no holder of the offsets panics").clone()
     }
 

@@ -14,7 +14,7 @@ impl World {
             return false;
         }
         if self.broker.away_until > self.now {
-            let wait = u64::try_from((self.broker.away_until - self.now).as_micros()).unwrap();
+            let wait = u64::try_from(self.broker.away_until.checked_sub(self.now).unwrap().as_micros()).unwrap();
             self.after(wait, wait + 20_000, process, Event::Take { session, shard, alone });
             return false;
         }

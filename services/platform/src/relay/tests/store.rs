@@ -53,12 +53,13 @@ impl Store {
     pub fn lead(&mut self, owner: usize, anew: &[i16], now: Moment) -> Leadership {
         self.owners.retain(|other, until| *other == owner || *until >= now);
         self.owners.insert(owner, now + LEASE);
-        let share = self.shards.len().div_ceil(self.owners.len());
+        let most = self.shards.len().div_ceil(self.owners.len());
         let free = |shard: &Shard| shard.owner.is_none() || shard.expires < now;
         let numbers = || 0..SHARDS;
-        let own = numbers().filter(|n| self.shards[*n as usize].owner == Some(owner) && !free(&self.shards[*n as usize]));
-        let others = numbers().filter(|n| free(&self.shards[*n as usize]));
-        let led: Vec<i16> = own.chain(others).take(share).collect();
+        let at = |n: i16| &self.shards[usize::try_from(n).unwrap()];
+        let own = numbers().filter(|n| at(*n).owner == Some(owner) && !free(at(*n)));
+        let others = numbers().filter(|n| free(at(*n)));
+        let led: Vec<i16> = own.chain(others).take(most).collect();
         for n in numbers().filter(|n| !led.contains(n)) {
             let shard = self.shard(n);
             if shard.owner == Some(owner) {
@@ -100,7 +101,7 @@ impl Store {
             let leads = shard.owner == Some(owner) && shard.epoch == to.epoch && shard.acknowledged == to.low;
             let high = to.high();
             let same = shard.rows.range(to.low + 1..=high).map(|(_, (id, _))| *id).eq(to.events.iter().copied());
-            if !by_number_alone && !(leads && same) {
+            if !(by_number_alone || leads && same) {
                 self.shards = before;
                 return Ok(false);
             }

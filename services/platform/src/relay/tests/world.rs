@@ -9,7 +9,7 @@ use minishop_core::ids::EventId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::said::{Failed, Trouble, Want};
+use super::super::said::{Job, Trouble, Want};
 use super::super::shard::{Alarm, Moment, Sabotage, Token};
 use super::broker::Broker;
 use super::process::Process;
@@ -20,7 +20,7 @@ const PROCESSES: usize = 3;
 /// How long faults happen and events are written; then everything heals.
 const TROUBLE: Duration = Duration::from_secs(40);
 /// How long it may take until nothing waits any more.
-const HEALED: Duration = Duration::from_secs(60);
+const HEALED: Duration = Duration::from_mins(1);
 /// Records that a producer holds.
 const PRODUCER: usize = 12;
 const SHARD_COUNT: usize = SHARDS as usize;
@@ -45,7 +45,7 @@ pub enum Answer {
     Brought(Want, Vec<OutboxRow>),
     Acknowledged(Want, bool),
     Aside(Want, bool),
-    Failed(Failed),
+    Failed(Job),
 }
 
 /// Rows as a person reads them.
@@ -65,7 +65,7 @@ impl Event {
 
 /// An event at its time, for a process and the start of it that it is meant for.
 struct At {
-    at: Moment,
+    moment: Moment,
     order: u64,
     process: usize,
     start: u64,
@@ -74,7 +74,7 @@ struct At {
 
 impl PartialEq for At {
     fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
+        (self.moment, self.order) == (other.moment, other.order)
     }
 }
 impl Eq for At {}
@@ -85,7 +85,7 @@ impl PartialOrd for At {
 }
 impl Ord for At {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
+        (self.moment, self.order).cmp(&(other.moment, other.order))
     }
 }
 
@@ -147,7 +147,7 @@ impl World {
         self.after(0, 1_000_000, 0, Event::Trouble);
         let end = TROUBLE + HEALED;
         while let Some(Reverse(next)) = self.queue.pop() {
-            self.now = next.at;
+            self.now = next.moment;
             if self.now > TROUBLE && !self.store.waits() && self.store_away_until <= self.now {
                 return self.judge();
             }
@@ -191,7 +191,7 @@ impl World {
     fn at(&mut self, at: Moment, process: usize, event: Event) {
         self.order += 1;
         let start = self.processes[process].start;
-        self.queue.push(Reverse(At { at, order: self.order, process, start, event }));
+        self.queue.push(Reverse(At { moment: at, order: self.order, process, start, event }));
     }
 
     pub fn say(&self, what: impl FnOnce() -> String) {
@@ -235,23 +235,22 @@ impl World {
         let stopped_until = self.processes[process].stopped_until;
         if stopped_until > self.now {
             self.order += 1;
-            self.queue.push(Reverse(At { at: stopped_until, order: self.order, process, start, event }));
+            self.queue.push(Reverse(At { moment: stopped_until, order: self.order, process, start, event }));
             return Ok(());
         }
         self.say(|| format!("p{process} {}", event.told()));
-        self.trace = self.trace.wrapping_mul(31).wrapping_add(self.now.as_micros() as u64 ^ process as u64);
+        self.trace = self.trace.wrapping_mul(31).wrapping_add(u64::try_from(self.now.as_micros()).unwrap() ^ process as u64);
         let now = self.now;
         let at = &mut self.processes[process];
         match event {
             Event::Step if at.step_at > now => return Ok(()),
-            Event::Step => {}
             Event::Hand(rows, answered_at) => drop(at.machine.hand(rows, answered_at)),
             Event::Verify => at.machine.verify(now),
             Event::Answer(answer) => self.answer(process, answer),
             Event::Take { session, shard, alone: false } => self.broker_takes_batch(process, session, shard),
             Event::Take { session, shard, .. } => self.broker_takes_one(process, session, shard),
             Event::Report { session, token, outcome } if session == at.session => at.machine.report(token, outcome, now),
-            Event::Report { .. } => {}
+            Event::Step | Event::Report { .. } => {}
             Event::Run(_) | Event::Write | Event::Trouble | Event::StepOver { .. } => unreachable!("dealt with above"),
         }
         self.step(process);
@@ -341,10 +340,10 @@ impl World {
     /// The store does what it was asked, or not; its answer comes, or not.
     fn run_job(&mut self, process: usize, want: Want) -> Result<(), String> {
         let failed = match &want {
-            Want::Lead(_) => Failed::Lead,
-            Want::Read(..) => Failed::Read,
-            Want::Acknowledge(_) => Failed::Acknowledge,
-            Want::SetAside(_) => Failed::SetAside,
+            Want::Lead(_) => Job::Lead,
+            Want::Read(..) => Job::Read,
+            Want::Acknowledge(_) => Job::Acknowledge,
+            Want::SetAside(_) => Job::SetAside,
         };
         let (now, calm) = (self.now, self.is_calm());
         let is_cut = std::mem::take(&mut self.processes[process].relay_is_cut);
@@ -355,7 +354,7 @@ impl World {
         let answer = match want {
             Want::Lead(anew) => {
                 let start = usize::try_from(self.processes[process].start).unwrap();
-                Answer::Led(now - Duration::from_millis(2), self.store.lead(start, &anew, now))
+                Answer::Led(now.checked_sub(Duration::from_millis(2)).unwrap(), self.store.lead(start, &anew, now))
             }
             Want::Read(asks, limit) => {
                 let limit = limit.min(5);

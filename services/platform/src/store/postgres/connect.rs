@@ -1,5 +1,7 @@
 //! The kinds of connections, and the schema.
 
+use std::sync::Arc;
+
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -48,14 +50,15 @@ impl Sessions {
         let intake =
             [("statement_timeout", "5s"), ("lock_timeout", "50ms"), ("enable_seqscan", "off"), ("enable_nestloop", "off")];
         let worker = [("statement_timeout", "5s"), ("lock_timeout", "2s"), ("enable_seqscan", "off")];
+        let opened = Arc::default();
         Ok(Self {
-            intake: Session::new(&base, &intake),
-            reads: Session::new(&base, &usual),
-            relay: Session::new(&base, &worker),
-            worker: Session::new(&base, &worker),
-            operations: Session::new(&base, &usual),
-            lot: Session::new(&base, &worker),
-            admin: Session::new(&base, &ADMIN),
+            intake: Session::new(&base, &intake, &opened),
+            reads: Session::new(&base, &usual, &opened),
+            relay: Session::new(&base, &worker, &opened),
+            worker: Session::new(&base, &worker, &opened),
+            operations: Session::new(&base, &usual, &opened),
+            lot: Session::new(&base, &worker, &opened),
+            admin: Session::new(&base, &ADMIN, &opened),
         })
     }
 }

@@ -91,7 +91,12 @@ impl Outbox for Db {
             .bind(published.iter().flat_map(|p| p.events.iter().map(|id| id.0)).collect::<Vec<_>>());
         match self.relay.execute(query).await {
             Ok(_) => Ok(true),
-            Err(error) if error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == ANOTHER_STORE) => {
+            Err(error)
+                if error
+                    .as_database_error()
+                    .and_then(sqlx::error::DatabaseError::code)
+                    .is_some_and(|code| code == ANOTHER_STORE) =>
+            {
                 tracing::warn!(error = %error, "the outbox is not the one that this process led");
                 Ok(false)
             }
@@ -104,6 +109,10 @@ impl Outbox for Db {
         let query = sqlx::query(SET_ASIDE).bind(shard).bind(number).bind(event_id.0).bind(reason);
         let answer = self.relay.one(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::one(OPERATION, &answer, |row| row.try_get(0))
+    }
+
+    fn connections(&self) -> u64 {
+        self.intake.opened()
     }
 
     async fn stats(&self) -> Result<OutboxStats> {

@@ -1,4 +1,4 @@
-//! Connection poolers that share a server connection among sessions, as PgBouncer does in transaction mode.
+//! Connection poolers that share a server connection among sessions, as `PgBouncer` does in transaction mode.
 //!
 //! Behind one, a session's settings are made on a connection that others use next: time limits are lost, and what one session sets
 //! the others commit with. This is found out before anything is set.

@@ -4,6 +4,7 @@
 //! found out here. No session lowers durability; who need not wait for the disk says so inside its own transaction.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
@@ -42,6 +43,8 @@ const SINCE_17: &str = "transaction_timeout";
 pub(super) struct Session {
     options: PgConnectOptions,
     settings: Arc<[Setting]>,
+    /// How many connections of all kinds have been opened.
+    opened: Arc<AtomicU64>,
 }
 
 const CHECK: &str = "SELECT current_setting('server_version_num')::int, current_setting('fsync'), \
@@ -57,10 +60,10 @@ const MARK: &str = "minishop.session";
 
 impl Session {
     /// Makes a kind of connection. Nothing is asked for by start-up options: poolers drop or refuse them.
-    pub(super) fn new(base: &PgConnectOptions, own: &[Setting]) -> Self {
+    pub(super) fn new(base: &PgConnectOptions, own: &[Setting], opened: &Arc<AtomicU64>) -> Self {
         let common = COMMON.iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name));
         let settings = common.chain(own).copied().collect();
-        Self { options: base.clone().disable_statement_logging(), settings }
+        Self { options: base.clone().disable_statement_logging(), settings, opened: opened.clone() }
     }
 
     /// For statements that only follow indexes. The planner knows a queue as it was when it was empty, and sorting or collecting
@@ -68,6 +71,11 @@ impl Session {
     pub(super) fn lookups(mut self) -> Self {
         self.options = self.options.options([("enable_sort", "off"), ("enable_bitmapscan", "off")]);
         self
+    }
+
+    /// Tells how many connections of all kinds have been opened.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::SeqCst)
     }
 
     pub(super) fn options(&self) -> &PgConnectOptions {
@@ -117,6 +125,8 @@ impl Session {
         // remote_apply promises more than on.
         let commit = if commit == "remote_apply" { "remote_apply" } else { "on" };
         let known = |(name, _): &&Setting| version >= 170_000 || *name != SINCE_17;
+        // Before anything is written over it.
+        self.opened.fetch_add(1, Ordering::SeqCst);
         let mut wanted: Vec<Setting> = self.settings.iter().filter(known).copied().collect();
         wanted.push(("synchronous_commit", commit));
         apply(connection, &wanted).await
@@ -167,10 +177,10 @@ impl Kept {
     ///
     /// One that was idle is asked first: had it been lost meanwhile, the statement's outcome would be in doubt for nothing.
     pub(super) async fn take(&mut self, operation: &'static str) -> Result<PgConnection, StoreError> {
-        if let Some((mut connection, since)) = self.idle.take() {
-            if since.elapsed() < FRESH || is_alive(&mut connection).await {
-                return Ok(connection);
-            }
+        if let Some((mut connection, since)) = self.idle.take()
+            && (since.elapsed() < FRESH || is_alive(&mut connection).await)
+        {
+            return Ok(connection);
         }
         self.session.connect_for(operation).await
     }
@@ -201,7 +211,11 @@ mod tests {
 
     #[test]
     fn what_a_kind_asks_for_itself_goes_before_what_all_ask_for() {
-        let session = Session::new(&PgConnectOptions::new_without_pgpass(), &[("idle_in_transaction_session_timeout", "10s")]);
+        let session = Session::new(
+            &PgConnectOptions::new_without_pgpass(),
+            &[("idle_in_transaction_session_timeout", "10s")],
+            &Arc::default(),
+        );
         let idle: Vec<_> = session.settings.iter().filter(|(name, _)| *name == "idle_in_transaction_session_timeout").collect();
         assert_eq!(idle, [&("idle_in_transaction_session_timeout", "10s")]);
     }

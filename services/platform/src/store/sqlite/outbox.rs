@@ -148,6 +148,11 @@ impl Outbox for Db {
         unit.commit(OPERATION).await.map(|()| true)
     }
 
+    fn connections(&self) -> u64 {
+        // The file is locked for as long as the process runs.
+        0
+    }
+
     async fn stats(&self) -> Result<OutboxStats> {
         const OPERATION: &str = "outbox.stats";
         let (depth, oldest): (i64, Option<i64>) =
