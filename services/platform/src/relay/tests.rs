@@ -85,7 +85,7 @@ fn a_number_that_comes_again_after_a_broken_session_is_told() {
     let lead_and_read = |machine: &mut Machine, epoch, now, id| {
         assert!(machine.wants(now).iter().any(|want| matches!(want, Want::Lead(_))));
         machine.led(now, &led(epoch));
-        for want in machine.wants(now) {
+        for want in machine.wants(now + Duration::from_millis(10)) {
             if let Want::Read(asks, limit) = want {
                 machine.brought(&asks, limit, vec![row(id)]);
             }

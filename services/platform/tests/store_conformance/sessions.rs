@@ -6,7 +6,7 @@ use minishop_core::order::Status;
 use minishop_platform::store::{Acknowledged, Role, Settlement, StoreError};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::support::{Fixture, entry, on_postgres, order, processed};
+use crate::support::{Fixture, entry, on_postgres, order, orders, processed};
 
 /// Lets tables tell with which durability each of their rows was changed.
 async fn watched(f: &Fixture) {
@@ -75,6 +75,27 @@ async fn a_process_that_stops_before_its_commit_holds_others_up_for_three_second
             assert!(matches!(late, Err(StoreError::Unknown { .. } | StoreError::Retry { .. })), "{late:?}");
             assert_eq!(f.get(&made).await.unwrap().status, Status::Created);
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_new_connection_is_counted_before_anything_is_written_over_it() {
+    on_postgres(async |f: Fixture| {
+        let outbox = &f.store.outbox;
+        let mut intake = f.store.orders.intake().await.unwrap();
+        intake.accept(&orders("a", 0..1)).await.unwrap();
+        let before = outbox.connections();
+        intake.accept(&orders("b", 0..1)).await.unwrap();
+        assert_eq!(outbox.connections(), before, "it is the same one");
+        let ours = "pg_stat_activity WHERE datname = current_database() AND application_name = 'minishop-test'";
+        f.sql(&format!("SELECT pg_terminate_backend(pid) FROM {ours}")).await;
+        while f.count(ours).await > 0 {}
+        intake.accept(&orders("c", 0..1)).await.unwrap();
+        assert!(outbox.connections() > before, "the lost one was replaced without a word");
+        let before = outbox.connections();
+        f.store.inbox.begin("worker").await.unwrap();
+        assert_eq!(outbox.connections(), before + 1);
     })
     .await;
 }

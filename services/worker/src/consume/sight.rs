@@ -116,21 +116,31 @@ impl Sight {
         self.still.retain(|partition, _| is_ours(partition));
     }
 
-    /// Tells whether a partition is not read on although there is more; its leader must be asked whether there is.
-    pub fn stands_still(&mut self, partition: &Partition, reach: Reach, now: Instant) -> bool {
+    /// Tells before which offset a partition is not read on although there is more; its leader must be asked whether there is.
+    pub fn stands_still(&mut self, partition: &Partition, reach: Reach, now: Instant) -> Option<i64> {
+        let next = self.next(partition, reach, now);
         // Below 0 the client does not know yet where to begin.
-        let has_more = reach.queued == 0 && (0..reach.end).contains(&reach.next);
+        let has_more = reach.queued == 0 && (0..reach.end).contains(&next);
         let still = has_more && !self.held.contains_key(partition);
-        if !still || self.still.get(partition).is_some_and(|(next, _)| *next != reach.next) {
+        if !still || self.still.get(partition).is_some_and(|(before, _)| *before != next) {
             self.still.remove(partition);
         }
         if still {
-            self.still.entry(partition.clone()).or_insert((reach.next, now));
+            self.still.entry(partition.clone()).or_insert((next, now));
         }
-        still
+        still.then_some(next)
     }
 
-    /// Takes the leader's word that there is more behind `next`; tells whether it has stood still for so long that it cannot be read.
+    /// What the client reads next. Behind a batch with a wrong checksum it may go on anywhere in the bytes, take some for an offset
+    /// that is far beyond the end, and begin from the beginning, again and again: then it is what has not been delivered yet.
+    fn next(&self, partition: &Partition, reach: Reach, now: Instant) -> i64 {
+        match self.expected.get(partition) {
+            Some(expected) if (reach.next > reach.end || reach.next < *expected) && self.complaint(now).is_some() => *expected,
+            _ => reach.next,
+        }
+    }
+
+    /// Takes the leader's word that there is more behind what stands still; tells whether it has stood still for so long that it cannot be read.
     pub fn cannot_be_read(&self, partition: &Partition, now: Instant) -> bool {
         self.still.get(partition).is_some_and(|(_, since)| now.duration_since(*since) >= STANDS_STILL)
     }
@@ -208,24 +218,42 @@ mod tests {
     fn a_partition_that_stands_still_while_its_leader_has_more_cannot_be_read() {
         let (mut sight, began) = (Sight::default(), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
-        assert!(!sight.stands_still(&partition(0), reach(7, 7), at(0)), "it has read all");
-        assert!(!sight.stands_still(&partition(0), reach(-1001, 9), at(1)), "it has not begun");
-        assert!(sight.stands_still(&partition(0), reach(7, 9), at(5)));
+        assert!(sight.stands_still(&partition(0), reach(7, 7), at(0)).is_none(), "it has read all");
+        assert!(sight.stands_still(&partition(0), reach(-1001, 9), at(1)).is_none(), "it has not begun");
+        assert_eq!(sight.stands_still(&partition(0), reach(7, 9), at(5)), Some(7));
         assert!(!sight.cannot_be_read(&partition(0), at(10)));
         sight.is_idle(&partition(0));
-        assert!(sight.stands_still(&partition(0), reach(7, 9), at(60)), "while its leader was away time did not count");
+        assert!(sight.stands_still(&partition(0), reach(7, 9), at(60)).is_some(), "while its leader was away time did not count");
         assert!(!sight.cannot_be_read(&partition(0), at(61)));
-        assert!(sight.stands_still(&partition(0), reach(8, 9), at(74)), "it has moved");
+        assert!(sight.stands_still(&partition(0), reach(8, 9), at(74)).is_some(), "it has moved");
         assert!(!sight.cannot_be_read(&partition(0), at(76)));
         assert!(
-            !sight.stands_still(&partition(0), Reach { queued: 1, ..reach(8, 9) }, at(80)),
+            sight.stands_still(&partition(0), Reach { queued: 1, ..reach(8, 9) }, at(80)).is_none(),
             "what is read waits to be delivered"
         );
-        assert!(sight.stands_still(&partition(0), reach(8, 9), at(90)));
+        assert!(sight.stands_still(&partition(0), reach(8, 9), at(90)).is_some());
         assert!(sight.cannot_be_read(&partition(0), at(105)));
         sight.hold(&partition(0), 8, String::new());
-        assert!(!sight.stands_still(&partition(0), reach(8, 9), at(106)), "that is known");
+        assert!(sight.stands_still(&partition(0), reach(8, 9), at(106)).is_none(), "that is known");
         sight.keep(|partition| partition.partition != 0);
         assert_eq!(sight.held(), []);
+    }
+
+    #[test]
+    fn a_client_that_begins_again_and_again_stands_still_before_what_it_has_not_delivered() {
+        let (mut sight, began) = (Sight::default(), Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        sight.begins(&partition(0), 3);
+        assert_eq!(sight.stands_still(&partition(0), reach(i64::MAX, 9), at(0)), None, "nothing was complained of");
+        for (second, next) in [(1, i64::MAX), (6, 0), (11, 1 << 40), (16, 3)] {
+            sight.complained("a checksum".to_owned(), at(second));
+            assert_eq!(sight.stands_still(&partition(0), reach(next, 9), at(second)), Some(3), "{next}");
+        }
+        assert!(sight.cannot_be_read(&partition(0), at(16)));
+        assert_eq!(
+            sight.stands_still(&partition(0), reach(9, 9), at(17)),
+            None,
+            "it has read all, such as a transaction's marker"
+        );
     }
 }

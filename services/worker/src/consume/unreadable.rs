@@ -80,10 +80,9 @@ impl Poller<'_> {
         let held = self.sight.held();
         if !held.is_empty() {
             self.skip(&held);
-            if is_time(&mut self.watch.tried_at, TRY_AGAIN) {
-                for (partition, held) in &held {
-                    self.seek(partition, held.offset);
-                }
+            let again = is_time(&mut self.watch.tried_at, TRY_AGAIN);
+            for (partition, held) in self.sight.held() {
+                if again { self.seek(&partition, held.offset) } else { self.rest(&partition) }
             }
         }
         self.tell();
@@ -91,20 +90,18 @@ impl Poller<'_> {
 
     fn find_still(&mut self, partition: &Partition, reach: Reach) {
         let now = Instant::now();
-        if !self.sight.stands_still(partition, reach, now) {
-            return;
-        }
+        let Some(next) = self.sight.stands_still(partition, reach, now) else { return };
         // The leader's own word: while it is away, or a transaction is open, nothing stands still.
-        if self.consumer.range(partition, ANSWER).is_ok_and(|(_, end)| end > reach.next) {
+        if self.consumer.range(partition, ANSWER).is_ok_and(|(_, end)| end > next) {
             if self.sight.cannot_be_read(partition, now) {
-                let error = match look_at(&self.ctx.brokers, partition, reach.next, LOOK) {
+                let error = match look_at(&self.ctx.brokers, partition, next, LOOK) {
                     // Somebody can read it: this client is to try once more.
-                    Ok(Look::Record(_)) => return self.read_from(partition, reach.next),
+                    Ok(Look::Record(_)) => return self.read_from(partition, next),
                     Ok(Look::Unreadable(error)) => error,
                     Ok(Look::Nothing) => "its bytes are no records".to_owned(),
                     Err(_) => return self.sight.is_idle(partition),
                 };
-                self.hold(partition, reach.next, error);
+                self.hold(partition, next, error);
             }
         } else {
             self.sight.is_idle(partition);
@@ -114,6 +111,13 @@ impl Poller<'_> {
     fn hold(&mut self, partition: &Partition, offset: i64, error: String) {
         if self.sight.hold(partition, offset, error) {
             self.watch.spoke_at = None;
+        }
+    }
+
+    /// Lets the client stand at a partition's end, where it finds nothing that it cannot read.
+    fn rest(&self, partition: &Partition) {
+        if let Ok((_, end)) = self.consumer.range(partition, ANSWER) {
+            self.seek(partition, end);
         }
     }
 
