@@ -20,7 +20,8 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 pub(super) struct Told {
     at: Option<Moment>,
     untold: u64,
-    noted: bool,
+    /// The shard that waits for it.
+    shard: Option<i16>,
 }
 
 impl RelayTask {
@@ -38,7 +39,7 @@ impl RelayTask {
                 Err(SendError::Topic(reason)) => {
                     let topic = next.row.event.topic.clone();
                     self.machine.stop(token.shard, now);
-                    self.tell_topic(&topic, &reason, now);
+                    self.tell_topic(token.shard, &topic, &reason, now);
                 }
             }
         }
@@ -64,7 +65,7 @@ impl RelayTask {
         let Err(error) = result else {
             self.metrics.published.inc();
             self.metrics.publish.observe(took.as_secs_f64());
-            if self.told.noted {
+            if self.told.shard == Some(token.shard) {
                 self.told = Told::default();
                 self.status.note("relay", None);
             }
@@ -81,7 +82,7 @@ impl RelayTask {
             SendError::TooLarge => Trouble::OfRecord("the record is too large".to_owned()),
             SendError::Record(reason) => Trouble::OfRecord(reason),
             SendError::Topic(reason) => {
-                self.tell_topic(&topic, &reason, now);
+                self.tell_topic(token.shard, &topic, &reason, now);
                 Trouble::OfTopic
             }
             SendError::QueueFull => Trouble::OfTopic,
@@ -101,9 +102,9 @@ impl RelayTask {
     }
 
     /// Says that a topic takes no records: at most so often, however many records come back.
-    fn tell_topic(&mut self, topic: &str, reason: &str, now: Moment) {
+    fn tell_topic(&mut self, shard: i16, topic: &str, reason: &str, now: Moment) {
         let waiting = self.stats.lock().expect("no holder of the statistics panics").depth;
-        self.told.noted = true;
+        self.told.shard = Some(shard);
         self.status.note("relay", Some(format!("{topic} takes no records: {reason}; {waiting} rows of the outbox wait")));
         if self.told.at.is_some_and(|at| now < at + TELL_AGAIN) {
             self.told.untold += 1;

@@ -118,9 +118,9 @@ impl Sight {
 
     /// Tells before which offset a partition is not read on although there is more; its leader must be asked whether there is.
     pub fn stands_still(&mut self, partition: &Partition, reach: Reach, now: Instant) -> Option<i64> {
-        let next = self.next(partition, reach, now);
-        // Below 0 the client does not know yet where to begin.
-        let has_more = reach.queued == 0 && (0..reach.end).contains(&next);
+        let next = self.next(partition, reach);
+        // Below 0 the client does not know yet where to begin, or where the end is: its leader will say.
+        let has_more = reach.queued == 0 && next >= 0 && (next < reach.end || reach.end < 0);
         let still = has_more && !self.held.contains_key(partition);
         if !still || self.still.get(partition).is_some_and(|(before, _)| *before != next) {
             self.still.remove(partition);
@@ -133,9 +133,9 @@ impl Sight {
 
     /// What the client reads next. Behind a batch with a wrong checksum it may go on anywhere in the bytes, take some for an offset
     /// that is far beyond the end, and begin from the beginning, again and again: then it is what has not been delivered yet.
-    fn next(&self, partition: &Partition, reach: Reach, now: Instant) -> i64 {
+    fn next(&self, partition: &Partition, reach: Reach) -> i64 {
         match self.expected.get(partition) {
-            Some(expected) if (reach.next > reach.end || reach.next < *expected) && self.complaint(now).is_some() => *expected,
+            Some(expected) if reach.next > reach.end || reach.next < *expected => *expected,
             _ => reach.next,
         }
     }
@@ -219,7 +219,7 @@ mod tests {
         let (mut sight, began) = (Sight::default(), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
         assert!(sight.stands_still(&partition(0), reach(7, 7), at(0)).is_none(), "it has read all");
-        assert!(sight.stands_still(&partition(0), reach(-1001, 9), at(1)).is_none(), "it has not begun");
+        assert!(sight.stands_still(&partition(0), reach(-1001, 9), at(1)).is_none(), "nobody knows where it should begin");
         assert_eq!(sight.stands_still(&partition(0), reach(7, 9), at(5)), Some(7));
         assert!(!sight.cannot_be_read(&partition(0), at(10)));
         sight.is_idle(&partition(0));
@@ -244,10 +244,8 @@ mod tests {
         let (mut sight, began) = (Sight::default(), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
         sight.begins(&partition(0), 3);
-        assert_eq!(sight.stands_still(&partition(0), reach(i64::MAX, 9), at(0)), None, "nothing was complained of");
-        for (second, next) in [(1, i64::MAX), (6, 0), (11, 1 << 40), (16, 3)] {
-            sight.complained("a checksum".to_owned(), at(second));
-            assert_eq!(sight.stands_still(&partition(0), reach(next, 9), at(second)), Some(3), "{next}");
+        for (second, next, end) in [(1, i64::MAX, 9), (6, 0, 9), (11, 1 << 40, -1), (16, 3, 9)] {
+            assert_eq!(sight.stands_still(&partition(0), reach(next, end), at(second)), Some(3), "{next}");
         }
         assert!(sight.cannot_be_read(&partition(0), at(16)));
         assert_eq!(

@@ -16,7 +16,7 @@ use super::{Handlers, Partition, list, record};
 pub struct Reach {
     /// The offset that it asks for next.
     pub next: i64,
-    /// The first offset that the log does not have yet.
+    /// The first offset that the log does not have yet; below 0 while the client does not know it.
     pub end: i64,
     /// Records that it has read and not delivered.
     pub queued: i64,
@@ -87,7 +87,7 @@ impl ClientContext for Callbacks {
         reaches.0 += 1;
         for (topic, of_topic) in statistics.topics {
             for (n, partition) in of_topic.partitions {
-                if n >= 0 && partition.hi_offset >= 0 {
+                if n >= 0 {
                     let reach = Reach { next: partition.next_offset, end: partition.hi_offset, queued: partition.fetchq_cnt };
                     reaches.1.insert((topic.clone(), n), reach);
                 }
