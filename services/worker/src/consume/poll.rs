@@ -268,7 +268,8 @@ impl Poller<'_> {
         drop(state);
         let (_, reaches) = self.consumer.reaches();
         for (partition, offset) in offsets {
-            if let Some(reach) = reaches.get(&(partition.topic.to_string(), partition.partition)) {
+            let reach = reaches.get(&(partition.topic.to_string(), partition.partition));
+            if let Some(reach) = reach.filter(|reach| reach.end >= 0) {
                 self.metrics.lag(&partition, (reach.end - offset).max(0));
             }
         }
