@@ -27,14 +27,21 @@ pub fn none(query: &str) -> Vec<Violation> {
 }
 
 /// Reads a query that may hold the token with which a watch goes on, and nothing else. The token itself is not judged.
+///
+/// Clients that cannot set a header when they come again name it `lastEventId` and repeat the rest of the query, so that goes
+/// before `resumeToken`.
 pub fn resume_token(query: &str) -> Result<Option<String>, Vec<Violation>> {
     const SHAPE: &Shape = &Shape {
         tolerant: false,
-        fields: &[Field { name: "resume_token", json: "resumeToken", list: false, optional: true, kind: Kind::Text }],
+        fields: &[
+            Field { name: "last_event_id", json: "lastEventId", list: false, optional: true, kind: Kind::Text },
+            Field { name: "resume_token", json: "resumeToken", list: false, optional: true, kind: Kind::Text },
+        ],
     };
     let mut violations = Vec::new();
     let mut found = parameters(SHAPE, query, &mut violations);
-    let token = found.remove("resumeToken").and_then(|value| value.as_str().map(str::to_owned));
+    let token = found.remove("lastEventId").or_else(|| found.remove("resumeToken"));
+    let token = token.and_then(|value| value.as_str().map(str::to_owned));
     if violations.is_empty() { Ok(token) } else { Err(crate::violation::settle(violations)) }
 }
 

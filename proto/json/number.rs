@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::exact;
+
 /// Reads a number that stands bare or in quotes.
 ///
 /// Whole numbers take no fraction or exponent and never wrap. The texts `NaN`, `Infinity` and `-Infinity` are doubles.
@@ -56,14 +58,14 @@ impl FromJson for f64 {
             "NaN" => Some(f64::NAN),
             "Infinity" => Some(f64::INFINITY),
             "-Infinity" => Some(f64::NEG_INFINITY),
-            _ if is_json_number(text) => text.parse().ok(),
+            _ if is_json_number(text) => exact::double(text),
             _ => None,
         }
     }
 }
 
 /// Tells whether a text is a number by JSON's grammar (RFC 8259, section 6).
-fn is_json_number(text: &str) -> bool {
+pub(super) fn is_json_number(text: &str) -> bool {
     fn digits(text: &[u8]) -> usize {
         text.iter().take_while(|b| b.is_ascii_digit()).count()
     }

@@ -46,7 +46,8 @@ fn zeros_and_empty_lists_are_printed_and_absent_fields_are_not() {
 #[test]
 fn operations_print_counts_as_numbers_and_offsets_as_text() {
     let status = GetStatusResponse { parked: Some(ParkedCounts::default()), ..Default::default() };
-    let text = r#"{"outboxDepth":0,"oldestOutboxAgeSeconds":0,"parked":{"retrying":0,"waiting":0,"dead":0}}"#;
+    let text =
+        r#"{"outboxDepth":0,"oldestOutboxAgeSeconds":0,"parked":{"retrying":0,"waiting":0,"dead":0},"pausedEndpoints":[]}"#;
     assert_eq!(printed(&status), text);
     let dead = DeadLetter { offset: 7, ..Default::default() };
     assert!(printed(&dead).contains(r#""offset":"7""#));

@@ -196,7 +196,7 @@ proptest! {
             rate: Some(7),
             failure_ratio: Some(age),
             reason: token.clone(),
-            operator: token,
+            operator: token.clone(),
         };
         survives(&redrive)?;
         is_read_back(&redrive)?;
@@ -205,6 +205,7 @@ proptest! {
             outbox_depth: counts.0,
             oldest_outbox_age_seconds: age,
             parked: Some(ops::ParkedCounts { retrying: counts.1, waiting: counts.2, dead: counts.3 }),
+            paused_endpoints: vec![ops::PausedEndpoint { reason: token, ..Default::default() }],
         })?;
     }
 

@@ -1,6 +1,7 @@
 //! gRPC: decode, call, encode. Also reflection, health and gRPC-web.
 
 mod deadline;
+mod health;
 mod media;
 mod ops;
 mod orders;
@@ -14,12 +15,15 @@ use minishop_contracts::FILE_DESCRIPTOR_SET;
 use minishop_contracts::ops::v1::operations_service_server::OperationsServiceServer;
 use minishop_contracts::orders::v1::order_service_server::OrderServiceServer;
 use minishop_core::refusal::Refusal;
+use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tonic_reflection::pb as reflection;
 use tonic_web::GrpcWebLayer;
 use tower::Layer as _;
 
@@ -30,8 +34,9 @@ use crate::call::{Call, Protocol};
 pub const MESSAGE_BYTES: usize = 1_048_576;
 
 /// Builds the gRPC listener's router.
-pub fn router(app: &Arc<App>) -> anyhow::Result<(Router, Health)> {
-    let (reporter, health) = tonic_health::server::health_reporter();
+pub fn router(app: &Arc<App>, drain: CancellationToken) -> anyhow::Result<(Router, Health)> {
+    let reporter = HealthReporter::new();
+    let health = HealthServer::new(health::Reports { known: HealthService::from_health_reporter(reporter.clone()), drain });
     let orders = OrderServiceServer::new(Service(Arc::clone(app)))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)
@@ -46,6 +51,11 @@ pub fn router(app: &Arc<App>) -> anyhow::Result<(Router, Health)> {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // The messages of error details, so that clients by reflection can print them.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+                // Each version tells of both.
+                .register_encoded_file_descriptor_set(reflection::v1::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(reflection::v1alpha::FILE_DESCRIPTOR_SET)
         };
         routes = routes.add_service(described().build_v1()?).add_service(described().build_v1alpha()?);
     }

@@ -44,6 +44,7 @@ fn table() -> Vec<Route> {
         ("POST", "/ops/dead-letters/redrive", post(ops::redrive)),
         ("POST", "/ops/dead-letters/discard", post(ops::discard)),
         ("GET", "/ops/parked-keys", get(ops::parked_keys)),
+        ("POST", "/ops/orders/announce", post(ops::announce)),
         ("GET", "/ops/operations", get(ops::operations)),
         ("GET", "/ops/operations/{id}", get(ops::operation)),
         ("POST", "/ops/operations/{id}/control", post(ops::control)),

@@ -14,7 +14,7 @@ use minishop_core::refusal::Refusal;
 
 pub use queue::Queue;
 pub use refusals::{retry_after, store_refusal};
-pub use writer::{HandOver, Writer};
+pub use writer::{Committed, HandOver, Writer};
 
 /// How many orders one statement makes at most.
 pub const BATCH: usize = 256;

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use app::App;
 use cancel::Canceller;
 use errands::Errands;
-use intake::{HandOver, WRITERS, Writer};
+use intake::{Committed, HandOver, WRITERS, Writer};
 use ops::LiveTask;
 use watch::WatchTask;
 
@@ -50,17 +50,14 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     let (live, reader) = LiveTask::new(&ctx);
     let app = Arc::new(App::new(&ctx, errands, canceller, live, hub));
     let open = Arc::new(OpenQueue(Arc::clone(&app)));
-    let mut tasks = vec![
-        Task::new("api.errands", once_settled(&ctx, runner.run())),
-        Task::new("api.watch", watcher.run()),
-        Task::new("api.live", reader.run()),
-    ];
+    let mut tasks =
+        vec![Task::new("api.errands", runner.run()), Task::new("api.watch", watcher.run()), Task::new("api.live", reader.run())];
     for name in ["api.intake.1", "api.intake.2"].into_iter().take(WRITERS) {
         tasks.push(Task::new(name, writer(&app, &ctx)));
     }
     let rest = http.serve(http::router(Arc::clone(&app)), Limits::default(), ctx.drain.clone());
     tasks.push(Task::new("api.http", keeping(Arc::clone(&open), rest)));
-    let (router, health) = grpc::router(&app)?;
+    let (router, health) = grpc::router(&app, ctx.drain.clone())?;
     let calls = grpc_calls(health, grpc.serve(router, Limits::default(), ctx.drain.clone()), ctx.drain.clone());
     tasks.push(Task::new("api.grpc", keeping(open, calls)));
     Ok(tasks)
@@ -68,25 +65,16 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
 
 fn writer(app: &App, ctx: &Ctx) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
     let orders = Arc::clone(&ctx.store.orders);
-    once_settled(ctx, Writer::new(app.queue.clone(), orders, Arc::clone(&ctx.ids), hand_over(ctx)).run())
+    Writer::new(app.queue.clone(), orders, Arc::clone(&ctx.ids), hand_over(ctx)).run()
 }
 
-/// Takes committed rows to the relay.
+/// Tells the relay of commits.
 fn hand_over(ctx: &Ctx) -> HandOver {
     let relay = ctx.relay.clone();
-    Arc::new(move |rows| relay.hand_over(rows))
-}
-
-/// Begins to write when this process may.
-fn once_settled(
-    ctx: &Ctx,
-    work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
-) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
-    let relay = ctx.relay.clone();
-    async move {
-        relay.settled().await;
-        work.await
-    }
+    Arc::new(move |committed| match committed {
+        Committed::Rows(rows) => relay.hand_over(rows),
+        Committed::InDoubt => relay.verify(),
+    })
 }
 
 async fn grpc_calls(

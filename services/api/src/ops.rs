@@ -1,22 +1,26 @@
 //! The use cases of operators. Both protocols call these.
 
+mod announce;
 mod audit;
 mod dead_letters;
 mod live;
 mod operations;
 mod repair;
 
-use minishop_contracts::ops::v1::{GetStatusResponse, ParkedCounts};
+use minishop_contracts::ops::v1::{self as ops, GetStatusResponse, ParkedCounts};
+use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::parking::State;
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::{self, Store};
+use minishop_platform::store::{self, PausedEndpoint, Store};
+use prost::Message;
 
 use crate::app::App;
 use crate::call::Call;
 use crate::orders::foreign_token;
-use crate::reads::read;
+use crate::reads::{fitting, read};
 use crate::token::List;
 
+pub use announce::{announce, checked as checked_announce};
 pub use audit::list as audit;
 pub use dead_letters::{get as dead_letter, groups, list as dead_letters, parked_keys};
 pub use live::{Live, LiveTask, Onlooker};
@@ -25,13 +29,14 @@ pub use repair::{checked, discard, redrive};
 
 /// Tells how much work waits.
 pub async fn status(app: &App, call: &Call) -> Result<GetStatusResponse, Refusal> {
-    read(call, standing(&app.store)).await
+    read(call, standing(&app.store, app.clock.as_ref())).await
 }
 
 /// Reads how much work waits.
-async fn standing(store: &Store) -> store::Result<GetStatusResponse> {
+async fn standing(store: &Store, clock: &dyn Clock) -> store::Result<GetStatusResponse> {
     let outbox = store.outbox.stats().await?;
     let counts = store.lot.counts().await?;
+    let (paused, now) = (store.endpoints.paused().await?, clock.now());
     let parked = |state| counts.get(&state).copied().map_or(0, count);
     Ok(GetStatusResponse {
         outbox_depth: count(outbox.depth),
@@ -41,7 +46,20 @@ async fn standing(store: &Store) -> store::Result<GetStatusResponse> {
             waiting: parked(State::Waiting),
             dead: parked(State::Dead),
         }),
+        paused_endpoints: paused.into_iter().map(|endpoint| paused_endpoint(endpoint, now)).collect(),
     })
+}
+
+fn paused_endpoint(row: PausedEndpoint, now: Timestamp) -> ops::PausedEndpoint {
+    let PausedEndpoint { owner, endpoint, outage } = row;
+    ops::PausedEndpoint {
+        endpoint,
+        worker: owner,
+        state: if outage.next_probe_at <= now { "probing" } else { "paused" }.to_owned(),
+        since: Some(outage.since.into()),
+        reason: outage.why,
+        next_probe_at: Some(outage.next_probe_at.into()),
+    }
 }
 
 fn count(n: i64) -> u32 {
@@ -56,12 +74,23 @@ fn place<const N: usize>(call: &Call, list: List<'_>, token: &str) -> Result<Opt
     }
 }
 
-/// Cuts what was read to a page of `size`; one row more than asked for tells whether a next page exists.
-fn page<T>(mut rows: Vec<T>, size: usize, list: List<'_>, place: impl Fn(&T) -> Vec<u8>) -> (Vec<T>, String) {
-    let beyond = rows.len() > size;
+/// Cuts what was read to a page of `size`, or of as many entries as fit; one row more than asked for tells whether a next page
+/// exists.
+fn page<T, M: Message>(
+    mut rows: Vec<T>,
+    size: usize,
+    list: List<'_>,
+    place: impl Fn(&T) -> Vec<u8>,
+    entry: impl Fn(T) -> M,
+) -> (Vec<M>, String) {
+    let mut beyond = rows.len() > size;
     rows.truncate(size);
-    let token = rows.last().filter(|_| beyond).map(|row| list.token(&place(row))).unwrap_or_default();
-    (rows, token)
+    let places: Vec<Vec<u8>> = rows.iter().map(place).collect();
+    let entries = fitting(rows.into_iter().map(entry));
+    beyond |= entries.len() < places.len();
+    let end = entries.len().checked_sub(1).map(|n| &places[n]);
+    let token = end.filter(|_| beyond).map(|place| list.token(place)).unwrap_or_default();
+    (entries, token)
 }
 
 /// How many rows are read for a page.

@@ -20,8 +20,12 @@ use crate::call::Call;
 use crate::event::Birth;
 use crate::fields;
 use crate::intake::{Accepted, store_refusal};
-use crate::reads::{page_size, read};
+use crate::reads::{fitting, page_size, read};
 use crate::token::List;
+
+/// How many orders one page looks at for those in a status: no index knows a status, since each change would have to move an
+/// entry of it.
+const LOOK_AT: i64 = 10_000;
 
 /// An answer to a request to create an order.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +45,7 @@ pub async fn create(app: &App, call: &Call, key: IdempotencyKey, command: Create
 
 fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: &CreateOrder) -> NewOrder {
     let at = app.clock.now();
-    let birth = Birth { order_id: OrderId::new(at, app.ids.random()), event_id: EventId::new(at, app.ids.random()), at };
+    let birth = Birth { order_id: OrderId::draw(&*app.ids, at), event_id: EventId::draw(&*app.ids, at), at };
     NewOrder {
         order_id: birth.order_id,
         client_id: call.client.clone(),
@@ -95,7 +99,7 @@ fn absent() -> Refusal {
     Refusal::new(Code::OrderNotFound, "There is no order with this id that you may see; check the id.")
 }
 
-/// Reads a page of the caller's orders, newest first.
+/// Reads a page of the caller's orders, newest first. A page may be short, even empty, and have a token all the same.
 pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result<ListOrdersResponse, Refusal> {
     let status = known_status(request.status);
     let status_name = status.map_or("", Status::as_str);
@@ -105,22 +109,28 @@ pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result
         token => Some(list.place(token).map(Uuid::from_bytes).map(OrderId).ok_or_else(|| foreign_token(call))?),
     };
     let size = page_size(request.page_size);
-    let query = ListQuery {
+    let mut query = ListQuery {
         client_id: call.client.clone(),
         customer_id: Some(request.customer_id.clone()).filter(|id| !id.is_empty()),
         status,
         before,
+        down_to: None,
         limit: i64::try_from(size + 1).unwrap_or(i64::MAX),
     };
+    if status.is_some() {
+        query.down_to = read(call, app.store.orders.nth(&query, LOOK_AT)).await?;
+    }
     let mut rows = read(call, app.store.orders.list(&query)).await?;
     // One row more than asked for tells whether a next page exists.
-    let beyond = rows.len() > size;
+    let mut beyond = rows.len() > size;
     rows.truncate(size);
-    let next_page_token = match rows.last() {
-        Some(row) if beyond => list.token(row.order_id.0.as_bytes()),
-        _ => String::new(),
-    };
-    let orders = rows.into_iter().map(order).collect::<Result<_, _>>()?;
+    let ids: Vec<OrderId> = rows.iter().map(|row| row.order_id).collect();
+    let orders = fitting(rows.into_iter().map(order).collect::<Result<Vec<_>, _>>()?);
+    beyond |= orders.len() < ids.len();
+    let end = orders.len().checked_sub(1).map(|n| ids[n]);
+    // The next page begins behind the last order of this one, or behind all that were looked at.
+    let next = if beyond { end } else { query.down_to };
+    let next_page_token = next.map(|id| list.token(id.0.as_bytes())).unwrap_or_default();
     Ok(ListOrdersResponse { orders, next_page_token })
 }
 

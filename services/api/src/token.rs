@@ -32,7 +32,7 @@ impl List<'_> {
     fn check(&self, place: &[u8]) -> [u8; CHECK] {
         let mut hash = Sha256::new_with_prefix(b"minishop.page.v1");
         for part in self.0.iter().map(|part| part.as_bytes()).chain([place]) {
-            hash.update(part.len().to_be_bytes());
+            hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
         let mut check = [0; CHECK];

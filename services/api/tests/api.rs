@@ -102,12 +102,16 @@ on_both_stores! {
     grpc:
         wrong_messages_are_named_and_unknown_fields_ignored
         a_deadline_that_has_passed_is_no_work_and_an_odd_one_is_ignored
-        grpc_web_carries_calls_and_refusals_over_http_1;
+        grpc_web_carries_calls_and_refusals_over_http_1
+        a_service_that_is_not_known_is_watched_as_the_protocol_says;
     reads:
         an_id_is_a_uuid_and_an_absent_order_is_not_found
         wrong_list_parameters_are_named
         wrong_list_parameters_are_named_over_grpc
         pages_hold_every_order_once_while_new_ones_come
+        a_page_of_large_orders_ends_early_and_goes_on
+        a_rare_status_is_found_over_short_pages
+        orders_of_one_millisecond_are_listed_in_their_order
         a_token_that_was_changed_is_refused_with_the_same_bytes
         lists_filter_by_status_and_customer
         operators_see_what_waits;
@@ -120,6 +124,8 @@ on_both_stores! {
         dead_letters_are_listed_grouped_and_read
         parked_keys_are_listed_the_oldest_first
         an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audited
+        a_lost_order_is_announced_again_and_one_on_its_way_is_not
+        lost_orders_are_found_by_their_age
         a_replayed_event_has_the_bytes_of_the_first;
     cancels:
         a_cancelled_order_is_answered_told_and_announced_once
@@ -145,6 +151,7 @@ on_both_stores! {
         grpc_web_carries_a_watch_over_http_1;
     lives:
         the_standing_is_told_at_once_and_whenever_it_has_changed
+        an_endpoint_that_a_worker_leaves_alone_is_told_with_its_reason
         who_looks_on_after_a_while_is_told_nothing_old
         a_stream_takes_no_query
         the_drain_ends_it_and_says_when_to_come_again;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
 
+#[path = "../../platform/tests/store_conformance/bouncer.rs"]
+mod bouncer;
 #[path = "binary/process.rs"]
 mod process;
 #[expect(dead_code, reason = "the tests of the API over the wire use the rest")]
@@ -16,6 +18,7 @@ use minishop_platform::clock::SystemIds;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use bouncer::Bouncer;
 use process::Process;
 use world::{Kind, Place, World, on};
 
@@ -73,6 +76,31 @@ fn everything_that_is_wrong_is_said_at_once() {
         assert!(said.lines().any(|line| line.starts_with("error[") && line.contains(part)), "{part}: {said}");
     }
     assert!(said.lines().count() == 7 && !said.contains("hunter2"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_it_cannot_work_with_ends_its_start_with_2() {
+    on(Kind::Postgres, async |world| {
+        let url = database(world).await;
+        let lenient = "ignore_startup_parameters = extra_float_digits,options";
+        for (more, query) in [("pool_mode = transaction", ""), ("pool_mode = session", "?options=-c%20geqo%3Doff")] {
+            let more = if query.is_empty() { format!("{more}\n{lenient}") } else { more.to_owned() };
+            let bouncer = Bouncer::before(&url, &more).await;
+            let env = [("DATABASE_URL", format!("{}{query}", bouncer.url(&url))), ("KAFKA_BROKERS", "127.0.0.1:1".to_owned())];
+            let refused = move || {
+                let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
+                Process::refused(
+                    &env,
+                    &["--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"],
+                )
+            };
+            let (code, said) = tokio::task::block_in_place(refused);
+            let last = said.lines().last().unwrap_or_default();
+            assert_eq!(code, Some(2), "{said}");
+            assert!(last.starts_with("error[POOLER_UNSUPPORTED] store: DATABASE_URL leads to a connection pooler"), "{said}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 mod admin;
 mod committed;
 mod fetch;
+mod forget;
 mod groups;
 mod metadata;
 mod offsets;
@@ -22,8 +23,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::shared::Shared;
 
 /// Versions of each API that are answered. Where a newer one exists it brings something this log does not have
-/// (replica directories, broker fencing, the new group protocol, share groups, two-phase transactions).
-const VERSIONS: [(ApiKey, i16, i16); 20] = [
+/// (replica directories, broker fencing, the new group protocol, share groups, two-phase transactions). Not answered are
+/// `CreatePartitions`, since a key's records would go on in another partition and their order would be lost, and
+/// `DescribeLogDirs`, since there are none: the metrics tell each partition's bytes.
+const VERSIONS: [(ApiKey, i16, i16); 22] = [
     (ApiKey::Produce, 3, 11),
     (ApiKey::Fetch, 4, 16),
     (ApiKey::ListOffsets, 1, 8),
@@ -37,6 +40,8 @@ const VERSIONS: [(ApiKey, i16, i16); 20] = [
     (ApiKey::SyncGroup, 0, 5),
     (ApiKey::DescribeGroups, 0, 6),
     (ApiKey::ListGroups, 0, 5),
+    (ApiKey::DeleteGroups, 0, 2),
+    (ApiKey::OffsetDelete, 0, 0),
     (ApiKey::ApiVersions, 0, 4),
     (ApiKey::CreateTopics, 2, 7),
     (ApiKey::DeleteTopics, 1, 6),
@@ -154,6 +159,8 @@ async fn dispatch(api: ApiKey, asked: Asked, body: Bytes, memory: Option<OwnedSe
         ApiKey::LeaveGroup => answer(asked, body, groups::leave),
         ApiKey::ListGroups => answer(asked, body, groups::list),
         ApiKey::DescribeGroups => answer(asked, body, groups::describe),
+        ApiKey::DeleteGroups => answer(asked, body, forget::groups),
+        ApiKey::OffsetDelete => answer(asked, body, forget::offsets),
         ApiKey::ApiVersions => answer(asked, body, versions::versions),
         ApiKey::CreateTopics => answer(asked, body, admin::create_topics),
         ApiKey::DeleteTopics => answer(asked, body, admin::delete_topics),

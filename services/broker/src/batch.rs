@@ -3,6 +3,8 @@
 //! The checksum starts behind base offset and leader epoch, so both may be written by the broker without a new one:
 //! <https://kafka.apache.org/documentation/#recordbatch>.
 
+pub(crate) mod records;
+
 use kafka_protocol::error::ResponseError;
 
 /// Bytes before the first record.
@@ -31,7 +33,7 @@ pub(crate) struct Header {
 
 /// Checks one partition's share of a produce request, which must be exactly one whole batch of at most `max` bytes.
 ///
-/// Records are not looked into: the checksum says that they are what the producer wrote.
+/// What is behind the header is for [`records::walk`] to check.
 pub(crate) fn check(bytes: &[u8], max: usize) -> Result<Header, ResponseError> {
     if bytes.len() > max {
         return Err(ResponseError::MessageTooLarge);

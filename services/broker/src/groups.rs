@@ -41,6 +41,8 @@ pub(crate) struct Join {
     pub protocols: Vec<(StrBytes, Bytes)>,
     /// True when a new member gets its id first and joins with it in a second request (KIP-394).
     pub id_first: bool,
+    /// True when the client can be told that it leads and need not assign (KIP-814).
+    pub may_skip: bool,
 }
 
 /// What a member is told when the group is complete.
@@ -53,6 +55,8 @@ pub(crate) struct Joined {
     pub member: String,
     /// All members with instance id and subscription for the leader, none for the others.
     pub members: Vec<(String, Option<StrBytes>, Bytes)>,
+    /// True when the leader is not to assign: the group is stable.
+    pub skip_assignment: bool,
 }
 
 /// A refused join; the id is the one to join with for [`ResponseError::MemberIdRequired`].

@@ -26,7 +26,7 @@ use kafka_protocol::{error::ResponseError, protocol::StrBytes};
 use sqlx::SqliteConnection;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc},
+    sync::{Mutex, Semaphore, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -78,6 +78,7 @@ pub async fn open(settings: Settings) -> Result<EventLog, Error> {
         writer,
         counters: stats::Counters::default(),
         memory: Arc::new(Semaphore::new(settings.limits.memory_bytes)),
+        inflating: Mutex::default(),
         settings,
     });
     Ok(EventLog::start(shared, listener, connection, commands))

@@ -102,6 +102,12 @@ pub(crate) enum Control {
     NewProducer {
         reply: Reply<i64>,
     },
+    /// Removes positions of a group, all (`None`) or those in some partitions; answers whether there were any.
+    Forget {
+        group: String,
+        partitions: Option<Vec<i64>>,
+        reply: Reply<bool>,
+    },
     /// Removes the batches that end below `before`, at most one step of them.
     Remove {
         partition: Arc<Partition>,
@@ -136,7 +142,7 @@ impl Command {
             Self::Control(Control::DeleteRecords { reply, .. } | Control::NewProducer { reply }) => {
                 _ = reply.send(Err(code));
             }
-            Self::Control(Control::Sweep { reply }) => _ = reply.send(Err(code)),
+            Self::Control(Control::Sweep { reply } | Control::Forget { reply, .. }) => _ = reply.send(Err(code)),
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Settings {
     pub advertised_host: Option<String>,
     /// What a topic gets whose creator says nothing else.
     pub topic: TopicSettings,
+    /// Partitions of a topic whose creator leaves the count to the log (−1).
+    pub partitions: i32,
     /// Bounds on what clients may ask for.
     pub limits: Limits,
     /// Time between two passes that remove what is too old or too much.
@@ -35,6 +37,7 @@ impl Settings {
             file: file.into(),
             advertised_host: None,
             topic: TopicSettings::default(),
+            partitions: 8,
             limits: Limits::default(),
             retention_interval: Duration::from_secs(30),
             rebalance_delay: Duration::from_millis(50),

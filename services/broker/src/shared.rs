@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use kafka_protocol::{error::ResponseError, protocol::StrBytes};
 use sqlx::SqlitePool;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 use crate::{
     catalog::{Catalog, Topic},
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub counters: Counters,
     /// Bytes that requests being read and answers being sent may still take.
     pub memory: Arc<Semaphore>,
+    /// Held by who decompresses a large batch.
+    pub inflating: Mutex<()>,
 }
 
 impl Shared {

@@ -61,6 +61,11 @@ pub(crate) struct Counters {
 pub struct StatsHandle(pub(crate) Arc<Shared>);
 
 impl StatsHandle {
+    /// False while the disk refuses writes.
+    pub fn writable(&self) -> bool {
+        self.0.counters.writable.get()
+    }
+
     /// Reads all figures now. They are not of one instant: each is read by itself.
     pub fn snapshot(&self) -> Stats {
         let counters = &self.0.counters;

@@ -83,7 +83,7 @@ fn options(file: &Path) -> SqliteConnectOptions {
 }
 
 async fn limit_size(connection: &mut SqliteConnection, bytes: u64) -> sqlx::Result<()> {
-    let page: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut *connection).await?;
+    let page: i64 = first(sqlx::query_scalar("PRAGMA page_size").fetch_all(&mut *connection).await?)?;
     let pages = bytes / page.unsigned_abs().max(1);
     sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"))).execute(connection).await?;
     Ok(())
@@ -122,14 +122,15 @@ impl Mismatch {
 /// Reads back what was asked for: SQLite ignores a setting it cannot take.
 async fn verify(connection: &mut SqliteConnection) -> Result<(), Mismatch> {
     for (setting, query, expected) in EXPECTED {
-        let row = sqlx::query(query).fetch_optional(&mut *connection).await.map_err(Mismatch::Sql)?;
+        let rows = sqlx::query(query).fetch_all(&mut *connection).await.map_err(Mismatch::Sql)?;
         // Compiled without memory mapping, SQLite answers mmap_size with no row, which is 0.
-        let found = row.map_or_else(|| "0".to_owned(), |row| text(&row));
+        let found = rows.first().map_or_else(|| "0".to_owned(), text);
         if found != expected {
             return Err(Mismatch::Setting(Error::Unsafe { setting, found, expected: expected.to_owned() }));
         }
     }
-    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await.map_err(Mismatch::Sql)?;
+    let version = sqlx::query_scalar("SELECT sqlite_version()").fetch_all(connection).await.and_then(first);
+    let version: String = version.map_err(Mismatch::Sql)?;
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if found < SQLITE_VERSION {
@@ -145,6 +146,14 @@ async fn verify(connection: &mut SqliteConnection) -> Result<(), Mismatch> {
 
 fn text(row: &sqlx::sqlite::SqliteRow) -> String {
     row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string())).unwrap_or_default()
+}
+
+/// The first row of a statement that was run to its end.
+///
+/// `fetch_one` and `fetch_optional` stop at the first row. SQLite then commits while the statement is reset, and sqlx drops
+/// that outcome: on a full disk a commit that failed would be taken for a success. The house rules refuse them here.
+pub(crate) fn first<T>(rows: Vec<T>) -> sqlx::Result<T> {
+    rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)
 }
 
 /// Words an error of the file, telling damage from everything else.

@@ -62,7 +62,7 @@ impl Fingerprint {
         let mut hash = Sha256::new_with_prefix(b"minishop.create-order.v1");
         text(&mut hash, order.customer_id());
         text(&mut hash, order.currency().as_ref().map_or("", |c| c.code()));
-        hash.update(order.items().len().to_be_bytes());
+        length(&mut hash, order.items().len());
         for item in order.items() {
             text(&mut hash, &item.product_id);
             hash.update(item.qty.to_be_bytes());
@@ -73,8 +73,13 @@ impl Fingerprint {
 }
 
 fn text(hash: &mut Sha256, part: &str) {
-    hash.update(part.len().to_be_bytes());
+    length(hash, part.len());
     hash.update(part);
+}
+
+/// Eight bytes on every machine: stored fingerprints are compared with those of other builds.
+fn length(hash: &mut Sha256, length: usize) {
+    hash.update((length as u64).to_be_bytes());
 }
 
 #[cfg(test)]
@@ -106,6 +111,23 @@ mod tests {
     fn the_fingerprint_is_the_same_in_every_release() {
         let printed = format!("{:02x?}", order("c1", &[("p1", 2, 10.5)], None).0).replace(['[', ']', ',', ' '], "");
         assert_eq!(printed, "39117ad21837e3a507c02acaa731d2b3980ede8b156f04c0aecd520db223f402");
+    }
+
+    #[test]
+    fn the_fingerprint_counts_in_eight_bytes_on_every_machine() {
+        let parts: [&[u8]; 9] = [
+            b"minishop.create-order.v1",
+            &[0, 0, 0, 0, 0, 0, 0, 2],
+            b"c1",
+            &[0, 0, 0, 0, 0, 0, 0, 0],
+            &[0, 0, 0, 0, 0, 0, 0, 1],
+            &[0, 0, 0, 0, 0, 0, 0, 2],
+            b"p1",
+            &2_i32.to_be_bytes(),
+            &1_050_i64.to_be_bytes(),
+        ];
+        let expected: [u8; 32] = Sha256::digest(parts.concat()).into();
+        assert_eq!(order("c1", &[("p1", 2, 10.5)], None).0, expected);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Identifiers: orders, events, clients, keys and correlation.
 
 use std::fmt::{self, Debug, Display};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -8,16 +9,55 @@ use uuid::{Builder, Uuid};
 
 use crate::clock::Timestamp;
 
-/// Draws the random bits of new identifiers. The lawful source of real randomness is `platform::clock`.
+/// Draws new identifiers. The lawful source of real randomness is `platform::clock`.
 pub trait Ids: Send + Sync + Debug {
     /// Draws the 74 random bits of a `UUIDv7` (and 6 that its layout overwrites).
     fn random(&self) -> [u8; 10];
+
+    /// Draws a `UUIDv7` that is greater than all that were drawn before it, within a millisecond and after the clock went back
+    /// too. A [`Sequence`] does it.
+    fn next(&self, at: Timestamp) -> Uuid;
 
     /// Draws a number of the whole range, for waits with full jitter.
     fn jitter(&self) -> u32 {
         let [a, b, c, d, ..] = self.random();
         u32::from_be_bytes([a, b, c, d])
     }
+}
+
+/// How many bits of a `UUIDv7` are not time, version and variant.
+const RANDOM_BITS: u32 = 74;
+
+/// Keeps ids growing: RFC 9562, section 6.2, method 2.
+///
+/// The random bits count on from the last id, by a random step, for as long as the clock does not go beyond its millisecond. A
+/// clock that went back therefore changes nothing but that ids tell the time of the last one until it has caught up.
+#[derive(Debug, Default)]
+pub struct Sequence(Mutex<u128>);
+
+impl Sequence {
+    /// Begins before all ids.
+    pub const fn new() -> Self {
+        Self(Mutex::new(0))
+    }
+
+    /// Makes an id greater than the last one from a time and random bits.
+    pub fn next(&self, at: Timestamp, random: [u8; 10]) -> Uuid {
+        let millis = u128::from(u64::try_from(at.timestamp_millis()).unwrap_or_default());
+        let random = random.iter().fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
+        // The highest bit stays free: so many can follow within a millisecond.
+        let fresh = millis << RANDOM_BITS | random & ((1 << (RANDOM_BITS - 1)) - 1);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = fresh >> RANDOM_BITS <= *last >> RANDOM_BITS;
+        *last = if goes_on { *last + 1 + random % (1 << 32) } else { fresh };
+        from_bits(*last)
+    }
+}
+
+/// Puts the bits of a `UUIDv7` that are free to choose in their places.
+fn from_bits(bits: u128) -> Uuid {
+    let (time, high, low) = (bits >> RANDOM_BITS, bits >> 62 & 0xfff, bits & ((1 << 62) - 1));
+    Uuid::from_u128(time << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low)
 }
 
 macro_rules! uuid_id {
@@ -28,6 +68,11 @@ macro_rules! uuid_id {
         pub struct $name(pub Uuid);
 
         impl $name {
+            /// Draws a new one, greater than all that were drawn from `ids` before.
+            pub fn draw(ids: &dyn Ids, at: Timestamp) -> Self {
+                Self(ids.next(at))
+            }
+
             /// Makes a `UUIDv7` from a time and random bits (RFC 9562, section 5.7).
             pub fn new(at: Timestamp, random: [u8; 10]) -> Self {
                 let millis = u64::try_from(at.timestamp_millis()).unwrap_or_default();
@@ -157,6 +202,35 @@ impl Display for CorrelationId {
 mod tests {
     use super::*;
     use crate::clock::from_millis;
+
+    #[test]
+    fn ids_of_a_millisecond_grow_and_so_do_those_of_a_clock_that_goes_back() {
+        let (ids, at) = (Sequence::new(), 1_700_000_000_123);
+        let mut last = Uuid::nil();
+        // A second back, on in small steps, and far ahead; the random bits are the greatest and the smallest.
+        for (n, millis) in [at, at, at - 1000, at - 1, at, at + 1, at - 3_600_000, at + 9].into_iter().enumerate() {
+            for random in [[0xff; 10], [0; 10], [0x5a; 10]] {
+                for _ in 0..1000 {
+                    let id = ids.next(from_millis(millis), random);
+                    assert!(id > last, "{id} after {last}, at step {n}");
+                    assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+                    last = id;
+                }
+            }
+        }
+        let told = last.get_timestamp().map(|time| time.to_unix());
+        assert_eq!(told, Some((1_700_000_000, 132_000_000)), "once the clock has gone on, ids tell its time");
+    }
+
+    #[test]
+    fn more_ids_fit_in_a_millisecond_than_can_be_drawn() {
+        let (ids, at) = (Sequence::new(), from_millis(1_700_000_000_123));
+        let first = ids.next(at, [0xff; 10]).as_u128();
+        for _ in 0..100_000 {
+            ids.next(at, [0xff; 10]);
+        }
+        assert_eq!(ids.next(at, [0; 10]).as_u128() >> 80, first >> 80, "the time is the same");
+    }
 
     #[test]
     fn a_derived_id_depends_on_cause_and_type_alone() {

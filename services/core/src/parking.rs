@@ -41,6 +41,8 @@ codes! {
         IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
         /// Every attempt failed, or ended its worker.
         AttemptsExhausted = "ATTEMPTS_EXHAUSTED",
+        /// The records at its place cannot be read, and an operator has had them stepped over.
+        RecordUnreadable = "RECORD_UNREADABLE",
         /// The handler's endpoint refused it for good.
         WebhookRefused = "WEBHOOK_REFUSED",
     }
@@ -69,7 +71,7 @@ pub fn error_fingerprint(class: ErrorClass, code: &str, message: &str) -> [u8; 3
     let masked: String = message.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     let mut hash = Sha256::new();
     for part in [class.as_str(), code, &masked] {
-        hash.update(part.len().to_be_bytes());
+        hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
     hash.finalize().into()

@@ -22,9 +22,9 @@ const REST: Duration = Duration::from_secs(30);
 /// What is loaded, with what, and for how long.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where REST answers, as host:port.
-    #[arg(long, env = "MINISHOP_BENCH_HTTP", default_value = "127.0.0.1:3000")]
-    http: String,
+    /// Where REST answers, as host:port; of several APIs each, between commas.
+    #[arg(long, env = "MINISHOP_BENCH_HTTP", value_delimiter = ',', default_value = "127.0.0.1:3000")]
+    http: Vec<String>,
     /// Bootstrap servers of the event log, to read `orders.processed`.
     #[arg(long, env = "KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
     brokers: String,

@@ -1,5 +1,7 @@
 //! The command line: which commands there are, and how they end.
 
+mod tree;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -17,7 +19,7 @@ pub const EXIT_UNREACHABLE: u8 = 69;
 #[command(
     name = "minishop",
     disable_version_flag = true,
-    after_help = "Exit codes: 0 done · 1 the answer is no: refused, not found, a check failed · 2 command line, configuration, or what a person must mend before a start · 69 not reachable · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
+    after_help = "The settings of servers: minishop up --help · Exit codes: 0 done · 1 the answer is no: refused, not found, a check failed · 2 command line, configuration, or what a person must mend before a start · 69 not reachable · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
 )]
 struct Cli {
     /// Print the versions of MiniShop, librdkafka and SQLite.
@@ -41,7 +43,9 @@ enum Command {
     Migrate,
     /// Make or check the topics.
     Topics(crate::topics::Args),
-    /// Create, read, watch and cancel orders on a running server.
+    /// Look at events that wait to be published, and help where they cannot be.
+    Outbox(crate::outbox::Args),
+    /// Create, read, watch, cancel and announce orders on a running server.
     Order(crate::order::Args),
     /// Look at dead letters, process them again, or give them up.
     Dlq(crate::dlq::Args),
@@ -55,7 +59,7 @@ enum Command {
 
 /// Reads the command line and runs the command.
 pub fn run() -> ExitCode {
-    match sources::parse::<Cli>(Cli::command()) {
+    match sources::parse::<Cli>(Cli::command(), tree::with_settings) {
         Parsed::Command(cli, problems) => dispatch(cli, problems),
         Parsed::Text(text) => print(&text),
         Parsed::Problems(problems) => refuse(&problems),
@@ -73,6 +77,7 @@ fn dispatch(cli: Cli, problems: Vec<String>) -> ExitCode {
         Command::Worker => role(settings, Shape::Worker, crate::worker::run),
         Command::Migrate => role(settings, Shape::Up, crate::migrate::run),
         Command::Topics(args) => role(settings, Shape::Up, |config| crate::topics::run(args, config)),
+        Command::Outbox(args) => role(settings, Shape::Up, |config| crate::outbox::run(args, config)),
         Command::Events(args) => role(settings, Shape::Up, |config| crate::events::run(args, config)),
         Command::Config(args) => crate::config::run(&args, settings),
         // The settings of servers say nothing to a client of theirs.

@@ -1,5 +1,6 @@
-//! `minishop order`: creates, reads, watches and cancels orders on a running server, over its REST interface.
+//! `minishop order`: creates, reads, watches, cancels and announces orders on a running server, over its REST interface.
 
+mod announce;
 pub mod client;
 pub mod events;
 mod show;
@@ -77,6 +78,8 @@ enum What {
         #[arg(long)]
         since: Option<u32>,
     },
+    /// Announce orders again that are still `created` and whose event is lost; exit 1 when one of those named is left alone.
+    Announce(announce::Lost),
 }
 
 /// Asks the server; exit 1 when it refuses, 69 when it does not answer.
@@ -98,6 +101,10 @@ pub async fn run(args: Args) -> ExitCode {
         What::Cancel { id } => client.post(&format!("/orders/{}/cancel", client::encoded(&id)), &json!({}), None).await,
         What::Show { id, limit } => match show::read(&client, &id, limit).await {
             Ok(timeline) => return show::print(&timeline, output),
+            Err(failure) => Err(failure),
+        },
+        What::Announce(lost) => match announce::announce(&client, &lost).await {
+            Ok(answer) => return announce::print(&answer, &lost, output),
             Err(failure) => Err(failure),
         },
         What::Watch { id, since } => return watch::follow(&client, &id, since, output).await,
@@ -155,9 +162,11 @@ fn item(text: &str) -> Result<Value, String> {
     let help = || "give product:quantity:price, such as p1:2:10.5".to_owned();
     let mut parts = text.rsplitn(3, ':');
     let (price, qty, product) = (parts.next(), parts.next(), parts.next());
-    let number = |text: Option<&str>| text.and_then(|text| text.parse::<serde_json::Number>().ok()).ok_or_else(help);
+    let is_number = |text: &&str| text.parse::<serde_json::Number>().is_ok();
     let product = product.filter(|product| !product.is_empty()).ok_or_else(help)?;
-    Ok(json!({"productId": product, "qty": number(qty)?, "price": number(price)?}))
+    let (qty, price) = (qty.filter(is_number).ok_or_else(help)?, price.filter(is_number).ok_or_else(help)?);
+    // In quotes: a number of this program would have been rounded.
+    Ok(json!({"productId": product, "qty": qty, "price": price}))
 }
 
 #[cfg(test)]
@@ -166,8 +175,10 @@ mod tests {
 
     #[test]
     fn an_item_is_product_quantity_and_price() {
-        assert_eq!(item("p1:2:10.5"), Ok(json!({"productId": "p1", "qty": 2, "price": 10.5})));
-        assert_eq!(item("a:b:1:0"), Ok(json!({"productId": "a:b", "qty": 1, "price": 0})));
+        assert_eq!(item("p1:2:10.5"), Ok(json!({"productId": "p1", "qty": "2", "price": "10.5"})));
+        assert_eq!(item("a:b:1:0"), Ok(json!({"productId": "a:b", "qty": "1", "price": "0"})));
+        let digits = "10.4999999999999999999999";
+        assert_eq!(item(&format!("p1:1:{digits}")).map(|item| item["price"].clone()), Ok(json!(digits)));
         for bad in ["", "p1", "p1:2", ":2:1", "p1:two:1", "p1:2:"] {
             assert!(item(bad).is_err(), "{bad}");
         }

@@ -1,12 +1,17 @@
-//! `minishop topics`: makes the topics on Kafka, or says what is wrong with them.
+//! `minishop topics`: makes the topics on Kafka, says what is wrong with them, or steps over what nobody can read.
+
+mod skip;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
 use minishop_contracts::topics;
-use minishop_platform::bus::topics::{Made, Settings, Topic, create, list, settings};
+use minishop_platform::bus::topics::{
+    Made, SAFE_RETENTION, Settings, Topic, create, largest_record, list, settings, settings_of_new,
+};
 use minishop_platform::config::Config;
+use serde_json::{Value, json};
 
 use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
 use crate::output::{self, Output};
@@ -15,11 +20,6 @@ use crate::output::{self, Output};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Fewer copies than this lose records when one broker burns while another restarts.
 const SAFE_REPLICAS: usize = 3;
-/// Less than this does not outlast an outage over a weekend.
-const SAFE_RETENTION: Duration = Duration::from_hours(7 * 24);
-/// What the largest records need: an event, and a dead letter, which carries a whole record and more in its headers.
-const LARGEST_EVENT: u64 = 1_000_000;
-const LARGEST_DEAD_LETTER: u64 = 2_000_000;
 
 /// What to do with the topics.
 #[derive(Debug, clap::Args)]
@@ -33,10 +33,12 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Make the topics that are not there, with the brokers' default replication.
+    /// Make the topics that are not there, with the brokers' default replication and settings that pass the check.
     Create,
     /// Check that all are there and lose nothing by their settings; exit 1 if not. Warns below three replicas.
     Check,
+    /// Step over records of `orders.created` that no worker can read. They become one dead letter, without content.
+    Skip(skip::Args),
 }
 
 /// Makes or checks the topics on the brokers of the configuration, or on the embedded log that runs.
@@ -45,6 +47,7 @@ pub async fn run(args: Args, config: Config) -> ExitCode {
     let done = match args.what {
         What::Create => make(&config, &brokers, args.output).await,
         What::Check => check(&config, &brokers, args.output).await,
+        What::Skip(what) => return skip::run(what, config, &brokers, args.output).await,
     };
     done.unwrap_or_else(|error| {
         eprintln!("error[UNREACHABLE] {brokers}: {error:#}");
@@ -54,14 +57,30 @@ pub async fn run(args: Args, config: Config) -> ExitCode {
 
 async fn make(config: &Config, brokers: &str, output: Output) -> anyhow::Result<ExitCode> {
     let made = create(brokers, &config.topic_prefix, config.topic_partitions, PATIENCE).await?;
-    let word = |made: &Made| if *made == Made::Created { "created" } else { "existed" }.to_owned();
     Ok(match output {
-        Output::Json => {
-            let rows: Vec<_> = made.iter().map(|(name, made)| serde_json::json!({"topic": name, "result": made})).collect();
-            output::json(&rows)
+        Output::Json => output::json(&made.iter().map(|(name, made)| row(name, *made, &config.topic_prefix)).collect::<Vec<_>>()),
+        Output::Table => {
+            let cells = made.iter().map(|(name, made)| told(name, *made, &config.topic_prefix));
+            output::table(["TOPIC", "RESULT", "SETTINGS"], cells)
         }
-        Output::Table => output::table(["TOPIC", "RESULT"], made.iter().map(|(name, made)| [name.clone(), word(made)])),
     })
+}
+
+fn row(name: &str, made: Made, prefix: &str) -> Value {
+    let mut row = json!({"topic": name, "result": made});
+    if made == Made::Created {
+        row["settings"] =
+            settings_of_new(name, prefix).map(|(name, value)| (name.to_owned(), Value::from(value))).into_iter().collect();
+    }
+    row
+}
+
+fn told(name: &str, made: Made, prefix: &str) -> [String; 3] {
+    let (result, settings) = match made {
+        Made::Created => ("created", settings_of_new(name, prefix).map(|(name, value)| format!("{name}={value}")).join(" ")),
+        Made::Existed => ("existed", "as they were; see `minishop topics check`".to_owned()),
+    };
+    [name.to_owned(), result.to_owned(), settings]
 }
 
 async fn check(config: &Config, brokers: &str, output: Output) -> anyhow::Result<ExitCode> {
@@ -77,7 +96,7 @@ async fn check(config: &Config, brokers: &str, output: Output) -> anyhow::Result
     let names: Vec<&str> = found.iter().map(|topic| topic.name.as_str()).collect();
     let dead_letters = topics::prefixed(&config.topic_prefix, topics::CREATED_DEAD_LETTERS);
     for (name, settings) in names.iter().zip(settings(brokers, &names, PATIENCE).await?) {
-        let largest = if *name == dead_letters { LARGEST_DEAD_LETTER } else { LARGEST_EVENT };
+        let largest = u64::from(largest_record(*name == dead_letters));
         faults.extend(risks(&settings, largest).into_iter().map(|risk| format!("error[TOPIC_UNSAFE] {name}: {risk}")));
     }
     for fault in &faults {

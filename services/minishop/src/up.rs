@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use minishop_broker::{Error, Settings, TopicSettings};
 use minishop_contracts::topics;
 use minishop_platform::boot::process::{EmbeddedLog, Process};
+use minishop_platform::bus::topics::largest_record;
 use minishop_platform::config::{Config, Shape};
 use minishop_platform::store::error::SyncFailed;
 
@@ -24,17 +25,18 @@ pub async fn run(config: Config) -> ExitCode {
 
 fn open_log(config: Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLog>> {
     async move {
-        let settings = Settings::new(config.kafka_addr, config.data_dir.join("log.db"));
+        let mut settings = Settings::new(config.kafka_addr, config.data_dir.join("log.db"));
+        settings.partitions = config.topic_partitions;
         let log = minishop_broker::open(settings).await.map_err(|error| refused(&error))?;
         for topic in topics::ALL {
             let name = topics::prefixed(&config.topic_prefix, topic);
-            // A dead letter carries a whole record in its value, and more in its headers.
-            let max_message_bytes = if topic == topics::CREATED_DEAD_LETTERS { 2_000_000 } else { 1_000_000 };
+            let max_message_bytes = largest_record(topic == topics::CREATED_DEAD_LETTERS);
             let settings = TopicSettings { max_message_bytes, ..TopicSettings::default() };
             log.ensure_topic(&name, config.topic_partitions, settings).await.map_err(|error| refused(&error))?;
         }
-        let addr = log.addr();
-        Ok(EmbeddedLog { addr, run: Box::new(|drain| async move { log.run(drain).await.map_err(fault) }.boxed()) })
+        let (addr, stats) = (log.addr(), log.stats());
+        let writable = Box::new(move || stats.writable());
+        Ok(EmbeddedLog { addr, writable, run: Box::new(|drain| async move { log.run(drain).await.map_err(fault) }.boxed()) })
     }
     .boxed()
 }

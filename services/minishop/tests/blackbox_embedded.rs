@@ -2,16 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only the functions marked as tests")]
 
+#[path = "support/announcing.rs"]
+mod announcing;
+#[path = "support/checker.rs"]
+mod checker;
 #[path = "blackbox_embedded/clients.rs"]
 mod clients;
 #[path = "support/dead_letters.rs"]
 mod dead_letters;
+#[path = "blackbox_embedded/embedded.rs"]
+mod embedded;
 #[path = "support/endpoint.rs"]
 mod endpoint;
+#[path = "blackbox_embedded/full_disk.rs"]
+mod full_disk;
 #[path = "support/load.rs"]
 mod load;
 #[path = "blackbox_embedded/operating.rs"]
 mod operating;
+#[path = "support/outbox.rs"]
+mod outbox;
 #[path = "support/place.rs"]
 mod place;
 #[path = "support/process.rs"]
@@ -27,12 +37,14 @@ mod topics;
 #[path = "support/wait.rs"]
 mod wait;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use load::{Load, Promise, in_full};
+use checker::check;
+use embedded::Embedded;
+use load::Load;
 use process::{Process, minishop};
 use rest::{get, post};
 use serde_json::Value;
@@ -87,6 +99,47 @@ fn the_demos_request_is_answered_published_and_processed() {
 }
 
 #[test]
+fn a_second_sigterm_does_not_cut_the_drain_and_a_second_sigint_does() {
+    for (signal, code) in [("TERM", 0), ("INT", 130)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = up(dir.path());
+        command.env("MINISHOP_DRAIN_WAIT", "3s");
+        let mut server = Process::start(command);
+        server.signal(signal);
+        let drains = || (get(server.addr("admin"), "/readyz").status == 503).then_some(());
+        eventually(Duration::from_secs(2), "the drain has begun", drains);
+        server.signal(signal);
+        assert_eq!(server.ended(), Some(code), "SIG{signal} twice");
+    }
+}
+
+#[test]
+fn a_log_in_a_file_has_no_colours() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::start(up(dir.path()));
+    assert_eq!(server.terminate(), Some(0));
+    let log = server.said();
+    assert!(log.contains(" INFO ") && !log.contains('\u{1b}'), "{log}");
+}
+
+#[test]
+fn a_client_command_takes_no_setting_of_a_server() {
+    for (words, flag) in [
+        (["order", "list", "--http-addr", "127.0.0.1:1"], "--http-addr"),
+        (["--data-dir", "x", "dlq", "list"], "--data-dir"),
+        (["migrate", "--handler", "confirm", "--reflection=true"], "--handler"),
+    ] {
+        let refused = minishop(&words).output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains(&format!("error[USAGE] {flag}: is a setting of servers")), "{words:?}: {said}");
+        assert_eq!(refused.status.code(), Some(2));
+    }
+    let refused = minishop(&["order", "list", "--http-adr=x"]).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("--http-adr") && !said.contains("did you mean"), "it would be refused as well: {said}");
+}
+
+#[test]
 fn a_second_process_is_kept_out_of_the_data_directory() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(up(dir.path()));
@@ -94,32 +147,6 @@ fn a_second_process_is_kept_out_of_the_data_directory() {
     assert_eq!(second.status.code(), Some(2));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(said.contains("DATA_DIR_LOCKED") && said.contains(&server.pid().to_string()), "{said}");
-}
-
-/// Reads back what was promised: each order is processed, and under one event id announced and processed.
-fn kept(server: &Process, promises: &[Promise]) {
-    for promise in promises {
-        let order = eventually(Duration::from_mins(1), "a promised order is processed", || {
-            let answer = get(server.addr("http"), &format!("/orders/{}", promise.order));
-            assert_eq!(answer.status, 200, "an acknowledged order is lost: {}", answer.body);
-            let order: Value = serde_json::from_str(&answer.body).unwrap();
-            (order["status"] == "processed").then_some(order)
-        });
-        let (customer, total) = (promise.customer.as_str(), in_full(i64::from(promise.total_minor)));
-        assert_eq!((order["customerId"].as_str(), order["total"].to_string()), (Some(customer), total));
-    }
-    let orders: HashSet<_> = promises.iter().map(|p| p.order.to_string()).collect();
-    let keys: HashSet<_> = promises.iter().map(|p| &p.key).collect();
-    assert_eq!((orders.len(), keys.len()), (promises.len(), promises.len()), "a key for each order, an order for each key");
-    for name in ["orders.created", "orders.processed"] {
-        let mut events: HashMap<String, HashSet<String>> = HashMap::new();
-        for event in topic(server, name) {
-            let order = event["data"]["orderId"].as_str().unwrap().to_owned();
-            events.entry(order).or_default().insert(event["eventId"].as_str().unwrap().to_owned());
-        }
-        assert_eq!(events.keys().cloned().collect::<HashSet<_>>(), orders, "{name} tells of these orders and no other");
-        assert!(events.values().all(|ids| ids.len() == 1), "{name} tells of an order under two event ids: {events:?}");
-    }
 }
 
 /// Waits until so many more orders are acknowledged.
@@ -145,7 +172,7 @@ fn kill_9_under_load_loses_and_doubles_nothing() {
         server
     });
     assert!(promises.len() >= KILLS * 60);
-    kept(&server, &promises);
+    check(&Embedded { server: &server, dir: dir.path() }, &promises);
     assert_eq!(server.terminate(), Some(0));
 }
 
@@ -166,6 +193,6 @@ fn sigterm_under_load_drains_and_loses_nothing() {
     let refusals = load.refusals();
     assert!(refusals.keys().all(|r| r == "no answer" || r == "503 SHUTTING_DOWN"), "{refusals:?}");
     assert!(!refusals.is_empty(), "no client was there to be drained");
-    kept(&server, &promises);
+    check(&Embedded { server: &server, dir: dir.path() }, &promises);
     assert_eq!(server.terminate(), Some(0));
 }

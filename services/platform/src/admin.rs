@@ -39,14 +39,29 @@ async fn metrics_text(State(admin): State<Admin>, headers: HeaderMap) -> Respons
     if admin.metrics.with(|registry| encode(&mut text, registry)).is_err() {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
-    // Exemplars exist only in OpenMetrics, which a scraper asks for by name.
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (kind, text) = if accept.contains("application/openmetrics-text") {
+    let accept: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let (kind, text) = if wants_open_metrics(&accept.join(",")) {
         ("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
     } else {
         ("text/plain; version=0.0.4; charset=utf-8", prometheus::from_open_metrics(&text))
     };
     ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// Tells whether a scraper asks for `OpenMetrics`, which alone has exemplars: by its name, and not less than for plain text.
+fn wants_open_metrics(accept: &str) -> bool {
+    let quality = |names: &[&str]| {
+        let ranges = accept.split(',').map(|range| range.split(';').map(str::trim).collect::<Vec<_>>());
+        let named = ranges.filter(|parts| names.iter().any(|name| parts[0].eq_ignore_ascii_case(name)));
+        let weight = |parts: &Vec<&str>| {
+            let q = parts.iter().skip(1).find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+            // Without a weight, or with one that is not a number, it is 1 (RFC 9110, section 12.4.2).
+            q.map_or(1.0, |q| q.parse().unwrap_or(1.0_f64))
+        };
+        named.map(|parts| weight(&parts)).fold(0.0, f64::max)
+    };
+    let open = quality(&["application/openmetrics-text"]);
+    open > 0.0 && open >= quality(&["text/plain"])
 }
 
 /// Answers 200 while every part works; `?verbose` lists the parts with their reasons, and what is away without being needed.
@@ -91,9 +106,17 @@ mod tests {
         let (_, kind, text) = get(&router, "/metrics", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2").await;
         assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"));
         assert!(text.contains("# TYPE minishop_accepts counter\n") && text.ends_with("# EOF\n"), "{text}");
-        for accept in ["text/plain", "*/*", ""] {
+        let others = [
+            "text/plain",
+            "*/*",
+            "",
+            "application/openmetrics-text;version=1.0.0;q=0",
+            "application/openmetrics-text; q=0.000, */*",
+            "application/openmetrics-text;q=0.2,text/plain;q=0.5",
+        ];
+        for accept in others {
             let (_, kind, text) = get(&router, "/metrics", accept).await;
-            assert!(kind.starts_with("text/plain; version=0.0.4"));
+            assert!(kind.starts_with("text/plain; version=0.0.4"), "{accept}");
             assert!(text.contains("# TYPE minishop_accepts_total counter\n") && !text.contains("# EOF"), "{text}");
         }
     }

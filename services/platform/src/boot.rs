@@ -4,6 +4,7 @@
 //! process with code 70: a half-dead process is worse than a dead one.
 
 mod binary;
+mod disk;
 pub mod process;
 
 pub use binary::{block_on, main, print, refuse};
@@ -56,7 +57,8 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// A phase that runs: how to end it, and its tasks.
 type Running = (CancellationToken, JoinSet<(&'static str, anyhow::Result<()>)>);
 
-/// Runs phases until a signal or a fault; withdraws readiness for `drain_wait`, then drains them in order.
+/// Runs phases until a signal or a fault; withdraws readiness for `drain_wait`, then drains them in order. SIGINT cuts a drain
+/// that runs, SIGTERM does not.
 async fn supervise(
     status: &Status,
     phases: Phases,
@@ -94,8 +96,8 @@ async fn supervise(
     };
     tokio::select! {
         code = withdrawn_then_drained => code,
-        () = signals.next() => {
-            tracing::warn!("a second signal: ending at once");
+        () = signals.interrupt() => {
+            tracing::warn!("an interrupt during the drain: ending at once");
             ExitCode::from(130)
         }
     }
@@ -169,6 +171,11 @@ impl Signals {
 
     async fn next(&mut self) {
         tokio::select! { _ = self.term.recv() => {}, _ = self.int.recv() => {} }
+    }
+
+    /// Waits for a person who presses Ctrl-C. Supervisors send SIGTERM to a group and to its members: a second one says nothing.
+    async fn interrupt(&mut self) {
+        self.int.recv().await;
     }
 }
 

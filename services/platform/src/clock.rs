@@ -2,7 +2,11 @@
 
 use chrono::{DurationRound, TimeDelta, Utc};
 use minishop_core::clock::{Clock, Timestamp};
-use minishop_core::ids::Ids;
+use minishop_core::ids::{Ids, Sequence};
+use uuid::Uuid;
+
+/// One for all of the process: its ids grow, whoever draws them.
+static SEQUENCE: Sequence = Sequence::new();
 
 /// Reads the system's clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,5 +27,9 @@ pub struct SystemIds;
 impl Ids for SystemIds {
     fn random(&self) -> [u8; 10] {
         rand::random()
+    }
+
+    fn next(&self, at: Timestamp) -> Uuid {
+        SEQUENCE.next(at, self.random())
     }
 }

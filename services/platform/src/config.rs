@@ -14,6 +14,7 @@ use minishop_contracts::key::EventKey;
 use minishop_core::backoff::Backoff;
 use secrecy::SecretString;
 
+use crate::bus::produce::Compression;
 use crate::telemetry::LogFormat;
 pub use handler::{HandlerFlags, Handling, Webhook};
 pub use values::duration;
@@ -64,8 +65,14 @@ pub struct Flags {
     #[arg(long, global = true, env = "MINISHOP_KAFKA_GROUP", value_name = "NAME")]
     kafka_group: Option<String>,
     /// How long the group waits for a silent member.
-    #[arg(long, global = true, env = "MINISHOP_KAFKA_SESSION_TIMEOUT", value_name = "DURATION", default_value = "45s")]
+    #[arg(long, global = true, env = "MINISHOP_KAFKA_SESSION_TIMEOUT", value_name = "DURATION", default_value = "10s")]
     kafka_session_timeout: String,
+    /// How published events are compressed: none, gzip, snappy, lz4 or zstd; every consumer must be able to read it.
+    #[arg(long, global = true, env = "MINISHOP_KAFKA_COMPRESSION", value_name = "CODEC", default_value = "none")]
+    kafka_compression: String,
+    /// A name in the group that stays when this worker is killed and started again; no other worker may have it.
+    #[arg(long, global = true, env = "MINISHOP_KAFKA_INSTANCE_ID", value_name = "NAME")]
+    kafka_instance_id: Option<String>,
     /// Partitions of new topics, 1 to 64.
     #[arg(long, global = true, env = "MINISHOP_TOPIC_PARTITIONS", value_name = "NUMBER", default_value = "8")]
     topic_partitions: String,
@@ -142,6 +149,10 @@ pub struct Config {
     pub kafka_group: String,
     /// How long the group waits for a silent member.
     pub kafka_session_timeout: Duration,
+    /// How published events are compressed.
+    pub kafka_compression: Compression,
+    /// The member's own name in the group; `None` lets each start be a new member.
+    pub kafka_instance_id: Option<String>,
     /// Partitions of new topics.
     pub topic_partitions: i32,
     /// Whether a create without an idempotency key is refused.

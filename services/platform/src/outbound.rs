@@ -1,6 +1,8 @@
 //! Requests to servers that are not ours: bounded in time and size, no redirect followed, private targets refused where the
 //! operator says so.
 
+mod kept;
+
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,6 +18,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kept::{Heard, Keeping};
 use tower::Service;
 
 /// How long a connection may take.
@@ -25,10 +28,14 @@ const READ: usize = 65_536;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
+type HttpClient = Client<Keeping<HttpsConnector<HttpConnector<Resolver>>>, Full<Bytes>>;
+
 /// Sends requests to servers that are not ours. Cheap to clone; connections are shared.
 #[derive(Debug, Clone)]
 pub struct Outbound {
-    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
+    client: HttpClient,
+    /// Makes a new connection for each request.
+    fresh: HttpClient,
     timeout: Duration,
     targets: Targets,
 }
@@ -83,15 +90,16 @@ impl Outbound {
         http.set_connect_timeout(Some(CONNECT));
         http.set_nodelay(true);
         let https = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(https);
-        Self { client, timeout, targets }
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+        let client = builder.build(Keeping(https.clone()));
+        Self { client, fresh: builder.pool_max_idle_per_host(0).build(Keeping(https)), timeout, targets }
     }
 
     /// Posts a body and waits for the whole answer.
+    ///
+    /// A connection that was kept from an earlier request may be closed by the server at the very moment when the next one is sent.
+    /// If nothing of an answer has come, the request is sent once more, at once, on a new connection.
     pub async fn post(&self, target: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answer, OutboundError> {
         if self.targets == Targets::Public && target.host().and_then(literal).is_some_and(is_private) {
             return Err(OutboundError::PrivateTarget);
@@ -101,8 +109,12 @@ impl Outbound {
         *request.uri_mut() = target.clone();
         *request.headers_mut() = headers;
         let exchange = async {
-            let answer = self.client.request(request).await.map_err(|error| failed(&error))?;
-            let (head, body) = answer.into_parts();
+            let again = request.clone();
+            let answer = match self.client.request(request).await {
+                Err(error) if Heard::nothing(&error) => self.fresh.request(again).await,
+                first => first,
+            };
+            let (head, body) = answer.map_err(|error| failed(&error))?.into_parts();
             // What it says does not matter, but only after it was read does the connection serve another request.
             match Limited::new(body, READ).collect().await {
                 Err(error) if !error.is::<http_body_util::LengthLimitError>() => {

@@ -11,7 +11,7 @@ use minishop_core::order::{Item, Status};
 use crate::config::Config;
 use crate::created::{Announced, CreatedWriter};
 use crate::settled::{SettledWriter, Subject};
-use crate::store::{NewEvent, PastOrder, Role};
+use crate::store::{NewEvent, Origin, PastOrder, Role};
 use crate::telemetry::propagation::TraceContext;
 
 /// Makes the events of orders again, for another topic.
@@ -34,15 +34,12 @@ impl Historian {
         }
     }
 
-    /// Makes an order's events in their order: that it was created, and what it came to if that is known.
-    pub fn events(&self, past: &PastOrder, ids: &dyn Ids) -> anyhow::Result<Vec<NewEvent>> {
-        let PastOrder { origin, end } = past;
+    /// Makes the event that announced an order.
+    pub fn created(&self, origin: &Origin) -> anyhow::Result<NewEvent> {
         let order = &origin.order;
         let items: Vec<Item> = serde_json::from_str(&order.items)?;
         let currency = order.currency.as_deref();
-        let scale = Currency::scale_of(currency);
-        let trace = origin.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None));
-        let announced = Announced {
+        Ok(self.created.event(&Announced {
             order_id: order.order_id,
             event_id: origin.created_event_id,
             at: order.created_at,
@@ -51,24 +48,30 @@ impl Historian {
             items: &items,
             total_minor: order.total_minor,
             currency,
-            scale,
+            scale: Currency::scale_of(currency),
             key: &origin.key,
             correlation_id: &order.correlation_id,
-            trace: trace.as_ref(),
-        };
-        let mut events = vec![self.created.event(&announced)];
+            trace: trace(origin).as_ref(),
+        }))
+    }
+
+    /// Makes an order's events in their order: that it was created, and what it came to if that is known.
+    pub fn events(&self, past: &PastOrder, ids: &dyn Ids) -> anyhow::Result<Vec<NewEvent>> {
+        let PastOrder { origin, end } = past;
+        let order = &origin.order;
+        let mut events = vec![self.created(origin)?];
         if let (Some(end), true) = (end, order.status.is_final()) {
             let subject = Subject {
                 order_id: order.order_id,
                 client_id: &order.client_id,
                 customer_id: &order.customer_id,
-                total: money::to_major(order.total_minor, scale),
-                currency,
+                total: money::to_major(order.total_minor, Currency::scale_of(order.currency.as_deref())),
+                currency: order.currency.as_deref(),
                 key: &origin.key,
                 correlation_id: &order.correlation_id,
                 version: order.version.saturating_sub(1),
             };
-            let trace = trace.unwrap_or_else(|| TraceContext::new(ids));
+            let trace = trace(origin).unwrap_or_else(|| TraceContext::new(ids));
             // Clients cancel through the API; the worker writes the other ends.
             let writer = if order.status == Status::Cancelled { &self.api } else { &self.worker };
             let event = writer.event(&subject, order.status, end.event_id, &end.cause.to_string(), &trace, end.at);
@@ -76,4 +79,9 @@ impl Historian {
         }
         Ok(events)
     }
+}
+
+/// The trace of the request that created an order.
+fn trace(origin: &Origin) -> Option<TraceContext> {
+    origin.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None))
 }

@@ -40,7 +40,7 @@ pub struct Limits {
     pub first_byte: Duration,
     /// How long the header block of a request may take (HTTP/1).
     pub headers: Duration,
-    /// How long a connection may wait for its next request (HTTP/1); above what clients keep theirs for.
+    /// How long a connection may wait for its next request (HTTP/1); above what clients and load balancers keep theirs for.
     pub idle: Duration,
     /// How long a peer may read nothing of what is written to it; then it is cut off.
     pub stuck: Duration,
@@ -58,7 +58,8 @@ impl Default for Limits {
             connections: 16_384,
             first_byte: Duration::from_secs(10),
             headers: Duration::from_secs(10),
-            idle: Duration::from_mins(1),
+            // Load balancers keep theirs for a minute by default, and must be the first to close.
+            idle: Duration::from_secs(75),
             stuck: Duration::from_mins(1),
             drain: Duration::from_secs(10),
             age: Duration::from_mins(30),

@@ -4,6 +4,7 @@
 
 mod columns;
 mod database;
+mod endpoints;
 pub mod error;
 mod history;
 mod housekeeping;
@@ -19,17 +20,18 @@ mod timeline;
 
 use std::sync::Arc;
 
+pub use endpoints::{Endpoints, Outage, PausedEndpoint, TOLD_EVERY};
 pub use history::{End, History, Past, PastOrder};
 pub use housekeeping::Housekeeping;
 pub use inbox::{Inbox, Settlement};
-use lot::LEASE_SPREAD;
-pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotSettlement, Release};
+pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotSettlement, Mended, Release};
 pub use operations::{
-    Action, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Item, Letter, LetterGroup, NewOperation, Operation,
-    OperationQuery, Operations, ParkedKey, Run, SHOWN_ITEMS, Selection, WholeLetter,
+    Action, Announce, AnnouncedAgain, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Gap, Item, Left, Letter,
+    LetterGroup, Missing, NewOperation, Operation, OperationQuery, Operations, OutboxEvent, OutboxShard, ParkedKey, Run,
+    SHOWN_ITEMS, Selection, Unannounced, Unpublished, WholeLetter,
 };
 pub use orders::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
-pub use outbox::{LEASE, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE};
+pub use outbox::{Acknowledged, LEASE, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE, Span};
 pub use rows::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Note, ParkedEvent, Position, Transition};
 pub use timeline::{Fact, Origin, Standing, Timeline};
 
@@ -48,14 +50,16 @@ pub struct Store {
     pub lot: Arc<dyn Lot>,
     /// How operators repair.
     pub operations: Operations,
+    /// Endpoints that workers leave alone.
+    pub endpoints: Endpoints,
     /// Old rows.
     pub housekeeping: Arc<dyn Housekeeping>,
     /// What was.
     pub history: History,
 }
 
-/// What went wrong and what the caller should do: the variant is the advice.
-#[derive(Debug, thiserror::Error)]
+/// What went wrong and what the caller should do: the variant is the advice. Its `Debug` is the chain of its causes in one line.
+#[derive(thiserror::Error)]
 pub enum StoreError {
     /// Nothing was written; the same call may succeed later (database away, full, read-only, deadlock, time-out).
     #[error("{operation}: the store is unavailable")]

@@ -1,7 +1,12 @@
 //! Logs for eyes, fields for queries, and the trace context that travels with an order.
 
 mod export;
+mod filter;
 pub mod propagation;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::IsTerminal as _;
 
 use anyhow::Context;
 pub use export::Flush;
@@ -18,6 +23,26 @@ pub enum LogFormat {
     Json,
 }
 
+/// An error as one line: what happened, and why, one cause after the other. No stack: whoever logs an error expects it.
+#[derive(Clone, Copy)]
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        for cause in std::iter::successors(self.0.source(), |cause| cause.source()) {
+            let text = cause.to_string();
+            // Some libraries end a sentence with that of its cause.
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
+        }
+        Ok(())
+    }
+}
+
 /// Checks a text of the form of `RUST_LOG`.
 pub fn check_filter(filter: &str) -> Result<(), String> {
     let wrong = |_| "is no filter; give levels and targets such as info,minishop_api=debug".to_owned();
@@ -26,17 +51,58 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 
 /// Starts logging to standard error, and tracing where the standard `OTEL_*` variables ask for it.
 ///
-/// `filter` has the form of `RUST_LOG`; only the first call of a process counts. Must be called within the runtime.
+/// `filter` has the form of `RUST_LOG`; only the first call of a process counts. Must be called within the runtime. Lines have
+/// colours at a terminal only, and never with `NO_COLOR` (no-color.org).
 pub fn start(service: &'static str, format: LogFormat, filter: Option<&str>) -> anyhow::Result<Flush> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info,librdkafka=warn"))
         .context("error[CONFIG_VALUE] RUST_LOG: is not a filter; give levels and targets such as `info,minishop_api=debug`")?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    #[expect(clippy::disallowed_methods, reason = "the variable by which people ask all programs for no colours")]
+    let no_color = std::env::var_os("NO_COLOR");
+    let colours = colours(std::io::stderr().is_terminal(), no_color.as_deref());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match format {
         LogFormat::Pretty => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let (spans, flush) = export::layer(service)?.unzip();
     // The filter is the log's alone: a quiet log must not cut traces.
-    let _ = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init();
+    let _ = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter::Asked(filter))).try_init();
     Ok(flush.unwrap_or_default())
+}
+
+/// Tells whether lines may have colours; an empty `NO_COLOR` is none.
+fn colours(terminal: bool, no_color: Option<&OsStr>) -> bool {
+    terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+    use crate::store::error::OpenError;
+
+    #[test]
+    fn colours_are_for_a_terminal_where_nobody_objects() {
+        let given = |value: &'static str| Some(OsStr::new(value));
+        let cases = [(true, None, true), (true, given(""), true), (true, given("0"), false), (false, None, false)];
+        for (terminal, no_color, wanted) in cases {
+            assert_eq!(colours(terminal, no_color), wanted, "{terminal} {no_color:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes_and_no_stack() {
+        let refused =
+            || anyhow::anyhow!("connection refused").context("cannot connect: connection refused").context("no session");
+        let chain = "no session: cannot connect: connection refused";
+        let errors: [(&dyn fmt::Debug, &str); 4] = [
+            (&StoreError::Retry { operation: "orders.get", source: refused() }, "orders.get: the store is unavailable"),
+            (&StoreError::Fail { operation: "orders.get", source: refused() }, "orders.get: the store refused"),
+            (&StoreError::Unknown { operation: "o", source: refused() }, "o: the outcome of the commit is unknown"),
+            (&OpenError::Retry { source: refused() }, "the database is unreachable"),
+        ];
+        for (error, said) in errors {
+            assert_eq!(format!("{error:?}"), format!("{said}: {chain}"));
+        }
+    }
 }

@@ -50,7 +50,7 @@ fn silent_log(_: Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLog>>
         }
         .boxed()
     });
-    async { Ok(EmbeddedLog { addr: "127.0.0.1:1".parse()?, run }) }.boxed()
+    async { Ok(EmbeddedLog { addr: "127.0.0.1:1".parse()?, writable: Box::new(|| true), run }) }.boxed()
 }
 
 /// Runs a whole process with one role that does `work`, beside one that would run for ever.

@@ -4,26 +4,48 @@
 
 #[path = "store_conformance/accepting.rs"]
 mod accepting;
+#[path = "store_conformance/announcing.rs"]
+mod announcing;
+#[path = "store_conformance/bouncer.rs"]
+mod bouncer;
+#[path = "store_conformance/crowded.rs"]
+mod crowded;
+#[path = "store_conformance/crowding.rs"]
+mod crowding;
 #[path = "store_conformance/housekeeping.rs"]
 mod housekeeping;
+#[path = "store_conformance/leading.rs"]
+mod leading;
 #[path = "store_conformance/living.rs"]
 mod living;
 #[path = "store_conformance/meeting.rs"]
 mod meeting;
+#[path = "store_conformance/migrating.rs"]
+mod migrating;
 #[path = "store_conformance/opening.rs"]
 mod opening;
 #[path = "store_conformance/parking.rs"]
 mod parking;
+#[path = "store_conformance/pausing.rs"]
+mod pausing;
+#[path = "store_conformance/pooling.rs"]
+mod pooling;
 #[path = "store_conformance/relaying.rs"]
 mod relaying;
 #[path = "store_conformance/repairing.rs"]
 mod repairing;
+#[path = "store_conformance/rooms.rs"]
+mod rooms;
+#[path = "store_conformance/sessions.rs"]
+mod sessions;
 #[path = "store_conformance/settling.rs"]
 mod settling;
 #[path = "store_conformance/silence.rs"]
 mod silence;
 #[path = "store_conformance/support.rs"]
 mod support;
+#[path = "store_conformance/waiting.rs"]
+mod waiting;
 
 /// Makes one test per store of each sentence.
 macro_rules! conformance {
@@ -51,7 +73,7 @@ conformance! {
     accepting:
         same_key_in_concurrent_batches_makes_one_order_and_one_event
         overlapping_sorted_batches_never_deadlock
-        ids_follow_the_order_of_a_batch
+        numbers_follow_the_order_of_a_batch
         a_batch_of_every_size_is_complete
         a_batch_run_again_after_an_unknown_outcome_changes_nothing
         a_replay_is_answered_from_the_first_record
@@ -59,14 +81,29 @@ conformance! {
         an_acknowledged_order_is_read_at_once_by_its_client_and_by_no_other
         lists_are_keyset_pages_newest_first
         lists_filter_by_customer_and_status
+        what_a_list_looks_at_is_bounded_by_its_nth_order
         a_store_that_works_answers_a_ping;
     relaying:
-        pending_rows_come_in_order_of_id_within_each_shard
+        numbers_are_gapless_and_in_the_order_of_the_commits_within_each_shard
+        a_transaction_that_is_rolled_back_gives_its_numbers_back
+        the_second_of_two_writers_waits_for_the_end_of_the_first
+        whoever_sees_a_number_has_seen_all_before_it
+        rows_are_read_in_the_order_of_their_numbers_within_each_span
         rows_survive_the_outbox_byte_for_byte
-        deleted_rows_are_gone_and_the_rest_stays
-        aged_rows_are_only_the_old_ones
+        a_shard_that_the_store_does_not_have_is_refused
+        what_is_published_goes_and_the_last_of_it_stays
+        several_shards_are_acknowledged_at_once
+        what_contradicts_the_store_is_not_acknowledged_and_nothing_is_changed
+        nothing_is_acknowledged_over_rows_that_are_gone
+        numbers_go_on_behind_what_is_published_when_somebody_has_emptied_the_table
+        a_row_that_is_set_aside_is_kept_with_its_reason_and_read_as_set_aside
         statistics_count_what_waits_and_its_age
-        a_single_process_leads_every_shard_alone;
+        a_single_process_leads_every_shard_alone
+        the_space_of_removed_rows_can_be_freed;
+    waiting:
+        what_waits_is_listed_and_counted
+        events_of_a_topic_are_set_aside_and_others_are_not
+        numbers_that_are_gone_are_stepped_over_and_no_others;
     settling:
         the_gate_answers_fresh_once
         the_gate_tells_the_digest_under_which_an_event_was_settled
@@ -76,7 +113,7 @@ conformance! {
         a_settlement_after_a_failed_step_cannot_commit
         the_fence_lets_a_version_pass_once
         the_fence_refuses_another_version_and_another_status
-        outbox_ids_follow_the_order_of_transitions
+        outbox_numbers_follow_the_order_of_transitions
         an_adopted_order_is_known_and_readable
         adoption_gives_way_to_the_same_id_and_to_the_same_key
         a_parked_key_is_seen_after_the_gate
@@ -107,6 +144,10 @@ conformance! {
         an_event_that_was_refused_first_fails_its_order_when_it_is_given_up_later
         paused_operations_do_not_keep_others_from_a_worker
         operations_and_audit_are_listed_newest_first;
+    announcing:
+        an_event_that_was_settled_without_its_order_passes_the_gate_again
+        lost_orders_are_walked_in_bites_and_none_is_passed_over
+        orders_that_are_announced_by_two_at_once_have_one_event_each;
     housekeeping:
         settled_events_are_forgotten_by_age_oldest_first_in_bites
         an_event_that_stands_in_the_lot_is_not_forgotten
@@ -123,7 +164,12 @@ conformance! {
         a_dead_head_keeps_its_key_and_a_refused_one_lets_it_go
         an_event_is_held_until_its_type_is_known
         a_row_takes_the_identity_that_was_read
-        another_consumers_rows_are_not_touched;
+        another_consumers_rows_are_not_touched
+        a_lease_from_before_a_restore_changes_nothing;
+    pausing:
+        an_outage_is_told_for_as_long_as_it_lasts_and_its_worker_lives;
+    crowded:
+        twenty_thousand_waiting_events_are_worked_off_key_by_key_in_order;
     living:
         a_cancel_passes_once_and_is_found_under_its_own_event
         a_cancel_gives_way_to_another_change
@@ -140,5 +186,6 @@ conformance! {
     opening:
         an_open_store_opens_again_with_its_rows
         a_newer_schema_is_refused
-        an_older_schema_is_refused_without_migration;
+        an_older_schema_is_refused_without_migration
+        a_store_with_other_outbox_shards_is_refused;
 }

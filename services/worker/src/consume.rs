@@ -5,7 +5,9 @@
 
 mod assignment;
 mod poll;
+mod sight;
 mod standing;
+mod unreadable;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +18,12 @@ use minishop_platform::ctx::{Ctx, Task};
 use minishop_platform::store::StoreError;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 
 use crate::metrics::WorkerMetrics;
 use crate::process::Processor;
 use crate::setup::{Setup, store_pause};
-use assignment::Shared;
+use assignment::{Shared, Work};
 
 /// Records in one transaction at most; fewer after failures, so that a slow store gets somewhere.
 const BATCH: usize = 512;
@@ -28,6 +31,8 @@ const BATCH: usize = 512;
 const LONGEST_SILENCE: Duration = Duration::from_mins(1);
 /// How long the drain waits for the thread: the running transaction, the last commit, the leaving of the group.
 const DRAIN: Duration = Duration::from_secs(15);
+/// How often it is looked whether the store has gone back in partitions of which nothing comes.
+const LOOK_BACK_EVERY: Duration = Duration::from_secs(5);
 /// After so many failures in a row the process is not ready: fewer are a deadlock or a hiccup.
 const NOT_READY_AFTER: u32 = 3;
 
@@ -68,21 +73,26 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
 /// Processes batches until the drain. While the store is away a batch is tried again and again: that is never an event's fault.
 async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup: Setup) -> anyhow::Result<()> {
     let processor = Processor::new(&ctx, metrics, setup);
-    // Until then another process may believe that it alone writes these outbox rows.
-    tokio::select! {
-        () = ctx.relay.settled() => {}
-        () = ctx.drain.cancelled() => return Ok(()),
-    }
     ctx.status.set("worker", Ok(()));
     let mut failures = 0;
+    let mut look_back = tokio::time::interval(LOOK_BACK_EVERY);
+    look_back.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let most = (BATCH >> failures.min(6)).max(1);
-        let batch = tokio::select! {
+        let (work, seen) = tokio::select! {
             biased;
             () = ctx.drain.cancelled() => return Ok(()),
-            batch = shared.next(most) => batch,
+            _ = look_back.tick() => {
+                looked_back(&ctx, &shared).await;
+                continue;
+            }
+            next = shared.next(most) => next,
         };
-        match processor.step(&batch).await {
+        let outcome = match &work {
+            Work::Batch(batch) => processor.step(batch, &seen).await,
+            Work::Gap(gap) => processor.step_over(gap, &seen).await,
+        };
+        match outcome {
             Ok(positions) => {
                 crash::point("after_effect_before_offset");
                 shared.settled(&positions);
@@ -93,11 +103,16 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
                 failures = 0;
             }
             Err(error) if error.is_sync_failure() => {
-                shared.put_back(batch);
+                shared.put_back(work);
                 return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
             }
+            // The poll thread finds out from where on the store has forgotten, and reads that again.
+            Err(error) if error.went_back().is_some() => {
+                shared.put_back(work);
+                shared.lock().check_again(error.went_back().unwrap_or_default());
+            }
             Err(error) => {
-                shared.put_back(batch);
+                shared.put_back(work);
                 failures = failures.saturating_add(1);
                 failed(&ctx, failures, &error);
                 let pause = store_pause(failures, ctx.ids.as_ref());
@@ -106,6 +121,14 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
                 }
             }
         }
+    }
+}
+
+/// Looks whether the store stands lower than it did: where nothing comes, no transaction would find out.
+async fn looked_back(ctx: &Ctx, shared: &Shared) {
+    // While the store is away it is somebody else's to say so.
+    if let Ok(stands) = ctx.store.inbox.positions(&ctx.config.kafka_group).await {
+        shared.lock().doubt(&stands);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a record says, before anything is looked up.
 
+mod digest;
+
 use bytes::Bytes;
 use minishop_contracts::events::v1::OrderCreated;
 use minishop_contracts::events::{Envelope, decode_envelope};
@@ -14,6 +16,7 @@ use minishop_platform::telemetry::propagation::TraceContext;
 use sha2::{Digest, Sha256};
 
 use crate::upcast::{Meaning, Versions};
+pub use digest::EventDigest;
 
 /// The longest record key by which events are kept in order as it is; longer ones by their digest, since PostgreSQL indexes
 /// at most 2704 bytes.
@@ -26,8 +29,8 @@ pub struct Incoming<'r> {
     pub record: &'r Record,
     /// The event's id; derived from the record's place and bytes if it names none.
     pub event_id: EventId,
-    /// Digest of the value.
-    pub sha: [u8; 32],
+    /// Tells it from another event under its id.
+    pub digest: EventDigest,
     /// The key whose events keep their order: the record's, or the customer's where the record has none; the digest of a
     /// very long one.
     pub key: Bytes,
@@ -97,24 +100,28 @@ impl Incoming<'_> {
 /// Reads a record. Never fails: what cannot be read is [`Content::Refused`].
 pub fn decode<'r>(record: &'r Record, versions: &Versions) -> Incoming<'r> {
     let value = record.value.as_deref().unwrap_or_default();
-    let sha = Sha256::digest(value).into();
-    let (event_id, content, customer) = match decode_envelope(value) {
+    let (event_id, content, digest, customer) = match decode_envelope(value) {
         Err(error) => {
             let code = DeadCode::parse(error.code()).unwrap_or(DeadCode::EnvelopeInvalid);
             let refused = Refused { code, message: error.to_string(), event_type: None };
-            (id_of_record(record), Content::Refused(refused), Bytes::new())
+            (id_of_record(record), Content::Refused(refused), EventDigest::of_bytes(value), Bytes::new())
         }
         Ok(envelope) => {
             let id = EventId::from_text(&envelope.event_id);
             let content = content(&envelope, id, record, versions);
             let customer = customer(&content, &envelope);
+            let digest = match &content {
+                Content::Created(created) => EventDigest::of_created(value, &envelope, created),
+                Content::Newer { .. } => EventDigest::of_newer(value, &envelope),
+                Content::Refused(_) => EventDigest::of_bytes(value),
+            };
             // A refused copy must not take the place of the good event that bears its id.
-            (if matches!(content, Content::Refused(_)) { id_of_record(record) } else { id }, content, customer)
+            (if matches!(content, Content::Refused(_)) { id_of_record(record) } else { id }, content, digest, customer)
         }
     };
     let key = record.key.clone().filter(|key| !key.is_empty()).unwrap_or(customer);
     let key = if key.len() > LONGEST_KEY { Bytes::copy_from_slice(&Sha256::digest(&key)) } else { key };
-    Incoming { record, event_id, sha, key, content }
+    Incoming { record, event_id, digest, key, content }
 }
 
 /// Derives an id of the record alone, whatever it says: the same record, read again, has the same.

@@ -15,7 +15,9 @@ use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{CorrelationId, EventId, OrderId};
 use minishop_platform::config::Handling;
 use minishop_platform::ctx::Ctx;
+use minishop_platform::store::Outage;
 use minishop_platform::telemetry::propagation::TraceContext;
+use tokio::sync::watch;
 
 pub use webhook::Webhook;
 
@@ -59,6 +61,15 @@ pub enum Handled {
     Paused,
 }
 
+/// What a handler calls.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Its address, without a path: paths may hold secrets.
+    pub name: String,
+    /// Why it is left alone, while it is.
+    pub outage: watch::Receiver<Option<Outage>>,
+}
+
 /// One way to handle orders.
 #[async_trait]
 pub trait Handler: Send + Sync + fmt::Debug {
@@ -73,6 +84,11 @@ pub trait Handler: Send + Sync + fmt::Debug {
 
     /// Tells how many events may be handled at a time.
     fn concurrency(&self) -> usize;
+
+    /// Names the endpoint that it calls, and tells when that is left alone; `None` for a handler that calls nothing.
+    fn endpoint(&self) -> Option<Endpoint> {
+        None
+    }
 
     /// Tells how long one call may take; the lot cuts off a longer one and counts it as failed.
     fn longest(&self) -> Duration {

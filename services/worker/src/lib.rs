@@ -3,10 +3,11 @@
 //! An event's way: `consume` reads it (poll thread, offsets), `decode` and `upcast` say what it is, `judge` what is to be done,
 //! `process` settles it in the one transaction of its batch. What cannot be settled there stands in the lot, from where `parking`
 //! gives it to a handler (`handlers`) until it is settled or given up; `redrive` runs what operators begin over what was given up.
-//! `outgoing` writes what is announced.
+//! `endpoint` tells operators when calls pause. `outgoing` writes what is announced.
 
 mod consume;
 mod decode;
+mod endpoint;
 pub mod handlers;
 mod housekeeping;
 mod judge;
@@ -39,11 +40,14 @@ pub fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
 /// Starts the worker's tasks with a handler and versions of the caller's choice.
 pub fn start_with(ctx: Ctx, setup: Setup) -> Vec<Task> {
     let metrics = WorkerMetrics::register(&ctx.metrics);
+    let endpoint = setup.place.handler().endpoint();
+    let endpoint = endpoint.map(|endpoint| Task::new("worker endpoint", endpoint::run(ctx.clone(), endpoint)));
     let lot = LotTask::new(&ctx, metrics.clone(), setup.clone());
     let lot = Task::new("worker lot", lot.run(ctx.clone()));
     let repairs = Task::new("worker repairs", redrive::run(ctx.clone(), setup.clone()));
     let housekeeping = housekeeping::task(&ctx);
     let mut tasks = consume::tasks(ctx, metrics, setup);
     tasks.extend([lot, repairs, housekeeping]);
+    tasks.extend(endpoint);
     tasks
 }

@@ -46,12 +46,13 @@ pub struct WorkerMetrics {
     pub transaction: Histogram,
     /// Seconds from the event's time to its settlement.
     pub latency: Histogram,
-    /// Partitions that were assigned and found ahead of the store.
+    /// Partitions that were found ahead of the store.
     pub store_behind_group: Counter,
     /// Records that the log dropped before they were read.
     pub lost_to_retention: Counter,
     /// 1 while reading is paused because the processor is behind.
     pub paused: Gauge,
+    unreadable: Family<Place, Gauge>,
     lag: Family<Place, Gauge>,
 }
 
@@ -67,6 +68,7 @@ impl WorkerMetrics {
             store_behind_group: Counter::default(),
             lost_to_retention: Counter::default(),
             paused: Gauge::default(),
+            unreadable: Family::default(),
             lag: Family::default(),
         };
         metrics.with(|registry| {
@@ -81,7 +83,7 @@ impl WorkerMetrics {
             );
             registry.register(
                 "worker_store_behind_group",
-                "Partitions found ahead of the store when they were assigned, as after a restore",
+                "Partitions found ahead of the store, as after a restore or a fail-over to an older copy",
                 new.store_behind_group.clone(),
             );
             registry.register(
@@ -90,6 +92,11 @@ impl WorkerMetrics {
                 new.lost_to_retention.clone(),
             );
             registry.register("worker_reading_paused", "1 while the processor is behind", new.paused.clone());
+            registry.register(
+                "worker_partition_unreadable",
+                "1 for a partition that waits before records that cannot be read",
+                new.unreadable.clone(),
+            );
             registry.register("worker_consumer_lag_records", "Records not yet committed by the group", new.lag.clone());
         });
         new
@@ -98,6 +105,14 @@ impl WorkerMetrics {
     /// Sets how many records of a partition the group has not committed.
     pub fn lag(&self, partition: &Partition, records: i64) {
         self.lag.get_or_create(&place(partition)).set(records);
+    }
+
+    /// Says which partitions cannot be read on.
+    pub fn unreadable<'p>(&self, partitions: impl Iterator<Item = &'p Partition>) {
+        self.unreadable.clear();
+        for partition in partitions {
+            self.unreadable.get_or_create(&place(partition)).set(1);
+        }
     }
 
     /// Drops the gauges of partitions that another member reads now.

@@ -12,6 +12,7 @@ mod decide;
 mod metrics;
 mod notes;
 mod pass;
+mod sweep;
 mod told;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use crate::metrics::WorkerMetrics;
 use crate::setup::{Setup, store_pause};
 use books::Books;
 use case::Case;
+use sweep::Sweep;
 
 /// Rows that are claimed in one statement at most.
 const AT_ONCE: usize = 32;
@@ -38,12 +40,9 @@ const LEASE_BEYOND: Duration = Duration::from_secs(15);
 const CALL_WITHIN: Duration = Duration::from_secs(10);
 /// How often the task looks for what others made due, when nobody rings: the first while there is something.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// How often rows are looked for that should be due and are not, and how often the lot is counted.
-const MEND: Duration = Duration::from_secs(5);
-/// How soon they are looked for again when the stream has set something behind another event; and no oftener than takes a
-/// twentieth of the time.
-const MEND_SOON: Duration = Duration::from_millis(100);
-const MEND_SHARE: u32 = 20;
+/// How often the lot is counted, and no oftener than takes a twentieth of the time.
+const COUNT: Duration = Duration::from_secs(5);
+const COUNT_SHARE: u32 = 20;
 /// How long the drain waits for running calls.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -63,8 +62,7 @@ pub struct LotTask {
     ended: Vec<Case>,
     look_at: Instant,
     look_every: Duration,
-    mend_at: Instant,
-    may_mend_at: Instant,
+    sweep: Sweep,
     count_at: Instant,
     alarm_at: Instant,
 }
@@ -89,8 +87,7 @@ impl LotTask {
             ended: Vec::new(),
             look_at: now,
             look_every: LOOK.0,
-            mend_at: now,
-            may_mend_at: now,
+            sweep: Sweep::new(now),
             count_at: now,
             alarm_at: now,
         }
@@ -109,16 +106,19 @@ impl LotTask {
 
     /// Makes due what was missed; returns how many rows.
     pub async fn mend(&mut self) -> Result<u64, StoreError> {
-        self.books.mend().await
+        let (mut due, mut after) = (0, None);
+        loop {
+            let mended = self.books.mend(after.as_ref()).await?;
+            due += mended.due;
+            after = mended.after;
+            if after.is_none() {
+                return Ok(due);
+            }
+        }
     }
 
     /// Runs until the drain, then ends what runs (at most 5 s) and gives back what has not ended.
     pub async fn run(mut self, ctx: Ctx) -> anyhow::Result<()> {
-        // Until then another process may believe that it alone writes these outbox rows.
-        tokio::select! {
-            () = ctx.relay.settled() => {}
-            () = ctx.drain.cancelled() => return Ok(()),
-        }
         let (bell, mut failures) = (self.books.setup.bell.clone(), 0_u32);
         while !ctx.drain.is_cancelled() {
             match self.advance().await {
@@ -142,7 +142,7 @@ impl LotTask {
                 () = ctx.drain.cancelled() => {}
                 Some(ended) = self.calls.join_next() => self.came(ended),
                 () = bell.rung(), if has_room => self.look_at = Instant::now(),
-                () = tokio::time::sleep_until(self.look_at.min(self.mend_at)), if has_room => {}
+                () = tokio::time::sleep_until(self.look_at.min(self.sweep.at())), if has_room => {}
             }
         }
         self.finish().await;
@@ -154,21 +154,20 @@ impl LotTask {
         self.put_down().await?;
         let now = Instant::now();
         if self.books.setup.bell.take_behind() {
-            self.mend_at = self.mend_at.min(self.may_mend_at);
+            self.sweep.soon();
         }
-        // Both go through all that waits. However long that takes, and even if it fails, what is due is taken up first the next time.
-        if now >= self.mend_at {
-            let mended = self.mend().await;
-            let rest = now.elapsed() * MEND_SHARE;
-            (self.mend_at, self.may_mend_at) = (Instant::now() + MEND.max(rest), Instant::now() + MEND_SOON.max(rest));
-            if mended? > 0 {
+        // However long these take, and even if they fail, what is due is taken up before they go on.
+        if now >= self.sweep.at() {
+            let mended = self.books.mend(self.sweep.after()).await;
+            self.sweep.stepped(now, Instant::now(), mended.as_ref().ok().and_then(|mended| mended.after.clone()));
+            if mended?.due > 0 {
                 self.look_at = now;
             }
         }
         if now >= self.count_at {
             let began = Instant::now();
             let counted = self.books.count(&mut self.alarm_at).await;
-            self.count_at = Instant::now() + MEND.max(began.elapsed() * MEND_SHARE);
+            self.count_at = Instant::now() + COUNT.max(began.elapsed() * COUNT_SHARE);
             counted?;
         }
         if self.room() > 0 && (now >= self.look_at || !self.claimed.is_empty()) {
@@ -217,7 +216,10 @@ impl LotTask {
         })?;
         if Instant::now() > self.call_until {
             // The store was away meanwhile. By the time a call ended, another worker could have begun one.
-            self.books.give_back(calls.iter().map(|case| case.row.lease)).await?;
+            if let Err(error) = self.books.give_back(calls.iter().map(|case| case.row.lease)).await {
+                self.claimed = calls;
+                return Err(error);
+            }
             return Ok(count);
         }
         for case in calls {

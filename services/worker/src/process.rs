@@ -1,5 +1,6 @@
 //! One transaction for a batch of records: gate, parked keys, known orders, adoption, fence, journal.
 
+pub(crate) mod gap;
 pub(crate) mod known;
 mod plan;
 mod returned;
@@ -18,7 +19,7 @@ use minishop_platform::config::Config;
 use minishop_platform::crash;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::relay::Relay;
-use minishop_platform::store::{Inbox, Journal, Note, OutboxRow, Position, Settlement, StoreError, Transition};
+use minishop_platform::store::{Inbox, Note, OutboxRow, Position, Settlement, StoreError, Transition};
 use tokio::time::Instant;
 
 use crate::decode::{Incoming, Refused, decode};
@@ -40,6 +41,22 @@ pub struct Processor {
     metrics: WorkerMetrics,
     events: EventWriter,
     setup: Setup,
+}
+
+/// Where the store was last seen to stand.
+struct Seen(Vec<Position>);
+
+impl Seen {
+    /// Notes what was committed: the store stands so far at least.
+    fn raise(&mut self, positions: &[Position]) {
+        for position in positions {
+            let of = self.0.iter_mut().find(|seen| seen.partition == position.partition && seen.topic == position.topic);
+            match of {
+                Some(seen) => seen.next_offset = seen.next_offset.max(position.next_offset),
+                None => self.0.push(position.clone()),
+            }
+        }
+    }
 }
 
 /// How one transaction over a batch ended.
@@ -65,16 +82,18 @@ impl Processor {
         }
     }
 
-    /// Settles all records in their order; returns how far each partition is settled.
+    /// Settles all records in their order; returns how far each partition is settled. `seen` says where the store stood last: one
+    /// that stands lower has gone back, and nothing more is written to it ([`StoreError::went_back`]).
     ///
     /// After an error, records before the failing batch are settled; processing all of them again changes nothing.
-    pub async fn step(&self, records: &[Record]) -> Result<Vec<Position>, StoreError> {
+    pub async fn step(&self, records: &[Record], seen: &[Position]) -> Result<Vec<Position>, StoreError> {
+        let mut seen = Seen(seen.to_vec());
         let incoming: Vec<Incoming<'_>> = records.iter().map(|record| decode(record, &self.setup.versions)).collect();
         let mut settled = HashMap::new();
         let mut rest = incoming.as_slice();
         while !rest.is_empty() {
             let (batch, behind) = rest.split_at(rows::batch_length(rest));
-            let positions = self.settle_or_split(batch).await?;
+            let positions = self.settle_or_split(batch, &mut seen).await?;
             settled.extend(positions.into_iter().map(|p| ((p.topic, p.partition), p.next_offset)));
             rest = behind;
         }
@@ -83,13 +102,13 @@ impl Processor {
 
     /// Settles a batch; one that fails for good is halved until the guilty record stands alone. It becomes a dead letter only
     /// if its own values are to blame: a database in disorder is no event's fault.
-    async fn settle_or_split(&self, batch: &[Incoming<'_>]) -> Result<Vec<Position>, StoreError> {
-        match self.settle(batch, Refusals::new()).await {
+    async fn settle_or_split(&self, batch: &[Incoming<'_>], seen: &mut Seen) -> Result<Vec<Position>, StoreError> {
+        match self.settle(batch, Refusals::new(), seen).await {
             Err(error @ StoreError::Fail { .. }) if batch.len() > 1 && !error.is_sync_failure() => {
                 tracing::warn!(batch.records = batch.len(), error = ?error, "the store refuses a batch; it is split");
                 let (first, second) = batch.split_at(batch.len() / 2);
-                let mut positions = Box::pin(self.settle_or_split(first)).await?;
-                positions.extend(Box::pin(self.settle_or_split(second)).await?);
+                let mut positions = Box::pin(self.settle_or_split(first, seen)).await?;
+                positions.extend(Box::pin(self.settle_or_split(second, seen)).await?);
                 Ok(positions)
             }
             Err(error) if batch.len() == 1 && error.blames_the_input() => {
@@ -97,7 +116,7 @@ impl Processor {
                 let message = "the store cannot hold this event".to_owned();
                 let event_type = batch[0].created().map(|created| created.event_type.clone());
                 let refused = Refused { code: DeadCode::DataInvalid, message, event_type };
-                self.settle(batch, Refusals::from([(0, refused)])).await
+                self.settle(batch, Refusals::from([(0, refused)]), seen).await
             }
             other => other,
         }
@@ -105,18 +124,22 @@ impl Processor {
 
     /// Settles a batch. What turns out to be refused is settled in a second try, under an id of its own: it must not take the
     /// place of the good event whose id it bears.
-    async fn settle(&self, batch: &[Incoming<'_>], mut refusals: Refusals) -> Result<Vec<Position>, StoreError> {
+    async fn settle(&self, batch: &[Incoming<'_>], mut refusals: Refusals, seen: &mut Seen) -> Result<Vec<Position>, StoreError> {
         loop {
-            match self.attempt(batch, &refusals).await? {
-                Attempt::Settled(positions) => return Ok(positions),
+            match self.attempt(batch, &refusals, seen).await? {
+                Attempt::Settled(positions) => {
+                    seen.raise(&positions);
+                    return Ok(positions);
+                }
                 Attempt::Refused(more) => refusals.extend(more),
             }
         }
     }
 
-    async fn attempt<'r>(&self, batch: &'r [Incoming<'r>], refusals: &Refusals) -> Result<Attempt, StoreError> {
+    async fn attempt<'r>(&self, batch: &'r [Incoming<'r>], refusals: &Refusals, seen: &Seen) -> Result<Attempt, StoreError> {
         let started = Instant::now();
         let mut plan = Plan::new(self.clock.now(), rows::positions(batch));
+        plan.journal.seen.clone_from(&seen.0);
         plan.to_the_lot = matches!(self.setup.place, Place::Lot(_));
         crash::point("after_handler_before_tx");
         let mut tx = self.inbox.begin(&self.config.kafka_group).await?;
@@ -137,18 +160,14 @@ impl Processor {
         if !plan.refusals.is_empty() {
             return Ok(Attempt::Refused(plan.refusals));
         }
-        let handed_over = write(tx, &mut plan).await?;
-        self.committed(&plan, handed_over, started).await;
+        let handed_over = write(tx, &mut plan).await.inspect_err(|error| self.relay.doubt(error))?;
+        self.committed(&plan, handed_over, started);
         Ok(Attempt::Settled(plan.journal.positions))
     }
 
     /// Hands committed rows to the relay and tells what happened.
-    async fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
-        if !rows.is_empty() {
-            // What the lot settled before this transaction saw its key free goes first, also if it comes to it later.
-            let _turn = self.setup.turn.lock().await;
-            self.relay.hand_over(rows);
-        }
+    fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
+        self.relay.hand_over(rows);
         if plan.fates.iter().any(|fate| fate.outcome == Outcome::Queued) {
             self.setup.bell.ring();
         }
@@ -185,7 +204,7 @@ async fn gate<'r>(
     for (n, incoming) in seen {
         // Under an id of its own nothing can stand but the record itself, unless somebody has forged that id: never ask twice.
         let own = refusals.contains_key(&n) || !incoming.is_event();
-        if !own && gate.settled.get(&incoming.event_id).is_some_and(|sha| *sha != incoming.sha) {
+        if !own && gate.settled.get(&incoming.event_id).is_some_and(|settled| !incoming.digest.is_of(settled)) {
             plan.refuse_next(n, DeadCode::DuplicateConflict, "another event was settled under this event id", incoming);
         } else {
             plan.fates.push(Fate { incoming, outcome: Outcome::Copy, span: None });
@@ -194,19 +213,23 @@ async fn gate<'r>(
     Ok(fresh)
 }
 
-/// Writes a plan and commits; returns the outbox rows that are now on disk, in the order of their ids.
+/// Writes a plan and commits; returns the outbox rows that are now on disk.
 async fn write(mut tx: Box<dyn Settlement>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
     if !plan.adopt.is_empty() && tx.adopt(&plan.adopt).await?.len() < plan.adopt.len() {
         // Somebody committed one of these orders since it was looked up: the next try sees it.
         return Err(StoreError::Retry { operation: "worker.adopt", source: anyhow::anyhow!("an order appeared meanwhile") });
     }
-    let passed = if plan.transitions.is_empty() { HashMap::new() } else { tx.settle(&plan.transitions).await? };
-    for stopped in plan.transitions.iter().filter(|t| !passed.contains_key(&t.order_id)) {
+    let passed = if plan.transitions.is_empty() { HashSet::new() } else { tx.settle(&plan.transitions).await? };
+    for stopped in plan.transitions.iter().filter(|t| !passed.contains(&t.order_id)) {
         let Transition { order_id, at, cause, .. } = *stopped;
         plan.journal.notes.push(Note { order_id, kind: "ignored", at, cause, detail: None });
     }
     crash::point("mid_worker_tx");
-    let places = tx.record(&plan.journal).await?;
+    let transitions = std::mem::take(&mut plan.transitions).into_iter();
+    let processed = transitions.filter(|t| passed.contains(&t.order_id)).map(|transition| transition.event);
+    let dead = std::mem::take(&mut plan.journal.events);
+    plan.journal.events = processed.chain(dead).collect();
+    let numbers = tx.record(&plan.journal).await?;
     if !plan.journal.parked.is_empty() {
         crash::point("park_before_commit");
     }
@@ -215,11 +238,8 @@ async fn write(mut tx: Box<dyn Settlement>, plan: &mut Plan<'_>) -> Result<Vec<O
         crash::point("park_after_commit_before_offset");
     }
     for fate in &mut plan.fates {
-        fate.was_stopped(|order| !passed.contains_key(&order));
+        fate.was_stopped(|order| !passed.contains(&order));
     }
-    let Journal { events, .. } = &mut plan.journal;
-    let dead = places.into_iter().zip(std::mem::take(events)).map(|(id, event)| OutboxRow { id, event });
-    let processed = std::mem::take(&mut plan.transitions);
-    let processed = processed.into_iter().filter_map(|t| Some(OutboxRow { id: *passed.get(&t.order_id)?, event: t.event }));
-    Ok(processed.chain(dead).collect())
+    let events = std::mem::take(&mut plan.journal.events);
+    Ok(numbers.into_iter().zip(events).map(|(number, event)| OutboxRow::new(number, event)).collect())
 }

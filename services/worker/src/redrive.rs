@@ -155,17 +155,16 @@ impl Redrive {
         Ok(released)
     }
 
-    /// Gives dead letters up, one transaction each. The key may be free afterwards, so its event goes out in its turn.
+    /// Gives dead letters up, one transaction each.
     async fn discard(&self, run: &Run, most: usize, at: Timestamp) -> Result<usize, StoreError> {
         let mut done = 0;
         for doomed in self.operations.doomed(run, most).await? {
             let transition = self.failed(run, &doomed, at);
-            let _turn = self.setup.turn.lock().await;
-            let Some(passed) = self.operations.discard(run, &doomed, transition.as_ref(), at).await? else { break };
+            let discarded = self.operations.discard(run, &doomed, transition.as_ref(), at).await;
+            let Some(number) = discarded.inspect_err(|error| self.relay.doubt(error))? else { break };
             done += 1;
-            let row =
-                |transition: Transition| Some(OutboxRow { id: *passed.get(&transition.order_id)?, event: transition.event });
-            self.relay.hand_over(transition.and_then(row).into_iter().collect());
+            let row = number.zip(transition).map(|(number, transition)| OutboxRow::new(number, transition.event));
+            self.relay.hand_over(row.into_iter().collect());
             self.setup.bell.ring();
         }
         Ok(done)
@@ -210,11 +209,6 @@ fn registered(metrics: &Metrics) -> Family<Did, Counter> {
 /// Moves operations until the drain. While the store is away it tries on: no operation is lost, and none stops for that.
 pub async fn run(ctx: Ctx, setup: Setup) -> anyhow::Result<()> {
     let mut redrive = Redrive::new(&ctx, setup);
-    // Until then another process may believe that it alone writes these outbox rows.
-    tokio::select! {
-        () = ctx.relay.settled() => {}
-        () = ctx.drain.cancelled() => return Ok(()),
-    }
     let (mut failures, mut wait) = (0u32, STEP);
     loop {
         let outcome = redrive.step().await;

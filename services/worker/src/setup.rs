@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use minishop_core::backoff::Backoff;
 use minishop_core::ids::Ids;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 use crate::handlers::Place;
 use crate::upcast::Versions;
@@ -28,17 +28,12 @@ pub struct Setup {
     pub versions: Arc<Versions>,
     /// Wakes the lot.
     pub bell: Bell,
-    /// Held by the lot from before a transaction until its outbox rows are handed over, and by the stream when it hands over.
-    ///
-    /// The stream may see a key free that the lot has just let go: its event must not reach the relay before the lot's does,
-    /// and both may be committed in one group.
-    pub turn: Arc<Mutex<()>>,
 }
 
 impl Setup {
     /// Puts a worker's parts together.
     pub fn new(place: Place, versions: Versions) -> Self {
-        Self { place, versions: Arc::new(versions), bell: Bell::default(), turn: Arc::default() }
+        Self { place, versions: Arc::new(versions), bell: Bell::default() }
     }
 }
 

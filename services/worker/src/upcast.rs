@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use minishop_contracts::events::v1::OrderCreated;
 use minishop_contracts::events::{CREATED_UNVERSIONED, Envelope, EventType, Head, decode_envelope, encode_created};
+use minishop_contracts::json::exact_numbers;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -113,7 +114,7 @@ impl Versions {
             if let Step::Rewrite(rewrite) = step {
                 let data = match lifted.take() {
                     Some(data) => data,
-                    None => serde_json::from_str(envelope.data.get()).map_err(unreadable)?,
+                    None => serde_json::from_str(&exact_numbers(envelope.data.get())).map_err(unreadable)?,
                 };
                 lifted = Some(rewrite(data)?);
             }
@@ -168,6 +169,8 @@ mod tests {
         assert_eq!(read(2, r#"{"half":4}"#), r#"{"half":4,"quarter":2.0}"#);
         assert_eq!(read(3, r#"{ "half" : 4 }"#), r#"{ "half" : 4 }"#, "the newest is read as it came");
         assert_eq!(read(2, "{}"), "no half", "a step that cannot be taken says why");
+        let digits = read(2, r#"{"half":4,"price":10.4999999999999999999999}"#);
+        assert!(digits.contains(r#""price":10.499999999999998"#), "a step rounds no price: {digits}");
     }
 
     #[test]

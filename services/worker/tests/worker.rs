@@ -13,8 +13,12 @@ mod claims;
 mod consuming;
 #[path = "worker/crash.rs"]
 mod crash;
+#[path = "worker/doubtful.rs"]
+mod doubtful;
 #[path = "worker/failing.rs"]
 mod failing;
+#[path = "worker/flaky.rs"]
+mod flaky;
 #[path = "worker/handler.rs"]
 mod handler;
 #[path = "worker/held.rs"]
@@ -35,12 +39,16 @@ mod refused;
 mod repair_crash;
 #[path = "worker/replaying.rs"]
 mod replaying;
+#[path = "worker/restored.rs"]
+mod restored;
 #[path = "worker/returned.rs"]
 mod returned;
 #[path = "worker/shop.rs"]
 mod shop;
 #[path = "worker/traced.rs"]
 mod traced;
+#[path = "worker/unreadable.rs"]
+mod unreadable;
 
 /// Makes one test per store of each sentence.
 macro_rules! both_stores {
@@ -85,6 +93,9 @@ both_stores! {
         another_order_under_the_same_key_is_a_copy_or_a_dead_letter
         both_claims_of_a_key_in_one_batch_are_told_apart
         another_event_under_a_settled_id_is_a_dead_letter
+        the_same_event_by_another_serializer_is_a_copy
+        any_change_of_an_events_meaning_is_another_event
+        an_event_that_was_settled_under_its_bytes_alone_is_still_known
         a_record_whose_own_id_was_taken_beforehand_stops_nobody
         a_known_order_with_other_content_or_client_is_a_dead_letter
         an_event_that_is_not_the_orders_next_changes_nothing
@@ -117,6 +128,10 @@ both_stores! {
         a_refused_record_that_is_refused_again_is_a_second_dead_letter
         a_drain_gives_back_what_has_not_ended
         a_handler_gets_the_event_as_the_newest_version;
+    doubtful:
+        a_commit_of_the_lot_whose_answer_is_lost_loses_and_doubles_nothing;
+    flaky:
+        six_customers_flow_though_four_calls_in_ten_fail;
     lot_order:
         one_failing_customer_holds_up_nobody_else
         a_held_event_flows_with_its_followers_once_a_newer_worker_runs
@@ -144,6 +159,14 @@ both_stores! {
     replaying:
         a_replayed_end_is_the_event_that_was_published
         history_is_chosen_by_order_customer_and_time;
+    unreadable:
+        a_batch_with_a_right_checksum_and_no_records_is_named_and_stepped_over
+        a_batch_that_its_codec_cannot_read_is_named_and_stepped_over
+        a_batch_with_a_wrong_checksum_is_named_and_stepped_over;
+    restored:
+        a_store_that_goes_back_under_a_running_worker_is_read_again_before_anything_new_is_settled
+        a_store_that_goes_back_is_found_out_also_where_nothing_new_comes
+        a_store_that_stands_lower_than_it_was_seen_is_not_written_to;
     consuming:
         settled_records_are_committed_and_not_read_again
         a_store_older_than_its_group_is_read_again_from_where_it_stands

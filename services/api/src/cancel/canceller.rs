@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::errands::outcome_unknown;
-use crate::intake::HandOver;
+use crate::intake::{Committed, HandOver};
 
 /// How often a cancel is tried that certainly wrote nothing: a first try may meet a stale connection.
 const TRIES: u32 = 3;
@@ -68,6 +68,7 @@ impl Canceller {
                 Err(source) => {
                     tries += 1;
                     doubt |= matches!(source, StoreError::Unknown { .. });
+                    (self.hand_over)(Committed::InDoubt);
                     if !doubt && !source.is_contended() && tries >= TRIES {
                         warn!(order.id = %wish.change.order_id, error = ?source, "the store did not cancel an order");
                         return Ok(Err(unavailable()));
@@ -88,8 +89,8 @@ impl Canceller {
         };
         let place = connection.cancel(&wish.change, &wish.detail).await?;
         self.idle.lock().expect("no holder of the connections panics").push(connection);
-        if let Some(id) = place {
-            (self.hand_over)(vec![OutboxRow { id, event: wish.change.event.clone() }]);
+        if let Some(number) = place {
+            (self.hand_over)(Committed::Rows(vec![OutboxRow::new(number, wish.change.event.clone())]));
         }
         Ok(place.is_some())
     }

@@ -4,11 +4,12 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use minishop_contracts::ops::v1::operations_service_server::OperationsService;
 use minishop_contracts::ops::v1::{
-    ControlOperationRequest, ControlOperationResponse, DiscardDeadLettersRequest, DiscardDeadLettersResponse,
-    GetDeadLetterRequest, GetDeadLetterResponse, GetOperationRequest, GetOperationResponse, GetStatusRequest, GetStatusResponse,
-    ListAuditRequest, ListAuditResponse, ListDeadLetterGroupsRequest, ListDeadLetterGroupsResponse, ListDeadLettersRequest,
-    ListDeadLettersResponse, ListOperationsRequest, ListOperationsResponse, ListParkedKeysRequest, ListParkedKeysResponse,
-    RedriveDeadLettersRequest, RedriveDeadLettersResponse, WatchStatusRequest, WatchStatusResponse,
+    AnnounceOrdersRequest, AnnounceOrdersResponse, ControlOperationRequest, ControlOperationResponse, DiscardDeadLettersRequest,
+    DiscardDeadLettersResponse, GetDeadLetterRequest, GetDeadLetterResponse, GetOperationRequest, GetOperationResponse,
+    GetStatusRequest, GetStatusResponse, ListAuditRequest, ListAuditResponse, ListDeadLetterGroupsRequest,
+    ListDeadLetterGroupsResponse, ListDeadLettersRequest, ListDeadLettersResponse, ListOperationsRequest, ListOperationsResponse,
+    ListParkedKeysRequest, ListParkedKeysResponse, RedriveDeadLettersRequest, RedriveDeadLettersResponse, WatchStatusRequest,
+    WatchStatusResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -111,6 +112,13 @@ impl OperationsService for Service {
     ) -> Result<Response<ControlOperationResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/ControlOperation", request, async |app, call, message| {
             ops::control(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        })
+        .await
+    }
+
+    async fn announce_orders(&self, request: Request<AnnounceOrdersRequest>) -> Result<Response<AnnounceOrdersResponse>, Status> {
+        self.answered("minishop.ops.v1.OperationsService/AnnounceOrders", request, async |app, call, message| {
+            ops::announce(app, call, ops::checked_announce(call, message, Vec::new())?).await
         })
         .await
     }

@@ -11,7 +11,8 @@ use http::request::Parts;
 use minishop_contracts::Violation;
 use minishop_contracts::json::{self, JsonError};
 use minishop_contracts::ops::v1::{
-    ControlOperationRequest, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest, RedriveDeadLettersRequest,
+    AnnounceOrdersRequest, ControlOperationRequest, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest,
+    RedriveDeadLettersRequest,
 };
 use minishop_core::refusal::Refusal;
 use tokio::time::timeout;
@@ -123,6 +124,16 @@ pub async fn discard(State(app): State<Arc<App>>, request: Request<Body>) -> Res
         ops::discard(&app, call, ops::checked(call, message, found)?).await
     };
     answered(&app, "POST /ops/dead-letters/discard", &parts, work).await
+}
+
+/// Announces orders again.
+pub async fn announce(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let work = async |call: &Call| {
+        let (message, found) = message::<AnnounceOrdersRequest>(&parts, body).await?;
+        ops::announce(&app, call, ops::checked_announce(call, message, found)?).await
+    };
+    answered(&app, "POST /ops/orders/announce", &parts, work).await
 }
 
 /// Pauses, resumes or cancels an operation. Its id stands in the path, whatever the body says.

@@ -36,7 +36,8 @@ pub async fn events(State(app): State<Arc<App>>, PathId(id): PathId, request: Re
     }
 }
 
-/// Reads the path and the token. The header, which browsers set when they come again, goes before the query, which they repeat.
+/// Reads the path and the token. The header, which browsers set when they come again, goes before the query, which they repeat;
+/// what stands in for browsers says the same there, as `lastEventId`.
 fn watched(parts: &Parts, order_id: String) -> Result<WatchOrderRequest, Refusal> {
     let (of_query, found) = match query::resume_token(parts.uri.query().unwrap_or_default()) {
         Ok(token) => (token, Vec::new()),

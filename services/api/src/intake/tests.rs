@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use minishop_core::clock::from_millis;
+use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
 use minishop_core::refusal::Code;
@@ -16,8 +16,9 @@ use minishop_platform::store::{
 };
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
+use uuid::Uuid;
 
-use super::{Outcome, Queue, Writer};
+use super::{Committed, Outcome, Queue, Writer};
 use crate::metrics::ApiMetrics;
 
 /// What the next statement does.
@@ -57,6 +58,10 @@ impl Ids for Counting {
         let mut bytes = [0; 10];
         bytes[2..].copy_from_slice(&n.to_be_bytes());
         bytes
+    }
+
+    fn next(&self, at: Timestamp) -> Uuid {
+        OrderId::new(at, self.random()).0
     }
 }
 
@@ -123,6 +128,9 @@ impl Orders for Scripted {
     async fn list(&self, _: &ListQuery) -> Result<Vec<OrderRow>> {
         Ok(Vec::new())
     }
+    async fn nth(&self, _: &ListQuery, _: i64) -> Result<Option<OrderId>> {
+        Ok(None)
+    }
     async fn cancels(&self) -> Result<Box<dyn Cancels>> {
         unreachable!("the intake cancels nothing")
     }
@@ -139,6 +147,8 @@ struct Bench {
     queue: Queue,
     writer: Writer,
     handed: Arc<Mutex<Vec<OutboxRow>>>,
+    /// What the relay was told, in its order: how many rows, or that it must look.
+    told: Arc<Mutex<Vec<Option<usize>>>>,
     ids: Arc<Counting>,
 }
 
@@ -148,10 +158,17 @@ impl Bench {
         let queue = Queue::new(ids.clone(), ApiMetrics::register(&mut Registry::default()));
         let store = Scripted::default();
         let handed: Arc<Mutex<Vec<OutboxRow>>> = Arc::default();
-        let takes = handed.clone();
-        let hand_over = Arc::new(move |rows| takes.lock().unwrap().extend(rows));
+        let told: Arc<Mutex<Vec<Option<usize>>>> = Arc::default();
+        let (takes, hears) = (handed.clone(), told.clone());
+        let hand_over = Arc::new(move |committed| match committed {
+            Committed::Rows(rows) => {
+                hears.lock().unwrap().push(Some(rows.len()));
+                takes.lock().unwrap().extend(rows);
+            }
+            Committed::InDoubt => hears.lock().unwrap().push(None),
+        });
         let writer = Writer::new(queue.clone(), Arc::new(store.clone()), ids.clone(), hand_over);
-        Self { store, queue, writer, handed, ids }
+        Self { store, queue, writer, handed, told, ids }
     }
 
     /// An order under a key; `content` decides its fingerprint.
@@ -207,7 +224,7 @@ async fn everything_that_waits_goes_into_one_statement_and_to_the_relay_before_i
     let answers: Vec<_> = (0..10).rev().map(|n| bench.submit(&format!("k{n}"), 1)).collect();
     assert!(bench.writer.step().await);
     assert_eq!(bench.statements(), [10]);
-    let handed: Vec<i64> = bench.handed.lock().unwrap().iter().map(|row| row.id).collect();
+    let handed: Vec<i64> = bench.handed.lock().unwrap().iter().map(|row| row.number).collect();
     assert_eq!(handed, (1..=10).collect::<Vec<_>>());
     for answer in answers {
         assert_eq!(answer.await.map(|a| a.replayed), Ok(false));
@@ -438,4 +455,35 @@ async fn a_closed_queue_is_emptied_and_its_writer_ends() {
     assert_eq!(code(&bench.submit("late", 1).await), Some(Code::ShuttingDown));
     bench.writer.run().await.unwrap();
     assert!(answer.await.is_ok());
+}
+
+#[tokio::test]
+async fn rows_of_an_unknown_outcome_are_never_handed_over() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.push_back(Fault::LostAnswer);
+    let answer = bench.submit("k", 1);
+    bench.writer.step().await;
+    assert_eq!(answer.await.map(|a| a.replayed), Ok(false));
+    // The loss of the connection.
+    assert_eq!(*bench.told.lock().unwrap(), [None]);
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_told_to_the_relay_before_any_later_rows() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.push_back(Fault::Retry);
+    let answer = bench.submit("k", 1);
+    bench.writer.step().await;
+    assert!(answer.await.is_ok());
+    assert_eq!(*bench.told.lock().unwrap(), [None, Some(1)]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_held_is_no_doubt_about_the_store() {
+    let mut bench = Bench::new();
+    bench.store.0.lock().unwrap().faults.extend([Fault::Held; 2]);
+    let answer = bench.submit("k", 1);
+    bench.writer.step().await;
+    assert!(answer.await.is_ok());
+    assert_eq!(*bench.told.lock().unwrap(), [Some(1)]);
 }

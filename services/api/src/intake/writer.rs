@@ -21,8 +21,17 @@ use batch::{Batch, Job};
 /// How often a statement is tried that certainly wrote nothing: a first try may meet a stale connection.
 const TRIES: u32 = 3;
 
-/// Takes committed outbox rows to the relay.
-pub type HandOver = Arc<dyn Fn(Vec<OutboxRow>) + Send + Sync>;
+/// What the relay is told of a commit.
+#[derive(Debug)]
+pub enum Committed {
+    /// These rows are committed: the database said so.
+    Rows(Vec<OutboxRow>),
+    /// A connection was lost: rows may be committed under numbers that nobody knows.
+    InDoubt,
+}
+
+/// Tells the relay of a commit.
+pub type HandOver = Arc<dyn Fn(Committed) + Send + Sync>;
 
 /// One of the writers.
 pub struct Writer {
@@ -130,12 +139,12 @@ impl Writer {
                 let order = &job.batch.orders()[0];
                 let trace_id = order.traceparent.as_deref().and_then(|parent| parent.get(3..35));
                 error!(order.id = %order.order_id, correlation_id = %order.correlation_id, trace_id, error = ?source, "the store refused one order");
-                self.refuse(job.batch, &refusals::internal());
+                self.refuse(job.batch, &fault(job.doubt));
             }
             Err(error) if error.blames_the_input() => return job.halves(),
             Err(source @ StoreError::Fail { .. }) => {
                 error!(orders = job.batch.len(), error = ?source, "the store is in disorder");
-                self.refuse(job.batch, &refusals::internal());
+                self.refuse(job.batch, &fault(job.doubt));
             }
             Err(source) => {
                 job.failed(&source);
@@ -143,8 +152,9 @@ impl Writer {
                     return job.halves();
                 }
                 if !job.held {
-                    // Whatever it was, the connection is no longer trusted.
+                    // Whatever it was, the connection is no longer trusted. The relay hears of it before any later commit.
                     self.connection = None;
+                    (self.hand_over)(Committed::InDoubt);
                 }
                 self.postpone(job, &source);
             }
@@ -164,12 +174,12 @@ impl Writer {
     }
 
     async fn try_once(&mut self, orders: &[NewOrder]) -> Result<HashMap<OrderId, i64>, StoreError> {
-        let connection = match &mut self.connection {
+        let connection = match self.connection.take() {
             Some(connection) => connection,
             // To be refused a connection says nothing about any order.
-            None => self.connection.insert(self.orders.intake().await.map_err(retry)?),
+            None => self.orders.intake().await.map_err(retry)?,
         };
-        connection.accept(orders).await
+        self.connection.insert(connection).accept(orders).await
     }
 
     /// Answers a committed batch: new orders first, then those whose key existed.
@@ -184,12 +194,11 @@ impl Writer {
                     currency: order.currency,
                     replayed: false,
                 };
-                rows.push(OutboxRow { id: made[&order.order_id], event: order.event });
+                rows.push(OutboxRow::new(made[&order.order_id], order.event));
                 ((order.client_id, order.key), reply, Ok(accepted))
             });
             let answers = answers.collect();
-            rows.sort_by_key(|row| row.id);
-            (self.hand_over)(rows);
+            (self.hand_over)(Committed::Rows(rows));
             self.queue.settle(answers);
         }
         if !known.is_empty() {
@@ -249,6 +258,11 @@ async fn at(due: Option<Instant>) {
         Some(due) => sleep_until(due).await,
         None => std::future::pending().await,
     }
+}
+
+/// Words a fault of ours. After a try whose outcome is unknown, nobody can say that nothing was written.
+fn fault(doubt: bool) -> Refusal {
+    if doubt { refusals::outcome_unknown() } else { refusals::internal() }
 }
 
 /// Compares an order with the record under its key.

@@ -16,8 +16,8 @@ pub async fn list(app: &App, call: &Call, request: ListAuditRequest) -> Result<L
     let before = place(call, list, &request.page_token)?.map(i64::from_be_bytes);
     let size = page_size(request.page_size);
     let rows = read(call, app.store.operations.audit(before, limit(size))).await?;
-    let (rows, next_page_token) = page(rows, size, list, |row| row.id.to_be_bytes().to_vec());
-    Ok(ListAuditResponse { entries: rows.into_iter().map(entry).collect(), next_page_token })
+    let (entries, next_page_token) = page(rows, size, list, |row| row.id.to_be_bytes().to_vec(), entry);
+    Ok(ListAuditResponse { entries, next_page_token })
 }
 
 fn entry(row: AuditRow) -> AuditEntry {

@@ -36,8 +36,8 @@ pub async fn list(app: &App, call: &Call, request: ListDeadLettersRequest) -> Re
     });
     let size = page_size(size);
     let rows = read(call, app.store.operations.dead_letters(&filter, before, limit(size))).await?;
-    let (rows, next_page_token) = page(rows, size, list, |row| row.id.to_be_bytes().to_vec());
-    Ok(ListDeadLettersResponse { dead_letters: rows.into_iter().map(dead_letter).collect(), next_page_token })
+    let (dead_letters, next_page_token) = page(rows, size, list, |row| row.id.to_be_bytes().to_vec(), dead_letter);
+    Ok(ListDeadLettersResponse { dead_letters, next_page_token })
 }
 
 /// Reads one event of the parking lot with its original bytes.
@@ -64,8 +64,8 @@ pub async fn parked_keys(app: &App, call: &Call, request: ListParkedKeysRequest)
     let after = place(call, list, &request.page_token)?.map(i64::from_be_bytes);
     let size = page_size(request.page_size);
     let rows = read(call, app.store.operations.parked_keys(after, limit(size))).await?;
-    let (rows, next_page_token) = page(rows, size, list, |row| row.head.to_be_bytes().to_vec());
-    Ok(ListParkedKeysResponse { keys: rows.into_iter().map(parked_key).collect(), next_page_token })
+    let (keys, next_page_token) = page(rows, size, list, |row| row.head.to_be_bytes().to_vec(), parked_key);
+    Ok(ListParkedKeysResponse { keys, next_page_token })
 }
 
 /// Says that there is no such dead letter.

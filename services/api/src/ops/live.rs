@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minishop_contracts::ops::v1::WatchStatusResponse;
+use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
 use minishop_core::refusal::{Code, Refusal};
 use minishop_platform::ctx::Ctx;
@@ -102,6 +103,7 @@ impl Onlooker {
 pub struct LiveTask {
     live: Live,
     store: Store,
+    clock: Arc<dyn Clock>,
 }
 
 impl LiveTask {
@@ -109,7 +111,7 @@ impl LiveTask {
     pub fn new(ctx: &Ctx) -> (Live, Self) {
         let (came, ids) = (Arc::default(), Arc::clone(&ctx.ids));
         let live = Live { news: watch::Sender::new(None), came, drain: ctx.drain.clone(), ids };
-        (live.clone(), Self { live, store: ctx.store.clone() })
+        (live.clone(), Self { live, store: ctx.store.clone(), clock: Arc::clone(&ctx.clock) })
     }
 
     /// Reads until the process drains.
@@ -138,7 +140,7 @@ impl LiveTask {
     }
 
     async fn read(&self) -> store::Result<WatchStatusResponse> {
-        let status = super::standing(&self.store).await?;
+        let status = super::standing(&self.store, self.clock.as_ref()).await?;
         let newest = OperationQuery { limit: OPERATIONS, ..OperationQuery::default() };
         let operations = self.store.operations.operations(&newest).await?;
         Ok(WatchStatusResponse { status: Some(status), operations: operations.into_iter().map(operation).collect() })

@@ -40,8 +40,8 @@ pub async fn list(app: &App, call: &Call, request: ListOperationsRequest) -> Res
     let size = page_size(request.page_size);
     let query = OperationQuery { kind, state, before, limit: limit(size) };
     let rows = read(call, app.store.operations.operations(&query)).await?;
-    let (rows, next_page_token) = page(rows, size, list, |row| row.id.0.as_bytes().to_vec());
-    Ok(ListOperationsResponse { operations: rows.into_iter().map(operation).collect(), next_page_token })
+    let (operations, next_page_token) = page(rows, size, list, |row| row.id.0.as_bytes().to_vec(), operation);
+    Ok(ListOperationsResponse { operations, next_page_token })
 }
 
 /// Reads an operation and what did not go well in it.

@@ -119,7 +119,7 @@ impl Plan {
         ids.sort_unstable();
         ids.dedup();
         NewOperation {
-            id: OperationId::new(at, app.ids.random()),
+            id: OperationId::draw(&*app.ids, at),
             kind: self.kind,
             selection: self.filter.map_or(Selection::Ids(ids), |chosen| Selection::Filter(filter(chosen))),
             filter: text,

@@ -121,8 +121,16 @@ fn wrong_quantities_and_prices() -> Vec<(String, &'static [&'static str])> {
     for out in ["-0.01", "10000000000000", "1e300", "\"NaN\"", "\"Infinity\"", "\"-Infinity\"", "\"1e400\""] {
         rows.push((price(out), &["items[0].price OUT_OF_RANGE"]));
     }
-    for fine in ["10.555", "1e-3", "0.1000000001", "5e-324", "0.30000000000000004", "3746.9900000000002"] {
+    for fine in ["10.555", "1e-3", "0.1000000001", "5e-324", "0.30000000000000004", "3746.9900000000002", "1e-400"] {
         rows.push((price(fine), &["items[0].price TOO_MANY_DECIMALS"]));
+        rows.push((price(&format!("\"{fine}\"")), &["items[0].price TOO_MANY_DECIMALS"]));
+    }
+    for rounded in ["10.4999999999999999999999", "10.5000000000000000000001", "0.00999999999999999999999999999"] {
+        rows.push((price(rounded), &["items[0].price TOO_MANY_DECIMALS"]));
+        rows.push((
+            line(&format!(r#"{{"productId":"","qty":0,"price":{rounded}}}"#)),
+            &["items[0].productId REQUIRED", "items[0].qty OUT_OF_RANGE", "items[0].price TOO_MANY_DECIMALS"],
+        ));
     }
     rows
 }

@@ -13,6 +13,9 @@ use minishop_contracts::orders::v1::CreateOrderRequest;
 use prost::Message as _;
 use tonic::Code;
 use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use tower::ServiceExt as _;
 
 use crate::fields::refused_over_grpc;
@@ -397,4 +400,25 @@ async fn floods_leave_other_clients_served() {
         }
     })
     .await;
+}
+
+pub async fn a_service_that_is_not_known_is_watched_as_the_protocol_says(world: &World) {
+    let mut api = world.api().await;
+    let mut client = HealthClient::new(api.channel().await);
+    let asked = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    let mut unknown = client.watch(asked("shop.Unknown")).await.unwrap().into_inner();
+    let told = unknown.message().await.unwrap().unwrap();
+    assert_eq!(told.status(), ServingStatus::ServiceUnknown);
+    let mut known = client.watch(asked("minishop.orders.v1.OrderService")).await.unwrap().into_inner();
+    assert_eq!(known.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    assert_eq!(client.check(asked("shop.Unknown")).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(client.check(asked("")).await.unwrap().into_inner().status(), ServingStatus::Serving);
+    // Watches stay open until the drain, and end with it: neither is cut off with its connection.
+    let next = tokio::time::timeout(Duration::from_millis(200), unknown.message()).await;
+    assert!(next.is_err(), "the stream stays open: {next:?}");
+    api.drain.cancel();
+    assert_eq!(known.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!((known.message().await.unwrap(), unknown.message().await.unwrap()), (None, None));
+    drop((client, known, unknown));
+    tokio::time::timeout(Duration::from_secs(8), api.ended()).await.expect("no watch holds up the drain");
 }

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use minishop_contracts::orders::v1::order_service_client::OrderServiceClient;
 use minishop_core::backoff::Backoff;
+use minishop_core::clock::{Clock, ManualClock};
+use minishop_platform::bus::produce::Compression;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
 use minishop_platform::hints::Hints;
 use minishop_platform::relay::{RelayTask, Settings};
-use minishop_platform::store::{OutboxRow, Role, Store};
+use minishop_platform::store::{OutboxRow, Role, Span, Store};
 use minishop_platform::telemetry::LogFormat;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,6 +51,12 @@ impl World {
         self.api_on(&self.place().await, change).await
     }
 
+    /// Starts an API for which time stands still.
+    pub async fn api_at_one_moment(&self) -> Api {
+        let (place, clock) = (self.place().await, ManualClock::at(SystemClock.now()));
+        start_by(Arc::new(clock), place.clone(), place.open().await, config(self.dir.path())).await
+    }
+
     /// Starts an API on a store that exists.
     pub async fn api_on(&self, place: &Place, change: impl FnOnce(&mut Config)) -> Api {
         let mut config = config(self.dir.path());
@@ -58,15 +66,24 @@ impl World {
 }
 
 pub async fn start(place: Place, store: Store, config: Config) -> Api {
+    start_by(Arc::new(SystemClock), place, store, config).await
+}
+
+async fn start_by(clock: Arc<dyn Clock>, place: Place, store: Store, config: Config) -> Api {
     let (status, drain, metrics) = (Status::default(), CancellationToken::new(), Metrics::default());
     // Nothing answers there: events stay in the outbox, where the tests look at them.
     let brokers = "127.0.0.1:1".to_owned();
-    let settings =
-        Settings { owner: "test".to_owned(), roles: vec![Role::Api], brokers: brokers.clone(), hints: Hints::default() };
+    let settings = Settings {
+        owner: "test".to_owned(),
+        roles: vec![Role::Api],
+        brokers: brokers.clone(),
+        compression: Compression::None,
+        hints: Hints::default(),
+    };
     let (relay, relaying) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
         config: Arc::new(config),
-        clock: Arc::new(SystemClock),
+        clock,
         ids: Arc::new(SystemIds),
         store: store.clone(),
         brokers,
@@ -102,6 +119,8 @@ pub fn config(dir: &std::path::Path) -> Config {
         event_key: minishop_contracts::key::EventKey::Customer,
         kafka_group: "g".to_owned(),
         kafka_session_timeout: Duration::from_secs(45),
+        kafka_compression: Compression::None,
+        kafka_instance_id: None,
         topic_partitions: 8,
         require_idempotency_key: false,
         reflection: true,
@@ -250,7 +269,8 @@ impl Api {
 
     /// The events that wait.
     pub async fn events(&self) -> Vec<OutboxRow> {
-        self.store.outbox.pending(&(0..16).collect::<Vec<_>>(), &[], 1000).await.unwrap()
+        let spans: Vec<Span> = Role::Api.shards().map(|shard| Span { shard, low: 1, high: i64::MAX }).collect();
+        self.store.outbox.read(&spans, 1000).await.unwrap()
     }
 
     /// How many orders there are.

@@ -1,8 +1,12 @@
 //! The pipeline's standing, told to all who look on, over REST as server-sent events and over gRPC.
 
+use chrono::{SecondsFormat, TimeDelta};
 use minishop_contracts::json;
-use minishop_contracts::ops::v1::{WatchStatusRequest, WatchStatusResponse};
+use minishop_contracts::ops::v1::{GetStatusRequest, WatchStatusRequest, WatchStatusResponse};
+use minishop_core::clock::{Clock as _, from_millis};
 use minishop_core::parking::State;
+use minishop_platform::clock::SystemClock;
+use minishop_platform::store::Outage;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tonic::{Code, Streaming};
@@ -46,6 +50,33 @@ pub async fn the_standing_is_told_at_once_and_whenever_it_has_changed(world: &Wo
     let third = told(&mut events).await.unwrap();
     assert_eq!(third["operations"], json!([begun["operation"]]));
     assert_eq!(next(&mut stream).await, third);
+}
+
+pub async fn an_endpoint_that_a_worker_leaves_alone_is_told_with_its_reason(world: &World) {
+    let api = world.api().await;
+    let (_, mut events) = Stream::open(&api, "/ops/stream", "").await;
+    assert_eq!(told(&mut events).await.unwrap()["status"]["pausedEndpoints"], json!([]));
+    // What a worker in another process writes.
+    let since = from_millis(SystemClock.now().timestamp_millis());
+    let why = "12 of the latest 12 calls failed, of 3 keys; the last: the endpoint answered 503";
+    let outage = |wait| Outage { since, why: why.to_owned(), next_probe_at: since + TimeDelta::seconds(wait) };
+    api.store.endpoints.tell("w1", "http://shop.test:8080", Some(&outage(3_600))).await.unwrap();
+    let paused = json!([{
+        "endpoint": "http://shop.test:8080",
+        "worker": "w1",
+        "state": "paused",
+        "since": since.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+        "reason": why,
+        "nextProbeAt": (since + TimeDelta::seconds(3_600)).to_rfc3339_opts(SecondsFormat::AutoSi, true),
+    }]);
+    assert_eq!(told(&mut events).await.unwrap()["status"]["pausedEndpoints"], paused);
+    assert_eq!(api.get("/ops/status").await.json()["pausedEndpoints"], paused);
+    let status = api.operators().await.get_status(GetStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(serde_json::from_slice::<Value>(&json::to_vec(&status)).unwrap()["pausedEndpoints"], paused);
+    api.store.endpoints.tell("w1", "http://shop.test:8080", Some(&outage(-1))).await.unwrap();
+    assert_eq!(told(&mut events).await.unwrap()["status"]["pausedEndpoints"][0]["state"], "probing");
+    api.store.endpoints.tell("w1", "http://shop.test:8080", None).await.unwrap();
+    assert_eq!(told(&mut events).await.unwrap()["status"]["pausedEndpoints"], json!([]));
 }
 
 pub async fn who_looks_on_after_a_while_is_told_nothing_old(world: &World) {

@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use minishop_contracts::ops::v1::operations_service_client::OperationsServiceClient;
 use minishop_contracts::ops::v1::{
-    DeadLetterFilter, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest, RedriveDeadLettersRequest,
+    AnnounceOrdersRequest, DeadLetterFilter, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest,
+    RedriveDeadLettersRequest,
 };
 use minishop_core::ids::EventId;
 use minishop_core::parking::State;
 use minishop_platform::bus::Headers;
-use minishop_platform::clock::SystemIds;
+use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::replay::Historian;
-use minishop_platform::store::{Journal, ParkedEvent, Past};
+use minishop_platform::store::{Journal, OutboxRow, ParkedEvent, Past};
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -53,7 +54,7 @@ impl Api {
     }
 
     /// Parks dead letters; their ids, oldest first.
-    async fn dead(&self, count: u8) -> Vec<String> {
+    pub async fn dead(&self, count: u8) -> Vec<String> {
         self.park((1..=count).map(|n| parked(n, State::Dead)).collect()).await;
         let letters = self.get("/ops/dead-letters?pageSize=500").await.json();
         letters["deadLetters"].as_array().unwrap().iter().rev().map(|l| l["id"].as_str().unwrap().to_owned()).collect()
@@ -283,6 +284,87 @@ pub async fn an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audit
     let list = api.get("/ops/operations?state=stopped&kind=redrive").await.json();
     assert_eq!((list["operations"].as_array().unwrap().len(), &list["nextPageToken"]), (1, &json!("")));
     assert_eq!(api.get("/ops/operations?state=running").await.json()["operations"], json!([]));
+}
+
+/// Takes an order's event out of the outbox, as if the log had lost it; what it was.
+async fn lost(api: &Api, key: &str) -> (String, OutboxRow) {
+    let made = api.post(key, crate::harness::B).await.json();
+    let id = made["orderId"].as_str().unwrap().to_owned();
+    let row = api.events().await.into_iter().find(|row| row.event.order_id.unwrap().to_string() == id).unwrap();
+    let event = api.place.id(&row.event.event_id.to_string());
+    api.place.sql(&format!("DELETE FROM outbox_event WHERE event_id = {event}")).await;
+    (id, row)
+}
+
+fn skipped(answer: &Value) -> Vec<(String, String)> {
+    let text = |left: &Value, name: &str| left[name].as_str().unwrap().to_owned();
+    answer["skipped"].as_array().unwrap().iter().map(|left| (text(left, "orderId"), text(left, "reason"))).collect()
+}
+
+pub async fn a_lost_order_is_announced_again_and_one_on_its_way_is_not(world: &World) {
+    const PATH: &str = "/ops/orders/announce";
+    let api = world.api().await;
+    let (gone, first) = lost(&api, "k1").await;
+    let (in_lot, row) = lost(&api, "k2").await;
+    api.park(vec![ParkedEvent { order_id: row.event.order_id, event_id: row.event.event_id, ..parked(1, State::Retrying) }])
+        .await;
+    let waits = api.post("k3", crate::harness::B).await.json()["orderId"].as_str().unwrap().to_owned();
+    let (cancelled, _) = lost(&api, "k4").await;
+    assert_eq!(api.command(&format!("/orders/{cancelled}/cancel"), &json!({})).await.status, 200);
+    let absent = "0190163d-8694-739b-aea5-966c26f8ad91";
+    let ids = [&gone, &in_lot, &waits, &cancelled, absent, "x", &gone].map(str::to_owned);
+    let before = api.events().await.len();
+    for dry_run in [true, false] {
+        let body = json!({"orderIds": ids, "dryRun": dry_run, "reason": "its event is lost", "operator": "ana"});
+        let answer = api.command(PATH, &body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = answer.json();
+        assert_eq!((&answer["orderIds"], &answer["nextPageToken"]), (&json!([gone]), &json!("")), "{answer}");
+        let wanted =
+            [(&*in_lot, "IN_LOT"), (&waits, "IN_OUTBOX"), (&cancelled, "NOT_CREATED"), (absent, "NOT_FOUND"), ("x", "NOT_FOUND")];
+        let wanted: BTreeSet<_> = wanted.map(|(id, why)| (id.to_owned(), why.to_owned())).into();
+        assert_eq!(skipped(&answer).into_iter().collect::<BTreeSet<_>>(), wanted);
+        assert_eq!(api.events().await.len(), before + usize::from(!dry_run));
+    }
+    let again = api.events().await.into_iter().find(|row| row.event.event_id == first.event.event_id).unwrap();
+    assert_eq!(again.event, first.event, "the same event under the same id");
+    let mut operators = api.operators().await;
+    let over_grpc = AnnounceOrdersRequest { order_ids: vec![gone.clone()], ..Default::default() };
+    let answer = operators.announce_orders(over_grpc).await.unwrap().into_inner();
+    assert_eq!((answer.order_ids.len(), answer.skipped[0].reason.as_str()), (0, "IN_OUTBOX"), "it waits to be published");
+    let audit = api.get("/ops/audit").await.json();
+    let told: Vec<_> = audit["entries"].as_array().unwrap().iter().map(|entry| (&entry["action"], &entry["reason"])).collect();
+    assert_eq!(told, [(&json!("announce"), &json!("its event is lost"))], "what changed nothing is not audited");
+}
+
+pub async fn lost_orders_are_found_by_their_age(world: &World) {
+    const PATH: &str = "/ops/orders/announce";
+    let api = world.api().await;
+    let (old, row) = lost(&api, "k1").await;
+    let (_, _young) = lost(&api, "k2").await;
+    let at = row.event.order_id.unwrap();
+    let hours_ago = api.place.time(minishop_core::clock::Clock::now(&SystemClock).timestamp_millis() - 7_200_000);
+    api.place
+        .sql(&format!("UPDATE orders SET created_at = {hours_ago} WHERE order_id = {}", api.place.id(&at.to_string())))
+        .await;
+    let answer = api.command(PATH, &json!({"olderThanSeconds": 3600, "dryRun": true})).await.json();
+    assert_eq!((&answer["orderIds"], &answer["skipped"], &answer["nextPageToken"]), (&json!([old]), &json!([]), &json!("")));
+    let answer = api.command(PATH, &json!({"olderThanSeconds": 3600})).await.json();
+    assert_eq!(answer["orderIds"], json!([old]));
+    let answer = api.command(PATH, &json!({"olderThanSeconds": 3600})).await.json();
+    assert_eq!((&answer["orderIds"], &answer["skipped"]), (&json!([]), &json!([])), "it is on its way");
+    for (body, wrong) in [
+        (json!({}), "orderIds REQUIRED"),
+        (json!({"orderIds": [old], "olderThanSeconds": 60}), "olderThanSeconds CONFLICT"),
+        (json!({"olderThanSeconds": 59}), "olderThanSeconds OUT_OF_RANGE"),
+        (json!({"orderIds": [old], "pageToken": "x"}), "pageToken CONFLICT"),
+    ] {
+        let answer = api.command(PATH, &body).await;
+        assert_eq!((answer.status, answer.refusal().1), (400, violations(&[wrong])), "{body}");
+    }
+    let mut operators = api.operators().await;
+    let refused = operators.announce_orders(AnnounceOrdersRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
 pub async fn a_replayed_event_has_the_bytes_of_the_first(world: &World) {

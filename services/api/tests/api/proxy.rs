@@ -1,4 +1,5 @@
-//! Stands between the API and PostgreSQL, and cuts a connection between a commit and its answer.
+//! Stands between the API and PostgreSQL, and cuts a connection between a commit and its answer, or ends it as a server does that
+//! was told to stop while a commit waited for the disk.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +16,30 @@ pub struct Proxy {
     _task: JoinSet<()>,
 }
 
+/// What the server says to whom its commit is done and who is ended before it is ready again: FATAL 57P01.
+const ENDED: &[u8] = b"E\0\0\0\x5bSFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0Fpostgres.c\0\0";
+/// What it says once a transaction is committed, and then that it is ready.
+const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
+const READY: &[u8] = b"Z\0\0\0\x05I";
+
 impl Proxy {
+    /// Forwards to `server`, but the first connection that carries `marked` is ended right behind its next `COMMIT`: the server says
+    /// that it is done, and then that it ends.
+    pub async fn ending(server: String, marked: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let cuts = Arc::new(AtomicUsize::new(1));
+        let (mut task, left) = (JoinSet::new(), cuts.clone());
+        task.spawn(async move {
+            let mut open = JoinSet::new();
+            loop {
+                let (near, _) = listener.accept().await.unwrap();
+                open.spawn(end_behind_commit(near, TcpStream::connect(&server).await.unwrap(), marked, left.clone()));
+            }
+        });
+        Self { addr, cuts, _task: task }
+    }
+
     /// Forwards to `server`, but the first `cuts` statements that carry `marked` are answered by nothing but the end.
     pub async fn start(server: String, marked: &'static str, cuts: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -66,4 +90,40 @@ async fn carry(mut near: TcpStream, mut far: TcpStream, marked: &str, cuts: Arc<
             },
         }
     }
+}
+
+async fn end_behind_commit(mut near: TcpStream, mut far: TcpStream, marked: &str, cuts: Arc<AtomicUsize>) {
+    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    let mut is_marked = false;
+    loop {
+        tokio::select! {
+            read = near.read(&mut asked) => match read {
+                Ok(n @ 1..) => {
+                    is_marked |= has(&asked[..n], marked.as_bytes());
+                    if far.write_all(&asked[..n]).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            },
+            read = far.read(&mut answered) => match read {
+                Ok(n @ 1..) => {
+                    let said = &answered[..n];
+                    let last = is_marked && has(said, COMMITTED) && said.ends_with(READY);
+                    if last && cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                        let _ = near.write_all(&[&said[..n - READY.len()], ENDED].concat()).await;
+                        return;
+                    }
+                    if near.write_all(said).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            },
+        }
+    }
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }

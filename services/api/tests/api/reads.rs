@@ -6,7 +6,7 @@ use minishop_contracts::orders::v1::{GetOrderRequest, ListOrdersRequest};
 use tonic_types::StatusExt as _;
 
 use crate::harness::B;
-use crate::world::World;
+use crate::world::{Kind, World};
 
 pub async fn an_id_is_a_uuid_and_an_absent_order_is_not_found(world: &World) {
     let api = world.api().await;
@@ -85,6 +85,80 @@ pub async fn pages_hold_every_order_once_while_new_ones_come(world: &World) {
     }
     assert!(seen.is_sorted_by(|a, b| a > b), "newest first");
     assert_eq!((seen.len(), seen.into_iter().collect::<HashSet<_>>()), (7, made));
+}
+
+pub async fn a_page_of_large_orders_ends_early_and_goes_on(world: &World) {
+    const ORDERS: usize = 120;
+    let api = world.api().await;
+    let line = format!(r#"{{"productId":"{}","qty":1,"price":0.01}}"#, "\u{1f600}".repeat(128));
+    let large = format!(r#"{{"customerId":"c1","items":[{}]}}"#, vec![line.as_str(); 100].join(","));
+    for _ in 0..ORDERS {
+        assert_eq!(api.post("", &large).await.status, 201);
+    }
+    // A stock client: it takes 4 MiB.
+    let mut client = api.client().await;
+    let (mut seen, mut token, mut pages) = (HashSet::new(), String::new(), 0);
+    loop {
+        let request = ListOrdersRequest { page_size: 500, page_token: token, ..ListOrdersRequest::default() };
+        let page = client.list_orders(request.clone()).await.unwrap().into_inner();
+        let path = format!("/orders?pageSize=500&pageToken={}", request.page_token);
+        let rest = api.get(&path).await.json();
+        assert_eq!(rest["orders"].as_array().unwrap().len(), page.orders.len(), "both protocols cut alike");
+        assert_eq!(rest["nextPageToken"], page.next_page_token.as_str());
+        seen.extend(page.orders.into_iter().map(|order| order.order_id));
+        (token, pages) = (page.next_page_token, pages + 1);
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((seen.len(), pages), (ORDERS, 2));
+}
+
+pub async fn a_rare_status_is_found_over_short_pages(world: &World) {
+    const ORDERS: usize = 25_000;
+    let api = world.api().await;
+    let (id, zeros) = match world.kind {
+        Kind::Sqlite => ("unhex(printf('00000000000070008000%012x', n))", "zeroblob(32)"),
+        Kind::Postgres => ("('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid", "decode(repeat('00', 32), 'hex')"),
+    };
+    let time = api.place.time(1_700_000_000_000);
+    // The oldest has failed, and another one between.
+    api.place
+        .sql(&format!(
+            "WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {ORDERS}) \
+             INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, total_minor, items, \
+             correlation_id, created_event_id, created_at) SELECT {id}, 'anonymous', 'k' || n, {zeros}, 'c1', \
+             CASE WHEN n IN (1, 9000) THEN 'failed' ELSE 'processed' END, 2, 100, '[]', 'c', {id}, {time} FROM counted"
+        ))
+        .await;
+    for path in ["/orders?status=failed", "/orders?status=failed&customerId=c1"] {
+        let (mut found, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = api.get(&format!("{path}&pageToken={token}")).await.json();
+            found.push(page["orders"].as_array().unwrap().len());
+            page["nextPageToken"].as_str().unwrap().clone_into(&mut token);
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(found, [0, 1, 1], "{path}: 10,000 are looked at for each page");
+    }
+    let created = api.get("/orders?status=created").await.json();
+    assert!(created["orders"].as_array().unwrap().is_empty() && !created["nextPageToken"].as_str().unwrap().is_empty());
+    let all = api.get("/orders?pageSize=500").await.json();
+    assert_eq!(all["orders"].as_array().unwrap().len(), 500, "without a status nothing is left out");
+}
+
+pub async fn orders_of_one_millisecond_are_listed_in_their_order(world: &World) {
+    let api = world.api_at_one_moment().await;
+    let mut made = Vec::new();
+    for _ in 0..20 {
+        made.push(api.post("", B).await.json()["orderId"].clone());
+    }
+    made.reverse();
+    let listed = api.get("/orders").await.json()["orders"].clone();
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|order| order["orderId"].clone()).collect();
+    assert_eq!(listed, made, "newest first");
 }
 
 pub async fn operators_see_what_waits(world: &World) {

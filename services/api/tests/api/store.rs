@@ -2,11 +2,14 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use futures::future::join_all;
 use minishop_contracts::orders::v1::{CreateOrderRequest, ListOrdersRequest};
 use prost::Message as _;
+use serde_json::json;
 use tonic::Code;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -69,6 +72,31 @@ async fn a_database_that_only_reads_refuses_orders_and_shows_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn orders_that_wait_for_an_outbox_shard_are_accepted_in_one_piece_when_it_is_free() {
+    on(Kind::Postgres, async |world| {
+        let api = world.api().await;
+        api.works().await;
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1297305410 AND granted";
+        let hold = "BEGIN; SELECT pg_advisory_xact_lock(1297305410, shard) FROM outbox_shard; SELECT pg_sleep(3); ROLLBACK";
+        let posting = async {
+            while api.place.number(locks).await < 8 {}
+            let began = Instant::now();
+            let keys: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
+            let answers = join_all(keys.iter().map(|key| api.post(key, B))).await;
+            (answers, began.elapsed())
+        };
+        let ((), (answers, took)) = tokio::join!(api.place.sql(hold), posting);
+        for answer in &answers {
+            assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, None), "{answer:?}");
+        }
+        assert!(took > Duration::from_secs(2), "they waited: {took:?}");
+        assert!(api.scrape().contains("minishop_intake_batch_orders_sum 41.0\n"), "no batch was tried twice");
+        assert_eq!(api.orders().await, 41);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_whose_commit_lost_its_answer_is_found_and_is_no_replay() {
     on(Kind::Postgres, async |world| {
         let place = world.place().await;
@@ -112,6 +140,25 @@ async fn an_order_that_stays_in_doubt_until_its_deadline_is_said_to_be_and_its_k
         let after = world.api_on(&place, |_| {}).await;
         let found = after.post("in-doubt", B).await;
         assert_eq!((found.status, found.header("idempotent-replayed"), after.orders().await), (201, Some("true"), 2));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_a_server_committed_before_it_ended_is_not_said_to_be_unwritten() {
+    on(Kind::Postgres, async |world| {
+        let place = world.place().await;
+        let Place::Url(url) = &place else { panic!("not on PostgreSQL") };
+        let (before, rest) = url.split_once('@').unwrap();
+        let (server, name) = rest.split_once('/').unwrap();
+        let proxy = Proxy::ending(server.to_owned(), "INSERT INTO operation ").await;
+        let api = world.api_on(&Place::Url(format!("{before}@{}/{name}", proxy.addr)), |_| {}).await;
+        let ids = api.dead(1).await;
+        let answer = api.command("/ops/dead-letters/redrive", &json!({"ids": ids})).await;
+        assert_eq!(proxy.left(), 0, "the server ended behind the commit");
+        assert_eq!((answer.status, answer.refusal().0.as_str()), (503, "OUTCOME_UNKNOWN"), "{answer:?}");
+        let begun = api.get("/ops/operations").await.json();
+        assert_eq!((begun["operations"].as_array().unwrap().len(), &begun["operations"][0]["state"]), (1, &json!("running")));
     })
     .await;
 }

@@ -152,7 +152,8 @@ pub async fn a_token_that_is_no_version_is_refused(world: &World) {
     for token in ["-1", "abc", "1.5", "99999999999999999999999"] {
         let by_header = api.send("GET", &path, &[("last-event-id", token)], b"").await;
         let by_query = api.get(&format!("{path}?resumeToken={token}")).await;
-        for answer in [by_header, by_query] {
+        let by_id = api.get(&format!("{path}?lastEventId={token}")).await;
+        for answer in [by_header, by_query, by_id] {
             assert_eq!((answer.status, answer.refusal().1), (400, wrong.clone()), "{token}");
             bodies.insert(answer.body);
         }
@@ -171,6 +172,13 @@ pub async fn a_token_that_is_no_version_is_refused(world: &World) {
     assert_eq!(by_query.status, 204, "a first request of a browser can set no header");
     let again = api.send("GET", &format!("{path}?resumeToken=0"), &[("last-event-id", "2")], b"").await;
     assert_eq!(again.status, 204, "the header is newer than the query, which browsers repeat");
+    for query in ["lastEventId=2", "resumeToken=0&lastEventId=2", "lastEventId=2&resumeToken=1"] {
+        assert_eq!(api.get(&format!("{path}?{query}")).await.status, 204, "{query}: a polyfill sets no header");
+    }
+    let header = api.send("GET", &format!("{path}?lastEventId=0"), &[("last-event-id", "2")], b"").await;
+    assert_eq!(header.status, 204, "the header goes before it");
+    let twice = api.get(&format!("{path}?lastEventId=1&lastEventId=2")).await;
+    assert_eq!(twice.refusal().1, BTreeSet::from(["lastEventId DUPLICATE_FIELD".to_owned()]));
 }
 
 pub async fn a_cancel_wakes_those_who_watch_before_the_next_poll(world: &World) {

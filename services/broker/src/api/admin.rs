@@ -23,9 +23,6 @@ use super::Asked;
 use crate::{log::Control, settings::TopicSettings, shared::Shared};
 use config::Entry;
 
-/// What `-1` partitions ask for: the broker's default.
-const DEFAULT_PARTITIONS: i32 = 1;
-
 pub(super) async fn create_topics(asked: Asked, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
@@ -44,7 +41,7 @@ pub(super) async fn create_topics(asked: Asked, request: CreateTopicsRequest) ->
 type Created = (Option<Uuid>, i32, TopicSettings);
 
 async fn create(shared: &Shared, topic: &CreatableTopic, validate_only: bool) -> Result<Created, (ResponseError, String)> {
-    let partitions = partitions(topic)?;
+    let partitions = partitions(topic, shared.settings.partitions)?;
     let mut settings = shared.settings.topic;
     shared.may_create(&topic.name, partitions).map_err(|error| (error, refusal(error, shared)))?;
     for entry in &topic.configs {
@@ -61,13 +58,13 @@ async fn create(shared: &Shared, topic: &CreatableTopic, validate_only: bool) ->
 }
 
 /// Reads the partition count, which a manual assignment may stand for: all its replicas must be on the one broker.
-fn partitions(topic: &CreatableTopic) -> Result<i32, (ResponseError, String)> {
+fn partitions(topic: &CreatableTopic, usual: i32) -> Result<i32, (ResponseError, String)> {
     if topic.assignments.is_empty() {
         if !matches!(topic.replication_factor, 1 | -1) {
             let error = ResponseError::InvalidReplicationFactor;
             return Err((error, "there is one broker, so the replication factor is 1".to_owned()));
         }
-        return Ok(if topic.num_partitions == -1 { DEFAULT_PARTITIONS } else { topic.num_partitions });
+        return Ok(if topic.num_partitions == -1 { usual } else { topic.num_partitions });
     }
     let mut numbers: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
     numbers.sort_unstable();

@@ -45,6 +45,7 @@ pub(super) async fn join(asked: Asked, request: JoinGroupRequest) -> JoinGroupRe
         protocol_type: request.protocol_type,
         protocols: request.protocols.into_iter().map(|p| (p.name, p.metadata)).collect(),
         id_first: asked.version >= 4,
+        may_skip: asked.version >= 9,
     };
     match asked.shared.groups.join(join).await {
         Ok(joined) => accepted(joined, asked.version),
@@ -68,6 +69,7 @@ fn accepted(joined: Joined, version: i16) -> JoinGroupResponse {
         .with_leader(text(joined.leader))
         .with_member_id(text(joined.member))
         .with_members(joined.members.into_iter().map(member).collect())
+        .with_skip_assignment(joined.skip_assignment)
 }
 
 fn millis(ms: i32) -> Duration {

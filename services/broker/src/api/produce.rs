@@ -12,7 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Asked, Pending, Unfit};
 use crate::{
-    batch,
+    batch::{
+        self,
+        records::{self, Bounds, Flaw},
+    },
     log::{Append, Command, Control, Produce, Stored},
     shared::Shared,
 };
@@ -37,7 +40,10 @@ pub(super) async fn begin(asked: Asked, request: ProduceRequest, memory: Option<
         let mut slots = Vec::with_capacity(topic.partition_data.len());
         for partition in topic.partition_data {
             let bytes = partition.records.unwrap_or_default();
-            let checked = refusal.map_or_else(|| check(&asked.shared, &topic.name, partition.index, bytes), Err);
+            let checked = match refusal {
+                Some(error) => Err(error),
+                None => check(&asked.shared, &topic.name, partition.index, bytes).await,
+            };
             let slot = match checked {
                 Ok(append) => {
                     let start = append.partition.start();
@@ -61,13 +67,32 @@ pub(super) async fn begin(asked: Asked, request: ProduceRequest, memory: Option<
     }))
 }
 
-fn check(shared: &Shared, topic: &str, number: i32, bytes: Bytes) -> Result<Append, ResponseError> {
+async fn check(shared: &Shared, topic: &str, number: i32, bytes: Bytes) -> Result<Append, ResponseError> {
     let unknown = ResponseError::UnknownTopicOrPartition;
     let topic = shared.catalog.get(topic).ok_or(unknown)?;
     let partition = topic.partition(number).ok_or(unknown)?.clone();
     let max = usize::try_from(topic.settings.max_message_bytes).unwrap_or(usize::MAX);
     let header = batch::check(&bytes, max)?;
+    walk(shared, &bytes).await?;
     Ok(Append { partition, header, bytes })
+}
+
+/// Walks through the records; through many of them beside the connections, for one batch at a time, which bounds the memory
+/// that decompression takes.
+///
+/// What cannot be read is an invalid record and not a corrupt message: clients would send the same bytes again for ever.
+async fn walk(shared: &Shared, bytes: &Bytes) -> Result<(), ResponseError> {
+    let mut outcome = records::walk(bytes, Bounds::QUICK);
+    if outcome == Err(Flaw::Large) {
+        let _turn = shared.inflating.lock().await;
+        let bytes = bytes.clone();
+        let walked = tokio::task::spawn_blocking(move || records::walk(&bytes, Bounds::MOST)).await;
+        outcome = walked.map_err(|_| ResponseError::UnknownServerError)?;
+    }
+    outcome.map_err(|flaw| match flaw {
+        Flaw::Unreadable => ResponseError::InvalidRecord,
+        Flaw::Large => ResponseError::MessageTooLarge,
+    })
 }
 
 /// The writer's outcomes for the batches queued, in their order.

@@ -91,6 +91,8 @@ const HEARTBEAT: &[Field] = &[all(Text), all(Fixed(4)), all(Text), since(3, Text
 const LEAVE_GROUP: &[Field] = &[all(Text), Field(Text, 0, 2), since(3, Array(&[all(Text), all(Text), since(5, Text)]))];
 const DESCRIBE_GROUPS: &[Field] = &[all(Texts), since(3, Fixed(1))];
 const LIST_GROUPS: &[Field] = &[since(4, Texts), since(5, Texts)];
+const DELETE_GROUPS: &[Field] = &[all(Texts)];
+const OFFSET_DELETE: &[Field] = &[all(Text), all(Array(&[all(Text), all(Array(&[all(Fixed(4))]))]))];
 const API_VERSIONS: &[Field] = &[since(3, Text), since(3, Text)];
 const CREATE_TOPICS: &[Field] = &[
     all(Array(&[
@@ -123,6 +125,8 @@ fn shape(api: ApiKey) -> Option<(&'static [Field], i16)> {
         ApiKey::LeaveGroup => (LEAVE_GROUP, 4),
         ApiKey::DescribeGroups => (DESCRIBE_GROUPS, 5),
         ApiKey::ListGroups => (LIST_GROUPS, 3),
+        ApiKey::DeleteGroups => (DELETE_GROUPS, 2),
+        ApiKey::OffsetDelete => (OFFSET_DELETE, LAST),
         ApiKey::ApiVersions => (API_VERSIONS, 3),
         ApiKey::CreateTopics => (CREATE_TOPICS, 5),
         ApiKey::DeleteTopics => (DELETE_TOPICS, 4),

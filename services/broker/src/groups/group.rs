@@ -184,13 +184,13 @@ impl Group {
     }
 
     pub fn leave(&mut self, member: &str, instance: Option<&StrBytes>, now: Instant) -> Result<(), ResponseError> {
-        let id = match instance.and_then(|instance| self.holder(instance)) {
-            Some(holder) if !member.is_empty() && holder != member => {
-                return Err(ResponseError::FencedInstanceId);
-            }
-            Some(holder) => holder,
+        let id = match instance {
+            Some(instance) => self.holder(instance).ok_or(ResponseError::UnknownMemberId)?,
             None => member.to_owned(),
         };
+        if !member.is_empty() && id != member {
+            return Err(ResponseError::FencedInstanceId);
+        }
         if self.pending.remove(&id).is_some() {
             self.try_complete(now);
             return Ok(());

@@ -1,5 +1,7 @@
 //! One member of a consumer group.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
 use tokio::{
@@ -63,6 +65,20 @@ impl Member {
         self.protocols.iter().any(|(name, _)| name == protocol)
     }
 
+    /// True when a restarted self asks for the same topics by the same strategies. What else stands in a subscription, such
+    /// as the partitions held, differs after a restart.
+    pub fn wishes_as(&self, join: &Join) -> bool {
+        let same = |((name, had), (other, wishes)): (&(StrBytes, Bytes), &(StrBytes, Bytes))| {
+            name == other && (had == wishes || topics(had).is_some_and(|topics_had| topics(wishes) == Some(topics_had)))
+        };
+        self.protocols.len() == join.protocols.len() && self.protocols.iter().zip(&join.protocols).all(same)
+    }
+
+    /// True when the member may be given partitions of a topic; what cannot be read counts.
+    pub fn subscribes(&self, topic: &str) -> bool {
+        self.protocols.iter().any(|(_, subscription)| topics(subscription).is_none_or(|topics| topics.contains(topic.as_bytes())))
+    }
+
     /// The member's subscription under this strategy.
     pub fn subscription(&self, protocol: &StrBytes) -> Bytes {
         self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
@@ -81,4 +97,18 @@ impl Member {
             let _ = waiting.send(outcome);
         }
     }
+}
+
+/// The topics of a consumer's subscription, which all its versions begin with: a version, a count, names with lengths.
+/// `None` for what is not one.
+fn topics(subscription: &[u8]) -> Option<BTreeSet<&[u8]>> {
+    let (count, mut rest) = subscription.get(2..)?.split_first_chunk()?;
+    let mut topics = BTreeSet::new();
+    for _ in 0..i32::from_be_bytes(*count) {
+        let (length, behind) = rest.split_first_chunk()?;
+        let (topic, behind) = behind.split_at_checked(usize::try_from(i16::from_be_bytes(*length)).ok()?)?;
+        topics.insert(topic);
+        rest = behind;
+    }
+    Some(topics)
 }

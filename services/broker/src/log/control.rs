@@ -12,7 +12,7 @@ use crate::{
     catalog::{Partition, Topic},
     error::Error,
     settings::TopicSettings,
-    storage::{MAX_OFFSET, last_offset, row_id},
+    storage::{MAX_OFFSET, first, last_offset, row_id},
 };
 
 /// Batches and bytes removed in one transaction, so that a removal never holds up the writer for long: SQLite reads
@@ -33,6 +33,7 @@ impl Writer {
                 answer(reply, moved.map(|()| partition.start()))
             }
             Control::NewProducer { reply } => answer(reply, new_producer(&mut self.connection).await),
+            Control::Forget { group, partitions, reply } => answer(reply, forget(&mut self.connection, group, partitions).await),
             Control::Remove { partition, before, reply } => answer(reply, remove(&mut self.connection, &partition, before).await),
             Control::Sweep { reply } => answer(reply, sweep(&mut self.connection).await),
         };
@@ -99,7 +100,7 @@ async fn create_topic(
     partitions: i32,
     settings: TopicSettings,
 ) -> sqlx::Result<Topic> {
-    let id: Vec<u8> = sqlx::query_scalar("SELECT randomblob(16)").fetch_one(&mut *connection).await?;
+    let id: Vec<u8> = first(sqlx::query_scalar("SELECT randomblob(16)").fetch_all(&mut *connection).await?)?;
     let id = Uuid::from_slice(&id).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
     let numbers: Vec<i32> = (0..partitions).collect();
     let rows = sqlx::query(CREATE)
@@ -132,20 +133,39 @@ async fn delete_topic(connection: &mut SqliteConnection, topic: &Topic) -> sqlx:
     Ok(())
 }
 
+/// Passes over ids that have rows: whoever gets such an id would have its first batches taken for repeats.
+const NEW_PRODUCER: &str = "
+WITH RECURSIVE taken (id) AS (
+  SELECT value FROM meta WHERE key = 'producer'
+  UNION ALL
+  SELECT id + 1 FROM taken WHERE EXISTS (SELECT 1 FROM part p JOIN producer r ON r.part = p.id AND r.id = taken.id))
+UPDATE meta SET value = (SELECT max(id) FROM taken) + 1 WHERE key = 'producer' RETURNING value - 1";
+
 async fn new_producer(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar("UPDATE meta SET value = value + 1 WHERE key = 'producer' RETURNING value - 1").fetch_one(connection).await
+    first(sqlx::query_scalar(NEW_PRODUCER).fetch_all(connection).await?)
 }
 
 async fn move_start(connection: &mut SqliteConnection, partition: &Partition, before: i64) -> sqlx::Result<()> {
     let start = sqlx::query_scalar("UPDATE part SET start = max(start, ?2) WHERE id = ?1 RETURNING start")
         .bind(partition.id)
         .bind(before)
-        .fetch_optional(connection)
+        .fetch_all(connection)
         .await?;
-    if let Some(start) = start {
-        partition.shrink(start, partition.bytes());
+    // No row: the topic was deleted meanwhile.
+    if let Some(start) = start.first() {
+        partition.shrink(*start, partition.bytes());
     }
     Ok(())
+}
+
+async fn forget(connection: &mut SqliteConnection, group: String, partitions: Option<Vec<i64>>) -> sqlx::Result<bool> {
+    let forgotten =
+        sqlx::query("DELETE FROM committed WHERE grp = ?1 AND (?2 IS NULL OR part IN (SELECT value FROM json_each(?2)))")
+            .bind(group)
+            .bind(partitions.map(|ids| json!(ids).to_string()))
+            .execute(connection)
+            .await?;
+    Ok(forgotten.rows_affected() > 0)
 }
 
 const REMOVE: &str = "
@@ -164,13 +184,14 @@ WHERE total <= ?4 OR total = size";
 
 /// Row id of the last batch that one step removes, from the oldest up to those that end below `before`.
 async fn step_end(connection: &mut SqliteConnection, part: i64, before: i64) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar(STEP_END)
+    let end = sqlx::query_scalar(STEP_END)
         .bind(row_id(part, 0))
         .bind(row_id(part, before) - 1)
         .bind(STEP)
         .bind(STEP_BYTES)
-        .fetch_one(connection)
-        .await
+        .fetch_all(connection)
+        .await?;
+    first(end)
 }
 
 /// Removes the oldest batches that end below `before`, one step at most; `before` becomes the first offset if all went.
@@ -196,8 +217,8 @@ async fn sweep(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
         .bind(PRODUCER_DAYS)
         .execute(&mut *connection)
         .await?;
-    let doomed: Option<i64> = sqlx::query_scalar("SELECT part FROM doomed LIMIT 1").fetch_optional(&mut *connection).await?;
-    let Some(part) = doomed else {
+    let doomed: Vec<i64> = sqlx::query_scalar("SELECT part FROM doomed LIMIT 1").fetch_all(&mut *connection).await?;
+    let Some(part) = doomed.first().copied() else {
         return Ok(forgotten.rows_affected() > 0);
     };
     match step_end(connection, part, MAX_OFFSET).await? {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
-use super::{MAX_OFFSET, last_offset, row_id};
+use super::{MAX_OFFSET, first, last_offset, row_id};
 use crate::{
     catalog::{Partition, Topic},
     settings::TopicSettings,
@@ -60,26 +60,26 @@ pub(crate) struct Found {
 
 /// Finds the first batch with a record as new as `timestamp` (ms). Reads row heads only.
 pub(crate) async fn at_time(pool: &SqlitePool, partition: &Partition, timestamp: i64) -> sqlx::Result<Option<Found>> {
-    let row = sqlx::query(
+    let rows = sqlx::query(
         "SELECT base, max_timestamp FROM batch WHERE id BETWEEN ?1 AND ?2 AND max_timestamp >= ?3 ORDER BY id LIMIT 1",
     )
     .bind(row_id(partition.id, partition.start()))
     .bind(row_id(partition.id, MAX_OFFSET))
     .bind(timestamp)
-    .fetch_optional(pool)
+    .fetch_all(pool)
     .await?;
-    row.map(|row| Ok(Found { offset: row.try_get(0)?, timestamp: row.try_get(1)? })).transpose()
+    rows.first().map(|row| Ok(Found { offset: row.try_get(0)?, timestamp: row.try_get(1)? })).transpose()
 }
 
 /// Finds the newest timestamp of a partition and the last offset of its batch.
 pub(crate) async fn newest_time(pool: &SqlitePool, partition: &Partition) -> sqlx::Result<Option<Found>> {
-    let row =
+    let rows =
         sqlx::query("SELECT id, max_timestamp FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY max_timestamp DESC, id LIMIT 1")
             .bind(row_id(partition.id, partition.start()))
             .bind(row_id(partition.id, MAX_OFFSET))
-            .fetch_optional(pool)
+            .fetch_all(pool)
             .await?;
-    row.map(|row| Ok(Found { offset: last_offset(row.try_get(0)?), timestamp: row.try_get(1)? })).transpose()
+    rows.first().map(|row| Ok(Found { offset: last_offset(row.try_get(0)?), timestamp: row.try_get(1)? })).transpose()
 }
 
 /// A group's committed position in one partition.
@@ -130,8 +130,9 @@ pub(crate) struct Start {
 /// Reads topics and bounds and checks that each partition's newest batch ends where its row says.
 pub(crate) async fn start(connection: &mut SqliteConnection) -> sqlx::Result<Result<Start, String>> {
     let row = sqlx::query("SELECT value, lower(hex(randomblob(6))) FROM meta WHERE key = 'cluster'")
-        .fetch_one(&mut *connection)
-        .await?;
+        .fetch_all(&mut *connection)
+        .await
+        .and_then(first)?;
     let Ok(cluster) = Uuid::from_slice(row.try_get(0)?) else {
         return Ok(Err("the cluster id is not 16 bytes".to_owned()));
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::{
     admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, CommitMode, Consumer},
     producer::{BaseRecord, Producer},
     topic_partition_list::{Offset, TopicPartitionList},
     types::RDKafkaErrorCode,
@@ -100,4 +100,45 @@ pub fn offsets(broker: &str) {
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
     block_on(admin(broker).delete_records(&before, &options)).unwrap();
     eventually("the first three are gone", || bounds(broker, &topic.name, 0) == (3, 5));
+}
+
+pub fn groups(broker: &str) {
+    let topic = Topic::new(broker, 1);
+    let group = fresh("group");
+    let delete = || {
+        let mut results = block_on(admin(broker).delete_groups(&[&group], &AdminOptions::new())).unwrap();
+        results.remove(0).map(drop).map_err(|(_, code)| code)
+    };
+    assert_eq!(delete(), Err(RDKafkaErrorCode::GroupIdNotFound));
+    let member: BaseConsumer = config(broker)
+        .set("group.id", &group)
+        .set("session.timeout.ms", "6000")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    member.subscribe(&[&topic.name]).unwrap();
+    eventually("it has its partition", || {
+        let _ = member.poll(Duration::from_millis(20));
+        member.assignment().unwrap().count() == 1
+    });
+    let mut reached = TopicPartitionList::new();
+    reached.add_partition_offset(&topic.name, 0, Offset::Offset(0)).unwrap();
+    member.commit(&reached, CommitMode::Sync).unwrap();
+    assert_eq!(delete(), Err(RDKafkaErrorCode::NonEmptyGroup));
+    drop(member);
+    eventually("it is deleted", || delete() == Ok(()));
+    assert_eq!(delete(), Err(RDKafkaErrorCode::GroupIdNotFound));
+}
+
+pub fn usual_count(broker: &str) {
+    let name = fresh("usual");
+    create(broker, &NewTopic::new(&name, -1, TopicReplication::Fixed(-1))).unwrap();
+    eventually("it is there", || partition_count(broker, &name).is_some());
+    let consumer: BaseConsumer = config(broker).create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(&name), PATIENCE).unwrap();
+    let specifiers = [ResourceSpecifier::Broker(metadata.brokers()[0].id())];
+    let described = block_on(admin(broker).describe_configs(&specifiers, &AdminOptions::new())).unwrap().remove(0).unwrap();
+    let usual = described.get("num.partitions").and_then(|entry| entry.value.clone()).unwrap();
+    assert_eq!(partition_count(broker, &name).unwrap().to_string(), usual);
+    delete(broker, &name).unwrap();
 }

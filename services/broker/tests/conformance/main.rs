@@ -11,6 +11,7 @@ mod client;
 mod consume;
 mod produce;
 mod programs;
+mod statics;
 
 use std::process::{Command, ExitCode, Stdio};
 
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 /// A case's name, the program it needs, and the case itself.
 type Case = (&'static str, Option<&'static str>, fn(&str));
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 20] = [
     ("idempotent_records_are_stored_once_and_in_order", None, produce::idempotent_records),
     ("headers_come_back_in_order_null_values_too", None, produce::headers),
     ("every_compression_comes_back", None, produce::compressions),
@@ -31,10 +32,15 @@ const CASES: [Case; 15] = [
     ("two_members_share_and_rebalance_by_range", None, consume::range),
     ("a_new_member_goes_on_at_the_committed_offset", None, consume::committed),
     ("a_closed_member_is_replaced_at_once", None, consume::replaced),
+    ("a_static_member_comes_back_without_a_rebalance", None, statics::cooperative),
+    ("a_static_member_comes_back_without_a_rebalance_by_range", None, statics::range),
+    ("a_second_holder_of_a_name_fences_the_first", None, statics::fenced),
     ("topics_are_created_described_and_deleted", None, admin::topics),
     ("a_topic_made_again_is_empty", None, admin::made_again),
     ("all_topics_are_listed_at_once", None, admin::all_topics),
     ("offsets_are_found_by_time_and_records_deleted", None, admin::offsets),
+    ("groups_without_members_are_deleted", None, admin::groups),
+    ("a_count_of_partitions_may_be_left_to_the_broker", None, admin::usual_count),
     ("kcat_lists_produces_and_consumes", Some("kcat"), programs::kcat),
     ("franz_go_produces_and_consumes_in_a_group", Some("go"), programs::franz),
 ];

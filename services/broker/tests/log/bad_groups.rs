@@ -21,11 +21,11 @@ use super::{
     raw::{Raw, topic_name},
 };
 
-fn text(text: &str) -> StrBytes {
+pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-fn group(name: &str) -> GroupId {
+pub fn group(name: &str) -> GroupId {
     GroupId(text(name))
 }
 
@@ -72,7 +72,7 @@ pub async fn committed(raw: &mut Raw, name: &str, partition: i32) -> i64 {
 }
 
 /// Gets an id, joins with it and hands in the assignment: a stable group of one.
-async fn alone(raw: &mut Raw, name: &str) -> (String, i32) {
+pub async fn alone(raw: &mut Raw, name: &str) -> (String, i32) {
     let first = raw.call(5, &join(name, "")).await;
     assert_eq!(first.error_code, 79, "a new member is given an id first");
     let joined = raw.call(5, &join(name, &first.member_id)).await;

@@ -129,6 +129,21 @@ async fn idempotent_producers_may_repeat_but_not_skip() {
 }
 
 #[tokio::test]
+async fn an_id_under_which_records_stand_is_not_handed_out() {
+    let dir = tempdir().unwrap();
+    let log = Log::with_topic(&dir).await;
+    let mut raw = log.connect().await;
+    let first = raw.new_producer().await;
+    // Clients may write under ids that this log never gave.
+    for taken in [first + 1, first + 2, first + 4, i64::MAX] {
+        assert_eq!(raw.produce("t", 1, numbered(taken, 0, 0, 1).bytes()).await.error_code, 0);
+    }
+    let given = [raw.new_producer().await, raw.new_producer().await, raw.new_producer().await];
+    assert_eq!(given, [first + 3, first + 5, first + 6]);
+    log.stop().await;
+}
+
+#[tokio::test]
 async fn pipelined_batches_of_one_producer_keep_their_order() {
     let dir = tempdir().unwrap();
     let log = Log::with_topic(&dir).await;

@@ -43,6 +43,20 @@ pub fn numbered(producer: i64, epoch: i16, sequence: i32, count: usize) -> Batch
 impl Batch {
     pub fn bytes(&self) -> Bytes {
         let count = i32::try_from(self.values.len()).unwrap();
+        self.around(count, &self.records())
+    }
+
+    /// The records, each where and as long as it says.
+    pub fn records(&self) -> Vec<u8> {
+        let mut records = Vec::new();
+        for (delta, value) in (0..).zip(&self.values) {
+            record(&mut records, delta, value);
+        }
+        records
+    }
+
+    /// The right header around whatever is said to be `count` records.
+    pub fn around(&self, count: i32, records: &[u8]) -> Bytes {
         let mut checked = Vec::new();
         checked.put_i16(self.attributes);
         checked.put_i32(count - 1);
@@ -52,17 +66,7 @@ impl Batch {
         checked.put_i16(self.epoch);
         checked.put_i32(self.sequence);
         checked.put_i32(count + self.count_error);
-        for (delta, value) in (0..).zip(&self.values) {
-            let mut record = vec![0];
-            varint(&mut record, 0);
-            varint(&mut record, delta);
-            varint(&mut record, -1);
-            varint(&mut record, i64::try_from(value.len()).unwrap());
-            record.put_slice(value);
-            varint(&mut record, 0);
-            varint(&mut checked, i64::try_from(record.len()).unwrap());
-            checked.put_slice(&record);
-        }
+        checked.put_slice(records);
         let mut bytes = Vec::new();
         bytes.put_i64(0);
         bytes.put_i32(i32::try_from(checked.len()).unwrap() + 9 + self.length_error);
@@ -86,7 +90,21 @@ impl Batch {
     }
 }
 
-fn varint(bytes: &mut Vec<u8>, value: i64) {
+/// Writes one record without key and headers.
+pub fn record(bytes: &mut Vec<u8>, delta: i64, value: &[u8]) {
+    let mut record = vec![0];
+    varint(&mut record, 0);
+    varint(&mut record, delta);
+    varint(&mut record, -1);
+    varint(&mut record, i64::try_from(value.len()).unwrap());
+    record.put_slice(value);
+    varint(&mut record, 0);
+    varint(bytes, i64::try_from(record.len()).unwrap());
+    bytes.put_slice(&record);
+}
+
+/// Writes a number in zigzag code.
+pub fn varint(bytes: &mut Vec<u8>, value: i64) {
     let mut zigzag = ((value << 1) ^ (value >> 63)).cast_unsigned();
     while zigzag >= 0x80 {
         bytes.put_u8(u8::try_from(zigzag & 0x7f).unwrap() | 0x80);

@@ -2,6 +2,10 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use kafka_protocol::messages::{
+    DeleteRecordsRequest, DeleteRecordsResponse,
+    delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
+};
 use minishop_broker::{Error, Settings, TopicSettings, open};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::tempdir;
@@ -9,6 +13,7 @@ use tempfile::tempdir;
 use super::{
     batch::{Batch, batches, plain},
     fixture::{Log, eventually, settings},
+    raw::topic_name,
 };
 
 async fn refusal(file: &Path) -> Error {
@@ -17,6 +22,19 @@ async fn refusal(file: &Path) -> Error {
         Ok(_) => panic!("it was opened"),
         Err(error) => error,
     }
+}
+
+/// Asks for the records of one partition below an offset to be deleted.
+pub fn delete_records(topic: &str, partition: i32, before: i64) -> DeleteRecordsRequest {
+    let partition = DeleteRecordsPartition::default().with_partition_index(partition).with_offset(before);
+    DeleteRecordsRequest::default()
+        .with_topics(vec![DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition])])
+}
+
+/// The outcome of that: its code and the first offset then.
+pub fn hidden(answer: &DeleteRecordsResponse) -> (i16, i64) {
+    let partition = &answer.topics[0].partitions[0];
+    (partition.error_code, partition.low_watermark)
 }
 
 async fn connect(file: &Path) -> SqliteConnection {
@@ -154,14 +172,7 @@ async fn a_full_disk_refuses_produce_and_recovers_by_itself() {
     assert_eq!((refused.error_code, refused.base_offset), (56, -1));
     // Everything acknowledged is there, nothing else is.
     assert_eq!(raw.fetch("t", 0, stored).await.high_watermark, stored);
-    let delete = kafka_protocol::messages::DeleteRecordsRequest::default().with_topics(vec![
-        kafka_protocol::messages::delete_records_request::DeleteRecordsTopic::default()
-            .with_name(super::raw::topic_name("t"))
-            .with_partitions(vec![
-                kafka_protocol::messages::delete_records_request::DeleteRecordsPartition::default().with_offset(stored - 1),
-            ]),
-    ]);
-    assert_eq!(raw.call(2, &delete).await.topics[0].partitions[0].error_code, 0);
+    assert_eq!(hidden(&raw.call(2, &delete_records("t", 0, stored - 1)).await), (0, stored - 1));
     let mut probe = log.connect().await;
     let begun = std::time::Instant::now();
     let offset = loop {

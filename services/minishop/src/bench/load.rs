@@ -19,6 +19,9 @@ use super::{Args, micros};
 
 /// How many customers order.
 const CUSTOMERS: u64 = 1000;
+/// So many connections after each other go to one API. The number of customers is an odd multiple of it, so that each customer
+/// meets all APIs.
+const BLOCK: usize = 8;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,14 +31,16 @@ struct Created {
 
 /// Sends one order.
 pub async fn one(args: &Args, track: &Track) -> anyhow::Result<()> {
-    connected(args, async |send| order(args, track, send, "bench-first", "first").await.map(drop)).await
+    let http = &args.http[0];
+    connected(http, async |send| order(http, track, send, "bench-first", "first").await.map(drop)).await
 }
 
 /// Sends orders on all connections until the time is up; returns how long each took, and how many will be processed.
 pub async fn run(args: &Args, track: &Arc<Track>, until: Instant) -> anyhow::Result<(Histogram<u64>, u64)> {
     let mut load = tokio::task::JoinSet::new();
     for n in 0..args.connections {
-        load.spawn(client(args.clone(), track.clone(), n as u64, until));
+        let http = args.http[n / BLOCK % args.http.len()].clone();
+        load.spawn(client(args.clone(), http, track.clone(), n as u64, until));
     }
     let (mut accepts, mut awaited) = (Histogram::new(3)?, 0);
     while let Some(done) = load.join_next().await {
@@ -47,9 +52,9 @@ pub async fn run(args: &Args, track: &Arc<Track>, until: Instant) -> anyhow::Res
 }
 
 /// Sends orders one after the other on one connection until the time is up.
-async fn client(args: Args, track: Arc<Track>, n: u64, until: Instant) -> anyhow::Result<(Histogram<u64>, u64)> {
+async fn client(args: Args, http: String, track: Arc<Track>, n: u64, until: Instant) -> anyhow::Result<(Histogram<u64>, u64)> {
     let (mut accepts, mut awaited) = (Histogram::new(3)?, 0);
-    connected(&args, async |send| {
+    connected(&http, async |send| {
         for count in 0.. {
             if Instant::now() >= until {
                 break;
@@ -58,7 +63,7 @@ async fn client(args: Args, track: Arc<Track>, n: u64, until: Instant) -> anyhow
             // Spread evenly, so that every connection meets some.
             let fails = customer % 100 < args.failing;
             let name = format!("{}{customer}", if fails { FAILING } else { "bench-" });
-            let took = order(&args, &track, send, &name, &format!("{n}-{count}")).await?;
+            let took = order(&http, &track, send, &name, &format!("{n}-{count}")).await?;
             accepts.record(took)?;
             awaited += u64::from(!fails);
         }
@@ -70,11 +75,10 @@ async fn client(args: Args, track: Arc<Track>, n: u64, until: Instant) -> anyhow
 
 /// Lends a connection.
 async fn connected(
-    args: &Args,
+    http: &str,
     work: impl AsyncFnOnce(&mut SendRequest<Full<Bytes>>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let stream =
-        TcpStream::connect(&args.http).await.with_context(|| format!("cannot reach {}; is the server up?", args.http))?;
+    let stream = TcpStream::connect(http).await.with_context(|| format!("cannot reach {http}; is the server up?"))?;
     stream.set_nodelay(true)?;
     let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = async { connection.await.map_err(anyhow::Error::from) };
@@ -83,16 +87,10 @@ async fn connected(
 }
 
 /// Sends one order; returns how many microseconds its acknowledgement took.
-async fn order(
-    args: &Args,
-    track: &Track,
-    send: &mut SendRequest<Full<Bytes>>,
-    customer: &str,
-    key: &str,
-) -> anyhow::Result<u64> {
+async fn order(http: &str, track: &Track, send: &mut SendRequest<Full<Bytes>>, customer: &str, key: &str) -> anyhow::Result<u64> {
     let body = format!(r#"{{"customerId":"{customer}","items":[{{"productId":"p1","qty":2,"price":10.5}}]}}"#);
     let request = Request::post("/orders")
-        .header("host", &args.http)
+        .header("host", http)
         .header("content-type", "application/json")
         .header("x-idempotency-key", format!("bench-{}-{key}", std::process::id()))
         .body(Full::new(Bytes::from(body)))?;

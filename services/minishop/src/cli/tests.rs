@@ -1,5 +1,6 @@
 //! The command line beside what else tells of the same operations: the contracts, and the README.
 
+mod helps;
 mod readme;
 mod surfaces;
 

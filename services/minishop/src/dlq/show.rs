@@ -28,8 +28,20 @@ fn listed<const N: usize>(headings: [&str; N], members: [&str; N], answer: &Valu
     output::table(headings, rows(answer).iter().map(|row| members.map(|name| cell(row, name))))
 }
 
-/// Prints how much waits.
+/// Prints how much waits, and which endpoints are left alone.
 pub fn status(answer: &Value) -> ExitCode {
+    let printed = standing(answer);
+    if rows(&answer["pausedEndpoints"]).is_empty() {
+        return printed;
+    }
+    listed(
+        ["ENDPOINT", "STATE", "SINCE", "NEXT PROBE", "WORKER", "REASON"],
+        ["endpoint", "state", "since", "nextProbeAt", "worker", "reason"],
+        &answer["pausedEndpoints"],
+    )
+}
+
+fn standing(answer: &Value) -> ExitCode {
     let [retrying, waiting, dead] = ["retrying", "waiting", "dead"].map(|state| cell(&answer["parked"], state));
     let row = [cell(answer, "outboxDepth"), cell(answer, "oldestOutboxAgeSeconds"), retrying, waiting, dead];
     output::table(["TO BE PUBLISHED", "OLDEST IN SECONDS", "RETRYING", "WAITING", "DEAD"], [row])
@@ -41,7 +53,14 @@ pub fn status_line(now: &Value) -> String {
     let open = rows(&now["operations"]).iter().filter(|operation| operation["endedAt"].is_null()).count();
     let [retrying, waiting, dead] = ["retrying", "waiting", "dead"].map(|state| cell(parked, state));
     let outbox = cell(status, "outboxDepth");
-    format!("{outbox} to be published, {retrying} retrying, {waiting} waiting, {dead} dead, {open} operations under way")
+    let mut line =
+        format!("{outbox} to be published, {retrying} retrying, {waiting} waiting, {dead} dead, {open} operations under way");
+    for paused in rows(&status["pausedEndpoints"]) {
+        let [endpoint, state, since, reason] = ["endpoint", "state", "since", "reason"].map(|name| cell(paused, name));
+        // Writing to a String cannot fail.
+        let _ = write!(line, "; {endpoint} is {state} since {since}: {reason}");
+    }
+    line
 }
 
 /// Prints a list of dead letters.
@@ -170,5 +189,27 @@ fn bytes(value: &Value) -> String {
     match decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
         Some(text) => visible(&text),
         None => format!("base64 {encoded}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_status_tells_which_endpoints_are_left_alone() {
+        let mut now = json!({
+            "status": {"outboxDepth": 1, "parked": {"retrying": 2, "waiting": 3, "dead": 4}, "pausedEndpoints": []},
+            "operations": [],
+        });
+        let line = "1 to be published, 2 retrying, 3 waiting, 4 dead, 0 operations under way";
+        assert_eq!(status_line(&now), line);
+        now["status"]["pausedEndpoints"] = json!([{
+            "endpoint": "http://shop.test", "state": "paused", "since": "2026-01-31T12:00:00Z", "reason": "down\u{7}",
+        }]);
+        let paused = "; http://shop.test is paused since 2026-01-31T12:00:00Z: down\u{fffd}";
+        assert_eq!(status_line(&now), format!("{line}{paused}"));
     }
 }

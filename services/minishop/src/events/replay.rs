@@ -6,30 +6,28 @@
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use minishop_contracts::topics;
 use minishop_core::clock::Clock as _;
 use minishop_core::ids::{ClientId, CorrelationId, Ids as _, OrderId};
-use minishop_platform::boot::{print, process, refuse};
+use minishop_platform::boot::{print, refuse};
 use minishop_platform::bus::Headers;
-use minishop_platform::bus::produce::{Producer, SendError};
+use minishop_platform::bus::produce::{Compression, Producer, SendError};
 use minishop_platform::bus::topics::exists;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
+use minishop_platform::relay::Token;
 use minishop_platform::replay::Historian;
-use minishop_platform::store::error::OpenError;
-use minishop_platform::store::postgres::{self, PostgresSettings};
-use minishop_platform::store::{Asker, AuditRow, NewEvent, Past, PastOrder, Store, StoreError, sqlite};
-use secrecy::ExposeSecret as _;
+use minishop_platform::store::{Asker, AuditRow, NewEvent, Past, PastOrder, Store, StoreError};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
 use crate::output::{self, Output};
+use crate::store;
 
 /// How long the brokers may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -96,6 +94,15 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<store::Failure> for Failure {
+    fn from(failure: store::Failure) -> Self {
+        match failure {
+            store::Failure::No(text) => Self::No(text),
+            store::Failure::Unreachable(text) => Self::Unreachable(text),
+        }
+    }
+}
+
 fn field(name: &str, code: &str, message: &str) -> Failure {
     Failure::No(format!("error[VALIDATION_FAILED] events replay: nothing was published\n  {name} {code}: {message}"))
 }
@@ -127,7 +134,7 @@ async fn replay(args: &Args, config: &Config) -> Result<ExitCode, Failure> {
     confirm(args, orders, events)?;
     let history = Historian::new(config, &args.to_topic);
     write_audit(&store, args, "accepted", orders, 0).await?;
-    let mut sender = Sender::new(&brokers, args.rate)?;
+    let mut sender = Sender::new(&brokers, config.kafka_compression, args.rate)?;
     let outcome = publish(&store, &past, &history, &mut sender).await;
     let word = if outcome.is_ok() { "done" } else { "stopped" };
     write_audit(&store, args, word, orders, sender.delivered).await?;
@@ -167,26 +174,11 @@ async fn check_topic(args: &Args, config: &Config, brokers: &str) -> Result<(), 
 }
 
 async fn open(config: &Config) -> Result<Store, Failure> {
-    let opened = if let Some(url) = &config.database_url {
-        let settings = PostgresSettings { app_name: "minishop-replay".to_owned(), migrate: false };
-        postgres::connect(url.expose_secret(), &settings).await
-    } else {
-        let path = config.data_dir.join("minishop.db");
-        if !path.exists() {
-            let text = format!("error[DATA_DIR] data-dir: {} is not there; name the server's", path.display());
-            return Err(Failure::No(text));
-        }
-        sqlite::open(&path, Arc::new(SystemClock), false).await
-    };
-    opened.map_err(|error: OpenError| {
-        let unreachable = error.is_retry();
-        let text = format!("{:#}", process::store_refused(error));
-        if unreachable { Failure::Unreachable(text) } else { Failure::No(text) }
-    })
+    store::open(config, "minishop-replay").await.map_err(Failure::from)
 }
 
 fn store_failed(error: StoreError) -> Failure {
-    Failure::Unreachable(format!("store: {:#}", anyhow::Error::from(error)))
+    store::Failure::of_store(error).into()
 }
 
 /// Walks over the orders, page by page.
@@ -286,9 +278,10 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(brokers: &str, rate: u32) -> Result<Self, Failure> {
+    fn new(brokers: &str, compression: Compression, rate: u32) -> Result<Self, Failure> {
         let (told, reports) = mpsc::unbounded_channel();
-        let producer = Producer::new(brokers, told).map_err(|error| Failure::Unreachable(format!("{brokers}: {error:#}")))?;
+        let producer =
+            Producer::new(brokers, compression, told).map_err(|error| Failure::Unreachable(format!("{brokers}: {error:#}")))?;
         Ok(Self { producer, reports, next: Instant::now(), pace: Duration::from_secs(1) / rate, sent: 0, delivered: 0 })
     }
 
@@ -301,7 +294,8 @@ impl Sender {
         }
         let headers = Headers::decode(event.headers).unwrap_or_default();
         loop {
-            match self.producer.send((0, self.sent), &event.topic, &event.record_key, event.payload.as_ref(), &headers) {
+            let token = Token { shard: 0, number: self.sent, life: 0 };
+            match self.producer.send(token, &event.topic, &event.record_key, event.payload.as_ref(), &headers) {
                 Ok(()) => break,
                 Err(SendError::QueueFull) => self.wait(LAST_REPORTS).await?,
                 Err(error) => return Err(cut_short(&error)),

@@ -1,8 +1,18 @@
 //! Commands that work on database and brokers themselves.
 
+use crate::announcing;
+use crate::outbox;
 use crate::replaying;
 use crate::shop::Shop;
 use crate::topics;
+
+#[test]
+fn an_order_whose_event_is_lost_is_announced_again_and_processed() {
+    let shop = Shop::new();
+    let (api, _worker) = (shop.api(), shop.worker());
+    let scenario = announcing::an_order_whose_event_is_lost_is_announced_again_and_processed;
+    shop.place(&api, |place| scenario(place, &|sql| shop.execute(sql)));
+}
 
 #[test]
 fn history_is_published_again_to_another_topic_and_to_no_live_one() {
@@ -16,4 +26,11 @@ fn topics_are_checked_on_the_command_line() {
     let shop = Shop::new();
     let api = shop.api();
     shop.place(&api, topics::topics_are_checked_on_the_command_line);
+}
+
+#[test]
+fn the_outbox_is_looked_at_on_the_command_line() {
+    let shop = Shop::new();
+    let api = shop.api();
+    shop.place(&api, outbox::the_outbox_is_looked_at_on_the_command_line);
 }

@@ -40,7 +40,7 @@ fn sigterm_under_load_drains_each_role_and_loses_nothing() {
         flows(&load);
         assert_eq!(worker.terminate(), Some(0), "the worker's drain ends with 0");
         // Far sooner than the group would miss it: it has said goodbye.
-        eventually(Duration::from_secs(15), "the other worker holds all partitions", || {
+        eventually(Duration::from_secs(8), "the other worker holds all partitions", || {
             let shares = assignments(shop.brokers(), &shop.group());
             (shares.len() == 1 && shares[0].len() == 8).then_some(())
         });

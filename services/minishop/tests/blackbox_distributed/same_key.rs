@@ -50,7 +50,10 @@ fn in_json(answer: &Response<CreateOrderResponse>) -> String {
 
 fn one_order_and_one_event(shop: &Shop) {
     assert_eq!(shop.number("SELECT count(*) FROM orders"), 1);
-    eventually(Duration::from_secs(10), "the event is sent", || (shop.number("SELECT count(*) FROM outbox") == 0).then_some(()));
+    eventually(Duration::from_secs(10), "the event is sent", || {
+        (shop.number("SELECT count(*) FROM outbox_waiting") == 0).then_some(())
+    });
+    eventually(Duration::from_secs(10), "the event is sent", || (shop.waiting() == 0).then_some(()));
     assert_eq!(shop.records("orders.created").len(), 1);
 }
 

@@ -4,43 +4,66 @@ use std::time::{Duration, Instant};
 
 use crate::checker::check;
 use crate::load::Load;
+use crate::passing::passes;
+use crate::process::Process;
 use crate::shop::Shop;
+use crate::wait::eventually;
 
-/// How long the group is shaken, and how often.
-const STORM: Duration = Duration::from_mins(2);
+/// How long the group is shaken before a calm, how often there is one, and how often a worker leaves in between.
+const STORM: Duration = Duration::from_secs(42);
+const STORMS: usize = 2;
 const BEAT: Duration = Duration::from_secs(2);
+/// How long one API and one worker are alone: for some seconds after the leases of the others have run out.
+const CALM: Duration = Duration::from_secs(14);
 /// Each so many beats a worker is killed instead of asked to leave.
 const KILL: usize = 4;
+
+fn leave(process: &mut Process) {
+    assert_eq!(process.terminate(), Some(0), "a drain ends with 0");
+}
+
+/// Lets a worker leave and another come at each beat.
+fn shake(shop: &Shop, workers: &mut [Process]) {
+    let storm = Instant::now();
+    for beat in 0.. {
+        let (began, n) = (Instant::now(), beat % workers.len());
+        if storm.elapsed() > STORM {
+            break;
+        }
+        if beat % KILL == KILL - 1 {
+            workers[n].kill();
+        } else {
+            leave(&mut workers[n]);
+        }
+        workers[n] = shop.worker();
+        passes(BEAT, began, "the next beat");
+    }
+}
 
 #[test]
 fn two_minutes_of_rebalances_keep_effects_once_and_keys_in_order() {
     let shop = Shop::new();
-    let apis = [shop.api(), shop.api()];
+    let mut apis = [shop.api(), shop.api()];
     let mut workers = [(); 4].map(|()| shop.worker());
     let load = Load::default();
     load.spread(apis.iter().map(|api| api.addr("http")));
     let ((), promises) = load.during(4, || {
-        let (began, mut processed) = (Instant::now(), 0);
-        for beat in 0.. {
-            let next = Instant::now() + BEAT;
-            if next > began + STORM {
-                break;
-            }
-            let n = beat % workers.len();
-            if beat % KILL == KILL - 1 {
-                workers[n].kill();
-            } else {
-                assert_eq!(workers[n].terminate(), Some(0), "a drain ends with 0");
-            }
-            workers[n] = shop.worker();
-            while let Some(left) = next.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-                std::thread::park_timeout(left);
-            }
-            if beat % 15 == 14 {
-                let now = shop.number("SELECT count(*) FROM orders WHERE status = 'processed'");
-                assert!(now > processed, "nothing was processed in fifteen beats");
-                processed = now;
-            }
+        let mut processed = 0;
+        for _ in 0..STORMS {
+            shake(&shop, &mut workers);
+            load.moved(apis[0].addr("http"));
+            // Until every client has heard of it.
+            let wanted = load.acknowledged() + 50;
+            eventually(BEAT * 5, "no client asks the other API", || (load.acknowledged() >= wanted).then_some(()));
+            leave(&mut apis[1]);
+            workers[1..].iter_mut().for_each(leave);
+            passes(CALM, Instant::now(), "the calm");
+            let now = shop.number("SELECT count(*) FROM orders WHERE status = 'processed'");
+            assert!(now > processed, "nothing was processed in a storm and its calm");
+            processed = now;
+            apis[1] = shop.api();
+            load.spread(apis.iter().map(|api| api.addr("http")));
+            workers[1..].iter_mut().for_each(|worker| *worker = shop.worker());
         }
     });
     check(&shop, &promises);

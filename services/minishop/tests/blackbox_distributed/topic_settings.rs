@@ -7,6 +7,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
+use crate::servers::OwnServer;
 use crate::shop::{Shop, block_on};
 use crate::wait::eventually;
 
@@ -16,6 +17,35 @@ fn check(shop: &Shop) -> Output {
 
 fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn what_create_makes_passes_check_whatever_the_brokers_defaults_are() {
+    // Its defaults are changed, and other tests' topics must not be.
+    let server = OwnServer::start("kafka");
+    let addresses = server.addresses();
+    let client: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &addresses.kafka).create().unwrap();
+    let defaults = AlterConfig::new(ResourceSpecifier::Broker(1))
+        .set("log.retention.ms", "86400000")
+        .set("log.cleanup.policy", "compact")
+        .set("message.max.bytes", "500000");
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(20)));
+    for done in block_on(client.alter_configs(&[defaults], &options)).unwrap() {
+        done.unwrap();
+    }
+    let shop = Shop::on(addresses);
+    let found = check(&shop);
+    assert_eq!((found.status.code(), said(&found).contains("error[")), (Some(0), false), "{}", said(&found));
+    for prefix in ["others.", "more.", "yet-others."] {
+        let run = |what| shop.command(&["topics", what, "--topic-prefix", prefix]).output().unwrap();
+        let told = String::from_utf8(run("create").stdout).unwrap();
+        for setting in ["cleanup.policy=delete", "retention.ms=604800000", "max.message.bytes=2000000"] {
+            assert!(told.contains(setting), "{setting}: {told}");
+        }
+        let at_once = run("check");
+        assert_eq!(at_once.status.code(), Some(0), "{}", said(&at_once));
+    }
 }
 
 #[test]

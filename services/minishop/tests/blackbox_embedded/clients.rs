@@ -49,6 +49,27 @@ fn grpcurl_learns_the_services_by_reflection_and_creates_an_order() {
 }
 
 #[test]
+fn grpcurl_prints_the_details_of_a_refusal_by_reflection() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(up(dir.path()));
+    let body = r#"{"customer_id":"c1","items":[{"product_id":"p1","qty":0,"price":10.5}]}"#;
+    let said = grpcurl(&server, &["-d", body], &["minishop.orders.v1.OrderService/CreateOrder"]).unwrap_err();
+    for part in ["google.rpc.BadRequest", "items[0].qty", "OUT_OF_RANGE", "google.rpc.ErrorInfo", "VALIDATION_FAILED"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("@value"), "a detail was not recognized: {said}");
+    // Both versions of reflection know them.
+    for version in ["v1", "v1alpha"] {
+        let call = format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        for symbol in ["google.rpc.BadRequest", "google.rpc.Status"] {
+            let asked = format!(r#"{{"file_containing_symbol":"{symbol}"}}"#);
+            let told = grpcurl(&server, &["-d", &asked], &[&call]).unwrap();
+            assert!(told.contains("fileDescriptorProto") && !told.contains("errorResponse"), "{version} {symbol}: {told}");
+        }
+    }
+}
+
+#[test]
 fn without_reflection_grpcurl_learns_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = minishop(&["up"]);
@@ -73,25 +94,31 @@ fn a_python_client_generated_from_the_protos_creates_an_order() {
     assert_ne!(create("python-2"), id);
 }
 
-/// A receiver of webhooks in another language; it ends with the test.
-struct Receiver {
+/// A program in another language that runs until the test ends.
+struct Running {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
-impl Receiver {
-    /// Starts it on a free port; returns it with its address.
-    fn start(mut command: Command) -> (Self, String) {
-        command.env("MINISHOP_WEBHOOK_SECRET", SECRET).env("PORT", "0").stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{error}; run infra/test, which installs it"));
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.next().unwrap().unwrap();
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let spawned = command.stdout(Stdio::piped()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{error}; run infra/test, which installs it"));
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// Starts a receiver of webhooks on a free port; returns it with its address.
+    fn receiver(mut command: Command) -> (Self, String) {
+        command.env("MINISHOP_WEBHOOK_SECRET", SECRET).env("PORT", "0");
+        let mut receiver = Self::start(command);
+        let ready = receiver.lines.next().unwrap().unwrap();
         let url = ready.strip_prefix("ready ").unwrap_or_else(|| panic!("{ready}")).to_owned();
-        (Self { child, lines }, url)
+        (receiver, url)
     }
 }
 
-impl Drop for Receiver {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -100,7 +127,7 @@ impl Drop for Receiver {
 
 /// Lets a receiver fulfil an order, and checks that it turns away what is signed with another secret.
 fn fulfils(receiver: Command) {
-    let (mut receiver, url) = Receiver::start(receiver);
+    let (mut receiver, url) = Running::receiver(receiver);
     let dir = tempfile::tempdir().unwrap();
     let start = |secret: &str, at: &str| {
         let mut command = up(&dir.path().join(at));
@@ -121,6 +148,27 @@ fn fulfils(receiver: Command) {
         metrics.contains(r#"minishop_webhook_call_seconds_count{outcome="failed"}"#).then_some(())
     });
     assert_eq!(order(&stranger, id)["status"], "created");
+}
+
+#[test]
+fn a_plain_kafkajs_consumer_reads_the_events_of_many_orders() {
+    const ORDERS: usize = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(up(dir.path()));
+    // At once: batches of one record are not worth compressing, and no client would notice.
+    std::thread::scope(|scope| {
+        for _ in 0..ORDERS {
+            scope.spawn(|| assert_eq!(post(server.addr("http"), "/orders", &[], ORDER).status, 201));
+        }
+    });
+    let mut consumer = Command::new("node");
+    consumer.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../clients/node/read_events.js")).arg("orders.created");
+    consumer.env("KAFKA_BROKERS", server.addr("kafka"));
+    let mut consumer = Running::start(consumer);
+    for n in 0..ORDERS {
+        let line = consumer.lines.next().unwrap_or_else(|| panic!("the consumer ended after {n} events")).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["type"], "orders.created.v1");
+    }
 }
 
 #[test]

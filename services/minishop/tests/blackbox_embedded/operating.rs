@@ -4,13 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection};
 
 use crate::endpoint::Endpoint;
 use crate::place::Place;
 use crate::process::{Process, minishop};
 use crate::rest::post;
 use crate::wait::eventually;
-use crate::{dead_letters, repair, replaying, topics, up};
+use crate::{announcing, dead_letters, outbox, repair, replaying, topics, up};
 
 /// Plays a scenario beside a server.
 fn beside(server: &Process, dir: &Path, scenario: impl FnOnce(&Place<'_>)) {
@@ -52,6 +53,24 @@ fn dead_letters_are_looked_at_processed_again_and_given_up() {
 }
 
 #[test]
+fn an_order_whose_event_is_lost_is_announced_again_and_processed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::start(up(dir.path()));
+    let file = dir.path().join("data/minishop.db");
+    let sql = |sql: &'static str| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut connection = SqliteConnection::connect(file.to_str().unwrap()).await.unwrap();
+            sqlx::query(sql).execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        });
+    };
+    let scenario = announcing::an_order_whose_event_is_lost_is_announced_again_and_processed;
+    beside(&server, dir.path(), |place| scenario(place, &sql));
+    assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
 fn history_is_published_again_to_another_topic_and_to_no_live_one() {
     alone(replaying::history_is_published_again_to_another_topic_and_to_no_live_one);
 }
@@ -59,6 +78,11 @@ fn history_is_published_again_to_another_topic_and_to_no_live_one() {
 #[test]
 fn topics_are_checked_on_the_command_line() {
     alone(topics::topics_are_checked_on_the_command_line);
+}
+
+#[test]
+fn the_outbox_is_looked_at_on_the_command_line() {
+    alone(outbox::the_outbox_is_looked_at_on_the_command_line);
 }
 
 #[test]

@@ -24,10 +24,14 @@ pub struct Promise {
     pub key: String,
     /// The order, as the answer names it.
     pub order: Uuid,
-    /// Whose order it is. A customer orders through one client, so its promises stand in the order in which they were made.
+    /// Whose order it is. Most customers order through one client and one at a time; one orders through all of them at once.
     pub customer: String,
     /// What it costs, in minor units.
     pub total_minor: i32,
+    /// When it was sent for the first time, and when the client read the answer: a later order of the customer is one that was
+    /// sent after that.
+    pub sent: Instant,
+    pub acknowledged: Instant,
 }
 
 /// What the clients share with the test that lets them loose.
@@ -94,14 +98,19 @@ impl Load {
 
     /// Sends one command until its outcome is certain, then reads the order back.
     fn order(&self, client: u32, n: u32) -> Promise {
-        let (key, customer) = (format!("k-{client}-{n}"), format!("c{client}-{}", n % 5));
+        // Odd numbers in turn, so that with two APIs a customer's next order goes to the other one.
+        let customer = if n % 15 == 14 { "everybodys".to_owned() } else { format!("c{client}-{}", n % 5) };
+        let key = format!("k-{client}-{n}");
         let (qty, cents) = (1 + n % 3, 50 + n % 7);
         let body = format!(r#"{{"customerId":"{customer}","items":[{{"productId":"p1","qty":{qty},"price":10.{cents}}}]}}"#);
+        let sent = Instant::now();
         let answer = self.until(n, 201, |api| try_post(api, "/orders", &[("x-idempotency-key", &key)], &body));
+        let acknowledged = Instant::now();
         let order = serde_json::from_str::<Value>(&answer.body).unwrap()["orderId"].as_str().unwrap().parse().unwrap();
         // Acknowledged is readable, at once; while nothing answers it is asked for again.
         self.until(n, 200, |api| try_get(api, &format!("/orders/{order}")));
-        Promise { key, order, customer, total_minor: i32::try_from(qty * (1000 + cents)).unwrap() }
+        let total_minor = i32::try_from(qty * (1000 + cents)).unwrap();
+        Promise { key, order, customer, total_minor, sent, acknowledged }
     }
 
     /// Sends a request again while it is unknown what became of it; any other answer than that or `wanted` fails the test.

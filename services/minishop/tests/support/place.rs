@@ -4,10 +4,12 @@ use std::process::{Child, Command, Output};
 use std::time::Duration;
 
 use minishop_contracts::topics;
+use minishop_platform::bus::Record;
 use minishop_platform::bus::consume::{Start, Tail};
 use serde_json::Value;
 
 use crate::rest::get;
+use crate::wait::eventually;
 
 /// A running installation.
 pub struct Place<'a> {
@@ -69,9 +71,16 @@ impl Place<'_> {
     }
 }
 
+/// Reads all records of a topic, in order per partition.
+pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
+    // A topic that was only just made has no leaders yet.
+    let open = || Tail::open(brokers, &[topic.to_owned()], Start::Beginning).ok();
+    let tail = eventually(Duration::from_secs(20), "the topic can be read", open);
+    tail.rest(Duration::from_mins(1)).unwrap()
+}
+
 /// Reads all events of a topic, in order per partition.
 pub fn events(brokers: &str, topic: &str) -> Vec<Value> {
-    let tail = Tail::open(brokers, &[topic.to_owned()], Start::Beginning).unwrap();
-    let records = tail.rest(Duration::from_mins(1)).unwrap();
+    let records = records(brokers, topic);
     records.iter().map(|record| serde_json::from_slice(record.value.as_deref().unwrap()).unwrap()).collect()
 }

@@ -61,10 +61,22 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&mut self, name: &str) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
+    }
+
+    /// Reads what the process said on standard error, once it has ended.
+    pub fn said(&mut self) -> String {
+        let mut said = String::new();
+        let _ = self.log.rewind().and_then(|()| self.log.read_to_string(&mut said));
+        said
+    }
+
     /// Asks the process to end.
     pub fn ask_to_end(&mut self) {
-        assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
-        assert!(Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap().success());
+        self.signal("TERM");
     }
 
     /// Waits until it has drained, and returns its exit code.
@@ -84,8 +96,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let mut said = String::new();
-            let _ = self.log.rewind().and_then(|()| self.log.read_to_string(&mut said));
+            let said = self.said();
             let lines: Vec<&str> = said.lines().collect();
             let last = &lines[lines.len().saturating_sub(30)..];
             eprintln!("--- process {} said at last:\n{}", self.pid(), last.join("\n"));

@@ -1,6 +1,6 @@
 //! A server of a test's own, which it may stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::shop::Addresses;
@@ -37,6 +37,11 @@ impl OwnServer {
             _ => addresses.redis = read("MINISHOP_TEST_REDIS"),
         }
         addresses
+    }
+
+    /// Tells where all of its state stands.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     /// Stops it in its orderly way.

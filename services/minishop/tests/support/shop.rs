@@ -2,15 +2,14 @@
 
 use std::future::Future;
 use std::process::Command;
-use std::time::Duration;
 
 use minishop_contracts::topics;
 use minishop_platform::bus::Record;
-use minishop_platform::bus::consume::{Start, Tail};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 
-use crate::place::Place;
+use crate::checker::{Ledger, Order};
+use crate::place::{self, Place};
 use crate::process::{Process, minishop};
 
 /// Where the servers answer.
@@ -110,8 +109,7 @@ impl Shop {
 
     /// Reads all records of a topic, in order per partition.
     pub fn records(&self, topic: &str) -> Vec<Record> {
-        let tail = Tail::open(self.brokers(), &[self.topic(topic)], Start::Beginning).unwrap();
-        tail.rest(Duration::from_mins(1)).unwrap()
+        place::records(self.brokers(), &self.topic(topic))
     }
 
     /// Asks the database, over a connection of its own.
@@ -122,17 +120,63 @@ impl Shop {
         })
     }
 
+    /// Runs statements on the database, in one transaction.
+    pub fn execute(&self, sql: &'static str) {
+        block_on(async {
+            let mut connection = PgConnection::connect(&self.database()).await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        });
+    }
+
+    /// Counts the events that wait in the outbox.
+    pub fn waiting(&self) -> i64 {
+        self.number("SELECT count(*) FROM outbox_waiting")
+    }
+
     /// Asks the database for one number.
     pub fn number(&self, sql: &'static str) -> i64 {
         self.rows::<(i64,)>(sql)[0].0
     }
 
+    /// Runs a statement on the server, outside this database; `{}` in it is the database's name.
+    pub fn administer(&self, statement: &str) {
+        block_on(execute(&self.servers.postgres, statement.replace("{}", &self.name))).unwrap();
+    }
+
+    /// The host and port of the database's server.
+    pub fn database_address(&self) -> &str {
+        self.servers.postgres.rsplit_once('/').unwrap().0.rsplit_once(['@', '/']).unwrap().1
+    }
+
+    /// The database, as a URL.
+    pub fn database(&self) -> String {
+        format!("{}/{}", self.servers.postgres.rsplit_once('/').unwrap().0, self.name)
+    }
+
     fn prefix(&self) -> String {
         format!("{}.", self.name)
     }
+}
 
-    fn database(&self) -> String {
-        format!("{}/{}", self.servers.postgres.rsplit_once('/').unwrap().0, self.name)
+impl Ledger for Shop {
+    fn number(&self, sql: &'static str) -> i64 {
+        Self::number(self, sql)
+    }
+
+    fn orders(&self, sql: &'static str) -> Vec<Order> {
+        self.rows(sql)
+    }
+
+    fn records(&self, topic: &str) -> Vec<Record> {
+        Self::records(self, topic)
+    }
+
+    fn waiting(&self) -> i64 {
+        Self::waiting(self)
+    }
+
+    fn deadlocks(&self) -> i64 {
+        Self::number(self, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     }
 }
 

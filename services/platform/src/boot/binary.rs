@@ -35,7 +35,7 @@ pub fn main(
     roles: impl AsyncFnOnce(Ctx) -> anyhow::Result<Vec<Task>>,
 ) -> ExitCode {
     let command = Cli::command().name(name).bin_name(name).about(about);
-    let (cli, mut problems) = match sources::parse::<Cli>(command) {
+    let (cli, mut problems) = match sources::parse::<Cli>(command, |command| command) {
         Parsed::Command(cli, problems) => (cli, problems),
         Parsed::Text(text) => return print(&text),
         Parsed::Problems(problems) => return refuse(&problems),

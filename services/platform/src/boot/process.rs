@@ -12,13 +12,14 @@ use minishop_core::ids::Ids;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
+use super::disk::{self, Writable};
 use super::{EXIT_USAGE, Phases, Signals, lock_data_dir, print_ready, supervise};
 use crate::bus::topics;
 use crate::clock::{SystemClock, SystemIds};
 use crate::config::{Config, Shape};
 use crate::ctx::{Ctx, Metrics, Status, Task};
 use crate::hints::{Hints, HintsTask};
-use crate::relay::{Relay, RelayTask, Settings};
+use crate::relay::{RelayTask, Settings};
 use crate::serve::{self, Limits};
 use crate::store::error::OpenError;
 use crate::store::postgres::{self, PostgresSettings};
@@ -34,6 +35,8 @@ const KAFKA_PATIENCE: Duration = Duration::from_secs(3);
 pub struct EmbeddedLog {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// Says whether it takes writes.
+    pub writable: Writable,
     /// Serves until the token ends.
     pub run: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send>,
 }
@@ -118,25 +121,33 @@ impl Process {
         let ids: Arc<dyn Ids> = Arc::new(SystemIds);
         let owner = owner(self.name, ids.as_ref());
         let (hints, hints_task) = hints(&config, &owner, &metrics, &status).await?;
-        let settings = Settings { owner, roles: roles_of(self.shape), brokers: brokers.clone(), hints };
+        let settings = Settings {
+            owner,
+            roles: roles_of(self.shape),
+            brokers: brokers.clone(),
+            compression: config.kafka_compression,
+            hints,
+        };
         let (relay, relay_task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics)?;
         let [drain, drain_relay, drain_log] = std::array::from_fn(|_| CancellationToken::new());
         let mut phases = Phases::default();
         let kafka_addr = log.as_ref().map(|log| log.addr);
         // The log must run before the roles start: they may wait for its answers.
-        let log_task = log.map(|log| Task::new("event log", (log.run)(drain_log.clone())));
+        let (log_task, writable) = log.map(|log| (Task::new("event log", (log.run)(drain_log.clone())), log.writable)).unzip();
+        let disk = disk::watch(store.orders.clone(), writable, status.clone(), drain.clone());
         let ctx = Ctx {
             config: config.clone(),
             clock,
             ids,
             store,
             brokers,
-            relay: relay.clone(),
+            relay,
             metrics,
             drain: drain.clone(),
             status: status.clone(),
         };
         let mut tasks = roles(ctx).await?;
+        tasks.push(Task::new("store", disk));
         tasks
             .extend(later.map(|(config, brokers, status)| {
                 Task::new("topics", check_topics_later(config, brokers, status, drain.clone()))
@@ -150,7 +161,11 @@ impl Process {
         if let Some(addr) = kafka_addr {
             status.bound("kafka", addr);
         }
-        let announce = announce(status.clone(), relay);
+        let ready = status.clone();
+        let announce = async move {
+            ready.set("process", Ok(()));
+            print_ready(&ready);
+        };
         let code = supervise(&status, phases, announce, &mut signals, config.drain_wait).await;
         if config.database_url.is_none() && code == ExitCode::SUCCESS {
             sqlite::checkpoint(&config.data_dir.join(STORE_FILE)).await;
@@ -158,12 +173,6 @@ impl Process {
         flush.finish().await;
         Ok(code)
     }
-}
-
-async fn announce(status: Status, relay: Relay) {
-    relay.settled().await;
-    status.set("process", Ok(()));
-    print_ready(&status);
 }
 
 async fn open_log(config: &Arc<Config>, shape: Shape, open: Option<OpenLog>) -> anyhow::Result<Option<EmbeddedLog>> {

@@ -4,22 +4,31 @@
 //! what the caller names, after its own transaction.
 
 mod context;
+mod look;
 mod record;
 mod tail;
 
 use std::collections::HashMap;
-use std::fmt;
-use std::time::Duration;
+use std::fmt::{self, Display as _};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupInfo;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::store::Position;
+use crate::telemetry::Chain;
 use context::Callbacks;
+pub use context::Reach;
+pub use look::{Look, look_at, range_of};
 pub use record::{Partition, Record};
 pub use tail::{Start, Tail};
+
+/// How often it is looked whether the group has been left, and how long an answer may take.
+const LEAVE_POLL: Duration = Duration::from_millis(50);
+const LEAVE_ANSWER: Duration = Duration::from_secs(1);
 
 /// Who consumes what.
 #[derive(Debug, Clone)]
@@ -32,6 +41,9 @@ pub struct Settings {
     pub topics: Vec<String>,
     /// How long the group waits for a silent member.
     pub session_timeout: Duration,
+    /// The member's own name (KIP-345): one that is killed and comes back under it within the session has its partitions again at
+    /// once, without a rebalance. Two processes under one name: the first is put out for good ([`PollError::Replaced`]).
+    pub instance_id: Option<String>,
     /// Names this process to the broker; no other process may use it.
     pub client_id: String,
 }
@@ -58,22 +70,38 @@ impl fmt::Debug for Handlers {
 }
 
 /// Why a poll gave no record.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum PollError {
     /// The poll came too late and the group has put this member out. Drop what is queued and poll again.
     #[error("the consumer was not polled in time and left its group")]
     Exceeded,
+    /// A record somewhere cannot be read; the client does not say where. It may hold up its partition for good, or be passed over.
+    #[error("a record cannot be read: {0}")]
+    Unreadable(KafkaError),
     /// The client recovers by itself. Poll again.
     #[error("the event log cannot be read at the moment")]
     Passing(#[source] anyhow::Error),
+    /// Another process has joined the group under this member's own name. End the process.
+    #[error("another process has taken this member's place in the group")]
+    Replaced,
     /// This member can never read again. End the process.
     #[error("the consumer is beyond recovery")]
     Fatal(#[source] anyhow::Error),
 }
 
-/// One member of a consumer group. Closing it (by dropping) leaves the group; do that on a thread that may block.
+impl fmt::Debug for PollError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Chain(self).fmt(f)
+    }
+}
+
+/// One member of a consumer group. Closing it (by dropping) leaves the group, but for a member with a name of its own, which only
+/// [`Consumer::leave`] takes out of it; do either on a thread that may block.
 pub struct Consumer {
     inner: BaseConsumer<Callbacks>,
+    group: String,
+    client_id: String,
+    is_named: bool,
 }
 
 impl fmt::Debug for Consumer {
@@ -86,7 +114,11 @@ impl Consumer {
     /// Joins the group. The servers need not answer yet: the client connects when they do.
     pub fn join(settings: &Settings, handlers: Handlers) -> anyhow::Result<Self> {
         let heartbeat = (settings.session_timeout.as_millis() / 3).min(3_000);
-        let inner: BaseConsumer<Callbacks> = base(&settings.brokers, &settings.client_id)
+        let mut config = base(&settings.brokers, &settings.client_id);
+        if let Some(name) = &settings.instance_id {
+            config.set("group.instance.id", name);
+        }
+        let inner: BaseConsumer<Callbacks> = config
             .set("group.id", &settings.group)
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
@@ -99,7 +131,34 @@ impl Consumer {
             .context("cannot make a consumer")?;
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         inner.subscribe(&topics).context("cannot subscribe")?;
-        Ok(Self { inner })
+        let (group, client_id) = (settings.group.clone(), settings.client_id.clone());
+        Ok(Self { inner, group, client_id, is_named: settings.instance_id.is_some() })
+    }
+
+    /// Leaves the group and closes. Waits at most so long for the brokers to have heard it; tells whether they have.
+    ///
+    /// The client closes a member with a name of its own without a word, so that its partitions wait for it to come back: right after
+    /// a crash, wrong after an orderly end, of which nobody can know that a start will follow it.
+    pub fn leave(self, at_most: Duration) -> bool {
+        let deadline = Instant::now() + at_most;
+        if !self.is_named {
+            return true;
+        }
+        self.inner.unsubscribe();
+        // Polled, so that the partitions are given up; what is still delivered of them is another member's to read.
+        while Instant::now() < deadline {
+            let _ = self.inner.poll(LEAVE_POLL);
+            if self.inner.assignment().is_ok_and(|assigned| assigned.count() == 0) && self.is_gone() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Asks the brokers whether the group is without this member.
+    fn is_gone(&self) -> bool {
+        let Ok(list) = self.inner.fetch_group_list(Some(&self.group), LEAVE_ANSWER) else { return false };
+        !list.groups().iter().flat_map(GroupInfo::members).any(|member| member.client_id() == self.client_id)
     }
 
     /// Waits for the next record, at most `wait`, and serves the group. `None` when none came.
@@ -107,8 +166,16 @@ impl Consumer {
         match self.inner.poll(wait) {
             None => Ok(None),
             Some(Ok(message)) => Ok(Some(record::read(&message, self.inner.context().topics()))),
-            Some(Err(error)) => Err(judge(error)),
+            Some(Err(error)) => Err(match judge(error) {
+                PollError::Fatal(_) if self.is_fenced() => PollError::Replaced,
+                error => error,
+            }),
         }
+    }
+
+    /// Tells whether another process has joined under this member's own name.
+    fn is_fenced(&self) -> bool {
+        self.inner.client().fatal_error().is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
     }
 
     /// Stops the delivery of all assigned partitions; polling goes on.
@@ -156,9 +223,9 @@ impl Consumer {
         Ok(self.inner.seek(&to.topic, to.partition, Offset::Offset(to.next_offset), wait)?)
     }
 
-    /// Tells where the assigned partitions end, as of the last statistics (every 5 s).
-    pub fn ends(&self) -> HashMap<(String, i32), i64> {
-        self.inner.context().ends()
+    /// Tells how far the client has read the partitions, as of the last statistics (every 5 s), and how many there have been.
+    pub fn reaches(&self) -> (u64, HashMap<(String, i32), Reach>) {
+        self.inner.context().reaches()
     }
 }
 
@@ -199,6 +266,23 @@ fn judge(error: KafkaError) -> PollError {
             PollError::Fatal(error.into())
         }
         KafkaError::MessageConsumption(RDKafkaErrorCode::PollExceeded) => PollError::Exceeded,
+        KafkaError::MessageConsumption(code) if is_of_a_record(code) => PollError::Unreadable(error),
         _ => PollError::Passing(error.into()),
     }
+}
+
+/// Tells whether an error is that of what stands in the log: bytes, checksums and codecs.
+fn is_of_a_record(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::BadMessage
+            | RDKafkaErrorCode::BadCompression
+            | RDKafkaErrorCode::NotImplemented
+            | RDKafkaErrorCode::Underflow
+            | RDKafkaErrorCode::InvalidMessage
+            | RDKafkaErrorCode::InvalidMessageSize
+            | RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::UnsupportedCompressionType
+            | RDKafkaErrorCode::KafkaStorageError
+    )
 }

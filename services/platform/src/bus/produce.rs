@@ -8,20 +8,58 @@ use minishop_contracts::headers::kafka;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use tokio::sync::mpsc;
 
 use super::Headers;
+use crate::relay::Token;
 
-/// Names a record to its sender: outbox shard and id.
-pub type Token = (i16, i64);
+/// How batches are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Not at all: every client reads that, also those that know gzip at best.
+    #[default]
+    None,
+    /// By gzip.
+    Gzip,
+    /// By Snappy.
+    Snappy,
+    /// By LZ4.
+    Lz4,
+    /// By Zstandard.
+    Zstd,
+}
+
+impl Compression {
+    const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
+    /// Spells it as Kafka does.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// Reads Kafka's spelling.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|compression| compression.as_str() == text)
+    }
+}
 
 /// What became of a record.
 #[derive(Debug)]
 pub struct Report {
     /// Which record.
     pub token: Token,
+    /// Where it was sent to; empty when it is published.
+    pub topic: String,
+    /// Whether it was sent alone.
+    pub alone: bool,
     /// How long it was under way.
     pub took: Duration,
     /// `Err` when the broker or the client gave it up for good.
@@ -40,9 +78,25 @@ pub enum SendError {
     /// The record is larger than the broker takes.
     #[error("the record is too large")]
     TooLarge,
-    /// This record was refused: stop its key and try again later.
+    /// This record can never be published: something of its own is wrong.
     #[error("the record was refused: {0}")]
-    Refused(String),
+    Record(String),
+    /// The topic takes no records, or not from us: try again later.
+    #[error("the topic takes no records: {0}")]
+    Topic(String),
+}
+
+/// What a record on its way carries.
+struct Sent {
+    token: Token,
+    alone: bool,
+    at: Instant,
+}
+
+impl Sent {
+    fn now(token: Token, alone: bool) -> Self {
+        Self { token, alone, at: Instant::now() }
+    }
 }
 
 #[derive(Clone)]
@@ -51,18 +105,30 @@ struct Reports(mpsc::UnboundedSender<Report>);
 impl ClientContext for Reports {}
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<(Token, Instant)>;
+    type DeliveryOpaque = Box<Sent>;
 
     fn delivery(&self, delivery: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
-        let (token, at) = *sent;
-        let result = delivery.as_ref().map(|_| ()).map_err(|(error, _)| advice(error));
+        let Sent { token, alone, at } = *sent;
+        let (topic, result) = match delivery {
+            Ok(_) => (String::new(), Ok(())),
+            Err((error, message)) => (message.topic().to_owned(), Err(advice(error))),
+        };
         // Without a receiver the relay is gone, and what was sent stays in the table.
-        let _ = self.0.send(Report { token, took: at.elapsed(), result });
+        let _ = self.0.send(Report { token, topic, alone, took: at.elapsed(), result });
     }
 }
 
 /// Sends records in the order of the calls. Ordering and de-duplication hold within one producer, not across two.
-pub struct Producer(ThreadedProducer<Reports>);
+///
+/// When a batch fails for good, the producer fails with it ([`SendError::Fatal`]): else the client library would renumber what
+/// is in flight behind it and publish that first.
+pub struct Producer {
+    batching: ThreadedProducer<Reports>,
+    /// Sends each record in a batch of its own; made when it is first needed.
+    single: Option<ThreadedProducer<Reports>>,
+    config: ClientConfig,
+    reports: Reports,
+}
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -72,61 +138,129 @@ impl std::fmt::Debug for Producer {
 
 impl Producer {
     /// Makes a producer; it connects by itself, whenever the broker answers.
-    pub fn new(brokers: &str, reports: mpsc::UnboundedSender<Report>) -> anyhow::Result<Self> {
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("client.id", format!("minishop-relay-{}", std::process::id()))
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            // A timed-out message leaves a gap in its partition: the relay decides when to give up, which is never.
-            .set("message.timeout.ms", "0")
-            // The client sends each partition in a request of its own: at 5 ms eight partitions cost a fifth more CPU an order,
-            // at 20 ms they save another tenth for twice the delay.
-            .set("linger.ms", "10")
-            .set("compression.type", "lz4")
-            .set("queue.buffering.max.messages", "10000")
-            .set("queue.buffering.max.kbytes", "65536")
-            .set("message.max.bytes", "2000000")
-            // Java's clients choose partitions this way; librdkafka's default (CRC32) would choose others.
-            .set("partitioner", "murmur2_random")
-            .set("allow.auto.create.topics", "false")
-            .set("socket.keepalive.enable", "true")
-            .set("socket.nagle.disable", "true")
-            .create_with_context(Reports(reports))
-            .context("cannot make a producer")?;
-        Ok(Self(producer))
+    pub fn new(brokers: &str, compression: Compression, reports: mpsc::UnboundedSender<Report>) -> anyhow::Result<Self> {
+        let (config, reports) = (config(brokers, compression), Reports(reports));
+        let batching = config.create_with_context(reports.clone()).context("cannot make a producer")?;
+        Ok(Self { batching, single: None, config, reports })
+    }
+
+    /// Queues one record in a batch of its own. Its failure is no other record's, and lets others go past it: whoever sends so
+    /// waits for its [`Report`].
+    pub fn send_alone(
+        &mut self,
+        token: Token,
+        topic: &str,
+        key: &[u8],
+        value: Option<&Bytes>,
+        headers: &Headers,
+    ) -> Result<(), SendError> {
+        if self.single.is_none() {
+            let mut config = self.config.clone();
+            config.set("batch.num.messages", "1").set("linger.ms", "0").set("enable.gapless.guarantee", "false");
+            let made = config.create_with_context(self.reports.clone());
+            self.single = Some(made.map_err(|error| SendError::Fatal(error.to_string()))?);
+        }
+        self.single
+            .as_ref()
+            .map_or(Err(SendError::QueueFull), |single| send(single, Sent::now(token, true), topic, key, value, headers))
     }
 
     /// Queues one record; its fate comes as a [`Report`]. An empty key is sent as null when the headers say that it was.
     pub fn send(&self, token: Token, topic: &str, key: &[u8], value: Option<&Bytes>, headers: &Headers) -> Result<(), SendError> {
-        let mut owned = OwnedHeaders::new_with_capacity(headers.0.len());
-        for (name, value) in &headers.0 {
-            owned = owned.insert(Header { key: name, value: value.as_deref() });
-        }
-        let mut record = BaseRecord::with_opaque_to(topic, Box::new((token, Instant::now()))).headers(owned);
-        // The outbox keeps bytes, which cannot be null.
-        if !key.is_empty() || headers.get(kafka::DLQ_KEY_NULL).is_none() {
-            record = record.key(key);
-        }
-        if let Some(value) = value {
-            record = record.payload(value.as_ref());
-        }
-        self.0.send(record).map_err(|(error, _)| advice(&error))
+        send(&self.batching, Sent::now(token, false), topic, key, value, headers)
     }
 
     /// Waits until the queue is empty, at most so long. Blocks its thread.
     pub fn flush(&self, at_most: Duration) {
-        let _ = self.0.flush(at_most);
+        let _ = self.batching.flush(at_most);
+    }
+
+    /// Sends nothing more of what is queued. The client library takes its time to end, so it does that beside the caller.
+    pub fn give_up(self) {
+        let producers: Vec<_> = std::iter::once(self.batching).chain(self.single).collect();
+        for producer in &producers {
+            producer.purge(PurgeConfig::default().queue().inflight());
+        }
+        std::thread::spawn(move || drop(producers));
     }
 }
 
+fn config(brokers: &str, compression: Compression) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("client.id", format!("minishop-relay-{}", std::process::id()))
+        .set("enable.idempotence", "true")
+        .set("enable.gapless.guarantee", "true")
+        .set("acks", "all")
+        // A timed-out message leaves a gap in its partition: the relay decides when to give up, which is never.
+        .set("message.timeout.ms", "0")
+        // The client sends each partition in a request of its own: at 5 ms eight partitions cost a fifth more CPU an order,
+        // at 20 ms they save another tenth for twice the delay.
+        .set("linger.ms", "10")
+        .set("compression.type", compression.as_str())
+        .set("queue.buffering.max.messages", "10000")
+        .set("queue.buffering.max.kbytes", "65536")
+        .set("message.max.bytes", "2000000")
+        // Java's clients choose partitions this way; librdkafka's default (CRC32) would choose others.
+        .set("partitioner", "murmur2_random")
+        .set("allow.auto.create.topics", "false")
+        .set("socket.keepalive.enable", "true")
+        .set("socket.nagle.disable", "true");
+    config
+}
+
+fn send(
+    producer: &ThreadedProducer<Reports>,
+    sent: Sent,
+    topic: &str,
+    key: &[u8],
+    value: Option<&Bytes>,
+    headers: &Headers,
+) -> Result<(), SendError> {
+    let mut owned = OwnedHeaders::new_with_capacity(headers.0.len());
+    for (name, value) in &headers.0 {
+        owned = owned.insert(Header { key: name, value: value.as_deref() });
+    }
+    let mut record = BaseRecord::with_opaque_to(topic, Box::new(sent)).headers(owned);
+    // The outbox keeps bytes, which cannot be null.
+    if !key.is_empty() || headers.get(kafka::DLQ_KEY_NULL).is_none() {
+        record = record.key(key);
+    }
+    if let Some(value) = value {
+        record = record.payload(value.as_ref());
+    }
+    producer.send(record).map_err(|(error, _)| advice(&error))
+}
+
 fn advice(error: &KafkaError) -> SendError {
+    use RDKafkaErrorCode as Code;
+    let reason = || error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::QueueFull) => SendError::QueueFull,
-        Some(RDKafkaErrorCode::MessageSizeTooLarge) => SendError::TooLarge,
-        Some(
-            RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced | RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight,
-        ) => SendError::Fatal(error.to_string()),
-        _ => SendError::Refused(error.to_string()),
+        Some(Code::QueueFull) => SendError::QueueFull,
+        Some(Code::MessageSizeTooLarge) => SendError::TooLarge,
+        // Errors of the record itself (KIP-467), which no other try can pass.
+        Some(Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidMessage | Code::InvalidMessageSize) => {
+            SendError::Record(reason())
+        }
+        Some(Code::Fatal | Code::GaplessGuarantee | Code::Fenced | Code::PurgeQueue | Code::PurgeInflight) => {
+            SendError::Fatal(error.to_string())
+        }
+        _ => SendError::Topic(reason()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_compression_is_built_in() {
+        for compression in Compression::ALL {
+            let made = Producer::new("127.0.0.1:1", compression, mpsc::unbounded_channel().0);
+            assert!(made.is_ok(), "{compression:?}: {made:?}");
+            assert_eq!(Compression::parse(compression.as_str()), Some(compression));
+        }
+        assert_eq!(Compression::parse("LZ4"), None);
     }
 }

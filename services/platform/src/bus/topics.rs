@@ -1,6 +1,6 @@
 //! Topics: which are there, and making those that are not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use minishop_contracts::topics;
@@ -9,6 +9,14 @@ use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, Resour
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// How long records must be kept: less does not outlast an outage over a weekend.
+pub const SAFE_RETENTION: Duration = Duration::from_hours(7 * 24);
+
+/// How large the largest record of a topic of ours is: a dead letter carries a whole record in its value, and more in its headers.
+pub const fn largest_record(is_dead_letters: bool) -> u32 {
+    if is_dead_letters { 2_000_000 } else { 1_000_000 }
+}
 
 /// A topic as the brokers describe it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -67,15 +75,25 @@ pub async fn missing(brokers: &str, prefix: &str, patience: Duration) -> anyhow:
     Ok(wanted.filter(|name| !there.iter().any(|topic| topic.name == *name)).collect())
 }
 
-/// Makes our topics with the brokers' default replication; one that exists is left as it is.
+/// Lists the settings with which a topic of ours is made, whatever the brokers' defaults are.
+pub fn settings_of_new(name: &str, prefix: &str) -> [(&'static str, String); 3] {
+    let dead_letters = name == topics::prefixed(prefix, topics::CREATED_DEAD_LETTERS);
+    [
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", SAFE_RETENTION.as_millis().to_string()),
+        ("max.message.bytes", largest_record(dead_letters).to_string()),
+    ]
+}
+
+/// Makes our topics with the brokers' default replication, and waits until the brokers tell of them; one that exists is left as it
+/// is.
 pub async fn create(brokers: &str, prefix: &str, partitions: i32, patience: Duration) -> anyhow::Result<Vec<(String, Made)>> {
     let client: AdminClient<DefaultClientContext> = config(brokers).create().context("cannot make a Kafka client")?;
     let names: Vec<String> = topics::ALL.iter().map(|topic| topics::prefixed(prefix, topic)).collect();
-    let dead_letters = topics::prefixed(prefix, topics::CREATED_DEAD_LETTERS);
-    let new = names.iter().map(|name| {
+    let settings: Vec<_> = names.iter().map(|name| settings_of_new(name, prefix)).collect();
+    let new = names.iter().zip(&settings).map(|(name, settings)| {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
-        // A dead letter carries a whole record in its value, and more in its headers.
-        if *name == dead_letters { topic.set("max.message.bytes", "2000000") } else { topic }
+        settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
     });
     let new: Vec<NewTopic<'_>> = new.collect();
     let options = AdminOptions::new().request_timeout(Some(patience)).operation_timeout(Some(patience));
@@ -87,6 +105,11 @@ pub async fn create(brokers: &str, prefix: &str, partitions: i32, patience: Dura
             Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => made.push((name, Made::Existed)),
             Err((name, code)) => anyhow::bail!("error[DEPENDENCY_REFUSED] {name}: {code}"),
         }
+    }
+    // The brokers hear of a new topic a moment after it was made.
+    let end = Instant::now() + patience;
+    while !missing(brokers, prefix, patience).await?.is_empty() && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(made)
 }

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::values::{self, shown};
 use super::{Config, Flags, Shape};
+use crate::bus::produce::Compression;
 use crate::hints;
 use crate::telemetry::{self, LogFormat};
 
@@ -92,6 +93,15 @@ impl Flags {
             topic_prefix: found.read("MINISHOP_TOPIC_PREFIX", &self.topic_prefix, String::new(), values::topic_prefix),
             event_key: found.read("MINISHOP_EVENT_KEY", &self.event_key, EventKey::Customer, values::event_key),
             kafka_session_timeout: found.duration("MINISHOP_KAFKA_SESSION_TIMEOUT", &self.kafka_session_timeout),
+            kafka_compression: found.read(
+                "MINISHOP_KAFKA_COMPRESSION",
+                &self.kafka_compression,
+                Compression::None,
+                values::compression,
+            ),
+            kafka_instance_id: self.kafka_instance_id.filter(|name| !name.is_empty()).and_then(|name| {
+                found.read("MINISHOP_KAFKA_INSTANCE_ID", &name, None, |text| values::instance_id(text).map(Some))
+            }),
             topic_partitions: found.read("MINISHOP_TOPIC_PARTITIONS", &self.topic_partitions, 8, |text| {
                 values::whole(text, 1..=64).and_then(|number| i32::try_from(number).map_err(|error| error.to_string()))
             }),
@@ -196,8 +206,12 @@ mod tests {
             "5",
             "--event-key",
             "product",
+            "--kafka-instance-id",
+            "a b",
             "--log-format",
             "xml",
+            "--kafka-compression",
+            "brotli",
             "--topic-partitions",
             "65",
             "--reflection",
@@ -236,6 +250,8 @@ mod tests {
             "CONFIG_VALUE MINISHOP_KAFKA_ADDR",
             "CONFIG_VALUE MINISHOP_TOPIC_PREFIX",
             "CONFIG_VALUE MINISHOP_EVENT_KEY",
+            "CONFIG_VALUE MINISHOP_KAFKA_COMPRESSION",
+            "CONFIG_VALUE MINISHOP_KAFKA_INSTANCE_ID",
             "CONFIG_VALUE MINISHOP_TOPIC_PARTITIONS",
             "CONFIG_VALUE MINISHOP_REFLECTION",
             "CONFIG_VALUE MINISHOP_DRAIN_WAIT",

@@ -24,6 +24,8 @@ impl Config {
             ("event_key", text(&self.event_key.as_str())),
             ("kafka_group", text(&self.kafka_group)),
             ("kafka_session_timeout", text(&span(self.kafka_session_timeout))),
+            ("kafka_compression", text(&self.kafka_compression.as_str())),
+            ("kafka_instance_id", self.kafka_instance_id.clone().map(toml::Value::String)),
             ("topic_partitions", Some(i64::from(self.topic_partitions).into())),
             ("require_idempotency_key", Some(self.require_idempotency_key.into())),
             ("reflection", Some(self.reflection.into())),

@@ -5,10 +5,14 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, FromArgMatches};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, FromArgMatches};
 
 /// Variables of ours that are no flags, or no settings of this process.
-const OTHERS: [&str; 3] = ["MINISHOP_CONFIG", "MINISHOP_SERVER", "MINISHOP_API_KEY"];
+const OTHERS: [&str; 4] = ["MINISHOP_CONFIG", "MINISHOP_SERVER", "MINISHOP_API_KEY", "MINISHOP_BENCH_HTTP"];
+
+/// Settings that give up a protection. Nobody is led to them by a slip of the hand.
+const WEAKENING: [&str; 1] = ["insecure"];
 
 /// What reading the command line came to.
 #[derive(Debug)]
@@ -22,14 +26,17 @@ pub enum Parsed<P> {
 }
 
 /// Reads this process's arguments by `command`, its environment, and the file that they name.
-pub fn parse<P: FromArgMatches>(command: Command) -> Parsed<P> {
+///
+/// `shape` makes the tree of commands of it. A setting that is hidden below a command is refused on that command's line.
+pub fn parse<P: FromArgMatches>(command: Command, shape: fn(Command) -> Command) -> Parsed<P> {
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    parse_from(command, std::env::args_os().collect(), &variables.collect())
+    parse_from(command, shape, std::env::args_os().collect(), &variables.collect())
 }
 
 fn parse_from<P: FromArgMatches>(
     mut command: Command,
+    shape: fn(Command) -> Command,
     mut args: Vec<OsString>,
     variables: &BTreeMap<String, String>,
 ) -> Parsed<P> {
@@ -44,14 +51,22 @@ fn parse_from<P: FromArgMatches>(
             command = command.mut_arg(id, |arg| arg.default_value(value));
         }
     }
+    let command = shape(command);
     loop {
-        match command.clone().try_get_matches_from(&args).and_then(|mut matches| P::from_arg_matches_mut(&mut matches)) {
-            Ok(parsed) => return Parsed::Command(parsed, problems),
+        let read = command.clone().try_get_matches_from(&args).and_then(|mut matches| {
+            let foreign = foreign(&command, &matches);
+            P::from_arg_matches_mut(&mut matches).map(|parsed| (parsed, foreign))
+        });
+        match read {
+            Ok((parsed, foreign)) => {
+                problems.extend(foreign);
+                return Parsed::Command(parsed, problems);
+            }
             Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
                 return Parsed::Text(error.to_string());
             }
             Err(error) => {
-                problems.push(worded(&error));
+                problems.push(worded(&error, |flag| is_hidden(&command, &args, flag)));
                 // clap stops at the first: without it, the rest of the line may have more to say.
                 if !remove_culprit(&mut args, &error) {
                     return Parsed::Problems(problems);
@@ -59,6 +74,25 @@ fn parse_from<P: FromArgMatches>(
             }
         }
     }
+}
+
+/// Names the settings on the command line that the command does not take.
+fn foreign(tree: &Command, matches: &ArgMatches) -> Vec<String> {
+    let Some(command) = matches.subcommand_name().and_then(|name| tree.find_subcommand(name)) else { return Vec::new() };
+    let given = |arg: &&clap::Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let hidden = command.get_arguments().filter(|arg| arg.is_hide_set() && arg.get_env().is_some());
+    let worded = |arg: &clap::Arg| {
+        let (flag, name) = (arg.get_long().unwrap_or_default(), command.get_name());
+        format!("error[USAGE] --{flag}: is a setting of servers that `{name}` does not take; see minishop {name} --help")
+    };
+    hidden.filter(given).map(worded).collect()
+}
+
+/// Tells whether the command on a line does not take a flag that others do.
+fn is_hidden(tree: &Command, args: &[OsString], flag: &str) -> bool {
+    let command = args.iter().skip(1).find_map(|arg| tree.find_subcommand(arg));
+    let hides = |arg: &clap::Arg| arg.is_hide_set() && arg.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long));
+    command.is_some_and(|command| command.get_arguments().any(hides))
 }
 
 /// Takes the flag that an error is about off the command line, with its value; `false` when it is not about a flag.
@@ -104,12 +138,25 @@ fn is_service_variable(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.ends_with("_PORT") || numbered_port
 }
 
+/// Finds the name that was probably meant: at most a third of its letters differ, and never more than three.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Beginnings that all have make nothing alike.
+    let own = |name: &str| {
+        let name = name.trim_start_matches('-').to_lowercase().replace('-', "_");
+        name.strip_prefix("minishop_").map(str::to_owned).unwrap_or(name)
+    };
+    let near = known.filter(|meant| !WEAKENING.contains(&own(meant).as_str())).filter_map(|meant| {
+        let distance = strsim::osa_distance(&own(meant), &own(name));
+        (distance <= (own(meant).len() / 3).min(3)).then_some((distance, meant))
+    });
+    near.min().map(|(_, meant)| meant)
+}
+
 fn unknown_key<'a>(place: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let name: String = name.chars().take(64).collect();
-    let nearest = known.map(|k| (strsim::jaro_winkler(k, &name), k)).max_by(|a, b| a.0.total_cmp(&b.0));
-    let tip = match nearest {
-        Some((likeness, nearest)) if likeness > 0.85 => format!("did you mean {nearest}?"),
-        _ => "remove it; `minishop config print` shows the settings".to_owned(),
+    let tip = match nearest(&name, known) {
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None => "remove it; `minishop config print` shows the settings".to_owned(),
     };
     format!("error[CONFIG_UNKNOWN_KEY] {place}: {name} is no setting; {tip}")
 }
@@ -164,8 +211,8 @@ fn read_table(path: &Path, place: &str) -> Result<toml::Table, String> {
     })
 }
 
-/// Words clap's error in one line.
-fn worded(error: &clap::Error) -> String {
+/// Words clap's error in one line. What `hidden` says yes to is not suggested.
+fn worded(error: &clap::Error, hidden: impl Fn(&str) -> bool) -> String {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
@@ -179,9 +226,14 @@ fn worded(error: &clap::Error) -> String {
     let setting = text(ContextKind::InvalidArg).filter(|arg| is_value && arg.starts_with("--"));
     let code = if setting.as_deref().is_some_and(|arg| !arg.starts_with("--output")) { "CONFIG_VALUE" } else { "USAGE" };
     let place = setting.unwrap_or_else(|| "command line".to_owned());
+    let given = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand, ContextKind::InvalidValue]
+        .into_iter()
+        .find_map(|kind| text(kind).filter(|given| !given.is_empty()))
+        .unwrap_or_default();
     let guess = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue]
         .into_iter()
-        .find_map(|kind| text(kind).filter(|guess| !guess.is_empty()));
+        .find_map(|kind| text(kind).and_then(|guess| nearest(&given, guess.split(", ")).map(str::to_owned)))
+        .filter(|guess| !hidden(guess));
     let mend = match (guess, text(ContextKind::ValidValue)) {
         (Some(guess), _) => format!("did you mean {guess}?"),
         (None, Some(valid)) if !valid.is_empty() => format!("give one of {valid}"),
@@ -204,7 +256,12 @@ mod tests {
 
     fn parse(args: &[&str], variables: &[(&str, &str)]) -> Parsed<Cli> {
         let args = std::iter::once("minishop").chain(args.iter().copied()).map(OsString::from).collect();
-        parse_from(Cli::command(), args, &variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        parse_from(
+            Cli::command(),
+            |command| command,
+            args,
+            &variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        )
     }
 
     /// All problems, in names and in values.
@@ -232,6 +289,29 @@ mod tests {
         ));
         assert_eq!(found.len(), 1, "{found:#?}");
         assert!(found[0].contains("CONFIG_UNKNOWN_KEY") && found[0].contains("did you mean MINISHOP_HTTP_ADDR?"), "{found:#?}");
+    }
+
+    #[test]
+    fn only_what_is_near_is_suggested_and_nothing_that_weakens_security() {
+        for (name, meant) in [
+            ("MINISHOP_HTTP_ADR", Some("MINISHOP_HTTP_ADDR")),
+            ("MINISHOP_HTTP_ADDRESS", Some("MINISHOP_HTTP_ADDR")),
+            ("MINISHOP_KAFAK_GROUP", Some("MINISHOP_KAFKA_GROUP")),
+            ("MINISHOP_BIN", None),
+            ("MINISHOP_INSECUR", None),
+            ("MINISHOP_INSECURE_", None),
+            ("MINISHOP_LOGGING", None),
+        ] {
+            let found = problems(parse(&[], &[(name, "x")]));
+            assert_eq!(found.len(), 1, "{found:#?}");
+            let tip = meant.map_or_else(|| "remove it".to_owned(), |meant| format!("did you mean {meant}?"));
+            assert!(found[0].contains(&tip), "{name}: {found:#?}");
+        }
+        for (flag, meant) in [("--http-adr=x", Some("--http-addr")), ("--insecur", None), ("--nothing-like-it", None)] {
+            let found = problems(parse(&[flag], &[]));
+            let tip = meant.map_or_else(|| "see --help".to_owned(), |meant| format!("did you mean {meant}?"));
+            assert!(found.len() == 1 && found[0].contains(&tip), "{flag}: {found:#?}");
+        }
     }
 
     #[test]

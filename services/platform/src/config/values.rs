@@ -10,6 +10,7 @@ use std::time::Duration;
 use minishop_contracts::key::EventKey;
 use secrecy::SecretString;
 
+use crate::bus::produce::Compression;
 use crate::telemetry::LogFormat;
 
 /// How much of a value an error repeats.
@@ -65,6 +66,10 @@ pub(super) fn event_key(text: &str) -> Result<EventKey, String> {
     EventKey::parse(text).ok_or_else(|| "is no record key; give customer or order".to_owned())
 }
 
+pub(super) fn compression(text: &str) -> Result<Compression, String> {
+    Compression::parse(text).ok_or_else(|| "is not a compression; give none, gzip, snappy, lz4 or zstd".to_owned())
+}
+
 pub(super) fn migrate(text: &str) -> Result<bool, String> {
     match text {
         "auto" => Ok(true),
@@ -85,6 +90,17 @@ pub(super) fn topic_prefix(text: &str) -> Result<String, String> {
     let fits = text.len() <= 200 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     fits.then(|| text.to_owned())
         .ok_or_else(|| "cannot begin a topic's name; use at most 200 letters, digits, dots, dashes, underscores".to_owned())
+}
+
+/// Reads a member's own name; the brokers hold it to the rules of a topic's name.
+pub(super) fn instance_id(text: &str) -> Result<String, String> {
+    let fits = (1..=249).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    fits.then(|| text.to_owned()).ok_or_else(|| {
+        "is not a valid name of a group's member; use 1 to 249 letters, digits, dots, dashes, underscores".to_owned()
+    })
 }
 
 /// Checks a list of hosts with ports.
@@ -150,6 +166,16 @@ mod tests {
         assert_eq!(duration("2d"), Ok(Duration::from_hours(48)));
         for bad in ["5", "-1s", "5 parsecs", "", "s", "99999999999999999999s", "9999999999999999999h"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_members_name_is_one_that_brokers_take() {
+        for good in ["minishop-worker-0", "a.b_c", &"x".repeat(249)] {
+            assert_eq!(instance_id(good).as_deref(), Ok(good));
+        }
+        for bad in ["", ".", "..", "a b", "worker/0", "\u{e9}", &"x".repeat(250)] {
+            assert!(instance_id(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,191 +1,170 @@
 //! What the relay asks of the store, without ever waiting for it: rows go on being sent while a job runs.
-//!
-//! One job at a time reads or deletes rows, so that a read never sees a row whose delete is under way; one other at a time
-//! renews leases.
 
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::time::Instant;
+use minishop_core::backoff::Backoff;
 
-use super::shard::{Shard, State};
+use super::said::{Aside, Job, Want};
+use super::shard::{Ask, Moment};
 use super::task::RelayTask;
-use crate::bus::produce::Token;
-use crate::store::{Leadership, OutboxRow, OutboxStats, Result, SHARDS_PER_ROLE};
+use crate::store::{Acknowledged, Leadership, OutboxRow, OutboxStats, Result, StoreError};
 
-/// How often leases are renewed. Short, because the view of being alone must be fresh.
-const RENEW: Duration = Duration::from_secs(1);
-/// How long deletes are collected, how many start one at once, and how many go in one statement.
-const COLLECT: Duration = Duration::from_millis(20);
-const MANY_DELETES: usize = 500;
-const MOST_DELETES: usize = 5_000;
-/// How often the table is swept for rows that nobody handed over, and how old they are by then.
-const SWEEP: Duration = Duration::from_secs(1);
-const AGED: Duration = Duration::from_secs(2);
-/// Rows of one shard that are read at once.
-pub(super) const READ: i64 = 1000;
-/// How often rows of other writers are looked for: the first while there are some.
-pub(super) const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
-/// How soon the next look may follow when somebody says that there are some: hints come as often as commits.
-const POLL_SOONEST: Duration = Duration::from_millis(5);
-/// How soon a job that could not start is looked at again.
-const SOON: Duration = Duration::from_millis(5);
+/// How often the backlog is measured.
+const MEASURE: Duration = Duration::from_secs(1);
+/// How often the space of removed rows is freed, if there are so many.
+const VACUUM: Duration = Duration::from_secs(1);
+const WORTH_A_VACUUM: i64 = 1_000;
+/// The longest pause of a relay whose store is away.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A job's end.
 pub(super) enum Done {
     /// Leases, asked for at this time.
-    Led(Instant, Result<Leadership>),
-    /// How much waits, asked for at this time.
-    Counted(Instant, Result<OutboxStats>),
-    /// The first rows of these shards that were not in hand.
-    Loaded(Vec<i16>, Result<Vec<OutboxRow>>),
-    /// Rows that others wrote.
-    Polled(Result<Vec<OutboxRow>>),
-    /// Rows that have waited for long.
-    Swept(Result<Vec<OutboxRow>>),
-    /// These rows are gone, or not.
-    Deleted(Vec<Token>, Result<()>),
+    Led(Moment, Result<Leadership>),
+    /// Rows, at most so many of each shard.
+    Brought(Vec<Ask>, usize, Result<Vec<OutboxRow>>),
+    /// Whether the store agrees with what is published.
+    Acknowledged(Vec<Acknowledged>, Result<bool>),
+    /// Whether the store keeps a row.
+    Aside(Aside, Result<bool>),
+    /// How much waits.
+    Measured(Result<OutboxStats>),
+    /// Whether this process may free space.
+    Vacuumed(Result<bool>),
 }
 
-/// When each job is to run next, and whether one of its kind is under way.
-#[derive(Debug)]
-pub(super) struct Agenda {
-    pub(super) leasing: bool,
-    pub(super) counting: bool,
-    pub(super) reading: bool,
-    renew_at: Instant,
-    pub(super) count_at: Instant,
-    delete_at: Instant,
-    sweep_at: Instant,
-    polled_at: Instant,
-    poll_at: Instant,
-    pub(super) poll_every: Duration,
-    pub(super) failures: u32,
-    pub(super) retry_at: Instant,
-}
-
-impl Agenda {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            leasing: false,
-            counting: false,
-            reading: false,
-            renew_at: now,
-            count_at: now,
-            delete_at: now,
-            sweep_at: now + SWEEP,
-            polled_at: now,
-            poll_at: now,
-            poll_every: POLL.0,
-            failures: 0,
-            retry_at: now,
-        }
-    }
+/// The jobs that are no decision of the machine's.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    measuring: bool,
+    measure_at: Moment,
+    vacuuming: bool,
+    vacuum_at: Moment,
+    /// Rows that were removed since the last vacuum.
+    removed: i64,
+    may_not_vacuum: bool,
+    /// How often in a row the store has not answered.
+    failures: u32,
 }
 
 impl RelayTask {
     /// Starts what is due.
-    pub(super) fn start_jobs(&mut self, now: Instant) {
-        if now < self.agenda.retry_at {
-            return;
-        }
-        if !self.agenda.leasing && now >= self.agenda.renew_at {
-            self.agenda.leasing = true;
-            self.agenda.renew_at = now + RENEW;
+    pub(super) fn start_jobs(&mut self, now: Moment) {
+        for want in self.machine.wants(now) {
             let (outbox, settings) = (self.outbox.clone(), self.settings.clone());
-            let job = async move { Done::Led(now, outbox.lead(&settings.owner, &settings.roles).await) };
-            self.jobs.push(job.boxed());
-        }
-        if !self.agenda.counting && now >= self.agenda.count_at {
-            self.agenda.counting = true;
-            let outbox = self.outbox.clone();
-            self.jobs.push(async move { Done::Counted(now, outbox.stats().await) }.boxed());
-        }
-        if !self.agenda.reading
-            && let Some(job) = self.next_on_rows(now)
-        {
-            self.agenda.reading = true;
+            let job: BoxFuture<'static, Done> = match want {
+                Want::Lead(anew) => {
+                    async move { Done::Led(now, outbox.lead(&settings.owner, &settings.roles, &anew).await) }.boxed()
+                }
+                Want::Read(asks, limit) => async move {
+                    let spans: Vec<_> = asks.iter().map(|ask| ask.span).collect();
+                    let rows = outbox.read(&spans, i64::try_from(limit).unwrap_or(i64::MAX)).await;
+                    Done::Brought(asks, limit, rows)
+                }
+                .boxed(),
+                Want::Acknowledge(published) => async move {
+                    let agreed = outbox.acknowledge(&settings.owner, &published).await;
+                    Done::Acknowledged(published, agreed)
+                }
+                .boxed(),
+                Want::SetAside(aside) => async move {
+                    let Aside { token, event_id, reason } = &aside;
+                    let agreed = outbox.set_aside(token.shard, token.number, *event_id, reason).await;
+                    Done::Aside(aside, agreed)
+                }
+                .boxed(),
+            };
             self.jobs.push(job);
+        }
+        if !self.upkeep.measuring && now >= self.upkeep.measure_at {
+            self.upkeep.measuring = true;
+            self.upkeep.measure_at = now + MEASURE;
+            let outbox = self.outbox.clone();
+            self.jobs.push(async move { Done::Measured(outbox.stats().await) }.boxed());
+        }
+        if !self.upkeep.vacuuming && now >= self.upkeep.vacuum_at && self.upkeep.removed >= WORTH_A_VACUUM {
+            self.upkeep.vacuuming = true;
+            self.upkeep.vacuum_at = now + VACUUM;
+            self.upkeep.removed = 0;
+            let outbox = self.outbox.clone();
+            self.jobs.push(async move { Done::Vacuumed(outbox.vacuum().await) }.boxed());
         }
     }
 
     /// Tells when to look again for what is due, if nothing else happens before.
-    pub(super) fn look_again(&self, now: Instant) -> Instant {
-        let (api, worker) = (self.may_skip_table(0), self.may_skip_table(SHARDS_PER_ROLE));
-        let quiet = |shard: i16, led: &Shard| led.state == State::Live && if shard < SHARDS_PER_ROLE { api } else { worker };
-        let busy = !self.deletes.is_empty() || self.shards.iter().any(|(shard, led)| !quiet(*shard, led));
-        let next = self.agenda.renew_at.min(self.agenda.sweep_at).min(self.agenda.count_at);
-        let next = if busy { next.min(now + SOON) } else { next };
-        next.max(self.agenda.retry_at).max(now + Duration::from_millis(1))
+    pub(super) fn look_again(&self, now: Moment) -> Moment {
+        self.machine.look_again(now).min(self.upkeep.measure_at.max(now + Duration::from_millis(1)))
     }
 
-    /// Looks for rows of other writers as soon as the store is free.
-    pub(super) fn poll_soon(&mut self) {
-        self.agenda.poll_at = Instant::now().max(self.agenda.polled_at + POLL_SOONEST);
-        self.agenda.poll_every = POLL.0;
-    }
-
-    fn next_on_rows(&mut self, now: Instant) -> Option<BoxFuture<'static, Done>> {
-        // Only between reads: a shard is never mended while a read of its broken self is under way.
-        self.mend(now);
-        if self.deletes.len() >= MANY_DELETES || (now >= self.agenda.delete_at && !self.deletes.is_empty()) {
-            self.agenda.delete_at = now + COLLECT;
-            return Some(self.delete());
-        }
-        if let Some(job) = self.load() {
-            return Some(job);
-        }
-        if now >= self.agenda.sweep_at {
-            self.agenda.sweep_at = now + SWEEP;
-            let led: Vec<i16> = self.shards.iter().filter(|(_, led)| led.state == State::Live).map(|(shard, _)| *shard).collect();
-            let outbox = self.outbox.clone();
-            return (!led.is_empty()).then(|| async move { Done::Swept(outbox.aged(&led, AGED, READ).await) }.boxed());
-        }
-        if now >= self.agenda.poll_at {
-            self.agenda.polled_at = now;
-            self.agenda.poll_at = now + self.agenda.poll_every;
-            let shared =
-                |(shard, led): (&i16, &Shard)| (led.state == State::Live && !self.may_skip_table(*shard)).then_some(*shard);
-            let shared: Vec<i16> = self.shards.iter().filter_map(shared).collect();
-            let (outbox, held) = (self.outbox.clone(), self.held(&shared));
-            return (!shared.is_empty()).then(|| async move { Done::Polled(outbox.pending(&shared, &held, READ).await) }.boxed());
-        }
-        None
-    }
-
-    fn delete(&mut self) -> BoxFuture<'static, Done> {
-        let rest = self.deletes.split_off(self.deletes.len().min(MOST_DELETES));
-        let rows = std::mem::replace(&mut self.deletes, rest);
-        let outbox = self.outbox.clone();
-        async move {
-            let result = outbox.delete(&rows).await;
-            Done::Deleted(rows, result)
-        }
-        .boxed()
-    }
-
-    /// Reads shards that were just won or mended, or whose rows stand in the table before those from memory.
-    fn load(&mut self) -> Option<BoxFuture<'static, Done>> {
-        let mut asked = Vec::new();
-        for (shard, led) in &mut self.shards {
-            if led.state == State::Load {
-                led.state = State::Loading;
-                asked.push(*shard);
+    /// Takes up what a job brought.
+    pub(super) fn done(&mut self, done: Done, now: Moment) {
+        match done {
+            Done::Led(asked_at, view) => match view {
+                Ok(view) => {
+                    self.answered();
+                    self.metrics.shards.set(i64::try_from(view.shards.len()).unwrap_or(i64::MAX));
+                    self.machine.led(asked_at, &view);
+                }
+                Err(error) => self.store_failed(Job::Lead, &error, now),
+            },
+            Done::Brought(asks, limit, rows) => match rows {
+                Ok(rows) => self.machine.brought(&asks, limit, rows),
+                Err(error) => self.store_failed(Job::Read, &error, now),
+            },
+            Done::Acknowledged(published, agreed) => match agreed {
+                Ok(agreed) => self.upkeep.removed += self.machine.acknowledged(&published, agreed),
+                Err(error) => self.store_failed(Job::Acknowledge, &error, now),
+            },
+            Done::Aside(aside, agreed) => match agreed {
+                Ok(agreed) => {
+                    if agreed {
+                        self.tell_aside(&aside);
+                    }
+                    self.machine.aside(&aside, agreed);
+                }
+                Err(error) => self.store_failed(Job::SetAside, &error, now),
+            },
+            Done::Measured(stats) => {
+                self.upkeep.measuring = false;
+                // What the leases say of the store is enough: a measurement more or less is no matter.
+                if let Ok(stats) = stats {
+                    *self.stats.lock().expect("no holder of the statistics panics") = stats;
+                    self.metrics.measured(stats);
+                }
+            }
+            Done::Vacuumed(outcome) => {
+                self.upkeep.vacuuming = false;
+                match outcome {
+                    Ok(false) if !self.upkeep.may_not_vacuum => {
+                        self.upkeep.may_not_vacuum = true;
+                        tracing::warn!("this process may not VACUUM the outbox, so its table grows until autovacuum comes by");
+                        self.status.note("outbox", Some("no right to VACUUM outbox_event: make its owner this role".to_owned()));
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(error = ?error, "the outbox was not vacuumed"),
+                }
             }
         }
-        let (outbox, held) = (self.outbox.clone(), self.held(&asked));
-        (!asked.is_empty()).then(|| {
-            async move {
-                let rows = outbox.pending(&asked, &held, READ).await;
-                Done::Loaded(asked, rows)
-            }
-            .boxed()
-        })
+        self.tell_alarms();
     }
 
-    /// Lists rows in hand: they stand in the table until they are deleted, before those that are wanted.
-    fn held(&self, shards: &[i16]) -> Vec<i64> {
-        shards.iter().filter_map(|shard| self.shards.get(shard)).flat_map(Shard::in_hand).collect()
+    fn answered(&mut self) {
+        if self.upkeep.failures > 0 {
+            tracing::info!("the relay reaches the store again");
+        }
+        self.upkeep.failures = 0;
+        self.status.set("relay", Ok(()));
+    }
+
+    fn store_failed(&mut self, job: Job, error: &StoreError, now: Moment) {
+        self.upkeep.failures = self.upkeep.failures.saturating_add(1);
+        let wait = Backoff::INFRASTRUCTURE.wait(self.upkeep.failures, rand::random()).min(LONGEST_PAUSE);
+        if self.upkeep.failures == 1 {
+            tracing::warn!(job = ?job, error = ?error, "the relay cannot reach the store; it keeps trying");
+        }
+        self.status.set("relay", Err("the store does not answer".to_owned()));
+        self.machine.store_failed(job, now + wait.max(Duration::from_millis(10)));
     }
 }

@@ -20,6 +20,12 @@ pub(super) struct RelayMetrics {
     pub publish: Histogram,
     /// Shards that this process leads.
     pub shards: Gauge,
+    /// Rows that could not be published and were set aside.
+    pub set_aside: Counter,
+    /// How often a shard was found to be an older copy of itself.
+    pub went_back: Counter,
+    /// How often a number was missing.
+    pub gaps: Counter,
     rows: Gauge,
     oldest: Gauge<f64, AtomicU64>,
 }
@@ -32,6 +38,9 @@ impl RelayMetrics {
             refused: Counter::default(),
             publish: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             shards: Gauge::default(),
+            set_aside: Counter::default(),
+            went_back: Counter::default(),
+            gaps: Counter::default(),
             rows: Gauge::default(),
             oldest: Gauge::default(),
         };
@@ -40,6 +49,13 @@ impl RelayMetrics {
             registry.register("relay_refused", "Records that were refused and are sent again", new.refused.clone());
             registry.register("relay_publish_seconds", "Time from sending to acknowledgement", new.publish.clone());
             registry.register("relay_led_shards", "Outbox shards that this process leads", new.shards.clone());
+            registry.register("outbox_set_aside", "Events that cannot be published and were set aside", new.set_aside.clone());
+            registry.register(
+                "outbox_went_back",
+                "Times that the store was found to be older than before",
+                new.went_back.clone(),
+            );
+            registry.register("outbox_gaps", "Times that a number was missing in the outbox", new.gaps.clone());
             registry.register("outbox_rows", "Events that wait to be published, of all processes", new.rows.clone());
             registry.register("outbox_oldest_seconds", "Age of the oldest of them", new.oldest.clone());
         });
@@ -47,7 +63,7 @@ impl RelayMetrics {
     }
 
     /// Notes how much waits.
-    pub fn counted(&self, stats: OutboxStats) {
+    pub fn measured(&self, stats: OutboxStats) {
         self.rows.set(stats.depth);
         self.oldest.set(stats.oldest.as_secs_f64());
     }

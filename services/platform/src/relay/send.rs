@@ -1,141 +1,183 @@
 //! Sending, and what the broker reports.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use minishop_contracts::headers::kafka::DLQ_VALUE_OMITTED;
 use minishop_contracts::topics;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
-use super::shard::{Shard, State};
+use super::said::{Aside, Sending, Trouble};
+use super::shard::{Alarm, Moment};
 use super::task::RelayTask;
 use crate::bus::Headers;
 use crate::bus::produce::{Producer, Report, SendError};
-use crate::store::OutboxRow;
 
-/// Records that the producer may hold unreported; its own queue holds 10 000.
-const MOST_IN_FLIGHT: usize = 8_000;
-/// How long a shard rests after a record was refused.
-const REST: Duration = Duration::from_millis(200);
+/// How often the same trouble is told.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+
+/// A topic that does not take records, as far as it was told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    at: Option<Moment>,
+    untold: u64,
+    /// The shard that waits for it.
+    shard: Option<i16>,
+}
 
 impl RelayTask {
     /// Sends queued rows, shard by shard in order, as far as the producer has room.
-    pub(super) fn send(&mut self, now: Instant) {
-        let again = now + REST;
-        let mut fatal = None;
-        'shards: for (number, led) in &mut self.shards {
-            if !matches!(led.state, State::Live | State::Behind) || now >= led.lease_until {
-                continue;
-            }
-            while let Some(row) = led.queue.front() {
-                if self.in_flight >= MOST_IN_FLIGHT {
-                    break 'shards;
-                }
-                match send_row(&self.producer, row, led.too_large.contains(&row.id)) {
-                    Ok(()) => {
-                        led.queue.pop_front();
-                        led.in_flight += 1;
-                        self.in_flight += 1;
-                    }
-                    Err(SendError::QueueFull) => break 'shards,
-                    Err(SendError::Fatal(reason)) => {
-                        fatal = Some(reason);
-                        break 'shards;
-                    }
-                    Err(SendError::TooLarge) if is_dead_letter(row) && led.too_large.insert(row.id) => {}
-                    Err(SendError::TooLarge | SendError::Refused(_)) => {
-                        tracing::warn!(
-                            outbox.shard = *number,
-                            outbox.id = row.id,
-                            "a record was refused; its shard is read again"
-                        );
-                        led.stop(again);
-                        break;
-                    }
+    pub(super) fn send(&mut self, now: Moment) {
+        while let Some(next) = self.machine.next(now) {
+            let (token, letter) = (next.token, is_dead_letter(&next.row.event.topic) && !next.without_value);
+            match send_row(&mut self.producer, &next) {
+                Ok(()) => self.machine.sent(token),
+                Err(SendError::QueueFull) => return,
+                Err(SendError::Fatal(reason)) => return self.fail_producer(&reason, now),
+                Err(SendError::TooLarge) if letter => self.machine.without_value(token, now),
+                Err(SendError::TooLarge) => self.machine.cannot_send(token, "the record is too large".to_owned()),
+                Err(SendError::Record(reason)) => self.machine.cannot_send(token, reason),
+                Err(SendError::Topic(reason)) => {
+                    let topic = next.row.event.topic.clone();
+                    self.machine.stop(token.shard, now);
+                    self.tell_topic(token.shard, &topic, &reason, now);
                 }
             }
-            if led.state == State::Behind && led.queue.is_empty() {
-                led.state = State::Load;
-            }
-        }
-        if let Some(reason) = fatal {
-            self.renew_producer(&reason);
         }
     }
 
-    /// Makes a new producer after a fatal error; everything that was not deleted is sent again from the table.
-    fn renew_producer(&mut self, reason: &str) {
-        tracing::error!(reason, "the producer failed for good; making a new one");
+    /// Makes a new producer; everything that is not stored as published is sent again from the table.
+    fn renew_producer(&mut self, now: Moment) {
         // Reports of the old producer must not be counted against the new shards.
         let (report_to, reports) = mpsc::unbounded_channel();
-        match Producer::new(&self.settings.brokers, report_to) {
+        match Producer::new(&self.settings.brokers, self.settings.compression, report_to) {
             Ok(producer) => {
-                self.producer = producer;
+                std::mem::replace(&mut self.producer, producer).give_up();
                 self.reports = reports;
-                self.in_flight = 0;
-                let until: HashMap<i16, Instant> = self.shards.iter().map(|(shard, led)| (*shard, led.lease_until)).collect();
-                self.shards = until.into_iter().map(|(shard, until)| (shard, Shard::won(until))).collect();
+                self.machine.producer_lost(now);
             }
             Err(error) => tracing::error!("cannot make a producer: {error:#}"),
         }
     }
 
     /// Takes up a report; tells whether it was the end of its producer.
-    pub(super) fn report(&mut self, report: Report) -> bool {
-        let (number, id) = report.token;
-        self.in_flight = self.in_flight.saturating_sub(1);
-        if report.result.is_ok() {
+    pub(super) fn report(&mut self, report: Report, now: Moment) -> bool {
+        let Report { token, topic, alone, took, result } = report;
+        let Err(error) = result else {
             self.metrics.published.inc();
-            self.metrics.publish.observe(report.took.as_secs_f64());
-        } else {
-            self.metrics.refused.inc();
-        }
-        let Some(led) = self.shards.get_mut(&number) else {
-            // The shard was given back meanwhile; deleting a delivered row is right whoever does it.
-            if report.result.is_ok() {
-                self.deletes.push(report.token);
+            self.metrics.publish.observe(took.as_secs_f64());
+            if self.told.shard == Some(token.shard) {
+                self.told = Told::default();
+                self.status.note("relay", None);
             }
+            self.machine.report(token, Ok(()), now);
             return false;
         };
-        match report.result {
-            Ok(()) => self.deletes.extend(led.delivered(id).map(|id| (number, id))),
-            Err(error) => {
-                tracing::warn!(outbox.shard = number, outbox.id = id, %error, "a record was not published; it is sent again");
-                if error == SendError::TooLarge {
-                    led.too_large.insert(id);
-                }
-                led.failed(id, Instant::now() + REST);
-                if let SendError::Fatal(reason) = error {
-                    self.renew_producer(&reason);
-                    return true;
-                }
+        self.metrics.refused.inc();
+        let trouble = match error {
+            SendError::Fatal(reason) => {
+                self.fail_producer(&reason, now);
+                return true;
             }
+            SendError::TooLarge if is_dead_letter(&topic) => Trouble::TooLarge,
+            SendError::TooLarge => Trouble::OfRecord("the record is too large".to_owned()),
+            SendError::Record(reason) => Trouble::OfRecord(reason),
+            SendError::Topic(reason) => {
+                self.tell_topic(token.shard, &topic, &reason, now);
+                Trouble::OfTopic
+            }
+            SendError::QueueFull => Trouble::OfTopic,
+        };
+        self.machine.report(token, Err(trouble), now);
+        // What is behind it must not be published before it is sent again.
+        if !alone {
+            tracing::debug!(topic, "a record among others failed; they are sent again, one by one");
+            self.renew_producer(now);
         }
-        false
+        !alone
     }
 
-    pub(super) fn mend(&mut self, now: Instant) {
-        for (number, led) in &mut self.shards {
-            if let Some(done) = led.mend(now) {
-                self.deletes.extend(done.into_iter().map(|id| (*number, id)));
+    fn fail_producer(&mut self, reason: &str, now: Moment) {
+        tracing::error!(reason, "the producer failed for good; making a new one");
+        self.renew_producer(now);
+    }
+
+    /// Says that a topic takes no records: at most so often, however many records come back.
+    fn tell_topic(&mut self, shard: i16, topic: &str, reason: &str, now: Moment) {
+        let waiting = self.stats.lock().expect("no holder of the statistics panics").depth;
+        self.told.shard = Some(shard);
+        self.status.note("relay", Some(format!("{topic} takes no records: {reason}; {waiting} rows of the outbox wait")));
+        if self.told.at.is_some_and(|at| now < at + TELL_AGAIN) {
+            self.told.untold += 1;
+            return;
+        }
+        tracing::warn!(topic, reason, rows = waiting, untold = self.told.untold, "a topic takes no records; its rows wait");
+        self.told.at = Some(now);
+        self.told.untold = 0;
+    }
+
+    pub(super) fn tell_aside(&mut self, aside: &Aside) {
+        self.metrics.set_aside.inc();
+        tracing::error!(
+            outbox.shard = aside.token.shard,
+            outbox.number = aside.token.number,
+            event.id = %aside.event_id,
+            reason = aside.reason,
+            "an event cannot be published and is set aside; later ones go on"
+        );
+    }
+
+    pub(super) fn tell_alarms(&mut self) {
+        if self.damaged && !self.machine.is_damaged() {
+            self.damaged = false;
+            self.status.set("outbox", Ok(()));
+        }
+        for alarm in self.machine.alarms.drain(..) {
+            match alarm {
+                Alarm::WentBack { shard, number, found } => {
+                    self.metrics.went_back.inc();
+                    tracing::error!(
+                        outbox.shard = shard,
+                        outbox.number = number,
+                        found,
+                        "the store is an older copy of itself; the shard is read again from what it says"
+                    );
+                }
+                Alarm::Gap { shard, number, next } => {
+                    self.metrics.gaps.inc();
+                    let lacks =
+                        if next - number == 1 { format!("number {number}") } else { format!("numbers {number} to {}", next - 1) };
+                    let reason = format!("outbox_gap: shard {shard} lacks {lacks}");
+                    tracing::error!(
+                        outbox.shard = shard,
+                        outbox.number = number,
+                        outbox.next = next,
+                        "{reason}, and nothing is sent from it. Put the rows back, or give them up: minishop outbox step-over"
+                    );
+                    self.status.set("outbox", Err(reason));
+                    self.damaged = true;
+                }
             }
         }
     }
 }
 
-fn is_dead_letter(row: &OutboxRow) -> bool {
-    row.event.topic.ends_with(topics::CREATED_DEAD_LETTERS)
+fn is_dead_letter(topic: &str) -> bool {
+    topic.ends_with(topics::CREATED_DEAD_LETTERS)
 }
 
 /// Queues a row with the producer; a dead letter that the broker refused for its size goes without its value, which stays in the
 /// store.
-fn send_row(producer: &Producer, row: &OutboxRow, too_large: bool) -> Result<(), SendError> {
-    let mut headers = Headers::decode(row.event.headers.clone()).unwrap_or_default();
-    let mut value = row.event.payload.as_ref();
-    if too_large && is_dead_letter(row) {
+fn send_row(producer: &mut Producer, next: &Sending<'_>) -> Result<(), SendError> {
+    let event = &next.row.event;
+    let mut headers = Headers::decode(event.headers.clone()).unwrap_or_default();
+    let mut value = event.payload.as_ref();
+    if next.without_value {
         let bytes = value.take().map_or(0, bytes::Bytes::len);
         headers = headers.with(DLQ_VALUE_OMITTED, bytes.to_string());
     }
-    producer.send((row.event.shard, row.id), &row.event.topic, &row.event.record_key, value, &headers)
+    if next.alone {
+        producer.send_alone(next.token, &event.topic, &event.record_key, value, &headers)
+    } else {
+        producer.send(next.token, &event.topic, &event.record_key, value, &headers)
+    }
 }

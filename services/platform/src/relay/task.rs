@@ -1,27 +1,26 @@
 //! The relay's one task: it sends, takes reports, and starts the store's jobs. It never waits for the store or the broker.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Relay;
-use super::jobs::{Agenda, Done};
+use super::jobs::{Done, Upkeep};
+use super::machine::Machine;
 use super::metrics::RelayMetrics;
-use super::shard::{Shard, State};
-use crate::bus::produce::{Producer, Report, Token};
+use super::send::Told;
+use super::shard::Moment;
+use crate::bus::produce::{Compression, Producer, Report};
 use crate::ctx::{Metrics, Status};
 use crate::hints::Hints;
-use crate::store::{Leadership, Outbox, OutboxRow, OutboxStats, Role};
+use crate::store::{Outbox, OutboxRow, OutboxStats, Role};
 
-/// The most rows of a shard that are kept in memory before the table is left to hold them.
-const MOST_QUEUED: usize = 2_000;
 /// How long a drain waits for reports.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -34,6 +33,8 @@ pub struct Settings {
     pub roles: Vec<Role>,
     /// Bootstrap servers.
     pub brokers: String,
+    /// How batches are compressed.
+    pub compression: Compression,
     /// Wakes relays that lead shards of rows written elsewhere.
     pub hints: Hints,
 }
@@ -43,22 +44,29 @@ pub struct RelayTask {
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) settings: Settings,
     pub(super) status: Status,
-    pub(super) rows: mpsc::UnboundedReceiver<Vec<OutboxRow>>,
+    pub(super) rows: mpsc::UnboundedReceiver<Handed>,
     pub(super) reports: mpsc::UnboundedReceiver<Report>,
     pub(super) producer: Producer,
-    pub(super) shards: HashMap<i16, Shard>,
-    /// Records that the producer has and has not reported.
-    pub(super) in_flight: usize,
-    pub(super) view: Leadership,
-    pub(super) view_at: Option<Instant>,
-    pub(super) led_since: Option<Instant>,
-    /// Delivered rows that still stand in the table.
-    pub(super) deletes: Vec<Token>,
+    pub(super) machine: Machine,
+    pub(super) upkeep: Upkeep,
+    pub(super) told: Told,
+    /// Whether a shard was found to lack numbers.
+    pub(super) damaged: bool,
+    /// How many connections to the store had been opened when the table was last looked at.
+    pub(super) connections: u64,
     pub(super) jobs: FuturesUnordered<BoxFuture<'static, Done>>,
-    pub(super) agenda: Agenda,
     pub(super) stats: Arc<Mutex<OutboxStats>>,
-    pub(super) settled: watch::Sender<bool>,
     pub(super) metrics: RelayMetrics,
+    began: Instant,
+}
+
+/// What comes from those who write.
+#[derive(Debug)]
+pub(super) enum Handed {
+    /// These rows are committed: the store has said so at this time.
+    Rows(Vec<OutboxRow>, Instant),
+    /// A session that writes broke, or began: there may be rows that nobody will hand over, or another store.
+    Verify,
 }
 
 impl std::fmt::Debug for RelayTask {
@@ -72,11 +80,9 @@ impl RelayTask {
     pub fn new(outbox: Arc<dyn Outbox>, settings: Settings, status: Status, metrics: &Metrics) -> anyhow::Result<(Relay, Self)> {
         let (hand_over, rows) = mpsc::unbounded_channel();
         let (report_to, reports) = mpsc::unbounded_channel();
-        let (may_write, when_settled) = watch::channel(false);
         let backlog = Arc::new(Mutex::new(OutboxStats::default()));
-        let producer = Producer::new(&settings.brokers, report_to)?;
-        let relay =
-            Relay { rows: hand_over, changes: settings.hints.changes().clone(), stats: backlog.clone(), settled: when_settled };
+        let producer = Producer::new(&settings.brokers, settings.compression, report_to)?;
+        let relay = Relay { rows: hand_over, changes: settings.hints.changes().clone(), stats: backlog.clone() };
         let task = Self {
             outbox,
             settings,
@@ -84,101 +90,108 @@ impl RelayTask {
             rows,
             reports,
             producer,
-            shards: HashMap::new(),
-            in_flight: 0,
-            view: Leadership::default(),
-            view_at: None,
-            led_since: None,
-            deletes: Vec::new(),
+            machine: Machine::new(),
+            upkeep: Upkeep::default(),
+            told: Told::default(),
+            damaged: false,
+            connections: 0,
             jobs: FuturesUnordered::new(),
-            agenda: Agenda::new(Instant::now()),
             stats: backlog,
-            settled: may_write,
             metrics: RelayMetrics::register(metrics),
+            began: Instant::now(),
         };
         Ok((relay, task))
     }
 
-    /// Sends until `drain` ends; then waits for reports (at most 5 s), deletes what was delivered and gives the leases back.
+    /// Sends until `drain` ends; then waits for reports (at most 5 s), stores what is published and gives the leases back.
     pub async fn run(mut self, drain: CancellationToken) -> anyhow::Result<()> {
         let (mut rows, mut reports) = (Vec::new(), Vec::new());
         loop {
-            let now = Instant::now();
+            let now = self.now();
             self.start_jobs(now);
             self.send(now);
-            let look_again = self.look_again(now);
+            let look_again = self.began + self.look_again(now);
             tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
-                Some(done) = self.jobs.next() => self.done(done),
+                Some(done) = self.jobs.next() => self.done(done, self.began.elapsed()),
                 count = self.reports.recv_many(&mut reports, 1000) => if count == 0 { break },
                 count = self.rows.recv_many(&mut rows, 100) => if count == 0 { break },
-                () = self.settings.hints.heard() => self.poll_soon(),
+                () = self.settings.hints.heard() => self.machine.look(),
                 () = tokio::time::sleep_until(look_again) => {}
             }
+            // All of them: nothing more may be sent behind a record that has come back.
+            while let Ok(report) = self.reports.try_recv() {
+                reports.push(report);
+            }
+            let now = self.now();
             for report in reports.drain(..) {
-                if self.report(report) {
+                if self.report(report, now) {
                     // The rest are reports of the producer that is gone.
                     break;
                 }
             }
-            for batch in rows.drain(..) {
-                self.take(batch);
+            for handed in rows.drain(..) {
+                self.take(handed);
             }
         }
         self.finish().await;
         Ok(())
     }
 
-    fn take(&mut self, rows: Vec<OutboxRow>) {
-        let mut in_table = false;
-        for row in rows {
-            let shard = row.event.shard;
-            if !self.may_skip_table(shard) {
-                in_table = true;
-                continue;
-            }
-            let Some(led) = self.shards.get_mut(&shard) else { continue };
-            match led.state {
-                State::Load | State::Loading | State::Live if led.queue.len() < MOST_QUEUED => drop(led.take([row])),
-                // The broker is slow or away: from here on the table holds the rows, and is read when these are sent.
-                State::Live => led.state = State::Behind,
-                // What is being read comes before these rows, and they must not be missed: read it with them.
-                State::Load | State::Loading => {
-                    led.drop_queue();
-                    led.read_first();
+    fn now(&self) -> Moment {
+        self.began.elapsed()
+    }
+
+    fn take(&mut self, handed: Handed) {
+        match handed {
+            Handed::Rows(rows, answered_at) => {
+                let connections = self.outbox.connections();
+                if connections != self.connections {
+                    self.connections = connections;
+                    self.machine.verify(self.began.elapsed());
                 }
-                State::Behind | State::Broken(_) => {}
+                if self.machine.hand(rows, answered_at.saturating_duration_since(self.began)) {
+                    // Their leader need not wait for its next look.
+                    self.settings.hints.committed();
+                }
+            }
+            Handed::Verify => {
+                self.machine.verify(self.began.elapsed());
+                self.settings.hints.committed();
             }
         }
-        if in_table {
-            // Their leader, here or elsewhere, need not wait for its next poll.
-            self.poll_soon();
-            self.settings.hints.committed();
-        }
+        self.tell_alarms();
     }
 
     async fn finish(mut self) {
         let end = Instant::now() + DRAIN;
-        while let Ok(batch) = self.rows.try_recv() {
-            self.take(batch);
+        while let Ok(handed) = self.rows.try_recv() {
+            self.take(handed);
         }
+        // What was handed over last is sent, reported and stored; the table is not looked through for more.
         loop {
-            self.send(Instant::now());
-            if self.in_flight == 0 && self.jobs.is_empty() {
+            let now = self.now();
+            self.start_jobs(now);
+            self.send(now);
+            if self.machine.is_idle() {
                 break;
             }
+            let look_again = self.began + self.look_again(now);
             tokio::select! {
-                Some(done) = self.jobs.next() => self.done(done),
-                Some(report) = self.reports.recv() => drop(self.report(report)),
-                () = tokio::time::sleep_until(end) => break,
+                Some(done) = self.jobs.next() => self.done(done, self.began.elapsed()),
+                Some(report) = self.reports.recv() => drop(self.report(report, self.began.elapsed())),
+                () = tokio::time::sleep_until(look_again.min(end)) => if Instant::now() >= end { break },
             }
         }
-        if let Err(error) = self.outbox.delete(&self.deletes).await {
-            tracing::warn!(rows = self.deletes.len(), error = ?error, "could not delete what was sent; it will be sent again");
-        }
-        if let Err(error) = self.outbox.release(&self.settings.owner).await {
-            tracing::warn!(error = ?error, "could not give the leases back; they run out by themselves");
+        let ended = async {
+            while self.jobs.next().await.is_some() {}
+            self.outbox.release(&self.settings.owner).await
+        };
+        match tokio::time::timeout(DRAIN, ended).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = ?error, "could not give the leases back; they run out by themselves"),
+            Err(_) => tracing::warn!("the store does not answer; the leases run out by themselves"),
         }
     }
 }

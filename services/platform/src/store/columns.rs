@@ -193,10 +193,11 @@ pub(super) fn outbox_stats(row: &impl Columns) -> sqlx::Result<OutboxStats> {
     Ok(OutboxStats { depth: row.long(0)?, oldest })
 }
 
-/// Shard, id, event id, topic, record key, order id, order version, payload, headers.
+/// Shard, number, event id, topic, record key, order id, order version, payload, headers, whether it is set aside.
 pub(super) fn outbox_row(row: &impl Columns) -> sqlx::Result<OutboxRow> {
     Ok(OutboxRow {
-        id: row.long(1)?,
+        number: row.long(1)?,
+        set_aside: row.flag(9)?,
         event: NewEvent {
             shard: row.small(0)?,
             event_id: EventId(row.id(2)?),
@@ -223,7 +224,7 @@ pub(super) use claimed_columns;
 pub(super) fn claimed(row: &impl Columns) -> sqlx::Result<Claimed> {
     let bytes = |n| row.maybe_bytes(n).map(|bytes| bytes.map(Bytes::copy_from_slice));
     Ok(Claimed {
-        lease: Lease { id: row.long(0)?, epoch: row.long(1)? },
+        lease: Lease { id: row.long(0)?, epoch: row.long(1)?, event_id: EventId(row.id(2)?) },
         event_id: EventId(row.id(2)?),
         order_id: row.maybe_id(3)?.map(OrderId),
         record_key: Bytes::copy_from_slice(row.bytes(4)?),

@@ -3,10 +3,10 @@
 //! A statement is written once. Where the databases differ it holds a mark, which each reads in its own way:
 //! `@now1` is the time: parameter 1, or the database's own clock where that is null (PostgreSQL);
 //! `@later1` is the same with the seconds of parameter 2 added; `@any3` asks for a member of the list in parameter 3;
-//! `@each3` gives its members as the column `e.value`; `@json4` takes parameter 4 as JSON; `@lock` and `@skip` lock the rows that are
+//! `@ids3` does so for a list of ids; `@each3` gives its members as the column `e.value`; `@json4` takes parameter 4 as JSON; `@lock` and `@skip` lock the rows that are
 //! read, the latter leaving out those that others hold.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::columns::Columns;
-use super::{Note, Result, Transition};
+use super::{NewEvent, Note, Result, Transition};
 
 /// A statement in the words of both databases.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ fn postgres(name: &str, n: &str) -> String {
         "now" => format!("coalesce(${n}::timestamptz, clock_timestamp())"),
         "later" => format!("(coalesce(${n}::timestamptz, clock_timestamp()) + make_interval(secs => $2::bigint))"),
         "any" => format!("= ANY(${n}::bigint[])"),
+        "ids" => format!("= ANY(${n}::uuid[])"),
         "each" => format!("unnest(${n}::bigint[]) AS e(value)"),
         "json" => format!("${n}::jsonb"),
         "lock" => "FOR UPDATE".to_owned(),
@@ -67,6 +68,7 @@ fn sqlite(name: &str, n: &str) -> String {
         "now" | "json" => format!("${n}"),
         "later" => format!("(${n} + $2 * 1000)"),
         "any" => format!("IN (SELECT value FROM json_each(${n}))"),
+        "ids" => format!("IN (SELECT unhex(value) FROM json_each(${n}))"),
         "each" => format!("json_each(${n}) AS e"),
         "lock" | "skip" => String::new(),
         other => unreachable!("@{other} is no mark"),
@@ -83,6 +85,7 @@ pub(super) enum Arg {
     Id(Option<Uuid>),
     Time(Option<Timestamp>),
     Longs(Vec<i64>),
+    Ids(Vec<Uuid>),
     /// The time as the database keeps it.
     Now,
 }
@@ -130,8 +133,10 @@ pub(super) trait Database: Send + Sync + std::fmt::Debug {
 pub(super) trait Work: Send {
     /// Runs one statement and gives what it returns.
     async fn run(&mut self, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>>;
-    /// Changes orders behind their fence, as the consumer does; returns the outbox id of each order that passed.
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>>;
+    /// Changes orders behind their fence, as the consumer does; returns those that passed.
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
+    /// Appends events to the outbox, as the last step: their shards stay locked until the commit. Returns their numbers.
+    async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>>;
     /// Writes facts into timelines.
     async fn note(&mut self, notes: &[Note]) -> Result<()>;
     /// Commits.

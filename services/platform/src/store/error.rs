@@ -1,12 +1,14 @@
 //! What the databases' errors mean for the caller: try again, find out, or give up.
 
-use std::fmt;
+use std::fmt::{self, Display as _};
 use std::path::PathBuf;
 
-use super::StoreError;
+use super::{Position, StoreError};
+use crate::telemetry::Chain;
 
-/// Why a store could not be opened. All but [`OpenError::Retry`] are final: an operator has to act.
-#[derive(Debug, thiserror::Error)]
+/// Why a store could not be opened. All but [`OpenError::Retry`] are final: an operator has to act. Its `Debug` is the chain of its
+/// causes in one line.
+#[derive(thiserror::Error)]
 pub enum OpenError {
     /// The file is damaged or another program's. It was not touched.
     #[error("{path} is damaged or not MiniShop's: {reason}")]
@@ -25,6 +27,12 @@ pub enum OpenError {
         found: String,
         /// What it must be.
         needed: &'static str,
+    },
+    /// Between us and the database stands a connection pooler that cannot be worked with.
+    #[error("{what}")]
+    Pooler {
+        /// What it does, and what to do.
+        what: String,
     },
     /// A newer MiniShop has migrated the database.
     #[error("the database has schema {store}, this binary knows {binary}: start a newer binary")]
@@ -74,12 +82,26 @@ pub enum OpenError {
     },
 }
 
+// What is derived would show the stack that `anyhow` takes when RUST_BACKTRACE is set, in every log line.
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Chain(self).fmt(f)
+    }
+}
+
+impl fmt::Debug for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Chain(self).fmt(f)
+    }
+}
+
 impl OpenError {
     /// Names the error as start-up messages do.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Corrupt { .. } => "STORE_CORRUPT",
             Self::Unsafe { .. } => "STORE_UNSAFE",
+            Self::Pooler { .. } => "POOLER_UNSUPPORTED",
             Self::SchemaAhead { .. } => "SCHEMA_AHEAD",
             Self::SchemaBehind { .. } => "SCHEMA_BEHIND",
             Self::Refused { .. } => "DEPENDENCY_REFUSED",
@@ -117,6 +139,19 @@ impl fmt::Display for Contended {
     }
 }
 
+/// The store stands lower than this consumer has seen it stand: an older copy has taken its place, as at a fail-over to a replica
+/// that lagged. Attached to the source of a [`StoreError::Retry`]: nothing was written, and what lies between is to be read again.
+#[derive(Debug, Clone)]
+pub struct WentBack(pub Vec<Position>);
+
+impl fmt::Display for WentBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the store has gone back in {} partitions", self.0.len())
+    }
+}
+
+impl std::error::Error for WentBack {}
+
 /// The database refused a value that it was handed: too long, out of range, against a constraint. Attached to the source of a
 /// [`StoreError::Fail`] that is the input's fault and not the database's.
 #[derive(Debug, Clone)]
@@ -144,6 +179,12 @@ impl StoreError {
     /// Tells whether the disk failed to sync, after which no answer of this process can be trusted: end it with exit 74.
     pub fn is_sync_failure(&self) -> bool {
         matches!(self, Self::Fail { source, .. } if source.is::<SyncFailed>())
+    }
+
+    /// Tells where the store stands if it is an older one than the consumer has seen.
+    pub fn went_back(&self) -> Option<&[Position]> {
+        let Self::Retry { source, .. } = self else { return None };
+        source.downcast_ref::<WentBack>().map(|WentBack(positions)| &positions[..])
     }
 
     /// Tells whether nothing was written and the same call may succeed later.

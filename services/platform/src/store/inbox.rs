@@ -25,11 +25,13 @@ pub trait Settlement: Send {
     async fn orders(&mut self, ids: &[OrderId], keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KnownOrder>>;
     /// Inserts orders that came by events; returns those made (the others' id or key exists).
     async fn adopt(&mut self, orders: &[AdoptedOrder]) -> Result<HashSet<OrderId>>;
-    /// Changes status, writes the timeline's status row and the outbox row of each order that passes the fence, in this order.
+    /// Changes status and writes the timeline's status row of each order that passes the fence; returns those that passed. Their
+    /// events are announced by `record`.
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
+    /// Writes the rest, the events last: their shards stay locked until the commit. Returns the outbox numbers of `journal.events`
+    /// in their order.
     ///
-    /// Returns the outbox id of each order that passed.
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>>;
-    /// Writes the rest; returns the outbox ids of `journal.events` in their order.
+    /// Refused with [`super::error::WentBack`] if the store stands lower than the consumer has seen it stand.
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>>;
     /// Commits. Only then may the offsets be committed to the broker.
     async fn commit(self: Box<Self>) -> Result<()>;

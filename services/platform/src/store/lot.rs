@@ -18,6 +18,9 @@ use super::{Result, Settlement};
 /// leases one end, all would be claimed together again, until every one of them had used up its attempts.
 pub(super) const LEASE_SPREAD: Duration = Duration::from_secs(15);
 
+/// How many keys are looked at in one step of a sweep.
+pub(super) const KEYS_AT_ONCE: i32 = 1_000;
+
 /// The right to a claimed row: gone when the row was claimed again, released or drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
@@ -25,6 +28,17 @@ pub struct Lease {
     pub id: i64,
     /// How often the row had been leased or released by then.
     pub epoch: i64,
+    /// The event that stands in it. A database that goes back to an older copy gives the same ids to other events.
+    pub event_id: EventId,
+}
+
+/// What one step of a sweep came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mended {
+    /// How many rows are due now.
+    pub due: u64,
+    /// The key after which the next step begins; `None` when all keys have been looked at.
+    pub after: Option<Bytes>,
 }
 
 /// What a worker asks the lot for.
@@ -145,8 +159,8 @@ pub trait Lot: Send + Sync + std::fmt::Debug {
     /// Tells in how long a row is due, zero if one is; `None` when no row has a time.
     async fn next_due(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>>;
     /// Makes due what waits for nothing: heads that were missed when the row before them went, and events whose type is among
-    /// `types` by now. Returns how many.
-    async fn mend(&self, consumer: &str, types: &[String]) -> Result<u64>;
+    /// `types` by now. One step looks at some keys after `after`, so that claims need not wait for a large lot.
+    async fn mend(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<Mended>;
     /// Begins a transaction on the lot's own connection. One at a time; nobody cancels it.
     async fn begin(&self, consumer: &str) -> Result<Box<dyn LotSettlement>>;
 }

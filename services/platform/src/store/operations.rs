@@ -3,12 +3,15 @@
 //! The API freezes an operation's set in one transaction and reads on; a worker runs it, step by step, each step one transaction
 //! behind the operation's lease. Where an operation stands is read off its rows alone.
 
+mod announce;
 mod audit;
 mod begin;
 mod dead_letters;
 mod forget;
+mod gap;
 mod progress;
 mod run;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -20,7 +23,10 @@ use minishop_core::order::Status;
 use minishop_core::repair::{ItemState, Kind, Skip, State, Tally};
 
 use super::database::Database;
+pub use announce::{Announce, AnnouncedAgain, Left, Unannounced};
+pub use gap::Gap;
 pub use progress::Action;
+pub use waiting::{Missing, OutboxEvent, OutboxShard, Unpublished};
 
 /// The family over one database.
 #[derive(Debug, Clone)]

@@ -94,6 +94,8 @@ pub struct ListQuery {
     pub status: Option<Status>,
     /// Only orders with a smaller id than the last one of the page before.
     pub before: Option<OrderId>,
+    /// Only orders with this id or a greater one: the end of what is looked at.
+    pub down_to: Option<OrderId>,
     /// At most so many, 1 to 501.
     pub limit: i64,
 }
@@ -101,7 +103,7 @@ pub struct ListQuery {
 /// One connection that accepts orders. Owned by one task that nobody cancels.
 #[async_trait]
 pub trait Intake: Send {
-    /// Inserts up to 256 orders and their events in one statement and commits; returns the outbox id of each order made.
+    /// Inserts up to 256 orders and their events in one statement and commits; returns the outbox number of each order's event.
     ///
     /// `batch` is sorted by (client, key) and holds no key twice. An order that is not in the answer was not made: its key
     /// existed, here or in a concurrent commit; read it with [`Orders::by_keys`]. After [`StoreError::Unknown`] run the same
@@ -115,7 +117,7 @@ pub trait Cancels: Send {
     /// Changes an order, tells its timeline, queues the event that announces it, and makes a dead event of the order that
     /// holds up its key due again, in one transaction; `detail` is a JSON object for the timeline.
     ///
-    /// Returns the event's outbox id, or `None` when the order does not stand where the change begins. After
+    /// Returns the event's outbox number, or `None` when the order does not stand where the change begins. After
     /// [`StoreError::Unknown`] run the same change again: an order that the first run changed is then `None`.
     async fn cancel(&mut self, change: &Transition, detail: &str) -> Result<Option<i64>>;
 }
@@ -138,8 +140,11 @@ pub trait Orders: Send + Sync + std::fmt::Debug {
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>>;
     /// Reads one order of a client; another client's is `None`.
     async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>>;
-    /// Reads a page.
+    /// Reads a page. A status is looked for in row after row, so bound such a query with [`Orders::nth`].
     async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>>;
+    /// Finds the `n`th order, from 1, of a list whatever its status, in an index alone; `None` when there are fewer. Its limit and
+    /// `down_to` count for nothing.
+    async fn nth(&self, query: &ListQuery, n: i64) -> Result<Option<OrderId>>;
     /// Opens a connection for cancelling.
     async fn cancels(&self) -> Result<Box<dyn Cancels>>;
     /// Reads those of many orders, of whatever client, that have a greater version than the one they are known with.

@@ -1,4 +1,8 @@
 //! The outbox: events that wait for the relay, and who may send them.
+//!
+//! It is a log in shards. Inside a shard, numbers are gapless and in the order of the commits: a transaction takes its numbers under
+//! the shard's lock, as the last thing that it locks, and holds it until it has committed. So whoever sees a number has seen all
+//! before it.
 
 use std::time::Duration;
 
@@ -7,11 +11,15 @@ use bytes::Bytes;
 use minishop_core::ids::{EventId, OrderId};
 
 use super::Result;
+use super::error::OpenError;
 
-/// How many outbox shards each role has. Fixed for ever: a key's shard must never change while rows wait.
-pub const SHARDS_PER_ROLE: i16 = 16;
+/// How many outbox shards each role has. A key's shard must never change while rows wait, so the store says the same, and a store
+/// with another number is refused when it is opened.
+pub const SHARDS_PER_ROLE: i16 = 4;
+/// The first shard of each role: that of the worker is this, whatever the number of shards.
+pub(crate) const ROLE_STRIDE: i16 = 16;
 
-/// An event that waits to be published, before the database has given it its place.
+/// An event that waits to be published, before the database has given it its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
     /// The outbox shard, from role and record key; see `relay::shard_of`.
@@ -35,33 +43,119 @@ pub struct NewEvent {
 /// An event that waits to be published, in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
-    /// The place within the shard. Rows of a key are sent in this order.
-    pub id: i64,
+    /// The place within the shard, 1 or more, without gaps. Rows are sent in this order.
+    pub number: i64,
     /// What is sent.
     pub event: NewEvent,
+    /// Whether it is not to be sent: it could not be published, and its bytes are kept elsewhere.
+    pub set_aside: bool,
+}
+
+impl OutboxRow {
+    /// Makes the row of an event that was just committed.
+    pub const fn new(number: i64, event: NewEvent) -> Self {
+        Self { number, event, set_aside: false }
+    }
+
+    /// Roughly how many bytes it takes in memory.
+    pub fn size(&self) -> usize {
+        let NewEvent { record_key, payload, headers, .. } = &self.event;
+        256 + record_key.len() + payload.as_ref().map_or(0, Bytes::len) + headers.len()
+    }
 }
 
 /// Which process role wrote an outbox row; each role has [`SHARDS_PER_ROLE`] shards of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Shards 0 to 15.
+    /// Shards from 0.
     Api,
-    /// Shards 16 to 31.
+    /// Shards from 16.
     Worker,
+}
+
+impl Role {
+    /// Both roles.
+    pub const ALL: [Self; 2] = [Self::Api, Self::Worker];
+
+    /// Tells the first of its shards.
+    pub const fn first_shard(self) -> i16 {
+        match self {
+            Self::Api => 0,
+            Self::Worker => ROLE_STRIDE,
+        }
+    }
+
+    /// Lists its shards.
+    pub fn shards(self) -> std::ops::Range<i16> {
+        self.first_shard()..self.first_shard() + SHARDS_PER_ROLE
+    }
+}
+
+/// Refuses a store with other outbox shards than ours: rows of a key that wait there would be overtaken by new ones.
+pub(super) fn check_shards(found: &[i16]) -> std::result::Result<(), OpenError> {
+    if Role::ALL.into_iter().flat_map(Role::shards).eq(found.iter().copied()) {
+        return Ok(());
+    }
+    let found = found.iter().map(i16::to_string).collect::<Vec<_>>().join(" ");
+    Err(OpenError::Unsafe { setting: "outbox_shard", found, needed: "the shards 0 to 3 and 16 to 19" })
+}
+
+/// The statement whose rows [`check_shards`] checks.
+pub(super) const SHARDS: &str = "SELECT shard FROM outbox_shard ORDER BY shard";
+
+/// A shard that a process leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Led {
+    /// The shard.
+    pub shard: i16,
+    /// How often the lease has been taken. A renewal keeps it.
+    pub epoch: i64,
+    /// Up to which number everything is published, as stored.
+    pub acknowledged: i64,
 }
 
 /// What a process leads after a renewal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Leadership {
     /// The shards that this process may send from, until `LEASE` after the renewal *began*.
-    pub shards: Vec<i16>,
-    /// Roles of which no other process is alive. Only their rows may be sent from memory: with a second writer, a row of
-    /// the same key may wait unseen in the table.
-    pub alone_in: Vec<Role>,
+    pub shards: Vec<Led>,
+    /// Whether other processes write to shards of these roles: then rows come that nobody hands over.
+    pub others_write: bool,
 }
 
 /// How long a lease lasts after its renewal, by the database's clock.
 pub const LEASE: Duration = Duration::from_secs(10);
+
+/// Which rows of a shard to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The shard.
+    pub shard: i16,
+    /// The first number.
+    pub low: i64,
+    /// The number behind the last.
+    pub high: i64,
+}
+
+/// Numbers that follow what is stored, and are published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The shard.
+    pub shard: i16,
+    /// The epoch of the lease.
+    pub epoch: i64,
+    /// What is stored so far.
+    pub low: i64,
+    /// The events that bear the next numbers, one or more. What is removed must be exactly these.
+    pub events: Vec<EventId>,
+}
+
+impl Acknowledged {
+    /// What is to be stored: the last of the numbers.
+    pub fn high(&self) -> i64 {
+        self.low + i64::try_from(self.events.len()).expect("fewer than 2^63 events")
+    }
+}
 
 /// How much waits to be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,23 +166,29 @@ pub struct OutboxStats {
     pub oldest: Duration,
 }
 
-/// The outbox: a pending set. Rows are deleted after the broker has acknowledged them; there is no cursor.
+/// The outbox. A shard has one leader, which reads, sends and removes its rows.
 #[async_trait]
 pub trait Outbox: Send + Sync + std::fmt::Debug {
-    /// Renews, takes and gives back leases for a process that is alive in `roles`.
+    /// Renews, takes and gives back leases for a process that is alive in `roles`; those of `anew` begin a new epoch.
     ///
-    /// A process holds at most ⌈16 ÷ live owners⌉ shards of a role it plays, gives the surplus back, and takes shards whose lease
+    /// A process holds at most its share of the shards of a role it plays, gives the surplus back, and takes shards whose lease
     /// has run out, also of a role that no process plays. With SQLite the lock on the data directory is the lease: all
     /// shards, alone.
-    async fn lead(&self, owner: &str, roles: &[Role]) -> Result<Leadership>;
+    async fn lead(&self, owner: &str, roles: &[Role], anew: &[i16]) -> Result<Leadership>;
     /// Gives all leases back and signs off.
     async fn release(&self, owner: &str) -> Result<()>;
-    /// Reads the first rows of each shard but those `held`, `ORDER BY id`, at most `limit` a shard.
-    async fn pending(&self, shards: &[i16], held: &[i64], limit: i64) -> Result<Vec<OutboxRow>>;
-    /// Reads rows older than `age` by the database's clock, `ORDER BY shard, id`.
-    async fn aged(&self, shards: &[i16], age: Duration, limit: i64) -> Result<Vec<OutboxRow>>;
-    /// Deletes delivered rows. A lost delete only causes a copy, so this commit need not wait for the disk.
-    async fn delete(&self, rows: &[(i16, i64)]) -> Result<()>;
-    /// Counts what waits.
+    /// Reads rows of each span in the order of their numbers, at most `limit` a span, all in one snapshot.
+    async fn read(&self, spans: &[Span], limit: i64) -> Result<Vec<OutboxRow>>;
+    /// Stores what is published and removes the rows before it; `false`, and nothing is written, where the store is not the one that
+    /// the caller knows: the lease is another's, another event bears a number, or rows are gone. A lost commit only causes
+    /// copies, so it need not wait for the disk.
+    async fn acknowledge(&self, owner: &str, published: &[Acknowledged]) -> Result<bool>;
+    /// Keeps a row that cannot be published, with the reason, and marks it; `false` when another event bears the number.
+    async fn set_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool>;
+    /// Tells how many connections to the store this process has opened: over a new one the store may be another copy of itself.
+    fn connections(&self) -> u64;
+    /// Tells how much waits.
     async fn stats(&self) -> Result<OutboxStats>;
+    /// Frees the space of removed rows; `false` when the process has no right to do that.
+    async fn vacuum(&self) -> Result<bool>;
 }

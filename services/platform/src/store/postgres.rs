@@ -12,13 +12,14 @@ mod lot;
 mod orders;
 mod outbox;
 mod pool;
+mod pooler;
 mod session;
 mod timeline;
 
 use std::sync::Arc;
 
 use super::error::OpenError;
-use super::{History, Operations, Store};
+use super::{Endpoints, History, Operations, Store};
 use pool::Pool;
 use session::Session;
 
@@ -39,12 +40,12 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
     connect::prepare(&sessions, settings.migrate).await?;
     let db = Db {
         reads: Pool::new(&sessions.reads, 8),
-        relay: Pool::new(&sessions.relay, 2),
-        // A delete that is lost in a crash is done again, so its commit need not wait for the disk: as the relay's.
-        housekeeping: Pool::new(&sessions.relay, 1),
+        relay: Pool::new(&sessions.relay, 4),
+        housekeeping: Pool::new(&sessions.worker, 1),
         intake: sessions.intake.clone(),
         // Like the worker, it changes one order behind a fence.
         cancels: sessions.worker.clone(),
+        full: orders::Full::default(),
     };
     let repairs = Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()));
     Ok(Store {
@@ -52,6 +53,7 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
         timeline: Arc::new(db.clone()),
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone(), db.reads.clone())),
+        endpoints: Endpoints::new(repairs.clone()),
         operations: Operations::new(repairs.clone()),
         history: History::new(repairs),
         lot: Arc::new(lot::PgLot::new(sessions.lot, db.reads.clone())),
@@ -73,4 +75,5 @@ struct Db {
     housekeeping: Pool,
     intake: Session,
     cancels: Session,
+    full: orders::Full,
 }

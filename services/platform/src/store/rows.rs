@@ -182,7 +182,7 @@ pub struct Position {
 pub struct Journal {
     /// Events set aside.
     pub parked: Vec<ParkedEvent>,
-    /// Dead-letter events to publish.
+    /// Events to publish: those of the orders that passed the fence, and dead letters.
     pub events: Vec<NewEvent>,
     /// Facts for the timeline.
     pub notes: Vec<Note>,
@@ -190,4 +190,15 @@ pub struct Journal {
     pub duplicates: Vec<(EventId, OrderId)>,
     /// How far the batch reaches.
     pub positions: Vec<Position>,
+    /// Where the consumer last saw the store stand in partitions of the batch; those of which it knows nothing are left out. A
+    /// store that stands lower now is another one: nothing is written.
+    pub seen: Vec<Position>,
+}
+
+impl Journal {
+    /// Tells where the consumer saw the store stand in the partition of a position; 0 when it knows nothing.
+    pub(super) fn seen_at(&self, position: &Position) -> i64 {
+        let seen = self.seen.iter().find(|s| s.partition == position.partition && s.topic == position.topic);
+        seen.map_or(0, |s| s.next_offset)
+    }
 }

@@ -6,13 +6,17 @@
 mod bulk;
 mod cancel;
 mod connect;
+#[cfg(test)]
+mod crowd;
 mod database;
+mod health;
 mod housekeeping;
 mod inbox;
 mod lot;
 mod orders;
 mod outbox;
 mod timeline;
+mod wal;
 mod writer;
 
 use std::path::Path;
@@ -22,7 +26,7 @@ use minishop_core::clock::Clock;
 use sqlx::SqlitePool;
 
 use super::error::OpenError;
-use super::{History, Operations, Store, StoreError};
+use super::{Endpoints, History, Operations, Store, StoreError};
 use writer::{Broken, Writer};
 
 /// Opens the store in a file, making it if it is absent, and starts its writer.
@@ -37,6 +41,7 @@ pub async fn open(path: &Path, clock: Arc<dyn Clock>, migrate: bool) -> Result<S
         timeline: Arc::new(db.clone()),
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(db.clone()),
+        endpoints: Endpoints::new(Arc::new(db.clone())),
         operations: Operations::new(Arc::new(db.clone())),
         history: History::new(Arc::new(db.clone())),
         lot: Arc::new(db.clone()),
@@ -56,7 +61,8 @@ pub async fn checkpoint(path: &Path) {
     use sqlx::Connection;
     let done = async {
         let mut connection = connect::writer(path).await?;
-        let (busy, ..): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut connection).await?;
+        let rows = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_all(&mut connection).await?;
+        let (busy, ..): (i64, i64, i64) = first(rows)?;
         connection.close().await?;
         Ok::<_, sqlx::Error>(busy == 0)
     };
@@ -70,7 +76,7 @@ pub async fn checkpoint(path: &Path) {
 pub async fn library_version() -> Result<String, sqlx::Error> {
     use sqlx::Connection;
     let mut memory = sqlx::SqliteConnection::connect("sqlite::memory:").await?;
-    sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut memory).await
+    first(sqlx::query_scalar("SELECT sqlite_version()").fetch_all(&mut memory).await?)
 }
 
 /// What all families share.
@@ -85,6 +91,14 @@ impl Db {
     fn now(&self) -> i64 {
         self.clock.now().timestamp_millis()
     }
+}
+
+/// The first row of a statement that was run to its end.
+///
+/// `fetch_one` and `fetch_optional` stop at the first row. SQLite then commits while the statement is reset, and sqlx drops
+/// that outcome: on a full disk a commit that failed would be taken for a success. The house rules refuse them here.
+fn first<T>(rows: Vec<T>) -> sqlx::Result<T> {
+    rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)
 }
 
 /// Makes the mapper of an operation's errors.

@@ -21,7 +21,7 @@ pub async fn same_key_in_concurrent_batches_makes_one_order_and_one_event(f: Fix
     assert_eq!(f.count("orders").await, 20);
     let announced: HashSet<_> = f.pending().await.into_iter().filter_map(|row| row.event.order_id).collect();
     assert_eq!(announced, made.iter().flat_map(HashMap::keys).copied().collect());
-    assert_eq!(f.count("outbox").await, 20);
+    assert_eq!(f.count("outbox_event").await, 20);
 }
 
 pub async fn overlapping_sorted_batches_never_deadlock(f: Fixture) {
@@ -38,12 +38,12 @@ pub async fn overlapping_sorted_batches_never_deadlock(f: Fixture) {
     assert_eq!(i64::try_from(made).unwrap(), f.count("orders").await);
 }
 
-pub async fn ids_follow_the_order_of_a_batch(f: Fixture) {
+pub async fn numbers_follow_the_order_of_a_batch(f: Fixture) {
     let batch = orders("a", 0..100);
     let made = accept(&f.store, &batch).await;
-    let ids: Vec<_> = batch.iter().map(|order| made[&order.order_id]).collect();
-    assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
-    let places: HashMap<_, _> = f.pending().await.into_iter().map(|row| (row.event.order_id.unwrap(), row.id)).collect();
+    let numbers: Vec<_> = batch.iter().map(|order| made[&order.order_id]).collect();
+    assert_eq!(numbers, (1..=100).collect::<Vec<_>>());
+    let places: HashMap<_, _> = f.pending().await.into_iter().map(|row| (row.event.order_id.unwrap(), row.number)).collect();
     assert_eq!(places, made);
 }
 
@@ -53,7 +53,7 @@ pub async fn a_batch_of_every_size_is_complete(f: Fixture) {
         let batch = orders(&format!("client-{size}"), 0..size);
         assert_eq!(intake.accept(&batch).await.unwrap().len(), size);
     }
-    assert_eq!(f.count("outbox").await, 1 + 3 + 17 + 64 + 65 + 256);
+    assert_eq!(f.count("outbox_event").await, 1 + 3 + 17 + 64 + 65 + 256);
 }
 
 pub async fn a_batch_run_again_after_an_unknown_outcome_changes_nothing(f: Fixture) {
@@ -63,7 +63,7 @@ pub async fn a_batch_run_again_after_an_unknown_outcome_changes_nothing(f: Fixtu
     let keys: Vec<_> = batch.iter().map(|order| (order.client_id.clone(), order.key.clone())).collect();
     let found: HashSet<_> = f.store.orders.by_keys(&keys).await.unwrap().into_iter().map(|record| record.order_id).collect();
     assert_eq!(found, batch.iter().map(|order| order.order_id).collect());
-    assert_eq!(f.count("outbox").await, 5);
+    assert_eq!(f.count("outbox_event").await, 5);
 }
 
 pub async fn a_replay_is_answered_from_the_first_record(f: Fixture) {
@@ -83,7 +83,7 @@ pub async fn a_row_that_cannot_be_written_fails_its_batch_and_leaves_nothing(f: 
     batch[1].event.payload = Some(Bytes::from(vec![b'x'; 262_145]));
     let mut intake = f.store.orders.intake().await.unwrap();
     assert!(matches!(intake.accept(&batch).await, Err(StoreError::Fail { .. })));
-    assert_eq!((f.count("orders").await, f.count("outbox").await), (0, 0));
+    assert_eq!((f.count("orders").await, f.count("outbox_event").await), (0, 0));
     assert_eq!(intake.accept(&batch[..1]).await.unwrap().len(), 1, "the connection goes on");
 }
 
@@ -132,6 +132,27 @@ pub async fn lists_filter_by_customer_and_status(f: Fixture) {
     assert_eq!(list(None, Some(Status::Created)).await, [second, first]);
     assert_eq!(list(Some("c1"), Some(Status::Processed)).await, [third]);
     assert_eq!(list(Some("c3"), None).await, []);
+}
+
+pub async fn what_a_list_looks_at_is_bounded_by_its_nth_order(f: Fixture) {
+    let batch = orders("a", 0..10);
+    f.accept(&batch).await;
+    f.accept(&orders("b", 0..5)).await;
+    f.accept(&[order_of("a", "other", "c9")]).await;
+    let newest_first: Vec<_> = batch.iter().rev().map(|order| order.order_id).collect();
+    let of_customer = ListQuery { customer_id: Some(batch[0].customer_id.clone()), ..list_of("a") };
+    let status = ListQuery { status: Some(Status::Failed), ..of_customer.clone() };
+    for (n, wanted) in [(1, Some(newest_first[0])), (4, Some(newest_first[3])), (10, Some(newest_first[9])), (11, None)] {
+        assert_eq!(f.store.orders.nth(&of_customer, n).await.unwrap(), wanted, "{n}");
+        assert_eq!(f.store.orders.nth(&status, n).await.unwrap(), wanted, "{n}: whatever its status");
+    }
+    let page = ListQuery { before: Some(newest_first[1]), ..list_of("a") };
+    assert_eq!(f.store.orders.nth(&page, 2).await.unwrap(), Some(newest_first[3]), "counted from the page's beginning");
+    let bounded = ListQuery { down_to: Some(newest_first[3]), ..of_customer };
+    let ids = async |query| f.store.orders.list(&query).await.unwrap().into_iter().map(|row| row.order_id).collect::<Vec<_>>();
+    assert_eq!(ids(bounded.clone()).await, newest_first[..4]);
+    assert_eq!(ids(ListQuery { status: Some(Status::Created), ..bounded.clone() }).await, newest_first[..4]);
+    assert_eq!(ids(ListQuery { status: Some(Status::Failed), ..bounded }).await, []);
 }
 
 pub async fn a_store_that_works_answers_a_ping(f: Fixture) {

@@ -205,12 +205,12 @@ pub async fn a_dead_head_keeps_its_key_and_a_refused_one_lets_it_go(f: Fixture) 
     assert_eq!(f.count("parked WHERE state = 'dead' AND next_attempt_at IS NULL").await, 2);
     let next = claim(&f.store, 32).await;
     assert_eq!(next.iter().map(|row| &row.record_key[..]).collect::<Vec<_>>(), [b"c2"]);
-    assert_eq!(f.store.lot.mend("worker", &types()).await.unwrap(), 0, "what waits behind a dead head is not missed");
+    assert_eq!(f.store.lot.mend("worker", &types(), None).await.unwrap().due, 0, "what waits behind a dead head is not missed");
 }
 
 pub async fn an_event_is_held_until_its_type_is_known(f: Fixture) {
     park(&f, vec![held("c1", "orders.created.v2"), waiting("c1"), waiting("c2")]).await;
-    let mend = async |types: &[String]| f.store.lot.mend("worker", types).await.unwrap();
+    let mend = async |types: &[String]| f.store.lot.mend("worker", types, None).await.unwrap().due;
     assert_eq!(mend(&types()).await, 1, "a head that was missed is due now");
     assert_eq!(claim(&f.store, 32).await.len(), 1);
     f.age(Duration::from_mins(20)).await;
@@ -252,7 +252,31 @@ pub async fn another_consumers_rows_are_not_touched(f: Fixture) {
     let lease = Claim { types: &types, lease: LEASE, limit: 32 };
     assert_eq!(f.store.lot.claim("other", &lease).await.unwrap(), []);
     assert_eq!(
-        (f.store.lot.next_due("other", &types).await.unwrap(), f.store.lot.mend("other", &types).await.unwrap()),
+        (f.store.lot.next_due("other", &types).await.unwrap(), f.store.lot.mend("other", &types, None).await.unwrap().due),
         (None, 0)
     );
+}
+
+pub async fn a_lease_from_before_a_restore_changes_nothing(f: Fixture) {
+    park(&f, vec![due("c1"), waiting("c1")]).await;
+    let old = claim(&f.store, 1).await[0].lease;
+    // An older copy of the database is put back: the same numbers are given out again, to another event.
+    let other = event_id();
+    let id = if f.is_distributed() { format!("'{other}'") } else { format!("x'{}'", other.0.simple()) };
+    f.sql(&format!("UPDATE parked SET event_id = {id} WHERE id = {}", old.id)).await;
+    let as_it_is = "parked WHERE state = 'retrying' AND attempts = 1 AND leased_until IS NOT NULL AND error_class IS NULL";
+    assert_eq!(drain(&f.store, &[old]).await, HashSet::new());
+    assert!(!release(&f.store, again(old, None)).await);
+    let mut tx = f.store.lot.begin("worker").await.unwrap();
+    let identity = Identity {
+        lease: old,
+        event_id: event_id(),
+        order_id: order_id(),
+        client_id: client("a"),
+        event_type: "orders.created.v1".to_owned(),
+    };
+    assert_eq!(tx.identify(&[identity]).await.unwrap(), HashSet::new());
+    tx.commit().await.unwrap();
+    assert_eq!((f.count(as_it_is).await, f.count("parked").await), (1, 2), "the other event stands there as before");
+    assert_eq!(drain(&f.store, &[Lease { event_id: other, ..old }]).await, HashSet::from([old.id]));
 }

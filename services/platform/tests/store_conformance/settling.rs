@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use futures::future::join_all;
 use minishop_core::idempotency::Fingerprint;
-use minishop_core::ids::EventId;
+use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::Status;
 use minishop_core::parking::State;
 use minishop_platform::store::{
@@ -18,11 +18,15 @@ async fn begin(store: &Store) -> Box<dyn Settlement> {
     store.inbox.begin("worker").await.unwrap()
 }
 
-async fn settle(store: &Store, transitions: &[Transition]) -> HashMap<minishop_core::ids::OrderId, i64> {
+/// Settles and announces, as a worker does; tells the outbox number of each order that passed.
+async fn settle(store: &Store, transitions: &[Transition]) -> HashMap<OrderId, i64> {
     let mut settlement = begin(store).await;
     let passed = settlement.settle(transitions).await.unwrap();
+    let passed: Vec<_> = transitions.iter().filter(|transition| passed.contains(&transition.order_id)).collect();
+    let events = passed.iter().map(|transition| transition.event.clone()).collect();
+    let numbers = settlement.record(&Journal { events, ..Journal::default() }).await.unwrap();
     settlement.commit().await.unwrap();
-    passed
+    passed.into_iter().map(|transition| transition.order_id).zip(numbers).collect()
 }
 
 async fn record(store: &Store, journal: Journal) -> Vec<i64> {
@@ -91,7 +95,7 @@ pub async fn a_dropped_settlement_leaves_nothing(f: Fixture) {
     assert_eq!(again.gate(&[entry(made.event.event_id)]).await.unwrap().fresh.len(), 1);
     drop(again);
     assert_eq!(f.get(&made).await.unwrap().status, Status::Created);
-    assert_eq!((f.count("inbox").await, f.count("parked").await, f.count("outbox").await), (0, 0, 1));
+    assert_eq!((f.count("inbox").await, f.count("parked").await, f.count("outbox_event").await), (0, 0, 1));
 }
 
 pub async fn a_settlement_after_a_failed_step_cannot_commit(f: Fixture) {
@@ -99,9 +103,10 @@ pub async fn a_settlement_after_a_failed_step_cannot_commit(f: Fixture) {
     f.accept(std::slice::from_ref(&made)).await;
     let mut settlement = begin(&f.store).await;
     settlement.gate(&[entry(made.event.event_id)]).await.unwrap();
-    let mut impossible = processed(&made);
-    impossible.event.payload = Some(Bytes::from(vec![b'x'; 262_145]));
-    assert!(settlement.settle(&[impossible]).await.is_err());
+    assert_eq!(settlement.settle(&[processed(&made)]).await.unwrap().len(), 1);
+    let mut impossible = processed(&made).event;
+    impossible.payload = Some(Bytes::from(vec![b'x'; 262_145]));
+    assert!(settlement.record(&Journal { events: vec![impossible], ..Journal::default() }).await.is_err());
     assert!(settlement.record(&Journal::default()).await.is_err());
     assert!(settlement.commit().await.is_err());
     assert_eq!(f.count("inbox").await, 0);
@@ -117,7 +122,7 @@ pub async fn the_fence_lets_a_version_pass_once(f: Fixture) {
     assert_eq!(settle(&f.second().await, &[Transition { to: Status::Cancelled, ..processed(&made) }]).await, HashMap::new());
     let row = f.get(&made).await.unwrap();
     assert_eq!((row.status, row.version), (Status::Processed, 2));
-    assert_eq!((f.count("timeline").await, f.count("outbox").await), (1, 2));
+    assert_eq!((f.count("timeline").await, f.count("outbox_event").await), (1, 2));
 }
 
 pub async fn the_fence_refuses_another_version_and_another_status(f: Fixture) {
@@ -130,7 +135,7 @@ pub async fn the_fence_refuses_another_version_and_another_status(f: Fixture) {
     assert_eq!(f.get(&made).await.unwrap().version, 1);
 }
 
-pub async fn outbox_ids_follow_the_order_of_transitions(f: Fixture) {
+pub async fn outbox_numbers_follow_the_order_of_transitions(f: Fixture) {
     let batch = orders("a", 0..200);
     f.accept(&batch).await;
     // Neither the order of acceptance nor that of ids.
@@ -138,12 +143,11 @@ pub async fn outbox_ids_follow_the_order_of_transitions(f: Fixture) {
     mixed.sort_by_key(|order| order.order_id.0.as_u128().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 64);
     let transitions: Vec<_> = mixed.iter().map(|order| processed(order)).collect();
     let passed = settle(&f.store, &transitions).await;
-    let ids: Vec<_> = mixed.iter().map(|order| passed[&order.order_id]).collect();
-    assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
-    let rows: HashMap<_, _> = f.pending().await.into_iter().map(|row| (row.id, row.event)).collect();
-    for transition in &transitions {
-        assert_eq!(rows[&passed[&transition.order_id]], transition.event);
-    }
+    let numbers: Vec<_> = mixed.iter().map(|order| passed[&order.order_id]).collect();
+    assert_eq!(numbers, (1..=200).collect::<Vec<_>>());
+    let rows = f.pending().await.into_iter().filter(|row| row.event.order_version == Some(2));
+    let announced: Vec<_> = rows.map(|row| (row.number, row.event)).collect();
+    assert_eq!(announced, numbers.into_iter().zip(transitions.into_iter().map(|t| t.event)).collect::<Vec<_>>());
     assert_eq!(f.count("timeline").await, 200);
 }
 
@@ -222,9 +226,9 @@ pub async fn dead_letter_events_get_their_places_in_order(f: Fixture) {
     let made = orders("a", 0..70);
     let events: Vec<_> = made.iter().rev().map(|order| event(Role::Worker, "c1", order.order_id, 1)).collect();
     let places = record(&f.store, Journal { events: events.clone(), ..Journal::default() }).await;
-    assert!(places.is_sorted_by(|a, b| a < b));
+    assert_eq!(places, (1..=70).collect::<Vec<_>>());
     let rows = f.pending().await;
-    assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), places);
+    assert_eq!(rows.iter().map(|row| row.number).collect::<Vec<_>>(), places);
     assert_eq!(rows.into_iter().map(|row| row.event).collect::<Vec<_>>(), events);
 }
 
@@ -243,7 +247,8 @@ pub async fn a_settlement_that_never_ends_does_not_stop_the_others(f: Fixture) {
     let mut held = begin(&f.store).await;
     held.gate(&[entry(event_id())]).await.unwrap();
     f.accept(&orders("a", 0..3)).await;
-    f.store.outbox.delete(&[]).await.unwrap();
+    let last = f.pending().await.pop().unwrap();
+    assert!(f.acknowledge("a", last.event.shard, last.number).await);
     drop(held);
     assert_eq!((f.count("orders").await, f.count("inbox").await), (3, 0));
 }
@@ -258,7 +263,9 @@ pub async fn settlements_and_orders_run_side_by_side(f: Fixture) {
         }
         let mut settlement = f.store.inbox.begin("worker").await?;
         settlement.gate(&batch.iter().map(|order| entry(order.event.event_id)).collect::<Vec<_>>()).await?;
-        settlement.settle(&batch.iter().map(processed).collect::<Vec<_>>()).await?;
+        let transitions: Vec<_> = batch.iter().map(processed).collect();
+        settlement.settle(&transitions).await?;
+        let events = transitions.into_iter().map(|transition| transition.event).collect();
         let note = |order: &NewOrder| Note {
             order_id: order.order_id,
             kind: "adopted",
@@ -268,7 +275,7 @@ pub async fn settlements_and_orders_run_side_by_side(f: Fixture) {
         };
         let duplicates = batch.iter().map(|order| (order.event.event_id, order.order_id)).collect();
         let notes = batch.iter().map(note).collect();
-        settlement.record(&Journal { notes, duplicates, ..Journal::default() }).await?;
+        settlement.record(&Journal { notes, duplicates, events, ..Journal::default() }).await?;
         if n.is_multiple_of(4) {
             return Ok(());
         }
@@ -279,5 +286,5 @@ pub async fn settlements_and_orders_run_side_by_side(f: Fixture) {
     }
     assert_eq!(f.count("orders WHERE status = 'processed'").await, 12 * 20);
     assert_eq!(f.count("inbox WHERE order_id IS NOT NULL").await, 12 * 20);
-    assert_eq!((f.count("timeline").await, f.count("outbox").await), (2 * 12 * 20, (16 + 12) * 20));
+    assert_eq!((f.count("timeline").await, f.count("outbox_event").await), (2 * 12 * 20, (16 + 12) * 20));
 }

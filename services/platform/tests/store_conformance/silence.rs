@@ -51,7 +51,7 @@ fn gave_up<T: std::fmt::Debug>(outcome: &Result<T>) {
 /// Takes locks that every statement has to wait for.
 async fn lock(url: &str) -> PgConnection {
     let mut holder = PgConnection::connect(url).await.unwrap();
-    let lock = "BEGIN; LOCK TABLE outbox, relay_owner, parked, orders, inbox, operation IN ACCESS EXCLUSIVE MODE";
+    let lock = "BEGIN; LOCK TABLE outbox_event, relay_owner, parked, orders, inbox, operation IN ACCESS EXCLUSIVE MODE";
     sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
     holder
 }
@@ -81,7 +81,7 @@ async fn a_server_that_has_gone_without_a_word_holds_nobody_up() {
         let work = async || {
             tokio::join!(
                 store.outbox.stats(),
-                store.outbox.lead("one", &[Role::Api]),
+                store.outbox.lead("one", &[Role::Api], &[]),
                 store.lot.claim("worker", &claim),
                 store.orders.changed(&known),
                 store.housekeeping.forget_settled("worker", Duration::from_mins(1), 1),
@@ -104,7 +104,7 @@ async fn a_server_that_has_gone_without_a_word_holds_nobody_up() {
         // Nobody is handed a connection that has fallen silent.
         wire.silent.send_replace(false);
         store.outbox.stats().await.unwrap();
-        store.outbox.lead("one", &[Role::Api]).await.unwrap();
+        store.outbox.lead("one", &[Role::Api], &[]).await.unwrap();
         store.lot.claim("worker", &claim).await.unwrap();
     })
     .await;

@@ -1,5 +1,6 @@
 //! Fresh stores, and rows to put into them.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use minishop_platform::relay::shard_of;
 use minishop_platform::store::error::OpenError;
 use minishop_platform::store::postgres::{self, PostgresSettings};
 use minishop_platform::store::{
-    AdoptedOrder, InboxEntry, ListQuery, NewEvent, NewOrder, OrderRow, OutboxRow, ParkedEvent, Role, Store, Transition, sqlite,
+    Acknowledged, AdoptedOrder, InboxEntry, ListQuery, NewEvent, NewOrder, OrderRow, OutboxRow, ParkedEvent, Role, Span, Store,
+    Transition, sqlite,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tokio::task::AbortHandle;
@@ -54,15 +56,20 @@ pub async fn sqlite() -> Fixture {
 
 /// Runs a test on a fresh database, and drops it even when the test fails.
 pub async fn on_postgres(test: impl AsyncFnOnce(Fixture)) {
+    let with_store = async |url: String| {
+        let store = postgres::connect(&url, &settings(true)).await.expect("a fresh database opens");
+        test(Fixture { store, place: Place::Postgres { url } }).await;
+    };
+    on_bare_postgres(with_store).await;
+}
+
+/// Does the same with the address of a database without any table.
+pub async fn on_bare_postgres(test: impl AsyncFnOnce(String)) {
     let Some(server) = server() else { return };
     let name = format!("store_{}", uuid::Uuid::from_u128(rand::random()).simple());
     let url = format!("{}/{name}", server.rsplit_once('/').expect("a URL with a database").0);
     run_sql(&server, &format!("CREATE DATABASE {name}")).await;
-    let run = async {
-        let store = postgres::connect(&url, &settings(true)).await.expect("a fresh database opens");
-        test(Fixture { store, place: Place::Postgres { url } }).await;
-    };
-    let outcome = AssertUnwindSafe(run).catch_unwind().await;
+    let outcome = AssertUnwindSafe(test(url)).catch_unwind().await;
     run_sql(&server, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
@@ -127,6 +134,26 @@ impl Fixture {
         }
     }
 
+    /// Tells whether this is the store of the distributed mode.
+    pub fn is_distributed(&self) -> bool {
+        matches!(self.place, Place::Postgres { .. })
+    }
+
+    /// Reads a number from the PostgreSQL database.
+    pub async fn long(&self, sql: &'static str) -> i64 {
+        let mut connection = PgConnection::connect(self.url()).await.expect("the server answers");
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect("a number")
+    }
+
+    /// Waits until no process of a store is connected to the PostgreSQL database; the fixture's own has not been used.
+    pub async fn alone(&self) {
+        let others = "pg_stat_activity WHERE datname = current_database() AND application_name = 'minishop-test'";
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        while self.count(others).await > 0 {
+            tick.tick().await;
+        }
+    }
+
     /// Begins a transaction beside the store's, with one statement. SQLite has one writer: nothing can stand beside it.
     pub async fn hold(&self, sql: &str) -> Option<Held> {
         let Place::Postgres { url } = &self.place else { return None };
@@ -169,12 +196,13 @@ impl Fixture {
             Place::Sqlite { clock, .. } => clock.advance(TimeDelta::from_std(by).expect("a short time")),
             Place::Postgres { .. } => {
                 let columns = [
-                    ("outbox", "created_at"),
-                    ("relay_lease", "expires_at"),
+                    ("outbox_event", "created_at"),
+                    ("outbox_shard", "expires_at"),
                     ("relay_owner", "expires_at"),
                     ("operation", "leased_until"),
                     ("operation", "ended_at"),
                     ("audit", "at"),
+                    ("endpoint_outage", "told_at"),
                     ("parked", "parked_at"),
                     ("parked", "next_attempt_at"),
                     ("parked", "leased_until"),
@@ -204,9 +232,60 @@ impl Fixture {
         self.store.orders.get(&order.client_id, order.order_id).await.expect("an answer")
     }
 
+    /// Reads what waits to be published, shard by shard in the order of the numbers.
     pub async fn pending(&self) -> Vec<OutboxRow> {
-        self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), &[], 10_000).await.expect("an answer")
+        let stored = self.acknowledged().await;
+        let mut rows = self.rows().await;
+        rows.retain(|row| row.number > stored[&row.event.shard]);
+        rows
     }
+
+    /// Reads the whole outbox, published or not.
+    pub async fn rows(&self) -> Vec<OutboxRow> {
+        read_all(&self.store).await
+    }
+
+    /// Tells up to which number each shard is published, as stored.
+    pub async fn acknowledged(&self) -> HashMap<i16, i64> {
+        const SQL: &str = "SELECT shard, acknowledged FROM outbox_shard";
+        let rows: Vec<(i16, i64)> = match &self.place {
+            Place::Sqlite { path, .. } => {
+                let mut connection = SqliteConnection::connect(path.to_str().expect("UTF-8")).await.expect("the file opens");
+                sqlx::query_as(SQL).fetch_all(&mut connection).await.expect("the table is there")
+            }
+            Place::Postgres { url } => {
+                let mut connection = PgConnection::connect(url).await.expect("the server answers");
+                sqlx::query_as(SQL).fetch_all(&mut connection).await.expect("the table is there")
+            }
+        };
+        rows.into_iter().collect()
+    }
+
+    /// Says what a leader would say that has published a shard up to a number.
+    pub async fn published(&self, owner: &str, shard: i16, number: i64) -> Acknowledged {
+        let leadership = self.store.outbox.lead(owner, &Role::ALL, &[]).await.expect("an answer");
+        let led = leadership.shards.iter().find(|led| led.shard == shard).expect("the only process leads every shard");
+        let new = |row: &OutboxRow| row.event.shard == shard && row.number > led.acknowledged && row.number <= number;
+        let events = self.rows().await.into_iter().filter(new).map(|row| row.event.event_id).collect();
+        Acknowledged { shard, epoch: led.epoch, low: led.acknowledged, events }
+    }
+
+    /// Stores that a shard is published up to a number.
+    pub async fn acknowledge(&self, owner: &str, shard: i16, number: i64) -> bool {
+        let published = self.published(owner, shard, number).await;
+        self.store.outbox.acknowledge(owner, &[published]).await.expect("an answer")
+    }
+}
+
+/// All shards of both roles.
+pub fn all_shards() -> Vec<i16> {
+    Role::ALL.into_iter().flat_map(Role::shards).collect()
+}
+
+/// Reads the whole outbox, published or not.
+pub async fn read_all(store: &Store) -> Vec<OutboxRow> {
+    let spans: Vec<Span> = all_shards().into_iter().map(|shard| Span { shard, low: 1, high: i64::MAX }).collect();
+    store.outbox.read(&spans, 100_000).await.expect("an answer")
 }
 
 pub fn now() -> Timestamp {
@@ -283,7 +362,7 @@ pub fn orders(client_name: &str, range: std::ops::Range<usize>) -> Vec<NewOrder>
 }
 
 pub fn list_of(client_name: &str) -> ListQuery {
-    ListQuery { client_id: client(client_name), customer_id: None, status: None, before: None, limit: 100 }
+    ListQuery { client_id: client(client_name), customer_id: None, status: None, before: None, down_to: None, limit: 100 }
 }
 
 pub fn entry(event_id: EventId) -> InboxEntry {

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::process::gap::Gap;
 use minishop_platform::bus::Record;
 use minishop_platform::bus::consume::Partition;
 use minishop_platform::store::Position;
@@ -15,6 +16,15 @@ const MOST_RECORDS: usize = 2048;
 const MOST_BYTES: usize = 32 << 20;
 const MOST_BYTES_OF_BATCH: usize = 8 << 20;
 
+/// What the processor does next, in one transaction or a few.
+#[derive(Debug)]
+pub enum Work {
+    /// Settles records.
+    Batch(Vec<Record>),
+    /// Steps over records that cannot be read.
+    Gap(Gap),
+}
+
 /// The partitions of this member and everything that is known of them.
 #[derive(Debug, Default)]
 pub struct Assignment {
@@ -24,11 +34,15 @@ pub struct Assignment {
     /// Whether partitions have come since the poll thread looked.
     news: bool,
     queue: VecDeque<Record>,
+    /// What is to be stepped over once all before it is settled.
+    gaps: Vec<Gap>,
     bytes: usize,
     /// The partitions of the running transaction, without those that have gone meanwhile; `None` when none runs.
     running: Option<HashSet<Partition>>,
     settled: HashMap<Partition, i64>,
     committed: HashMap<Partition, i64>,
+    /// Where the store stood when it was last looked at or written to, of checked partitions in which it has settled anything.
+    seen: HashMap<Partition, i64>,
     closed: bool,
 }
 
@@ -44,6 +58,7 @@ impl Assignment {
     pub fn stop(&mut self, partitions: &[Partition]) {
         self.owned.retain(|p| !partitions.contains(p));
         self.unchecked.retain(|p| !partitions.contains(p));
+        self.gaps.retain(|gap| !partitions.contains(&gap.partition));
         self.drop_queued(|p| partitions.contains(p));
     }
 
@@ -52,6 +67,7 @@ impl Assignment {
         self.stop(partitions);
         self.settled.retain(|p, _| !partitions.contains(p));
         self.committed.retain(|p, _| !partitions.contains(p));
+        self.seen.retain(|p, _| !partitions.contains(p));
         if let Some(running) = &mut self.running {
             running.retain(|p| !partitions.contains(p));
         }
@@ -67,16 +83,69 @@ impl Assignment {
         self.unchecked.iter().cloned().collect()
     }
 
-    /// Ends the check of a partition that is read from where the group stands.
-    pub fn checked(&mut self, partition: &Partition, next_offset: i64) {
+    /// Ends the check of a partition that is read on; `stored` is where the store stands.
+    pub fn checked(&mut self, partition: &Partition, next_offset: i64, stored: Option<i64>) {
         self.unchecked.remove(partition);
-        self.committed.insert(partition.clone(), next_offset);
+        // Of one that was checked before, what is settled may not be committed yet.
+        if !self.settled.contains_key(partition) {
+            self.committed.insert(partition.clone(), next_offset);
+        }
+        self.seen.remove(partition);
+        self.seen.extend(stored.map(|stored| (partition.clone(), stored)));
     }
 
-    /// Ends the check of a partition that is read from elsewhere now: what is queued came from where it was read before.
-    pub fn moved(&mut self, partition: &Partition, next_offset: i64) {
+    /// Ends the check of a partition that is read from elsewhere now: what is queued came from where it was read before, and what
+    /// was settled there is not in this store.
+    pub fn moved(&mut self, partition: &Partition, next_offset: i64, stored: Option<i64>) {
         self.drop_queued(|p| p == partition);
-        self.checked(partition, next_offset);
+        self.settled.remove(partition);
+        self.checked(partition, next_offset, stored);
+    }
+
+    /// Has partitions checked once more.
+    pub fn check_again(&mut self, of: &[Position]) {
+        self.unchecked.extend(self.owned.iter().filter(|p| of.iter().any(|at| is_of(at, p))).cloned());
+    }
+
+    /// Has all partitions checked once more in which the store stands lower than it was seen to stand.
+    pub fn doubt(&mut self, stored: &[Position]) {
+        let stands = |p: &Partition| stored.iter().find(|at| is_of(at, p)).map_or(0, |at| at.next_offset);
+        let lower = self.seen.iter().filter(|(p, seen)| self.owned.contains(*p) && stands(p) < **seen);
+        self.unchecked.extend(lower.map(|(p, _)| p.clone()));
+    }
+
+    /// Tells how far this member has read a partition that it has checked before, and where it saw the store stand.
+    pub fn known(&self, partition: &Partition) -> (Option<i64>, Option<i64>) {
+        let read = self.settled.get(partition).or_else(|| self.committed.get(partition));
+        (read.copied(), self.seen.get(partition).copied())
+    }
+
+    /// Tells where the store was seen to stand in partitions.
+    fn seen_of<'p>(&self, of: impl IntoIterator<Item = &'p Partition>) -> Vec<Position> {
+        of.into_iter().filter_map(|p| Some(position(p, *self.seen.get(p)?))).collect()
+    }
+
+    /// Lists the partitions of this member, and whether it is known where they are read from.
+    pub fn partitions(&self) -> HashMap<Partition, bool> {
+        self.owned.iter().map(|p| (p.clone(), !self.unchecked.contains(p))).collect()
+    }
+
+    /// Has records stepped over that cannot be read.
+    pub fn step_over(&mut self, gap: Gap) {
+        if self.owned.contains(&gap.partition) && !self.gaps.contains(&gap) {
+            self.gaps.push(gap);
+        }
+    }
+
+    /// Takes what is to be stepped over next: all before it is settled.
+    fn take_gap(&mut self) -> Option<Gap> {
+        let is_next = |gap: &Gap| {
+            !self.unchecked.contains(&gap.partition) && !self.queue.iter().any(|record| record.place() == gap.partition)
+        };
+        let next = self.gaps.iter().position(is_next).filter(|_| !self.closed)?;
+        let gap = self.gaps.swap_remove(next);
+        self.running = Some(HashSet::from([gap.partition.clone()]));
+        Some(gap)
     }
 
     /// Queues a record; one of a partition that has gone is dropped.
@@ -123,9 +192,10 @@ impl Assignment {
     pub fn settled(&mut self, positions: &[Position]) {
         let running = self.running.take().unwrap_or_default();
         for position in positions {
-            let of = running.iter().find(|p| p.partition == position.partition && *p.topic == *position.topic);
-            if let Some(partition) = of {
+            if let Some(partition) = running.iter().find(|p| is_of(position, p)) {
                 self.settled.insert(partition.clone(), position.next_offset);
+                let seen = self.seen.entry(partition.clone()).or_default();
+                *seen = position.next_offset.max(*seen);
             }
         }
     }
@@ -146,7 +216,7 @@ impl Assignment {
         let asked = |p: &&Partition| of.is_none_or(|of| of.contains(p));
         let news = |p: &&Partition, next: &i64| self.committed.get(p) != Some(next);
         let due = self.settled.iter().filter(|(p, next)| asked(p) && news(p, next));
-        due.map(|(p, next)| Position { topic: p.topic.to_string(), partition: p.partition, next_offset: *next }).collect()
+        due.map(|(p, next)| position(p, *next)).collect()
     }
 
     /// Notes that everything settled was handed to the broker.
@@ -191,6 +261,14 @@ impl Assignment {
     }
 }
 
+fn is_of(position: &Position, partition: &Partition) -> bool {
+    position.partition == partition.partition && *position.topic == *partition.topic
+}
+
+fn position(of: &Partition, next_offset: i64) -> Position {
+    Position { topic: of.topic.to_string(), partition: of.partition, next_offset }
+}
+
 /// The assignment, with what wakes those who wait for it.
 #[derive(Debug)]
 pub struct Shared {
@@ -218,13 +296,21 @@ impl Shared {
         self.records.notify_one();
     }
 
-    /// Waits for a batch. One caller at a time.
-    pub async fn next(&self, most: usize) -> Vec<Record> {
+    /// Waits for work; tells also where the store was seen to stand in its partitions. One caller at a time.
+    pub async fn next(&self, most: usize) -> (Work, Vec<Position>) {
         loop {
-            let batch = self.lock().take(most);
-            if let Some(batch) = batch {
+            let work = {
+                let mut state = self.lock();
+                let gap = state.take_gap().map(|gap| (state.seen_of([&gap.partition]), Work::Gap(gap)));
+                gap.or_else(|| {
+                    let batch = state.take(most)?;
+                    let of: HashSet<Partition> = batch.iter().map(Record::place).collect();
+                    Some((state.seen_of(&of), Work::Batch(batch)))
+                })
+            };
+            if let Some((seen, work)) = work {
                 self.changed.notify_all();
-                return batch;
+                return (work, seen);
             }
             self.records.notified().await;
         }
@@ -237,8 +323,12 @@ impl Shared {
     }
 
     /// Ends a transaction that failed.
-    pub fn put_back(&self, batch: Vec<Record>) {
-        self.lock().put_back(batch);
+    pub fn put_back(&self, work: Work) {
+        match work {
+            Work::Batch(batch) => self.lock().put_back(batch),
+            // The poll thread asks for it again.
+            Work::Gap(_) => self.lock().put_back(Vec::new()),
+        }
         self.changed.notify_all();
     }
 

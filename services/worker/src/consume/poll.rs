@@ -14,7 +14,9 @@ use minishop_platform::store::Position;
 use tokio::runtime::Handle;
 
 use super::assignment::Shared;
+use super::sight::Sight;
 use super::standing::Standing;
+use super::unreadable::Watch;
 use crate::metrics::WorkerMetrics;
 
 /// Records that are read before the thread looks after other things.
@@ -22,6 +24,8 @@ const AT_ONCE: usize = 512;
 /// How long a rebalance waits for the running transaction, and how long the drain does.
 const REBALANCE_WAIT: Duration = Duration::from_secs(3);
 const DRAIN_WAIT: Duration = Duration::from_secs(5);
+/// How long the brokers may take to hear that this member leaves.
+const LEAVE_WAIT: Duration = Duration::from_secs(3);
 /// How long the thread waits for room in the queue before it pauses the partitions; a rebalance waits as long.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(500);
 /// How long the thread waits for the next record: while the partitions are paused none comes, and room is looked for.
@@ -44,10 +48,12 @@ pub fn run(ctx: &Ctx, shared: &Arc<Shared>, metrics: &WorkerMetrics, runtime: &H
         group: ctx.config.kafka_group.clone(),
         topics: vec![topics::prefixed(&ctx.config.topic_prefix, topics::CREATED)],
         session_timeout: ctx.config.kafka_session_timeout,
+        instance_id: ctx.config.kafka_instance_id.clone(),
         client_id: format!("minishop-worker-{}", CorrelationId::new(ctx.clock.now(), ctx.ids.random())),
     };
     let consumer = Consumer::join(&settings, handlers(shared, metrics))?;
-    let mut poller = Poller { ctx, shared, metrics, runtime, consumer, paused: false, complained_at: None };
+    let (sight, watch) = (Sight::default(), Watch::default());
+    let mut poller = Poller { ctx, shared, metrics, runtime, consumer, paused: false, sight, watch, complained_at: None };
     let (mut committed_at, mut check_at, mut checks) = (Instant::now(), Instant::now(), 0);
     while !ctx.drain.is_cancelled() {
         shared.beat();
@@ -60,6 +66,7 @@ pub fn run(ctx: &Ctx, shared: &Arc<Shared>, metrics: &WorkerMetrics, runtime: &H
             committed_at = Instant::now();
             poller.commit();
         }
+        poller.watch();
     }
     poller.leave();
     Ok(())
@@ -88,13 +95,16 @@ fn handlers(shared: &Arc<Shared>, metrics: &WorkerMetrics) -> Handlers {
     }
 }
 
-struct Poller<'c> {
-    ctx: &'c Ctx,
-    shared: &'c Shared,
-    metrics: &'c WorkerMetrics,
-    runtime: &'c Handle,
-    consumer: Consumer,
-    paused: bool,
+pub(super) struct Poller<'c> {
+    pub(super) ctx: &'c Ctx,
+    pub(super) shared: &'c Shared,
+    pub(super) metrics: &'c WorkerMetrics,
+    pub(super) runtime: &'c Handle,
+    pub(super) consumer: Consumer,
+    pub(super) paused: bool,
+    /// What cannot be read.
+    pub(super) sight: Sight,
+    pub(super) watch: Watch,
     complained_at: Option<Instant>,
 }
 
@@ -129,13 +139,17 @@ impl Poller<'_> {
         while came < AT_ONCE {
             match self.consumer.poll(wait) {
                 Ok(Some(record)) => {
-                    self.shared.lock().push(record);
+                    if self.admits(&record) {
+                        self.shared.lock().push(record);
+                    }
                     came += 1;
                 }
                 Ok(None) => break,
+                // Where it is comes out by what comes, or does not come, of each partition.
+                Err(PollError::Unreadable(error)) => self.sight.complained(error.to_string(), Instant::now()),
                 Err(PollError::Passing(error)) => {
                     if self.complained_at.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-                        tracing::warn!(error = ?error, "the event log cannot be read at the moment");
+                        tracing::warn!(error = format!("{error:#}"), "the event log cannot be read at the moment");
                         self.complained_at = Some(Instant::now());
                     }
                     break;
@@ -144,6 +158,12 @@ impl Poller<'_> {
                 Err(PollError::Exceeded) => {
                     tracing::warn!("polled too late; the group has moved the partitions");
                     break;
+                }
+                Err(PollError::Replaced) => {
+                    let name = self.ctx.config.kafka_instance_id.as_deref().unwrap_or_default();
+                    anyhow::bail!(
+                        "another worker was started under the name `{name}` (MINISHOP_KAFKA_INSTANCE_ID) and has replaced this one"
+                    );
                 }
                 Err(PollError::Fatal(error)) => return Err(error.context("the consumer cannot go on")),
             }
@@ -156,20 +176,20 @@ impl Poller<'_> {
     }
 
     /// Finds out where newly assigned partitions must be read from; tells whether that is known of all now.
-    fn check(&self) -> bool {
+    fn check(&mut self) -> bool {
         let partitions = self.shared.lock().unchecked();
         if partitions.is_empty() {
             return true;
         }
         if let Err(error) = self.check_all(&partitions) {
-            tracing::debug!(error = ?error, "where some partitions stand cannot be told yet");
+            tracing::debug!(error = format!("{error:#}"), "where some partitions stand cannot be told yet");
         }
         // The processor looks for itself what it may take.
         self.shared.wake();
         self.shared.lock().unchecked().is_empty()
     }
 
-    fn check_all(&self, partitions: &[Partition]) -> anyhow::Result<()> {
+    fn check_all(&mut self, partitions: &[Partition]) -> anyhow::Result<()> {
         let stored = self.ctx.store.inbox.positions(&self.ctx.config.kafka_group);
         let stored = self.runtime.block_on(async { tokio::time::timeout(ANSWER, stored).await })??;
         let committed = self.consumer.committed(partitions, ANSWER)?;
@@ -179,16 +199,18 @@ impl Poller<'_> {
         // One without a leader must not keep the others waiting, nor many of them the thread.
         let (started, mut outcome) = (Instant::now(), Ok(()));
         for partition in partitions.iter().take_while(|_| started.elapsed() < ANSWER) {
-            let (committed, stored) = (of(&committed, partition), of(&stored, partition));
+            let (read, seen) = self.shared.lock().known(partition);
+            let (committed, stored) = (of(&committed, partition).max(read), of(&stored, partition));
             let range = self.consumer.range(partition, ANSWER_OF_LEADER);
-            let followed = range.and_then(|(first, _)| self.follow(partition, Standing { committed, stored, first }));
+            let followed =
+                range.and_then(|(first, end)| self.follow(partition, Standing { committed, stored, seen, first, end }));
             outcome = outcome.and(followed);
         }
         outcome
     }
 
     /// Reads a partition from where it must be read, and raises the alarms.
-    fn follow(&self, partition: &Partition, standing: Standing) -> anyhow::Result<()> {
+    fn follow(&mut self, partition: &Partition, standing: Standing) -> anyhow::Result<()> {
         let found = standing.judge();
         if found.store_is_behind {
             let to =
@@ -200,12 +222,17 @@ impl Poller<'_> {
                 group.offset = standing.committed,
                 store.offset = standing.stored,
                 read.offset = found.next_offset,
-                "the store is older than its group, as after a restore: the partition is read again from where the store stands"
+                "the store is older than what was settled in it, as after a restore or a fail-over to an older copy: the partition is \
+                 read again from where the store stands"
             );
             self.metrics.store_behind_group.inc();
-            self.shared.lock().moved(partition, found.next_offset);
+            self.sight.begins(partition, found.next_offset);
+            self.shared.lock().moved(partition, found.next_offset, standing.stored);
+        } else if self.sight.was_to_begin(partition, found.next_offset, Instant::now()) {
+            self.read_from(partition, found.next_offset);
+            self.shared.lock().moved(partition, found.next_offset, standing.stored);
         } else {
-            self.shared.lock().checked(partition, found.next_offset);
+            self.shared.lock().checked(partition, found.next_offset, standing.stored);
         }
         if found.lost > 0 {
             tracing::error!(
@@ -234,15 +261,16 @@ impl Poller<'_> {
                     crash::point("after_offset");
                 }
                 // The next one is further on, and the inbox absorbs what is read again.
-                Err(error) => tracing::debug!(error = ?error, "an offset commit was refused"),
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "an offset commit was refused"),
             }
         }
         let offsets = state.offsets();
         drop(state);
-        let ends = self.consumer.ends();
+        let (_, reaches) = self.consumer.reaches();
         for (partition, offset) in offsets {
-            if let Some(end) = ends.get(&(partition.topic.to_string(), partition.partition)) {
-                self.metrics.lag(&partition, (end - offset).max(0));
+            let reach = reaches.get(&(partition.topic.to_string(), partition.partition));
+            if let Some(reach) = reach.filter(|reach| reach.end >= 0) {
+                self.metrics.lag(&partition, (reach.end - offset).max(0));
             }
         }
     }
@@ -256,12 +284,14 @@ impl Poller<'_> {
             match self.consumer.commit_and_wait(&due) {
                 Ok(()) => self.shared.lock().committed(),
                 Err(error) => tracing::info!(
-                    error = ?error,
+                    error = format!("{error:#}"),
                     "the last offsets were not committed; their events are read again and change nothing"
                 ),
             }
         }
-        // Dropping the consumer leaves the group, with a rebalance whose handlers find nothing left to do.
-        drop(self.consumer);
+        // With a rebalance whose handlers find nothing left to do.
+        if !self.consumer.leave(LEAVE_WAIT) {
+            tracing::info!("the group could not be left; it finds out by itself that this member is gone");
+        }
     }
 }

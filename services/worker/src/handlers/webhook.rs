@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use minishop_contracts::headers::http as names;
@@ -18,14 +19,16 @@ use minishop_core::clock::Clock;
 use minishop_platform::config::Webhook as Settings;
 use minishop_platform::ctx::Metrics;
 use minishop_platform::outbound::{Answer, Outbound};
+use minishop_platform::store::Outage;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Delivery, Handled, Handler};
-use breaker::{Breaker, Permit};
+use super::{Delivery, Endpoint, Handled, Handler};
+use breaker::{Breaker, Permit, Standing};
 use signature::Signer;
 
 /// An endpoint's wish is followed up to here.
@@ -43,6 +46,9 @@ pub struct Webhook {
     timeout: Duration,
     clock: Arc<dyn Clock>,
     breaker: Mutex<Breaker>,
+    /// The outage as it was told last.
+    told: Mutex<Option<Standing>>,
+    outage: watch::Sender<Option<Outage>>,
     metrics: WebhookMetrics,
 }
 
@@ -80,6 +86,8 @@ impl Webhook {
             timeout: settings.timeout,
             clock,
             breaker: Mutex::default(),
+            told: Mutex::default(),
+            outage: watch::Sender::new(None),
             metrics: WebhookMetrics::register(metrics),
         }
     }
@@ -131,19 +139,41 @@ impl Webhook {
         }
     }
 
-    /// Lets the breaker know, and tells when it opens or closes.
-    fn note(&self, permit: Permit<'_>, delivery: &Delivery, handled: &Handled) {
-        let failed = matches!(handled, Handled::Failed { .. });
-        let (was_open, is_open) = permit.note(&delivery.record_key, failed, Instant::now());
-        match (was_open, is_open) {
-            (false, true) => tracing::error!(
+    /// Lets the breaker know; tells what the call comes to.
+    fn note(&self, permit: Permit<'_>, delivery: &Delivery, handled: Handled) -> Handled {
+        let failed = if let Handled::Failed { message, .. } = &handled { Some(message.as_str()) } else { None };
+        let (has_failed, counts) = (failed.is_some(), permit.note(&delivery.record_key, failed, Instant::now()));
+        self.tell();
+        if has_failed && !counts { Handled::Paused } else { handled }
+    }
+
+    /// Tells when calls begin to pause, when they may find out next, and when they go on.
+    fn tell(&self) {
+        let mut told = self.told.lock().expect("no holder panics");
+        let now = breaker::lock(&self.breaker).standing();
+        if *told == now {
+            return;
+        }
+        match (&*told, &now) {
+            (None, Some(outage)) => tracing::error!(
                 endpoint = self.url.host(),
-                "the webhook endpoint is down; calls pause, and no event uses up an attempt meanwhile"
+                "the webhook endpoint is down: {}; calls pause, and no event uses up an attempt meanwhile",
+                outage.why
             ),
-            (true, false) => tracing::info!(endpoint = self.url.host(), "the webhook endpoint answers again"),
+            (Some(_), None) => tracing::info!(endpoint = self.url.host(), "the webhook endpoint answers again"),
             _ => {}
         }
-        self.metrics.paused.set(i64::from(is_open));
+        self.metrics.paused.set(i64::from(now.is_some()));
+        self.outage.send_replace(now.as_ref().map(|outage| self.dated(outage)));
+        *told = now;
+    }
+
+    /// Gives an outage's times by the clock on the wall.
+    fn dated(&self, outage: &Standing) -> Outage {
+        let (clock, instant) = (self.clock.now(), Instant::now());
+        let since = TimeDelta::from_std(instant.saturating_duration_since(outage.since)).unwrap_or_default();
+        let wait = TimeDelta::from_std(outage.probe_at.saturating_duration_since(instant)).unwrap_or_default();
+        Outage { since: clock - since, why: outage.why.clone(), next_probe_at: clock + wait }
     }
 }
 
@@ -156,22 +186,30 @@ impl Handler for Webhook {
             Ok(answer) => self.judge(&answer),
             Err(error) => Handled::Failed { message: format!("the endpoint could not be called: {error}"), retry_after: None },
         };
-        self.note(permit, delivery, &handled);
         let outcome = match &handled {
             Handled::Done => "done",
             Handled::Refused { .. } => "refused",
             Handled::Failed { .. } | Handled::Paused => "failed",
         };
         self.metrics.calls.get_or_create(&Outcome { outcome }).observe(started.elapsed().as_secs_f64());
-        handled
+        self.note(permit, delivery, handled)
     }
 
     fn paused(&self) -> Option<Duration> {
-        breaker::lock(&self.breaker).paused(Instant::now())
+        let paused = breaker::lock(&self.breaker).paused(Instant::now());
+        self.tell();
+        paused
     }
 
     fn concurrency(&self) -> usize {
-        self.concurrency
+        // As few find out as need to: what is claimed beyond that would only be handed back.
+        breaker::lock(&self.breaker).room().map_or(self.concurrency, |room| room.min(self.concurrency))
+    }
+
+    fn endpoint(&self) -> Option<Endpoint> {
+        let authority = self.url.authority().map_or("", http::uri::Authority::as_str);
+        let name = format!("{}://{authority}", self.url.scheme_str().unwrap_or("http"));
+        Some(Endpoint { name, outage: self.outage.subscribe() })
     }
 
     fn longest(&self) -> Duration {

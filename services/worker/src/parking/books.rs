@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
 use minishop_platform::config::Config;
 use minishop_platform::ctx::{Ctx, Status};
 use minishop_platform::relay::Relay;
-use minishop_platform::store::{Claim, Lease, Lot, StoreError};
+use minishop_platform::store::{Claim, Lease, Lot, Mended, StoreError};
 
 use super::case::Case;
 use super::change::handed_back;
@@ -62,9 +63,9 @@ impl Books {
         self.lot.next_due(&self.config.kafka_group, &self.types).await
     }
 
-    /// Makes due what was missed.
-    pub async fn mend(&self) -> Result<u64, StoreError> {
-        self.lot.mend(&self.config.kafka_group, &self.types).await
+    /// Makes due what was missed among some of the keys after `after`.
+    pub async fn mend(&self, after: Option<&Bytes>) -> Result<Mended, StoreError> {
+        self.lot.mend(&self.config.kafka_group, &self.types, after).await
     }
 
     /// Gives rows back as if they had not been taken up, due at once.

@@ -10,7 +10,7 @@ use minishop_platform::bus::{Headers, Record};
 use minishop_platform::store::{Claimed, Identity};
 use minishop_platform::telemetry::propagation::TraceContext;
 
-use crate::decode::{Content, Created, Incoming, Refused, decode, id_of_record};
+use crate::decode::{Content, Created, EventDigest, Incoming, Refused, decode, id_of_record};
 use crate::judge::{Verdict, judge};
 use crate::process::known::Known;
 use crate::upcast::Versions;
@@ -23,13 +23,15 @@ pub(super) struct Case {
     pub record: Record,
     /// The event's own id, which is not the row's if the record was refused when it came.
     pub event_id: EventId,
-    pub sha: [u8; 32],
+    pub digest: EventDigest,
     /// What it says, read anew: the row may be older than this worker's decoder.
     pub content: Content,
     /// The trace that the call went on with.
     pub trace: Option<TraceContext>,
     /// What handling came to, and how long it took; `None` before.
     pub ended: Option<(Ended, Duration)>,
+    /// Whether what it came to may be on disk already: then its lease is gone for that.
+    pub in_doubt: bool,
 }
 
 /// What handling came to.
@@ -63,15 +65,15 @@ impl Case {
             timestamp: row.parked_at.timestamp_millis(),
         };
         let said = catch_unwind(AssertUnwindSafe(|| {
-            let Incoming { event_id, sha, content, .. } = decode(&record, versions);
-            (event_id, sha, content)
+            let Incoming { event_id, digest, content, .. } = decode(&record, versions);
+            (event_id, digest, content)
         }));
-        let (event_id, sha, content) = said.unwrap_or_else(|_| {
+        let (event_id, digest, content) = said.unwrap_or_else(|_| {
             let message = "the decoder panicked".to_owned();
             let refused = Refused { code: DeadCode::DataInvalid, message, event_type: None };
-            (id_of_record(&record), [0; 32], Content::Refused(refused))
+            (id_of_record(&record), EventDigest([0; 32]), Content::Refused(refused))
         });
-        Self { row, record, event_id, sha, content, trace: None, ended: None }
+        Self { row, record, event_id, digest, content, trace: None, ended: None, in_doubt: false }
     }
 
     pub fn created(&self) -> Option<&Created> {

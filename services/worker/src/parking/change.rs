@@ -58,6 +58,11 @@ impl Change {
     pub fn new(row: Row, outcome: Outcome) -> Self {
         Self { row, outcome, identity: None, adopt: None, transition: None, duplicate: None, letter: None, notes: Vec::new() }
     }
+
+    /// The right to the row once its identity is written: a lease names the event that stands there.
+    pub fn lease_after(&self, lease: Lease) -> Lease {
+        self.identity.as_ref().map_or(lease, |identity| Lease { event_id: identity.event_id, ..lease })
+    }
 }
 
 /// Gives a row back as if it had not been taken up.

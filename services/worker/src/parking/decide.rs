@@ -36,7 +36,7 @@ impl Books {
     /// Decides a case: whether it needs a call, or what its call or its order's change meanwhile comes to.
     pub(super) fn decide(&self, case: &Case, facts: &mut Facts) -> Change {
         if case.is_restored() && case.ended.is_none() && !facts.gate.fresh.contains(&case.event_id) {
-            return if facts.gate.settled.get(&case.event_id) == Some(&case.sha) {
+            return if facts.gate.settled.get(&case.event_id).is_some_and(|settled| case.digest.is_of(settled)) {
                 Change::new(Row::Drain, Outcome::Copy)
             } else {
                 let message = "another event was settled under this event id".to_owned();

@@ -1,8 +1,7 @@
 //! One transaction over cases: what each comes to, written under its lease.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use minishop_core::ids::OrderId;
 use minishop_core::parking::DeadCode;
 use minishop_platform::crash;
 use minishop_platform::store::{Gate, InboxEntry, Journal, Lease, LotSettlement, OutboxRow, Release, StoreError, Transition};
@@ -54,14 +53,10 @@ impl Books {
                     cases.into_iter().map(|case| Case { content: Content::Refused(refused.clone()), ..case }).collect();
                 match self.attempt(&condemned).await {
                     Ok(_) => Ok(Vec::new()),
-                    Err(error) => Err((condemned, error)),
+                    Err(error) => Err((doubted(condemned, &error), error)),
                 }
             }
-            // Whether the gate has let an event pass is not known, and it lets nothing pass twice: claimed anew it is found out.
-            Err(error @ StoreError::Unknown { .. }) => {
-                Err((cases.into_iter().filter(|case| !case.is_restored() || case.ended.is_some()).collect(), error))
-            }
-            Err(error) => Err((cases, error)),
+            Err(error) => Err((doubted(cases, &error), error)),
         }
     }
 
@@ -88,6 +83,7 @@ impl Books {
                 if let Some(event) = case.created() {
                     case.row.order_id = Some(event.order_id);
                     case.row.event_id = case.event_id;
+                    case.row.lease.event_id = case.event_id;
                 }
                 case
             })
@@ -95,7 +91,6 @@ impl Books {
     }
 
     async fn attempt(&self, cases: &[Case]) -> Result<Attempt, StoreError> {
-        let _turn = self.setup.turn.lock().await;
         let mut tx = self.lot.begin(&self.config.kafka_group).await?;
         let mut facts = self.facts(tx.as_mut(), cases).await?;
         let changes: Vec<Change> = cases.iter().map(|case| self.decide(case, &mut facts)).collect();
@@ -103,7 +98,7 @@ impl Books {
         if !lost.is_empty() {
             return Ok(Attempt::Lost(lost));
         }
-        let written = write(tx, cases, &changes).await?;
+        let written = write(tx, cases, &changes).await.inspect_err(|error| self.relay.doubt(error))?;
         if cases.iter().any(|case| case.ended.is_some()) {
             crash::point("retry_after_commit");
         }
@@ -119,7 +114,7 @@ impl Books {
         let mut entries: Vec<_> = restored
             .filter_map(|case| {
                 let order_id = Some(case.created()?.order_id);
-                Some(InboxEntry { event_id: case.event_id, data_sha: case.sha, order_id })
+                Some(InboxEntry { event_id: case.event_id, data_sha: case.digest.0, order_id })
             })
             .collect();
         // One order for all workers, so that two of them cannot wait for each other.
@@ -135,6 +130,21 @@ impl Books {
     }
 }
 
+/// Leaves out what must not be decided twice after an error, and marks the rest if that may be on disk.
+///
+/// Whether the gate has let a restored event pass is not known then, and it lets nothing pass twice: claimed anew it is found out.
+/// Should a commit have been taken for refused that was not, the row bears the event's own id by now and is no longer what the lease
+/// names, so that it is not drained as a copy of itself.
+fn doubted(mut cases: Vec<Case>, error: &StoreError) -> Vec<Case> {
+    if matches!(error, StoreError::Unknown { .. }) {
+        cases.retain(|case| !case.is_restored() || case.ended.is_some());
+        for case in &mut cases {
+            case.in_doubt = true;
+        }
+    }
+    cases
+}
+
 /// Writes changes and commits.
 async fn write(mut tx: Box<dyn LotSettlement>, cases: &[Case], changes: &[Change]) -> Result<Written, StoreError> {
     let lost = end_leases(tx.as_mut(), cases, changes).await?;
@@ -145,26 +155,23 @@ async fn write(mut tx: Box<dyn LotSettlement>, cases: &[Case], changes: &[Change
         return Err(changed("lot.adopt"));
     }
     let transitions: Vec<Transition> = live.iter().filter_map(|change| change.transition.clone()).collect();
-    let passed = if transitions.is_empty() { HashMap::new() } else { tx.settle(&transitions).await? };
-    if transitions.iter().any(|transition| !passed.contains_key(&transition.order_id)) {
+    let passed = if transitions.is_empty() { HashSet::new() } else { tx.settle(&transitions).await? };
+    if transitions.iter().any(|transition| !passed.contains(&transition.order_id)) {
         return Err(changed("lot.settle"));
     }
+    let processed = transitions.into_iter().map(|transition| transition.event);
+    let letters = live.iter().filter_map(|change| change.letter.clone());
     let duplicate = |(case, change): (&Case, &Change)| Some((case.event_id, change.duplicate?));
     let journal = Journal {
         notes: live.iter().flat_map(|change| change.notes.clone()).collect(),
-        events: live.iter().filter_map(|change| change.letter.clone()).collect(),
+        events: processed.chain(letters).collect(),
         duplicates: cases.iter().zip(changes).filter_map(duplicate).collect(),
         ..Journal::default()
     };
-    let places = tx.record(&journal).await?;
+    let numbers = tx.record(&journal).await?;
     tx.commit().await?;
-    let letters = places.into_iter().zip(journal.events).map(|(id, event)| OutboxRow { id, event });
-    let processed = transitions.into_iter().filter_map(|t| place(&passed, t));
-    Ok(Written { rows: processed.chain(letters).collect(), lost })
-}
-
-fn place(passed: &HashMap<OrderId, i64>, transition: Transition) -> Option<OutboxRow> {
-    Some(OutboxRow { id: *passed.get(&transition.order_id)?, event: transition.event })
+    let rows = numbers.into_iter().zip(journal.events).map(|(number, event)| OutboxRow::new(number, event));
+    Ok(Written { rows: rows.collect(), lost })
 }
 
 /// Writes what rows turned out to be; returns those whose lease was lost.
@@ -184,8 +191,8 @@ async fn end_leases(tx: &mut dyn LotSettlement, cases: &[Case], changes: &[Chang
     for (case, change) in cases.iter().zip(changes) {
         match &change.row {
             Row::Keep => drop(held.insert(case.row.lease.id)),
-            Row::Drain => drained.push(case.row.lease),
-            Row::Release(release) => released.push(release.clone()),
+            Row::Drain => drained.push(change.lease_after(case.row.lease)),
+            Row::Release(release) => released.push(Release { lease: change.lease_after(release.lease), ..release.clone() }),
         }
     }
     if !drained.is_empty() {

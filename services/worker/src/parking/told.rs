@@ -18,6 +18,10 @@ const HELD_TOO_LONG: Duration = Duration::from_mins(15);
 impl Books {
     /// Counts and logs what became of a case.
     pub(super) fn tell(&self, case: &Case, change: &Change, lost: bool) {
+        if lost && case.in_doubt {
+            tracing::info!(parked.id = case.row.lease.id, event.id = %case.event_id, "an outcome in doubt had been written");
+            return;
+        }
         if lost {
             self.metrics.lost_leases.inc();
             let (id, event_id) = (case.row.lease.id, case.event_id);

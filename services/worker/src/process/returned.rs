@@ -42,10 +42,11 @@ pub(super) async fn find(
     let mut before = HashMap::new();
     let mut found = HashSet::new();
     for (n, incoming, original) in refused {
-        if original.is_some_and(|id| settled.get(&id).or_else(|| before.get(&id)) == Some(&incoming.sha)) {
+        let first = original.and_then(|id| settled.get(&id).or_else(|| before.get(&id)));
+        if first.is_some_and(|settled| incoming.digest.is_of(settled)) {
             found.insert(n);
         } else {
-            before.insert(rows::settled_id(incoming, true), incoming.sha);
+            before.insert(rows::settled_id(incoming, true), incoming.digest.0);
         }
     }
     Ok(found)

@@ -56,7 +56,7 @@ pub(super) fn settled_id(incoming: &Incoming<'_>, refused: bool) -> EventId {
 }
 
 pub(super) fn entry(event_id: EventId, incoming: &Incoming<'_>) -> InboxEntry {
-    InboxEntry { event_id, data_sha: incoming.sha, order_id: incoming.created().map(|created| created.order_id) }
+    InboxEntry { event_id, data_sha: incoming.digest.0, order_id: incoming.created().map(|created| created.order_id) }
 }
 
 /// Makes the row of an event that waits behind another one of its key.

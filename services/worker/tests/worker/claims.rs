@@ -1,8 +1,11 @@
 //! Copies, and events that claim what is another's: an event id, an order, a key.
 
-use minishop_core::ids::EventId;
-use minishop_platform::bus::Headers;
+use minishop_core::ids::{EventId, OrderId};
+use minishop_platform::bus::{Headers, Record};
+use minishop_worker::handlers::Place;
+use sha2::{Digest, Sha256};
 
+use crate::lot_order::{newer, version_2};
 use crate::records::{Sent, created, record};
 use crate::shop::Shop;
 
@@ -24,7 +27,7 @@ pub async fn a_batch_delivered_again_changes_nothing(shop: Shop) {
         adopted.clone().with("/eventId", "a copy of the order"),
         known.clone().with("/data/total", 22),
         known.clone().with("/eventId", "other data").with("/data/items/0/qty", 1).with("/data/total", 10.5),
-        known.clone().with("/data/extra", 1),
+        known.clone().with("/data/items/0/productId", "p2"),
         adopted.same_customer().with("/type", "orders.created.v7"),
         adopted.same_customer(),
         created().header("ce_sequence", "7"),
@@ -105,6 +108,100 @@ pub async fn another_event_under_a_settled_id_is_a_dead_letter(shop: Shop) {
     // Another place in the topic is another record.
     shop.step(&[conflict.record()]).await;
     assert_eq!(shop.parked().await.len(), 2);
+}
+
+/// The same event as other programs write it.
+fn spellings(event: &Sent) -> Vec<(&'static str, Vec<u8>)> {
+    let text = event.json.to_string();
+    let (id, order) = (event.text("/eventId"), event.text("/data/orderId"));
+    let members = event.json.as_object().unwrap();
+    let backwards: Vec<_> = members.iter().rev().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    let numbers = text.replace("\"total\":21", "\"total\":21.0").replace("10.5", "1.05e1");
+    assert!(["21.0", "1.05e1"].iter().all(|spelling| numbers.contains(spelling)), "{numbers}");
+    let spelled = vec![
+        ("white space", serde_json::to_string_pretty(&event.json).unwrap()),
+        ("another order of members", format!("{{{}}}", backwards.join(","))),
+        ("other spellings of its numbers", numbers),
+        ("ids in upper case", text.replace(&id, &id.to_uppercase()).replace(&order, &order.to_uppercase())),
+        ("members that nobody reads", event.clone().with("/extra", 1).with("/data/extra", "x").json.to_string()),
+        ("its time elsewhere", text.replace("12:00:00.123Z", "14:00:00.123+02:00")),
+        ("escapes", text.replace("\"p1\"", "\"\\u00701\"")),
+        ("the type without a version", text.replace("orders.created.v1", "orders.created")),
+    ];
+    assert!(spelled.iter().all(|(_, other)| *other != text), "each is another text");
+    spelled.into_iter().map(|(what, other)| (what, other.into_bytes())).collect()
+}
+
+fn spelled(event: &Sent, value: Vec<u8>) -> Record {
+    Record { value: Some(value.into()), ..event.record() }
+}
+
+pub async fn the_same_event_by_another_serializer_is_a_copy(shop: Shop) {
+    let event = created().accepted(&shop, "a").await;
+    shop.step(&[event.record()]).await;
+    let before = shop.snapshot().await;
+    let spellings = spellings(&event);
+    for (n, (what, value)) in spellings.iter().enumerate() {
+        shop.step(&[spelled(&event, value.clone())]).await;
+        assert_eq!((shop.last_code().await, shop.events("copy")), (None, n as u64 + 1), "{what}");
+    }
+    assert_eq!(shop.snapshot().await, before);
+    // It is the event that was settled, however it was written first.
+    let (first, second) = (created(), created());
+    let of_first = spelled(&first, self::spellings(&first).remove(1).1);
+    shop.step(&[of_first, first.record(), spelled(&second, self::spellings(&second).remove(3).1), second.record()]).await;
+    assert_eq!((shop.events("processed"), shop.events("dead")), (3, 0));
+}
+
+pub async fn any_change_of_an_events_meaning_is_another_event(shop: Shop) {
+    let event = created();
+    shop.step(&[event.record()]).await;
+    let others = [
+        event.clone().with("/data/items/0/qty", 1).with("/data/total", 10.5),
+        event.clone().with("/data/items/0/productId", "p2"),
+        event.clone().with("/data/customerId", "somebody else"),
+        event.clone().with("/data/orderId", created().text("/data/orderId")),
+        event.clone().with("/data/currency", "EUR"),
+        event.clone().with("/idempotencyKey", "another key"),
+        event.clone().with("/correlationId", "another-id"),
+        event.clone().with("/occurredAt", "2026-01-31T12:00:00.124Z"),
+    ];
+    for (n, other) in others.iter().enumerate() {
+        shop.step(&[other.record()]).await;
+        assert_eq!(shop.parked().await.len(), n + 1, "{}", other.json);
+        assert_eq!(shop.last_code().await.as_deref(), Some("DUPLICATE_CONFLICT"), "{}", other.json);
+    }
+}
+
+pub async fn an_event_that_was_settled_under_its_bytes_alone_is_still_known(shop: Shop) {
+    let (event, held) = (created(), version_2(created()));
+    let bad = created().with("/eventId", event.text("/eventId"));
+    let (first, second, bad) = (event.record(), held.record(), bad.record());
+    shop.step(&[first, second, bad.clone()]).await;
+    let parked = shop.parked().await.len();
+    // As builds before this one have left it.
+    let quote = if shop.is_distributed() { ("'\\x", "'") } else { ("x'", "'") };
+    let hex = |bytes: &[u8]| {
+        bytes.chunks(16).map(|half| format!("{:032x}", u128::from_be_bytes(half.try_into().unwrap()))).collect::<Vec<_>>()
+    };
+    let literal = |bytes: &[u8]| format!("{}{}{}", quote.0, hex(bytes).concat(), quote.1);
+    let of_bad = EventId::of_record(&bad.topic, bad.partition, bad.offset, bad.value.as_deref().unwrap());
+    let values = [(event.event_id(), event.record().value), (held.event_id(), held.record().value), (of_bad, bad.value.clone())];
+    for (id, value) in values {
+        let sha = literal(&Sha256::digest(value.unwrap()));
+        shop.sql(&format!("UPDATE inbox SET data_sha = {sha} WHERE event_id = {}", shop.literal(OrderId(id.0)))).await;
+    }
+    let naming = Headers::default()
+        .with("dlq-topic", &*bad.topic)
+        .with("dlq-partition", bad.partition.to_string())
+        .with("dlq-offset", bad.offset.to_string());
+    let again = Record { headers: naming, offset: bad.offset + 900_000, ..bad.clone() };
+    shop.try_step(&[event.record(), held.record(), bad, again]).await.unwrap();
+    assert_eq!((shop.parked().await.len(), shop.events("copy")), (parked, 4));
+    // A worker that reads more of an event than the one that set it aside.
+    let newer_worker = shop.hands_that_read(Place::Stream, newer());
+    newer_worker.stream(&[held.record()]).await;
+    assert_eq!((shop.parked().await.len(), newer_worker.metric("worker_events_total{outcome=\"copy\"}")), (parked, 1));
 }
 
 pub async fn a_record_whose_own_id_was_taken_beforehand_stops_nobody(shop: Shop) {

@@ -73,8 +73,17 @@ impl Worker {
 
     /// Reads the lag of a partition that this worker reads.
     fn lag(&self, partition: i32) -> Option<u64> {
-        let sample = format!("worker_consumer_lag_records{{topic=\"{}\",partition=\"{partition}\"}}", self.topic);
-        shop::sample(&self.metrics, &sample)
+        self.partition_metric("worker_consumer_lag_records", partition)
+    }
+
+    /// Reads what a metric says of a partition.
+    pub fn partition_metric(&self, name: &str, partition: i32) -> Option<u64> {
+        shop::sample(&self.metrics, &format!("{name}{{topic=\"{}\",partition=\"{partition}\"}}", self.topic))
+    }
+
+    /// Counts the partitions that this worker reads.
+    pub fn partitions(&self) -> usize {
+        (0..PARTITIONS).filter(|n| self.lag(*n).is_some()).count()
     }
 
     /// Reads what an operator should know of a part.
@@ -134,7 +143,7 @@ pub async fn a_store_older_than_its_group_is_read_again_from_where_it_stands(sho
     let kept = shop.rows::<(i32, i64)>("SELECT partition, next_offset FROM consumed ORDER BY partition").await;
     assert_eq!(kept.len(), 4, "keys spread over all partitions");
     // The backup was taken before partition 0 was read to its end, and before anything else was read.
-    for table in ["orders", "inbox", "timeline", "outbox", "consumed WHERE partition > 0"] {
+    for table in ["orders", "inbox", "timeline", "outbox_event", "consumed WHERE partition > 0"] {
         shop.sql(&format!("DELETE FROM {table}")).await;
     }
     shop.sql("UPDATE consumed SET next_offset = 1").await;
@@ -197,8 +206,7 @@ pub async fn a_partition_that_went_while_it_was_paused_is_read_when_it_comes_bac
     log.send_events(&events(4_000)).await;
     eventually(async || shop::metric(&first.metrics, "worker_reading_paused"), |paused| *paused == 1).await;
     let second = worker(&shop.store, &log, "second");
-    let shown = |worker: &Worker| (0..PARTITIONS).filter(|n| worker.lag(*n).is_some()).count();
-    eventually(async || (shown(&first), shown(&second)), |seen| *seen == (2, 2)).await;
+    eventually(async || (first.partitions(), second.partitions()), |seen| *seen == (2, 2)).await;
     shop.sql("ALTER TABLE away RENAME TO timeline").await;
     until_processed(&shop, 4_010).await;
     second.drain().await;

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use minishop_broker::{Settings, TopicSettings};
-use minishop_platform::bus::produce::Producer;
+use minishop_platform::bus::produce::{Compression, Producer};
 use minishop_platform::bus::{Record, topics};
+use minishop_platform::relay::Token;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,13 +24,41 @@ pub const PARTITIONS: i32 = 4;
 pub struct Log {
     pub brokers: String,
     pub prefix: String,
-    _embedded: Option<Embedded>,
+    embedded: Option<Embedded>,
 }
 
 struct Embedded {
-    _stop: tokio_util::sync::DropGuard,
-    _run: JoinSet<()>,
-    _dir: tempfile::TempDir,
+    stop: tokio_util::sync::DropGuard,
+    run: JoinSet<()>,
+    dir: tempfile::TempDir,
+}
+
+/// What becomes of a batch that stands in the log.
+#[derive(Debug, Clone, Copy)]
+pub enum Damage {
+    /// No record can be made out, and the checksum is right.
+    Garbage,
+    /// It says that it is compressed with lz4, is not, and the checksum is right.
+    Codec,
+    /// The checksum is wrong.
+    Checksum,
+}
+
+/// Makes an embedded log whose batches can be damaged. It writes each batch as it comes, one for each request.
+pub async fn damageable() -> Log {
+    embedded().await
+}
+
+async fn run_embedded(addr: &str, dir: tempfile::TempDir) -> (String, Embedded) {
+    let settings = Settings::new(addr.parse().unwrap(), dir.path().join("log.db"));
+    let log = minishop_broker::open(settings).await.unwrap();
+    for topic in ["orders.created", "orders.processed", "orders.created.dlq"] {
+        log.ensure_topic(topic, PARTITIONS, TopicSettings::default()).await.unwrap();
+    }
+    let (brokers, stop, mut run) = (log.addr().to_string(), CancellationToken::new(), JoinSet::new());
+    let stopped = stop.clone();
+    run.spawn(async move { log.run(stopped).await.unwrap() });
+    (brokers, Embedded { stop: stop.drop_guard(), run, dir })
 }
 
 pub async fn log(shop: &Shop) -> Log {
@@ -37,23 +67,14 @@ pub async fn log(shop: &Shop) -> Log {
         Some(brokers) => {
             let prefix = format!("t{:016x}.", rand::random::<u64>());
             topics::create(&brokers, &prefix, PARTITIONS, Duration::from_secs(30)).await.unwrap();
-            Log { brokers, prefix, _embedded: None }
+            Log { brokers, prefix, embedded: None }
         }
     }
 }
 
 async fn embedded() -> Log {
-    let dir = tempfile::tempdir().unwrap();
-    let settings = Settings::new("127.0.0.1:0".parse().unwrap(), dir.path().join("log.db"));
-    let log = minishop_broker::open(settings).await.unwrap();
-    for topic in ["orders.created", "orders.processed", "orders.created.dlq"] {
-        log.ensure_topic(topic, PARTITIONS, TopicSettings::default()).await.unwrap();
-    }
-    let (brokers, stop, mut run) = (log.addr().to_string(), CancellationToken::new(), JoinSet::new());
-    let stopped = stop.clone();
-    run.spawn(async move { log.run(stopped).await.unwrap() });
-    let embedded = Embedded { _stop: stop.drop_guard(), _run: run, _dir: dir };
-    Log { brokers, prefix: String::new(), _embedded: Some(embedded) }
+    let (brokers, embedded) = run_embedded("127.0.0.1:0", tempfile::tempdir().unwrap()).await;
+    Log { brokers, prefix: String::new(), embedded: Some(embedded) }
 }
 
 impl Log {
@@ -66,9 +87,9 @@ impl Log {
     pub async fn send(&self, records: &[Record]) {
         let (report_to, mut reports) = mpsc::unbounded_channel();
         let topic = self.topic("created");
-        let producer = Producer::new(&self.brokers, report_to).unwrap();
+        let producer = Producer::new(&self.brokers, Compression::default(), report_to).unwrap();
         for (n, record) in records.iter().enumerate() {
-            let token = (0, i64::try_from(n).unwrap());
+            let token = Token { shard: 0, number: i64::try_from(n).unwrap(), life: 0 };
             producer.send(token, &topic, record.key.as_deref().unwrap(), record.value.as_ref(), &record.headers).unwrap();
         }
         for _ in records {
@@ -116,4 +137,52 @@ impl Log {
         let done = admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
         assert!(done.elements().iter().all(|e| e.error().is_ok()), "{done:?}");
     }
+
+    /// Stops the embedded log, damages all batches of a partition from an offset on, and starts it again where it was.
+    pub async fn damage(&mut self, partition: i32, from: i64, damage: Damage) {
+        let Embedded { stop, mut run, dir } = self.embedded.take().unwrap();
+        drop(stop);
+        run.join_next().await.unwrap().unwrap();
+        let file = dir.path().join("log.db");
+        let mut connection = SqliteConnection::connect(file.to_str().unwrap()).await.unwrap();
+        let all = "SELECT b.id, b.bytes FROM part p JOIN batch b ON b.base >= ? AND b.id >> 43 = p.id \
+                   WHERE p.topic = 'orders.created' AND p.number = ?";
+        let batches: Vec<(i64, Vec<u8>)> =
+            sqlx::query_as(all).bind(from).bind(partition).fetch_all(&mut connection).await.unwrap();
+        assert!(!batches.is_empty(), "there is something to damage");
+        for (id, mut bytes) in batches {
+            damage.apply(&mut bytes);
+            let change = sqlx::query("UPDATE batch SET bytes = ? WHERE id = ?").bind(bytes).bind(id);
+            change.execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
+        self.embedded = Some(run_embedded(&self.brokers, dir).await.1);
+    }
+}
+
+impl Damage {
+    /// Damages a batch (magic 2): checksum at 17, attributes at 21, records at 61.
+    fn apply(self, bytes: &mut [u8]) {
+        match self {
+            Self::Garbage => {
+                bytes[22] &= !0b111;
+                bytes[61..].fill(0xff);
+            }
+            Self::Codec => {
+                bytes[22] = bytes[22] & !0b111 | 3;
+                bytes[61..].fill(0xff);
+            }
+            Self::Checksum => bytes[17] ^= 0xff,
+        }
+        if !matches!(self, Self::Checksum) {
+            let sum = crc32c(&bytes[21..]);
+            bytes[17..21].copy_from_slice(&sum.to_be_bytes());
+        }
+    }
+}
+
+/// CRC-32C, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }

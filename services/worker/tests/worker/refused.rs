@@ -65,6 +65,8 @@ pub fn refused() -> Vec<(Record, &'static str, String)> {
         row(created().with("/type", unknown).record(), "TYPE_UNKNOWN", "none that this topic carries");
     }
 
+    let rounded = created().json.to_string().replace("\"price\":10.5", "\"price\":10.4999999999999999999999");
+    row(record(Some(rounded.as_bytes())), "DATA_INVALID", "items[0].price: TOO_MANY_DECIMALS");
     for (event, fields) in wrong_data() {
         row(event.record(), "DATA_INVALID", fields);
     }

@@ -1,5 +1,6 @@
 //! A processor over a fresh store, and what is needed to look behind it.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -13,13 +14,14 @@ use minishop_core::backoff::Backoff;
 use minishop_core::clock::{Clock, ManualClock, Timestamp, from_millis};
 use minishop_core::ids::{Ids, OrderId};
 use minishop_platform::bus::Record;
+use minishop_platform::bus::produce::Compression;
 use minishop_platform::clock::SystemIds;
 use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
 use minishop_platform::hints::Hints;
 use minishop_platform::relay::{RelayTask, Settings};
 use minishop_platform::store::postgres::{self, PostgresSettings};
-use minishop_platform::store::{OutboxRow, Position, Role, Store, StoreError, sqlite as sqlite_store};
+use minishop_platform::store::{OutboxRow, Position, Role, Span, Store, StoreError, sqlite as sqlite_store};
 use minishop_platform::telemetry::LogFormat;
 use minishop_worker::handlers::Place;
 use minishop_worker::upcast::Versions;
@@ -29,6 +31,7 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, SqliteConnection};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub struct Shop {
     pub processor: Processor,
@@ -48,7 +51,7 @@ pub struct Hands {
 impl Hands {
     /// Settles records.
     pub async fn stream(&self, records: &[Record]) {
-        self.processor.step(records).await.unwrap();
+        self.processor.step(records, &[]).await.unwrap();
     }
 
     /// Lets the lot do what is due now, and no more; returns how many rows it took up.
@@ -81,6 +84,10 @@ impl Ids for LongestWaits {
         let mut bytes = SystemIds.random();
         bytes[..4].fill(0xff);
         bytes
+    }
+
+    fn next(&self, at: Timestamp) -> Uuid {
+        SystemIds.next(at)
     }
 }
 
@@ -144,8 +151,13 @@ async fn run_sql(url: &str, sql: &str) {
 /// Makes what a worker is given, and the relay that it hands its rows to.
 pub fn ctx(store: &Store, brokers: &str, owner: &str, prefix: &str) -> (Ctx, RelayTask) {
     let (status, metrics) = (Status::default(), Metrics::default());
-    let settings =
-        Settings { owner: owner.to_owned(), roles: vec![Role::Worker], brokers: brokers.to_owned(), hints: Hints::default() };
+    let settings = Settings {
+        owner: owner.to_owned(),
+        roles: vec![Role::Worker],
+        brokers: brokers.to_owned(),
+        compression: Compression::None,
+        hints: Hints::default(),
+    };
     let (relay, task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
         config: Arc::new(config(prefix)),
@@ -197,6 +209,8 @@ fn config(prefix: &str) -> Config {
         event_key: EventKey::Customer,
         kafka_group: format!("{prefix}g"),
         kafka_session_timeout: Duration::from_secs(6),
+        kafka_compression: Compression::None,
+        kafka_instance_id: None,
         topic_partitions: 8,
         require_idempotency_key: false,
         reflection: true,
@@ -253,7 +267,7 @@ pub struct Snapshot {
 impl Shop {
     /// Settles records; all of them must be settled afterwards.
     pub async fn step(&self, records: &[Record]) {
-        let mut positions = self.processor.step(records).await.unwrap();
+        let mut positions = self.processor.step(records, &[]).await.unwrap();
         positions.sort_by_key(|position| position.partition);
         assert_eq!(positions, ends(records), "every partition is settled to its end");
         let stored = self.store.inbox.positions("g").await.unwrap();
@@ -338,7 +352,7 @@ impl Shop {
     }
 
     pub async fn try_step(&self, records: &[Record]) -> Result<Vec<Position>, StoreError> {
-        self.processor.step(records).await
+        self.processor.step(records, &[]).await
     }
 
     /// What a worker of this shop is given.
@@ -378,6 +392,27 @@ impl Shop {
         }
     }
 
+    /// Runs several statements in one transaction.
+    pub async fn sql_at_once(&self, sql: &str) {
+        let sql = AssertSqlSafe(format!("BEGIN; {sql}; COMMIT"));
+        match &self.home {
+            Home::Sqlite { path, .. } => {
+                let mut connection = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            }
+            Home::Postgres { url } => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            }
+        }
+    }
+
+    /// Tells which row of the timeline says that an order was processed.
+    pub async fn place_in_timeline(&self, id: OrderId) -> i64 {
+        let sql = format!("SELECT id FROM timeline WHERE kind = 'processed' AND order_id = {}", self.literal(id));
+        self.rows::<(i64,)>(&sql).await[0].0
+    }
+
     pub async fn count(&self, of: &str) -> i64 {
         self.rows::<(i64,)>(&format!("SELECT count(*) FROM {of}")).await[0].0
     }
@@ -391,20 +426,42 @@ impl Shop {
         self.rows(&format!("SELECT * FROM orders WHERE order_id = {id}")).await.pop()
     }
 
-    /// Reads the waiting events of a topic in the order in which they are published.
+    /// Reads the whole outbox, shard by shard in the order of the numbers.
+    async fn outbox(&self) -> Vec<OutboxRow> {
+        let shards = Role::ALL.into_iter().flat_map(Role::shards);
+        let spans: Vec<Span> = shards.map(|shard| Span { shard, low: 1, high: i64::MAX }).collect();
+        self.store.outbox.read(&spans, 10_000).await.unwrap()
+    }
+
+    /// Reads the events of a topic that wait to be published, transaction by transaction; those of a key in their order.
     pub async fn published(&self, topic: &str) -> Vec<OutboxRow> {
-        let mut rows = self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), &[], 10_000).await.unwrap();
-        rows.retain(|row| row.event.topic == topic);
-        rows.sort_by_key(|row| row.id);
-        rows
+        let written = if self.is_distributed() { "created_at" } else { "rowid" };
+        let places: Vec<(i16, i64)> = self
+            .rows(&format!(
+                "SELECT e.shard, e.number FROM outbox_event e JOIN outbox_shard s USING (shard) WHERE e.number > s.acknowledged \
+             ORDER BY e.{written}, e.shard, e.number"
+            ))
+            .await;
+        let places: HashMap<_, _> = places.into_iter().zip(0..).collect();
+        let mut latest: HashMap<i16, i32> = HashMap::new();
+        let mut rows = Vec::new();
+        for row in self.outbox().await {
+            // The last row of a shard stays when it is published.
+            let Some(place) = places.get(&(row.event.shard, row.number)) else { continue };
+            let place = *latest.entry(row.event.shard).and_modify(|last| *last = *place.max(last)).or_insert(*place);
+            rows.push((place, row));
+        }
+        rows.retain(|(_, row)| row.event.topic == topic);
+        rows.sort_by_key(|(place, _)| *place);
+        rows.into_iter().map(|(_, row)| row).collect()
     }
 
     pub async fn snapshot(&self) -> Snapshot {
         let mut counts = Vec::new();
-        for table in ["orders", "outbox", "inbox", "inbox WHERE order_id IS NOT NULL", "parked", "timeline"] {
+        for table in ["orders", "outbox_event", "inbox", "inbox WHERE order_id IS NOT NULL", "parked", "timeline"] {
             counts.push(self.count(table).await);
         }
-        let outbox = self.store.outbox.pending(&(0..32).collect::<Vec<_>>(), &[], 10_000).await.unwrap();
+        let outbox = self.outbox().await;
         Snapshot {
             counts,
             orders: self.rows("SELECT * FROM orders ORDER BY order_id").await,

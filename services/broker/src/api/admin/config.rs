@@ -85,6 +85,6 @@ pub(super) fn broker_entries(settings: &Settings) -> Vec<Entry> {
         entry("default.replication.factor", "1".to_owned(), INT),
         entry("message.max.bytes", settings.topic.max_message_bytes.to_string(), INT),
         entry("min.insync.replicas", "1".to_owned(), INT),
-        entry("num.partitions", "1".to_owned(), INT),
+        entry("num.partitions", settings.partitions.to_string(), INT),
     ]
 }

@@ -17,6 +17,7 @@ use kafka_protocol::{
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
         offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
         produce_request::{PartitionProduceData, TopicProduceData},
         sync_group_request::SyncGroupRequestAssignment,
@@ -104,6 +105,12 @@ fn full_of_groups(api: ApiKey, version: i16) -> Bytes {
             encoded(&LeaveGroupRequest::default().with_members(vec![member; 2]), version)
         }
         ApiKey::DescribeGroups => encoded(&DescribeGroupsRequest::default().with_groups(vec![GroupId(text("g")); 2]), version),
+        ApiKey::DeleteGroups => encoded(&DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text("g")); 2]), version),
+        ApiKey::OffsetDelete => {
+            let partitions = vec![OffsetDeleteRequestPartition::default(); 3];
+            let topic = OffsetDeleteRequestTopic::default().with_name(topic()).with_partitions(partitions);
+            encoded(&OffsetDeleteRequest::default().with_topics(vec![topic; 2]), version)
+        }
         ApiKey::ListGroups if version >= 4 => {
             let request = ListGroupsRequest::default().with_states_filter(vec![text("Stable"); 2]);
             let types = if version >= 5 { vec![text("classic")] } else { vec![] };
@@ -163,6 +170,8 @@ fn empty(api: ApiKey, version: i16) -> Bytes {
         ApiKey::SyncGroup => encoded(&SyncGroupRequest::default(), version),
         ApiKey::DescribeGroups => encoded(&DescribeGroupsRequest::default(), version),
         ApiKey::ListGroups => encoded(&ListGroupsRequest::default(), version),
+        ApiKey::DeleteGroups => encoded(&DeleteGroupsRequest::default(), version),
+        ApiKey::OffsetDelete => encoded(&OffsetDeleteRequest::default(), version),
         ApiKey::ApiVersions => encoded(&ApiVersionsRequest::default(), version),
         ApiKey::CreateTopics => encoded(&CreateTopicsRequest::default(), version),
         ApiKey::DeleteTopics => encoded(&DeleteTopicsRequest::default(), version),

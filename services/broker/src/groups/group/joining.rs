@@ -34,7 +34,13 @@ impl Group {
             }
             join.member = if join.client_id.is_empty() { new_id() } else { format!("{}-{}", join.client_id, new_id()) };
             if let Some(old) = holder {
+                let same = self.phase == Phase::Stable && self.members.get(&old).is_some_and(|member| member.wishes_as(&join));
                 self.replace(&old, &join.member);
+                if same {
+                    return Ok(self.take_back(&old, join, now));
+                }
+                // Whoever is new to the others has to be assigned anew, also if it asks for what it had.
+                return Ok(self.admit(join, true, now));
             } else if join.id_first && join.instance.is_none() {
                 self.pending.insert(join.member.clone(), now + join.session.min(PENDING));
                 return refused(ResponseError::MemberIdRequired, &join.member);
@@ -44,14 +50,38 @@ impl Group {
         } else if self.pending.remove(&join.member).is_none() && !self.members.contains_key(&join.member) {
             return refused(ResponseError::UnknownMemberId, &join.member);
         }
-        Ok(self.admit(join, now))
+        Ok(self.admit(join, false, now))
     }
 
-    fn admit(&mut self, join: Join, now: Instant) -> Waiting<JoinOutcome> {
+    /// A static member that is back within its session goes on in the generation of before, with its share of before, and
+    /// the others notice nothing.
+    ///
+    /// It must not assign if it leads, for a stable group tells nobody. A client that cannot be told so is told that its
+    /// former self leads.
+    fn take_back(&mut self, old: &str, join: Join, now: Instant) -> Waiting<JoinOutcome> {
+        let (sender, waiting) = oneshot::channel();
+        let (id, may_skip) = (join.member.clone(), join.may_skip);
+        if let Some(member) = self.members.get_mut(&id) {
+            member.update(join, now);
+        }
+        let mut joined = self.joined(&id);
+        if self.leader == id {
+            joined.skip_assignment = may_skip;
+            if !may_skip {
+                old.clone_into(&mut joined.leader);
+                joined.members.clear();
+            }
+        }
+        let _ = sender.send(Ok(joined));
+        waiting
+    }
+
+    /// Takes a member in; with `anew` even if it asks for nothing new.
+    fn admit(&mut self, join: Join, anew: bool, now: Instant) -> Waiting<JoinOutcome> {
         let (sender, waiting) = oneshot::channel();
         let id = join.member.clone();
         let known = self.members.get(&id);
-        let changed = known.is_none_or(|member| member.protocols != join.protocols);
+        let changed = anew || known.is_none_or(|member| member.protocols != join.protocols);
         let leads = self.leader == id;
         if self.members.is_empty() {
             self.protocol_type = join.protocol_type.clone();
@@ -184,6 +214,7 @@ impl Group {
             leader: self.leader.clone(),
             member: id.to_owned(),
             members,
+            skip_assignment: false,
         }
     }
 }

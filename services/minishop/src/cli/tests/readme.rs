@@ -205,13 +205,15 @@ fn settings() -> BTreeSet<String> {
 }
 
 /// Every setting that the README names, with the default that the program has, and the words that state it there, if any do.
-const SETTINGS: [(&str, Option<&str>, &str); 14] = [
+const SETTINGS: [(&str, Option<&str>, &str); 16] = [
     ("DATABASE_URL", None, ""),
     ("DATABASE_URL_FILE", None, ""),
     ("KAFKA_BROKERS", None, ""),
     ("MINISHOP_AUDIT_RETENTION", Some("365d"), "operations that have ended with their items | 365 days |"),
     ("MINISHOP_HANDLER", Some("confirm"), "By default an order is confirmed by MiniShop itself"),
     ("MINISHOP_INBOX_RETENTION", Some("14d"), "| 14 days, and while the event stands in the parking lot"),
+    ("MINISHOP_KAFKA_COMPRESSION", Some("none"), "`MINISHOP_KAFKA_COMPRESSION` (none) takes gzip, snappy, lz4 or zstd"),
+    ("MINISHOP_KAFKA_SESSION_TIMEOUT", Some("10s"), "after `MINISHOP_KAFKA_SESSION_TIMEOUT` (10s)"),
     ("MINISHOP_OUTBOX_LIMIT_AGE", Some("1h"), "or an hour new orders are refused"),
     ("MINISHOP_OUTBOX_LIMIT_ROWS", Some("1000000"), "above 1,000,000 or an hour"),
     ("MINISHOP_RETRY_ATTEMPTS", Some("8"), "a dead letter after the eighth (`_ATTEMPTS`)"),
@@ -222,7 +224,7 @@ const SETTINGS: [(&str, Option<&str>, &str); 14] = [
     ("MINISHOP_WEBHOOK_TIMEOUT", Some("10s"), "within 10 s (`MINISHOP_WEBHOOK_TIMEOUT`)"),
 ];
 /// Settings of the README that have no default to state.
-const WITHOUT_DEFAULT: [&str; 2] = ["MINISHOP_WEBHOOK_SECRET", "MINISHOP_WEBHOOK_URL"];
+const WITHOUT_DEFAULT: [&str; 3] = ["MINISHOP_KAFKA_INSTANCE_ID", "MINISHOP_WEBHOOK_SECRET", "MINISHOP_WEBHOOK_URL"];
 
 #[test]
 fn every_setting_of_the_readme_is_one_and_has_the_default_that_it_states() {

@@ -13,7 +13,7 @@ use super::super::{Cli, Command, EXIT_NO};
 use super::{command, leaves};
 
 /// Every call, and a line that makes it; a call may have more than one command.
-const COMMANDS: [(&str, &str); 20] = [
+const COMMANDS: [(&str, &str); 21] = [
     ("/minishop.orders.v1.OrderService/CreateOrder", "order create --customer c1 p1:2:10.5"),
     ("/minishop.orders.v1.OrderService/GetOrder", "order get x"),
     ("/minishop.orders.v1.OrderService/ListOrders", "order list"),
@@ -33,6 +33,7 @@ const COMMANDS: [(&str, &str); 20] = [
     ("/minishop.ops.v1.OperationsService/ControlOperation", "dlq pause x"),
     ("/minishop.ops.v1.OperationsService/ControlOperation", "dlq resume x"),
     ("/minishop.ops.v1.OperationsService/ControlOperation", "dlq cancel x"),
+    ("/minishop.ops.v1.OperationsService/AnnounceOrders", "order announce x"),
     ("/minishop.ops.v1.OperationsService/ListAudit", "dlq audit"),
 ];
 

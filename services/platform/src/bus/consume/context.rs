@@ -11,11 +11,26 @@ use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
 use super::{Handlers, Partition, list, record};
 
+/// How far the client has read a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The offset that it asks for next.
+    pub next: i64,
+    /// The first offset that the log does not have yet; below 0 while the client does not know it.
+    pub end: i64,
+    /// Records that it has read and not delivered.
+    pub queued: i64,
+}
+
+/// How often the client has told, and what it told last of each partition.
+pub(super) type Reaches = (u64, HashMap<(String, i32), Reach>);
+
 /// The consumer's callbacks. All but the log run on the polling thread.
 pub(super) struct Callbacks {
     handlers: Handlers,
     topics: Vec<Arc<str>>,
-    ends: Mutex<HashMap<(String, i32), i64>>,
+    /// What the last statistics said, and how many there were.
+    reaches: Mutex<Reaches>,
     commit_failed: AtomicBool,
 }
 
@@ -24,7 +39,7 @@ impl Callbacks {
         Self {
             handlers,
             topics: topics.iter().map(|t| Arc::from(t.as_str())).collect(),
-            ends: Mutex::default(),
+            reaches: Mutex::default(),
             commit_failed: AtomicBool::new(false),
         }
     }
@@ -33,8 +48,8 @@ impl Callbacks {
         &self.topics
     }
 
-    pub(super) fn ends(&self) -> HashMap<(String, i32), i64> {
-        self.ends.lock().expect("no holder of the end offsets panics").clone()
+    pub(super) fn reaches(&self) -> Reaches {
+        self.reaches.lock().expect("no holder of the offsets panics").clone()
     }
 
     pub(super) fn commit_failed(&self) -> bool {
@@ -59,20 +74,22 @@ impl Callbacks {
                 tracing::warn!(%error, "the last offsets of revoked partitions were not committed");
             }
         }
-        let mut ends = self.ends.lock().expect("no holder of the end offsets panics");
-        ends.retain(|(topic, n), _| !partitions.iter().any(|p| *p.topic == **topic && p.partition == *n));
-        drop(ends);
+        let mut reaches = self.reaches.lock().expect("no holder of the offsets panics");
+        reaches.1.retain(|(topic, n), _| !partitions.iter().any(|p| *p.topic == **topic && p.partition == *n));
+        drop(reaches);
         consumer.incremental_unassign(going)
     }
 }
 
 impl ClientContext for Callbacks {
     fn stats(&self, statistics: Statistics) {
-        let mut ends = self.ends.lock().expect("no holder of the end offsets panics");
+        let mut reaches = self.reaches.lock().expect("no holder of the offsets panics");
+        reaches.0 += 1;
         for (topic, of_topic) in statistics.topics {
             for (n, partition) in of_topic.partitions {
-                if n >= 0 && partition.hi_offset >= 0 {
-                    ends.insert((topic.clone(), n), partition.hi_offset);
+                if n >= 0 {
+                    let reach = Reach { next: partition.next_offset, end: partition.hi_offset, queued: partition.fetchq_cnt };
+                    reaches.1.insert((topic.clone(), n), reach);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! The steps of an operation that a worker runs. Each is one transaction that begins with the operation's row: a worker that has
 //! lost its lease, or an operation whose course an operator changed, is found out there.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use anyhow::Context as _;
@@ -174,14 +174,14 @@ impl Operations {
 
     /// Gives one dead letter up: its row goes, its order changes behind its fence, the next event of its key becomes due.
     ///
-    /// Tells the outbox ids of the orders that changed; `None` when the operation may not go on.
+    /// Tells the outbox number of the order's event if the order changed; `None` when the operation may not go on.
     pub async fn discard(
         &self,
         run: &Run,
         doomed: &Doomed,
         transition: Option<&Transition>,
         at: Timestamp,
-    ) -> Result<Option<HashMap<OrderId, i64>>> {
+    ) -> Result<Option<Option<i64>>> {
         let mut work = self.0.begin("operations.discard").await?;
         if fence(work.as_mut(), run).await? != Some(State::Running) {
             return Ok(None);
@@ -196,12 +196,12 @@ impl Operations {
                 mark(work.as_mut(), run, ItemState::Skipped, skip.as_str(), ids).await?;
             }
             work.commit().await?;
-            return Ok(Some(HashMap::new()));
+            return Ok(Some(None));
         };
         let gone = columns::one("operations.discard", row, gone)?;
         let passed = match transition {
             Some(transition) => work.settle(std::slice::from_ref(transition)).await?,
-            None => HashMap::new(),
+            None => HashSet::new(),
         };
         if doomed.announced {
             work.note(&note_of_discard(run, &gone, at).into_iter().collect::<Vec<_>>()).await?;
@@ -211,9 +211,11 @@ impl Operations {
         }
         mark(work.as_mut(), run, ItemState::Succeeded, "", vec![doomed.parked_id]).await?;
         audit::write(work.as_mut(), &entry(run, "discarded", Some(gone.detail(doomed.parked_id)), at)).await?;
+        let event = transition.filter(|transition| passed.contains(&transition.order_id)).map(|transition| &transition.event);
+        let number = work.announce(&event.into_iter().collect::<Vec<_>>()).await?.pop();
         crash::point("discard_mid");
         work.commit().await?;
-        Ok(Some(passed))
+        Ok(Some(number))
     }
 
     /// Stops an operation before its time; what was not released stays dead. `false` when it may not go on anyway.

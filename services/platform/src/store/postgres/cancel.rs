@@ -5,34 +5,36 @@ use sqlx::PgConnection;
 
 use super::super::{Cancels, Result, StoreError, Transition};
 use super::error::{Lost, failed};
-use super::session::{SILENCE, Session};
+use super::session::{Kept, SILENCE, Session};
 
-// The outbox id is drawn from the changed row, so under its lock. A dead event of the order would hold up its key for ever, and one
+// A dead event of the order would hold up its key for ever, and one
 // that waits for its next try until then: it is tried at once, and does nothing. Whoever gives the event up at this moment holds the
 // order, and this statement, which began before, sees the event as it was: so all rows of the order are taken, whatever their state,
-// and what is written is decided by what stands there then (a row that another transaction has changed meanwhile is read anew).
+// and what is written is decided by what stands there then (a row that another transaction has changed meanwhile is read anew). The shard is
+// locked last: what asks for the number has counted all that was written before.
 const CANCEL: &str = "WITH done AS (UPDATE orders SET status = $3, version = version + 1, settled_event_id = $4 \
     WHERE order_id = $1 AND status = 'created' AND version = $2 RETURNING order_id, version, created_event_id), \
     told AS (INSERT INTO timeline (order_id, version, kind, at, cause, detail) \
-    SELECT order_id, version, $3, $5, $6, $7::jsonb FROM done), \
+    SELECT order_id, version, $3, $5, $6, $7::jsonb FROM done RETURNING 1), \
     due AS (UPDATE parked p SET state = CASE p.state WHEN 'dead' THEN 'retrying' ELSE p.state END, \
     attempts = CASE p.state WHEN 'dead' THEN 0 ELSE p.attempts END, \
     next_attempt_at = CASE WHEN p.state = 'dead' OR (p.state = 'retrying' AND p.leased_until IS NULL) THEN clock_timestamp() \
     ELSE p.next_attempt_at END \
-    FROM done WHERE p.order_id = done.order_id AND (p.blocks OR p.event_id = done.created_event_id)), \
-    queued AS (INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, headers) \
-    SELECT $8, $4, $9, $10, order_id, version, $11, $12 FROM done RETURNING id) SELECT id FROM queued";
+    FROM done WHERE p.order_id = done.order_id AND (p.blocks OR p.event_id = done.created_event_id) RETURNING 1), \
+    written AS MATERIALIZED (SELECT (SELECT count(*) FROM told) + (SELECT count(*) FROM due) AS rows), \
+    given AS MATERIALIZED (SELECT d.order_id, d.version, (outbox_last(ARRAY[$8]::smallint[]))[1] AS last \
+    FROM done d, written w WHERE w.rows > 0), \
+    queued AS (INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers) \
+    SELECT $8, last + 1, $4, $9, $10, order_id, version, $11, $12 FROM given RETURNING number) SELECT number FROM queued";
 
 /// One connection that cancels, and connects again by itself after it was lost.
 pub(super) struct PgCancels {
-    session: Session,
-    connection: Option<PgConnection>,
+    kept: Kept,
 }
 
 impl PgCancels {
     pub(super) async fn connect(session: Session) -> Result<Self> {
-        let connection = session.connect_for("orders.cancels").await?;
-        Ok(Self { session, connection: Some(connection) })
+        Ok(Self { kept: Kept::connect(session, "orders.cancels").await? })
     }
 }
 
@@ -40,15 +42,11 @@ impl PgCancels {
 impl Cancels for PgCancels {
     async fn cancel(&mut self, change: &Transition, detail: &str) -> Result<Option<i64>> {
         const OPERATION: &str = "orders.cancel";
-        // Taken out, so that a call that fails or is cut off leaves no connection in the midst of a statement.
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.session.connect_for(OPERATION).await?,
-        };
+        let mut connection = self.kept.take(OPERATION).await?;
         let silent = |_| StoreError::Unknown { operation: OPERATION, source: anyhow::anyhow!("no answer within {SILENCE:?}") };
         let place = tokio::time::timeout(SILENCE, cancel(&mut connection, change, detail)).await.map_err(silent)?;
         let place = place.map_err(failed(OPERATION, Lost::Commit))?;
-        self.connection = Some(connection);
+        self.kept.keep(connection);
         Ok(place)
     }
 }

@@ -1,12 +1,16 @@
 //! The kinds of connections, and the schema.
 
+use std::sync::Arc;
+
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use super::super::error::{OpenError, compare_schema};
+use super::super::outbox::{SHARDS, check_shards};
 use super::error::open_error;
-use super::session::Session;
+use super::pooler;
+use super::session::{Session, Setting};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -14,6 +18,14 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 pub(super) fn binary_version() -> i64 {
     MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0)
 }
+
+/// A migration takes as long as it takes.
+const ADMIN: [Setting; 4] = [
+    ("statement_timeout", "0"),
+    ("lock_timeout", "30s"),
+    ("transaction_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "10s"),
+];
 
 /// A kind of connection for each kind of work.
 #[derive(Debug)]
@@ -30,27 +42,30 @@ pub(super) struct Sessions {
 impl Sessions {
     pub(super) fn new(url: &str, app_name: &str) -> Result<Self, OpenError> {
         let base: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| OpenError::Fail { source: error.into() })?;
-        let base = base.application_name(app_name);
+        // Only the text of doubles would depend on it, which nobody reads here; poolers refuse it.
+        let base = base.application_name(app_name).extra_float_digits(None);
         let usual = [("statement_timeout", "5s"), ("lock_timeout", "2s")];
         // A generic plan made while the tables were empty would scan them for ever, and joins of a batch with itself must not
         // be nested loops: they are quadratic.
         let intake =
             [("statement_timeout", "5s"), ("lock_timeout", "50ms"), ("enable_seqscan", "off"), ("enable_nestloop", "off")];
         let worker = [("statement_timeout", "5s"), ("lock_timeout", "2s"), ("enable_seqscan", "off")];
+        let opened = Arc::default();
         Ok(Self {
-            intake: Session::new(&base, &intake),
-            reads: Session::new(&base, &usual),
-            relay: Session::new(&base, &worker).lazy_commit(),
-            worker: Session::new(&base, &worker),
-            operations: Session::new(&base, &usual),
-            lot: Session::new(&base, &worker),
-            admin: Session::new(&base, &[("statement_timeout", "0"), ("lock_timeout", "30s")]),
+            intake: Session::new(&base, &intake, &opened),
+            reads: Session::new(&base, &usual, &opened),
+            relay: Session::new(&base, &worker, &opened),
+            worker: Session::new(&base, &worker, &opened),
+            operations: Session::new(&base, &usual, &opened),
+            lot: Session::new(&base, &worker, &opened),
+            admin: Session::new(&base, &ADMIN, &opened),
         })
     }
 }
 
-/// Checks server and schema; migrates an older schema if it may.
+/// Checks the way to the server, the server and its schema; migrates an older schema if it may.
 pub(super) async fn prepare(sessions: &Sessions, migrate: bool) -> Result<(), OpenError> {
+    pooler::refuse(sessions.admin.options()).await?;
     let mut connection = sessions.admin.connect().await?;
     let version = schema_version(&mut connection).await?;
     if compare_schema(version, binary_version(), migrate)? {
@@ -59,6 +74,7 @@ pub(super) async fn prepare(sessions: &Sessions, migrate: bool) -> Result<(), Op
             other => OpenError::Fail { source: other.into() },
         })?;
     }
+    check_shards(&sqlx::query_scalar(SHARDS).fetch_all(&mut connection).await.map_err(open_error)?)?;
     connection.close().await.map_err(open_error)
 }
 

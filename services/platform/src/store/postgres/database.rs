@@ -1,6 +1,6 @@
 //! PostgreSQL for the families whose statements both databases share.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,10 +11,11 @@ use sqlx::{PgConnection, Postgres};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::super::database::{Arg, Database, Row, Statement, Work};
-use super::super::{Note, Result, StoreError, Transition};
+use super::super::{NewEvent, Note, Result, StoreError, Transition};
 use super::error::{Lost, failed};
-use super::inbox::{begin, note, settle};
-use super::pool::{Pool, bounded};
+use super::inbox::{note, settle};
+use super::outbox;
+use super::pool::{Pool, begin, bounded, commit};
 use super::session::Session;
 
 /// Reads from the pool, and one connection that transactions take in turn.
@@ -78,11 +79,18 @@ impl Work for PgWork {
         Ok(rows.into_iter().map(Row::Postgres).collect())
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         let mut connection = self.take()?;
         let passed = bounded(settle(&mut connection, transitions)).await.map_err(failed(self.operation, Lost::Nothing))?;
         self.connection = Some(connection);
         Ok(passed)
+    }
+
+    async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>> {
+        let mut connection = self.take()?;
+        let numbers = bounded(outbox::append(&mut connection, events)).await.map_err(failed(self.operation, Lost::Nothing))?;
+        self.connection = Some(connection);
+        Ok(numbers)
     }
 
     async fn note(&mut self, notes: &[Note]) -> Result<()> {
@@ -94,15 +102,14 @@ impl Work for PgWork {
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
         let mut connection = self.take()?;
-        let commit = async { sqlx::query("COMMIT").execute(&mut connection).await.map(drop) };
-        bounded(commit).await.map_err(failed(self.operation, Lost::Commit))?;
+        commit(&mut connection).await.map_err(failed(self.operation, Lost::Commit))?;
         *self.home = Some(connection);
         Ok(())
     }
 
     async fn rollback(mut self: Box<Self>) -> Result<()> {
         let mut connection = self.take()?;
-        let rollback = async { sqlx::query("ROLLBACK").execute(&mut connection).await.map(drop) };
+        let rollback = async { sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.map(drop) };
         bounded(rollback).await.map_err(failed(self.operation, Lost::Nothing))?;
         *self.home = Some(connection);
         Ok(())
@@ -118,6 +125,7 @@ fn query(statement: &'static Statement, args: Vec<Arg>) -> Query<'static, Postgr
         Arg::Id(value) => query.bind(value),
         Arg::Time(value) => query.bind(value),
         Arg::Longs(values) => query.bind(values),
+        Arg::Ids(values) => query.bind(values),
         Arg::Now => query.bind(None::<minishop_core::clock::Timestamp>),
     })
 }

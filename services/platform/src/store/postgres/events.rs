@@ -29,9 +29,9 @@ pub(super) fn column<'r, T, C>(rows: &'r [T], of: impl Fn(&'r T) -> C) -> Vec<C>
     rows.iter().map(of).collect()
 }
 
-/// Reads the answer of a statement that inserts events: two arrays, order ids and outbox ids.
+/// Reads the answer of a statement that inserts events: two arrays, order ids and outbox numbers.
 pub(super) fn places(row: &PgRow) -> sqlx::Result<Vec<(OrderId, i64)>> {
     let orders: Vec<Uuid> = row.try_get(0)?;
-    let ids: Vec<i64> = row.try_get(1)?;
-    Ok(orders.into_iter().map(OrderId).zip(ids).collect())
+    let numbers: Vec<i64> = row.try_get(1)?;
+    Ok(orders.into_iter().map(OrderId).zip(numbers).collect())
 }

@@ -21,6 +21,6 @@ impl Housekeeping for Db {
     async fn forget_settled(&self, consumer: &str, age: Duration, limit: i64) -> Result<u64> {
         let microseconds = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         let query = sqlx::query(SETTLED).bind(consumer).bind(PgInterval { months: 0, days: 0, microseconds }).bind(limit);
-        self.housekeeping.execute(query).await.map_err(failed("housekeeping.settled", Lost::Nothing))
+        self.housekeeping.execute(query).await.map_err(failed("housekeeping.settled", Lost::Commit))
     }
 }

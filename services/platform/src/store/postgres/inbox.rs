@@ -30,7 +30,7 @@ use super::super::{
     AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition, columns,
 };
 use super::error::{Lost, failed};
-use super::pool::{Pool, bounded};
+use super::pool::{Pool, begin, bounded, commit};
 use super::session::Session;
 pub(super) use journal::note;
 pub(super) use leased::millis;
@@ -103,10 +103,6 @@ impl Inbox for PgInbox {
     }
 }
 
-pub(super) async fn begin(connection: &mut PgConnection) -> sqlx::Result<()> {
-    bounded(async { sqlx::query("BEGIN").execute(connection).await.map(drop) }).await
-}
-
 impl PgSettlement {
     /// Takes the connection for a step; a step that fails or is cut off does not put it back, so no later one can run.
     fn take(&mut self, operation: &'static str) -> Result<PgConnection> {
@@ -139,19 +135,19 @@ impl Settlement for PgSettlement {
         step!(self, "inbox.adopt", |connection, _consumer| statements::adopt(connection, orders))
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         step!(self, "inbox.settle", |connection, _consumer| statements::settle(connection, transitions))
     }
 
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>> {
-        step!(self, "inbox.record", |connection, consumer| journal::record(connection, consumer, journal))
+        let recorded = step!(self, "inbox.record", |connection, consumer| journal::record(connection, consumer, journal))?;
+        recorded.map_err(|back| StoreError::Retry { operation: "inbox.record", source: back.into() })
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
         const OPERATION: &str = "inbox.commit";
         let mut connection = self.take(OPERATION)?;
-        let commit = async { sqlx::query("COMMIT").execute(&mut connection).await.map(drop) };
-        bounded(commit).await.map_err(failed(OPERATION, Lost::Commit))?;
+        commit(&mut connection).await.map_err(failed(OPERATION, Lost::Commit))?;
         *self.home = Some(connection);
         Ok(())
     }

@@ -4,18 +4,17 @@
 
 use sqlx::PgConnection;
 
-use super::super::{Leadership, Result, Role, SHARDS_PER_ROLE};
+use super::super::outbox::ROLE_STRIDE;
+use super::super::{Leadership, Led, Result, Role, SHARDS_PER_ROLE};
 use super::error::{Lost, failed};
 use super::events::column;
 use super::pool::Pool;
-
-const ROLES: [Role; 2] = [Role::Api, Role::Worker];
 
 /// Any number that nothing else in the database locks.
 const LOCK: i64 = 0x4d53_484f_4c45_4144;
 
 // A lease must not come back after a crash of the server, so this commit waits for the disk, unlike the relay's deletes.
-const BEGIN: &str = "SELECT set_config('synchronous_commit', 'on', true), pg_advisory_xact_lock($1)::text";
+const BEGIN: &str = "SELECT pg_advisory_xact_lock($1)::text";
 
 const SIGN_OFF_DEAD: &str =
     "DELETE FROM relay_owner WHERE expires_at < clock_timestamp() OR (owner = $1 AND role <> ALL($2::smallint[]))";
@@ -26,18 +25,20 @@ const SIGN_IN: &str = "INSERT INTO relay_owner (owner, role, expires_at) \
 
 const OWNERS: &str = "SELECT role, owner FROM relay_owner";
 
-const LEASES: &str = "SELECT shard, CASE WHEN expires_at >= clock_timestamp() THEN owner END FROM relay_lease ORDER BY shard";
+const LEASES: &str = "SELECT shard, CASE WHEN expires_at >= clock_timestamp() THEN owner END FROM outbox_shard ORDER BY shard";
 
-const TAKE: &str = "UPDATE relay_lease SET epoch = epoch + CASE WHEN owner IS DISTINCT FROM $1 THEN 1 ELSE 0 END, owner = $1, \
-    expires_at = clock_timestamp() + interval '10 s' WHERE shard = ANY($2)";
+// A lease that ran out begins a new epoch also for its old owner: another may have led the shard meanwhile.
+const TAKE: &str = "UPDATE outbox_shard SET epoch = epoch + CASE WHEN owner IS DISTINCT FROM $1 OR expires_at < clock_timestamp() \
+    OR shard = ANY($3) THEN 1 ELSE 0 END, owner = $1, expires_at = clock_timestamp() + interval '10 s' WHERE shard = ANY($2) \
+    RETURNING shard, epoch, acknowledged";
 
-const GIVE: &str = "UPDATE relay_lease SET owner = NULL, expires_at = '-infinity' WHERE owner = $1 AND shard <> ALL($2)";
+const GIVE: &str = "UPDATE outbox_shard SET owner = NULL, expires_at = '-infinity' WHERE owner = $1 AND shard <> ALL($2)";
 
 const SIGN_OFF: &str = "DELETE FROM relay_owner WHERE owner = $1";
 
 /// Renews, takes and gives back leases.
-pub(super) async fn lead(pool: &Pool, owner: &str, roles: &[Role]) -> Result<Leadership> {
-    in_turn(pool, "outbox.lead", async |connection| renew(connection, owner, roles).await).await
+pub(super) async fn lead(pool: &Pool, owner: &str, roles: &[Role], anew: &[i16]) -> Result<Leadership> {
+    in_turn(pool, "outbox.lead", async |connection| renew(connection, owner, roles, anew).await).await
 }
 
 /// Gives all leases back and signs off.
@@ -61,7 +62,7 @@ async fn in_turn<T>(
     run.await.map_err(failed(operation, Lost::Nothing))
 }
 
-async fn renew(connection: &mut PgConnection, owner: &str, roles: &[Role]) -> sqlx::Result<Leadership> {
+async fn renew(connection: &mut PgConnection, owner: &str, roles: &[Role], anew: &[i16]) -> sqlx::Result<Leadership> {
     let numbers = column(roles, |role| *role as i16);
     sqlx::query(SIGN_OFF_DEAD).bind(owner).bind(&numbers).execute(&mut *connection).await?;
     sqlx::query(SIGN_IN).bind(owner).bind(&numbers).execute(&mut *connection).await?;
@@ -69,9 +70,10 @@ async fn renew(connection: &mut PgConnection, owner: &str, roles: &[Role]) -> sq
     let leases: Vec<(i16, Option<String>)> = sqlx::query_as(LEASES).fetch_all(&mut *connection).await?;
     let shards = choose(owner, &owners, &leases);
     sqlx::query(GIVE).bind(owner).bind(&shards).execute(&mut *connection).await?;
-    sqlx::query(TAKE).bind(owner).bind(&shards).execute(connection).await?;
-    let is_alone = |role: &Role| !owners.iter().any(|(played, by)| *played == *role as i16 && by != owner);
-    Ok(Leadership { shards, alone_in: ROLES.into_iter().filter(is_alone).collect() })
+    let taken: Vec<(i16, i64, i64)> = sqlx::query_as(TAKE).bind(owner).bind(&shards).bind(anew).fetch_all(connection).await?;
+    let mut shards: Vec<Led> = taken.into_iter().map(|(shard, epoch, acknowledged)| Led { shard, epoch, acknowledged }).collect();
+    shards.sort_unstable_by_key(|led| led.shard);
+    Ok(Leadership { shards, others_write: owners.iter().any(|(role, by)| numbers.contains(role) && by != owner) })
 }
 
 /// Chooses what to lead: own shards first, then free ones, at most a fair share of each role.
@@ -79,7 +81,7 @@ async fn renew(connection: &mut PgConnection, owner: &str, roles: &[Role]) -> sq
 /// A role that nobody plays is anybody's: its rows must not wait for it to come back.
 fn choose(owner: &str, owners: &[(i16, String)], leases: &[(i16, Option<String>)]) -> Vec<i16> {
     let mut shards = Vec::new();
-    for role in ROLES.map(|role| role as i16) {
+    for role in Role::ALL.map(|role| role as i16) {
         let alive = owners.iter().filter(|(played, _)| *played == role).count();
         let plays = owners.iter().any(|(played, by)| *played == role && by == owner);
         let share = match (alive, plays) {
@@ -87,7 +89,7 @@ fn choose(owner: &str, owners: &[(i16, String)], leases: &[(i16, Option<String>)
             (_, false) => 0,
             (alive, true) => SHARDS_PER_ROLE.unsigned_abs().div_ceil(u16::try_from(alive).unwrap_or(u16::MAX)).cast_signed(),
         };
-        let of_role = leases.iter().filter(|(shard, _)| shard / SHARDS_PER_ROLE == role);
+        let of_role = leases.iter().filter(|(shard, _)| shard / ROLE_STRIDE == role);
         let own = of_role.clone().filter(|(_, by)| by.as_deref() == Some(owner));
         let free = of_role.filter(|(_, by)| by.is_none());
         shards.extend(own.chain(free).map(|(shard, _)| *shard).take(usize::from(share.unsigned_abs())));
@@ -101,7 +103,11 @@ mod tests {
     use super::*;
 
     fn table(held: impl Fn(i16) -> Option<&'static str>) -> Vec<(i16, Option<String>)> {
-        (0..2 * SHARDS_PER_ROLE).map(|shard| (shard, held(shard).map(str::to_owned))).collect()
+        all().into_iter().map(|shard| (shard, held(shard).map(str::to_owned))).collect()
+    }
+
+    fn all() -> Vec<i16> {
+        Role::ALL.into_iter().flat_map(Role::shards).collect()
     }
 
     fn owners(list: &[(Role, &str)]) -> Vec<(i16, String)> {
@@ -110,22 +116,22 @@ mod tests {
 
     #[test]
     fn the_only_process_leads_every_shard() {
-        assert_eq!(choose("a", &owners(&[(Role::Api, "a")]), &table(|_| None)), (0..32).collect::<Vec<_>>());
+        assert_eq!(choose("a", &owners(&[(Role::Api, "a")]), &table(|_| None)), all());
     }
 
     #[test]
     fn the_surplus_is_given_back_and_a_live_lease_is_never_taken() {
         let both = owners(&[(Role::Api, "a"), (Role::Api, "b"), (Role::Worker, "w")]);
         let all_mine = table(|shard| (shard < 16).then_some("a"));
-        assert_eq!(choose("a", &both, &all_mine), (0..8).collect::<Vec<_>>());
+        assert_eq!(choose("a", &both, &all_mine), [0, 1]);
         assert_eq!(choose("b", &both, &all_mine), Vec::<i16>::new());
-        let half_free = table(|shard| (shard < 8).then_some("a"));
-        assert_eq!(choose("b", &both, &half_free), (8..16).collect::<Vec<_>>());
+        let half_free = table(|shard| (shard < 2).then_some("a"));
+        assert_eq!(choose("b", &both, &half_free), [2, 3]);
     }
 
     #[test]
     fn a_role_that_came_back_gets_its_shards_back() {
         let back = owners(&[(Role::Api, "a"), (Role::Worker, "w")]);
-        assert_eq!(choose("a", &back, &table(|_| Some("a"))), (0..16).collect::<Vec<_>>());
+        assert_eq!(choose("a", &back, &table(|_| Some("a"))), Role::Api.shards().collect::<Vec<_>>());
     }
 }

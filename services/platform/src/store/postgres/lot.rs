@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use minishop_core::parking::State;
 use sqlx::postgres::PgRow;
 
 use super::super::columns::{self, Columns};
-use super::super::{Claim, Claimed, LEASE_SPREAD, Lot, LotSettlement, Result};
+use super::super::lot::{KEYS_AT_ONCE, LEASE_SPREAD};
+use super::super::{Claim, Claimed, Lot, LotSettlement, Mended, Result};
 use super::error::{Lost, failed};
 use super::inbox::{Line, millis};
 use super::pool::Pool;
@@ -16,35 +18,49 @@ use super::session::Session;
 
 const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
 
-const OLDEST_HELD: &str = "SELECT extract(epoch FROM clock_timestamp() - min(parked_at))::float8 FROM parked \
-    WHERE consumer = $1 AND needs_type IS NOT NULL AND NOT needs_type = ANY($2)";
+const OLDEST_HELD: &str = "SELECT extract(epoch FROM clock_timestamp() - (SELECT parked_at FROM parked \
+    WHERE consumer = $1 AND needs_type IS NOT NULL AND NOT needs_type = ANY($2) ORDER BY parked_at LIMIT 1))::float8";
 
 // The clock is read once, in a query of its own: read for each row, no index could find what is due. Whoever else claims or
 // settles one of these rows at this moment has it locked, and only heads qualify, so skipping them leaves no gap in a key.
-// The leases of one claim end one after the other, see `LEASE_SPREAD`.
+// A row is its key's head if nothing is found from the key's begin on before it. The leases of one claim end one after the
+// other, see `LEASE_SPREAD`.
+//
+// Nothing here is joined, see `Session::lookups`: what is to be leased is a list of ids.
 const CLAIM: &str = concat!(
     "WITH due AS MATERIALIZED (SELECT h.id AS row_id, h.leased_until IS NOT NULL AS abandoned, random() AS late FROM parked h \
      WHERE h.consumer = $1 AND h.state <> 'dead' AND h.next_attempt_at <= (SELECT clock_timestamp()) \
      AND (h.leased_until IS NULL OR h.leased_until <= (SELECT clock_timestamp())) \
      AND (h.needs_type IS NULL OR h.needs_type = ANY($2)) \
-     AND (NOT h.blocks OR NOT EXISTS (SELECT 1 FROM parked e \
-     WHERE e.consumer = h.consumer AND e.record_key = h.record_key AND e.blocks AND e.id < h.id)) \
+     AND (NOT h.blocks OR h.id = (SELECT e.id FROM parked e WHERE e.blocks \
+     AND (e.record_key, e.consumer) >= (h.record_key, h.consumer) ORDER BY e.record_key, e.consumer, e.id LIMIT 1)) \
      ORDER BY h.next_attempt_at LIMIT $4 FOR UPDATE OF h SKIP LOCKED), \
      until AS MATERIALIZED (SELECT row_id, abandoned, \
      clock_timestamp() + ($3::float8 + late * $5::float8) * interval '1 millisecond' AS at FROM due) \
      UPDATE parked SET state = 'retrying', attempts = attempts + 1, lease_epoch = lease_epoch + 1, \
-     leased_until = until.at, next_attempt_at = until.at FROM until WHERE id = row_id RETURNING ",
+     (leased_until, next_attempt_at) = (SELECT u.at, u.at FROM until u WHERE u.row_id = id) \
+     WHERE id = ANY(ARRAY(SELECT row_id FROM until)) RETURNING ",
     columns::claimed_columns!(),
-    ", abandoned"
+    ", (SELECT u.abandoned FROM until u WHERE u.row_id = id)"
 );
 
-const NEXT_DUE: &str = "SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp())::float8 FROM parked \
-    WHERE consumer = $1 AND state <> 'dead' AND (needs_type IS NULL OR needs_type = ANY($2))";
+const NEXT_DUE: &str = "SELECT extract(epoch FROM (SELECT next_attempt_at FROM parked WHERE consumer = $1 AND state <> 'dead' \
+    AND next_attempt_at IS NOT NULL AND (needs_type IS NULL OR needs_type = ANY($2)) \
+    ORDER BY next_attempt_at LIMIT 1) - clock_timestamp())::float8";
 
-// Only what waits as its key's head can have been missed, and heads are found by the index alone.
-const MEND: &str = "UPDATE parked SET next_attempt_at = clock_timestamp() \
-    WHERE id IN (SELECT min(id) FROM parked WHERE consumer = $1 AND blocks GROUP BY record_key) \
-    AND state = 'waiting' AND next_attempt_at IS NULL AND (needs_type IS NULL OR needs_type = ANY($2))";
+// Only what waits as its key's head can have been missed. From head to head it is one look at the index, however many events wait
+// behind them; the update looks at the state in a way that no index fits but the one by id.
+const MEND: &str = "WITH RECURSIVE heads AS (SELECT 1 AS n, f.* FROM (SELECT record_key, consumer, id, state, next_attempt_at, \
+    needs_type FROM parked WHERE blocks AND (record_key, consumer, id) > \
+    (coalesce($3, ''::bytea), $1, CASE WHEN $3 IS NULL THEN 0 ELSE 9223372036854775807 END) \
+    ORDER BY record_key, consumer, id LIMIT 1) f \
+    UNION ALL SELECT h.n + 1, f.* FROM heads h CROSS JOIN LATERAL (SELECT p.record_key, p.consumer, p.id, p.state, \
+    p.next_attempt_at, p.needs_type FROM parked p WHERE p.blocks AND (p.record_key, p.consumer) > (h.record_key, h.consumer) \
+    ORDER BY p.record_key, p.consumer, p.id LIMIT 1) f WHERE h.n < $4), \
+    missed AS (UPDATE parked SET next_attempt_at = clock_timestamp() WHERE id = ANY(ARRAY(SELECT id FROM heads \
+    WHERE consumer = $1 AND state = 'waiting' AND next_attempt_at IS NULL AND (needs_type IS NULL OR needs_type = ANY($2)))) \
+    AND state || '' = 'waiting' AND next_attempt_at IS NULL RETURNING id) \
+    SELECT (SELECT count(*) FROM missed), (SELECT record_key FROM heads WHERE n = $4)";
 
 /// The lot, with a connection of its own for transactions, so that stream and lot cannot hold each other up.
 #[derive(Debug)]
@@ -56,7 +72,7 @@ pub(super) struct PgLot {
 
 impl PgLot {
     pub(super) fn new(session: Session, reads: Pool) -> Self {
-        Self { claims: Pool::new(&session, 1), line: Line::new(session, true), reads }
+        Self { claims: Pool::new(&session.clone().lookups(), 1), line: Line::new(session, true), reads }
     }
 }
 
@@ -70,7 +86,7 @@ impl Lot for PgLot {
 
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
         let query = sqlx::query(OLDEST_HELD).bind(consumer).bind(types);
-        let age = async { self.reads.one(query).await?.maybe_double(0) };
+        let age = async { self.claims.one(query).await?.maybe_double(0) };
         Ok(age.await.map_err(failed("lot.oldest_held", Lost::Nothing))?.map(seconds))
     }
 
@@ -93,9 +109,14 @@ impl Lot for PgLot {
         Ok(wait.await.map_err(failed("lot.next_due", Lost::Nothing))?.map(seconds))
     }
 
-    async fn mend(&self, consumer: &str, types: &[String]) -> Result<u64> {
-        let query = sqlx::query(MEND).bind(consumer).bind(types);
-        self.claims.execute(query).await.map_err(failed("lot.mend", Lost::Nothing))
+    async fn mend(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<Mended> {
+        let query = sqlx::query(MEND).bind(consumer).bind(types).bind(after.map(|key| &key[..])).bind(KEYS_AT_ONCE);
+        let mended = async {
+            let row = self.claims.one(query).await?;
+            let due = u64::try_from(row.long(0)?).unwrap_or_default();
+            Ok(Mended { due, after: row.maybe_bytes(1)?.map(Bytes::copy_from_slice) })
+        };
+        mended.await.map_err(failed("lot.mend", Lost::Nothing))
     }
 
     async fn begin(&self, consumer: &str) -> Result<Box<dyn LotSettlement>> {

@@ -1,6 +1,8 @@
 //! Orders in PostgreSQL: acceptance in one statement, and reads.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,15 +16,16 @@ use super::super::columns::{self, Columns as _};
 use super::super::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError};
 use super::Db;
 use super::cancel::PgCancels;
-use super::error::{Lost, failed, is_contention};
+use super::error::{self, Lost, failed, is_contention};
 use super::events::{self, column};
-use super::session::{SILENCE, Session};
+use super::session::{Kept, SILENCE};
 
 /// How often a batch is run that the server rolled back because of its neighbours.
 const TRIES: u32 = 4;
 
 // `ORDER BY n` is the caller's order by (client, key), so that writers take the unique index's locks in one order and cannot
-// deadlock. A row that is skipped because another transaction has just committed its key is in no part of the answer.
+// deadlock. A row that is skipped because another transaction has just committed its key is in no part of the answer. The shards are
+// locked when the orders are made: what asks for the numbers has counted them.
 const ACCEPT: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
     $6::int[], $7::bytea[], $8::bytea[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bigint[], \
     $15::text[], $16::text[], $17::text[], $18::timestamptz[]) WITH ORDINALITY AS t(shard, event_id, topic, record_key, \
@@ -33,10 +36,14 @@ const ACCEPT: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uu
     SELECT order_id, client_id, idempotency_key, fingerprint, customer_id, 'created', 1, currency, total_minor, items::jsonb, \
     correlation_id, traceparent, event_id, created_at FROM input ORDER BY n \
     ON CONFLICT (client_id, idempotency_key) DO NOTHING RETURNING order_id), \
-    queued AS (INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, headers) \
-    SELECT shard, event_id, topic, record_key, order_id, order_version, payload, headers \
-    FROM input JOIN made USING (order_id) ORDER BY n RETURNING order_id, id) \
-    SELECT coalesce(array_agg(order_id), '{}'), coalesce(array_agg(id), '{}') FROM queued";
+    numbered AS (SELECT i.n, i.shard, row_number() OVER (PARTITION BY i.shard ORDER BY i.n) AS place \
+    FROM input i JOIN made USING (order_id)), \
+    given AS MATERIALIZED (SELECT unnest(w.shards) AS shard, unnest(outbox_last(w.shards)) AS last \
+    FROM (SELECT array_agg(DISTINCT shard ORDER BY shard) AS shards FROM numbered) w), \
+    queued AS (INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers) \
+    SELECT i.shard, g.last + p.place, i.event_id, i.topic, i.record_key, i.order_id, i.order_version, i.payload, i.headers \
+    FROM input i JOIN numbered p USING (n) JOIN given g ON g.shard = i.shard RETURNING order_id, number) \
+    SELECT coalesce(array_agg(order_id), '{}'), coalesce(array_agg(number), '{}') FROM queued";
 
 const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fingerprint, o.total_minor, o.currency \
     FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) \
@@ -46,12 +53,17 @@ const GET: &str = "SELECT order_id, client_id, customer_id, status, version, cur
     correlation_id, created_at FROM orders WHERE order_id = $1 AND client_id = $2";
 
 const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND ($3::text IS NULL OR status = $3) \
-    ORDER BY order_id DESC LIMIT $4";
+    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
+    AND ($3::text IS NULL OR status = $3) ORDER BY order_id DESC LIMIT $4";
 
 const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND ($3::text IS NULL OR status = $3) \
-    AND customer_id = $5 ORDER BY order_id DESC LIMIT $4";
+    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
+    AND ($3::text IS NULL OR status = $3) AND customer_id = $6 ORDER BY order_id DESC LIMIT $4";
+
+const NTH: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id < $2 ORDER BY order_id DESC OFFSET $3 LIMIT 1";
+
+const NTH_OF_CUSTOMER: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id < $2 AND customer_id = $4 \
+    ORDER BY order_id DESC OFFSET $3 LIMIT 1";
 
 // The index on (order, version) finds the row that tells of the change.
 const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
@@ -59,23 +71,39 @@ const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, 
     JOIN orders o ON o.order_id = k.order_id AND o.version > k.version \
     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
 
-const PING: &str = "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'";
+// A write that is real and leaves nothing behind: a message in the log of writes, whose commit waits for the disk as an order's.
+const PING: &str = "SELECT CASE WHEN pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' THEN false \
+    ELSE pg_logical_emit_message(true, 'minishop', 'ping') IS NOT NULL END";
+
+// Takes room for a table that never comes to be, where the orders' tables are; whoever may not do that learns it from an order.
+const FIND_ROOM: &str =
+    "SET LOCAL temp_tablespaces = ''; CREATE TEMPORARY TABLE minishop_room AS SELECT repeat('room', 1000) AS r";
 
 /// One connection that accepts orders, and connects again by itself after it was lost.
 struct PgIntake {
-    session: Session,
-    connection: Option<PgConnection>,
+    kept: Kept,
+    full: Full,
+}
+
+/// Whether the server had no room for an order when one came last. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Full(Arc<AtomicBool>);
+
+impl Full {
+    fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, full: bool) {
+        self.0.store(full, Ordering::Relaxed);
+    }
 }
 
 #[async_trait]
 impl Intake for PgIntake {
     async fn accept(&mut self, batch: &[NewOrder]) -> Result<HashMap<OrderId, i64>> {
         const OPERATION: &str = "orders.accept";
-        // Taken out, so that a call that is cut off leaves no connection in the midst of a statement.
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.session.connect_for(OPERATION).await?,
-        };
+        let mut connection = self.kept.take(OPERATION).await?;
         let mut tries = 1;
         let outcome = loop {
             match tokio::time::timeout(SILENCE, accept(&mut connection, batch)).await {
@@ -87,9 +115,14 @@ impl Intake for PgIntake {
                 Ok(made) => break made.map_err(failed(OPERATION, Lost::Commit)),
             }
         };
+        match &outcome {
+            Ok(_) => self.full.set(false),
+            Err(error) if error::is_full(error) => self.full.set(true),
+            Err(_) => {}
+        }
         // After any error but the batch's own fault and a lock that was not to be had, the connection's state is in doubt.
         if matches!(&outcome, Ok(_) | Err(StoreError::Fail { .. })) || outcome.as_ref().is_err_and(StoreError::is_contended) {
-            self.connection = Some(connection);
+            self.kept.keep(connection);
         }
         outcome
     }
@@ -127,8 +160,7 @@ async fn accept(connection: &mut PgConnection, batch: &[NewOrder]) -> sqlx::Resu
 #[async_trait]
 impl Orders for Db {
     async fn intake(&self) -> Result<Box<dyn Intake>> {
-        let connection = self.intake.connect_for("orders.intake").await?;
-        Ok(Box::new(PgIntake { session: self.intake.clone(), connection: Some(connection) }))
+        Ok(Box::new(PgIntake { kept: Kept::connect(self.intake.clone(), "orders.intake").await?, full: self.full.clone() }))
     }
 
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>> {
@@ -152,12 +184,27 @@ impl Orders for Db {
             .bind(&query.client_id.0)
             .bind(before)
             .bind(query.status.map(Status::as_str))
-            .bind(query.limit);
+            .bind(query.limit)
+            .bind(query.down_to.map_or(Uuid::nil(), |id| id.0));
         if let Some(customer) = &query.customer_id {
             sql = sql.bind(customer);
         }
         let rows = self.reads.all(sql).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::order_row)
+    }
+
+    async fn nth(&self, query: &ListQuery, n: i64) -> Result<Option<OrderId>> {
+        const OPERATION: &str = "orders.nth";
+        let before = query.before.map_or(Uuid::max(), |id| id.0);
+        let mut sql = sqlx::query(if query.customer_id.is_some() { NTH_OF_CUSTOMER } else { NTH })
+            .bind(&query.client_id.0)
+            .bind(before)
+            .bind(n.saturating_sub(1));
+        if let Some(customer) = &query.customer_id {
+            sql = sql.bind(customer);
+        }
+        let row = self.reads.maybe(sql).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        row.map(|row| columns::one(OPERATION, &row, |row| row.id(0).map(OrderId))).transpose()
     }
 
     async fn cancels(&self) -> Result<Box<dyn Cancels>> {
@@ -173,9 +220,17 @@ impl Orders for Db {
 
     async fn ping(&self) -> Result<()> {
         const OPERATION: &str = "orders.ping";
-        let asked = async { self.reads.one(sqlx::query(PING)).await?.flag(0) };
-        let writable = asked.await.map_err(failed(OPERATION, Lost::Nothing))?;
-        let read_only = || StoreError::Retry { operation: OPERATION, source: anyhow::anyhow!("the server is read-only") };
-        writable.then_some(()).ok_or_else(read_only)
+        let asked = async { self.housekeeping.one(sqlx::query(PING)).await?.flag(0) };
+        if !asked.await.map_err(failed(OPERATION, Lost::Nothing))? {
+            return Err(StoreError::Retry { operation: OPERATION, source: anyhow::anyhow!("the server is read-only") });
+        }
+        if self.full.is() {
+            let room = self.housekeeping.attempt(FIND_ROOM).await.map_err(failed(OPERATION, Lost::Nothing));
+            if room.as_ref().is_err_and(error::is_full) {
+                return room;
+            }
+            self.full.set(false);
+        }
+        Ok(())
     }
 }

@@ -1,62 +1,133 @@
-//! The outbox in PostgreSQL: a pending set read in the order of ids, without a cursor.
-
-use std::time::Duration;
+//! The outbox in PostgreSQL. Numbers are given by `outbox_last` (migration 7), inside the statements that write events.
 
 use async_trait::async_trait;
-use sqlx::postgres::types::PgInterval;
+use minishop_core::ids::EventId;
+use sqlx::{PgConnection, Row as _};
+use uuid::Uuid;
 
-use super::super::{Leadership, Outbox, OutboxRow, OutboxStats, Result, Role, columns};
+use super::super::{Acknowledged, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, Span, columns};
 use super::error::{Lost, failed};
-use super::events::column;
+use super::events::{self, column};
 use super::{Db, lease};
 
-const PENDING: &str = "SELECT o.shard, o.id, o.event_id, o.topic, o.record_key, o.order_id, o.order_version, o.payload, o.headers \
-    FROM UNNEST($1::smallint[]) s(shard) \
-    CROSS JOIN LATERAL (SELECT * FROM outbox p WHERE p.shard = s.shard AND p.id <> ALL($3::bigint[]) ORDER BY p.id LIMIT $2) o ORDER BY o.shard, o.id";
+const READ: &str = "SELECT o.shard, o.number, o.event_id, o.topic, o.record_key, o.order_id, o.order_version, o.payload, \
+    o.headers, o.set_aside FROM UNNEST($1::smallint[], $2::bigint[], $3::bigint[]) s(shard, low, high) \
+    CROSS JOIN LATERAL (SELECT * FROM outbox_event e WHERE e.shard = s.shard AND e.number >= s.low AND e.number < s.high \
+    ORDER BY e.number LIMIT $4) o ORDER BY o.shard, o.number";
 
-const AGED: &str = "SELECT shard, id, event_id, topic, record_key, order_id, order_version, payload, headers FROM outbox \
-    WHERE shard = ANY($1) AND created_at <= clock_timestamp() - $2::interval ORDER BY shard, id LIMIT $3";
+const ACKNOWLEDGE: &str = "SELECT outbox_acknowledge($1, $2, $3, $4, $5, $6)::text";
 
-const DELETE: &str = "DELETE FROM outbox o USING UNNEST($1::smallint[], $2::bigint[]) d(shard, id) \
-    WHERE o.shard = d.shard AND o.id = d.id";
+/// `outbox_acknowledge` found another store than the leader knows.
+const ANOTHER_STORE: &str = "MS001";
 
-const STATS: &str = "SELECT count(*), coalesce((1000 * extract(epoch FROM clock_timestamp() - min(created_at)))::bigint, 0) \
-    FROM outbox";
+const SET_ASIDE: &str = "WITH marked AS (UPDATE outbox_event SET set_aside = true WHERE shard = $1 AND number = $2 AND event_id = $3 \
+    RETURNING *), kept AS (INSERT INTO outbox_set_aside (shard, number, event_id, topic, record_key, order_id, order_version, \
+    payload, headers, created_at, reason) SELECT shard, number, event_id, topic, record_key, order_id, order_version, payload, \
+    headers, created_at, $4 FROM marked ON CONFLICT (event_id) DO NOTHING) SELECT count(*) > 0 FROM marked";
+
+// Two probes of the index for each shard.
+const STATS: &str = "SELECT coalesce(sum(greatest(coalesce(l.number, 0) - s.acknowledged, 0)), 0)::bigint, \
+    coalesce((1000 * extract(epoch FROM clock_timestamp() - min(f.created_at)))::bigint, 0) FROM outbox_shard s \
+    LEFT JOIN LATERAL (SELECT e.number FROM outbox_event e WHERE e.shard = s.shard ORDER BY e.number DESC LIMIT 1) l ON true \
+    LEFT JOIN LATERAL (SELECT e.created_at FROM outbox_event e WHERE e.shard = s.shard AND e.number > s.acknowledged \
+    ORDER BY e.number LIMIT 1) f ON true";
+
+const MAY_VACUUM: &str = "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class WHERE oid = 'outbox_event'::regclass";
+
+// Several leaders may come to it at once: one is enough.
+const VACUUM: &str = "VACUUM (TRUNCATE false, SKIP_LOCKED true) outbox_event";
+
+const APPEND: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
+    $6::int[], $7::bytea[], $8::bytea[]) WITH ORDINALITY AS t(shard, event_id, topic, record_key, order_id, order_version, \
+    payload, headers, n)), \
+    given AS MATERIALIZED (SELECT unnest(w.shards) AS shard, unnest(outbox_last(w.shards)) AS last \
+    FROM (SELECT array_agg(DISTINCT shard ORDER BY shard) AS shards FROM input) w), \
+    queued AS (INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers) \
+    SELECT i.shard, g.last + row_number() OVER (PARTITION BY i.shard ORDER BY i.n), i.event_id, i.topic, i.record_key, \
+    i.order_id, i.order_version, i.payload, i.headers FROM input i JOIN given g USING (shard) RETURNING event_id, number) \
+    SELECT coalesce(array_agg(event_id), '{}'), coalesce(array_agg(number), '{}') FROM queued";
+
+/// Appends events in their order and returns their numbers, in the same order. The last step of a transaction: it locks the shards
+/// until the commit.
+pub(super) async fn append(connection: &mut PgConnection, events: &[&NewEvent]) -> sqlx::Result<Vec<i64>> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let row = events::bind(sqlx::query(APPEND), events).fetch_one(connection).await?;
+    let (ids, numbers): (Vec<Uuid>, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    let numbers: std::collections::HashMap<Uuid, i64> = ids.into_iter().zip(numbers).collect();
+    let lost = || sqlx::Error::Decode("an event was given no number".into());
+    events.iter().map(|event| numbers.get(&event.event_id.0).copied().ok_or_else(lost)).collect()
+}
 
 #[async_trait]
 impl Outbox for Db {
-    async fn lead(&self, owner: &str, roles: &[Role]) -> Result<Leadership> {
-        lease::lead(&self.relay, owner, roles).await
+    async fn lead(&self, owner: &str, roles: &[Role], anew: &[i16]) -> Result<Leadership> {
+        lease::lead(&self.relay, owner, roles, anew).await
     }
 
     async fn release(&self, owner: &str) -> Result<()> {
         lease::release(&self.relay, owner).await
     }
 
-    async fn pending(&self, shards: &[i16], held: &[i64], limit: i64) -> Result<Vec<OutboxRow>> {
-        const OPERATION: &str = "outbox.pending";
-        let query = sqlx::query(PENDING).bind(shards).bind(limit).bind(held);
+    async fn read(&self, spans: &[Span], limit: i64) -> Result<Vec<OutboxRow>> {
+        const OPERATION: &str = "outbox.read";
+        let query = sqlx::query(READ)
+            .bind(column(spans, |s| s.shard))
+            .bind(column(spans, |s| s.low))
+            .bind(column(spans, |s| s.high))
+            .bind(limit);
         let rows = self.relay.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::outbox_row)
     }
 
-    async fn aged(&self, shards: &[i16], age: Duration, limit: i64) -> Result<Vec<OutboxRow>> {
-        const OPERATION: &str = "outbox.aged";
-        let microseconds = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-        let query = sqlx::query(AGED).bind(shards).bind(PgInterval { months: 0, days: 0, microseconds }).bind(limit);
-        let rows = self.relay.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        columns::all(OPERATION, &rows, columns::outbox_row)
+    async fn acknowledge(&self, owner: &str, published: &[Acknowledged]) -> Result<bool> {
+        let query = sqlx::query(ACKNOWLEDGE)
+            .bind(owner)
+            .bind(column(published, |p| p.shard))
+            .bind(column(published, |p| p.epoch))
+            .bind(column(published, |p| p.low))
+            .bind(column(published, Acknowledged::high))
+            .bind(published.iter().flat_map(|p| p.events.iter().map(|id| id.0)).collect::<Vec<_>>());
+        match self.relay.execute(query).await {
+            Ok(_) => Ok(true),
+            Err(error)
+                if error
+                    .as_database_error()
+                    .and_then(sqlx::error::DatabaseError::code)
+                    .is_some_and(|code| code == ANOTHER_STORE) =>
+            {
+                tracing::warn!(error = %error, "the outbox is not the one that this process led");
+                Ok(false)
+            }
+            Err(error) => Err(failed("outbox.acknowledge", Lost::Nothing)(error)),
+        }
     }
 
-    async fn delete(&self, rows: &[(i16, i64)]) -> Result<()> {
-        let query = sqlx::query(DELETE).bind(column(rows, |(shard, _)| *shard)).bind(column(rows, |(_, id)| *id));
-        self.relay.execute(query).await.map(drop).map_err(failed("outbox.delete", Lost::Nothing))
+    async fn set_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool> {
+        const OPERATION: &str = "outbox.set_aside";
+        let query = sqlx::query(SET_ASIDE).bind(shard).bind(number).bind(event_id.0).bind(reason);
+        let answer = self.relay.one(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        columns::one(OPERATION, &answer, |row| row.try_get(0))
+    }
+
+    fn connections(&self) -> u64 {
+        self.intake.opened()
     }
 
     async fn stats(&self) -> Result<OutboxStats> {
-        // On a connection that may scan the table: a count by index takes three times as long.
         const OPERATION: &str = "outbox.stats";
-        let row = self.reads.one(sqlx::query(STATS)).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        let row = self.relay.one(sqlx::query(STATS)).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::one(OPERATION, &row, columns::outbox_stats)
+    }
+
+    async fn vacuum(&self) -> Result<bool> {
+        const OPERATION: &str = "outbox.vacuum";
+        let allowed = self.relay.one(sqlx::query(MAY_VACUUM)).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        if columns::one(OPERATION, &allowed, |row| row.try_get::<bool, _>(0))? {
+            self.relay.execute(sqlx::query(VACUUM)).await.map_err(failed(OPERATION, Lost::Nothing))?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 }

@@ -48,12 +48,31 @@ impl Pool {
 
     /// Runs work in a transaction. Its connection is put back after the commit only; else it is closed, and the server rolls back.
     pub(super) async fn transaction<T>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>) -> sqlx::Result<T> {
+        self.within("BEGIN", work).await
+    }
+
+    /// Runs statements in a transaction that is rolled back.
+    pub(super) async fn attempt(&self, sql: &'static str) -> sqlx::Result<()> {
+        self.lend(async |connection| {
+            sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
+            let outcome = sqlx::raw_sql(sql).execute(&mut *connection).await;
+            sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+            outcome.map(drop)
+        })
+        .await
+    }
+
+    async fn within<T>(
+        &self,
+        begin: &'static str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> sqlx::Result<T> {
         let mut lent = Lent(Some(self.0.acquire().await?));
         let connection: &mut PgConnection = lent.0.as_mut().expect("filled in the line above");
         let work = async {
-            sqlx::query("BEGIN").execute(&mut *connection).await?;
+            sqlx::raw_sql(begin).execute(&mut *connection).await?;
             let value = work(&mut *connection).await?;
-            sqlx::query("COMMIT").execute(connection).await?;
+            commit(connection).await?;
             Ok(value)
         };
         let value = bounded(work).await?;
@@ -79,6 +98,17 @@ impl Drop for Lent {
     fn drop(&mut self) {
         drop(self.0.take().map(sqlx::pool::PoolConnection::detach));
     }
+}
+
+/// Begins a transaction, in one round trip.
+pub(super) async fn begin(connection: &mut PgConnection) -> sqlx::Result<()> {
+    bounded(async { sqlx::raw_sql("BEGIN").execute(connection).await.map(drop) }).await
+}
+
+/// Commits. By the simple protocol: by the extended one the server says `COMMIT` and only then waits for what the client says next,
+/// so that it may still be ended there, after the commit, and answer with that.
+pub(super) async fn commit(connection: &mut PgConnection) -> sqlx::Result<()> {
+    bounded(async { sqlx::raw_sql("COMMIT").execute(connection).await.map(drop) }).await
 }
 
 /// Bounds the wait for a server that has fallen silent; the connection must not be used afterwards.

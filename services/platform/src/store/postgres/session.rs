@@ -1,48 +1,81 @@
 //! One kind of connection: its settings, and the checks that each new connection must pass, at start and after a fail-over.
+//!
+//! Settings are made on the connection and read back in a later transaction: what a pooler on the way drops or gives to others is
+//! found out here. No session lowers durability; who need not wait for the disk says so inside its own transaction.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection as _, PgConnection};
 
 use super::super::StoreError;
 use super::super::error::OpenError;
 use super::error::open_error;
+use super::pooler;
 
 /// No answer for so long is a lost connection: above every limit that the server itself keeps.
 pub(super) const SILENCE: Duration = Duration::from_secs(12);
+/// A connection that was used so lately is taken to be alive.
+const FRESH: Duration = Duration::from_millis(10);
+/// How long a connection that was idle may take to say that it is alive.
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A setting of the session, and its value as the server shows it.
+pub(super) type Setting = (&'static str, &'static str);
+
+/// What every kind of connection asks for, unless it asks for something else itself. Work of more than one statement that stops
+/// in between holds its locks for as long as the server lets it be idle.
+const COMMON: [Setting; 6] = [
+    ("idle_in_transaction_session_timeout", "2s"),
+    ("default_transaction_isolation", "read committed"),
+    ("TimeZone", "UTC"),
+    ("jit", "off"),
+    ("client_connection_check_interval", "1s"),
+    ("transaction_timeout", "30s"),
+];
+/// Only newer servers have it.
+const SINCE_17: &str = "transaction_timeout";
 
 /// How a kind of connection is made.
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     options: PgConnectOptions,
-    /// A delete of the relay need not wait for the disk: losing it only causes a copy.
-    lazy_commit: bool,
+    settings: Arc<[Setting]>,
+    /// How many connections of all kinds have been opened.
+    opened: Arc<AtomicU64>,
 }
 
 const CHECK: &str = "SELECT current_setting('server_version_num')::int, current_setting('fsync'), \
     current_setting('full_page_writes'), current_setting('synchronous_commit'), pg_is_in_recovery(), \
-    current_setting('default_transaction_isolation'), \
-    CASE WHEN current_setting('server_version_num')::int >= 170000 THEN set_config('transaction_timeout', $1, false) END";
+    coalesce(current_setting('minishop.session', true), '')";
 
-const SET_COMMIT: &str = "SELECT set_config('synchronous_commit', $1, false)";
+const APPLY: &str = "SELECT set_config(name, value, false) FROM UNNEST($1::text[], $2::text[]) s(name, value)";
+
+const EFFECTIVE: &str = "SELECT current_setting(name, true) FROM UNNEST($1::text[]) WITH ORDINALITY s(name, n) ORDER BY n";
+
+/// The name under which a connection finds again that a server connection is its own.
+const MARK: &str = "minishop.session";
 
 impl Session {
-    pub(super) fn new(base: &PgConnectOptions, settings: &[(&str, &str)]) -> Self {
-        let common = [
-            ("idle_in_transaction_session_timeout", "10s"),
-            ("default_transaction_isolation", "read committed"),
-            ("TimeZone", "UTC"),
-            ("jit", "off"),
-            ("client_connection_check_interval", "1s"),
-        ];
-        let all = common.iter().chain(settings).copied();
-        Self { options: base.clone().options(all).disable_statement_logging(), lazy_commit: false }
+    /// Makes a kind of connection. Nothing is asked for by start-up options: poolers drop or refuse them.
+    pub(super) fn new(base: &PgConnectOptions, own: &[Setting], opened: &Arc<AtomicU64>) -> Self {
+        let common = COMMON.iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name));
+        let settings = common.chain(own).copied().collect();
+        Self { options: base.clone().disable_statement_logging(), settings, opened: opened.clone() }
     }
 
-    pub(super) fn lazy_commit(mut self) -> Self {
-        self.lazy_commit = true;
+    /// For statements that only follow indexes. The planner knows a queue as it was when it was empty, and sorting or collecting
+    /// what little it believes to be there costs the same to it as one look at the right index: neither may be chosen.
+    pub(super) fn lookups(mut self) -> Self {
+        self.options = self.options.options([("enable_sort", "off"), ("enable_bitmapscan", "off")]);
         self
+    }
+
+    /// Tells how many connections of all kinds have been opened.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::SeqCst)
     }
 
     pub(super) fn options(&self) -> &PgConnectOptions {
@@ -65,11 +98,11 @@ impl Session {
         self.connect().await.map_err(|error| StoreError::Retry { operation, source: error.into() })
     }
 
-    /// Refuses a server that would lose what it acknowledges; sets what start-up options must not set before they are read.
+    /// Refuses a server that would lose what it acknowledges; makes the settings, and refuses those that do not last.
     pub(super) async fn check(&self, connection: &mut PgConnection) -> Result<(), OpenError> {
-        type Row = (i32, String, String, String, bool, String, Option<String>);
-        let (version, fsync, pages, commit, standby, isolation, _): Row =
-            sqlx::query_as(CHECK).bind("30s").fetch_one(&mut *connection).await.map_err(open_error)?;
+        type Row = (i32, String, String, String, bool, String);
+        let (version, fsync, pages, commit, standby, mark): Row =
+            sqlx::query_as(CHECK).persistent(false).fetch_one(&mut *connection).await.map_err(open_error)?;
         let refuse = |setting, found, needed| Err(OpenError::Unsafe { setting, found, needed });
         if version < 140_000 {
             return refuse("server_version_num", version.to_string(), "140000 or more");
@@ -86,12 +119,104 @@ impl Session {
         if standby {
             return refuse("pg_is_in_recovery", "true".into(), "false: connect to the primary");
         }
-        if isolation != "read committed" {
-            return refuse("default_transaction_isolation", isolation, "read committed");
+        if !mark.is_empty() {
+            return Err(pooler::shares_sessions());
         }
         // remote_apply promises more than on.
-        let commit = if self.lazy_commit { "off" } else { Some(&*commit).filter(|c| *c == "remote_apply").unwrap_or("on") };
-        sqlx::query(SET_COMMIT).bind(commit).execute(connection).await.map_err(open_error)?;
-        Ok(())
+        let commit = if commit == "remote_apply" { "remote_apply" } else { "on" };
+        let known = |(name, _): &&Setting| version >= 170_000 || *name != SINCE_17;
+        // Before anything is written over it.
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        let mut wanted: Vec<Setting> = self.settings.iter().filter(known).copied().collect();
+        wanted.push(("synchronous_commit", commit));
+        apply(connection, &wanted).await
+    }
+}
+
+/// Makes settings, and reads in a later transaction whether they are there.
+async fn apply(connection: &mut PgConnection, wanted: &[Setting]) -> Result<(), OpenError> {
+    let mark = format!("{:016x}", rand::random::<u64>());
+    let mut names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
+    let mut values: Vec<&str> = wanted.iter().map(|(_, value)| *value).collect();
+    names.push(MARK);
+    values.push(&mark);
+    let made = sqlx::query(APPLY).persistent(false).bind(&names).bind(&values).execute(&mut *connection);
+    made.await.map_err(open_error)?;
+    let read = sqlx::query_scalar(EFFECTIVE).persistent(false).bind(&names).fetch_all(connection);
+    let mut effective: Vec<Option<String>> = read.await.map_err(open_error)?;
+    if effective.pop().flatten().as_deref() != Some(&mark) {
+        return Err(pooler::shares_sessions());
+    }
+    match differing(wanted, effective) {
+        Some((setting, found, needed)) => Err(OpenError::Unsafe { setting, found, needed }),
+        None => Ok(()),
+    }
+}
+
+/// Finds the first setting that is not as it was asked for: its name, what it is, and what it must be.
+fn differing(wanted: &[Setting], effective: Vec<Option<String>>) -> Option<(&'static str, String, &'static str)> {
+    let found = wanted.iter().zip(effective).find(|((_, needed), is)| is.as_deref() != Some(*needed));
+    found.map(|((name, needed), is)| (*name, is.unwrap_or_default(), *needed))
+}
+
+/// A connection that its owner keeps between calls, and that is made again after it was lost.
+#[derive(Debug)]
+pub(super) struct Kept {
+    session: Session,
+    idle: Option<(PgConnection, Instant)>,
+}
+
+impl Kept {
+    /// Connects on behalf of an operation.
+    pub(super) async fn connect(session: Session, operation: &'static str) -> Result<Self, StoreError> {
+        let connection = session.connect_for(operation).await?;
+        Ok(Self { session, idle: Some((connection, Instant::now())) })
+    }
+
+    /// Takes the connection out, so that a call that fails or is cut off leaves none behind in the midst of a statement.
+    ///
+    /// One that was idle is asked first: had it been lost meanwhile, the statement's outcome would be in doubt for nothing.
+    pub(super) async fn take(&mut self, operation: &'static str) -> Result<PgConnection, StoreError> {
+        if let Some((mut connection, since)) = self.idle.take()
+            && (since.elapsed() < FRESH || is_alive(&mut connection).await)
+        {
+            return Ok(connection);
+        }
+        self.session.connect_for(operation).await
+    }
+
+    /// Puts a connection back that is fit for the next call.
+    pub(super) fn keep(&mut self, connection: PgConnection) {
+        self.idle = Some((connection, Instant::now()));
+    }
+}
+
+async fn is_alive(connection: &mut PgConnection) -> bool {
+    tokio::time::timeout(ALIVE_WITHIN, connection.ping()).await.is_ok_and(|pong| pong.is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_did_not_last_is_named() {
+        let wanted = [("statement_timeout", "5s"), ("synchronous_commit", "on")];
+        let shown = |texts: [Option<&str>; 2]| texts.map(|text| text.map(str::to_owned)).to_vec();
+        assert_eq!(differing(&wanted, shown([Some("5s"), Some("on")])), None);
+        assert_eq!(differing(&wanted, shown([Some("0"), Some("on")])), Some(("statement_timeout", "0".to_owned(), "5s")));
+        assert_eq!(differing(&wanted, shown([Some("5s"), Some("off")])), Some(("synchronous_commit", "off".to_owned(), "on")));
+        assert_eq!(differing(&wanted, shown([None, Some("on")])), Some(("statement_timeout", String::new(), "5s")));
+    }
+
+    #[test]
+    fn what_a_kind_asks_for_itself_goes_before_what_all_ask_for() {
+        let session = Session::new(
+            &PgConnectOptions::new_without_pgpass(),
+            &[("idle_in_transaction_session_timeout", "10s")],
+            &Arc::default(),
+        );
+        let idle: Vec<_> = session.settings.iter().filter(|(name, _)| *name == "idle_in_transaction_session_timeout").collect();
+        assert_eq!(idle, [&("idle_in_transaction_session_timeout", "10s")]);
     }
 }

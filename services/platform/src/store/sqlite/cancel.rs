@@ -45,5 +45,5 @@ async fn cancel(connection: &mut SqliteConnection, change: &Transition, detail: 
     let tell = sqlx::query(TELL).bind(order).bind(change.expected_version + 1).bind(to).bind(change.at.timestamp_millis());
     tell.bind(change.cause.0).bind(detail).execute(&mut *connection).await?;
     sqlx::query(DUE).bind(order).bind(now).execute(&mut *connection).await?;
-    Ok(outbox::insert(connection, &[&change.event], now).await?.pop())
+    Ok(outbox::append(connection, &[&change.event], now).await?.pop())
 }

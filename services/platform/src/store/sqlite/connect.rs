@@ -1,13 +1,15 @@
 //! Opening the file: is it ours, is it whole, is its schema ours, and are the settings those that keep what was acknowledged.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, SqlitePool};
 
 use super::super::error::{OpenError, compare_schema};
+use super::super::outbox::{SHARDS, check_shards};
+use super::first;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -19,6 +21,11 @@ const OLDEST: (u32, u32, u32) = (3, 51, 3);
 
 /// Files above this size are not read through at start: it would take seconds.
 const CHECKED_WHOLE: u64 = 512 << 20;
+
+/// As long as a statement may take on PostgreSQL; what is not found by then is answered as a store that is away.
+const LONGEST_READ: Duration = Duration::from_secs(5);
+/// Steps of SQLite's machine between two looks at the clock: a fraction of a millisecond.
+const STEPS: i32 = 10_000;
 
 /// Settings are per connection and not kept in the file, so each connection sets them and reads them back.
 const SETTINGS: &[(&str, &str)] = &[
@@ -50,6 +57,8 @@ pub(super) async fn prepare(path: &Path, migrate: bool) -> Result<SqliteConnecti
     if behind {
         MIGRATIONS.run(&mut connection).await.map_err(|error| OpenError::Fail { source: error.into() })?;
     }
+    let shards = sqlx::query_scalar(SHARDS).fetch_all(&mut connection).await;
+    check_shards(&shards.map_err(|error| open_error(path, error))?)?;
     if is_new {
         sync_directory(path)?;
     }
@@ -67,11 +76,24 @@ pub(super) async fn readers(path: &Path) -> Result<SqlitePool, OpenError> {
         .max_connections(4)
         .acquire_timeout(Duration::from_millis(500))
         .after_connect(|connection, _| {
-            Box::pin(async move { verify(connection, true).await.map_err(|error| sqlx::Error::Configuration(error.into())) })
+            Box::pin(async move {
+                verify(connection, true).await.map_err(|error| sqlx::Error::Configuration(error.into()))?;
+                limit(connection).await
+            })
         })
+        // Asks the connection's thread, which is all that the pool's own test does.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(async move { limit(connection).await.map(|()| true) }))
         .connect_with(options(path).create_if_missing(false).pragma("query_only", "ON"))
         .await
         .map_err(|error| open_error(path, error))
+}
+
+/// Ends whatever is read from now on after [`LONGEST_READ`]: a long one keeps the write-ahead log from starting anew.
+async fn limit(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let end = Instant::now() + LONGEST_READ;
+    connection.lock_handle().await?.set_progress_handler(STEPS, move || Instant::now() < end);
+    Ok(())
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -99,9 +121,9 @@ async fn verify(connection: &mut SqliteConnection, reader: bool) -> Result<(), O
     let own = [("query_only", if reader { "1" } else { "0" })];
     for (setting, needed) in SETTINGS.iter().copied().chain(own) {
         let query = sqlx::query(AssertSqlSafe(format!("PRAGMA {setting}")));
-        let row = query.fetch_optional(&mut *connection).await.map_err(|error| OpenError::Fail { source: error.into() })?;
+        let rows = query.fetch_all(&mut *connection).await.map_err(|error| OpenError::Fail { source: error.into() })?;
         // Numbers are read as text. mmap_size gives no row when memory mapping is compiled out, which is as good as 0.
-        let found = row.map_or_else(|| Ok("0".to_owned()), |row| row.try_get_unchecked::<String, _>(0));
+        let found = rows.first().map_or_else(|| Ok("0".to_owned()), |row| row.try_get_unchecked::<String, _>(0));
         let found = found.map_err(|error| OpenError::Fail { source: error.into() })?;
         if found != needed {
             return Err(OpenError::Unsafe { setting, found, needed });
@@ -141,14 +163,14 @@ struct Found {
 }
 
 async fn look(connection: &mut SqliteConnection, path: &Path) -> Result<Found, sqlx::Error> {
-    let application_id = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
-    let tables = sqlx::query_scalar("SELECT count(*) FROM sqlite_master").fetch_one(&mut *connection).await?;
+    let application_id = first(sqlx::query_scalar("PRAGMA application_id").fetch_all(&mut *connection).await?)?;
+    let tables = first(sqlx::query_scalar("SELECT count(*) FROM sqlite_master").fetch_all(&mut *connection).await?)?;
     let mut found = Found { application_id, tables, version: 0, damage: None };
     if application_id == APPLICATION_ID {
         let sql = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
-        found.version = sqlx::query_scalar(sql).fetch_one(&mut *connection).await?;
+        found.version = first(sqlx::query_scalar(sql).fetch_all(&mut *connection).await?)?;
         if std::fs::metadata(path)?.len() <= CHECKED_WHOLE {
-            let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut *connection).await?;
+            let verdict: String = first(sqlx::query_scalar("PRAGMA quick_check(1)").fetch_all(&mut *connection).await?)?;
             found.damage = (verdict != "ok").then_some(verdict);
         }
     }
@@ -156,7 +178,7 @@ async fn look(connection: &mut SqliteConnection, path: &Path) -> Result<Found, s
 }
 
 async fn read(connection: &mut SqliteConnection, sql: &'static str) -> Result<String, OpenError> {
-    sqlx::query_scalar(sql).fetch_one(connection).await.map_err(|error| OpenError::Fail { source: error.into() })
+    sqlx::query_scalar(sql).fetch_all(connection).await.and_then(first).map_err(|error| OpenError::Fail { source: error.into() })
 }
 
 /// Makes the new file's name durable: without it a power cut may leave an empty directory.
@@ -180,5 +202,25 @@ fn open_error(path: &Path, error: sqlx::Error) -> OpenError {
             },
             other => OpenError::Fail { source: other.into() },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_ends_after_its_time_and_the_next_one_has_as_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("minishop.db");
+        prepare(&path, true).await.unwrap();
+        let readers = readers(&path).await.unwrap();
+        let began = Instant::now();
+        let endless = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n";
+        let error = sqlx::query(endless).fetch_all(&readers).await.unwrap_err();
+        assert_eq!(super::super::writer::primary_code(&error), Some(9), "{error}");
+        assert!((LONGEST_READ..LONGEST_READ * 3).contains(&began.elapsed()), "ended after {:?}", began.elapsed());
+        let long = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 100000) SELECT count(*) FROM n";
+        assert_eq!(sqlx::query_scalar::<_, i64>(long).fetch_all(&readers).await.unwrap(), [100_000]);
     }
 }

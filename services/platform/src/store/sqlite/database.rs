@@ -1,6 +1,6 @@
 //! SQLite for the families whose statements both databases share.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use minishop_core::ids::OrderId;
@@ -9,10 +9,10 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 
 use super::super::database::{Arg, Database, Row, Statement, Work};
-use super::super::{Note, Result, Transition};
+use super::super::{NewEvent, Note, Result, Transition};
 use super::inbox::{note, settle};
 use super::writer::Unit;
-use super::{Db, failed};
+use super::{Db, failed, outbox};
 
 #[async_trait]
 impl Database for Db {
@@ -43,11 +43,18 @@ impl Work for SqliteWork {
         Ok(rows.into_iter().map(Row::Sqlite).collect())
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         let mut step = self.unit.step(self.operation).await?;
-        let passed = settle(step.connection(), transitions, self.now).await.map_err(failed(self.operation))?;
+        let passed = settle(step.connection(), transitions).await.map_err(failed(self.operation))?;
         step.done();
         Ok(passed)
+    }
+
+    async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>> {
+        let mut step = self.unit.step(self.operation).await?;
+        let numbers = outbox::append(step.connection(), events, self.now).await.map_err(failed(self.operation))?;
+        step.done();
+        Ok(numbers)
     }
 
     async fn note(&mut self, notes: &[Note]) -> Result<()> {
@@ -76,6 +83,10 @@ fn query(statement: &'static Statement, args: Vec<Arg>, now: i64) -> Query<'stat
         Arg::Id(value) => query.bind(value),
         Arg::Time(value) => query.bind(value.map(|time| time.timestamp_millis())),
         Arg::Longs(values) => query.bind(serde_json::Value::from(values).to_string()),
+        Arg::Ids(values) => {
+            let digits: Vec<String> = values.iter().map(|id| id.simple().to_string()).collect();
+            query.bind(serde_json::Value::from(digits).to_string())
+        }
         Arg::Now => query.bind(now),
     })
 }

@@ -12,7 +12,7 @@ use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
 
 use super::super::{
-    AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, Transition, columns,
+    AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition, columns,
 };
 use super::writer::Unit;
 use super::{Db, failed};
@@ -90,10 +90,10 @@ impl Settlement for SqliteSettlement {
         Ok(made)
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashMap<OrderId, i64>> {
+    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         const OPERATION: &str = "inbox.settle";
         let mut step = self.unit.step(OPERATION).await?;
-        let passed = statements::settle(step.connection(), transitions, self.now).await.map_err(failed(OPERATION))?;
+        let passed = statements::settle(step.connection(), transitions).await.map_err(failed(OPERATION))?;
         step.done();
         Ok(passed)
     }
@@ -103,7 +103,7 @@ impl Settlement for SqliteSettlement {
         let mut step = self.unit.step(OPERATION).await?;
         let places = journal::record(step.connection(), &self.consumer, journal, self.now).await.map_err(failed(OPERATION))?;
         step.done();
-        Ok(places)
+        places.map_err(|back| StoreError::Retry { operation: OPERATION, source: back.into() })
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {

@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use minishop_core::parking::State;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::{Claim, Claimed, LEASE_SPREAD, Lot, LotSettlement, Result, columns};
-use super::{Db, failed};
+use super::super::lot::{KEYS_AT_ONCE, LEASE_SPREAD};
+use super::super::{Claim, Claimed, Lot, LotSettlement, Mended, Result, columns};
+use super::{Db, failed, first};
 
 const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
 
@@ -31,13 +33,23 @@ const LEASE: &str = concat!(
     columns::claimed_columns!()
 );
 
-const NEXT_DUE: &str = "SELECT min(next_attempt_at) FROM parked WHERE consumer = ?1 AND state <> 'dead' \
-    AND next_attempt_at IS NOT NULL AND (needs_type IS NULL OR needs_type IN (SELECT value FROM json_each(?2)))";
+const NEXT_DUE: &str = "SELECT (SELECT next_attempt_at FROM parked WHERE consumer = ?1 AND state <> 'dead' \
+    AND next_attempt_at IS NOT NULL AND (needs_type IS NULL OR needs_type IN (SELECT value FROM json_each(?2))) \
+    ORDER BY next_attempt_at LIMIT 1)";
 
-// Only what waits as its key's head can have been missed, and heads are found by the index alone.
-const MEND: &str = "UPDATE parked SET next_attempt_at = ?3 \
-    WHERE id IN (SELECT min(id) FROM parked WHERE consumer = ?1 AND blocks GROUP BY record_key) AND state = 'waiting' \
-    AND next_attempt_at IS NULL AND (needs_type IS NULL OR needs_type IN (SELECT value FROM json_each(?2)))";
+// Only what waits as its key's head can have been missed. From head to head it is one look at the index, however many events wait
+// behind them.
+const HEADS: &str = "WITH RECURSIVE heads(n, record_key) AS (SELECT 1, (SELECT record_key FROM parked WHERE consumer = ?1 AND blocks \
+    AND record_key > coalesce(?3, 0) ORDER BY record_key LIMIT 1) \
+    UNION ALL SELECT n + 1, (SELECT p.record_key FROM parked p WHERE p.consumer = ?1 AND p.blocks \
+    AND p.record_key > heads.record_key ORDER BY p.record_key LIMIT 1) FROM heads WHERE n < ?4 AND record_key IS NOT NULL) \
+    SELECT heads.record_key, h.id, h.state = 'waiting' AND h.next_attempt_at IS NULL \
+    AND (h.needs_type IS NULL OR h.needs_type IN (SELECT value FROM json_each(?2))) FROM heads CROSS JOIN parked h ON h.id = \
+    (SELECT e.id FROM parked e WHERE e.consumer = ?1 AND e.record_key = heads.record_key AND e.blocks ORDER BY e.id LIMIT 1)";
+
+// What was a head when it was read is one still, unless it is gone or was made due.
+const MISSED: &str = "UPDATE parked SET next_attempt_at = ?2 WHERE id IN (SELECT value FROM json_each(?1)) AND state = 'waiting' \
+    AND next_attempt_at IS NULL";
 
 #[async_trait]
 impl Lot for Db {
@@ -50,7 +62,7 @@ impl Lot for Db {
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
         const OPERATION: &str = "lot.oldest_held";
         let query = sqlx::query_scalar(OLDEST_HELD).bind(consumer).bind(list(types));
-        let since: Option<i64> = query.fetch_one(&self.readers).await.map_err(failed(OPERATION))?;
+        let since: Option<i64> = query.fetch_all(&self.readers).await.and_then(first).map_err(failed(OPERATION))?;
         Ok(since.map(|since| between(since, self.now())))
     }
 
@@ -75,21 +87,27 @@ impl Lot for Db {
     async fn next_due(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
         const OPERATION: &str = "lot.next_due";
         let query = sqlx::query_scalar(NEXT_DUE).bind(consumer).bind(list(types));
-        let at: Option<i64> = query.fetch_one(&self.readers).await.map_err(failed(OPERATION))?;
+        let at: Option<i64> = query.fetch_all(&self.readers).await.and_then(first).map_err(failed(OPERATION))?;
         Ok(at.map(|at| between(self.now(), at)))
     }
 
-    async fn mend(&self, consumer: &str, types: &[String]) -> Result<u64> {
+    async fn mend(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<Mended> {
         const OPERATION: &str = "lot.mend";
+        let query = sqlx::query_as(HEADS).bind(consumer).bind(list(types)).bind(after.map(|key| &key[..])).bind(KEYS_AT_ONCE);
+        let mut heads: Vec<(Vec<u8>, i64, bool)> = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        let missed: Vec<i64> = heads.iter().filter(|(.., missed)| *missed).map(|(_, id, _)| *id).collect();
+        let goes_on = i32::try_from(heads.len()).is_ok_and(|count| count >= KEYS_AT_ONCE);
+        let after = heads.pop().filter(|_| goes_on).map(|(key, ..)| key.into());
+        if missed.is_empty() {
+            return Ok(Mended { due: 0, after });
+        }
         let mut unit = self.writer.unit(OPERATION).await?;
         let mut step = unit.step(OPERATION).await?;
-        let query = sqlx::query(MEND).bind(consumer).bind(list(types)).bind(self.now());
-        let mended = query.execute(step.connection()).await.map_err(failed(OPERATION))?.rows_affected();
+        let query = sqlx::query(MISSED).bind(list(&missed)).bind(self.now());
+        let due = query.execute(step.connection()).await.map_err(failed(OPERATION))?.rows_affected();
         step.done();
-        if mended > 0 {
-            unit.commit(OPERATION).await?;
-        }
-        Ok(mended)
+        unit.commit(OPERATION).await?;
+        Ok(Mended { due, after })
     }
 
     async fn begin(&self, consumer: &str) -> Result<Box<dyn LotSettlement>> {
@@ -126,4 +144,36 @@ fn list<T: serde::Serialize>(values: &[T]) -> String {
 /// Computes how long it is from one time to another; none if the other came first.
 fn between(from: i64, to: i64) -> Duration {
     Duration::from_millis(u64::try_from(to - from).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::crowd::{Crowd, STEPS, WAITING};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_looked_at_does_not_grow_with_what_waits() {
+        for keys in [6, WAITING] {
+            let mut crowd = Crowd::of(keys).await;
+            let types = vec!["orders.created".to_owned()];
+            let claim = Claim { types: &types, lease: Duration::from_secs(40), limit: 32 };
+            let (rows, _) = lease(&mut crowd.connection, "worker", &claim, i64::MAX / 2).await.expect("a claim");
+            assert_eq!(rows.len(), keys.min(32));
+            let claimed = crowd.steps();
+            for (what, statement) in [("next due", NEXT_DUE), ("oldest held", OLDEST_HELD)] {
+                let query = sqlx::query(statement).bind("worker").bind(list(&types));
+                query.fetch_all(&mut crowd.connection).await.expect("an answer");
+                let steps = crowd.steps();
+                assert!(steps < STEPS, "{keys} keys, {what}: {steps}");
+            }
+            let heads = sqlx::query(HEADS).bind("worker").bind(list(&types)).bind(None::<&[u8]>).bind(KEYS_AT_ONCE);
+            let heads = heads.fetch_all(&mut crowd.connection).await.expect("heads").len();
+            assert_eq!(heads, keys.min(1_000));
+            let swept = crowd.steps();
+            assert!(
+                claimed < STEPS && swept < STEPS / 200 * (heads + 10),
+                "{keys} keys: {claimed} for a claim, {swept} for a sweep"
+            );
+        }
+    }
 }

@@ -10,7 +10,8 @@ use minishop_core::order::Status;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, columns};
+use super::super::columns::{self, Columns as _};
+use super::super::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result};
 use super::bulk::Bulk;
 use super::cancel::SqliteCancels;
 use super::{Db, failed, hex, outbox};
@@ -31,17 +32,25 @@ const GET: &str = "SELECT order_id, client_id, customer_id, status, version, cur
     created_at FROM orders WHERE order_id = ?1 AND client_id = ?2";
 
 const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, correlation_id, \
-    created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND (?3 IS NULL OR status = ?3) \
+    created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND order_id >= ?5 AND (?3 IS NULL OR status = ?3) \
     ORDER BY order_id DESC LIMIT ?4";
 
 const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, \
-    correlation_id, created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND (?3 IS NULL OR status = ?3) \
-    AND customer_id = ?5 ORDER BY order_id DESC LIMIT ?4";
+    correlation_id, created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND order_id >= ?5 \
+    AND (?3 IS NULL OR status = ?3) AND customer_id = ?6 ORDER BY order_id DESC LIMIT ?4";
+
+const NTH: &str = "SELECT order_id FROM orders WHERE client_id = ?1 AND order_id < ?2 ORDER BY order_id DESC LIMIT 1 OFFSET ?3";
+
+const NTH_OF_CUSTOMER: &str = "SELECT order_id FROM orders WHERE client_id = ?1 AND order_id < ?2 AND customer_id = ?4 \
+    ORDER BY order_id DESC LIMIT 1 OFFSET ?3";
 
 const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, o.items, \
     o.correlation_id, o.created_at, t.at FROM json_each(?1) k \
     CROSS JOIN orders o ON o.order_id = unhex(k.value ->> 0) AND o.version > k.value ->> 1 \
     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
+
+/// Beginning a transaction and rolling it back writes nothing, and so works on a full disk.
+const PROBE: &str = "UPDATE probe SET at = ?1, filler = zeroblob(?2)";
 
 #[derive(Debug)]
 struct SqliteIntake(Db);
@@ -85,7 +94,7 @@ async fn accept(connection: &mut SqliteConnection, batch: &[NewOrder], now: i64)
     }
     let new: Vec<&NewOrder> = batch.iter().filter(|order| made.contains_key(&order.order_id)).collect();
     let events: Vec<&NewEvent> = new.iter().map(|order| &order.event).collect();
-    let places = outbox::insert(connection, &events, now).await?;
+    let places = outbox::append(connection, &events, now).await?;
     Ok(new.iter().map(|order| order.order_id).zip(places).collect())
 }
 
@@ -104,8 +113,8 @@ impl Orders for Db {
     async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>> {
         const OPERATION: &str = "orders.get";
         let query = sqlx::query(GET).bind(id.0).bind(&client.0);
-        let row = query.fetch_optional(&self.readers).await.map_err(failed(OPERATION))?;
-        row.map(|row| columns::one(OPERATION, &row, columns::order_row)).transpose()
+        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        rows.first().map(|row| columns::one(OPERATION, row, columns::order_row)).transpose()
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>> {
@@ -115,12 +124,27 @@ impl Orders for Db {
             .bind(&query.client_id.0)
             .bind(before)
             .bind(query.status.map(Status::as_str))
-            .bind(query.limit);
+            .bind(query.limit)
+            .bind(query.down_to.map_or(Uuid::nil(), |id| id.0));
         if let Some(customer) = &query.customer_id {
             sql = sql.bind(customer);
         }
         let rows = sql.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
         columns::all(OPERATION, &rows, columns::order_row)
+    }
+
+    async fn nth(&self, query: &ListQuery, n: i64) -> Result<Option<OrderId>> {
+        const OPERATION: &str = "orders.nth";
+        let before = query.before.map_or(Uuid::max(), |id| id.0);
+        let mut sql = sqlx::query(if query.customer_id.is_some() { NTH_OF_CUSTOMER } else { NTH })
+            .bind(&query.client_id.0)
+            .bind(before)
+            .bind(n.saturating_sub(1));
+        if let Some(customer) = &query.customer_id {
+            sql = sql.bind(customer);
+        }
+        let row = sql.fetch_all(&self.readers).await.map_err(failed(OPERATION))?.pop();
+        row.map(|row| columns::one(OPERATION, &row, |row| row.id(0).map(OrderId))).transpose()
     }
 
     async fn cancels(&self) -> Result<Box<dyn Cancels>> {
@@ -137,9 +161,15 @@ impl Orders for Db {
 
     async fn ping(&self) -> Result<()> {
         const OPERATION: &str = "orders.ping";
-        sqlx::query("SELECT 1").execute(&self.readers).await.map_err(failed(OPERATION))?;
-        // An empty unit begins a write transaction and rolls it back.
-        self.writer.unit(OPERATION).await.map(drop)
+        let Some(probe) = self.writer.health().probe() else { return Ok(()) };
+        let mut unit = self.writer.unit(OPERATION).await?;
+        let mut step = unit.step(OPERATION).await?;
+        let query = sqlx::query(PROBE).bind(self.now()).bind(probe.bytes);
+        query.execute(step.connection()).await.map_err(failed(OPERATION))?;
+        step.done();
+        unit.commit(OPERATION).await?;
+        self.writer.health().passed(probe);
+        Ok(())
     }
 }
 

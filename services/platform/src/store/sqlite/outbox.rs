@@ -1,45 +1,73 @@
 //! The outbox in SQLite. The lock on the data directory is the lease: this process leads every shard, alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use minishop_core::ids::EventId;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::{Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, SHARDS_PER_ROLE, columns};
+use super::super::{Acknowledged, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, Span, columns};
 use super::bulk::Bulk;
 use super::{Db, failed};
 
 static INSERT: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
-        "INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, headers, created_at)",
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        "RETURNING event_id, id",
+        "INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, created_at)",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "",
     )
 });
 
-const PENDING: &str = "SELECT o.shard, o.id, o.event_id, o.topic, o.record_key, o.order_id, o.order_version, o.payload, o.headers \
-    FROM json_each(?1) s CROSS JOIN outbox o \
-    ON o.id IN (SELECT i.id FROM outbox i WHERE i.shard = s.value \
-    AND i.id NOT IN (SELECT value FROM json_each(?3)) ORDER BY i.id LIMIT ?2) ORDER BY o.shard, o.id";
+// The one writer is the lock of every shard.
+const LAST: &str = "SELECT s.shard, coalesce((SELECT e.number FROM outbox_event e WHERE e.shard = s.shard \
+    ORDER BY e.number DESC LIMIT 1), s.acknowledged) FROM outbox_shard s WHERE s.shard IN (SELECT value FROM json_each(?1))";
 
-const AGED: &str = "SELECT shard, id, event_id, topic, record_key, order_id, order_version, payload, headers FROM outbox \
-    WHERE shard IN (SELECT value FROM json_each(?1)) AND created_at <= ?2 ORDER BY shard, id LIMIT ?3";
+const LED: &str = "SELECT shard, acknowledged FROM outbox_shard ORDER BY shard";
 
-const DELETE: &str = "DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?1))";
+const READ: &str = "SELECT shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, set_aside \
+    FROM outbox_event WHERE shard = ?1 AND number >= ?2 AND number < ?3 ORDER BY number LIMIT ?4";
 
-const STATS: &str = "SELECT count(*), min(created_at) FROM outbox";
+const ACKNOWLEDGE: &str = "UPDATE outbox_shard SET acknowledged = ?3 WHERE shard = ?1 AND acknowledged = ?2";
 
-/// Inserts events in their order and returns their places, in the same order.
-pub(super) async fn insert(connection: &mut SqliteConnection, events: &[&NewEvent], now: i64) -> sqlx::Result<Vec<i64>> {
-    let mut places = HashMap::with_capacity(events.len());
-    for (sql, rows) in INSERT.chunks(events) {
-        let mut query = sqlx::query_as::<_, (Uuid, i64)>(sql);
-        for event in rows {
+const BEARS: &str = "SELECT event_id FROM outbox_event WHERE shard = ?1 AND number > ?2 AND number <= ?3 ORDER BY number";
+
+const REMOVE: &str = "DELETE FROM outbox_event WHERE shard = ?1 AND number >= ?2 AND number < ?3";
+
+const MARK: &str = "UPDATE outbox_event SET set_aside = 1 WHERE shard = ?1 AND number = ?2 AND event_id = ?3";
+
+const KEEP: &str = "INSERT INTO outbox_set_aside (shard, number, event_id, topic, record_key, order_id, order_version, payload, \
+    headers, created_at, reason, set_aside_at) SELECT shard, number, event_id, topic, record_key, order_id, order_version, payload, \
+    headers, created_at, ?3, ?4 FROM outbox_event WHERE shard = ?1 AND number = ?2 ON CONFLICT DO NOTHING";
+
+const STATS: &str = "SELECT coalesce(sum(max(coalesce((SELECT e.number FROM outbox_event e WHERE e.shard = s.shard \
+    ORDER BY e.number DESC LIMIT 1), 0) - s.acknowledged, 0)), 0), \
+    min((SELECT e.created_at FROM outbox_event e WHERE e.shard = s.shard AND e.number > s.acknowledged ORDER BY e.number LIMIT 1)) \
+    FROM outbox_shard s";
+
+/// Appends events in their order and returns their numbers, in the same order.
+pub(super) async fn append(connection: &mut SqliteConnection, events: &[&NewEvent], now: i64) -> sqlx::Result<Vec<i64>> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shards: BTreeSet<i16> = events.iter().map(|event| event.shard).collect();
+    let last = sqlx::query_as::<_, (i16, i64)>(LAST).bind(serde_json::json!(shards).to_string());
+    let mut last: HashMap<i16, i64> = last.fetch_all(&mut *connection).await?.into_iter().collect();
+    let mut numbered = Vec::with_capacity(events.len());
+    for event in events {
+        let number =
+            last.get_mut(&event.shard).ok_or_else(|| sqlx::Error::Decode("the store has no such outbox shard".into()))?;
+        *number += 1;
+        numbered.push((*number, *event));
+    }
+    for (sql, rows) in INSERT.chunks(&numbered) {
+        let mut query = sqlx::query(sql);
+        for (number, event) in rows {
             query = query
                 .bind(event.shard)
+                .bind(*number)
                 .bind(event.event_id.0)
                 .bind(&event.topic)
                 .bind(&event.record_key[..])
@@ -49,57 +77,92 @@ pub(super) async fn insert(connection: &mut SqliteConnection, events: &[&NewEven
                 .bind(&event.headers[..])
                 .bind(now);
         }
-        // The order of returned rows is not promised, so they are found again by their event.
-        places.extend(query.fetch_all(&mut *connection).await?);
+        query.execute(&mut *connection).await?;
     }
-    Ok(events.iter().filter_map(|event| places.get(&event.event_id.0).copied()).collect())
+    Ok(numbered.into_iter().map(|(number, _)| number).collect())
+}
+
+/// Stores one shard's progress; `false` where the store is another than the caller knows.
+async fn acknowledge(connection: &mut SqliteConnection, to: &Acknowledged) -> sqlx::Result<bool> {
+    let moved = sqlx::query(ACKNOWLEDGE).bind(to.shard).bind(to.low).bind(to.high());
+    if moved.execute(&mut *connection).await?.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let bears = sqlx::query_scalar::<_, Uuid>(BEARS).bind(to.shard).bind(to.low).bind(to.high());
+    if !bears.fetch_all(&mut *connection).await?.into_iter().eq(to.events.iter().map(|id| id.0)) {
+        return Ok(false);
+    }
+    sqlx::query(REMOVE).bind(to.shard).bind(to.low).bind(to.high()).execute(connection).await?;
+    Ok(true)
 }
 
 #[async_trait]
 impl Outbox for Db {
-    async fn lead(&self, _owner: &str, _roles: &[Role]) -> Result<Leadership> {
-        Ok(Leadership { shards: (0..2 * SHARDS_PER_ROLE).collect(), alone_in: vec![Role::Api, Role::Worker] })
+    async fn lead(&self, _owner: &str, _roles: &[Role], _anew: &[i16]) -> Result<Leadership> {
+        let rows = sqlx::query_as::<_, (i16, i64)>(LED).fetch_all(&self.readers).await.map_err(failed("outbox.lead"))?;
+        let shards = rows.into_iter().map(|(shard, acknowledged)| Led { shard, epoch: 0, acknowledged }).collect();
+        Ok(Leadership { shards, others_write: false })
     }
 
     async fn release(&self, _owner: &str) -> Result<()> {
         Ok(())
     }
 
-    async fn pending(&self, shards: &[i16], held: &[i64], limit: i64) -> Result<Vec<OutboxRow>> {
-        const OPERATION: &str = "outbox.pending";
-        let query = sqlx::query(PENDING).bind(number_list(shards)).bind(limit).bind(number_list(held));
-        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+    async fn read(&self, spans: &[Span], limit: i64) -> Result<Vec<OutboxRow>> {
+        const OPERATION: &str = "outbox.read";
+        let mut rows = Vec::new();
+        // A snapshot for each shard is enough: what is promised of numbers holds within a shard.
+        for span in spans {
+            let query = sqlx::query(READ).bind(span.shard).bind(span.low).bind(span.high).bind(limit);
+            rows.extend(query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?);
+        }
         columns::all(OPERATION, &rows, columns::outbox_row)
     }
 
-    async fn aged(&self, shards: &[i16], age: Duration, limit: i64) -> Result<Vec<OutboxRow>> {
-        const OPERATION: &str = "outbox.aged";
-        let until = self.now() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-        let query = sqlx::query(AGED).bind(number_list(shards)).bind(until).bind(limit);
-        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
-        columns::all(OPERATION, &rows, columns::outbox_row)
+    async fn acknowledge(&self, _owner: &str, published: &[Acknowledged]) -> Result<bool> {
+        const OPERATION: &str = "outbox.acknowledge";
+        let mut unit = self.writer.unit(OPERATION).await?;
+        for to in published {
+            let mut step = unit.step(OPERATION).await?;
+            if !acknowledge(step.connection(), to).await.map_err(failed(OPERATION))? {
+                // Dropped, the unit is rolled back.
+                return Ok(false);
+            }
+            step.done();
+        }
+        unit.commit(OPERATION).await.map(|()| true)
     }
 
-    async fn delete(&self, rows: &[(i16, i64)]) -> Result<()> {
-        const OPERATION: &str = "outbox.delete";
-        let ids: Vec<i64> = rows.iter().map(|(_, id)| *id).collect();
+    async fn set_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool> {
+        const OPERATION: &str = "outbox.set_aside";
+        let now = self.now();
         let mut unit = self.writer.unit(OPERATION).await?;
         let mut step = unit.step(OPERATION).await?;
-        let query = sqlx::query(DELETE).bind(number_list(&ids));
-        query.execute(step.connection()).await.map_err(failed(OPERATION))?;
+        let mark = sqlx::query(MARK).bind(shard).bind(number).bind(event_id.0);
+        if mark.execute(step.connection()).await.map_err(failed(OPERATION))?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let keep = sqlx::query(KEEP).bind(shard).bind(number).bind(reason).bind(now);
+        keep.execute(step.connection()).await.map_err(failed(OPERATION))?;
         step.done();
-        unit.commit(OPERATION).await
+        unit.commit(OPERATION).await.map(|()| true)
+    }
+
+    fn connections(&self) -> u64 {
+        // The file is locked for as long as the process runs.
+        0
     }
 
     async fn stats(&self) -> Result<OutboxStats> {
         const OPERATION: &str = "outbox.stats";
         let (depth, oldest): (i64, Option<i64>) =
-            sqlx::query_as(STATS).fetch_one(&self.readers).await.map_err(failed(OPERATION))?;
+            sqlx::query_as(STATS).fetch_all(&self.readers).await.and_then(super::first).map_err(failed(OPERATION))?;
         let age = oldest.map_or(0, |oldest| self.now() - oldest);
         Ok(OutboxStats { depth, oldest: Duration::from_millis(u64::try_from(age).unwrap_or(0)) })
     }
-}
 
-fn number_list<T: serde::Serialize>(numbers: &[T]) -> String {
-    serde_json::to_string(numbers).expect("numbers are valid JSON")
+    async fn vacuum(&self) -> Result<bool> {
+        // SQLite uses freed pages again by itself.
+        Ok(true)
+    }
 }

@@ -21,8 +21,8 @@ impl Timeline for Db {
     async fn origin(&self, client: &ClientId, id: OrderId) -> Result<Option<Origin>> {
         const OPERATION: &str = "timeline.origin";
         let query = sqlx::query(ORIGIN).bind(id.0).bind(&client.0);
-        let row = query.fetch_optional(&self.readers).await.map_err(failed(OPERATION))?;
-        row.map(|row| columns::one(OPERATION, &row, columns::origin)).transpose()
+        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        rows.first().map(|row| columns::one(OPERATION, row, columns::origin)).transpose()
     }
 
     async fn facts(&self, order: OrderId, after: i64, limit: i64) -> Result<Vec<Fact>> {

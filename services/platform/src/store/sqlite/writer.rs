@@ -14,6 +14,8 @@ use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, mpsc, oneshot};
 use super::super::error::{SyncFailed, ValueRefused};
 use super::super::{Result, StoreError};
 use super::connect;
+use super::health::Health;
+use super::wal::Wal;
 
 /// How long a unit may keep the connection before it is taken back.
 const LONGEST_LOAN: Duration = Duration::from_secs(5);
@@ -28,6 +30,7 @@ const QUEUE: usize = 256;
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Request>,
+    health: Arc<Health>,
 }
 
 #[derive(Debug)]
@@ -56,10 +59,17 @@ impl Writer {
     /// Starts the writer's task.
     pub(super) fn start(path: &Path, connection: SqliteConnection) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
-        let state = State { path: path.to_owned(), connection: Some(connection), dead: None };
+        let health = Arc::new(Health::default());
+        let state =
+            State { path: path.to_owned(), connection: Some(connection), dead: None, health: health.clone(), wal: Wal::of(path) };
         #[expect(clippy::disallowed_methods, reason = "lives as long as the store: ends when its last handle is dropped")]
         tokio::spawn(state.serve(requests));
-        Self { queue }
+        Self { queue, health }
+    }
+
+    /// What the writer knows of the disk.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
     }
 
     /// Waits for the connection and begins a unit of work.
@@ -114,23 +124,34 @@ struct State {
     path: PathBuf,
     connection: Option<SqliteConnection>,
     dead: Option<Broken>,
+    health: Arc<Health>,
+    wal: Wal,
 }
 
 impl State {
     async fn serve(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.recv().await {
             if let Err(broken) = self.ready().await {
+                self.health.failed();
                 let _ = first.lend.send(Err(broken));
                 continue;
             }
             let mut acks = Vec::new();
             let outcome = self.group(first, &mut requests, &mut acks).await;
+            let committed = outcome.is_ok() && !acks.is_empty();
             if let Err(broken) = &outcome {
+                self.health.failed();
                 tracing::warn!(error = %broken.text(), units = acks.len(), "a group of writes was rolled back");
                 self.reset(broken).await;
             }
+            if committed {
+                self.health.committed();
+            }
             for ack in acks {
                 let _ = ack.send(outcome.clone());
+            }
+            if let Some(connection) = self.connection.as_mut().filter(|_| committed) {
+                self.wal.bound(connection).await;
             }
         }
         if let Some(mut connection) = self.connection {

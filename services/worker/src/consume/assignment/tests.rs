@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use minishop_core::ids::{ClientId, CorrelationId};
 use minishop_platform::bus::Headers;
+use minishop_platform::store::Asker;
 
 use super::*;
 
@@ -23,7 +25,7 @@ fn assignment(records: &[(i32, i64)]) -> Assignment {
     let mut state = Assignment::default();
     state.come(&[partition(0), partition(1)]);
     for n in [0, 1] {
-        state.checked(&partition(n), 0);
+        state.checked(&partition(n), 0, None);
     }
     for (n, offset) in records {
         state.push(record(*n, *offset));
@@ -74,7 +76,7 @@ fn nothing_of_a_partition_is_processed_before_it_is_checked() {
     }
     assert_eq!(places(state.take(2)), [(0, 0), (1, 0)], "others flow");
     state.settled(&[]);
-    state.checked(&partition(2), 7);
+    state.checked(&partition(2), 7, None);
     assert_eq!(places(state.take(9)), [(2, 7), (2, 8), (0, 1)]);
 }
 
@@ -83,7 +85,7 @@ fn what_was_read_before_a_partition_was_moved_is_dropped() {
     let mut state = assignment(&[(0, 0)]);
     state.come(&[partition(2)]);
     state.push(record(2, 7));
-    state.moved(&partition(2), 3);
+    state.moved(&partition(2), 3, None);
     state.push(record(2, 3));
     assert_eq!((state.unchecked(), places(state.take(9))), (vec![], vec![(0, 0), (2, 3)]));
 }
@@ -185,7 +187,71 @@ async fn a_full_queue_waits_for_room() {
     assert!(!shared.wait_for_room(Duration::from_millis(1)), "nobody makes any");
     let waiter = shared.clone();
     let waits = std::thread::spawn(move || waiter.wait_for_room(Duration::from_mins(1)));
-    assert_eq!(shared.next(512).await.len(), 512);
+    assert!(matches!(shared.next(512).await.0, Work::Batch(batch) if batch.len() == 512));
     assert!(waits.join().unwrap());
     assert!(!shared.lock().is_half_empty(), "to resume it must be emptier");
+}
+
+#[test]
+fn a_partition_in_which_the_store_has_gone_back_is_checked_again_before_more_of_it_is_processed() {
+    let mut state = assignment(&[(0, 0), (1, 0)]);
+    state.take(9).unwrap();
+    assert_eq!(state.seen_of(&[partition(0), partition(1)]), [], "the store had nothing of them");
+    state.settled(&[at(0, 1), at(1, 1)]);
+    state.push(record(0, 1));
+    state.push(record(1, 1));
+    state.doubt(&[at(0, 1), at(1, 5)]);
+    assert_eq!(state.unchecked(), [], "another worker has settled further");
+    state.doubt(&[at(1, 1)]);
+    assert_eq!(state.unchecked(), [partition(0)], "it has forgotten partition 0");
+    assert_eq!(state.known(&partition(0)), (Some(1), Some(1)));
+    assert_eq!(places(state.take(9)), [(1, 1)]);
+    state.settled(&[at(1, 2)]);
+    state.moved(&partition(0), 0, None);
+    assert_eq!(state.due(None), [at(1, 2)], "what is not in the store is not committed");
+    state.push(record(0, 0));
+    assert_eq!(places(state.take(9)), [(0, 0)], "and what was read before is dropped");
+    state.settled(&[at(0, 1)]);
+    state.check_again(&[at(1, 2)]);
+    state.checked(&partition(1), 2, Some(2));
+    assert_eq!(state.due(Some(&[partition(1)])), [at(1, 2)], "a check commits nothing");
+}
+
+#[test]
+fn where_the_store_stood_is_forgotten_with_the_partition() {
+    let mut state = assignment(&[]);
+    state.checked(&partition(0), 3, Some(7));
+    state.push(record(0, 3));
+    state.take(9).unwrap();
+    assert_eq!(state.seen_of(&[partition(0)]), [at(0, 7)]);
+    state.settled(&[at(0, 4)]);
+    assert_eq!(state.known(&partition(0)), (Some(4), Some(7)), "it never counts back");
+    state.go(&[partition(0)]);
+    state.come(&[partition(0)]);
+    state.checked(&partition(0), 4, None);
+    state.doubt(&[]);
+    assert_eq!(state.unchecked(), []);
+}
+
+#[test]
+fn what_cannot_be_read_is_stepped_over_after_all_before_it() {
+    let mut state = assignment(&[(0, 0), (1, 0)]);
+    let asker = Asker {
+        client_id: ClientId::anonymous(),
+        operator: String::new(),
+        reason: String::new(),
+        correlation_id: CorrelationId::parse("c").unwrap(),
+    };
+    let gap = |n| Gap { partition: partition(n), from: 1, until: 3, error: String::new(), asker: asker.clone() };
+    state.step_over(gap(0));
+    state.step_over(gap(0));
+    state.step_over(gap(7));
+    assert_eq!(state.take_gap(), None, "a record waits before it");
+    state.take(9).unwrap();
+    state.settled(&[at(0, 1), at(1, 1)]);
+    assert_eq!(state.take_gap(), Some(gap(0)));
+    assert!(state.runs_one_of(Some(&[partition(0)])), "a rebalance awaits it");
+    state.settled(&[at(0, 3)]);
+    assert_eq!(state.due(Some(&[partition(0)])), [at(0, 3)]);
+    assert_eq!(state.take_gap(), None, "asked for twice it is one, and none of a partition that is another's");
 }

@@ -1,117 +1,245 @@
-//! When to leave an endpoint alone that is wholly down, so that its outage uses up no attempts.
+//! When to leave an endpoint alone that is down, so that its outage uses up no attempts.
+//!
+//! An outage is told by the share of the latest calls that failed: some that fail at random are no outage, nor are the orders of one
+//! customer that always fail. Then calls pause, and a few find out, over several keys, until most of them succeed. What fails
+//! meanwhile uses up no attempt, unless the endpoint has answered others well: then it is the order that fails.
 
-use std::collections::HashSet;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-/// Failures in a row that open the breaker.
-const FAILURES: u32 = 5;
-/// Over so many record keys: the orders of one customer that always fail are no outage.
+/// How many of the latest calls tell whether there is an outage, how old they may be, and how many of them failed then. Of calls of
+/// which three in ten fail at random, it is one such row in 60,000.
+const CALLS: usize = 12;
+const RECENT: Duration = Duration::from_mins(1);
+const FAILED: usize = 11;
+/// Over so many record keys.
 const KEYS: usize = 3;
-/// For how long.
-const OPEN: Duration = Duration::from_secs(30);
-/// How soon to ask again while one call finds out.
-const PROBING: Duration = Duration::from_millis(250);
+/// The first pause; each one after it is twice as long, up to the longest.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+/// How many calls find out at a time. Most of them decide.
+const PROBES: usize = 5;
+const MOST: usize = PROBES / 2 + 1;
+/// When fewer keys wait, those decide that have told by then.
+const ROUND: Duration = Duration::from_secs(1);
+/// Calls that find out tell nothing of the endpoint if for so long they were of fewer than [`KEYS`] keys.
+const IN_VAIN: Duration = Duration::from_mins(15);
 
-/// Counts failures in a row; once open, nothing is called for a while, and then one call finds out.
+/// Tells outages.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
-    failures: u32,
-    keys: HashSet<Bytes>,
-    state: State,
+    latest: VecDeque<Ended>,
+    outage: Option<Outage>,
+    rounds: u64,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
-    #[default]
-    Closed,
-    Open(Instant),
-    Probing,
+/// A call that has ended.
+#[derive(Debug)]
+struct Ended {
+    key: Bytes,
+    failed: bool,
+    at: Instant,
 }
+
+/// An outage that lasts.
+#[derive(Debug)]
+struct Outage {
+    since: Instant,
+    why: String,
+    /// When calls may find out.
+    probe_at: Instant,
+    /// How long the pause after the next round is.
+    wait: Duration,
+    round: Option<Round>,
+    /// Whether a call has succeeded since.
+    answered: bool,
+    /// The keys whose calls found out in vain lately, and when they did last.
+    in_vain: HashMap<Bytes, Instant>,
+}
+
+/// Calls that find out.
+#[derive(Debug)]
+struct Round {
+    number: u64,
+    began: Instant,
+    running: usize,
+    /// The last word of each key: whether its call succeeded.
+    words: HashMap<Bytes, bool>,
+}
+
+/// How an outage stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Since when.
+    pub since: Instant,
+    /// Why it is taken for one.
+    pub why: String,
+    /// When calls find out next; now, while they do.
+    pub probe_at: Instant,
+}
+
+/// The right to one call, and in which round it finds out, if it does.
+pub(super) type Ticket = Option<u64>;
 
 impl Breaker {
-    /// Tells whether this call may be made; after the pause the first one may, alone.
-    fn admit(&mut self, now: Instant) -> bool {
-        match self.state {
-            State::Closed => true,
-            State::Open(until) if now >= until => {
-                self.state = State::Probing;
-                true
-            }
-            State::Open(_) | State::Probing => false,
+    /// Gives the right to a call; `None` while calls pause, or enough of them find out.
+    fn admit(&mut self, now: Instant) -> Option<Ticket> {
+        self.settle(now);
+        let Some(outage) = &mut self.outage else { return Some(None) };
+        if now < outage.probe_at {
+            return None;
+        }
+        let round = outage.round.get_or_insert_with(|| {
+            self.rounds += 1;
+            Round { number: self.rounds, began: now, running: 0, words: HashMap::new() }
+        });
+        if round.running >= PROBES {
+            return None;
+        }
+        round.running += 1;
+        Some(Some(round.number))
+    }
+
+    /// Takes back the right to a call that has ended without a word.
+    fn give_back(&mut self, ticket: Ticket) {
+        if let Some(round) = self.round(ticket) {
+            round.running -= 1;
         }
     }
 
-    /// Lets another call find out: the one that was to has ended without a word.
-    fn give_back(&mut self, now: Instant) {
-        if self.state == State::Probing {
-            self.state = State::Open(now);
+    /// Takes note of how a call ended, with the reason if it failed; a refusal is an answer, and no failure. Tells whether the
+    /// failure counts as an attempt.
+    fn note(&mut self, ticket: Ticket, key: &Bytes, failed: Option<&str>, now: Instant) -> bool {
+        if self.outage.is_none() {
+            self.note_usual(key, failed, now);
+            return true;
         }
+        if let Some(round) = self.round(ticket) {
+            round.running -= 1;
+            round.words.insert(key.clone(), failed.is_none());
+        }
+        let Some(outage) = &mut self.outage else { return true };
+        match failed {
+            // What was under way when calls paused tells nothing new.
+            _ if ticket.is_none() => {}
+            None => {
+                (outage.answered, outage.wait) = (true, FIRST);
+                outage.probe_at = outage.probe_at.min(now + FIRST);
+            }
+            Some(why) => {
+                why.clone_into(&mut outage.why);
+                outage.in_vain.insert(key.clone(), now);
+                outage.in_vain.retain(|_, at| now.saturating_duration_since(*at) < IN_VAIN);
+            }
+        }
+        let counts = outage.answered;
+        self.settle(now);
+        counts
+    }
+
+    fn note_usual(&mut self, key: &Bytes, failed: Option<&str>, now: Instant) {
+        self.latest.push_back(Ended { key: key.clone(), failed: failed.is_some(), at: now });
+        let old = |ended: &Ended| now.saturating_duration_since(ended.at) > RECENT;
+        while self.latest.len() > CALLS || self.latest.front().is_some_and(old) {
+            self.latest.pop_front();
+        }
+        let failures = self.latest.iter().filter(|ended| ended.failed);
+        let (count, calls) = (failures.clone().count(), self.latest.len());
+        let keys: HashSet<_> = failures.map(|ended| &ended.key).collect();
+        let Some(last) = failed.filter(|_| count >= FAILED && calls == CALLS && keys.len() >= KEYS) else {
+            return;
+        };
+        let why = format!("{count} of the latest {calls} calls failed, of {} keys; the last: {last}", keys.len());
+        self.latest.clear();
+        self.outage = Some(Outage {
+            since: now,
+            why,
+            probe_at: now + FIRST,
+            wait: FIRST * 2,
+            round: None,
+            answered: false,
+            in_vain: HashMap::new(),
+        });
+    }
+
+    /// Draws the conclusion from a round that has said enough.
+    fn settle(&mut self, now: Instant) {
+        let Some(outage) = &mut self.outage else { return };
+        if now.saturating_duration_since(outage.since) >= IN_VAIN && (1..KEYS).contains(&outage.in_vain.len()) {
+            self.outage = None;
+            return;
+        }
+        let Some(round) = &outage.round else { return };
+        let good = round.words.values().filter(|good| **good).count();
+        let bad = round.words.len() - good;
+        let over = round.running == 0 && good + bad > 0 && now.saturating_duration_since(round.began) >= ROUND;
+        if good >= MOST || (over && good > bad) {
+            self.outage = None;
+        } else if bad >= MOST || over {
+            outage.round = None;
+            outage.probe_at = now + outage.wait;
+            outage.wait = if outage.answered { FIRST } else { (outage.wait * 2).min(LONGEST) };
+        }
+    }
+
+    fn round(&mut self, ticket: Ticket) -> Option<&mut Round> {
+        let round = self.outage.as_mut()?.round.as_mut()?;
+        (ticket == Some(round.number)).then_some(round)
     }
 
     /// Tells how long nothing should be claimed.
-    pub fn paused(&self, now: Instant) -> Option<Duration> {
-        match self.state {
-            State::Closed => None,
-            State::Open(until) => until.checked_duration_since(now).filter(|left| !left.is_zero()),
-            State::Probing => Some(PROBING),
-        }
+    pub fn paused(&mut self, now: Instant) -> Option<Duration> {
+        self.settle(now);
+        let left = self.outage.as_ref()?.probe_at.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
     }
 
-    fn is_open(&self) -> bool {
-        self.state != State::Closed
+    /// Tells how many calls may run at a time; `None` for as many as usual.
+    pub fn room(&self) -> Option<usize> {
+        self.outage.is_some().then_some(PROBES)
     }
 
-    /// Takes note of how a call ended; a refusal is an answer, and no failure.
-    fn note(&mut self, key: &Bytes, failed: bool, now: Instant) {
-        if !failed {
-            *self = Self::default();
-            return;
-        }
-        self.failures = self.failures.saturating_add(1);
-        if self.keys.len() < KEYS {
-            self.keys.insert(key.clone());
-        }
-        // Calls that were under way when it opened do not prolong the pause.
-        let probed = self.state == State::Probing;
-        if probed || (self.state == State::Closed && self.failures >= FAILURES && self.keys.len() >= KEYS) {
-            self.state = State::Open(now + OPEN);
-        }
+    /// Tells how the outage stands, if there is one.
+    pub fn standing(&self) -> Option<Standing> {
+        let outage = self.outage.as_ref()?;
+        Some(Standing { since: outage.since, why: outage.why.clone(), probe_at: outage.probe_at })
     }
 }
 
-/// The right to one call. A call may be dropped at any moment, by a drain, a time limit or a panic: the one that finds out for all
-/// leaves that to the next one then, and no word of it would ever come.
+/// The right to one call. A call may be dropped at any moment, by a drain, a time limit or a panic: no word of it would ever come.
 #[derive(Debug)]
 pub(super) struct Permit<'b> {
     breaker: &'b Mutex<Breaker>,
-    probes: bool,
+    ticket: Ticket,
 }
 
 impl<'b> Permit<'b> {
     /// Asks for a call; `None` while calls pause.
     pub fn ask(breaker: &'b Mutex<Breaker>, now: Instant) -> Option<Self> {
-        let mut state = lock(breaker);
-        state.admit(now).then(|| Self { breaker, probes: state.is_open() })
+        let ticket = lock(breaker).admit(now)?;
+        Some(Self { breaker, ticket })
     }
 
-    /// Takes note of how the call ended; tells whether calls were paused before, and whether they are now.
-    pub fn note(mut self, key: &Bytes, failed: bool, now: Instant) -> (bool, bool) {
-        self.probes = false;
-        let mut state = lock(self.breaker);
-        let was_open = state.is_open();
-        state.note(key, failed, now);
-        (was_open, state.is_open())
+    /// Takes note of how the call ended; tells whether a failure counts as an attempt.
+    pub fn note(mut self, key: &Bytes, failed: Option<&str>, now: Instant) -> bool {
+        let ticket = self.ticket.take();
+        lock(self.breaker).note(ticket, key, failed, now)
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if self.probes {
-            lock(self.breaker).give_back(Instant::now());
+        if let Some(ticket) = self.ticket {
+            lock(self.breaker).give_back(Some(ticket));
         }
     }
 }
@@ -120,95 +248,10 @@ pub(super) fn lock(breaker: &Mutex<Breaker>) -> MutexGuard<'_, Breaker> {
     breaker.lock().expect("no holder of the breaker panics")
 }
 
-/// A breaker that is open until then, for tests of other parts.
+/// A breaker of an outage whose first calls may find out then, for tests of other parts.
 #[cfg(test)]
-pub(super) fn open_until(until: Instant) -> Breaker {
-    Breaker { state: State::Open(until), ..Breaker::default() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(n: usize) -> Bytes {
-        Bytes::from(format!("customer-{n}"))
-    }
-
-    fn open(now: Instant) -> Breaker {
-        let mut breaker = Breaker::default();
-        (0..5).for_each(|n| breaker.note(&key(n), true, now));
-        breaker
-    }
-
-    #[test]
-    fn five_failures_over_three_keys_pause_all_calls_for_thirty_seconds() {
-        let now = Instant::now();
-        let mut breaker = open(now);
-        assert!(breaker.is_open() && !breaker.admit(now));
-        assert_eq!(breaker.paused(now), Some(OPEN));
-        assert_eq!(breaker.paused(now + OPEN), None);
-    }
-
-    #[test]
-    fn one_failing_key_is_no_outage() {
-        let now = Instant::now();
-        let mut breaker = Breaker::default();
-        (0..100).for_each(|n| breaker.note(&key(n % 2), true, now));
-        assert!(breaker.admit(now));
-    }
-
-    #[test]
-    fn a_success_between_failures_keeps_it_closed() {
-        let now = Instant::now();
-        let mut breaker = Breaker::default();
-        (0..20).for_each(|n| breaker.note(&key(n), n % 4 != 3, now));
-        assert!(breaker.admit(now));
-    }
-
-    #[test]
-    fn after_the_pause_one_call_finds_out_for_all() {
-        let now = Instant::now();
-        let mut breaker = open(now);
-        assert!(breaker.admit(now + OPEN));
-        assert!(!breaker.admit(now + OPEN), "the others wait for the first");
-        breaker.note(&key(1), true, now + OPEN);
-        assert_eq!(breaker.paused(now + OPEN), Some(OPEN));
-        assert!(breaker.admit(now + OPEN + OPEN));
-        breaker.note(&key(1), false, now + OPEN + OPEN);
-        assert!(breaker.admit(now + OPEN + OPEN) && !breaker.is_open());
-    }
-
-    #[test]
-    fn a_call_that_was_to_find_out_and_panics_leaves_that_to_the_next() {
-        let now = Instant::now();
-        let breaker = Mutex::new(open_until(now));
-        let panics = std::panic::catch_unwind(|| {
-            let _permit = Permit::ask(&breaker, now).expect("the first may");
-            assert!(Permit::ask(&breaker, now).is_none(), "alone");
-            panic!("out of paper");
-        });
-        assert!(panics.is_err());
-        let probe = Permit::ask(&breaker, Instant::now()).expect("the next one finds out");
-        assert_eq!(probe.note(&key(1), false, now), (true, false));
-    }
-
-    #[test]
-    fn a_dropped_call_that_was_under_way_lets_nobody_in() {
-        let now = Instant::now();
-        let breaker = Mutex::default();
-        let under_way = Permit::ask(&breaker, now).expect("all is well");
-        *lock(&breaker) = open_until(now);
-        let probe = Permit::ask(&breaker, now).expect("the first may");
-        drop(under_way);
-        assert!(Permit::ask(&breaker, Instant::now()).is_none(), "one finds out already");
-        drop(probe);
-    }
-
-    #[test]
-    fn calls_that_were_under_way_do_not_prolong_the_pause() {
-        let now = Instant::now();
-        let mut breaker = open(now);
-        breaker.note(&key(9), true, now + OPEN / 2);
-        assert_eq!(breaker.paused(now + OPEN), None);
-    }
+pub(super) fn open(probe_at: Instant) -> Breaker {
+    let (why, wait) = ("on purpose".to_owned(), FIRST);
+    let outage = Outage { since: probe_at, why, probe_at, wait, round: None, answered: false, in_vain: HashMap::new() };
+    Breaker { outage: Some(outage), ..Breaker::default() }
 }

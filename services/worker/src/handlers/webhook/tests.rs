@@ -176,15 +176,34 @@ async fn an_endpoint_that_is_silent_or_drips_is_cut_off() {
     }
 }
 
-#[tokio::test]
-async fn while_the_endpoint_is_down_calls_pause() {
-    let webhook = webhook("http://127.0.0.1:1/", Duration::from_secs(10), Arc::new(SystemClock));
-    for n in 0..5 {
-        let delivery = Delivery { record_key: Bytes::from(format!("c{n}")), ..delivery() };
-        assert!(matches!(webhook.handle(&delivery).await, Handled::Failed { .. }));
+/// Lets calls fail until the endpoint is left alone.
+async fn go_down(webhook: &Webhook) {
+    for n in 0..12 {
+        assert!(matches!(webhook.handle(&of_customer(n)).await, Handled::Failed { .. }));
     }
+}
+
+#[tokio::test]
+async fn while_the_endpoint_is_down_calls_pause_and_a_few_find_out() {
+    let webhook = webhook("http://127.0.0.1:1/", Duration::from_secs(10), Arc::new(SystemClock));
+    let endpoint = webhook.endpoint().expect("it calls one");
+    assert_eq!((&*endpoint.name, endpoint.outage.borrow().clone()), ("http://127.0.0.1:1", None));
+    go_down(&webhook).await;
     assert_eq!(webhook.handle(&delivery()).await, Handled::Paused);
-    assert!(webhook.paused().is_some_and(|pause| pause > Duration::from_secs(25)));
+    let pause = webhook.paused().expect("a pause");
+    assert!(pause <= Duration::from_secs(1), "{pause:?}");
+    let outage = endpoint.outage.borrow().clone().expect("an outage");
+    assert!(
+        outage.why.starts_with("12 of the latest 12 calls failed, of 12 keys; the last: the endpoint could not be"),
+        "{outage:?}"
+    );
+    assert!(outage.next_probe_at > outage.since && outage.next_probe_at <= outage.since + TimeDelta::seconds(1), "{outage:?}");
+    *breaker::lock(&webhook.breaker) = breaker::open(Instant::now());
+    assert_eq!((webhook.paused(), webhook.concurrency()), (None, 4), "after it a few may find out");
+    for n in 0..3 {
+        assert_eq!(webhook.handle(&of_customer(n)).await, Handled::Paused, "none of them uses up an attempt");
+    }
+    assert!(webhook.paused().is_some(), "they failed as well");
 }
 
 #[tokio::test]
@@ -193,12 +212,83 @@ async fn a_call_that_was_to_find_out_and_is_dropped_leaves_that_to_the_next() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/", listener.local_addr().expect("bound"));
     let (webhook, delivery) = (webhook(&url, Duration::from_millis(200), Arc::new(SystemClock)), delivery());
-    *breaker::lock(&webhook.breaker) = breaker::open_until(Instant::now());
-    let mut probe = Box::pin(webhook.handle(&delivery));
-    assert!(futures::poll!(&mut probe).is_pending());
-    assert_eq!(webhook.handle(&delivery).await, Handled::Paused, "the others wait for it");
-    drop(probe);
+    *breaker::lock(&webhook.breaker) = breaker::open(Instant::now());
+    let mut probes: Vec<_> = (0..5).map(|_| Box::pin(webhook.handle(&delivery))).collect();
+    for probe in &mut probes {
+        assert!(futures::poll!(probe).is_pending());
+    }
+    assert_eq!(webhook.handle(&delivery).await, Handled::Paused, "the others wait for them");
+    drop(probes);
     assert_eq!(webhook.paused(), None, "events may be claimed");
-    assert!(matches!(webhook.handle(&delivery).await, Handled::Failed { .. }), "the next one finds out");
-    assert_eq!(webhook.handle(&delivery).await, Handled::Paused);
+    assert_eq!(webhook.handle(&delivery).await, Handled::Paused, "the next one finds out, and uses up no attempt");
+    assert_eq!(
+        breaker::lock(&webhook.breaker).standing().map(|outage| outage.why).as_deref(),
+        Some("the endpoint could not be called: no whole answer within 200ms")
+    );
+}
+
+/// What an endpoint does with the requests on one connection, one after the other; after the last it closes.
+async fn serve_on_one(listener: &TcpListener, answers: &[&str]) -> Vec<String> {
+    let (stream, _) = listener.accept().await.expect("a connection");
+    let (mut reader, mut ids) = (BufReader::new(stream), Vec::new());
+    for answer in answers {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).await.expect("a line") > 0, "a whole head");
+        }
+        reader.read_exact(&mut vec![0; BODY.len()]).await.expect("the body");
+        ids.push(head.lines().find_map(|line| line.strip_prefix("webhook-id: ")).expect("an id").to_owned());
+        reader.get_mut().write_all(answer.as_bytes()).await.expect("written");
+    }
+    ids
+}
+
+const KEPT: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+
+fn of_customer(n: usize) -> Delivery {
+    Delivery { record_key: Bytes::from(format!("c{n}")), event_id: EventId::from_text(&format!("event-{n}")), ..delivery() }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_is_closed_under_a_request_is_no_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("bound"));
+    let webhook = webhook(&url, Duration::from_secs(10), Arc::new(SystemClock));
+    // Each connection serves one request, is kept, and is closed when the next one comes on it.
+    let endpoint = async {
+        let mut seen = vec![serve_on_one(&listener, &[KEPT, ""]).await];
+        for _ in 1..24 {
+            seen.push(serve_on_one(&listener, &[KEPT]).await);
+            seen.push(serve_on_one(&listener, &[KEPT, ""]).await);
+        }
+        seen
+    };
+    let calls = async {
+        for n in 0..24 {
+            assert_eq!(webhook.handle(&of_customer(n)).await, Handled::Done, "order {n}");
+        }
+    };
+    tokio::select! {
+        () = calls => {}
+        _ = endpoint => panic!("more calls than there are orders"),
+    }
+    assert_eq!(webhook.paused(), None);
+}
+
+#[tokio::test]
+async fn a_request_that_was_answered_in_part_or_on_a_new_connection_is_not_sent_again() {
+    for (first, answers) in [(None, vec![""]), (Some(Handled::Done), vec![KEPT, "HTTP/1.1 2"])] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let webhook = webhook(&url, Duration::from_secs(10), Arc::new(SystemClock));
+        let calls = async {
+            if let Some(expected) = first {
+                assert_eq!(webhook.handle(&delivery()).await, expected);
+            }
+            webhook.handle(&delivery()).await
+        };
+        let (handled, _) = tokio::join!(calls, serve_on_one(&listener, &answers));
+        assert!(matches!(handled, Handled::Failed { .. }), "{handled:?}");
+        assert!(futures::poll!(Box::pin(listener.accept())).is_pending(), "it was not called again");
+    }
 }

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 
 use minishop_core::parking::State;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
+use super::super::super::error::WentBack;
 use super::super::super::{Journal, NewEvent, Note, ParkedEvent, Position};
-use super::super::events::{self, column};
+use super::super::events::column;
+use super::super::outbox;
 
 // A key's events are handled in the order of these ids, so they are drawn in the order of the batch.
 const PARK: &str = "INSERT INTO parked (consumer, record_key, blocks, state, event_id, order_id, client_id, type, needs_type, \
@@ -21,12 +23,6 @@ const PARK: &str = "INSERT INTO parked (consumer, record_key, blocks, state, eve
     client_id, type, needs_type, topic, partition, source_offset, raw_key, raw_value, raw_headers, error_class, error_code, \
     error_message, error_fingerprint, due, failed_at, n) ORDER BY n ON CONFLICT (consumer, event_id) DO NOTHING";
 
-const EVENTS: &str = "WITH queued AS (INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, \
-    headers) SELECT shard, event_id, topic, record_key, order_id, order_version, payload, headers FROM UNNEST($1::smallint[], \
-    $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], $6::int[], $7::bytea[], $8::bytea[]) WITH ORDINALITY AS t(shard, \
-    event_id, topic, record_key, order_id, order_version, payload, headers, n) ORDER BY n RETURNING id) \
-    SELECT coalesce(array_agg(id ORDER BY id), '{}') FROM queued";
-
 const NOTES: &str = "INSERT INTO timeline (order_id, kind, at, cause, detail) \
     SELECT order_id, kind, at, cause, detail::jsonb FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::uuid[], \
     $5::text[]) WITH ORDINALITY AS t(order_id, kind, at, cause, detail, n) ORDER BY n";
@@ -34,12 +30,25 @@ const NOTES: &str = "INSERT INTO timeline (order_id, kind, at, cause, detail) \
 const DUPLICATES: &str = "UPDATE inbox i SET order_id = d.order_id FROM UNNEST($2::uuid[], $3::uuid[]) d(event_id, order_id) \
     WHERE i.consumer = $1 AND i.event_id = d.event_id";
 
-const POSITIONS: &str = "INSERT INTO consumed (consumer, topic, partition, next_offset) \
-    SELECT $1, topic, partition, next_offset FROM UNNEST($2::text[], $3::int[], $4::bigint[]) t(topic, partition, next_offset) \
-    ORDER BY topic, partition ON CONFLICT (consumer, topic, partition) \
-    DO UPDATE SET next_offset = GREATEST(consumed.next_offset, excluded.next_offset)";
+// Tells where the store stands lower than the consumer has seen it stand. The rows are locked in one order, and before any of them
+// is written: the sort behind the join needs all of them.
+const POSITIONS: &str = "WITH t AS (SELECT * FROM UNNEST($2::text[], $3::int[], $4::bigint[], $5::bigint[]) \
+    AS t(topic, partition, next_offset, seen)), \
+    stood AS MATERIALIZED (SELECT c.topic, c.partition, c.next_offset FROM consumed c WHERE c.consumer = $1 \
+    AND (c.topic, c.partition) IN (SELECT topic, partition FROM t) ORDER BY c.topic, c.partition FOR NO KEY UPDATE), \
+    moved AS (INSERT INTO consumed (consumer, topic, partition, next_offset) \
+    SELECT $1, t.topic, t.partition, GREATEST(t.next_offset, s.next_offset) \
+    FROM t LEFT JOIN stood s ON s.topic = t.topic AND s.partition = t.partition ORDER BY t.topic, t.partition \
+    ON CONFLICT (consumer, topic, partition) DO UPDATE SET next_offset = GREATEST(consumed.next_offset, excluded.next_offset)) \
+    SELECT t.topic, t.partition, coalesce(s.next_offset, 0) FROM t LEFT JOIN stood s ON s.topic = t.topic \
+    AND s.partition = t.partition WHERE coalesce(s.next_offset, 0) < t.seen";
 
-pub(super) async fn record(connection: &mut PgConnection, consumer: &str, journal: &Journal) -> sqlx::Result<Vec<i64>> {
+/// Writes a journal; returns the places of its events, or where the store has gone back.
+pub(super) async fn record(
+    connection: &mut PgConnection,
+    consumer: &str,
+    journal: &Journal,
+) -> sqlx::Result<Result<Vec<i64>, WentBack>> {
     if !journal.parked.is_empty() {
         park(connection, consumer, &journal.parked).await?;
     }
@@ -54,13 +63,15 @@ pub(super) async fn record(connection: &mut PgConnection, consumer: &str, journa
         query.execute(&mut *connection).await?;
     }
     if !journal.positions.is_empty() {
-        move_on(connection, consumer, &journal.positions).await?;
+        let lower = move_on(connection, consumer, journal).await?;
+        if !lower.is_empty() {
+            return Ok(Err(WentBack(lower)));
+        }
     }
     if journal.events.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Ok(Vec::new()));
     }
-    let events: Vec<&NewEvent> = journal.events.iter().collect();
-    events::bind(sqlx::query(EVENTS), &events).fetch_one(connection).await?.try_get(0)
+    outbox::append(connection, &journal.events.iter().collect::<Vec<&NewEvent>>()).await.map(Ok)
 }
 
 async fn park(connection: &mut PgConnection, consumer: &str, parked: &[ParkedEvent]) -> sqlx::Result<()> {
@@ -105,11 +116,14 @@ pub(in super::super) async fn note(connection: &mut PgConnection, notes: &[Note]
     query.execute(connection).await.map(drop)
 }
 
-async fn move_on(connection: &mut PgConnection, consumer: &str, positions: &[Position]) -> sqlx::Result<()> {
-    let query = sqlx::query(POSITIONS)
+/// Notes how far a batch reaches; returns where the store stands lower than it was seen to stand.
+async fn move_on(connection: &mut PgConnection, consumer: &str, journal: &Journal) -> sqlx::Result<Vec<Position>> {
+    let query = sqlx::query_as(POSITIONS)
         .bind(consumer)
-        .bind(column(positions, |p| &*p.topic))
-        .bind(column(positions, |p| p.partition))
-        .bind(column(positions, |p| p.next_offset));
-    query.execute(connection).await.map(drop)
+        .bind(column(&journal.positions, |p| &*p.topic))
+        .bind(column(&journal.positions, |p| p.partition))
+        .bind(column(&journal.positions, |p| p.next_offset))
+        .bind(column(&journal.positions, |p| journal.seen_at(p)));
+    let lower: Vec<(String, i32, i64)> = query.fetch_all(connection).await?;
+    Ok(lower.into_iter().map(|(topic, partition, next_offset)| Position { topic, partition, next_offset }).collect())
 }

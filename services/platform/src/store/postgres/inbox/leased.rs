@@ -12,30 +12,48 @@ use super::super::events::column;
 use super::journal::storable;
 use super::{PgSettlement, bounded};
 
-const DRAIN: &str = "DELETE FROM parked p USING UNNEST($1::bigint[], $2::bigint[]) l(row_id, epoch) \
-    WHERE p.id = l.row_id AND p.lease_epoch = l.epoch RETURNING p.id, p.record_key, p.blocks";
+// Rows are asked for by a list of ids and told apart by a look into the lists, never joined with them: a plan that was made while
+// the lot was empty would go through all of it, and through the lists for each of its rows.
+macro_rules! held {
+    () => {
+        "p.id = ANY($1::bigint[]) AND (SELECT p.lease_epoch = l.epoch AND p.event_id = l.event_id \
+         FROM UNNEST($1::bigint[], $2::bigint[], $3::uuid[]) l(row_id, epoch, event_id) WHERE l.row_id = p.id LIMIT 1)"
+    };
+}
+
+const DRAIN: &str = concat!("DELETE FROM parked p WHERE ", held!(), " RETURNING p.id, p.record_key, p.blocks");
 
 // The epoch moves on, so that what comes a second time, after a commit in doubt, finds nothing left to do.
-const RELEASE: &str = "UPDATE parked p SET state = CASE WHEN r.again IS NULL THEN 'dead' ELSE 'retrying' END, \
-    attempts = p.attempts - r.uncounted::int, leased_until = NULL, lease_epoch = p.lease_epoch + 1, \
-    next_attempt_at = clock_timestamp() + r.again * interval '1 millisecond', blocks = p.blocks AND NOT r.unblocks, \
-    error_class = CASE WHEN r.at IS NULL THEN p.error_class ELSE r.class END, \
-    error_code = CASE WHEN r.at IS NULL THEN p.error_code ELSE r.code END, \
-    error_message = coalesce(r.message, p.error_message), error_fingerprint = coalesce(r.fingerprint, p.error_fingerprint), \
-    first_failed_at = coalesce(p.first_failed_at, r.at), last_failed_at = coalesce(r.at, p.last_failed_at) \
-    FROM UNNEST($1::bigint[], $2::bigint[], $3::float8[], $4::boolean[], $5::boolean[], $6::text[], $7::text[], $8::text[], \
-    $9::bytea[], $10::timestamptz[]) r(row_id, epoch, again, uncounted, unblocks, class, code, message, fingerprint, at) \
-    WHERE p.id = r.row_id AND p.lease_epoch = r.epoch RETURNING p.id, p.record_key, r.unblocks";
+const RELEASE: &str = concat!(
+    "UPDATE parked p SET leased_until = NULL, lease_epoch = p.lease_epoch + 1, \
+     (state, attempts, next_attempt_at, blocks, error_class, error_code, error_message, error_fingerprint, first_failed_at, \
+     last_failed_at) = (SELECT CASE WHEN r.again IS NULL THEN 'dead' ELSE 'retrying' END, p.attempts - r.uncounted::int, \
+     clock_timestamp() + r.again * interval '1 millisecond', p.blocks AND NOT r.unblocks, \
+     CASE WHEN r.at IS NULL THEN p.error_class ELSE r.class END, CASE WHEN r.at IS NULL THEN p.error_code ELSE r.code END, \
+     coalesce(r.message, p.error_message), coalesce(r.fingerprint, p.error_fingerprint), coalesce(p.first_failed_at, r.at), \
+     coalesce(r.at, p.last_failed_at) FROM UNNEST($1::bigint[], $4::float8[], $5::boolean[], $6::boolean[], $7::text[], \
+     $8::text[], $9::text[], $10::bytea[], $11::timestamptz[]) \
+     r(row_id, again, uncounted, unblocks, class, code, message, fingerprint, at) WHERE r.row_id = p.id LIMIT 1) WHERE ",
+    held!(),
+    " RETURNING p.id, p.record_key, ($6::boolean[])[array_position($1::bigint[], p.id)]"
+);
 
-const IDENTIFY: &str = "UPDATE parked p SET event_id = i.event_id, order_id = i.order_id, client_id = i.client_id, type = i.type \
-    FROM UNNEST($1::bigint[], $2::bigint[], $3::uuid[], $4::uuid[], $5::text[], $6::text[]) \
-    i(row_id, epoch, event_id, order_id, client_id, type) \
-    WHERE p.id = i.row_id AND p.lease_epoch = i.epoch RETURNING p.id";
+const IDENTIFY: &str = concat!(
+    "UPDATE parked p SET (event_id, order_id, client_id, type) = (SELECT i.event_id, i.order_id, i.client_id, i.type \
+     FROM UNNEST($1::bigint[], $4::uuid[], $5::uuid[], $6::text[], $7::text[]) i(row_id, event_id, order_id, client_id, type) \
+     WHERE i.row_id = p.id LIMIT 1) WHERE ",
+    held!(),
+    " RETURNING p.id"
+);
 
-// A later statement than the one that let the key go: what was parked behind it and committed meanwhile is seen.
-const NEXT: &str = "UPDATE parked SET next_attempt_at = clock_timestamp() WHERE id IN (SELECT h.id FROM UNNEST($2::bytea[]) k(record_key) \
-    CROSS JOIN LATERAL (SELECT p.id FROM parked p WHERE p.consumer = $1 AND p.record_key = k.record_key AND p.blocks \
-    ORDER BY p.id LIMIT 1) h) AND state = 'waiting' AND next_attempt_at IS NULL";
+// A later statement than the one that let the key go: what was parked behind it and committed meanwhile is seen. The look begins
+// behind the row that went, so that it does not pass over all that went before it and is not vacuumed yet. The update looks at the
+// state in a way that no index fits but the one by id.
+const NEXT: &str = "UPDATE parked SET next_attempt_at = clock_timestamp() WHERE id = ANY(ARRAY(SELECT h.id \
+    FROM UNNEST($2::bytea[], $3::bigint[]) k(record_key, id) CROSS JOIN LATERAL (SELECT p.id, p.record_key, p.consumer \
+    FROM parked p WHERE p.blocks AND (p.record_key, p.consumer, p.id) > (k.record_key, $1, k.id) \
+    ORDER BY p.record_key, p.consumer, p.id LIMIT 1) h WHERE h.record_key = k.record_key AND h.consumer = $1)) \
+    AND state || '' = 'waiting' AND next_attempt_at IS NULL";
 
 #[async_trait]
 impl LotSettlement for PgSettlement {
@@ -53,7 +71,10 @@ impl LotSettlement for PgSettlement {
 }
 
 async fn drain(connection: &mut PgConnection, consumer: &str, leases: &[Lease]) -> sqlx::Result<HashSet<i64>> {
-    let query = sqlx::query_as(DRAIN).bind(column(leases, |l| l.id)).bind(column(leases, |l| l.epoch));
+    let query = sqlx::query_as(DRAIN)
+        .bind(column(leases, |l| l.id))
+        .bind(column(leases, |l| l.epoch))
+        .bind(column(leases, |l| l.event_id.0));
     let rows: Vec<(i64, Vec<u8>, bool)> = query.fetch_all(&mut *connection).await?;
     next(connection, consumer, &rows).await?;
     Ok(rows.into_iter().map(|(id, ..)| id).collect())
@@ -63,6 +84,7 @@ async fn release(connection: &mut PgConnection, consumer: &str, rows: &[Release]
     let query = sqlx::query_as(RELEASE)
         .bind(column(rows, |r| r.lease.id))
         .bind(column(rows, |r| r.lease.epoch))
+        .bind(column(rows, |r| r.lease.event_id.0))
         .bind(column(rows, |r| r.again_in.map(millis)))
         .bind(column(rows, |r| r.uncounted))
         .bind(column(rows, |r| r.unblocks))
@@ -78,17 +100,19 @@ async fn release(connection: &mut PgConnection, consumer: &str, rows: &[Release]
 
 /// Makes the next rows due of keys that were let go, of (id, key, whether it held its key up).
 async fn next(connection: &mut PgConnection, consumer: &str, gone: &[(i64, Vec<u8>, bool)]) -> sqlx::Result<()> {
-    let keys: Vec<&[u8]> = gone.iter().filter(|(.., blocked)| *blocked).map(|(_, key, _)| &key[..]).collect();
+    let (keys, ids): (Vec<&[u8]>, Vec<i64>) =
+        gone.iter().filter(|(.., blocked)| *blocked).map(|(id, key, _)| (&key[..], *id)).unzip();
     if keys.is_empty() {
         return Ok(());
     }
-    sqlx::query(NEXT).bind(consumer).bind(keys).execute(connection).await.map(drop)
+    sqlx::query(NEXT).bind(consumer).bind(keys).bind(ids).execute(connection).await.map(drop)
 }
 
 async fn identify(connection: &mut PgConnection, rows: &[Identity]) -> sqlx::Result<HashSet<i64>> {
     let query = sqlx::query_scalar(IDENTIFY)
         .bind(column(rows, |i| i.lease.id))
         .bind(column(rows, |i| i.lease.epoch))
+        .bind(column(rows, |i| i.lease.event_id.0))
         .bind(column(rows, |i| i.event_id.0))
         .bind(column(rows, |i| i.order_id.0))
         .bind(column(rows, |i| &*i.client_id.0))

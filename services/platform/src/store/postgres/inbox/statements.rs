@@ -9,8 +9,8 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use super::super::super::{AdoptedOrder, Gate, InboxEntry, NewEvent, Transition, columns};
-use super::super::events::{self, column};
+use super::super::super::{AdoptedOrder, Gate, InboxEntry, Transition, columns};
+use super::super::events::column;
 
 // Sorted by event id, so that two transactions over the same events wait for each other and cannot deadlock.
 const GATE: &str = "INSERT INTO inbox (consumer, event_id, data_sha, order_id) \
@@ -19,9 +19,11 @@ const GATE: &str = "INSERT INTO inbox (consumer, event_id, data_sha, order_id) \
 
 const SETTLED: &str = "SELECT event_id, data_sha FROM inbox WHERE consumer = $1 AND event_id = ANY($2)";
 
-// One look for each key, however many events wait behind it.
-const PARKED_KEYS: &str = "SELECT k.record_key FROM (SELECT DISTINCT UNNEST($2::bytea[])) k(record_key) WHERE EXISTS \
-    (SELECT FROM parked p WHERE p.consumer = $1 AND p.record_key = k.record_key AND p.blocks)";
+// One look for each key, however many events wait behind it: at the first that stands at its key or after it.
+const PARKED_KEYS: &str = "SELECT k.record_key FROM (SELECT DISTINCT UNNEST($2::bytea[])) k(record_key) \
+    CROSS JOIN LATERAL (SELECT p.record_key, p.consumer FROM parked p WHERE p.blocks \
+    AND (p.record_key, p.consumer) >= (k.record_key, $1) ORDER BY p.record_key, p.consumer, p.id LIMIT 1) p \
+    WHERE p.record_key = k.record_key AND p.consumer = $1";
 
 const BY_ID: &str = "SELECT order_id, client_id, idempotency_key, fingerprint, status, version, created_event_id \
     FROM orders WHERE order_id = ANY($1)";
@@ -45,22 +47,14 @@ const ADOPT: &str = "INSERT INTO orders (order_id, client_id, idempotency_key, f
     customer_id, currency, total_minor, items, correlation_id, traceparent, created_event_id, created_at, n) \
     ORDER BY n ON CONFLICT DO NOTHING RETURNING order_id";
 
-// What the outbox and the timeline need is returned by the update itself: joining the batch back would be quadratic. The
-// outbox ids are drawn after the rows are locked, in the order of the batch.
-const SETTLE: &str = "WITH e AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
-    $6::int[], $7::bytea[], $8::bytea[], $9::uuid[], $10::int[], $11::text[], $12::timestamptz[], $13::uuid[]) WITH ORDINALITY \
-    AS t(shard, event_id, topic, record_key, order_id, order_version, payload, headers, subject, expected, status, at, cause, \
-    n)), \
+// What the timeline needs is returned by the update itself: joining the batch back would be quadratic.
+const SETTLE: &str = "WITH e AS (SELECT * FROM UNNEST($1::uuid[], $2::int[], $3::text[], $4::timestamptz[], $5::uuid[], $6::uuid[]) \
+    WITH ORDINALITY AS t(order_id, expected, status, at, cause, event_id, n)), \
     done AS (UPDATE orders o SET status = e.status, version = o.version + 1, settled_event_id = e.event_id FROM e \
-    WHERE o.order_id = e.subject AND o.status = 'created' AND o.version = e.expected \
-    RETURNING e.n, o.order_id AS subject, o.version, e.status, e.at, e.cause, e.shard, e.event_id, e.topic, e.record_key, \
-    e.order_id, e.order_version, e.payload, e.headers), \
-    told AS (INSERT INTO timeline (order_id, version, kind, at, cause) SELECT subject, version, status, at, cause FROM done \
-    ORDER BY n), \
-    queued AS (INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, headers) \
-    SELECT shard, event_id, topic, record_key, subject, order_version, payload, headers FROM done ORDER BY n \
-    RETURNING order_id, id) \
-    SELECT coalesce(array_agg(order_id), '{}'), coalesce(array_agg(id), '{}') FROM queued";
+    WHERE o.order_id = e.order_id AND o.status = 'created' AND o.version = e.expected \
+    RETURNING e.n, o.order_id, o.version, e.status, e.at, e.cause), \
+    told AS (INSERT INTO timeline (order_id, version, kind, at, cause) SELECT order_id, version, status, at, cause FROM done \
+    ORDER BY n) SELECT order_id FROM done";
 
 pub(super) async fn gate(connection: &mut PgConnection, consumer: &str, entries: &[InboxEntry]) -> sqlx::Result<Gate> {
     let query = sqlx::query_scalar::<_, Uuid>(GATE)
@@ -130,15 +124,13 @@ pub(super) async fn adopt(connection: &mut PgConnection, orders: &[AdoptedOrder]
 pub(in super::super) async fn settle(
     connection: &mut PgConnection,
     transitions: &[Transition],
-) -> sqlx::Result<HashMap<OrderId, i64>> {
-    let events: Vec<&NewEvent> = transitions.iter().map(|t| &t.event).collect();
-    let row = events::bind(sqlx::query(SETTLE), &events)
+) -> sqlx::Result<HashSet<OrderId>> {
+    let query = sqlx::query_scalar::<_, Uuid>(SETTLE)
         .bind(column(transitions, |t| t.order_id.0))
         .bind(column(transitions, |t| t.expected_version))
         .bind(column(transitions, |t| t.to.as_str()))
         .bind(column(transitions, |t| t.at))
         .bind(column(transitions, |t| t.cause.0))
-        .fetch_one(connection)
-        .await?;
-    Ok(events::places(&row)?.into_iter().collect())
+        .bind(column(transitions, |t| t.event.event_id.0));
+    Ok(query.fetch_all(connection).await?.into_iter().map(OrderId).collect())
 }

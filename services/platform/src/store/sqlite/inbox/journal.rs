@@ -6,6 +6,7 @@ use minishop_core::ids::{EventId, OrderId};
 use minishop_core::parking::State;
 use sqlx::SqliteConnection;
 
+use super::super::super::error::WentBack;
 use super::super::super::{Journal, NewEvent, Note, ParkedEvent, Position};
 use super::super::bulk::Bulk;
 use super::super::{hex, outbox};
@@ -27,6 +28,8 @@ const DUPLICATE: &str = "WITH d AS MATERIALIZED (SELECT unhex(value ->> 0) AS ev
     FROM json_each(?2)) UPDATE inbox SET order_id = d.order_id FROM d \
     WHERE inbox.consumer = ?1 AND inbox.event_id IN (SELECT event_id FROM d) AND inbox.event_id = d.event_id";
 
+const STOOD: &str = "SELECT topic, partition, next_offset FROM consumed WHERE consumer = ?1";
+
 static POSITION: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
         "INSERT INTO consumed (consumer, topic, partition, next_offset)",
@@ -35,12 +38,13 @@ static POSITION: LazyLock<Bulk> = LazyLock::new(|| {
     )
 });
 
+/// Writes a journal; returns the places of its events, or where the store has gone back.
 pub(super) async fn record(
     connection: &mut SqliteConnection,
     consumer: &str,
     journal: &Journal,
     now: i64,
-) -> sqlx::Result<Vec<i64>> {
+) -> sqlx::Result<Result<Vec<i64>, WentBack>> {
     park(connection, consumer, &journal.parked, now).await?;
     note(connection, &journal.notes).await?;
     if !journal.duplicates.is_empty() {
@@ -49,9 +53,13 @@ pub(super) async fn record(
         let query = sqlx::query(DUPLICATE).bind(consumer).bind(serde_json::Value::from(rows).to_string());
         query.execute(&mut *connection).await?;
     }
+    let lower = gone_back(connection, consumer, journal).await?;
+    if !lower.is_empty() {
+        return Ok(Err(WentBack(lower)));
+    }
     move_on(connection, consumer, &journal.positions).await?;
     let events: Vec<&NewEvent> = journal.events.iter().collect();
-    outbox::insert(connection, &events, now).await
+    outbox::append(connection, &events, now).await.map(Ok)
 }
 
 async fn park(connection: &mut SqliteConnection, consumer: &str, parked: &[ParkedEvent], now: i64) -> sqlx::Result<()> {
@@ -103,6 +111,17 @@ pub(in super::super) async fn note(connection: &mut SqliteConnection, notes: &[N
         query.execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+/// Finds the partitions in which the store stands lower than it was seen to stand.
+async fn gone_back(connection: &mut SqliteConnection, consumer: &str, journal: &Journal) -> sqlx::Result<Vec<Position>> {
+    if journal.seen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let stood: Vec<(String, i32, i64)> = sqlx::query_as(STOOD).bind(consumer).fetch_all(connection).await?;
+    let at = |p: &Position| stood.iter().find(|(topic, n, _)| *n == p.partition && *topic == p.topic).map_or(0, |(.., at)| *at);
+    let lower = journal.positions.iter().filter(|p| at(p) < journal.seen_at(p));
+    Ok(lower.map(|p| Position { next_offset: at(p), ..p.clone() }).collect())
 }
 
 async fn move_on(connection: &mut SqliteConnection, consumer: &str, positions: &[Position]) -> sqlx::Result<()> {

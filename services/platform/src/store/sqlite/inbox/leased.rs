@@ -10,7 +10,7 @@ use super::super::super::{Identity, Lease, LotSettlement, Release, Result};
 use super::super::failed;
 use super::SqliteSettlement;
 
-const DRAIN: &str = "DELETE FROM parked WHERE id = ?1 AND lease_epoch = ?2 RETURNING record_key, blocks";
+const DRAIN: &str = "DELETE FROM parked WHERE id = ?1 AND lease_epoch = ?2 AND event_id = ?3 RETURNING record_key, blocks";
 
 // The epoch moves on, so that what comes a second time finds nothing left to do.
 const RELEASE: &str = "UPDATE parked SET state = CASE WHEN ?3 IS NULL THEN 'dead' ELSE 'retrying' END, \
@@ -20,10 +20,10 @@ const RELEASE: &str = "UPDATE parked SET state = CASE WHEN ?3 IS NULL THEN 'dead
     error_code = CASE WHEN ?10 IS NULL THEN error_code ELSE ?7 END, \
     error_message = coalesce(?8, error_message), error_fingerprint = coalesce(?9, error_fingerprint), \
     first_failed_at = coalesce(first_failed_at, ?10), last_failed_at = coalesce(?10, last_failed_at) \
-    WHERE id = ?1 AND lease_epoch = ?2 RETURNING record_key, ?5";
+    WHERE id = ?1 AND lease_epoch = ?2 AND event_id = ?11 RETURNING record_key, ?5";
 
 const IDENTIFY: &str = "UPDATE parked SET event_id = ?3, order_id = ?4, client_id = ?5, type = ?6 \
-    WHERE id = ?1 AND lease_epoch = ?2 RETURNING id";
+    WHERE id = ?1 AND lease_epoch = ?2 AND event_id = ?7 RETURNING id";
 
 const NEXT: &str = "UPDATE parked SET next_attempt_at = ?3 WHERE id = (SELECT min(id) FROM parked \
     WHERE consumer = ?1 AND record_key = ?2 AND blocks) AND state = 'waiting' AND next_attempt_at IS NULL";
@@ -58,8 +58,8 @@ impl LotSettlement for SqliteSettlement {
 async fn drain(connection: &mut SqliteConnection, consumer: &str, leases: &[Lease], now: i64) -> sqlx::Result<HashSet<i64>> {
     let mut held = HashSet::with_capacity(leases.len());
     for lease in leases {
-        let query = sqlx::query_as(DRAIN).bind(lease.id).bind(lease.epoch);
-        let Some((key, blocked)) = query.fetch_optional(&mut *connection).await? else { continue };
+        let query = sqlx::query_as(DRAIN).bind(lease.id).bind(lease.epoch).bind(lease.event_id.0);
+        let Some((key, blocked)) = query.fetch_all(&mut *connection).await?.pop() else { continue };
         held.insert(lease.id);
         next(connection, consumer, key, blocked, now).await?;
     }
@@ -81,8 +81,9 @@ async fn release(connection: &mut SqliteConnection, consumer: &str, rows: &[Rele
             .bind(failure.and_then(|f| f.code))
             .bind(failure.map(|f| &*f.message))
             .bind(failure.map(|f| &f.fingerprint[..]))
-            .bind(failure.map(|f| f.at.timestamp_millis()));
-        let Some((key, unblocked)) = query.fetch_optional(&mut *connection).await? else { continue };
+            .bind(failure.map(|f| f.at.timestamp_millis()))
+            .bind(row.lease.event_id.0);
+        let Some((key, unblocked)) = query.fetch_all(&mut *connection).await?.pop() else { continue };
         held.insert(row.lease.id);
         next(connection, consumer, key, unblocked, now).await?;
     }
@@ -106,8 +107,48 @@ async fn identify(connection: &mut SqliteConnection, rows: &[Identity]) -> sqlx:
             .bind(row.event_id.0)
             .bind(row.order_id.0)
             .bind(&row.client_id.0)
-            .bind(&row.event_type);
-        held.extend(query.fetch_optional(&mut *connection).await?);
+            .bind(&row.event_type)
+            .bind(row.lease.event_id.0);
+        held.extend(query.fetch_all(&mut *connection).await?);
     }
     Ok(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use minishop_core::ids::EventId;
+
+    use super::super::super::crowd::{Crowd, STEPS, WAITING};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_looked_at_does_not_grow_with_what_waits() {
+        for keys in [6, WAITING] {
+            let mut crowd = Crowd::of(keys).await;
+            let event = |n| EventId(uuid::Uuid::from_slice(&Crowd::event(n)).expect("16 bytes"));
+            let leases: Vec<Lease> =
+                (0..6_u8).map(|n| Lease { id: i64::from(n) + 1, epoch: 0, event_id: event(n.into()) }).collect();
+            let again = Some(Duration::ZERO);
+            let rows = leases.iter().map(|lease| Release {
+                lease: *lease,
+                again_in: again,
+                uncounted: true,
+                unblocks: true,
+                failure: None,
+            });
+            let rows: Vec<_> = rows.collect();
+            let held = release(&mut crowd.connection, "worker", &rows, 0).await.expect("a release");
+            let for_release = crowd.steps();
+            let later: Vec<Lease> = leases.iter().map(|lease| Lease { epoch: 1, ..*lease }).collect();
+            let drained = drain(&mut crowd.connection, "worker", &later, 0).await.expect("a drain");
+            let for_drain = crowd.steps();
+            assert_eq!((held.len(), drained.len()), (6, 6));
+            assert!(
+                for_release < STEPS && for_drain < STEPS,
+                "{keys} keys: {for_release} for a release, {for_drain} for a drain"
+            );
+        }
+    }
 }

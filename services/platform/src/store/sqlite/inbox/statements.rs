@@ -10,10 +10,10 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::super::super::{AdoptedOrder, Gate, InboxEntry, NewEvent, Transition, columns};
+use super::super::super::{AdoptedOrder, Gate, InboxEntry, Transition, columns};
 use super::super::bulk::Bulk;
 use super::super::orders::key_list;
-use super::super::{hex, hex_list, outbox};
+use super::super::{hex, hex_list};
 
 static GATE: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
@@ -142,14 +142,11 @@ pub(super) async fn adopt(connection: &mut SqliteConnection, orders: &[AdoptedOr
 pub(in super::super) async fn settle(
     connection: &mut SqliteConnection,
     transitions: &[Transition],
-    now: i64,
-) -> sqlx::Result<HashMap<OrderId, i64>> {
+) -> sqlx::Result<HashSet<OrderId>> {
     let rows: Vec<_> = transitions.iter().map(fence_row).collect();
     let query = sqlx::query_scalar::<_, Uuid>(FENCE).bind(serde_json::Value::from(rows).to_string());
     let passed: HashSet<Uuid> = query.fetch_all(&mut *connection).await?.into_iter().collect();
     let passed: Vec<&Transition> = transitions.iter().filter(|t| passed.contains(&t.order_id.0)).collect();
-    let events: Vec<&NewEvent> = passed.iter().map(|t| &t.event).collect();
-    let places = outbox::insert(connection, &events, now).await?;
     for (sql, rows) in STATUS_ROW.chunks(&passed) {
         let mut query = sqlx::query(sql);
         for t in rows {
@@ -162,7 +159,7 @@ pub(in super::super) async fn settle(
         }
         query.execute(&mut *connection).await?;
     }
-    Ok(passed.iter().map(|t| t.order_id).zip(places).collect())
+    Ok(passed.iter().map(|t| t.order_id).collect())
 }
 
 fn fence_row(t: &Transition) -> serde_json::Value {

@@ -1,0 +1,127 @@
+# shellcheck shell=bash
+# Two builds side by side on the same servers, by turns: what infra/bench --against does. Needs INFRA, WORK, LENGTH,
+# BUILDS and the words of infra/bench. Sourced, never run.
+
+# The CPU time in ticks that processes have used.
+ticks() {
+  local pid stat fields sum=0
+  for pid in "$@"; do
+    stat=$(cat "/proc/$pid/stat" 2>/dev/null) || continue
+    # The command name may hold spaces and brackets: count fields after its last bracket.
+    read -ra fields <<<"${stat##*) }"
+    sum=$((sum + fields[11] + fields[12]))
+  done
+  echo "$sum"
+}
+
+# The same of PostgreSQL: of the server, of its backends, and of those that have ended, whose time the server has inherited.
+postgres_ticks() {
+  local pid children stat fields
+  read -r pid _ <"$WORK/servers/postgres.pid"
+  # The kernel ends this list without a newline, which read takes for a failure.
+  read -ra children <"/proc/$pid/task/$pid/children" || true
+  stat=$(cat "/proc/$pid/stat")
+  read -ra fields <<<"${stat##*) }"
+  echo $(($(ticks "$pid" "${children[@]}") + fields[13] + fields[14]))
+}
+
+figure() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" <<<"$2"; }
+
+# Ends the roles from the given number on.
+end_roles() {
+  local from=$1 pid
+  for pid in "${PIDS[@]:from}"; do kill -TERM "$pid"; done
+  for pid in "${PIDS[@]:from}"; do wait "$pid" || true; done
+  PIDS=("${PIDS[@]:0:from}")
+}
+
+# Measures one build with so many processes of either role, on a database and topics of its own.
+measure() {
+  local build=$1 roles=$2 round=$3 name http=() before own figures processed micros line
+  BINARY=${BUILDS[$build]}
+  name=bench_${build}_${roles}_$round
+  psql -qc "CREATE DATABASE $name" -c CHECKPOINT "$SERVER"
+  export DATABASE_URL=${SERVER%/*}/$name MINISHOP_TOPIC_PREFIX=$name.
+  "$BINARY" migrate >/dev/null
+  "$BINARY" topics create >/dev/null
+  for _ in $(seq "$roles"); do
+    start_role api --http-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0
+    http+=("$(address http)")
+  done
+  for _ in $(seq "$roles"); do start_role worker --admin-addr 127.0.0.1:0; done
+  before=$(postgres_ticks) own=$(ticks "${PIDS[@]}")
+  figures=$(load "$(IFS=, && echo "${http[*]}")")
+  processed=$(figure processed "$figures")
+  micros=$((1000000 / $(getconf CLK_TCK)))
+  line="\"endToEndPerSecond\":$(figure endToEndPerSecond "$figures"),\"acceptsPerSecond\":$(figure acceptsPerSecond "$figures")"
+  line+=",\"postgresMicrosPerOrder\":$((($(postgres_ticks) - before) * micros / processed))"
+  line+=",\"ownMicrosPerOrder\":$((($(ticks "${PIDS[@]}") - own) * micros / processed))"
+  line+=",\"outboxKiB\":$(outbox_kib)"
+  # What is accepted while nobody processes it: the workers are stopped.
+  end_roles "$roles"
+  figures=$(load "$(IFS=, && echo "${http[*]}")" --accept-only)
+  line+=",\"acceptsAlonePerSecond\":$(figure acceptsPerSecond "$figures")"
+  end_roles 0
+  psql -qc "DROP DATABASE $name WITH (FORCE)" "$SERVER"
+  echo "{\"build\":\"$build\",\"apis\":$roles,\"workers\":$roles,\"round\":$round,$line}" | tee -a "$WORK/figures"
+}
+
+# The same clients for both builds. Where no order was sent, the new topics had no leaders yet: they try again. Where an order was
+# not processed in time they fail too, and the figures tell.
+load() {
+  local figures
+  for _ in 1 2 3 4 5; do
+    figures=$("${BUILDS[new]}" bench --seconds "$LENGTH" --json --connections 64 --brokers "$KAFKA_BROKERS" --http "$@") ||
+      say "the clients of $MINISHOP_TOPIC_PREFIX have failed"
+    [[ -z $figures ]] || break
+    sleep 1
+  done
+  echo "$figures"
+}
+
+# The size of all tables of the outbox with their indexes, whatever a build calls them.
+outbox_kib() {
+  psql -qAtc "SELECT sum(pg_total_relation_size(oid)) / 1024 FROM pg_class WHERE relkind = 'r' AND relname LIKE 'outbox%'" \
+    "$DATABASE_URL" | cut -d. -f1
+}
+
+# Prints the median of each figure of each build and number of processes, then how the new build stands to the old one.
+medians() {
+  tr -d '{}"' <"$WORK/figures" | awk -F, '
+    {
+      split($1, build, ":"); split($2, roles, ":")
+      for (i = 5; i <= NF; i++) { split($i, f, ":"); print build[2], roles[2], f[1], f[2] }
+    }' | sort -k1,1 -k2,2n -k3,3 -k4,4n | awk '
+    function flush() { if (n) { median = values[int((n + 1) / 2)]; all[key] = median; order[++keys] = key } n = 0 }
+    { next_key = $1 " " $2 " " $3; if (next_key != key) { flush(); key = next_key } values[++n] = $4 }
+    END {
+      flush()
+      for (i = 1; i <= keys; i++) {
+        split(order[i], part, " ")
+        printf "{\"median\":\"%s\",\"build\":\"%s\",\"processes\":%s,\"value\":%s}\n", part[3], part[1], part[2], all[order[i]]
+      }
+      count = split("endToEndPerSecond acceptsAlonePerSecond postgresMicrosPerOrder ownMicrosPerOrder", figures, " ")
+      for (f = 1; f <= count; f++) for (r = 1; r <= 2; r++) {
+        ratio = all["new " r " " figures[f]] / all["old " r " " figures[f]]
+        printf "{\"ratio\":\"%s, new to old\",\"processes\":%d,\"value\":%.3f}\n", figures[f], r, ratio
+      }
+      split("old new", builds, " ")
+      for (b = 1; b <= 2; b++) printf "{\"ratio\":\"endToEndPerSecond, two processes to one\",\"build\":\"%s\",\"value\":%.3f}\n",
+        builds[b], all[builds[b] " 2 endToEndPerSecond"] / all[builds[b] " 1 endToEndPerSecond"]
+    }'
+}
+
+# Compares the builds over so many rounds.
+compare() {
+  local rounds=$1 round roles build order
+  SERVER=$DATABASE_URL
+  for round in $(seq "$rounds"); do
+    order=(old new)
+    # Whoever comes second finds fuller servers.
+    if ((round % 2 == 0)); then order=(new old); fi
+    for roles in 1 2; do
+      for build in "${order[@]}"; do measure "$build" "$roles" "$round"; done
+    done
+  done
+  medians
+}

@@ -1,0 +1,74 @@
+//! Orders whose announcement was lost are announced again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use minishop_contracts::ops::v1::{AnnounceOrdersRequest, AnnounceOrdersResponse, SkippedOrder};
+use minishop_contracts::{FieldCode, Validate as _, Violation, text, topics};
+use minishop_core::ids::OrderId;
+use minishop_core::refusal::Refusal;
+use minishop_platform::replay::Historian;
+use minishop_platform::store::{Announce, AnnouncedAgain, Left, Unannounced};
+
+use super::operations::asker;
+use super::place;
+use crate::app::App;
+use crate::call::Call;
+use crate::fields;
+use crate::token::List;
+
+/// Checks a message, and adds what was found before: exactly one of ids and age is given.
+pub fn checked(call: &Call, message: AnnounceOrdersRequest, mut found: Vec<Violation>) -> Result<AnnounceOrdersRequest, Refusal> {
+    found.extend(message.violations());
+    let by_age = message.older_than_seconds.is_some();
+    match (message.order_ids.is_empty(), by_age) {
+        (true, false) => {
+            found.push(Violation::new(
+                "order_ids",
+                FieldCode::Required,
+                "must have at least one entry, or give older_than_seconds",
+            ));
+        }
+        (false, true) => {
+            found.push(Violation::new("older_than_seconds", FieldCode::Conflict, "must not be given beside order_ids"));
+        }
+        (false, false) if !message.page_token.is_empty() => {
+            found.push(Violation::new("page_token", FieldCode::Conflict, "must not be given beside order_ids"));
+        }
+        _ => {}
+    }
+    if found.is_empty() { Ok(message) } else { Err(fields::refuse(call.protocol, found)) }
+}
+
+/// Announces orders again that are `created` and of whose event nothing is left.
+pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) -> Result<AnnounceOrdersResponse, Refusal> {
+    let AnnounceOrdersRequest { order_ids, older_than_seconds, dry_run, reason, operator, page_token } = request;
+    let name = ["announce", &call.client.0];
+    let list = List(&name);
+    let after = place(call, list, &page_token)?.map(|id| OrderId(uuid::Uuid::from_bytes(id)));
+    let malformed: Vec<String> = order_ids.iter().filter(|id| OrderId::parse(id).is_none()).map(|id| text::shown(id)).collect();
+    let ids: BTreeSet<OrderId> = order_ids.iter().filter_map(|id| OrderId::parse(id)).collect();
+    let at = app.clock.now();
+    let age = Duration::from_secs(older_than_seconds.unwrap_or_default().unsigned_abs().into());
+    let which = match older_than_seconds {
+        Some(_) => Unannounced::Before { time: at - age, after },
+        None => Unannounced::Ids(ids.into_iter().collect()),
+    };
+    let ask = Announce { which, consumer: app.config.kafka_group.clone(), dry_run, asker: asker(call, operator, reason), at };
+    let historian = Historian::new(&app.config, &topics::prefixed(&app.config.topic_prefix, topics::CREATED));
+    let (operations, relay) = (app.store.operations.clone(), app.relay.clone());
+    let write = async move {
+        let again = operations.announce(&ask, |origin| historian.created(origin)).await?;
+        relay.hand_over(again.rows.clone());
+        Ok(again)
+    };
+    let again: AnnouncedAgain = app.errands.write(call, write).await?;
+    tracing::info!(orders = again.orders.len(), dry_run, "an operator asks to announce orders again");
+    let skipped = again.left.into_iter().map(|(id, why)| (id.to_string(), why));
+    let skipped = skipped.chain(malformed.into_iter().map(|id| (id, Left::NotFound)));
+    Ok(AnnounceOrdersResponse {
+        order_ids: again.orders.iter().map(ToString::to_string).collect(),
+        skipped: skipped.map(|(order_id, why)| SkippedOrder { order_id, reason: why.as_str().to_owned() }).collect(),
+        next_page_token: again.next.map(|id| list.token(id.0.as_bytes())).unwrap_or_default(),
+    })
+}

@@ -1,0 +1,96 @@
+//! `DeleteGroups` and `OffsetDelete`: positions that operators no longer want.
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        DeleteGroupsRequest, DeleteGroupsResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+        delete_groups_response::DeletableGroupResult,
+        offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic},
+    },
+};
+
+use super::Asked;
+use crate::{log::Control, shared::Shared, storage::read};
+
+/// Forgets whole groups; one with members is left alone.
+pub(super) async fn groups(asked: Asked, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+    let mut results = Vec::with_capacity(request.groups_names.len());
+    for id in request.groups_names {
+        let outcome = group(&asked.shared, &id).await;
+        results.push(
+            DeletableGroupResult::default().with_group_id(id).with_error_code(outcome.err().map_or(0, |error| error.code())),
+        );
+    }
+    DeleteGroupsResponse::default().with_results(results)
+}
+
+async fn group(shared: &Shared, id: &str) -> Result<(), ResponseError> {
+    if id.is_empty() {
+        return Err(ResponseError::InvalidGroupId);
+    }
+    if shared.groups.read(id, |_| ()).is_some() {
+        return Err(ResponseError::NonEmptyGroup);
+    }
+    let group = id.to_owned();
+    let found = shared.control(|reply| Control::Forget { group, partitions: None, reply }).await?;
+    found.then_some(()).ok_or(ResponseError::GroupIdNotFound)
+}
+
+/// Forgets a group's positions in some partitions, but for topics that a member may still read.
+pub(super) async fn offsets(asked: Asked, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    let shared = &asked.shared;
+    if let Err(error) = known(shared, &request.group_id).await {
+        return OffsetDeleteResponse::default().with_error_code(error.code());
+    }
+    let mut partitions = Vec::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let read = |group: &crate::groups::Group| group.members().any(|(_, member)| member.subscribes(&topic.name));
+        let subscribed = shared.groups.read(&request.group_id, read).unwrap_or(false);
+        let mut answers = Vec::with_capacity(topic.partitions.len());
+        for ask in topic.partitions {
+            let error = match shared.catalog.partition(&topic.name, ask.partition_index) {
+                None => Some(ResponseError::UnknownTopicOrPartition),
+                Some(_) if subscribed => Some(ResponseError::GroupSubscribedToTopic),
+                Some(partition) => {
+                    partitions.push(partition.id);
+                    None
+                }
+            };
+            answers.push((ask.partition_index, error));
+        }
+        topics.push((topic.name, answers));
+    }
+    let group = request.group_id.to_string();
+    let done = if partitions.is_empty() {
+        Ok(false)
+    } else {
+        shared.control(|reply| Control::Forget { group, partitions: Some(partitions), reply }).await
+    };
+    let answer = |(index, refused): (i32, Option<ResponseError>)| {
+        let error = refused.or(done.err());
+        OffsetDeleteResponsePartition::default()
+            .with_partition_index(index)
+            .with_error_code(error.map_or(0, |error| error.code()))
+    };
+    let topics = topics
+        .into_iter()
+        .map(|(name, answers)| {
+            OffsetDeleteResponseTopic::default().with_name(name).with_partitions(answers.into_iter().map(answer).collect())
+        })
+        .collect();
+    OffsetDeleteResponse::default().with_topics(topics)
+}
+
+/// A group with members or positions.
+async fn known(shared: &Shared, id: &str) -> Result<(), ResponseError> {
+    if id.is_empty() {
+        return Err(ResponseError::InvalidGroupId);
+    }
+    let stored = read::committed(&shared.readers, id).await.map_err(|e| {
+        tracing::error!(error = %e, "reading committed offsets failed");
+        ResponseError::KafkaStorageError
+    })?;
+    let known = !stored.is_empty() || shared.groups.read(id, |_| ()).is_some();
+    known.then_some(()).ok_or(ResponseError::GroupIdNotFound)
+}

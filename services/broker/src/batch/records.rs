@@ -1,0 +1,245 @@
+//! The records of a batch, walked through when they are produced: one that no client can read would stop its partition.
+//!
+//! A right checksum says only that the bytes are those that the producer wrote. Apache Kafka refuses the same: malformed
+//! records with error 87, and what does not decompress with error −1, which tells a client no more than 87 does.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use flate2::bufread::GzDecoder;
+use lz4_flex::frame::FrameDecoder;
+
+use super::{COMPRESSION, HEADER, i16_at, i32_at};
+
+/// Bytes of decompressed records that are looked at in one piece.
+const PIECE: usize = 8 * 1024;
+/// The first bytes of an LZ4 frame; older formats, which clients do not read, begin otherwise.
+const LZ4: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
+/// The shortest header of a frame, and the flags of its fifth byte by which more follows.
+const LZ4_HEADER: usize = 7;
+const LZ4_DICTIONARY: u8 = 1;
+const LZ4_CONTENT_CHECKSUM: u8 = 1 << 2;
+const LZ4_CONTENT_SIZE: u8 = 1 << 3;
+const LZ4_BLOCK_CHECKSUM: u8 = 1 << 4;
+/// The first bytes of snappy in the framing of Java clients; two numbers follow, then blocks with their lengths.
+const SNAPPY: [u8; 8] = *b"\x82SNAPPY\0";
+const SNAPPY_HEADER: usize = SNAPPY.len() + 8;
+
+/// How much a walk may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Bytes that may come out of decompression.
+    pub inflated: usize,
+    /// Largest window of zstd, as a power of two; it is memory.
+    pub window_log: u32,
+}
+
+impl Bounds {
+    /// What is walked between two other things to do: a millisecond or so.
+    pub const QUICK: Self = Self { inflated: 1 << 20, window_log: 21 };
+    /// All that a batch may hold. The window is that of the clients, which read no larger one.
+    pub const MOST: Self = Self { inflated: 64 << 20, window_log: 27 };
+}
+
+/// What a walk found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// No client can read these records.
+    Unreadable,
+    /// The walk would take more than its bounds allow.
+    Large,
+}
+
+/// Decompresses the records of a batch whose header is right and checks that each is where and as long as it says.
+pub(crate) fn walk(batch: &[u8], bounds: Bounds) -> Result<(), Flaw> {
+    let (count, payload) = (i32_at(batch, 57), &batch[HEADER..]);
+    let inflate = |reader: &mut dyn Read| records(BufReader::with_capacity(PIECE, reader), count, bounds.inflated);
+    match i16_at(batch, 21) & COMPRESSION {
+        0 => records(payload, count, usize::MAX),
+        1 => {
+            let mut reader = GzDecoder::new(payload);
+            inflate(&mut reader)?;
+            whole(reader.into_inner().is_empty())
+        }
+        2 => inflate(&mut Snappy::new(payload, bounds.inflated)),
+        3 => {
+            whole(payload.starts_with(&LZ4) && lz4_ends(payload))?;
+            inflate(&mut FrameDecoder::new(payload))
+        }
+        _ => {
+            let mut reader = zstd::stream::read::Decoder::with_buffer(payload).map_err(|_| Flaw::Unreadable)?;
+            reader.window_log_max(bounds.window_log).map_err(|_| Flaw::Unreadable)?;
+            inflate(&mut reader)
+        }
+    }
+}
+
+fn whole(is: bool) -> Result<(), Flaw> {
+    if is { Ok(()) } else { Err(Flaw::Unreadable) }
+}
+
+/// Says whether a frame goes to the end of its bytes and has its own; the decoder takes one that is cut between two blocks
+/// for whole. The format: <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>.
+fn lz4_ends(frame: &[u8]) -> bool {
+    let Some(flags) = frame.get(LZ4.len()).copied() else { return false };
+    let extra = |flag: u8, bytes: usize| if flags & flag == 0 { 0 } else { bytes };
+    let mut at = LZ4_HEADER + extra(LZ4_CONTENT_SIZE, 8) + extra(LZ4_DICTIONARY, 4);
+    while let Some((size, _)) = frame.get(at..).and_then(|rest| rest.split_first_chunk()) {
+        let size = u32::from_le_bytes(*size);
+        at += 4;
+        if size == 0 {
+            return at + extra(LZ4_CONTENT_CHECKSUM, 4) == frame.len();
+        }
+        // The highest bit says that the block is not compressed.
+        at += usize::try_from(size & !(1 << 31)).unwrap_or(usize::MAX / 2) + extra(LZ4_BLOCK_CHECKSUM, 4);
+    }
+    false
+}
+
+fn records(input: impl BufRead, count: i32, most: usize) -> Result<(), Flaw> {
+    let mut walk = Walk { input, at: 0, most };
+    for delta in 0..count {
+        walk.record(delta)?;
+    }
+    whole(walk.input.fill_buf().map_err(|e| flaw(&e))?.is_empty())
+}
+
+/// zstd says so, by its text alone, when a frame's window is larger than allowed.
+fn flaw(error: &io::Error) -> Flaw {
+    match error.kind() {
+        io::ErrorKind::OutOfMemory => Flaw::Large,
+        _ if error.to_string().contains("requires too much memory") => Flaw::Large,
+        _ => Flaw::Unreadable,
+    }
+}
+
+struct Walk<R> {
+    input: R,
+    /// Bytes walked over.
+    at: usize,
+    most: usize,
+}
+
+impl<R: BufRead> Walk<R> {
+    /// One record: <https://kafka.apache.org/documentation/#record>. The offsets of a batch have no gaps here, as clients
+    /// count them.
+    fn record(&mut self, delta: i32) -> Result<(), Flaw> {
+        let length = self.length()?.ok_or(Flaw::Unreadable)?;
+        let end = self.at.checked_add(length).ok_or(Flaw::Unreadable)?;
+        self.skip(1, end)?;
+        self.varint(10)?;
+        whole(self.varint(5)? == i64::from(delta))?;
+        for _ in ["key", "value"] {
+            let size = self.length()?.unwrap_or(0);
+            self.skip(size, end)?;
+        }
+        for _ in 0..self.length()?.ok_or(Flaw::Unreadable)? {
+            let name = self.length()?.ok_or(Flaw::Unreadable)?;
+            self.skip(name, end)?;
+            let value = self.length()?.unwrap_or(0);
+            self.skip(value, end)?;
+        }
+        whole(self.at == end)
+    }
+
+    /// A length or count; `None` for −1, which means that there is nothing.
+    fn length(&mut self) -> Result<Option<usize>, Flaw> {
+        match self.varint(5)? {
+            -1 => Ok(None),
+            length => usize::try_from(length).map(Some).map_err(|_| Flaw::Unreadable),
+        }
+    }
+
+    /// A number in zigzag code of at most `bytes` bytes.
+    fn varint(&mut self, bytes: u32) -> Result<i64, Flaw> {
+        let mut value = 0_u64;
+        for n in 0..bytes {
+            let byte = *self.more()?.first().ok_or(Flaw::Unreadable)?;
+            self.consume(1);
+            value |= u64::from(byte & 0x7f) << (7 * n);
+            if byte & 0x80 == 0 {
+                return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+            }
+        }
+        Err(Flaw::Unreadable)
+    }
+
+    /// Passes over so many bytes, which must not reach beyond `end`.
+    fn skip(&mut self, mut count: usize, end: usize) -> Result<(), Flaw> {
+        whole(end.checked_sub(self.at).is_some_and(|left| count <= left))?;
+        while count > 0 {
+            let step = self.more()?.len().min(count);
+            self.consume(step);
+            count -= step;
+        }
+        Ok(())
+    }
+
+    /// The bytes that come next, one at least.
+    fn more(&mut self) -> Result<&[u8], Flaw> {
+        if self.at > self.most {
+            return Err(Flaw::Large);
+        }
+        match self.input.fill_buf() {
+            Ok([]) => Err(Flaw::Unreadable),
+            Ok(bytes) => Ok(bytes),
+            Err(e) => Err(flaw(&e)),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.input.consume(count);
+        self.at += count;
+    }
+}
+
+/// Snappy, either one bare block or in the framing of Java clients. A block says how large it becomes, and is not
+/// decompressed when that is too much.
+struct Snappy<'a> {
+    rest: &'a [u8],
+    framed: bool,
+    most: usize,
+    block: Vec<u8>,
+    at: usize,
+}
+
+impl<'a> Snappy<'a> {
+    fn new(payload: &'a [u8], most: usize) -> Self {
+        let framed = payload.starts_with(&SNAPPY) && payload.len() >= SNAPPY_HEADER;
+        let rest = if framed { &payload[SNAPPY_HEADER..] } else { payload };
+        Self { rest, framed, most, block: Vec::new(), at: 0 }
+    }
+
+    fn next_block(&mut self) -> io::Result<()> {
+        let broken = || io::Error::from(io::ErrorKind::InvalidData);
+        let mut block = std::mem::take(&mut self.rest);
+        if self.framed {
+            let (length, rest) = block.split_first_chunk::<4>().ok_or_else(broken)?;
+            let length = usize::try_from(i32::from_be_bytes(*length)).map_err(|_| broken())?;
+            (block, self.rest) = rest.split_at_checked(length).ok_or_else(broken)?;
+        }
+        let size = snap::raw::decompress_len(block).map_err(|_| broken())?;
+        if size > self.most {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.block.resize(size, 0);
+        self.at = 0;
+        let filled = snap::raw::Decoder::new().decompress(block, &mut self.block).map_err(|_| broken())?;
+        self.block.truncate(filled);
+        Ok(())
+    }
+}
+
+impl Read for Snappy<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.block.len() {
+            if self.rest.is_empty() {
+                return Ok(0);
+            }
+            self.next_block()?;
+        }
+        let count = buffer.len().min(self.block.len() - self.at);
+        buffer[..count].copy_from_slice(&self.block[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}

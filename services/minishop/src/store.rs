@@ -1,0 +1,47 @@
+//! The database of record, for commands that work on it directly, beside whatever runs.
+
+use std::sync::Arc;
+
+use minishop_platform::boot::process;
+use minishop_platform::clock::SystemClock;
+use minishop_platform::config::Config;
+use minishop_platform::store::error::OpenError;
+use minishop_platform::store::postgres::{self, PostgresSettings};
+use minishop_platform::store::{Store, StoreError, sqlite};
+use secrecy::ExposeSecret as _;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// The answer is no.
+    No(String),
+    /// The database or the brokers do not answer.
+    Unreachable(String),
+}
+
+impl Failure {
+    /// Tells of the database.
+    pub fn of_store(error: StoreError) -> Self {
+        Self::Unreachable(format!("store: {:#}", anyhow::Error::from(error)))
+    }
+}
+
+/// Opens PostgreSQL, or the embedded store of a running server.
+pub async fn open(config: &Config, app_name: &str) -> Result<Store, Failure> {
+    let opened = if let Some(url) = &config.database_url {
+        let settings = PostgresSettings { app_name: app_name.to_owned(), migrate: false };
+        postgres::connect(url.expose_secret(), &settings).await
+    } else {
+        let path = config.data_dir.join("minishop.db");
+        if !path.exists() {
+            let text = format!("error[DATA_DIR] data-dir: {} is not there; name the server's", path.display());
+            return Err(Failure::No(text));
+        }
+        sqlite::open(&path, Arc::new(SystemClock), false).await
+    };
+    opened.map_err(|error: OpenError| {
+        let unreachable = error.is_retry();
+        let text = format!("{:#}", process::store_refused(error));
+        if unreachable { Failure::Unreachable(text) } else { Failure::No(text) }
+    })
+}

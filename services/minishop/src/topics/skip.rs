@@ -1,0 +1,103 @@
+//! `minishop topics skip`: has the workers step over records that nobody can read.
+//!
+//! It writes an entry into the audit, which a worker finds that waits at that place; it settles the records as one dead letter without
+//! content, in one transaction with its position, and reads on behind them. Where the workers do not wait it changes nothing.
+
+use std::process::ExitCode;
+
+use minishop_contracts::topics;
+use minishop_core::clock::Clock as _;
+use minishop_core::ids::{ClientId, CorrelationId, Ids as _};
+use minishop_platform::boot::print;
+use minishop_platform::bus::consume::{Partition, range_of};
+use minishop_platform::clock::{SystemClock, SystemIds};
+use minishop_platform::config::Config;
+use minishop_platform::store::{Asker, Gap, Store};
+use serde_json::json;
+
+use super::PATIENCE;
+use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
+use crate::output::{self, Output};
+use crate::store::{Failure, open};
+
+/// What is stepped over, and why.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The partition of `orders.created`, as the alarm names it.
+    #[arg(long)]
+    partition: i32,
+    /// The first offset that cannot be read, as the alarm names it.
+    #[arg(long)]
+    offset: i64,
+    /// Read on at this offset; the next one unless given. A batch that cannot be read has more records than one: kafka-dump-log
+    /// tells its last offset.
+    #[arg(long)]
+    until: Option<i64>,
+    /// Why, for the audit and the dead letter.
+    #[arg(long)]
+    reason: String,
+    /// Who asks, for the audit and the dead letter.
+    #[arg(long, default_value = "")]
+    operator: String,
+}
+
+/// Writes down what is to be stepped over; exit 1 when it is refused, 69 when database or brokers do not answer.
+pub async fn run(args: Args, config: Config, brokers: &str, printed: Output) -> ExitCode {
+    match skip(args, &config, brokers).await {
+        Ok(gap) if printed == Output::Json => output::json(&json!(gap)),
+        Ok(gap) => print(&format!(
+            "written down: a worker that waits at offset {} of partition {} of {} reads on at {}\n",
+            gap.offset, gap.partition, gap.topic, gap.until
+        )),
+        Err(Failure::No(text)) => {
+            eprintln!("{text}");
+            ExitCode::from(EXIT_NO)
+        }
+        Err(Failure::Unreachable(text)) => {
+            eprintln!("error[UNREACHABLE] {text}");
+            ExitCode::from(EXIT_UNREACHABLE)
+        }
+    }
+}
+
+async fn skip(args: Args, config: &Config, brokers: &str) -> Result<Gap, Failure> {
+    let Args { partition, offset, until, reason, operator } = args;
+    let topic = topics::prefixed(&config.topic_prefix, topics::CREATED);
+    let until = until.unwrap_or_else(|| offset.saturating_add(1));
+    if reason.trim().is_empty() {
+        return Err(refused("reason REQUIRED: say why; it stands in the audit and in the dead letter"));
+    }
+    let place = Partition { topic: topic.as_str().into(), partition };
+    let servers = brokers.to_owned();
+    let range = tokio::task::spawn_blocking(move || range_of(&servers, &place, PATIENCE)).await;
+    let range = range.map_err(anyhow::Error::from).and_then(|range| range);
+    let (first, end) = range.map_err(|error| Failure::Unreachable(format!("{brokers}: {topic}: {error:#}")))?;
+    if offset < first || until <= offset || until > end {
+        let text = format!("offset OUT_OF_RANGE: partition {partition} of {topic} has the offsets {first} to {}", end - 1);
+        return Err(refused(&text));
+    }
+    let store = open(config, "minishop-skip").await?;
+    let gap = Gap { consumer: config.kafka_group.clone(), topic, partition, offset, until };
+    not_settled(&store, &gap).await?;
+    let at = SystemClock.now();
+    let correlation_id = CorrelationId::new(at, SystemIds.random());
+    let asker = Asker { client_id: ClientId("command-line".to_owned()), operator, reason, correlation_id };
+    store.operations.skip(&gap, asker, at).await.map_err(Failure::of_store)?;
+    Ok(gap)
+}
+
+/// Refuses what the workers have read already.
+async fn not_settled(store: &Store, gap: &Gap) -> Result<(), Failure> {
+    let positions = store.inbox.positions(&gap.consumer).await.map_err(Failure::of_store)?;
+    let at = positions.iter().find(|at| at.partition == gap.partition && at.topic == gap.topic);
+    match at.map_or(0, |at| at.next_offset) {
+        next if next > gap.offset => {
+            Err(refused(&format!("offset NOT_ALLOWED: the workers of {} have read it; they stand at {next}", gap.consumer)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refused(text: &str) -> Failure {
+    Failure::No(format!("error[VALIDATION_FAILED] topics skip: nothing is skipped\n  {text}"))
+}

@@ -1,0 +1,73 @@
+//! The database is put back to an older copy of itself under running processes, as at a fail-over to a replica that lagged.
+
+use std::time::Duration;
+
+use crate::process::Process;
+use crate::rest::post;
+use crate::shop::Shop;
+use crate::wait::eventually;
+
+const CUSTOMERS: usize = 3;
+const SOON: Duration = Duration::from_secs(20);
+
+const KEEP: &str = "
+    CREATE SCHEMA kept;
+    DO $$ DECLARE t text; BEGIN
+        FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> '_sqlx_migrations' LOOP
+            EXECUTE format('CREATE TABLE kept.%1$I AS TABLE public.%1$I', t);
+        END LOOP;
+        CREATE TABLE kept.sequences AS SELECT sequencename AS name, last_value FROM pg_sequences WHERE schemaname = 'public';
+    END $$";
+
+const PUT_BACK: &str = "
+    DO $$ DECLARE t text; BEGIN
+        SET LOCAL session_replication_role = replica;
+        FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'kept' AND tablename <> 'sequences' LOOP
+            EXECUTE format('TRUNCATE public.%1$I CASCADE', t);
+        END LOOP;
+        FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'kept' AND tablename <> 'sequences' LOOP
+            EXECUTE format('INSERT INTO public.%1$I OVERRIDING SYSTEM VALUE SELECT * FROM kept.%1$I', t);
+        END LOOP;
+        PERFORM setval(format('public.%I', name)::regclass, coalesce(last_value, 1), last_value IS NOT NULL) FROM kept.sequences;
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+    END $$";
+
+/// Orders for each customer; a database that has only just cut its connections is asked again.
+fn order(api: &Process, round: &str) {
+    for n in 0..CUSTOMERS {
+        let body = format!(r#"{{"customerId":"c{n}","items":[{{"productId":"{round}","qty":2,"price":10.5}}]}}"#);
+        let key = format!("{round}-{n}");
+        eventually(SOON, "an order is acknowledged", || {
+            (post(api.addr("http"), "/orders", &[("idempotency-key", &key)], &body).status == 201).then_some(())
+        });
+    }
+}
+
+fn processed(shop: &Shop, count: usize) {
+    let expected = i64::try_from(count).unwrap();
+    eventually(SOON, "everything is processed and published", || {
+        let orders = shop.number("SELECT count(*) FROM orders WHERE status = 'processed'");
+        (orders == expected && shop.records("orders.processed").len() >= count).then_some(())
+    });
+}
+
+#[test]
+fn orders_that_an_older_copy_of_the_database_has_forgotten_are_adopted_and_processed() {
+    let shop = Shop::new();
+    let mut api = shop.api();
+    let mut worker = shop.worker();
+    order(&api, "before");
+    processed(&shop, CUSTOMERS);
+    shop.execute(KEEP);
+    order(&api, "lost");
+    processed(&shop, 2 * CUSTOMERS);
+    shop.execute(PUT_BACK);
+    assert_eq!(shop.number("SELECT count(*) FROM orders"), i64::try_from(CUSTOMERS).unwrap());
+    order(&api, "after");
+    processed(&shop, 3 * CUSTOMERS);
+    assert_eq!(shop.number("SELECT count(*) FROM orders WHERE adopted"), i64::try_from(CUSTOMERS).unwrap());
+    assert_eq!(shop.number("SELECT count(*) FROM parked"), 0);
+    for process in [&mut api, &mut worker] {
+        assert_eq!(process.terminate(), Some(0));
+    }
+}

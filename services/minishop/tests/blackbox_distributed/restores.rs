@@ -1,0 +1,72 @@
+//! An older copy of the database is put back under running processes, as a fail-over to a standby that lagged does.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::by_hand::order;
+use crate::checker::settled;
+use crate::load::Promise;
+use crate::metrics::counted;
+use crate::process::Process;
+use crate::servers::OwnServer;
+use crate::shop::Shop;
+use crate::wait::eventually;
+
+/// Copies the database as it stands. Whoever is connected is cut off, since a copy is made of a database that rests.
+fn copy(shop: &Shop) {
+    shop.administer("ALTER DATABASE {} ALLOW_CONNECTIONS false");
+    shop.administer("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'");
+    shop.administer("CREATE DATABASE {}_copy TEMPLATE {}");
+    shop.administer("ALTER DATABASE {} ALLOW_CONNECTIONS true");
+}
+
+/// Puts the copy in the place of the database.
+fn put_back(shop: &Shop) {
+    shop.administer("ALTER DATABASE {} ALLOW_CONNECTIONS false");
+    shop.administer("DROP DATABASE {} WITH (FORCE)");
+    shop.administer("ALTER DATABASE {}_copy RENAME TO {}");
+}
+
+/// Orders for five customers, one after the other.
+fn order_five(api: &Process, prefix: &str) -> Vec<Promise> {
+    (0..5).map(|n| order(api, &format!("{prefix}-{n}"), &format!("c{n}"))).collect()
+}
+
+/// Reads which orders a topic tells of.
+fn told(shop: &Shop, topic: &str) -> HashSet<Uuid> {
+    let order =
+        |value: &[u8]| serde_json::from_slice::<Value>(value).unwrap()["data"]["orderId"].as_str().unwrap().parse().unwrap();
+    shop.records(topic).iter().map(|record| order(record.value.as_deref().unwrap())).collect()
+}
+
+#[test]
+fn after_an_older_copy_of_the_database_came_back_every_new_order_is_announced() {
+    let server = OwnServer::start("kafka");
+    let shop = Shop::on(server.addresses());
+    let apis = [shop.api(), shop.api()];
+    let _workers = [shop.worker(), shop.worker()];
+    let before = order_five(&apis[0], "before");
+    settled(&shop);
+    copy(&shop);
+    server.stop();
+    // These are lost with the database that they were written to: no server could keep them.
+    order_five(&apis[0], "lost");
+    eventually(Duration::from_secs(20), "their events are known to wait", || {
+        (apis.iter().map(|api| counted(api, "minishop_outbox_rows")).max() == Some(5)).then_some(())
+    });
+    put_back(&shop);
+    let after = order_five(&apis[0], "after");
+    server.start_again();
+    eventually(Duration::from_secs(30), "the new orders are processed, so they were announced", || {
+        (shop.number("SELECT count(*) FROM orders WHERE status = 'created'") == 0).then_some(())
+    });
+    settled(&shop);
+    for topic in ["orders.created", "orders.processed"] {
+        let told = told(&shop, topic);
+        let missing = before.iter().chain(&after).filter(|promise| !told.contains(&promise.order)).count();
+        assert_eq!(missing, 0, "acknowledged orders that {topic} does not tell of");
+    }
+}

@@ -1,0 +1,27 @@
+//! Orders one at a time, where the test decides which one is next.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::load::Promise;
+use crate::process::Process;
+use crate::rest::try_post;
+use crate::wait::eventually;
+
+/// How soon an API that lives answers with success, whatever was away before.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+/// Orders for a customer under a key, again and again until it is acknowledged.
+pub fn order(api: &Process, key: &str, customer: &str) -> Promise {
+    let body = format!(r#"{{"customerId":"{customer}","items":[{{"productId":"p1","qty":2,"price":10.5}}]}}"#);
+    let sent = Instant::now();
+    let answer = eventually(RECOVERY, "the order is acknowledged", || {
+        let answer = try_post(api.addr("http"), "/orders", &[("x-idempotency-key", key)], &body).unwrap();
+        assert!(matches!(answer.status, 201 | 503), "{answer:?}");
+        (answer.status == 201).then_some(answer)
+    });
+    let acknowledged = Instant::now();
+    let order = serde_json::from_str::<Value>(&answer.body).unwrap()["orderId"].as_str().unwrap().parse().unwrap();
+    Promise { key: key.to_owned(), order, customer: customer.to_owned(), total_minor: 2100, sent, acknowledged }
+}

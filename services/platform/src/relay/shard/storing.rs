@@ -1,0 +1,44 @@
+//! Telling the store up to which number everything is published.
+
+use minishop_core::ids::EventId;
+
+use super::{Shard, State};
+use crate::store::Acknowledged;
+
+/// How many numbers are stored at once at most: their rows are removed in the same transaction.
+const MOST_STORED: i64 = 2_000;
+
+impl Shard {
+    /// What there is to store.
+    pub fn to_store(&self) -> Option<Acknowledged> {
+        let high = self.log.published().min(self.stored + MOST_STORED);
+        if self.state == State::Lost || self.storing.is_some() || high <= self.stored {
+            return None;
+        }
+        let events: Option<Vec<EventId>> = (self.stored + 1..=high).map(|number| self.log.known(number)).collect();
+        Some(Acknowledged { shard: self.number, epoch: self.epoch, low: self.stored, events: events? })
+    }
+
+    /// How many numbers are published and not stored.
+    pub fn unstored(&self) -> i64 {
+        self.log.published() - self.stored
+    }
+
+    /// Notes that the store is being told.
+    pub fn storing(&mut self, high: i64) {
+        self.storing = Some(high);
+    }
+
+    /// Takes the store's answer; an answer to an earlier lease says nothing.
+    pub fn stored(&mut self, asked: &Acknowledged, agreed: bool) {
+        if self.storing != Some(asked.high()) || self.epoch != asked.epoch || self.state == State::Lost {
+            return;
+        }
+        self.storing = None;
+        if !agreed {
+            return self.went_back(asked.high(), "the store refused what is published");
+        }
+        self.stored = asked.high();
+        self.log.forget_before(self.stored);
+    }
+}

@@ -1,0 +1,62 @@
+//! Places of the event log that an operator has told a consumer to step over. The audit is where that stands: who, when and why.
+
+use std::sync::LazyLock;
+
+use anyhow::Context as _;
+use minishop_core::clock::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::super::Result;
+use super::super::columns::{self, Columns};
+use super::super::database::{Arg, Row, Statement};
+use super::audit::asker;
+use super::{Asker, AuditRow, Operations};
+
+/// What the audit calls it.
+const ACTION: &str = "skip";
+/// How many of the newest are looked through: there is one for each place that nobody can read.
+const MOST: i64 = 1000;
+
+static LIST: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "SELECT detail, client_id, operator, reason, correlation_id FROM audit WHERE action = 'skip' ORDER BY id DESC LIMIT $1",
+    )
+});
+
+/// Records that nobody can read, and that a consumer steps over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The consumer's group.
+    pub consumer: String,
+    /// The topic, prefix included.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The first offset that cannot be read.
+    pub offset: i64,
+    /// The offset from which it reads on.
+    pub until: i64,
+}
+
+impl Operations {
+    /// Writes down that a consumer is to step over records once it stands before them and cannot read them.
+    pub async fn skip(&self, gap: &Gap, asker: Asker, at: Timestamp) -> Result<()> {
+        let detail = serde_json::to_string(gap).expect("names and numbers are plain values");
+        let (action, outcome) = (ACTION.to_owned(), "accepted".to_owned());
+        self.write_audit(&AuditRow { id: 0, at, action, asker, outcome, operation_id: None, detail: Some(detail) }).await
+    }
+
+    /// Reads what a consumer has been told to step over, newest first, and by whom.
+    pub async fn skips(&self, consumer: &str) -> Result<Vec<(Gap, Asker)>> {
+        const OPERATION: &str = "operations.skips";
+        let rows = self.0.read(OPERATION, &LIST, vec![Arg::Long(MOST)]).await?;
+        let mut skips = columns::all(OPERATION, &rows, skip)?;
+        skips.retain(|(gap, _)| gap.consumer == consumer);
+        Ok(skips)
+    }
+}
+
+fn skip(row: &Row) -> anyhow::Result<(Gap, Asker)> {
+    let detail = row.maybe_text(0)?.context("a skip says nothing of its place")?;
+    Ok((serde_json::from_str(detail)?, asker(row, 1)?))
+}

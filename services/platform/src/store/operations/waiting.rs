@@ -1,0 +1,238 @@
+//! What operators see and do where the outbox cannot go on: rows of a topic that takes nothing, and numbers that are gone.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use minishop_core::clock::Timestamp;
+use minishop_core::ids::EventId;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::super::Result;
+use super::super::columns::{self, Columns as _};
+use super::super::database::{Arg, Row, Statement, Work};
+use super::{Asker, AuditRow, Operations, audit};
+
+/// How many rows one transaction sets aside.
+const PAGE: i64 = 500;
+/// A longer gap is no gap but another store.
+const LONGEST_GAP: i64 = 100_000;
+
+static SHARDS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "SELECT s.shard, s.acknowledged, coalesce((SELECT max(e.number) FROM outbox_event e WHERE e.shard = s.shard), s.acknowledged), \
+         (SELECT count(*) FROM outbox_event e WHERE e.shard = s.shard AND e.number > s.acknowledged) FROM outbox_shard s ORDER BY s.shard",
+    )
+});
+
+/// What a waiting row tells of itself.
+macro_rules! rows {
+    ($rest:literal) => {
+        concat!("SELECT shard, number, event_id, topic, created_at FROM outbox_waiting WHERE NOT (set_aside = (1 = 1)) ", $rest)
+    };
+}
+
+static WAITING: LazyLock<Statement> = LazyLock::new(|| Statement::new(rows!("ORDER BY created_at, shard, number LIMIT $1")));
+
+static OF_TOPIC: LazyLock<Statement> = LazyLock::new(|| Statement::new(rows!("AND topic = $1 ORDER BY shard, number LIMIT $2")));
+
+static OF_EVENT: LazyLock<Statement> =
+    LazyLock::new(|| Statement::new(rows!("AND event_id = $1 ORDER BY shard, number LIMIT $2")));
+
+static KEPT: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "SELECT shard, number, event_id, topic, set_aside_at, reason FROM outbox_set_aside ORDER BY set_aside_at DESC LIMIT $1",
+    )
+});
+
+static MARK: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "UPDATE outbox_event SET set_aside = (1 = 1) WHERE shard = $1 AND number = $2 AND event_id = $3 RETURNING number",
+    )
+});
+
+static KEEP: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "INSERT INTO outbox_set_aside (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, \
+         created_at, reason, set_aside_at) SELECT e.shard, e.number, e.event_id, e.topic, e.record_key, e.order_id, e.order_version, \
+         e.payload, e.headers, e.created_at, $4, @now1 FROM outbox_event e WHERE e.shard = $2 AND e.number = $3 \
+         ON CONFLICT (event_id) DO NOTHING",
+    )
+});
+
+// The last number that is there before the first that is not, and the next one that is there.
+static GAP: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "SELECT s.acknowledged, \
+         (SELECT coalesce(min(e.number), 0) FROM outbox_event e WHERE e.shard = s.shard AND e.number >= $2), \
+         (SELECT count(*) FROM outbox_event e WHERE e.shard = s.shard AND e.number = $2 - 1) FROM outbox_shard s WHERE s.shard = $1",
+    )
+});
+
+static FILL: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "INSERT INTO outbox_event (shard, number, event_id, topic, record_key, headers, set_aside, created_at) \
+         VALUES ($2, $3, $4, '', $5, $5, (1 = 1), @now1)",
+    )
+});
+
+/// One shard of the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxShard {
+    /// The shard.
+    pub shard: i16,
+    /// Up to which number everything is published.
+    pub acknowledged: i64,
+    /// The last number.
+    pub last: i64,
+    /// How many rows wait; fewer than the numbers between the two where some are gone.
+    pub waiting: i64,
+}
+
+/// An event that waits to be published, or that could not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxEvent {
+    /// The shard.
+    pub shard: i16,
+    /// The number in it.
+    pub number: i64,
+    /// The event.
+    pub event_id: EventId,
+    /// Its topic, prefix included.
+    pub topic: String,
+    /// Since when it waits, or when it was set aside.
+    pub at: Timestamp,
+    /// Why it was set aside.
+    pub reason: Option<String>,
+}
+
+/// Which waiting events to set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unpublished {
+    /// This one.
+    Event(EventId),
+    /// All of a topic.
+    Topic(String),
+}
+
+/// Numbers that are gone from a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// These are, from the first up to the last, and are stepped over.
+    SteppedOver(i64, i64),
+    /// The number is not missing: it is there, or published, or none follows it, or one before it is missing too.
+    No,
+}
+
+impl Operations {
+    /// Tells how far each shard is.
+    pub async fn outbox_shards(&self) -> Result<Vec<OutboxShard>> {
+        const OPERATION: &str = "operations.outbox_shards";
+        let rows = self.0.read(OPERATION, &SHARDS, Vec::new()).await?;
+        columns::all(OPERATION, &rows, |row| {
+            anyhow::Ok(OutboxShard {
+                shard: row.small(0)?,
+                acknowledged: row.long(1)?,
+                last: row.long(2)?,
+                waiting: row.long(3)?,
+            })
+        })
+    }
+
+    /// Reads events that wait, the oldest first.
+    pub async fn outbox_waiting(&self, limit: i64) -> Result<Vec<OutboxEvent>> {
+        const OPERATION: &str = "operations.outbox_waiting";
+        columns::all(OPERATION, &self.0.read(OPERATION, &WAITING, vec![Arg::Long(limit)]).await?, waiting)
+    }
+
+    /// Reads events that were set aside, the newest first.
+    pub async fn outbox_set_aside(&self, limit: i64) -> Result<Vec<OutboxEvent>> {
+        const OPERATION: &str = "operations.outbox_set_aside";
+        let rows = self.0.read(OPERATION, &KEPT, vec![Arg::Long(limit)]).await?;
+        columns::all(OPERATION, &rows, |row| anyhow::Ok(OutboxEvent { reason: Some(row.text(5)?.to_owned()), ..waiting(row)? }))
+    }
+
+    /// Sets events aside that wait and cannot be published: they are kept with the reason, and later ones go on. Returns how many.
+    ///
+    /// One that is on its way to a topic that takes it may be published all the same.
+    pub async fn set_aside(&self, which: &Unpublished, asker: &Asker, at: Timestamp) -> Result<u64> {
+        let mut all = 0;
+        loop {
+            let done = self.set_page_aside(which, asker, at).await?;
+            all += done;
+            if done == 0 {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn set_page_aside(&self, which: &Unpublished, asker: &Asker, at: Timestamp) -> Result<u64> {
+        const OPERATION: &str = "operations.set_aside";
+        let (statement, chosen, detail) = match which {
+            Unpublished::Event(id) => (&OF_EVENT, Arg::Id(Some(id.0)), json!({"eventId": id.to_string()})),
+            Unpublished::Topic(topic) => (&OF_TOPIC, Arg::text(topic), json!({"topic": topic})),
+        };
+        let rows = self.0.read(OPERATION, statement, vec![chosen, Arg::Long(PAGE)]).await?;
+        let events = columns::all(OPERATION, &rows, waiting)?;
+        let mut work = self.0.begin(OPERATION).await?;
+        let mut done = 0;
+        for event in events {
+            let place = [Arg::Long(event.shard.into()), Arg::Long(event.number)];
+            let mark = place.iter().cloned().chain([Arg::Id(Some(event.event_id.0))]).collect();
+            if work.run(&MARK, mark).await?.is_empty() {
+                continue;
+            }
+            let keep = std::iter::once(Arg::Now).chain(place).chain([Arg::text(&asker.reason)]).collect();
+            work.run(&KEEP, keep).await?;
+            done += 1;
+        }
+        if done == 0 {
+            work.rollback().await?;
+            return Ok(0);
+        }
+        let mut detail = detail;
+        detail["events"] = done.into();
+        write(work.as_mut(), "outbox_set_aside", detail, asker, at).await?;
+        work.commit().await?;
+        Ok(done)
+    }
+
+    /// Has the leader step over numbers that are gone from a shard, from this one up to the next that is there. Their events are lost.
+    pub async fn step_over(&self, shard: i16, number: i64, asker: &Asker, at: Timestamp) -> Result<Missing> {
+        const OPERATION: &str = "operations.step_over";
+        let rows = self.0.read(OPERATION, &GAP, vec![Arg::Long(shard.into()), Arg::Long(number)]).await?;
+        let found = columns::all(OPERATION, &rows, |row| anyhow::Ok((row.long(0)?, row.long(1)?, row.long(2)? > 0)))?;
+        let Some(&(acknowledged, next, has_one_before)) = found.first() else { return Ok(Missing::No) };
+        let is_missing = next > number && (number == acknowledged + 1 || (number > acknowledged && has_one_before));
+        if !is_missing || next - number > LONGEST_GAP {
+            return Ok(Missing::No);
+        }
+        let mut work = self.0.begin(OPERATION).await?;
+        for missing in number..next {
+            let nobody = Uuid::from_u128(rand::random());
+            let place =
+                [Arg::Now, Arg::Long(shard.into()), Arg::Long(missing), Arg::Id(Some(nobody)), Arg::Bytes(Some(Bytes::new()))];
+            work.run(&FILL, place.into()).await?;
+        }
+        let detail = json!({"shard": shard, "from": number, "to": next - 1});
+        write(work.as_mut(), "outbox_step_over", detail, asker, at).await?;
+        work.commit().await?;
+        Ok(Missing::SteppedOver(number, next - 1))
+    }
+}
+
+async fn write(work: &mut dyn Work, action: &str, detail: serde_json::Value, asker: &Asker, at: Timestamp) -> Result<()> {
+    let (action, outcome, detail) = (action.to_owned(), "accepted".to_owned(), Some(detail.to_string()));
+    audit::write(work, &AuditRow { id: 0, at, action, asker: asker.clone(), outcome, operation_id: None, detail }).await
+}
+
+fn waiting(row: &Row) -> anyhow::Result<OutboxEvent> {
+    Ok(OutboxEvent {
+        shard: row.small(0)?,
+        number: row.long(1)?,
+        event_id: EventId(row.id(2)?),
+        topic: row.text(3)?.to_owned(),
+        at: row.time(4)?,
+        reason: None,
+    })
+}

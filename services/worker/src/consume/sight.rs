@@ -1,0 +1,257 @@
+//! What the client library cannot read, and where that is. It tells neither: a batch that it cannot parse holds up its partition
+//! without a word, one with a wrong checksum it passes over. Pure: what is seen goes in, what is to be done comes out.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use minishop_platform::bus::Record;
+use minishop_platform::bus::consume::{Partition, Reach};
+
+/// How long a partition's reading stands still, although its leader answers and has more, before it is said that it cannot be read.
+const STANDS_STILL: Duration = Duration::from_secs(15);
+/// How long a complaint may be what explains a gap.
+const COMPLAINT_COUNTS: Duration = Duration::from_mins(1);
+
+/// A partition that is not read beyond an offset, since nobody can read what stands there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The first offset that cannot be read.
+    pub offset: i64,
+    /// What the client library said, as far as it said anything.
+    pub error: String,
+}
+
+/// Whether a record goes on to the processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passing {
+    /// It does.
+    Yes,
+    /// It stands behind something that cannot be read.
+    No,
+    /// Records from this offset on are missing before it, and a complaint has come: they may have been passed over.
+    Doubtful(i64),
+}
+
+/// What is seen of the partitions of this member.
+#[derive(Debug, Default)]
+pub struct Sight {
+    /// The offset that comes next, if nothing is missing.
+    expected: HashMap<Partition, i64>,
+    /// The first record that came, of partitions of which it is not known yet from where they should be read.
+    first: HashMap<Partition, i64>,
+    held: HashMap<Partition, Held>,
+    still: HashMap<Partition, (i64, Instant)>,
+    complaint: Option<(String, Instant)>,
+}
+
+impl Sight {
+    /// Notes that the client has complained of a record, somewhere.
+    pub fn complained(&mut self, error: String, now: Instant) {
+        self.complaint = Some((error, now));
+    }
+
+    /// Tells what was complained of last, if it was lately.
+    pub fn complaint(&self, now: Instant) -> Option<&str> {
+        let (error, at) = self.complaint.as_ref()?;
+        (now.duration_since(*at) <= COMPLAINT_COUNTS).then_some(error.as_str())
+    }
+
+    /// Judges a record that was delivered.
+    pub fn passes(&mut self, record: &Record, now: Instant) -> Passing {
+        let partition = record.place();
+        if let Some(held) = self.held.get(&partition) {
+            if record.offset > held.offset {
+                return Passing::No;
+            }
+            self.held.remove(&partition);
+        }
+        match self.expected.get(&partition) {
+            Some(expected) if record.offset > *expected && self.complaint(now).is_some() => Passing::Doubtful(*expected),
+            known => {
+                if known.is_none() {
+                    self.first.insert(partition.clone(), record.offset);
+                }
+                self.expected.insert(partition, record.offset + 1);
+                Passing::Yes
+            }
+        }
+    }
+
+    /// Lets a doubtful record pass: nothing before it was there to be read.
+    pub fn accept(&mut self, record: &Record) {
+        self.expected.insert(record.place(), record.offset + 1);
+    }
+
+    /// Takes note from where a partition should have been read; tells whether records may have been passed over before the first
+    /// that came.
+    pub fn was_to_begin(&mut self, partition: &Partition, offset: i64, now: Instant) -> bool {
+        let first = self.first.remove(partition);
+        self.expected.entry(partition.clone()).or_insert(offset);
+        first.is_some_and(|first| first > offset) && self.complaint(now).is_some()
+    }
+
+    /// Notes from where a partition is read now.
+    pub fn begins(&mut self, partition: &Partition, offset: i64) {
+        self.expected.insert(partition.clone(), offset);
+        self.first.remove(partition);
+        self.held.remove(partition);
+        self.still.remove(partition);
+    }
+
+    /// Holds a partition before an offset; tells whether that is new.
+    pub fn hold(&mut self, partition: &Partition, offset: i64, error: String) -> bool {
+        self.held.insert(partition.clone(), Held { offset, error }).is_none_or(|held| held.offset != offset)
+    }
+
+    /// Lists what is held.
+    pub fn held(&self) -> Vec<(Partition, Held)> {
+        self.held.iter().map(|(partition, held)| (partition.clone(), held.clone())).collect()
+    }
+
+    /// Forgets partitions that are another member's now.
+    pub fn keep(&mut self, is_ours: impl Fn(&Partition) -> bool) {
+        self.expected.retain(|partition, _| is_ours(partition));
+        self.first.retain(|partition, _| is_ours(partition));
+        self.held.retain(|partition, _| is_ours(partition));
+        self.still.retain(|partition, _| is_ours(partition));
+    }
+
+    /// Tells before which offset a partition is not read on although there is more; its leader must be asked whether there is.
+    pub fn stands_still(&mut self, partition: &Partition, reach: Reach, now: Instant) -> Option<i64> {
+        let next = self.next(partition, reach);
+        // Below 0 the client does not know yet where to begin, or where the end is: its leader will say.
+        let has_more = reach.queued == 0 && next >= 0 && (next < reach.end || reach.end < 0);
+        let still = has_more && !self.held.contains_key(partition);
+        if !still || self.still.get(partition).is_some_and(|(before, _)| *before != next) {
+            self.still.remove(partition);
+        }
+        if still {
+            self.still.entry(partition.clone()).or_insert((next, now));
+        }
+        still.then_some(next)
+    }
+
+    /// What the client reads next. Behind a batch with a wrong checksum it may go on anywhere in the bytes, take some for an offset
+    /// that is far beyond the end, and begin from the beginning, again and again: then it is what has not been delivered yet.
+    fn next(&self, partition: &Partition, reach: Reach) -> i64 {
+        match self.expected.get(partition) {
+            Some(expected) if reach.next > reach.end || reach.next < *expected => *expected,
+            _ => reach.next,
+        }
+    }
+
+    /// Takes the leader's word that there is more behind what stands still; tells whether it has stood still for so long that it cannot be read.
+    pub fn cannot_be_read(&self, partition: &Partition, now: Instant) -> bool {
+        self.still.get(partition).is_some_and(|(_, since)| now.duration_since(*since) >= STANDS_STILL)
+    }
+
+    /// Takes it back that a partition stands still: its leader does not answer, or has no more.
+    pub fn is_idle(&mut self, partition: &Partition) {
+        self.still.remove(partition);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use minishop_platform::bus::Headers;
+
+    use super::*;
+
+    fn partition(n: i32) -> Partition {
+        Partition { topic: Arc::from("t"), partition: n }
+    }
+
+    fn record(n: i32, offset: i64) -> Record {
+        let topic = partition(n).topic;
+        Record { topic, partition: n, offset, key: None, value: None, headers: Headers::default(), timestamp: 0 }
+    }
+
+    fn reach(next: i64, end: i64) -> Reach {
+        Reach { next, end, queued: 0 }
+    }
+
+    #[test]
+    fn a_gap_is_doubtful_only_after_a_complaint() {
+        let (mut sight, now) = (Sight::default(), Instant::now());
+        sight.begins(&partition(0), 3);
+        assert_eq!(sight.passes(&record(0, 5), now), Passing::Yes, "as of a transaction's marker");
+        sight.complained("a checksum".to_owned(), now);
+        assert_eq!(sight.passes(&record(0, 6), now), Passing::Yes);
+        assert_eq!(sight.passes(&record(0, 9), now), Passing::Doubtful(7));
+        assert_eq!(sight.passes(&record(0, 9), now + Duration::from_hours(1)), Passing::Yes, "too long ago");
+        assert_eq!(sight.passes(&record(0, 12), now), Passing::Doubtful(10));
+        sight.accept(&record(0, 12));
+        assert_eq!(sight.passes(&record(0, 13), now), Passing::Yes);
+    }
+
+    #[test]
+    fn records_that_may_have_been_passed_over_before_the_first_one_are_noticed() {
+        let now = Instant::now();
+        for (first, complaint, missed) in [(3, true, false), (5, false, false), (5, true, true)] {
+            let mut sight = Sight::default();
+            if complaint {
+                sight.complained("a checksum".to_owned(), now);
+            }
+            assert_eq!(sight.passes(&record(0, first), now), Passing::Yes, "from where it is read is not known yet");
+            assert_eq!(sight.was_to_begin(&partition(0), 3, now), missed, "{first} {complaint}");
+        }
+    }
+
+    #[test]
+    fn nothing_passes_a_place_that_cannot_be_read_until_it_is_read_or_skipped() {
+        let (mut sight, now) = (Sight::default(), Instant::now());
+        sight.begins(&partition(0), 3);
+        assert!(sight.hold(&partition(0), 3, String::new()));
+        assert!(!sight.hold(&partition(0), 3, "once more".to_owned()), "the same place");
+        assert_eq!(sight.passes(&record(0, 4), now), Passing::No);
+        assert_eq!(sight.passes(&record(1, 4), now), Passing::Yes, "others flow");
+        assert_eq!(sight.passes(&record(0, 3), now), Passing::Yes, "it has become readable");
+        assert_eq!((sight.held(), sight.passes(&record(0, 4), now)), (vec![], Passing::Yes));
+        sight.hold(&partition(0), 5, String::new());
+        sight.begins(&partition(0), 8);
+        assert_eq!(sight.passes(&record(0, 8), now), Passing::Yes);
+    }
+
+    #[test]
+    fn a_partition_that_stands_still_while_its_leader_has_more_cannot_be_read() {
+        let (mut sight, began) = (Sight::default(), Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        assert!(sight.stands_still(&partition(0), reach(7, 7), at(0)).is_none(), "it has read all");
+        assert!(sight.stands_still(&partition(0), reach(-1001, 9), at(1)).is_none(), "nobody knows where it should begin");
+        assert_eq!(sight.stands_still(&partition(0), reach(7, 9), at(5)), Some(7));
+        assert!(!sight.cannot_be_read(&partition(0), at(10)));
+        sight.is_idle(&partition(0));
+        assert!(sight.stands_still(&partition(0), reach(7, 9), at(60)).is_some(), "while its leader was away time did not count");
+        assert!(!sight.cannot_be_read(&partition(0), at(61)));
+        assert!(sight.stands_still(&partition(0), reach(8, 9), at(74)).is_some(), "it has moved");
+        assert!(!sight.cannot_be_read(&partition(0), at(76)));
+        assert!(
+            sight.stands_still(&partition(0), Reach { queued: 1, ..reach(8, 9) }, at(80)).is_none(),
+            "what is read waits to be delivered"
+        );
+        assert!(sight.stands_still(&partition(0), reach(8, 9), at(90)).is_some());
+        assert!(sight.cannot_be_read(&partition(0), at(105)));
+        sight.hold(&partition(0), 8, String::new());
+        assert!(sight.stands_still(&partition(0), reach(8, 9), at(106)).is_none(), "that is known");
+        sight.keep(|partition| partition.partition != 0);
+        assert_eq!(sight.held(), []);
+    }
+
+    #[test]
+    fn a_client_that_begins_again_and_again_stands_still_before_what_it_has_not_delivered() {
+        let (mut sight, began) = (Sight::default(), Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        sight.begins(&partition(0), 3);
+        for (second, next, end) in [(1, i64::MAX, 9), (6, 0, 9), (11, 1 << 40, -1), (16, 3, 9)] {
+            assert_eq!(sight.stands_still(&partition(0), reach(next, end), at(second)), Some(3), "{next}");
+        }
+        assert!(sight.cannot_be_read(&partition(0), at(16)));
+        assert_eq!(
+            sight.stands_still(&partition(0), reach(9, 9), at(17)),
+            None,
+            "it has read all, such as a transaction's marker"
+        );
+    }
+}

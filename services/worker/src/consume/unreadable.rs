@@ -1,0 +1,191 @@
+//! Partitions that cannot be read on: they are named, alarms are raised, and an operator's word lets them go on.
+
+use std::time::{Duration, Instant};
+
+use minishop_platform::bus::Record;
+use minishop_platform::bus::consume::{Look, Partition, Reach, look_at};
+use minishop_platform::store::Position;
+
+use super::poll::Poller;
+use super::sight::{Held, Passing};
+use crate::process::gap::Gap;
+
+/// How long a look at one place may take. The poll thread waits for it.
+const LOOK: Duration = Duration::from_secs(3);
+/// How long the leader may take to say where its partition ends, the store what operators have said, and a seek.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How often a place is tried again that cannot be read, and how often it is spoken of.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+const SPEAK_AGAIN: Duration = Duration::from_mins(5);
+
+/// When something was done last for what cannot be read.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    statistics: u64,
+    tried_at: Option<Instant>,
+    spoke_at: Option<Instant>,
+}
+
+/// Tells whether it is time to do something again, and notes that it is done.
+fn is_time(at: &mut Option<Instant>, every: Duration) -> bool {
+    let due = at.is_none_or(|at| at.elapsed() >= every);
+    if due {
+        *at = Some(Instant::now());
+    }
+    due
+}
+
+impl Poller<'_> {
+    /// Judges a record that was delivered; tells whether it is to be processed.
+    pub(super) fn admits(&mut self, record: &Record) -> bool {
+        let missing = match self.sight.passes(record, Instant::now()) {
+            Passing::Yes => return true,
+            Passing::No => return false,
+            Passing::Doubtful(missing) => missing,
+        };
+        let partition = record.place();
+        match look_at(&self.ctx.brokers, &partition, missing, LOOK) {
+            // A transaction's marker, or what compaction took away.
+            Ok(Look::Record(offset)) if offset >= record.offset => {
+                self.sight.accept(record);
+                return true;
+            }
+            Ok(Look::Unreadable(error)) => self.hold(&partition, missing, error),
+            // It is read again, and looked at again.
+            Ok(_) => self.read_from(&partition, missing),
+            Err(error) => {
+                tracing::debug!(error = ?error, "a place of the event log cannot be looked at");
+                self.read_from(&partition, missing);
+            }
+        }
+        false
+    }
+
+    /// Looks after what cannot be read, each time the client has told how far it is.
+    pub(super) fn watch(&mut self) {
+        let (statistics, reaches) = self.consumer.reaches();
+        if statistics == self.watch.statistics {
+            return;
+        }
+        self.watch.statistics = statistics;
+        let ours = self.shared.lock().partitions();
+        self.sight.keep(|partition| ours.contains_key(partition));
+        for (partition, is_checked) in &ours {
+            let reach = reaches.get(&(partition.topic.to_string(), partition.partition));
+            match reach {
+                Some(reach) if *is_checked && !self.paused => self.find_still(partition, *reach),
+                _ => self.sight.is_idle(partition),
+            }
+        }
+        let held = self.sight.held();
+        if !held.is_empty() {
+            self.skip(&held);
+            let again = is_time(&mut self.watch.tried_at, TRY_AGAIN);
+            for (partition, held) in self.sight.held() {
+                if again { self.seek(&partition, held.offset) } else { self.rest(&partition) }
+            }
+        }
+        self.tell();
+    }
+
+    fn find_still(&mut self, partition: &Partition, reach: Reach) {
+        let now = Instant::now();
+        let Some(next) = self.sight.stands_still(partition, reach, now) else { return };
+        // The leader's own word: while it is away, or a transaction is open, nothing stands still.
+        if self.consumer.range(partition, ANSWER).is_ok_and(|(_, end)| end > next) {
+            if self.sight.cannot_be_read(partition, now) {
+                let error = match look_at(&self.ctx.brokers, partition, next, LOOK) {
+                    // Somebody can read it: this client is to try once more.
+                    Ok(Look::Record(_)) => return self.read_from(partition, next),
+                    Ok(Look::Unreadable(error)) => error,
+                    Ok(Look::Nothing) => "its bytes are no records".to_owned(),
+                    Err(_) => return self.sight.is_idle(partition),
+                };
+                self.hold(partition, next, error);
+            }
+        } else {
+            self.sight.is_idle(partition);
+        }
+    }
+
+    fn hold(&mut self, partition: &Partition, offset: i64, error: String) {
+        if self.sight.hold(partition, offset, error) {
+            self.watch.spoke_at = None;
+        }
+    }
+
+    /// Lets the client stand at a partition's end, where it finds nothing that it cannot read.
+    fn rest(&self, partition: &Partition) {
+        if let Ok((_, end)) = self.consumer.range(partition, ANSWER) {
+            self.seek(partition, end);
+        }
+    }
+
+    /// Reads a partition from an offset.
+    pub(super) fn read_from(&mut self, partition: &Partition, offset: i64) {
+        self.sight.begins(partition, offset);
+        self.seek(partition, offset);
+    }
+
+    fn seek(&self, partition: &Partition, offset: i64) {
+        let to = Position { topic: partition.topic.to_string(), partition: partition.partition, next_offset: offset };
+        if let Err(error) = self.consumer.seek(&to, ANSWER) {
+            tracing::debug!(error = ?error, "a partition cannot be read from elsewhere at the moment");
+        }
+    }
+
+    /// Has the processor step over what an operator has said, and reads on behind what it has stepped over.
+    fn skip(&mut self, held: &[(Partition, Held)]) {
+        let skips = self.ctx.store.operations.skips(&self.ctx.config.kafka_group);
+        let Ok(Ok(skips)) = self.runtime.block_on(async { tokio::time::timeout(ANSWER, skips).await }) else { return };
+        for (partition, held) in held {
+            let is_here = |topic: &str, n: i32| *partition.topic == *topic && partition.partition == n;
+            let said = skips.iter().find(|(gap, _)| is_here(&gap.topic, gap.partition) && gap.offset == held.offset);
+            let Some((gap, asker)) = said else { continue };
+            if self.shared.lock().known(partition).0.is_some_and(|settled| settled >= gap.until) {
+                self.read_from(partition, gap.until);
+                continue;
+            }
+            match self.consumer.range(partition, ANSWER) {
+                Ok((_, end)) if gap.until <= end && gap.until > gap.offset => {
+                    let (from, until) = (gap.offset, gap.until);
+                    let (error, asker) = (held.error.clone(), asker.clone());
+                    self.shared.lock().step_over(Gap { partition: partition.clone(), from, until, error, asker });
+                    self.shared.wake();
+                }
+                Ok(_) => tracing::warn!(
+                    topic = &*partition.topic,
+                    partition = partition.partition,
+                    offset = gap.offset,
+                    read.offset = gap.until,
+                    "what an operator wants skipped ends behind the log's end; nothing is"
+                ),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Raises the alarms for what is held, and takes back those for what is not any more.
+    fn tell(&mut self) {
+        let held = self.sight.held();
+        self.metrics.unreadable(held.iter().map(|(partition, _)| partition));
+        let say = |(p, held): &(Partition, Held)| {
+            let (n, offset, error) = (p.partition, held.offset, &held.error);
+            format!("partition {n} of {} cannot be read at offset {offset} ({error}); see `minishop topics skip --help`", p.topic)
+        };
+        let note = (!held.is_empty()).then(|| held.iter().map(say).collect::<Vec<_>>().join("; "));
+        self.ctx.status.note("event log", note);
+        if held.is_empty() || !is_time(&mut self.watch.spoke_at, SPEAK_AGAIN) {
+            return;
+        }
+        for (partition, held) in held {
+            tracing::error!(
+                topic = &*partition.topic,
+                partition = partition.partition,
+                offset = held.offset,
+                error = held.error,
+                "records cannot be read; their partition waits, and others flow. If nothing can be saved of them: minishop topics skip"
+            );
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Tells operators through the store when this worker leaves its endpoint alone: an API in another process knows nothing of it else.
+
+use minishop_core::ids::OperationId;
+use minishop_platform::ctx::Ctx;
+use minishop_platform::store::TOLD_EVERY;
+
+use crate::handlers::Endpoint;
+
+/// Tells each change, and again and again while an outage lasts; takes it back when the process drains.
+pub async fn run(ctx: Ctx, mut endpoint: Endpoint) -> anyhow::Result<()> {
+    let (endpoints, owner) = (&ctx.store.endpoints, OperationId::new(ctx.clock.now(), ctx.ids.random()).to_string());
+    let (mut told, mut failing) = (false, false);
+    loop {
+        let outage = endpoint.outage.borrow_and_update().clone();
+        if told || outage.is_some() {
+            match endpoints.tell(&owner, &endpoint.name, outage.as_ref()).await {
+                Ok(()) => (told, failing) = (outage.is_some(), false),
+                Err(error) if !std::mem::replace(&mut failing, true) => {
+                    tracing::warn!(error = ?error, "operators cannot be told of the endpoint's outage; tried again");
+                }
+                Err(_) => {}
+            }
+        }
+        let lasts = told || outage.is_some();
+        tokio::select! {
+            () = ctx.drain.cancelled() => break,
+            // The handler lives as long as the worker.
+            Ok(()) = endpoint.outage.changed() => {}
+            () = tokio::time::sleep(TOLD_EVERY), if lasts => {}
+        }
+    }
+    if told && let Err(error) = endpoints.tell(&owner, &endpoint.name, None).await {
+        tracing::warn!(error = ?error, "what was told of the endpoint's outage stays for some seconds");
+    }
+    Ok(())
+}

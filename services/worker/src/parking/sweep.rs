@@ -1,0 +1,95 @@
+//! When the lot is searched for rows that should be due and are not: some keys at a time, so that claims never wait for a large lot.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+/// How often, when nothing tells that there may be some.
+const EVERY: Duration = Duration::from_secs(5);
+/// How soon when the stream has set something behind another event; and no oftener than takes a twentieth of the time.
+const SOON: Duration = Duration::from_millis(100);
+const SHARE: u32 = 20;
+
+/// Where the search stands.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    /// When the next one begins; the next step, while one is under way.
+    at: Instant,
+    /// Before this it is not begun again.
+    may_begin_at: Instant,
+    /// After which key it goes on; `None` between two searches.
+    after: Option<Bytes>,
+    /// How long this one has taken so far.
+    took: Duration,
+    /// Whether something was set behind another event that this one may have passed already.
+    again: bool,
+}
+
+impl Sweep {
+    pub fn new(now: Instant) -> Self {
+        Self { at: now, may_begin_at: now, after: None, took: Duration::ZERO, again: false }
+    }
+
+    /// Something was set behind another event, which may have gone meanwhile.
+    pub fn soon(&mut self) {
+        if self.after.is_some() {
+            self.again = true;
+        } else {
+            self.at = self.at.min(self.may_begin_at);
+        }
+    }
+
+    pub fn at(&self) -> Instant {
+        self.at
+    }
+
+    pub fn after(&self) -> Option<&Bytes> {
+        self.after.as_ref()
+    }
+
+    /// Takes note of a step that began then. `after` tells where the next one goes on; `None` ends the search, and so does a
+    /// failure: what is due is taken up first then.
+    pub fn stepped(&mut self, began: Instant, now: Instant, after: Option<Bytes>) {
+        self.took += now.saturating_duration_since(began);
+        self.after = after;
+        if self.after.is_some() {
+            self.at = now;
+            return;
+        }
+        let rest = std::mem::take(&mut self.took) * SHARE;
+        self.may_begin_at = now + SOON.max(rest);
+        self.at = if std::mem::take(&mut self.again) { self.may_begin_at } else { now + EVERY.max(rest) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_goes_on_at_once_and_takes_a_twentieth_of_the_time() {
+        let (mut now, step) = (Instant::now(), Duration::from_millis(40));
+        let mut sweep = Sweep::new(now);
+        for n in 0..10_u8 {
+            assert_eq!(sweep.at(), now);
+            sweep.stepped(now, now + step, (n < 9).then(|| vec![n].into()));
+            now += step;
+        }
+        assert_eq!((sweep.at(), sweep.after()), (now + step * 10 * 20, None));
+        sweep.soon();
+        assert_eq!(sweep.at(), now + step * 10 * 20, "not even soon");
+    }
+
+    #[test]
+    fn what_is_set_behind_an_event_while_a_search_runs_is_searched_for_again() {
+        let now = Instant::now();
+        let mut sweep = Sweep::new(now);
+        sweep.stepped(now, now, Some(Bytes::from_static(b"a")));
+        sweep.soon();
+        sweep.stepped(now, now, None);
+        assert_eq!(sweep.at(), now + SOON);
+        sweep.stepped(now, now, None);
+        assert_eq!(sweep.at(), now + EVERY);
+    }
+}

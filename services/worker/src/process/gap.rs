@@ -1,0 +1,70 @@
+//! Records that nobody can read: one dead letter names the place, and the partition goes on behind it.
+
+use minishop_core::parking::DeadCode;
+use minishop_platform::bus::consume::Partition;
+use minishop_platform::bus::{Headers, Record};
+use minishop_platform::store::{Asker, InboxEntry, Position, StoreError};
+use tokio::time::Instant;
+
+use super::plan::Plan;
+use super::{Processor, write};
+use crate::decode::{Content, EventDigest, Incoming, Refused, id_of_record};
+
+/// Records that are stepped over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub partition: Partition,
+    /// The first offset that cannot be read.
+    pub from: i64,
+    /// The offset from which it is read on.
+    pub until: i64,
+    /// What the client library said.
+    pub error: String,
+    /// Who has decided it, and why.
+    pub asker: Asker,
+}
+
+impl Gap {
+    fn refused(&self) -> Refused {
+        let Self { from, until, error, asker, .. } = self;
+        let who = if asker.operator.is_empty() { &asker.client_id.0 } else { &asker.operator };
+        let message = format!("the records from {from} to {} cannot be read ({error}); {who} had them skipped", until - 1);
+        let message = if asker.reason.is_empty() { message } else { format!("{message}: {}", asker.reason) };
+        Refused { code: DeadCode::RecordUnreadable, message, event_type: None }
+    }
+
+    /// The record that stands for them: a place without content.
+    fn record(&self) -> Record {
+        let Partition { topic, partition } = self.partition.clone();
+        Record { topic, partition, offset: self.from, key: None, value: None, headers: Headers::default(), timestamp: 0 }
+    }
+}
+
+impl Processor {
+    /// Settles records that are stepped over; doing it again changes nothing.
+    pub(crate) async fn step_over(&self, gap: &Gap, seen: &[Position]) -> Result<Vec<Position>, StoreError> {
+        let started = Instant::now();
+        let (record, refused) = (gap.record(), gap.refused());
+        let (event_id, digest) = (id_of_record(&record), EventDigest::of_bytes(b""));
+        let content = Content::Refused(refused.clone());
+        let incoming = Incoming { record: &record, event_id, digest, key: bytes::Bytes::new(), content };
+        let reach = Position { topic: record.topic.to_string(), partition: record.partition, next_offset: gap.until };
+        let mut plan = Plan::new(self.clock.now(), vec![reach]);
+        plan.journal.seen = seen.to_vec();
+        let mut tx = self.inbox.begin(&self.config.kafka_group).await?;
+        let gate = tx.gate(&[InboxEntry { event_id, data_sha: digest.0, order_id: None }]).await?;
+        if gate.fresh.contains(&event_id) {
+            plan.refuse(&incoming, &refused, &self.events);
+        }
+        let rows = write(tx, &mut plan).await?;
+        self.committed(&plan, rows, started);
+        tracing::warn!(
+            topic = &*record.topic,
+            partition = record.partition,
+            offset = gap.from,
+            read.offset = gap.until,
+            "records that cannot be read are skipped, as an operator has said"
+        );
+        Ok(plan.journal.positions)
+    }
+}
