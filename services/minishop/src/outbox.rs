@@ -7,16 +7,15 @@ use std::process::ExitCode;
 use chrono::SecondsFormat;
 use clap::Subcommand;
 use minishop_core::clock::{Clock as _, Timestamp};
-use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids as _};
+use minishop_core::ids::EventId;
 use minishop_platform::boot::print;
-use minishop_platform::clock::{SystemClock, SystemIds};
+use minishop_platform::clock::SystemClock;
 use minishop_platform::config::Config;
 use minishop_platform::store::{Asker, Missing, OutboxEvent, OutboxShard, Store, Unpublished};
 use serde_json::json;
 
-use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
 use crate::output::{self, Output};
-use crate::store::{Failure, open};
+use crate::store::{Failure, asker, open};
 
 /// What to do with the outbox.
 #[derive(Debug, clap::Args)]
@@ -91,24 +90,13 @@ impl Why {
         if reason.trim().is_empty() {
             return Err(refused("reason REQUIRED: say why; it stands in the audit"));
         }
-        let correlation_id = CorrelationId::new(at, SystemIds.random());
-        Ok(Asker { client_id: ClientId("command-line".to_owned()), operator, reason, correlation_id })
+        Ok(asker(operator, reason, at))
     }
 }
 
 /// Does it; exit 1 when it is refused, 69 when the database does not answer.
 pub async fn run(args: Args, config: Config) -> ExitCode {
-    match done(args, &config).await {
-        Ok(printed) => printed,
-        Err(Failure::No(text)) => {
-            eprintln!("{text}");
-            ExitCode::from(EXIT_NO)
-        }
-        Err(Failure::Unreachable(text)) => {
-            eprintln!("error[UNREACHABLE] {text}");
-            ExitCode::from(EXIT_UNREACHABLE)
-        }
-    }
+    done(args, &config).await.unwrap_or_else(Failure::print)
 }
 
 async fn done(args: Args, config: &Config) -> Result<ExitCode, Failure> {

@@ -1,14 +1,19 @@
 //! The database of record, for commands that work on it directly, beside whatever runs.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
+use minishop_core::clock::Timestamp;
+use minishop_core::ids::{ClientId, CorrelationId, Ids as _};
 use minishop_platform::boot::process;
-use minishop_platform::clock::SystemClock;
+use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
 use minishop_platform::store::error::OpenError;
 use minishop_platform::store::postgres::{self, PostgresSettings};
-use minishop_platform::store::{Store, StoreError, sqlite};
+use minishop_platform::store::{Asker, Store, StoreError, sqlite};
 use secrecy::ExposeSecret as _;
+
+use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -20,10 +25,30 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Prints it; exit 1 for a refusal, 69 for what does not answer.
+    pub fn print(self) -> ExitCode {
+        match self {
+            Self::No(text) => {
+                eprintln!("{text}");
+                ExitCode::from(EXIT_NO)
+            }
+            Self::Unreachable(text) => {
+                eprintln!("error[UNREACHABLE] {text}");
+                ExitCode::from(EXIT_UNREACHABLE)
+            }
+        }
+    }
+
     /// Tells of the database.
     pub fn of_store(error: StoreError) -> Self {
         Self::Unreachable(format!("store: {:#}", anyhow::Error::from(error)))
     }
+}
+
+/// Names who asks on the command line, for the audit.
+pub fn asker(operator: String, reason: String, at: Timestamp) -> Asker {
+    let correlation_id = CorrelationId::new(at, SystemIds.random());
+    Asker { client_id: ClientId("command-line".to_owned()), operator, reason, correlation_id }
 }
 
 /// Opens PostgreSQL, or the embedded store of a running server.

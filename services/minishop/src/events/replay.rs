@@ -11,7 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use minishop_contracts::topics;
 use minishop_core::clock::Clock as _;
-use minishop_core::ids::{ClientId, CorrelationId, Ids as _, OrderId};
+use minishop_core::ids::OrderId;
 use minishop_platform::boot::{print, refuse};
 use minishop_platform::bus::Headers;
 use minishop_platform::bus::produce::{Compression, Producer, SendError};
@@ -20,7 +20,7 @@ use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
 use minishop_platform::relay::Token;
 use minishop_platform::replay::Historian;
-use minishop_platform::store::{Asker, AuditRow, NewEvent, Past, PastOrder, Store, StoreError};
+use minishop_platform::store::{AuditRow, NewEvent, Past, PastOrder, Store, StoreError};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -225,19 +225,14 @@ fn confirm(args: &Args, orders: usize, events: usize) -> Result<(), Failure> {
 }
 
 async fn write_audit(store: &Store, args: &Args, outcome: &str, orders: usize, published: u64) -> Result<(), Failure> {
-    let (at, ids) = (SystemClock.now(), SystemIds);
+    let at = SystemClock.now();
     let selection = json!({"order": args.order, "customer": args.customer, "from": args.from, "to": args.to});
     let detail = json!({"topic": args.to_topic, "selection": selection, "orders": orders, "published": published});
     let row = AuditRow {
         id: 0,
         at,
         action: "replay".to_owned(),
-        asker: Asker {
-            client_id: ClientId("command-line".to_owned()),
-            operator: args.operator.clone(),
-            reason: args.reason.clone(),
-            correlation_id: CorrelationId::new(at, ids.random()),
-        },
+        asker: store::asker(args.operator.clone(), args.reason.clone(), at),
         outcome: outcome.to_owned(),
         operation_id: None,
         detail: Some(detail.to_string()),

@@ -7,18 +7,16 @@ use std::process::ExitCode;
 
 use minishop_contracts::topics;
 use minishop_core::clock::Clock as _;
-use minishop_core::ids::{ClientId, CorrelationId, Ids as _};
 use minishop_platform::boot::print;
 use minishop_platform::bus::consume::{Partition, range_of};
-use minishop_platform::clock::{SystemClock, SystemIds};
+use minishop_platform::clock::SystemClock;
 use minishop_platform::config::Config;
-use minishop_platform::store::{Asker, Gap, Store};
+use minishop_platform::store::{Gap, Store};
 use serde_json::json;
 
 use super::PATIENCE;
-use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
 use crate::output::{self, Output};
-use crate::store::{Failure, open};
+use crate::store::{Failure, asker, open};
 
 /// What is stepped over, and why.
 #[derive(Debug, clap::Args)]
@@ -49,14 +47,7 @@ pub async fn run(args: Args, config: Config, brokers: &str, printed: Output) -> 
             "written down: a worker that waits at offset {} of partition {} of {} reads on at {}\n",
             gap.offset, gap.partition, gap.topic, gap.until
         )),
-        Err(Failure::No(text)) => {
-            eprintln!("{text}");
-            ExitCode::from(EXIT_NO)
-        }
-        Err(Failure::Unreachable(text)) => {
-            eprintln!("error[UNREACHABLE] {text}");
-            ExitCode::from(EXIT_UNREACHABLE)
-        }
+        Err(failure) => failure.print(),
     }
 }
 
@@ -80,9 +71,7 @@ async fn skip(args: Args, config: &Config, brokers: &str) -> Result<Gap, Failure
     let gap = Gap { consumer: config.kafka_group.clone(), topic, partition, offset, until };
     not_settled(&store, &gap).await?;
     let at = SystemClock.now();
-    let correlation_id = CorrelationId::new(at, SystemIds.random());
-    let asker = Asker { client_id: ClientId("command-line".to_owned()), operator, reason, correlation_id };
-    store.operations.skip(&gap, asker, at).await.map_err(Failure::of_store)?;
+    store.operations.skip(&gap, asker(operator, reason, at), at).await.map_err(Failure::of_store)?;
     Ok(gap)
 }
 
