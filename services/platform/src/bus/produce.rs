@@ -154,15 +154,15 @@ impl Producer {
         value: Option<&Bytes>,
         headers: &Headers,
     ) -> Result<(), SendError> {
-        if self.single.is_none() {
+        let single = if let Some(single) = self.single.take() {
+            single
+        } else {
             let mut config = self.config.clone();
             config.set("batch.num.messages", "1").set("linger.ms", "0").set("enable.gapless.guarantee", "false");
             let made = config.create_with_context(self.reports.clone());
-            self.single = Some(made.map_err(|error| SendError::Fatal(error.to_string()))?);
-        }
-        self.single
-            .as_ref()
-            .map_or(Err(SendError::QueueFull), |single| send(single, Sent::now(token, true), topic, key, value, headers))
+            made.map_err(|error| SendError::Fatal(error.to_string()))?
+        };
+        send(self.single.insert(single), Sent::now(token, true), topic, key, value, headers)
     }
 
     /// Queues one record; its fate comes as a [`Report`]. An empty key is sent as null when the headers say that it was.

@@ -28,7 +28,7 @@ static SHARDS: LazyLock<Statement> = LazyLock::new(|| {
 /// What a waiting row tells of itself.
 macro_rules! rows {
     ($rest:literal) => {
-        concat!("SELECT shard, number, event_id, topic, created_at FROM outbox_waiting WHERE NOT (set_aside = (1 = 1)) ", $rest)
+        concat!("SELECT shard, number, event_id, topic, created_at FROM outbox_waiting WHERE NOT set_aside ", $rest)
     };
 }
 
@@ -46,9 +46,7 @@ static KEPT: LazyLock<Statement> = LazyLock::new(|| {
 });
 
 static MARK: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "UPDATE outbox_event SET set_aside = (1 = 1) WHERE shard = $1 AND number = $2 AND event_id = $3 RETURNING number",
-    )
+    Statement::new("UPDATE outbox_event SET set_aside = true WHERE shard = $1 AND number = $2 AND event_id = $3 RETURNING number")
 });
 
 static KEEP: LazyLock<Statement> = LazyLock::new(|| {
@@ -60,7 +58,7 @@ static KEEP: LazyLock<Statement> = LazyLock::new(|| {
     )
 });
 
-// The last number that is there before the first that is not, and the next one that is there.
+// Whether the number is the first that is missing: what is published, the next number that is there, and whether the one before it is.
 static GAP: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "SELECT s.acknowledged, \
@@ -72,7 +70,7 @@ static GAP: LazyLock<Statement> = LazyLock::new(|| {
 static FILL: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "INSERT INTO outbox_event (shard, number, event_id, topic, record_key, headers, set_aside, created_at) \
-         VALUES ($2, $3, $4, '', $5, $5, (1 = 1), @now1)",
+         VALUES ($2, $3, $4, '', $5, $5, true, @now1)",
     )
 });
 
