@@ -8,17 +8,17 @@ use minishop_core::ids::Ids;
 use minishop_core::refusal::{Code, Refusal};
 use minishop_platform::config::Config;
 use minishop_platform::ctx::Ctx;
+use minishop_platform::events::status_changed::StatusEvents;
 use minishop_platform::relay::Relay;
-use minishop_platform::settled::SettledWriter;
 use minishop_platform::store::{Role, Store};
 
 use crate::cancel::Canceller;
-use crate::errands::Errands;
+use crate::detached_writes::DetachedWrites;
 use crate::event::EventWriter;
 use crate::intake::{Queue, retry_after};
 use crate::metrics::ApiMetrics;
-use crate::ops::Live;
-use crate::watch::Hub;
+use crate::ops::StatusFeed;
+use crate::watch::OrderWatches;
 
 /// The API's outside world. One for each process.
 #[derive(Debug)]
@@ -38,15 +38,15 @@ pub struct App {
     /// Writes that orders are cancelled.
     pub canceller: Arc<Canceller>,
     /// Where the writes of cancels and of operators wait for the task that runs them.
-    pub errands: Errands,
-    /// Who looks on how the pipeline stands.
-    pub live: Live,
+    pub detached_writes: DetachedWrites,
+    /// Sends the pipeline's status to its subscribers.
+    pub status_feed: StatusFeed,
     /// Who watches which order.
-    pub watches: Hub,
+    pub watches: OrderWatches,
     /// Writes `orders.created`.
     pub events: EventWriter,
     /// Writes `orders.cancelled`.
-    pub settled: SettledWriter,
+    pub settled: StatusEvents,
     /// What is counted.
     pub metrics: ApiMetrics,
     /// Warns once that nobody's credentials are looked at.
@@ -55,7 +55,13 @@ pub struct App {
 
 impl App {
     /// Takes what the API needs out of a process's context, and registers its metrics.
-    pub fn new(ctx: &Ctx, errands: Errands, canceller: Canceller, live: Live, watches: Hub) -> Self {
+    pub fn new(
+        ctx: &Ctx,
+        detached_writes: DetachedWrites,
+        canceller: Canceller,
+        status_feed: StatusFeed,
+        watches: OrderWatches,
+    ) -> Self {
         let metrics = ctx.metrics.with(ApiMetrics::register);
         Self {
             config: Arc::clone(&ctx.config),
@@ -65,10 +71,10 @@ impl App {
             relay: ctx.relay.clone(),
             queue: Queue::new(Arc::clone(&ctx.ids), metrics.clone()),
             canceller: Arc::new(canceller),
-            errands,
-            live,
+            detached_writes,
+            status_feed,
             watches,
-            settled: SettledWriter::new(&ctx.config, Role::Api),
+            settled: StatusEvents::new(&ctx.config, Role::Api),
             events: EventWriter::new(topics::prefixed(&ctx.config.topic_prefix, topics::CREATED), ctx.config.event_key),
             metrics,
             credentials: Once::new(),

@@ -9,7 +9,7 @@ use minishop_core::currency::Currency;
 use minishop_core::money;
 use minishop_core::order::Status;
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::settled::{Cause, Subject};
+use minishop_platform::events::status_changed::{Cause, OrderRef};
 use minishop_platform::store::{Origin, Transition};
 use serde_json::json;
 use tracing::debug;
@@ -19,7 +19,7 @@ use crate::call::Call;
 use crate::orders::{find, order};
 
 pub use canceller::Canceller;
-use canceller::{DOUBT, Wish};
+use canceller::{CancelRequest, UNKNOWN_OUTCOME};
 
 /// Cancels one of the caller's orders. When this returns `Ok`, the order is cancelled on disk, by this request or an earlier one.
 pub async fn cancel(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<Order, Refusal> {
@@ -33,8 +33,9 @@ async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<
     if origin.order.status == Status::Created {
         let change = change(app, call, &origin);
         let (to, version) = (change.to, change.expected_version + 1);
-        let (wish, canceller) = (Wish { change, detail: detail(call), deadline: call.deadline }, Arc::clone(&app.canceller));
-        if app.errands.run(call, DOUBT, async move { canceller.cancel(&wish).await }).await? {
+        let (wanted, canceller) =
+            (CancelRequest { change, detail: detail(call), deadline: call.deadline }, Arc::clone(&app.canceller));
+        if app.detached_writes.run(call, UNKNOWN_OUTCOME, async move { canceller.cancel(&wanted).await }).await? {
             debug!(order.id = %origin.order.order_id, "the order is cancelled");
             (origin.order.status, origin.order.version) = (to, version);
         } else {
@@ -51,7 +52,7 @@ async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<
 /// Makes the change. Its event's id comes of the event that announced the order, so that every try makes the same one.
 fn change(app: &App, call: &Call, origin: &Origin) -> Transition {
     let row = &origin.order;
-    let subject = Subject {
+    let subject = OrderRef {
         order_id: row.order_id,
         client_id: &row.client_id,
         customer_id: &row.customer_id,

@@ -6,15 +6,15 @@ use minishop_core::currency::Currency;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::CreateOrder;
-pub use minishop_platform::created::FIRST_VERSION;
-use minishop_platform::created::{Announced, CreatedWriter};
+pub use minishop_platform::events::created::FIRST_VERSION;
+use minishop_platform::events::created::{CreatedEvents, NewOrderFacts};
 use minishop_platform::store::NewEvent;
 
 use crate::call::Call;
 
 /// Writes the event of a new order.
 #[derive(Debug)]
-pub struct EventWriter(CreatedWriter);
+pub struct EventWriter(CreatedEvents);
 
 /// The ids and the time that were chosen for a new order.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +30,13 @@ pub struct Birth {
 impl EventWriter {
     /// Prepares for a topic (prefix included).
     pub fn new(topic: String, key: EventKey) -> Self {
-        Self(CreatedWriter::new(topic, key))
+        Self(CreatedEvents::new(topic, key))
     }
 
     /// Writes the event.
     pub fn created(&self, call: &Call, key: &IdempotencyKey, birth: Birth, order: &CreateOrder) -> NewEvent {
         let currency = order.currency();
-        self.0.event(&Announced {
+        self.0.event(&NewOrderFacts {
             order_id: birth.order_id,
             event_id: birth.event_id,
             at: birth.at,

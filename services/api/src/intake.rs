@@ -37,4 +37,4 @@ pub struct Accepted {
 }
 
 /// What becomes of a queued order.
-pub type Outcome = Result<Accepted, Refusal>;
+pub type AcceptOutcome = Result<Accepted, Refusal>;

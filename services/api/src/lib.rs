@@ -6,7 +6,7 @@
 mod app;
 mod call;
 mod cancel;
-mod errands;
+mod detached_writes;
 mod event;
 mod fields;
 mod grpc;
@@ -30,12 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 use app::App;
 use cancel::Canceller;
-use errands::Errands;
+use detached_writes::DetachedWrites;
 use intake::{Committed, HandOver, WRITERS, Writer};
-use ops::LiveTask;
+use ops::StatusFeedTask;
 use watch::WatchTask;
 
-/// Binds the listeners and names the API's tasks: two writers, one that runs errands, two that read for watchers, REST and gRPC.
+/// Binds the listeners and names the API's tasks: two writers, one that runs detached writes, two that read for watchers, REST and gRPC.
 ///
 /// Those that write end after the servers, when everything queued is written.
 pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
@@ -45,13 +45,16 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     ctx.status.bound("grpc", grpc.addr());
 
     let canceller = Canceller::new(Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), hand_over(&ctx));
-    let (errands, runner) = Errands::new(Arc::clone(&ctx.ids));
+    let (detached_writes, runner) = DetachedWrites::new(Arc::clone(&ctx.ids));
     let (hub, watcher) = WatchTask::new(&ctx);
-    let (live, reader) = LiveTask::new(&ctx);
-    let app = Arc::new(App::new(&ctx, errands, canceller, live, hub));
+    let (status_feed, reader) = StatusFeedTask::new(&ctx);
+    let app = Arc::new(App::new(&ctx, detached_writes, canceller, status_feed, hub));
     let open = Arc::new(OpenQueue(Arc::clone(&app)));
-    let mut tasks =
-        vec![Task::new("api.errands", runner.run()), Task::new("api.watch", watcher.run()), Task::new("api.live", reader.run())];
+    let mut tasks = vec![
+        Task::new("api.detached_writes", runner.run()),
+        Task::new("api.watch", watcher.run()),
+        Task::new("api.status_feed", reader.run()),
+    ];
     for name in ["api.intake.1", "api.intake.2"].into_iter().take(WRITERS) {
         tasks.push(Task::new(name, writer(&app, &ctx)));
     }
@@ -96,7 +99,7 @@ struct OpenQueue(Arc<App>);
 impl Drop for OpenQueue {
     fn drop(&mut self) {
         self.0.queue.close();
-        self.0.errands.close();
+        self.0.detached_writes.close();
     }
 }
 

@@ -27,7 +27,7 @@ pub struct ApiMetrics {
 
 /// What became of a request to create an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AcceptLabel {
     /// A new order.
     Created,
     /// The first answer again.
@@ -57,11 +57,11 @@ impl ApiMetrics {
     }
 
     /// Counts an answered request to create an order.
-    pub fn answered(&self, call: &Call, outcome: Outcome) {
+    pub fn answered(&self, call: &Call, outcome: AcceptLabel) {
         let outcome = match outcome {
-            Outcome::Created => "created",
-            Outcome::Replayed => "replayed",
-            Outcome::Refused(code) => code.as_str(),
+            AcceptLabel::Created => "created",
+            AcceptLabel::Replayed => "replayed",
+            AcceptLabel::Refused(code) => code.as_str(),
         };
         let protocol = ("protocol", call.protocol.as_str());
         self.accepts.get_or_create(&[("outcome", outcome), protocol]).inc();
@@ -87,7 +87,7 @@ impl ApiMetrics {
     }
 }
 
-impl Outcome {
+impl AcceptLabel {
     /// Tells what became of a request.
     pub fn of(outcome: &Result<Created, Refusal>) -> Self {
         match outcome {

@@ -3,9 +3,9 @@
 mod announce;
 mod audit;
 mod dead_letters;
-mod live;
 mod operations;
-mod repair;
+mod redrive_discard;
+mod status_feed;
 
 use minishop_contracts::ops::v1::{self as ops, GetStatusResponse, ParkedCounts};
 use minishop_core::clock::{Clock, Timestamp};
@@ -23,17 +23,17 @@ use crate::token::List;
 pub use announce::{announce, checked as checked_announce};
 pub use audit::list as audit;
 pub use dead_letters::{get as dead_letter, groups, list as dead_letters, parked_keys};
-pub use live::{Live, LiveTask, Onlooker};
 pub use operations::{control, get as operation, list as operations};
-pub use repair::{checked, discard, redrive};
+pub use redrive_discard::{checked, discard, redrive};
+pub use status_feed::{StatusFeed, StatusFeedTask, StatusSubscriber};
 
 /// Tells how much work waits.
 pub async fn status(app: &App, call: &Call) -> Result<GetStatusResponse, Refusal> {
-    read(call, standing(&app.store, app.clock.as_ref())).await
+    read(call, read_status(&app.store, app.clock.as_ref())).await
 }
 
 /// Reads how much work waits.
-async fn standing(store: &Store, clock: &dyn Clock) -> store::Result<GetStatusResponse> {
+async fn read_status(store: &Store, clock: &dyn Clock) -> store::Result<GetStatusResponse> {
     let outbox = store.outbox.stats().await?;
     let counts = store.lot.counts().await?;
     let (paused, now) = (store.endpoints.paused().await?, clock.now());

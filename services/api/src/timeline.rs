@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use minishop_contracts::orders::v1::{GetOrderTimelineRequest, GetOrderTimelineResponse, ParkedEvent, TimelineEntry};
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::{Fact, Origin, Standing};
+use minishop_platform::store::{Fact, Origin, ParkedState};
 use minishop_platform::telemetry::propagation::TraceContext;
 use serde_json::Value;
 
@@ -101,7 +101,7 @@ fn trace_id(origin: &Origin) -> String {
     trace.map(|trace| trace.trace_id().to_owned()).unwrap_or_default()
 }
 
-fn standing(event: Standing) -> ParkedEvent {
+fn standing(event: ParkedState) -> ParkedEvent {
     ParkedEvent {
         event_id: event.event_id.to_string(),
         state: event.state.as_str().to_owned(),

@@ -23,7 +23,7 @@ use crate::fields;
 use crate::intake::retry_after;
 use crate::orders::{order, parse, row};
 
-pub use hub::Hub;
+pub use hub::OrderWatches;
 pub use poll::WatchTask;
 
 use hub::Subscription;

@@ -20,8 +20,6 @@ mod json;
 mod keys;
 #[path = "api/listener.rs"]
 mod listener;
-#[path = "api/lives.rs"]
-mod lives;
 #[path = "api/ops.rs"]
 mod ops;
 #[path = "api/proxy.rs"]
@@ -32,6 +30,8 @@ mod reads;
 mod slow;
 #[path = "api/sse.rs"]
 mod sse;
+#[path = "api/status_feed.rs"]
+mod status_feed;
 #[path = "api/store.rs"]
 mod store;
 #[path = "api/timelines.rs"]
@@ -149,10 +149,10 @@ on_both_stores! {
         the_drain_ends_watches_at_once_and_says_when_to_come_again
         a_watcher_that_goes_away_is_forgotten
         grpc_web_carries_a_watch_over_http_1;
-    lives:
-        the_standing_is_told_at_once_and_whenever_it_has_changed
-        an_endpoint_that_a_worker_leaves_alone_is_told_with_its_reason
-        who_looks_on_after_a_while_is_told_nothing_old
+    status_feed:
+        a_subscriber_is_sent_the_status_at_once_and_whenever_it_changes
+        an_endpoint_that_a_worker_leaves_alone_is_reported_with_its_reason
+        a_later_subscriber_is_sent_nothing_out_of_date
         a_stream_takes_no_query
         the_drain_ends_it_and_says_when_to_come_again;
     store:

@@ -242,7 +242,7 @@ impl Writer {
     }
 
     /// Rolls back, opens the file again and tries until it can be written; ends only for errors that waiting does not
-    /// mend. What is asked for meanwhile is refused at once.
+    /// fix. What is asked for meanwhile is refused at once.
     async fn recover(&mut self, operation: &'static str, error: sqlx::Error) -> Result<(), Error> {
         let file = self.shared.settings.file.clone();
         if fault(&error) != Fault::Retry {

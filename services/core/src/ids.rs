@@ -93,7 +93,7 @@ uuid_id! {
     OrderId
 }
 uuid_id! {
-    /// Names one repair over dead letters.
+    /// Names an operation over dead letters.
     OperationId
 }
 uuid_id! {

@@ -9,7 +9,7 @@ pub mod currency;
 pub mod idempotency;
 pub mod ids;
 pub mod money;
+pub mod operation;
 pub mod order;
 pub mod parking;
 pub mod refusal;
-pub mod repair;

@@ -166,11 +166,11 @@ impl Refusal {
     pub fn fields(mut violations: Vec<Violation>) -> Self {
         let count = violations.len();
         let detail = match count {
-            1 => "One field is wrong; mend it and send the request again.".to_owned(),
+            1 => "One field is wrong; fix it and send the request again.".to_owned(),
             n if n > LISTED_VIOLATIONS => {
-                format!("{n} fields are wrong, the first {LISTED_VIOLATIONS} are listed; mend them and send the request again.")
+                format!("{n} fields are wrong, the first {LISTED_VIOLATIONS} are listed; fix them and send the request again.")
             }
-            n => format!("{n} fields are wrong; mend them and send the request again."),
+            n => format!("{n} fields are wrong; fix them and send the request again."),
         };
         violations.truncate(LISTED_VIOLATIONS);
         Self { violations, ..Self::new(Code::ValidationFailed, detail) }

@@ -19,7 +19,7 @@ pub const EXIT_UNREACHABLE: u8 = 69;
 #[command(
     name = "minishop",
     disable_version_flag = true,
-    after_help = "The settings of servers: minishop up --help · Exit codes: 0 done · 1 the answer is no: refused, not found, a check failed · 2 command line, configuration, or what a person must mend before a start · 69 not reachable · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
+    after_help = "The settings of servers: minishop up --help · Exit codes: 0 done · 1 the answer is no: refused, not found, a check failed · 2 command line, configuration, or what must be fixed before a start · 69 not reachable · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
 )]
 struct Cli {
     /// Print the versions of MiniShop, librdkafka and SQLite.

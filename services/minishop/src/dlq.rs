@@ -1,4 +1,4 @@
-//! `minishop dlq`: dead letters, what became of them, and their repair, on a running server.
+//! `minishop dlq`: dead letters, what became of them, and operations over them, on a running server.
 
 mod follow;
 mod select;
@@ -160,11 +160,11 @@ async fn ask(client: &Client, what: What, output: Output) -> Result<Done, Failur
             if let Some(ratio) = failure_ratio {
                 body["failureRatio"] = ratio.into();
             }
-            return repair(client, "redrive", &set, body, output).await;
+            return operate(client, "redrive", &set, body, output).await;
         }
         What::Discard { set, reason } => {
             let body = set.body(&reason);
-            return repair(client, "discard", &set, body, output).await;
+            return operate(client, "discard", &set, body, output).await;
         }
     };
     Ok(Done::Answer(answer, table))
@@ -180,7 +180,7 @@ async fn change(client: &Client, action: &str, control: &Control) -> Result<Valu
 }
 
 /// Begins a redrive or a discard, after a look at what it would do when a filter chose the set.
-async fn repair(client: &Client, verb: &str, set: &Set, body: Value, output: Output) -> Result<Done, Failure> {
+async fn operate(client: &Client, verb: &str, set: &Set, body: Value, output: Output) -> Result<Done, Failure> {
     let path = format!("/ops/dead-letters/{verb}");
     if let Confirm::Ask = set.confirm() {
         let mut rehearsal = body.clone();

@@ -11,11 +11,11 @@ use minishop_core::ids::EventId;
 use minishop_platform::boot::print;
 use minishop_platform::clock::SystemClock;
 use minishop_platform::config::Config;
-use minishop_platform::store::{Asker, Missing, OutboxEvent, OutboxShard, Store, Unpublished};
+use minishop_platform::store::{Missing, OutboxEvent, OutboxShard, RequestedBy, Store, Unpublished};
 use serde_json::json;
 
 use crate::output::{self, Output};
-use crate::store::{Failure, asker, open};
+use crate::store::{Failure, open, requested_by};
 
 /// What to do with the outbox.
 #[derive(Debug, clap::Args)]
@@ -85,12 +85,12 @@ struct Why {
 }
 
 impl Why {
-    fn asker(self, at: Timestamp) -> Result<Asker, Failure> {
+    fn requested_by(self, at: Timestamp) -> Result<RequestedBy, Failure> {
         let Self { reason, operator } = self;
         if reason.trim().is_empty() {
             return Err(refused("reason REQUIRED: say why; it stands in the audit"));
         }
-        Ok(asker(operator, reason, at))
+        Ok(requested_by(operator, reason, at))
     }
 }
 
@@ -127,7 +127,7 @@ async fn set_aside(store: &Store, what: SetAside, at: Timestamp, printed: Output
         Some(id) => Unpublished::Event(EventId(id)),
         None => Unpublished::Topic(topic.unwrap_or_default()),
     };
-    let count = store.operations.set_aside(&which, &why.asker(at)?, at).await.map_err(Failure::of_store)?;
+    let count = store.operations.set_aside(&which, &why.requested_by(at)?, at).await.map_err(Failure::of_store)?;
     if count == 0 {
         return Err(refused("NOT_FOUND: no such event waits to be published; see `minishop outbox list`"));
     }
@@ -139,8 +139,8 @@ async fn set_aside(store: &Store, what: SetAside, at: Timestamp, printed: Output
 
 async fn step_over(store: &Store, what: StepOver, at: Timestamp, printed: Output) -> Result<ExitCode, Failure> {
     let StepOver { shard, number, why } = what;
-    let asker = why.asker(at)?;
-    match store.operations.step_over(shard, number, &asker, at).await.map_err(Failure::of_store)? {
+    let requested_by = why.requested_by(at)?;
+    match store.operations.step_over(shard, number, &requested_by, at).await.map_err(Failure::of_store)? {
         Missing::No => Err(refused(
             "number NOT_ALLOWED: it is not the first that is missing from this shard; see `minishop outbox list --shards`",
         )),

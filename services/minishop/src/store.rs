@@ -10,7 +10,7 @@ use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
 use minishop_platform::store::error::OpenError;
 use minishop_platform::store::postgres::{self, PostgresSettings};
-use minishop_platform::store::{Asker, Store, StoreError, sqlite};
+use minishop_platform::store::{RequestedBy, Store, StoreError, sqlite};
 use secrecy::ExposeSecret as _;
 
 use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
@@ -46,9 +46,9 @@ impl Failure {
 }
 
 /// Names who asks on the command line, for the audit.
-pub fn asker(operator: String, reason: String, at: Timestamp) -> Asker {
+pub fn requested_by(operator: String, reason: String, at: Timestamp) -> RequestedBy {
     let correlation_id = CorrelationId::new(at, SystemIds.random());
-    Asker { client_id: ClientId("command-line".to_owned()), operator, reason, correlation_id }
+    RequestedBy { client_id: ClientId("command-line".to_owned()), operator, reason, correlation_id }
 }
 
 /// Opens PostgreSQL, or the embedded store of a running server.

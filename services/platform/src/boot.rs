@@ -26,7 +26,7 @@ use crate::store::error::SyncFailed;
 pub const EXIT_TASK: u8 = 70;
 /// The disk did not confirm a write.
 pub const EXIT_FSYNC: u8 = 74;
-/// Configuration, command line, or what a person must mend before a start can work.
+/// Configuration, command line, or what must be fixed before a start can work.
 pub const EXIT_USAGE: u8 = 2;
 /// All phases of the drain share this budget; the state is safe without it.
 const DRAIN_BUDGET: Duration = Duration::from_secs(18);

@@ -130,7 +130,7 @@ impl HintsTask {
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LOGIN)).set_response_timeout(Some(LOGIN));
         match self.client.get_multiplexed_async_connection_with_config(&config).await {
             Err(error) if error.kind() == ErrorKind::AuthenticationFailed => {
-                anyhow::bail!("error[DEPENDENCY_REFUSED] REDIS_URL: the server refuses this login; mend user and password")
+                anyhow::bail!("error[DEPENDENCY_REFUSED] REDIS_URL: the server refuses this login; check user and password")
             }
             _ => Ok(()),
         }

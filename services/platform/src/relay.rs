@@ -1,13 +1,13 @@
-//! The relay: takes committed outbox rows to the broker, in order per key, and deletes them after the broker's report.
+//! The relay: publishes committed outbox rows to Kafka, in order per key, and removes them after the delivery report.
 //!
-//! The outbox is a log in shards; see `store::outbox`. A shard has one leader, which sends its rows in the order of their numbers,
-//! each only behind the one before: rows that this process committed come from memory, all others from the table. What the
-//! leader decides stands in `shard` and `machine`, which do no I/O; a simulation (`tests`) drives them through everything that can go wrong.
+//! The outbox is a sharded log; see `store::outbox`. Each shard has one leader. The leader sends rows strictly in the order of their
+//! numbers: rows that this process committed come from memory, all others from the table. `machine` and `shard` make the decisions and
+//! do no I/O; the simulation in `tests` drives them through crashes, lost answers and stores that go back.
 
 mod jobs;
 mod machine;
+mod messages;
 mod metrics;
-mod said;
 mod send;
 mod shard;
 mod task;
@@ -54,13 +54,13 @@ impl Relay {
         let _ = self.rows.send(Handed::Rows(rows, Instant::now()));
     }
 
-    /// Says that a connection that writes outbox rows was lost, or is new: rows may have been committed that nobody hands over, and the
-    /// store may be an older copy of itself. Nothing is sent before the table has been looked at.
+    /// Call this after a connection that writes outbox rows was lost. Rows may be committed that nobody hands over, and the store may be
+    /// an older copy of itself, so nothing is sent until the table has been read.
     pub fn verify(&self) {
         let _ = self.rows.send(Handed::Verify);
     }
 
-    /// Verifies after an error that may have been a lost connection.
+    /// Calls [`Relay::verify`] after an error that may mean a lost connection.
     pub fn doubt(&self, error: &StoreError) {
         if !matches!(error, StoreError::Fail { .. }) && !error.is_contended() {
             self.verify();

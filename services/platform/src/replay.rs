@@ -9,27 +9,27 @@ use minishop_core::money;
 use minishop_core::order::{Item, Status};
 
 use crate::config::Config;
-use crate::created::{Announced, CreatedWriter};
-use crate::settled::{SettledWriter, Subject};
+use crate::events::created::{CreatedEvents, NewOrderFacts};
+use crate::events::status_changed::{OrderRef, StatusEvents};
 use crate::store::{NewEvent, Origin, PastOrder, Role};
 use crate::telemetry::propagation::TraceContext;
 
 /// Makes the events of orders again, for another topic.
 #[derive(Debug)]
-pub struct Historian {
-    created: CreatedWriter,
-    worker: SettledWriter,
-    api: SettledWriter,
+pub struct ReplayWriter {
+    created: CreatedEvents,
+    worker: StatusEvents,
+    api: StatusEvents,
     topic: String,
 }
 
-impl Historian {
+impl ReplayWriter {
     /// Prepares for a topic (prefix included).
     pub fn new(config: &Config, topic: &str) -> Self {
         Self {
-            created: CreatedWriter::new(topic.to_owned(), config.event_key),
-            worker: SettledWriter::new(config, Role::Worker),
-            api: SettledWriter::new(config, Role::Api),
+            created: CreatedEvents::new(topic.to_owned(), config.event_key),
+            worker: StatusEvents::new(config, Role::Worker),
+            api: StatusEvents::new(config, Role::Api),
             topic: topic.to_owned(),
         }
     }
@@ -39,7 +39,7 @@ impl Historian {
         let order = &origin.order;
         let items: Vec<Item> = serde_json::from_str(&order.items)?;
         let currency = order.currency.as_deref();
-        Ok(self.created.event(&Announced {
+        Ok(self.created.event(&NewOrderFacts {
             order_id: order.order_id,
             event_id: origin.created_event_id,
             at: order.created_at,
@@ -61,7 +61,7 @@ impl Historian {
         let order = &origin.order;
         let mut events = vec![self.created(origin)?];
         if let (Some(end), true) = (end, order.status.is_final()) {
-            let subject = Subject {
+            let subject = OrderRef {
                 order_id: order.order_id,
                 client_id: &order.client_id,
                 customer_id: &order.customer_id,

@@ -23,17 +23,17 @@ use std::sync::Arc;
 pub use endpoints::{Endpoints, Outage, PausedEndpoint, TOLD_EVERY};
 pub use history::{End, History, Past, PastOrder};
 pub use housekeeping::Housekeeping;
-pub use inbox::{Inbox, Settlement};
-pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotSettlement, Mended, Release};
+pub use inbox::{ConsumerTx, Inbox};
+pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotTx, MadeDue, Release};
 pub use operations::{
-    Action, Announce, AnnouncedAgain, Asker, AuditRow, DeadLetterFilter, Doomed, DoomedOrder, Frozen, Gap, Item, Left, Letter,
-    LetterGroup, Missing, NewOperation, Operation, OperationQuery, Operations, OutboxEvent, OutboxShard, ParkedKey, Run,
-    SHOWN_ITEMS, Selection, Unannounced, Unpublished, WholeLetter,
+    Action, Announce, AnnouncedAgain, AuditRow, CandidateOrder, DeadLetterFilter, DiscardCandidate, FrozenSet, Gap, Item, Left,
+    Letter, LetterGroup, Missing, NewOperation, Operation, OperationQuery, Operations, OutboxEvent, OutboxShard, ParkedKey,
+    RequestedBy, Run, SHOWN_ITEMS, Selection, Unannounced, Unpublished, WholeLetter,
 };
 pub use orders::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
 pub use outbox::{Acknowledged, LEASE, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE, Span};
 pub use rows::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Note, ParkedEvent, Position, Transition};
-pub use timeline::{Fact, Origin, Standing, Timeline};
+pub use timeline::{Fact, Origin, ParkedState, Timeline};
 
 /// All table families of one database.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub struct Store {
     pub inbox: Arc<dyn Inbox>,
     /// Events that were set aside.
     pub lot: Arc<dyn Lot>,
-    /// How operators repair.
+    /// What operators do.
     pub operations: Operations,
     /// Endpoints that workers leave alone.
     pub endpoints: Endpoints,

@@ -5,8 +5,8 @@
 
 mod assignment;
 mod poll;
+mod resume_point;
 mod sight;
-mod standing;
 mod unreadable;
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::metrics::WorkerMetrics;
 use crate::process::Processor;
-use crate::setup::{Setup, store_pause};
+use crate::worker_shared::{WorkerShared, store_pause};
 use assignment::{Shared, Work};
 
 /// Records in one transaction at most; fewer after failures, so that a slow store gets somewhere.
@@ -37,7 +37,7 @@ const LOOK_BACK_EVERY: Duration = Duration::from_secs(5);
 const NOT_READY_AFTER: u32 = 3;
 
 /// Makes the two tasks: one that polls, on a thread of its own, and one that processes.
-pub fn tasks(ctx: Ctx, metrics: WorkerMetrics, setup: Setup) -> Vec<Task> {
+pub fn tasks(ctx: Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Vec<Task> {
     let shared = Arc::new(Shared::new());
     let poll = Task::new("worker poll", polling(ctx.clone(), shared.clone(), metrics.clone()));
     let process = Task::new("worker process", processing(ctx, shared, metrics, setup));
@@ -71,7 +71,7 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
 }
 
 /// Processes batches until the drain. While the store is away a batch is tried again and again: that is never an event's fault.
-async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup: Setup) -> anyhow::Result<()> {
+async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup: WorkerShared) -> anyhow::Result<()> {
     let processor = Processor::new(&ctx, metrics, setup);
     ctx.status.set("worker", Ok(()));
     let mut failures = 0;
@@ -135,9 +135,9 @@ async fn looked_back(ctx: &Ctx, shared: &Shared) {
 fn failed(ctx: &Ctx, failures: u32, error: &StoreError) {
     match error {
         StoreError::Fail { .. } if failures.is_power_of_two() => {
-            tracing::error!(failures, error = ?error, "the store refuses the worker; an operator has to mend it, nothing is lost");
+            tracing::error!(failures, error = ?error, "the store refuses the worker; an operator has to fix it, nothing is lost");
         }
-        _ if failures == 1 => tracing::warn!(error = ?error, "the worker cannot settle a batch; it tries on"),
+        _ if failures == 1 => tracing::warn!(error = ?error, "the worker cannot settle a batch; it keeps trying"),
         _ => {}
     }
     if failures >= NOT_READY_AFTER {

@@ -117,14 +117,14 @@ impl Handler for Confirm {
 
 /// Where handling happens.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum HandlerPlace {
     /// In the stream's own transaction, by confirming.
     Stream,
     /// From the lot, by a handler that may fail.
     Lot(Arc<dyn Handler>),
 }
 
-impl Place {
+impl HandlerPlace {
     /// Takes the place that the configuration names.
     pub fn new(ctx: &Ctx) -> Self {
         match &ctx.config.handling {

@@ -28,7 +28,7 @@ pub enum Old {
     /// Inbox rows.
     Settled,
     /// Operations that have ended, and what operators did.
-    Repairs,
+    Operations,
 }
 
 /// Keeps the tables small.
@@ -40,7 +40,7 @@ pub struct Housekeeper {
     forgotten: Counter,
     operations: Operations,
     audit_retention: Duration,
-    repairs_forgotten: Counter,
+    operations_forgotten: Counter,
 }
 
 /// Makes the task; it looks at the topic's retention first.
@@ -51,12 +51,12 @@ pub fn task(ctx: &Ctx) -> Task {
 impl Housekeeper {
     /// Prepares the work, and registers its counters.
     pub fn new(ctx: &Ctx) -> Self {
-        let (forgotten, repairs_forgotten) = (Counter::default(), Counter::default());
+        let (forgotten, operations_forgotten) = (Counter::default(), Counter::default());
         ctx.metrics.with(|registry| {
             let help = "Inbox rows that were older than their retention and deleted";
             registry.register("worker_inbox_forgotten", help, forgotten.clone());
             let help = "Rows of operations and audit that were older than their retention and deleted";
-            registry.register("worker_repairs_forgotten", help, repairs_forgotten.clone());
+            registry.register("worker_operations_forgotten", help, operations_forgotten.clone());
         });
         Self {
             store: ctx.store.housekeeping.clone(),
@@ -65,7 +65,7 @@ impl Housekeeper {
             forgotten,
             operations: ctx.store.operations.clone(),
             audit_retention: ctx.config.audit_retention,
-            repairs_forgotten,
+            operations_forgotten,
         }
     }
 
@@ -73,7 +73,7 @@ impl Housekeeper {
     pub async fn step(&self, old: Old) -> Result<bool, StoreError> {
         let (gone, counter) = match old {
             Old::Settled => (self.store.forget_settled(&self.consumer, self.inbox_retention, BITE).await?, &self.forgotten),
-            Old::Repairs => (self.operations.forget(self.audit_retention, BITE).await?, &self.repairs_forgotten),
+            Old::Operations => (self.operations.forget(self.audit_retention, BITE).await?, &self.operations_forgotten),
         };
         counter.inc_by(gone);
         Ok(i64::try_from(gone).is_ok_and(|gone| gone >= BITE))
@@ -102,7 +102,7 @@ async fn keep(ctx: Ctx, housekeeper: Housekeeper) -> anyhow::Result<()> {
             () = ctx.drain.cancelled() => return Ok(()),
             _ = rounds.tick() => {}
         }
-        round(&ctx, &housekeeper, Old::Repairs).await;
+        round(&ctx, &housekeeper, Old::Operations).await;
         // Looked at each time: it can be changed while we run. While the brokers are away nothing of the inbox is forgotten.
         let Ok(settings) = settings(&ctx.brokers, &[&topic], PATIENCE).await else { continue };
         let kept = settings[0].retention;

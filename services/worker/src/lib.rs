@@ -16,38 +16,38 @@ mod outgoing;
 mod parking;
 mod process;
 mod redrive;
-mod setup;
 pub mod upcast;
+mod worker_shared;
 
 use minishop_platform::ctx::{Ctx, Task};
 
-use handlers::Place;
+use handlers::HandlerPlace;
 pub use housekeeping::{Housekeeper, Old};
 pub use metrics::WorkerMetrics;
 pub use parking::LotTask;
 pub use process::Processor;
 pub use redrive::{Progress, Redrive};
-pub use setup::{Bell, Setup};
 use upcast::Versions;
+pub use worker_shared::{LotBell, WorkerShared};
 
 /// Starts the worker's tasks: one that polls (on a thread of its own), one that processes, the parking lot's, and one that runs
 /// operations.
 pub fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
-    let place = Place::new(&ctx);
-    Ok(start_with(ctx, Setup::new(place, Versions::current())))
+    let place = HandlerPlace::new(&ctx);
+    Ok(start_with(ctx, WorkerShared::new(place, Versions::current())))
 }
 
 /// Starts the worker's tasks with a handler and versions of the caller's choice.
-pub fn start_with(ctx: Ctx, setup: Setup) -> Vec<Task> {
+pub fn start_with(ctx: Ctx, setup: WorkerShared) -> Vec<Task> {
     let metrics = WorkerMetrics::register(&ctx.metrics);
     let endpoint = setup.place.handler().endpoint();
     let endpoint = endpoint.map(|endpoint| Task::new("worker endpoint", endpoint::run(ctx.clone(), endpoint)));
     let lot = LotTask::new(&ctx, metrics.clone(), setup.clone());
     let lot = Task::new("worker lot", lot.run(ctx.clone()));
-    let repairs = Task::new("worker repairs", redrive::run(ctx.clone(), setup.clone()));
+    let operations = Task::new("worker operations", redrive::run(ctx.clone(), setup.clone()));
     let housekeeping = housekeeping::task(&ctx);
     let mut tasks = consume::tasks(ctx, metrics, setup);
-    tasks.extend([lot, repairs, housekeeping]);
+    tasks.extend([lot, operations, housekeeping]);
     tasks.extend(endpoint);
     tasks
 }

@@ -26,7 +26,7 @@ pub struct Dead {
 
 /// A partition; a topic has at most some dozen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Place {
+pub struct PartitionLabel {
     /// The topic, prefix included.
     pub topic: String,
     /// The partition's number.
@@ -52,8 +52,8 @@ pub struct WorkerMetrics {
     pub lost_to_retention: Counter,
     /// 1 while reading is paused because the processor is behind.
     pub paused: Gauge,
-    unreadable: Family<Place, Gauge>,
-    lag: Family<Place, Gauge>,
+    unreadable: Family<PartitionLabel, Gauge>,
+    lag: Family<PartitionLabel, Gauge>,
 }
 
 impl WorkerMetrics {
@@ -123,6 +123,6 @@ impl WorkerMetrics {
     }
 }
 
-fn place(partition: &Partition) -> Place {
-    Place { topic: partition.topic.to_string(), partition: partition.partition }
+fn place(partition: &Partition) -> PartitionLabel {
+    PartitionLabel { topic: partition.topic.to_string(), partition: partition.partition }
 }

@@ -11,8 +11,8 @@ use minishop_core::order::Status;
 use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::bus::{Headers, Record};
 use minishop_platform::config::Config;
+use minishop_platform::events::status_changed::{Cause, OrderRef, StatusEvents};
 use minishop_platform::relay::shard_of;
-use minishop_platform::settled::{Cause, SettledWriter, Subject};
 use minishop_platform::store::{NewEvent, Role, Transition};
 use minishop_platform::telemetry::propagation::TraceContext;
 
@@ -24,7 +24,7 @@ const LARGEST_DEAD_LETTER: usize = 1_900_000;
 /// Writes outgoing events. Holds what is the same for all.
 #[derive(Debug)]
 pub struct EventWriter {
-    settled: SettledWriter,
+    settled: StatusEvents,
     dead_letters: String,
 }
 
@@ -32,7 +32,7 @@ impl EventWriter {
     /// Prepares topics and constant headers.
     pub fn new(config: &Config) -> Self {
         Self {
-            settled: SettledWriter::new(config, Role::Worker),
+            settled: StatusEvents::new(config, Role::Worker),
             dead_letters: topics::prefixed(&config.topic_prefix, topics::CREATED_DEAD_LETTERS),
         }
     }
@@ -49,7 +49,7 @@ impl EventWriter {
         trace: &TraceContext,
     ) -> Transition {
         let currency = event.order.currency();
-        let subject = Subject {
+        let subject = OrderRef {
             order_id: event.order_id,
             client_id: &event.client_id,
             customer_id: event.order.customer_id(),

@@ -4,16 +4,16 @@
 //! dies, or is slower than its lease, has used up an attempt and changes nothing more. While the store is away nothing is used
 //! up: what is claimed is tried again for ever.
 
-mod books;
 mod call;
-mod case;
-mod change;
+mod claimed_event;
 mod decide;
+mod decision;
+mod lot_store;
 mod metrics;
 mod notes;
 mod pass;
+mod report;
 mod sweep;
-mod told;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use tokio::time::Instant;
 
 use crate::handlers::Handler;
 use crate::metrics::WorkerMetrics;
-use crate::setup::{Setup, store_pause};
-use books::Books;
-use case::Case;
+use crate::worker_shared::{WorkerShared, store_pause};
+use claimed_event::ClaimedEvent;
+use lot_store::LotStore;
 use sweep::Sweep;
 
 /// Rows that are claimed in one statement at most.
@@ -48,18 +48,18 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs the lot, or is stepped by hand.
 pub struct LotTask {
-    books: Books,
+    lot_store: LotStore,
     handler: Arc<dyn Handler>,
     /// Claimed, and not yet known to be worth a call.
-    claimed: Vec<Case>,
+    claimed: Vec<ClaimedEvent>,
     /// Until when a call of what is claimed may begin, so that it ends within its lease.
     call_until: Instant,
     /// Tasks of their own: a call goes on while the store is waited for.
-    calls: JoinSet<Case>,
+    calls: JoinSet<ClaimedEvent>,
     /// The leases of the running calls.
     running: HashMap<i64, Lease>,
     /// Handled, and not yet written.
-    ended: Vec<Case>,
+    ended: Vec<ClaimedEvent>,
     look_at: Instant,
     look_every: Duration,
     sweep: Sweep,
@@ -75,11 +75,11 @@ impl std::fmt::Debug for LotTask {
 
 impl LotTask {
     /// Makes the task; once a process, since it registers its metrics.
-    pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: Setup) -> Self {
+    pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Self {
         let now = Instant::now();
         Self {
             handler: setup.place.handler(),
-            books: Books::new(ctx, metrics, setup),
+            lot_store: LotStore::new(ctx, metrics, setup),
             claimed: Vec::new(),
             call_until: now,
             calls: JoinSet::new(),
@@ -105,12 +105,12 @@ impl LotTask {
     }
 
     /// Makes due what was missed; returns how many rows.
-    pub async fn mend(&mut self) -> Result<u64, StoreError> {
+    pub async fn make_due(&mut self) -> Result<u64, StoreError> {
         let (mut due, mut after) = (0, None);
         loop {
-            let mended = self.books.mend(after.as_ref()).await?;
-            due += mended.due;
-            after = mended.after;
+            let made = self.lot_store.make_due(after.as_ref()).await?;
+            due += made.due;
+            after = made.after;
             if after.is_none() {
                 return Ok(due);
             }
@@ -119,7 +119,7 @@ impl LotTask {
 
     /// Runs until the drain, then ends what runs (at most 5 s) and gives back what has not ended.
     pub async fn run(mut self, ctx: Ctx) -> anyhow::Result<()> {
-        let (bell, mut failures) = (self.books.setup.bell.clone(), 0_u32);
+        let (bell, mut failures) = (self.lot_store.setup.bell.clone(), 0_u32);
         while !ctx.drain.is_cancelled() {
             match self.advance().await {
                 Ok(()) => failures = 0,
@@ -129,7 +129,7 @@ impl LotTask {
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     if failures.is_power_of_two() {
-                        tracing::warn!(failures, error = ?error, "the lot does not reach its store; it tries on, nothing is used up");
+                        tracing::warn!(failures, error = ?error, "the lot does not reach its store; it keeps trying, nothing is used up");
                     }
                     let pause = store_pause(failures, ctx.ids.as_ref());
                     let _ = tokio::time::timeout(pause, ctx.drain.cancelled()).await;
@@ -153,20 +153,20 @@ impl LotTask {
     async fn advance(&mut self) -> Result<(), StoreError> {
         self.put_down().await?;
         let now = Instant::now();
-        if self.books.setup.bell.take_behind() {
+        if self.lot_store.setup.bell.take_behind() {
             self.sweep.soon();
         }
         // However long these take, and even if they fail, what is due is taken up before they go on.
         if now >= self.sweep.at() {
-            let mended = self.books.mend(self.sweep.after()).await;
-            self.sweep.stepped(now, Instant::now(), mended.as_ref().ok().and_then(|mended| mended.after.clone()));
-            if mended?.due > 0 {
+            let made = self.lot_store.make_due(self.sweep.after()).await;
+            self.sweep.stepped(now, Instant::now(), made.as_ref().ok().and_then(|made| made.after.clone()));
+            if made?.due > 0 {
                 self.look_at = now;
             }
         }
         if now >= self.count_at {
             let began = Instant::now();
-            let counted = self.books.count(&mut self.alarm_at).await;
+            let counted = self.lot_store.count(&mut self.alarm_at).await;
             self.count_at = Instant::now() + COUNT.max(began.elapsed() * COUNT_SHARE);
             counted?;
         }
@@ -181,7 +181,7 @@ impl LotTask {
         if let Some(pause) = self.handler.paused() {
             return Ok(pause.min(LOOK.1));
         }
-        let due = self.books.next_due().await?;
+        let due = self.lot_store.next_due().await?;
         if self.claimed.is_empty() && due.is_none_or(|wait| !wait.is_zero()) {
             self.look_every = LOOK.0;
             return Ok(due.map_or(LOOK.1, |wait| wait.clamp(LOOK.0, LOOK.1)));
@@ -203,20 +203,20 @@ impl LotTask {
     async fn take_up(&mut self) -> Result<usize, StoreError> {
         if self.claimed.is_empty() {
             self.call_until = Instant::now() + CALL_WITHIN;
-            self.claimed = self.books.claim(self.handler.longest() + LEASE_BEYOND, self.room()).await?;
+            self.claimed = self.lot_store.claim(self.handler.longest() + LEASE_BEYOND, self.room()).await?;
         }
         if self.claimed.is_empty() {
             return Ok(0);
         }
         crash::point("retry_after_count");
         let (count, cases) = (self.claimed.len(), std::mem::take(&mut self.claimed));
-        let calls = self.books.pass(cases).await.map_err(|(cases, error)| {
+        let calls = self.lot_store.pass(cases).await.map_err(|(cases, error)| {
             self.claimed = cases;
             error
         })?;
         if Instant::now() > self.call_until {
             // The store was away meanwhile. By the time a call ended, another worker could have begun one.
-            if let Err(error) = self.books.give_back(calls.iter().map(|case| case.row.lease)).await {
+            if let Err(error) = self.lot_store.give_back(calls.iter().map(|case| case.row.lease)).await {
                 self.claimed = calls;
                 return Err(error);
             }
@@ -224,19 +224,19 @@ impl LotTask {
         }
         for case in calls {
             self.running.insert(case.row.lease.id, case.row.lease);
-            self.calls.spawn(call::call(self.handler.clone(), self.books.setup.versions.clone(), case));
+            self.calls.spawn(call::call(self.handler.clone(), self.lot_store.setup.versions.clone(), case));
         }
         Ok(count)
     }
 
     /// Notes a call that has ended, and those that have ended meanwhile: they share a transaction.
-    fn came(&mut self, ended: Result<Case, JoinError>) {
+    fn came(&mut self, ended: Result<ClaimedEvent, JoinError>) {
         let others = std::iter::from_fn(|| self.calls.try_join_next());
         for ended in std::iter::once(ended).chain(others) {
             // What a handler panics with is caught; a panic beside it ends the process, as any task's.
             let case = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             self.running.remove(&case.row.lease.id);
-            self.books.metrics.handled(&case);
+            self.lot_store.metrics.handled(&case);
             self.ended.push(case);
         }
         crash::point("retry_after_handler");
@@ -248,7 +248,7 @@ impl LotTask {
             return Ok(());
         }
         let cases = std::mem::take(&mut self.ended);
-        let again = self.books.pass(cases).await.map_err(|(cases, error)| {
+        let again = self.lot_store.pass(cases).await.map_err(|(cases, error)| {
             self.ended = cases;
             error
         })?;
@@ -270,7 +270,7 @@ impl LotTask {
             tracing::warn!(error = ?error, "what was handled could not be written; it is handled again");
         }
         let leases = self.claimed.iter().map(|case| case.row.lease).chain(self.running.values().copied());
-        if let Err(error) = self.books.give_back(leases).await {
+        if let Err(error) = self.lot_store.give_back(leases).await {
             tracing::warn!(error = ?error, "leases could not be given back; they run out by themselves");
         }
     }

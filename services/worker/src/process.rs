@@ -3,9 +3,9 @@
 pub(crate) mod gap;
 pub(crate) mod known;
 mod plan;
+mod report;
 mod returned;
 pub(crate) mod rows;
-mod told;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use minishop_platform::config::Config;
 use minishop_platform::crash;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::relay::Relay;
-use minishop_platform::store::{Inbox, Note, OutboxRow, Position, Settlement, StoreError, Transition};
+use minishop_platform::store::{ConsumerTx, Inbox, Note, OutboxRow, Position, StoreError, Transition};
 use tokio::time::Instant;
 
 use crate::decode::{Incoming, Refused, decode};
-use crate::handlers::Place;
+use crate::handlers::HandlerPlace;
 use crate::metrics::WorkerMetrics;
 use crate::outgoing::EventWriter;
-use crate::setup::Setup;
+use crate::worker_shared::WorkerShared;
 use known::Known;
-use plan::{Fate, Outcome, Plan, Refusals};
+use plan::{Fate, Plan, Refusals, StreamOutcome};
 
 /// Settles records, batch by batch.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Processor {
     config: Arc<Config>,
     metrics: WorkerMetrics,
     events: EventWriter,
-    setup: Setup,
+    setup: WorkerShared,
 }
 
 /// Where the store was last seen to stand.
@@ -69,7 +69,7 @@ enum Attempt {
 
 impl Processor {
     /// Makes a processor; the group's name is the consumer's name in the inbox.
-    pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: Setup) -> Self {
+    pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Self {
         Self {
             inbox: ctx.store.inbox.clone(),
             relay: ctx.relay.clone(),
@@ -140,7 +140,7 @@ impl Processor {
         let started = Instant::now();
         let mut plan = Plan::new(self.clock.now(), rows::positions(batch));
         plan.journal.seen.clone_from(&seen.0);
-        plan.to_the_lot = matches!(self.setup.place, Place::Lot(_));
+        plan.to_the_lot = matches!(self.setup.place, HandlerPlace::Lot(_));
         crash::point("after_handler_before_tx");
         let mut tx = self.inbox.begin(&self.config.kafka_group).await?;
         let returned = returned::find(tx.as_mut(), batch, refusals).await?;
@@ -168,10 +168,10 @@ impl Processor {
     /// Hands committed rows to the relay and tells what happened.
     fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
         self.relay.hand_over(rows);
-        if plan.fates.iter().any(|fate| fate.outcome == Outcome::Queued) {
+        if plan.fates.iter().any(|fate| fate.outcome == StreamOutcome::Queued) {
             self.setup.bell.ring();
         }
-        if plan.fates.iter().any(|fate| fate.outcome == Outcome::Parked) {
+        if plan.fates.iter().any(|fate| fate.outcome == StreamOutcome::Parked) {
             self.setup.bell.ring_behind();
         }
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most some hundred records")]
@@ -187,7 +187,7 @@ impl Processor {
 /// Passes the gate; returns the records that are new, with their places in the batch. Copies are noted, those that were `returned`
 /// too; another event under a known id is refused.
 async fn gate<'r>(
-    tx: &mut dyn Settlement,
+    tx: &mut dyn ConsumerTx,
     batch: &'r [Incoming<'r>],
     refusals: &Refusals,
     returned: &HashSet<usize>,
@@ -195,7 +195,7 @@ async fn gate<'r>(
 ) -> Result<Vec<(usize, &'r Incoming<'r>)>, StoreError> {
     let id = |n: usize, incoming: &Incoming<'_>| rows::settled_id(incoming, refusals.contains_key(&n));
     let (copies, others): (Vec<_>, Vec<_>) = batch.iter().enumerate().partition(|(n, _)| returned.contains(n));
-    plan.fates.extend(copies.into_iter().map(|(_, incoming)| Fate { incoming, outcome: Outcome::Copy, span: None }));
+    plan.fates.extend(copies.into_iter().map(|(_, incoming)| Fate { incoming, outcome: StreamOutcome::Copy, span: None }));
     let mut entries: Vec<_> = others.iter().map(|(n, incoming)| rows::entry(id(*n, incoming), incoming)).collect();
     // One order for all workers, so that two of them cannot wait for each other.
     entries.sort_by_key(|entry| entry.event_id);
@@ -207,19 +207,19 @@ async fn gate<'r>(
         if !own && gate.settled.get(&incoming.event_id).is_some_and(|settled| !incoming.digest.is_of(settled)) {
             plan.refuse_next(n, DeadCode::DuplicateConflict, "another event was settled under this event id", incoming);
         } else {
-            plan.fates.push(Fate { incoming, outcome: Outcome::Copy, span: None });
+            plan.fates.push(Fate { incoming, outcome: StreamOutcome::Copy, span: None });
         }
     }
     Ok(fresh)
 }
 
 /// Writes a plan and commits; returns the outbox rows that are now on disk.
-async fn write(mut tx: Box<dyn Settlement>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
+async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
     if !plan.adopt.is_empty() && tx.adopt(&plan.adopt).await?.len() < plan.adopt.len() {
         // Somebody committed one of these orders since it was looked up: the next try sees it.
         return Err(StoreError::Retry { operation: "worker.adopt", source: anyhow::anyhow!("an order appeared meanwhile") });
     }
-    let passed = if plan.transitions.is_empty() { HashSet::new() } else { tx.settle(&plan.transitions).await? };
+    let passed = if plan.transitions.is_empty() { HashSet::new() } else { tx.apply(&plan.transitions).await? };
     for stopped in plan.transitions.iter().filter(|t| !passed.contains(&t.order_id)) {
         let Transition { order_id, at, cause, .. } = *stopped;
         plan.journal.notes.push(Note { order_id, kind: "ignored", at, cause, detail: None });

@@ -13,19 +13,21 @@ use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::currency::Currency;
 use minishop_core::ids::{Ids, OperationId};
 use minishop_core::money;
+use minishop_core::operation::{Kind, Next, State};
 use minishop_core::order::Status;
-use minishop_core::repair::{Kind, Next, State};
 use minishop_platform::crash;
 use minishop_platform::ctx::{Ctx, Metrics};
+use minishop_platform::events::status_changed::{Cause, OrderRef, StatusEvents};
 use minishop_platform::relay::Relay;
-use minishop_platform::settled::{Cause, SettledWriter, Subject};
-use minishop_platform::store::{Doomed, DoomedOrder, Operation, Operations, OutboxRow, Role, Run, StoreError, Transition};
+use minishop_platform::store::{
+    CandidateOrder, DiscardCandidate, Operation, Operations, OutboxRow, Role, Run, StoreError, Transition,
+};
 use minishop_platform::telemetry::propagation::TraceContext;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-use crate::setup::{Setup, store_pause};
+use crate::worker_shared::{WorkerShared, store_pause};
 use pace::Pace;
 
 /// How long an operation is this worker's without another step.
@@ -51,8 +53,8 @@ pub enum Progress {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Did {
-    what: &'static str,
+struct KindLabel {
+    kind: &'static str,
 }
 
 /// Moves operations.
@@ -62,22 +64,22 @@ pub struct Redrive {
     relay: Relay,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
-    settled: SettledWriter,
-    setup: Setup,
+    settled: StatusEvents,
+    setup: WorkerShared,
     owner: String,
     paces: HashMap<OperationId, Pace>,
-    moved: Family<Did, Counter>,
+    moved: Family<KindLabel, Counter>,
 }
 
 impl Redrive {
     /// Makes a runner with a name of its own for its leases, and registers its metrics.
-    pub fn new(ctx: &Ctx, setup: Setup) -> Self {
+    pub fn new(ctx: &Ctx, setup: WorkerShared) -> Self {
         Self {
             operations: ctx.store.operations.clone(),
             relay: ctx.relay.clone(),
             clock: ctx.clock.clone(),
             ids: ctx.ids.clone(),
-            settled: SettledWriter::new(&ctx.config, Role::Worker),
+            settled: StatusEvents::new(&ctx.config, Role::Worker),
             setup,
             owner: OperationId::new(ctx.clock.now(), ctx.ids.random()).to_string(),
             paces: HashMap::new(),
@@ -136,14 +138,14 @@ impl Redrive {
         if most == 0 {
             return Ok(0);
         }
-        let (what, took) = match kind {
-            Kind::Redrive => ("released", self.release(run, most, at).await?),
-            Kind::Discard => ("discarded", self.discard(run, most, at).await?),
+        let took = match kind {
+            Kind::Redrive => self.release(run, most, at).await?,
+            Kind::Discard => self.discard(run, most, at).await?,
         };
         if let Some(pace) = self.paces.get_mut(&id) {
             pace.took(took);
         }
-        self.moved.get_or_create(&Did { what }).inc_by(took as u64);
+        self.moved.get_or_create(&KindLabel { kind: kind.as_str() }).inc_by(took as u64);
         Ok(took)
     }
 
@@ -158,9 +160,9 @@ impl Redrive {
     /// Gives dead letters up, one transaction each.
     async fn discard(&self, run: &Run, most: usize, at: Timestamp) -> Result<usize, StoreError> {
         let mut done = 0;
-        for doomed in self.operations.doomed(run, most).await? {
-            let transition = self.failed(run, &doomed, at);
-            let discarded = self.operations.discard(run, &doomed, transition.as_ref(), at).await;
+        for candidate in self.operations.discard_candidates(run, most).await? {
+            let transition = self.failed(run, &candidate, at);
+            let discarded = self.operations.discard(run, &candidate, transition.as_ref(), at).await;
             let Some(number) = discarded.inspect_err(|error| self.relay.doubt(error))? else { break };
             done += 1;
             let row = number.zip(transition).map(|(number, transition)| OutboxRow::new(number, transition.event));
@@ -171,12 +173,12 @@ impl Redrive {
     }
 
     /// Makes the change to `failed` of the order whose own event it was. A refused copy changes no order, whatever it names.
-    fn failed(&self, run: &Run, doomed: &Doomed, at: Timestamp) -> Option<Transition> {
-        let order = doomed.order.as_ref().filter(|order| doomed.announced && order.status == Status::Created)?;
-        let DoomedOrder { order_id, client_id, customer_id, key, correlation_id, version, .. } = order;
+    fn failed(&self, run: &Run, candidate: &DiscardCandidate, at: Timestamp) -> Option<Transition> {
+        let order = candidate.order.as_ref().filter(|order| candidate.announced && order.status == Status::Created)?;
+        let CandidateOrder { order_id, client_id, customer_id, key, correlation_id, version, .. } = order;
         let currency = order.currency.as_deref();
         let scale = Currency::scale_of(currency);
-        let subject = Subject {
+        let subject = OrderRef {
             order_id: *order_id,
             client_id,
             customer_id,
@@ -189,25 +191,29 @@ impl Redrive {
         let trace = order.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None));
         let trace = trace.unwrap_or_else(|| TraceContext::new(self.ids.as_ref()));
         let cause = Cause {
-            event_id: doomed.event_id,
+            event_id: candidate.event_id,
             occurred_at: order.created_at,
-            causation_id: run.operation.asker.correlation_id.as_str(),
+            causation_id: run.operation.requested_by.correlation_id.as_str(),
             trace: &trace,
         };
         Some(self.settled.change(&subject, Status::Failed, &cause, at))
     }
 }
 
-fn registered(metrics: &Metrics) -> Family<Did, Counter> {
+fn registered(metrics: &Metrics) -> Family<KindLabel, Counter> {
     let family = Family::default();
     metrics.with(|registry| {
-        registry.register("worker_repairs", "Dead letters that operations released or discarded", family.clone());
+        registry.register(
+            "worker_operation_items",
+            "Dead letters that operations have released for a redrive or discarded",
+            family.clone(),
+        );
     });
     family
 }
 
-/// Moves operations until the drain. While the store is away it tries on: no operation is lost, and none stops for that.
-pub async fn run(ctx: Ctx, setup: Setup) -> anyhow::Result<()> {
+/// Moves operations until the drain. While the store is away it keeps trying: no operation is lost, and none stops for that.
+pub async fn run(ctx: Ctx, setup: WorkerShared) -> anyhow::Result<()> {
     let mut redrive = Redrive::new(&ctx, setup);
     let (mut failures, mut wait) = (0u32, STEP);
     loop {
@@ -221,7 +227,7 @@ pub async fn run(ctx: Ctx, setup: Setup) -> anyhow::Result<()> {
                 return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
             }
             Err(error) => {
-                tracing::warn!(error = ?error, failures, "an operation cannot be moved; the worker tries on");
+                tracing::warn!(error = ?error, failures, "an operation cannot be moved; the worker keeps trying");
                 store_pause(failures, ctx.ids.as_ref()).max(STEP)
             }
         };

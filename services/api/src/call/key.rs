@@ -21,7 +21,7 @@ pub fn read(headers: &HeaderMap, required: bool) -> Result<Option<IdempotencyKey
 }
 
 fn invalid(rule: InvalidKey) -> Refusal {
-    Refusal::new(Code::IdempotencyKeyInvalid, format!("The idempotency key {rule}; mend it and send the request again."))
+    Refusal::new(Code::IdempotencyKeyInvalid, format!("The idempotency key {rule}; fix it and send the request again."))
 }
 
 fn mismatch() -> Refusal {

@@ -11,7 +11,7 @@ use minishop_platform::store::{Cancels, Orders, OutboxRow, StoreError, Transitio
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use crate::errands::outcome_unknown;
+use crate::detached_writes::outcome_unknown;
 use crate::intake::{Committed, HandOver};
 
 /// How often a cancel is tried that certainly wrote nothing: a first try may meet a stale connection.
@@ -19,10 +19,10 @@ const TRIES: u32 = 3;
 /// How long before its deadline a request is told how it stands: its own clock would only say that the time is up.
 const MARGIN: Duration = Duration::from_millis(20);
 /// What may have happened to an order, and what to do then.
-pub(super) const DOUBT: &str = "the order may be cancelled; send the request again";
+pub(super) const UNKNOWN_OUTCOME: &str = "the order may be cancelled; send the request again";
 
 /// A change of an order, as one request asks for it.
-pub(super) struct Wish {
+pub(super) struct CancelRequest {
     pub change: Transition,
     /// A JSON object for the timeline.
     pub detail: String,
@@ -51,18 +51,18 @@ impl Canceller {
     }
 
     /// Tries until the outcome is known or its request must be answered: whether this request changed the order.
-    pub(super) async fn cancel(&self, wish: &Wish) -> anyhow::Result<Result<bool, Refusal>> {
+    pub(super) async fn cancel(&self, request: &CancelRequest) -> anyhow::Result<Result<bool, Refusal>> {
         let (mut tries, mut doubt) = (0, false);
-        let until = wish.deadline - MARGIN;
+        let until = request.deadline - MARGIN;
         loop {
             if Instant::now() >= until {
-                return Ok(Err(if doubt { outcome_unknown(DOUBT) } else { unavailable() }));
+                return Ok(Err(if doubt { outcome_unknown(UNKNOWN_OUTCOME) } else { unavailable() }));
             }
-            match self.try_once(wish).await {
+            match self.try_once(request).await {
                 Ok(changed) => return Ok(Ok(changed)),
                 Err(source) if source.is_sync_failure() => return Err(source.into()),
                 Err(source @ StoreError::Fail { .. }) => {
-                    error!(order.id = %wish.change.order_id, error = ?source, "the store refused to cancel an order");
+                    error!(order.id = %request.change.order_id, error = ?source, "the store refused to cancel an order");
                     return Ok(Err(internal()));
                 }
                 Err(source) => {
@@ -70,7 +70,7 @@ impl Canceller {
                     doubt |= matches!(source, StoreError::Unknown { .. });
                     (self.hand_over)(Committed::InDoubt);
                     if !doubt && !source.is_contended() && tries >= TRIES {
-                        warn!(order.id = %wish.change.order_id, error = ?source, "the store did not cancel an order");
+                        warn!(order.id = %request.change.order_id, error = ?source, "the store did not cancel an order");
                         return Ok(Err(unavailable()));
                     }
                     let pause = Backoff::INFRASTRUCTURE.wait(tries.min(4), self.ids.jitter());
@@ -80,17 +80,17 @@ impl Canceller {
         }
     }
 
-    async fn try_once(&self, wish: &Wish) -> Result<bool, StoreError> {
+    async fn try_once(&self, request: &CancelRequest) -> Result<bool, StoreError> {
         let idle = self.idle.lock().expect("no holder of the connections panics").pop();
         let mut connection = match idle {
             Some(connection) => connection,
             // To be refused a connection says nothing about the order.
             None => self.orders.cancels().await?,
         };
-        let place = connection.cancel(&wish.change, &wish.detail).await?;
+        let place = connection.cancel(&request.change, &request.detail).await?;
         self.idle.lock().expect("no holder of the connections panics").push(connection);
         if let Some(number) = place {
-            (self.hand_over)(Committed::Rows(vec![OutboxRow::new(number, wish.change.event.clone())]));
+            (self.hand_over)(Committed::Rows(vec![OutboxRow::new(number, request.change.event.clone())]));
         }
         Ok(place.is_some())
     }

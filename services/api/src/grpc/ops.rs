@@ -28,11 +28,12 @@ impl OperationsService for Service {
 
     async fn watch_status(&self, request: Request<WatchStatusRequest>) -> Result<Response<Self::WatchStatusStream>, Status> {
         let ((call, _), _) = self.call("minishop.ops.v1.OperationsService/WatchStatus", request);
-        let onlooker = call.run(async { self.0.live.look_on() }).await.map_err(|refusal| status::of(&call, &refusal))?;
-        let news = stream::unfold(onlooker, async |mut onlooker| Some((onlooker.next().await?, onlooker)));
-        let told = status::dressed(&call, ());
-        let news = news.map(move |now| now.map_err(|refusal| status::of(&call, &refusal)));
-        Ok(told.map(|()| news.boxed()))
+        let subscriber =
+            call.run(async { self.0.status_feed.subscribe() }).await.map_err(|refusal| status::of(&call, &refusal))?;
+        let statuses = stream::unfold(subscriber, async |mut subscriber| Some((subscriber.next().await?, subscriber)));
+        let response = status::dressed(&call, ());
+        let statuses = statuses.map(move |next| next.map_err(|refusal| status::of(&call, &refusal)));
+        Ok(response.map(|()| statuses.boxed()))
     }
 
     async fn get_dead_letter(&self, request: Request<GetDeadLetterRequest>) -> Result<Response<GetDeadLetterResponse>, Status> {

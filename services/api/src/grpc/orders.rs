@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Service, status};
 use crate::call::Protocol;
-use crate::metrics::Outcome;
+use crate::metrics::AcceptLabel;
 use crate::orders::Created;
 use crate::{cancel, fields, orders, timeline, watch};
 
@@ -29,7 +29,7 @@ impl OrderService for Service {
             orders::create(app, &call, key, command).await
         };
         let outcome = call.run(work).await;
-        app.metrics.answered(&call, Outcome::of(&outcome));
+        app.metrics.answered(&call, AcceptLabel::of(&outcome));
         let Created { reply, replayed } = outcome.map_err(|refusal| status::of(&call, &refusal))?;
         let mut response = status::dressed(&call, reply);
         if replayed {

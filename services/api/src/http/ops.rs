@@ -1,4 +1,4 @@
-//! REST: what operators see, and how they repair it.
+//! REST: what operators see, and what they do about it.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use super::orders::no_object;
 use super::{PathId, answer, answered, entry, from_query, no_query, sse};
 use crate::app::App;
 use crate::call::{Call, Protocol};
-use crate::ops::Onlooker;
+use crate::ops::StatusSubscriber;
 use crate::{fields, ops};
 
 /// Tells how much work waits.
@@ -41,24 +41,24 @@ pub async fn stream(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
     let work = async {
         entry::check(&app, &parts)?;
         match no_query(&parts) {
-            found if found.is_empty() => app.live.look_on(),
+            found if found.is_empty() => app.status_feed.subscribe(),
             found => Err(fields::refuse(Protocol::Rest, found)),
         }
     };
     match call.run(work).await {
-        Ok(onlooker) => answer::events(&call, sse::body(onlooker, next)),
+        Ok(subscriber) => answer::events(&call, sse::body(subscriber, next)),
         Err(refusal) => answer::refusal(&call, &refusal),
     }
 }
 
-/// Waits for the next standing. The drain ends the stream, and the client comes again elsewhere.
-async fn next(mut onlooker: Onlooker) -> Option<(Bytes, Onlooker)> {
-    let bytes = match timeout(sse::SILENCE, onlooker.next()).await {
+/// Waits for the next status. The drain ends the stream, and the client reconnects elsewhere.
+async fn next(mut subscriber: StatusSubscriber) -> Option<(Bytes, StatusSubscriber)> {
+    let bytes = match timeout(sse::SILENCE, subscriber.next()).await {
         Err(_) => sse::comment(),
         Ok(Some(Ok(now))) => sse::event("status", None, &now),
         Ok(Some(Err(_)) | None) => return None,
     };
-    Some((bytes, onlooker))
+    Some((bytes, subscriber))
 }
 
 /// Writes a handler of a list: its message is the query.

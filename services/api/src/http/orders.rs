@@ -20,7 +20,7 @@ use minishop_core::refusal::{Code, Refusal};
 use super::{PathId, answer, answered, entry, from_query, no_query};
 use crate::app::App;
 use crate::call::{Call, Protocol};
-use crate::metrics::Outcome;
+use crate::metrics::AcceptLabel;
 use crate::orders::Created;
 use crate::{cancel, fields, orders, timeline};
 
@@ -34,7 +34,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
         orders::create(&app, &call, key, command).await
     };
     let outcome = call.run(work).await;
-    app.metrics.answered(&call, Outcome::of(&outcome));
+    app.metrics.answered(&call, AcceptLabel::of(&outcome));
     match outcome {
         Ok(Created { reply, replayed }) => answer::created(&call, &reply, replayed),
         Err(refusal) => answer::refusal(&call, &refusal),
@@ -68,7 +68,7 @@ fn decode(parts: &Parts, body: &Bytes) -> Result<CreateOrder, Refusal> {
 
 /// Says where a body stops being one JSON object.
 pub(super) fn no_object(at: &Syntax) -> Refusal {
-    let detail = format!("Line {}, column {}: {}; mend the body and send it again.", at.line, at.column, at.message);
+    let detail = format!("Line {}, column {}: {}; fix the body and send it again.", at.line, at.column, at.message);
     Refusal::new(Code::JsonInvalid, detail)
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::refusals::{self, retry_after};
-use super::{Accepted, BATCH, Outcome, SECOND_WRITER_FROM};
+use super::{AcceptOutcome, Accepted, BATCH, SECOND_WRITER_FROM};
 use crate::metrics::ApiMetrics;
 
 /// How many orders may be held at once: waiting, in a statement, or waiting for another with the same key.
@@ -58,7 +58,7 @@ pub(super) struct Entry {
     pub order: NewOrder,
     pub queued: Instant,
     pub deadline: Instant,
-    pub reply: oneshot::Sender<Outcome>,
+    pub reply: oneshot::Sender<AcceptOutcome>,
 }
 
 impl Entry {
@@ -70,7 +70,7 @@ impl Entry {
 /// The receiving end of an answer.
 #[derive(Debug)]
 pub struct Ticket {
-    answer: oneshot::Receiver<Outcome>,
+    answer: oneshot::Receiver<AcceptOutcome>,
     deadline: Instant,
     /// When to stop waiting for the request that came first with the same key.
     follows_until: Option<Instant>,
@@ -79,7 +79,7 @@ pub struct Ticket {
 
 impl Ticket {
     /// Waits for the answer. Dropping the ticket cancels nothing.
-    pub async fn outcome(self) -> Outcome {
+    pub async fn outcome(self) -> AcceptOutcome {
         let until = self.follows_until.unwrap_or(self.deadline).min(self.deadline);
         match timeout_at(until, self.answer).await {
             Ok(Ok(outcome)) => outcome,
@@ -169,7 +169,7 @@ impl Queue {
     }
 
     /// Answers requests, and those that wait for them.
-    pub(super) fn settle(&self, outcomes: Vec<(Scope, oneshot::Sender<Outcome>, Outcome)>) {
+    pub(super) fn settle(&self, outcomes: Vec<(Scope, oneshot::Sender<AcceptOutcome>, AcceptOutcome)>) {
         let mut state = self.lock();
         for (scope, reply, outcome) in outcomes {
             let followers = state.in_flight.remove(&scope).map_or_else(Vec::new, |flight| flight.followers);

@@ -18,7 +18,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Committed, Outcome, Queue, Writer};
+use super::{AcceptOutcome, Committed, Queue, Writer};
 use crate::metrics::ApiMetrics;
 
 /// What the next statement does.
@@ -176,7 +176,7 @@ impl Bench {
         order_of(&self.ids, key, content)
     }
 
-    fn submit(&self, key: &str, content: u8) -> impl Future<Output = Outcome> + use<> {
+    fn submit(&self, key: &str, content: u8) -> impl Future<Output = AcceptOutcome> + use<> {
         let ticket = self.queue.submit(self.order(key, content), Instant::now() + Duration::from_mins(1));
         async move { ticket?.outcome().await }
     }
@@ -214,7 +214,7 @@ fn order_of(ids: &Counting, key: &str, content: u8) -> NewOrder {
     }
 }
 
-fn code(outcome: &Outcome) -> Option<Code> {
+fn code(outcome: &AcceptOutcome) -> Option<Code> {
     outcome.as_ref().err().map(|refusal| refusal.code)
 }
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
 use super::queue::{Entry, Scope};
-use super::{Accepted, Outcome, Queue, refusals};
+use super::{AcceptOutcome, Accepted, Queue, refusals};
 use batch::{Batch, Job};
 
 /// How often a statement is tried that certainly wrote nothing: a first try may meet a stale connection.
@@ -266,7 +266,7 @@ fn fault(doubt: bool) -> Refusal {
 }
 
 /// Compares an order with the record under its key.
-fn judge(record: &KeyRecord, order: &NewOrder) -> Outcome {
+fn judge(record: &KeyRecord, order: &NewOrder) -> AcceptOutcome {
     let own = record.order_id == order.order_id;
     if !own && record.fingerprint != order.fingerprint {
         return Err(refusals::reused());

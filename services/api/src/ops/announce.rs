@@ -7,10 +7,10 @@ use minishop_contracts::ops::v1::{AnnounceOrdersRequest, AnnounceOrdersResponse,
 use minishop_contracts::{FieldCode, Validate as _, Violation, text, topics};
 use minishop_core::ids::OrderId;
 use minishop_core::refusal::Refusal;
-use minishop_platform::replay::Historian;
+use minishop_platform::replay::ReplayWriter;
 use minishop_platform::store::{Announce, AnnouncedAgain, Left, Unannounced};
 
-use super::operations::asker;
+use super::operations::requested_by;
 use super::place;
 use crate::app::App;
 use crate::call::Call;
@@ -54,15 +54,21 @@ pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) ->
         Some(_) => Unannounced::Before { time: at - age, after },
         None => Unannounced::Ids(ids.into_iter().collect()),
     };
-    let ask = Announce { which, consumer: app.config.kafka_group.clone(), dry_run, asker: asker(call, operator, reason), at };
-    let historian = Historian::new(&app.config, &topics::prefixed(&app.config.topic_prefix, topics::CREATED));
+    let ask = Announce {
+        which,
+        consumer: app.config.kafka_group.clone(),
+        dry_run,
+        requested_by: requested_by(call, operator, reason),
+        at,
+    };
+    let replay_writer = ReplayWriter::new(&app.config, &topics::prefixed(&app.config.topic_prefix, topics::CREATED));
     let (operations, relay) = (app.store.operations.clone(), app.relay.clone());
     let write = async move {
-        let again = operations.announce(&ask, |origin| historian.created(origin)).await?;
+        let again = operations.announce(&ask, |origin| replay_writer.created(origin)).await?;
         relay.hand_over(again.rows.clone());
         Ok(again)
     };
-    let again: AnnouncedAgain = app.errands.write(call, write).await?;
+    let again: AnnouncedAgain = app.detached_writes.write(call, write).await?;
     tracing::info!(orders = again.orders.len(), dry_run, "an operator asks to announce orders again");
     let skipped = again.left.into_iter().map(|(id, why)| (id.to_string(), why));
     let skipped = skipped.chain(malformed.into_iter().map(|id| (id, Left::NotFound)));

@@ -25,12 +25,12 @@ fn entry(row: AuditRow) -> AuditEntry {
         id: row.id.to_string(),
         at: Some(row.at.into()),
         action: row.action,
-        client: row.asker.client_id.0,
-        operator: row.asker.operator,
-        reason: row.asker.reason,
+        client: row.requested_by.client_id.0,
+        operator: row.requested_by.operator,
+        reason: row.requested_by.reason,
         outcome: row.outcome,
         operation_id: row.operation_id.map(|id| id.to_string()).unwrap_or_default(),
         detail: row.detail.unwrap_or_default(),
-        correlation_id: row.asker.correlation_id.as_str().to_owned(),
+        correlation_id: row.requested_by.correlation_id.as_str().to_owned(),
     }
 }

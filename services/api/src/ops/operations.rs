@@ -9,9 +9,9 @@ use minishop_contracts::ops::v1::{
 };
 use minishop_contracts::{FieldCode, json};
 use minishop_core::ids::{OperationId, OrderId};
+use minishop_core::operation::{Kind, State, Tally};
 use minishop_core::refusal::{Code, Refusal};
-use minishop_core::repair::{Kind, State, Tally};
-use minishop_platform::store::{self, Action, Asker, Item, OperationQuery};
+use minishop_platform::store::{self, Action, Item, OperationQuery, RequestedBy};
 
 use super::{limit, page, place};
 use crate::app::App;
@@ -63,17 +63,17 @@ pub async fn control(app: &App, call: &Call, request: ControlOperationRequest) -
         }
     };
     let id = parse_id(&request.id).ok_or_else(absent)?;
-    let (asker, at) = (asker(call, request.operator, request.reason), app.clock.now());
+    let (requested_by, at) = (requested_by(call, request.operator, request.reason), app.clock.now());
     let operations = app.store.operations.clone();
-    let write = async move { operations.control(id, action, &asker, at).await };
-    let (row, changed) = app.errands.write(call, write).await?.ok_or_else(absent)?;
+    let write = async move { operations.control(id, action, &requested_by, at).await };
+    let (row, changed) = app.detached_writes.write(call, write).await?.ok_or_else(absent)?;
     tracing::info!(operation.id = %id, changed, "an operator asks to {} an operation", action.as_str());
     Ok(ControlOperationResponse { operation: Some(operation(row)) })
 }
 
 /// Names who asks, as the audit keeps it.
-pub(super) fn asker(call: &Call, operator: String, reason: String) -> Asker {
-    Asker { client_id: call.client.clone(), operator, reason, correlation_id: call.correlation_id.clone() }
+pub(super) fn requested_by(call: &Call, operator: String, reason: String) -> RequestedBy {
+    RequestedBy { client_id: call.client.clone(), operator, reason, correlation_id: call.correlation_id.clone() }
 }
 
 fn absent() -> Refusal {
@@ -105,10 +105,10 @@ pub(super) fn operation(row: store::Operation) -> Operation {
         filter,
         rate: row.rate,
         failure_ratio: if row.kind == Kind::Redrive { row.failure_ratio } else { 0.0 },
-        reason: row.asker.reason,
-        operator: row.asker.operator,
-        client: row.asker.client_id.0,
-        correlation_id: row.asker.correlation_id.as_str().to_owned(),
+        reason: row.requested_by.reason,
+        operator: row.requested_by.operator,
+        client: row.requested_by.client_id.0,
+        correlation_id: row.requested_by.correlation_id.as_str().to_owned(),
         created_at: Some(row.created_at.into()),
         ended_at: row.ended_at.map(Into::into),
         stopped_because: row.stopped_because,

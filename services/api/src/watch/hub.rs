@@ -21,7 +21,7 @@ pub const MOST_WATCHES: usize = 10_000;
 /// For each watched order it holds what is known of it, and nothing of the order itself until it changes: the poll reads all
 /// orders at once, and gives each watch what has changed.
 #[derive(Debug, Clone)]
-pub struct Hub {
+pub struct OrderWatches {
     state: Arc<Mutex<State>>,
     came: Arc<Notify>,
     clock: Arc<dyn Clock>,
@@ -46,12 +46,12 @@ struct Watched {
 /// One watch of one order, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    hub: Hub,
+    hub: OrderWatches,
     order: OrderId,
     news: watch::Receiver<Option<Arc<Changed>>>,
 }
 
-impl Hub {
+impl OrderWatches {
     pub(super) fn new(clock: Arc<dyn Clock>, drain: CancellationToken, metrics: WatchMetrics) -> Self {
         Self { state: Arc::default(), came: Arc::default(), clock, drain, metrics }
     }
@@ -172,9 +172,9 @@ mod tests {
     use prometheus_client::registry::Registry;
     use uuid::Uuid;
 
-    fn hub() -> Hub {
+    fn hub() -> OrderWatches {
         let clock = Arc::new(ManualClock::at(from_millis(0)));
-        Hub::new(clock, CancellationToken::new(), WatchMetrics::register(&mut Registry::default()))
+        OrderWatches::new(clock, CancellationToken::new(), WatchMetrics::register(&mut Registry::default()))
     }
 
     fn id(n: u128) -> OrderId {
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    fn watching(hub: &Hub, n: u128, version: i32) -> Subscription {
+    fn watching(hub: &OrderWatches, n: u128, version: i32) -> Subscription {
         let watch = hub.subscribe(id(n), Duration::ZERO).unwrap();
         watch.know(&row(n, version));
         watch

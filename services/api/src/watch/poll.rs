@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::Hub;
+use super::OrderWatches;
 use super::metrics::WatchMetrics;
 
 /// The longest time between two reads of all watched orders, and the shortest.
@@ -26,7 +26,7 @@ const SHARE: u32 = 20;
 /// Reads for all who watch in this process.
 #[derive(Debug)]
 pub struct WatchTask {
-    hub: Hub,
+    hub: OrderWatches,
     orders: Arc<dyn Orders>,
     changes: broadcast::Receiver<ChangedOrders>,
     drain: CancellationToken,
@@ -37,9 +37,9 @@ pub struct WatchTask {
 
 impl WatchTask {
     /// Makes the task and the hub that it reads for; once a process, since it registers its metrics.
-    pub fn new(ctx: &Ctx) -> (Hub, Self) {
+    pub fn new(ctx: &Ctx) -> (OrderWatches, Self) {
         let metrics = ctx.metrics.with(WatchMetrics::register);
-        let hub = Hub::new(Arc::clone(&ctx.clock), ctx.drain.clone(), metrics);
+        let hub = OrderWatches::new(Arc::clone(&ctx.clock), ctx.drain.clone(), metrics);
         let task = Self {
             hub: hub.clone(),
             orders: Arc::clone(&ctx.store.orders),
@@ -105,7 +105,7 @@ impl WatchTask {
 }
 
 /// Waits until somebody watches and it is time to read all.
-async fn due(hub: &Hub, at: Instant) {
+async fn due(hub: &OrderWatches, at: Instant) {
     hub.watched().await;
     sleep_until(at).await;
 }

@@ -12,7 +12,7 @@ use minishop_core::ids::EventId;
 use minishop_core::parking::State;
 use minishop_platform::bus::Headers;
 use minishop_platform::clock::{SystemClock, SystemIds};
-use minishop_platform::replay::Historian;
+use minishop_platform::replay::ReplayWriter;
 use minishop_platform::store::{Journal, OutboxRow, ParkedEvent, Past};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -246,8 +246,7 @@ pub async fn parked_keys_are_listed_the_oldest_first(world: &World) {
 pub async fn an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audited(world: &World) {
     let api = world.api().await;
     api.dead(3).await;
-    let body =
-        json!({"filter": {"errorClass": "refused"}, "rate": 7, "failureRatio": 0.5, "reason": "mended", "operator": "ana"});
+    let body = json!({"filter": {"errorClass": "refused"}, "rate": 7, "failureRatio": 0.5, "reason": "fixed", "operator": "ana"});
     let begun = api.command("/ops/dead-letters/redrive", &body).await.json();
     let id = begun["operation"]["id"].as_str().unwrap();
     let path = format!("/ops/operations/{id}");
@@ -373,7 +372,7 @@ pub async fn a_replayed_event_has_the_bytes_of_the_first(world: &World) {
     api.post("", crate::harness::B.replace("\"items\"", "\"currency\":\"KWD\",\"items\"")).await;
     let mut first: Vec<_> = api.events().await.into_iter().map(|row| row.event).collect();
     first.sort_by_key(|event| event.order_id);
-    let history = Historian::new(&crate::harness::config(world.dir.path()), "orders.created");
+    let history = ReplayWriter::new(&crate::harness::config(world.dir.path()), "orders.created");
     let orders = api.store.history.orders(&Past::default(), None, 10).await.unwrap().0;
     let again: Vec<_> = orders.iter().flat_map(|order| history.events(order, &SystemIds).unwrap()).collect();
     assert_eq!(again, first, "id, key, envelope and headers");

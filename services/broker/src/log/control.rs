@@ -75,7 +75,7 @@ impl Writer {
     }
 }
 
-/// Tells the asker, who may be gone, and hands on the error.
+/// Tells the caller, who may be gone, and hands on the error.
 fn answer<T>(reply: Reply<T>, outcome: sqlx::Result<T>) -> sqlx::Result<()> {
     match outcome {
         Ok(value) => _ = reply.send(Ok(value)),

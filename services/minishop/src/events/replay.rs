@@ -19,7 +19,7 @@ use minishop_platform::bus::topics::exists;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
 use minishop_platform::relay::Token;
-use minishop_platform::replay::Historian;
+use minishop_platform::replay::ReplayWriter;
 use minishop_platform::store::{AuditRow, NewEvent, Past, PastOrder, Store, StoreError};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -132,7 +132,7 @@ async fn replay(args: &Args, config: &Config) -> Result<ExitCode, Failure> {
         return Ok(tell(args, orders, events, 0));
     }
     confirm(args, orders, events)?;
-    let history = Historian::new(config, &args.to_topic);
+    let history = ReplayWriter::new(config, &args.to_topic);
     write_audit(&store, args, "accepted", orders, 0).await?;
     let mut sender = Sender::new(&brokers, config.kafka_compression, args.rate)?;
     let outcome = publish(&store, &past, &history, &mut sender).await;
@@ -232,7 +232,7 @@ async fn write_audit(store: &Store, args: &Args, outcome: &str, orders: usize, p
         id: 0,
         at,
         action: "replay".to_owned(),
-        asker: store::asker(args.operator.clone(), args.reason.clone(), at),
+        requested_by: store::requested_by(args.operator.clone(), args.reason.clone(), at),
         outcome: outcome.to_owned(),
         operation_id: None,
         detail: Some(detail.to_string()),
@@ -240,7 +240,7 @@ async fn write_audit(store: &Store, args: &Args, outcome: &str, orders: usize, p
     store.operations.write_audit(&row).await.map_err(store_failed)
 }
 
-async fn publish(store: &Store, past: &Past, history: &Historian, sender: &mut Sender) -> Result<(), Failure> {
+async fn publish(store: &Store, past: &Past, history: &ReplayWriter, sender: &mut Sender) -> Result<(), Failure> {
     each_page(store, past, async |page| {
         for past in page {
             let broken = |error| Failure::No(format!("error[INTERNAL] order {}: {error:#}", past.origin.order.order_id));

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::PATIENCE;
 use crate::output::{self, Output};
-use crate::store::{Failure, asker, open};
+use crate::store::{Failure, open, requested_by};
 
 /// What is stepped over, and why.
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,7 @@ async fn skip(args: Args, config: &Config, brokers: &str) -> Result<Gap, Failure
     let gap = Gap { consumer: config.kafka_group.clone(), topic, partition, offset, until };
     not_settled(&store, &gap).await?;
     let at = SystemClock.now();
-    store.operations.skip(&gap, asker(operator, reason, at), at).await.map_err(Failure::of_store)?;
+    store.operations.skip(&gap, requested_by(operator, reason, at), at).await.map_err(Failure::of_store)?;
     Ok(gap)
 }
 

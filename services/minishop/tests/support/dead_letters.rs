@@ -104,7 +104,7 @@ pub fn dead_letters_are_looked_at_processed_again_and_given_up(place: &Place<'_>
     let first = looked_at(place, &orders[0][0]);
     refused_before_anything_begins(place, &first);
     stops_by_itself(place);
-    endpoint.mend();
+    endpoint.fix();
     rests_while_it_is_paused(place, &first);
     parked(place, 0, 0);
     let processed = place.events("orders.processed");
@@ -186,7 +186,7 @@ fn refused_before_anything_begins(place: &Place<'_>, id: &str) {
     assert_eq!(letters(place, &[]).len(), GARBAGE + CUSTOMERS, "nothing was changed");
 }
 
-/// A redrive while nothing is mended fails with its first dead letter, and leaves the others alone.
+/// A redrive while nothing is fixed fails with its first dead letter, and leaves the others alone.
 fn stops_by_itself(place: &Place<'_>) {
     let words = ["dlq", "redrive", "--code", "WEBHOOK_REFUSED", "--yes", "--wait", "--operator", "ana", "--reason", "too early"];
     let stopped = place.run(&[&words[..], &["--output", "json"]].concat());
@@ -202,7 +202,7 @@ fn stops_by_itself(place: &Place<'_>) {
 
 /// A redrive releases nothing while it is paused, and discards go on meanwhile; resumed, it brings everything through.
 fn rests_while_it_is_paused(place: &Place<'_>, id: &str) {
-    let begun = place.json(&["dlq", "redrive", "--code", "WEBHOOK_REFUSED", "--yes", "--rate", "2", "--reason", "mended"]);
+    let begun = place.json(&["dlq", "redrive", "--code", "WEBHOOK_REFUSED", "--yes", "--rate", "2", "--reason", "fixed"]);
     assert_eq!(begun["matched"], json!(CUSTOMERS), "the waiting ones are no dead letters: {begun}");
     let operation = text(&begun["operation"]["id"]);
     let paused = place.json(&["dlq", "pause", &operation, "--operator", "ana", "--reason", "a moment"]);
@@ -266,7 +266,7 @@ fn ends_when_it_is_cancelled(place: &Place<'_>, endpoint: &Endpoint) {
     eventually(WAIT, "the next one of its key was tried", || {
         letters(place, &["--order", &behind]).first().filter(|letter| letter["attempts"] == 1).map(drop)
     });
-    endpoint.mend();
+    endpoint.fix();
     let done = place.json(&["dlq", "redrive", "--all", "--yes", "--wait", "--rate", "10000"]);
     assert_eq!(count(&done["operation"], "succeeded"), CUSTOMERS as u64, "{done}");
     assert_eq!(place.json(&["order", "get", &behind])["status"], "processed");
@@ -283,8 +283,8 @@ fn is_told_in_the_audit(place: &Place<'_>) {
     for (wanted, times) in [
         (["redrive", "accepted", "ana", "too early"], 1),
         (["redrive", "stopped", "ana", "too early"], 1),
-        (["redrive", "accepted", "", "mended"], 1),
-        (["redrive", "done", "", "mended"], 1),
+        (["redrive", "accepted", "", "fixed"], 1),
+        (["redrive", "done", "", "fixed"], 1),
         (["pause", "accepted", "ana", "a moment"], 1),
         (["resume", "accepted", "", "go on"], 1),
         (["cancel", "accepted", "ana", "the wrong ones"], 1),

@@ -62,7 +62,7 @@ impl Endpoint {
     }
 
     /// Fulfils everybody's orders from now on.
-    pub fn mend(&self) {
+    pub fn fix(&self) {
         self.state.lock().unwrap().refused.clear();
     }
 

@@ -74,8 +74,8 @@ pub fn a_failing_customer_waits_and_is_repaired_in_order(place: &Place<'_>, endp
     let keys = &place.read("/ops/parked-keys")["keys"];
     assert_eq!((&keys[0]["key"], &keys[0]["headState"], &keys[0]["waiting"]), (&json!(FAILING), &json!("dead"), &json!(rest)));
 
-    endpoint.mend();
-    let wanted = json!({"filter": {"errorCode": "WEBHOOK_REFUSED"}, "reason": "the endpoint was mended"});
+    endpoint.fix();
+    let wanted = json!({"filter": {"errorCode": "WEBHOOK_REFUSED"}, "reason": "the endpoint was fixed"});
     let begun = post(place.http, "/ops/dead-letters/redrive", &[], &wanted.to_string());
     assert_eq!(begun.status, 200, "{}", begun.body);
     let begun: Value = serde_json::from_str(&begun.body).unwrap();

@@ -17,7 +17,7 @@ use crate::ctx::{Ctx, Task};
 #[derive(Debug, Parser)]
 #[command(
     disable_version_flag = true,
-    after_help = "Exit codes: 0 done · 2 command line, configuration, or what a person must mend before a start · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
+    after_help = "Exit codes: 0 done · 2 command line, configuration, or what must be fixed before a start · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
 )]
 struct Cli {
     /// Print the versions of MiniShop and librdkafka.

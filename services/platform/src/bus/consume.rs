@@ -51,16 +51,16 @@ pub struct Settings {
 /// Hears of partitions that go and names what was settled of them.
 pub type Revoked = Box<dyn Fn(&[Partition]) -> Vec<Position> + Send + Sync>;
 /// Hears of partitions that come, or that are another member's already.
-pub type Told = Box<dyn Fn(&[Partition]) + Send + Sync>;
+pub type OnPartitions = Box<dyn Fn(&[Partition]) + Send + Sync>;
 
 /// What the owner does when partitions come and go. Each runs on the polling thread and holds up the group.
 pub struct Handlers {
     /// Partitions come; they are read from the group's committed offsets, or from the beginning.
-    pub assigned: Told,
+    pub assigned: OnPartitions,
     /// Partitions go. Waits for what runs and names what was settled, which is then committed before they are given up.
     pub revoked: Revoked,
     /// Partitions are gone and may be another member's already: nothing may be committed.
-    pub lost: Told,
+    pub lost: OnPartitions,
 }
 
 impl fmt::Debug for Handlers {

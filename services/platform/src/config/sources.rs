@@ -234,12 +234,12 @@ fn worded(error: &clap::Error, hidden: impl Fn(&str) -> bool) -> String {
         .into_iter()
         .find_map(|kind| text(kind).and_then(|guess| nearest(&given, guess.split(", ")).map(str::to_owned)))
         .filter(|guess| !hidden(guess));
-    let mend = match (guess, text(ContextKind::ValidValue)) {
+    let fix = match (guess, text(ContextKind::ValidValue)) {
         (Some(guess), _) => format!("did you mean {guess}?"),
         (None, Some(valid)) if !valid.is_empty() => format!("give one of {valid}"),
         _ => "see --help".to_owned(),
     };
-    format!("error[{code}] {place}: {first}; {mend}")
+    format!("error[{code}] {place}: {first}; {fix}")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the relay asks of the store, without ever waiting for it: rows go on being sent while a job runs.
+//! The relay's requests to the store. They run beside the task, which keeps sending meanwhile.
 
 use std::time::Duration;
 
@@ -6,36 +6,36 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use minishop_core::backoff::Backoff;
 
-use super::said::{Aside, Job, Want};
+use super::messages::{Aside, Job, Want};
 use super::shard::{Ask, Moment};
 use super::task::RelayTask;
 use crate::store::{Acknowledged, Leadership, OutboxRow, OutboxStats, Result, StoreError};
 
-/// How often the backlog is measured.
+/// How often `Outbox::stats` is read.
 const MEASURE: Duration = Duration::from_secs(1);
-/// How often the space of removed rows is freed, if there are so many.
+/// How often the table is vacuumed, if at least this many rows were removed.
 const VACUUM: Duration = Duration::from_secs(1);
 const WORTH_A_VACUUM: i64 = 1_000;
-/// The longest pause of a relay whose store is away.
+/// The longest pause between requests while the store is away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// A job's end.
+/// The answer to a request.
 pub(super) enum Done {
-    /// Leases, asked for at this time.
+    /// Leases, requested at this time.
     Led(Moment, Result<Leadership>),
-    /// Rows, at most so many of each shard.
+    /// Rows, at most this many of each shard.
     Brought(Vec<Ask>, usize, Result<Vec<OutboxRow>>),
-    /// Whether the store agrees with what is published.
+    /// Whether the store took the published numbers.
     Acknowledged(Vec<Acknowledged>, Result<bool>),
-    /// Whether the store keeps a row.
+    /// Whether the store has set the row aside.
     Aside(Aside, Result<bool>),
     /// How much waits.
     Measured(Result<OutboxStats>),
-    /// Whether this process may free space.
+    /// Whether this process may vacuum.
     Vacuumed(Result<bool>),
 }
 
-/// The jobs that are no decision of the machine's.
+/// Statistics and vacuum, which the machine does not decide on.
 #[derive(Debug, Default)]
 pub(super) struct Upkeep {
     measuring: bool,
@@ -45,12 +45,12 @@ pub(super) struct Upkeep {
     /// Rows that were removed since the last vacuum.
     removed: i64,
     may_not_vacuum: bool,
-    /// How often in a row the store has not answered.
+    /// Failed requests in a row.
     failures: u32,
 }
 
 impl RelayTask {
-    /// Starts what is due.
+    /// Starts the requests that are due.
     pub(super) fn start_jobs(&mut self, now: Moment) {
         for want in self.machine.wants(now) {
             let (outbox, settings) = (self.outbox.clone(), self.settings.clone());
@@ -93,12 +93,12 @@ impl RelayTask {
         }
     }
 
-    /// Tells when to look again for what is due, if nothing else happens before.
+    /// Returns when to call `start_jobs` again if nothing else happens before.
     pub(super) fn look_again(&self, now: Moment) -> Moment {
         self.machine.look_again(now).min(self.upkeep.measure_at.max(now + Duration::from_millis(1)))
     }
 
-    /// Takes up what a job brought.
+    /// Handles the answer to a request.
     pub(super) fn done(&mut self, done: Done, now: Moment) {
         match done {
             Done::Led(asked_at, view) => match view {
@@ -128,7 +128,7 @@ impl RelayTask {
             },
             Done::Measured(stats) => {
                 self.upkeep.measuring = false;
-                // What the leases say of the store is enough: a measurement more or less is no matter.
+                // A failed measurement is not reported: the leases show whether the store answers.
                 if let Ok(stats) = stats {
                     *self.stats.lock().expect("no holder of the statistics panics") = stats;
                     self.metrics.measured(stats);

@@ -1,30 +1,31 @@
-//! What a relay knows of all its shards, and what it wants done next. Pure: no I/O, and the time is an argument.
+//! The state machine over all shards that this process leads. Pure: it does no I/O, and the time is an argument.
 //!
-//! [`Machine::wants`] says what to ask of the store; each answer comes back through the method of its name. At most one read, one
-//! `acknowledge` and one renewal run at a time.
+//! [`Machine::wants`] returns the requests to the store that are due. Each answer comes back through its own method (`led`, `brought`,
+//! `acknowledged`, `aside`, or `store_failed`). At most one request of each [`Job`] runs at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::said::{Aside, Job, Sending, Trouble, Want};
+use super::messages::{Aside, Job, Sending, Trouble, Want};
 use super::shard::{Alarm, Ask, Moment, Shard, State, Token};
 use crate::store::{Acknowledged, LEASE, Leadership, OutboxRow};
 
-/// How long a lease is used: a second less than it lasts, for the answer's way back and clocks that run unevenly.
-const OURS: Duration = LEASE.saturating_sub(Duration::from_secs(1));
+/// How long a shard is sent from after its lease was requested: `LEASE` less a second for the answer's way back and for clocks that
+/// run at different speeds.
+const USABLE: Duration = LEASE.saturating_sub(Duration::from_secs(1));
 /// How often leases are renewed.
 const RENEW: Duration = Duration::from_secs(1);
-/// How soon leases are asked for again when some were lost or not to be had.
+/// How soon leases are requested again while some shard is `Lost`.
 const ANEW: Duration = Duration::from_millis(20);
-/// How often the store is told what is published, while there is more to come, and how many numbers make it sooner.
+/// How often `acknowledge` runs while records are in flight, and how many published numbers make it run at once.
 const STORE: Duration = Duration::from_millis(50);
 const MANY_PUBLISHED: i64 = 1_000;
-/// How often rows are looked for that nobody hands over: the first while there are some, then ever more rarely, up to the second
-/// while other processes write, and to the third while none does.
+/// How often the table is read for rows that nobody hands over. It starts at the first interval and doubles while nothing is found, up
+/// to the second while other processes write, else up to the third.
 const LOOK: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(500)];
-/// How soon the next read may follow.
+/// The shortest time between two reads.
 const READ_SOONEST: Duration = Duration::from_millis(4);
-/// How long a shard rests after a record failed.
+/// How long a shard waits after its topic refused a record.
 const REST: Duration = Duration::from_millis(500);
 /// Records that the producer may hold unreported; its own queue holds 10 000.
 const MOST_IN_FLIGHT: usize = 8_000;
@@ -32,7 +33,7 @@ const MOST_IN_FLIGHT: usize = 8_000;
 const READ_BYTES: usize = 1 << 20;
 const READ_ROWS: (usize, usize) = (16, 1_000);
 
-/// What the leader knows of its shards.
+/// The shards that this process leads, and the requests to the store that are running.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub shards: BTreeMap<i16, Shard>,
@@ -40,12 +41,12 @@ pub(super) struct Machine {
     asides: Vec<Aside>,
     in_flight: usize,
     others_write: bool,
-    /// How often a shard was taken up.
+    /// How many `Shard`s were made: each gets a range of `life` numbers of its own.
     taken: u32,
-    /// Counts what may have been a change of the store: leases that were asked for before it are asked for again.
+    /// Counts events after which the store may be another one. A lease that was requested before such an event is requested again.
     session: u64,
     led_in: u64,
-    /// What the store has been asked and has not answered.
+    /// Requests to the store that have not been answered.
     running: BTreeSet<Job>,
     renew_at: Moment,
     store_at: Moment,
@@ -86,7 +87,7 @@ impl Machine {
         self.running.contains(&job)
     }
 
-    /// Lets time pass and says what to ask of the store now. What is returned counts as begun.
+    /// Advances the time and returns the requests that are due. The caller must run all of them.
     pub fn wants(&mut self, now: Moment) -> Vec<Want> {
         for shard in self.shards.values_mut() {
             shard.tick(now);
@@ -96,7 +97,7 @@ impl Machine {
             return wants;
         }
         let lost: Vec<i16> = self.shards.values().filter(|s| s.state == State::Lost).map(|s| s.number).collect();
-        // Not while the store is being told: the answer must not be older than what is told.
+        // Not during `acknowledge`: the renewal would return an older `acknowledged` than the one being stored.
         if !self.runs(Job::Lead) && !self.runs(Job::Acknowledge) && now >= self.renew_at {
             self.running.insert(Job::Lead);
             self.led_in = self.session;
@@ -120,7 +121,7 @@ impl Machine {
         wants
     }
 
-    /// Tells when to look again for what is due, if nothing else happens before.
+    /// Returns when to call `wants` again if nothing else happens before.
     pub fn look_again(&self, now: Moment) -> Moment {
         let mut next = self.renew_at;
         if self.shards.values().any(|shard| shard.unstored() > 0) {
@@ -173,7 +174,7 @@ impl Machine {
         Some(Want::Read(asks, limit))
     }
 
-    /// Takes up renewed leases, asked for at a time: they count from then, since the database's clock may have run on meanwhile.
+    /// Takes the answer to `Want::Lead`. Leases count from `asked_at`, since the database started them at some later time.
     pub fn led(&mut self, asked_at: Moment, view: &Leadership) {
         self.running.remove(&Job::Lead);
         if self.led_in != self.session {
@@ -181,7 +182,7 @@ impl Machine {
             return;
         }
         self.others_write = view.others_write;
-        let until = asked_at + OURS;
+        let until = asked_at + USABLE;
         self.shards.retain(|shard, _| view.shards.iter().any(|led| led.shard == *shard));
         for led in &view.shards {
             let shard = self.shards.entry(led.shard).or_insert_with(|| {
@@ -194,7 +195,7 @@ impl Machine {
         }
     }
 
-    /// Takes the rows of a read.
+    /// Takes the answer to `Want::Read`.
     pub fn brought(&mut self, asks: &[Ask], limit: usize, rows: Vec<OutboxRow>) {
         self.running.remove(&Job::Read);
         let mut by_shard: BTreeMap<i16, Vec<OutboxRow>> = BTreeMap::new();
@@ -216,7 +217,7 @@ impl Machine {
         }
     }
 
-    /// Takes the store's answer to what is published; returns how many rows are gone.
+    /// Takes the answer to `Want::Acknowledge`; returns how many rows were removed.
     pub fn acknowledged(&mut self, asked: &[Acknowledged], agreed: bool) -> i64 {
         self.running.remove(&Job::Acknowledge);
         let mut removed = 0;
@@ -228,7 +229,7 @@ impl Machine {
         if agreed { removed } else { 0 }
     }
 
-    /// Takes the store's answer to a row that was to be set aside.
+    /// Takes the answer to `Want::SetAside`.
     pub fn aside(&mut self, aside: &Aside, agreed: bool) {
         self.running.remove(&Job::SetAside);
         let Some(shard) = self.shards.get_mut(&aside.token.shard).filter(|shard| shard.is_current(aside.token)) else { return };
@@ -239,7 +240,7 @@ impl Machine {
         }
     }
 
-    /// The store did not answer: whatever was in hand is dropped, and leases are taken anew.
+    /// A request failed or its outcome is unknown: drops all rows in memory and takes the leases again.
     pub fn store_failed(&mut self, job: Job, retry_at: Moment) {
         self.running.remove(&job);
         self.retry_at = retry_at;
@@ -247,15 +248,15 @@ impl Machine {
         self.lose_all();
     }
 
-    /// Drops everything in hand.
+    /// Drops all rows in memory; every shard becomes `Lost`.
     pub fn lose_all(&mut self) {
         self.session += 1;
         self.asides.clear();
         self.shards.values_mut().for_each(Shard::lose);
     }
 
-    /// Takes rows that this process has committed, as the store has answered at a time; tells whether some belong to shards that
-    /// others lead.
+    /// Takes rows that this process has committed; the store confirmed the commit at `answered_at`. Returns whether some belong to
+    /// shards that other processes lead.
     pub fn hand(&mut self, rows: Vec<OutboxRow>, answered_at: Moment) -> bool {
         let mut of_others = false;
         for row in rows {
@@ -267,20 +268,20 @@ impl Machine {
         of_others
     }
 
-    /// Looks at the table as soon as the store is free: there may be rows that nobody will hand over.
+    /// Reads the table as soon as no read is running: it may hold rows that nobody hands over.
     pub fn look(&mut self) {
         self.look_every = LOOK[0];
         self.look_at = Moment::ZERO;
     }
 
-    /// A session broke, or began: the store may be another than before. Nothing more is sent until the table has been looked at.
+    /// A connection to the store was lost or is new, so the store may be an older copy. Nothing is sent until the table has been read.
     pub fn verify(&mut self, now: Moment) {
         self.session += 1;
         self.shards.values_mut().for_each(|shard| shard.verify(now));
         self.look();
     }
 
-    /// The next row to send, of any shard.
+    /// Returns the next row to send, of any shard.
     pub fn next(&self, now: Moment) -> Option<Sending<'_>> {
         if self.in_flight >= MOST_IN_FLIGHT {
             return None;
@@ -288,7 +289,7 @@ impl Machine {
         self.shards.values().find_map(|shard| shard.next(now))
     }
 
-    /// Notes that the next row of a shard is with the producer.
+    /// The producer has accepted the next row of a shard.
     pub fn sent(&mut self, token: Token) {
         if let Some(shard) = self.shards.get_mut(&token.shard) {
             shard.sent();
@@ -296,13 +297,13 @@ impl Machine {
         }
     }
 
-    /// The next row of a shard can never be sent.
+    /// The producer refuses the next row of a shard for good: it is set aside.
     pub fn cannot_send(&mut self, token: Token, reason: String) {
         let row = self.shards.get_mut(&token.shard).and_then(Shard::take_next);
         self.asides.extend(row.map(|row| Aside { token, event_id: row.event.event_id, reason }));
     }
 
-    /// Takes up a report; `Ok` when the record is published.
+    /// Takes a delivery report.
     pub fn report(&mut self, token: Token, outcome: Result<(), Trouble>, now: Moment) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let Some(shard) = self.shards.get_mut(&token.shard).filter(|shard| shard.is_current(token)) else { return };
@@ -312,7 +313,7 @@ impl Machine {
                 shard.returned();
                 match trouble {
                     Trouble::OfTopic => shard.doubt(now + REST),
-                    // It may be the fault of another record of its batch.
+                    // Another record of the batch may be the cause.
                     _ if !shard.is_alone(token.number) => shard.doubt(now),
                     Trouble::TooLarge if !shard.without_value.contains(&token.number) => self.without_value(token, now),
                     Trouble::TooLarge => self.give_up(token, "the record is too large".to_owned()),
@@ -335,14 +336,14 @@ impl Machine {
         }
     }
 
-    /// The topic of a shard's next row does not take records.
+    /// The topic of a shard's next row takes no records.
     pub fn stop(&mut self, shard: i16, now: Moment) {
         if let Some(shard) = self.shards.get_mut(&shard) {
             shard.stop(now + REST);
         }
     }
 
-    /// The producer is gone, with everything that it held.
+    /// A new producer replaces the old one, whose reports are ignored from now on.
     pub fn producer_lost(&mut self, now: Moment) {
         self.in_flight = 0;
         for shard in self.shards.values_mut() {
@@ -350,12 +351,12 @@ impl Machine {
         }
     }
 
-    /// Tells whether a shard lacks numbers.
+    /// Returns whether a shard lacks numbers.
     pub fn is_damaged(&self) -> bool {
         self.shards.values().any(|shard| shard.state == State::Damaged)
     }
 
-    /// Tells whether nothing is left to send, to be reported or to be stored.
+    /// Returns whether nothing is left to send, to be reported or to be stored.
     pub fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.shards.values().all(|shard| shard.is_idle() && shard.unstored() == 0)
     }

@@ -1,4 +1,4 @@
-//! Sending, and what the broker reports.
+//! Sending rows, and handling delivery reports and alarms.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use minishop_contracts::headers::kafka::DLQ_VALUE_OMITTED;
 use minishop_contracts::topics;
 use tokio::sync::mpsc;
 
-use super::said::{Aside, Sending, Trouble};
+use super::messages::{Aside, Sending, Trouble};
 use super::shard::{Alarm, Moment};
 use super::task::RelayTask;
 use crate::bus::Headers;
 use crate::bus::produce::{Producer, Report, SendError};
 
-/// How often the same trouble is told.
+/// How often the same topic is warned of.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
-/// A topic that does not take records, as far as it was told.
+/// A topic that takes no records, and when that was logged last.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct TopicTrouble {
     at: Option<Moment>,
     untold: u64,
     /// The shard that waits for it.
@@ -25,7 +25,7 @@ pub(super) struct Told {
 }
 
 impl RelayTask {
-    /// Sends queued rows, shard by shard in order, as far as the producer has room.
+    /// Sends queued rows, shard by shard in order, until the producer's queue is full.
     pub(super) fn send(&mut self, now: Moment) {
         while let Some(next) = self.machine.next(now) {
             let (token, letter) = (next.token, is_dead_letter(&next.row.event.topic) && !next.without_value);
@@ -45,9 +45,9 @@ impl RelayTask {
         }
     }
 
-    /// Makes a new producer; everything that is not stored as published is sent again from the table.
+    /// Replaces the producer; every row that is not stored as published is sent again from the table.
     fn renew_producer(&mut self, now: Moment) {
-        // Reports of the old producer must not be counted against the new shards.
+        // Reports of the old producer must not reach the shards.
         let (report_to, reports) = mpsc::unbounded_channel();
         match Producer::new(&self.settings.brokers, self.settings.compression, report_to) {
             Ok(producer) => {
@@ -59,14 +59,14 @@ impl RelayTask {
         }
     }
 
-    /// Takes up a report; tells whether it was the end of its producer.
+    /// Handles a delivery report; returns whether the producer was replaced.
     pub(super) fn report(&mut self, report: Report, now: Moment) -> bool {
         let Report { token, topic, alone, took, result } = report;
         let Err(error) = result else {
             self.metrics.published.inc();
             self.metrics.publish.observe(took.as_secs_f64());
-            if self.told.shard == Some(token.shard) {
-                self.told = Told::default();
+            if self.topic_trouble.shard == Some(token.shard) {
+                self.topic_trouble = TopicTrouble::default();
                 self.status.note("relay", None);
             }
             self.machine.report(token, Ok(()), now);
@@ -88,7 +88,7 @@ impl RelayTask {
             SendError::QueueFull => Trouble::OfTopic,
         };
         self.machine.report(token, Err(trouble), now);
-        // What is behind it must not be published before it is sent again.
+        // Records behind it must not be published before it is sent again.
         if !alone {
             tracing::debug!(topic, "a record among others failed; they are sent again, one by one");
             self.renew_producer(now);
@@ -101,18 +101,24 @@ impl RelayTask {
         self.renew_producer(now);
     }
 
-    /// Says that a topic takes no records: at most so often, however many records come back.
+    /// Logs that a topic takes no records, at most every [`TELL_AGAIN`].
     fn tell_topic(&mut self, shard: i16, topic: &str, reason: &str, now: Moment) {
         let waiting = self.stats.lock().expect("no holder of the statistics panics").depth;
-        self.told.shard = Some(shard);
+        self.topic_trouble.shard = Some(shard);
         self.status.note("relay", Some(format!("{topic} takes no records: {reason}; {waiting} rows of the outbox wait")));
-        if self.told.at.is_some_and(|at| now < at + TELL_AGAIN) {
-            self.told.untold += 1;
+        if self.topic_trouble.at.is_some_and(|at| now < at + TELL_AGAIN) {
+            self.topic_trouble.untold += 1;
             return;
         }
-        tracing::warn!(topic, reason, rows = waiting, untold = self.told.untold, "a topic takes no records; its rows wait");
-        self.told.at = Some(now);
-        self.told.untold = 0;
+        tracing::warn!(
+            topic,
+            reason,
+            rows = waiting,
+            untold = self.topic_trouble.untold,
+            "a topic takes no records; its rows wait"
+        );
+        self.topic_trouble.at = Some(now);
+        self.topic_trouble.untold = 0;
     }
 
     pub(super) fn tell_aside(&mut self, aside: &Aside) {

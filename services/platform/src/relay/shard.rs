@@ -1,9 +1,9 @@
-//! One outbox shard in the hands of its leader. Pure: it decides, and does nothing.
+//! One outbox shard, as its leader sees it. Pure: no I/O.
 //!
-//! Numbers are gapless and in the order of the commits. `enqueued` is the highest number that was taken in its turn, `acknowledged` the
-//! highest up to which everything is published, `stored` what the store says of the latter. Whatever contradicts the
-//! store's promises (another event under a known number, a number that is gone) ends the shard's life: everything in hand is
-//! dropped, the lease is taken anew, and the table is read from `stored`.
+//! Numbers are gapless and in the order of the commits. `enqueued` is the highest number taken in sequence; `log.published` is the number
+//! up to which everything is published; `stored` is the last `acknowledged` that the store confirmed. A contradiction (another event
+//! under a known number, or a known row that is gone) ends this *life* of the shard: all rows in memory are dropped, the lease is taken
+//! with a new epoch, and the table is read from `acknowledged`.
 
 mod log;
 mod read;
@@ -19,87 +19,87 @@ use crate::store::{Led, OutboxRow};
 use log::Log;
 pub(super) use read::Ask;
 
-/// The time since some fixed moment of the process.
+/// Time since the start of the task.
 pub(super) type Moment = Duration;
 
-/// A shard with so many rows to send is not read any further.
+/// The table is not read further while this many rows wait in memory.
 const ENOUGH_QUEUED: usize = 500;
-/// How many bytes of rows a shard keeps in memory before it leaves them to the table.
+/// Above this size, rows are not taken into memory; they are read from the table later.
 const MOST_BYTES: usize = 4 << 20;
 
-/// What contradicts a store that only goes forward.
+/// A reason for [`Alarm::WentBack`].
 const ANOTHER_EVENT: &str = "another event under a known number";
 
-/// Where a shard stands.
+/// The state of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Nothing is known of it any more: its lease must be taken anew.
+    /// The lease is not ours, or must be taken with a new epoch.
     Lost,
     /// The table must be read before anything is sent.
     Unread,
-    /// Rows are sent as they come.
+    /// Rows are sent.
     Live,
-    /// A record failed: nothing is sent until all reports are in, then the table is read again, not before this time.
+    /// A record failed. Nothing is sent until all reports are in and this time has come; then the table is read again.
     Stopped(Moment),
-    /// The table lacks a number that must be there. Nothing is sent until it is there, or an operator steps over it.
+    /// The table lacks a number. Nothing is sent until the number is there or an operator steps over it.
     Damaged,
 }
 
-/// Names a record on its way: shard, number, and the life of the shard in which it was sent.
+/// Identifies a record in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token {
     /// The outbox shard.
     pub shard: i16,
     /// The number in it.
     pub number: i64,
-    /// Which life of the shard. Reports of an earlier one say nothing.
+    /// The life of the shard in which it was sent. Reports of an earlier life are ignored.
     pub life: u64,
 }
 
-/// What an operator must hear of.
+/// An alarm for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Alarm {
-    /// The store is an older copy of itself, or was changed by hand.
+    /// The store was replaced by an older copy of itself, or changed by hand.
     WentBack { shard: i16, number: i64, found: &'static str },
-    /// A number is missing in the table.
+    /// The table lacks the numbers from `number` up to `next` - 1.
     Gap { shard: i16, number: i64, next: i64 },
 }
 
-/// What the leader knows of a shard.
+/// A shard that this process leads.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub number: i16,
     pub epoch: i64,
     pub state: State,
     life: u64,
-    /// What was read is worth something only in the view in which it was asked for.
+    /// Rows of a read are taken only if `view` has not changed since the request.
     view: u64,
-    /// Rows whose commit was answered before this time are left to the table.
+    /// Rows whose commit was confirmed before this time are not taken from memory; the table has them.
     taken_since: Moment,
     lease_until: Moment,
     stored: i64,
     log: Log,
-    /// What was known before the lease was taken.
+    /// The `log` of the previous lease, to notice that the store went back.
     before: Log,
-    /// Rows that are taken and not yet sent: the last numbers up to `enqueued`.
+    /// Rows that are not sent yet: the last numbers up to `enqueued`.
     queue: VecDeque<OutboxRow>,
-    /// Rows that came ahead of their turn.
+    /// Rows with numbers above `enqueued` + 1.
     ahead: BTreeMap<i64, OutboxRow>,
     bytes: usize,
     in_flight: usize,
-    /// Up to here records go alone: one of them failed among others.
+    /// Records up to this number are sent alone, since one of them failed in a batch.
     alone_up_to: i64,
-    /// Whether the record in flight goes alone.
+    /// Whether the record in flight was sent alone.
     alone: bool,
-    /// Whether the table may hold rows that nobody will hand over.
+    /// Whether the table may hold rows that nobody hands over.
     pub look: bool,
-    /// The numbers that a running `acknowledge` may remove.
+    /// The `high` of the running `acknowledge`.
     storing: Option<i64>,
-    /// A number that was missing in the last read, and the next one that was there.
+    /// A number that the last read did not find, and the next one that it found.
     gap: Option<(i64, i64)>,
-    /// What contradicted this leader's view, until it is known whether another leads.
+    /// An alarm that is raised only if no other process turns out to lead the shard.
     suspicion: Option<Alarm>,
-    /// Dead letters that go without their value, since the broker refused them for their size.
+    /// Dead letters that are sent without their value, since the broker refused them for their size.
     pub without_value: BTreeSet<i64>,
     #[cfg(test)]
     pub sabotage: Option<Sabotage>,
@@ -117,9 +117,7 @@ pub(super) enum Sabotage {
 }
 
 impl Shard {
-    /// Begins with a lease that was just taken.
-    ///
-    /// `place` tells the shards of a process apart that have the same number one after the other, and is never used twice.
+    /// Starts with a new lease. `place` is unique within the process: no report for an earlier `Shard` of the same number matches.
     pub fn new(place: u32, led: &Led, asked_at: Moment, lease_until: Moment) -> Self {
         let mut shard = Self {
             number: led.shard,
@@ -150,9 +148,9 @@ impl Shard {
         shard
     }
 
-    /// Takes up a renewed lease; one that was taken anew begins at what the store says.
+    /// Takes a renewed lease. After a new epoch it starts again at `led.acknowledged`.
     ///
-    /// What contradicted this shard's view is told now: where the epoch has only moved by our own taking, no other leader did it.
+    /// Returns the pending alarm, unless the epoch shows that another process led the shard meanwhile and caused the contradiction.
     pub fn renewed(&mut self, led: &Led, asked_at: Moment, lease_until: Moment) -> Option<Alarm> {
         let suspicion = self.suspicion.take().filter(|_| led.epoch <= self.epoch + 1);
         if self.state == State::Lost || led.epoch != self.epoch {
@@ -174,13 +172,13 @@ impl Shard {
         self.stored = led.acknowledged;
         self.before = std::mem::replace(&mut self.log, Log::at(led.acknowledged));
         self.storing = None;
-        // What was found out of numbers may have been found out of others' events.
+        // These numbers may belong to other events now.
         self.alone_up_to = 0;
         self.without_value.clear();
         self.state = State::Unread;
     }
 
-    /// Ends this life. What is in flight is nobody's any more: it may be published, and what is not stored is sent again.
+    /// Ends this life. Records in flight may still be published; whatever is not stored as published is sent again.
     pub fn lose(&mut self) {
         #[cfg(test)]
         if self.sabotage == Some(Sabotage::KeepAfterALapse) {
@@ -201,51 +199,51 @@ impl Shard {
         self.look = false;
     }
 
-    /// Lets time pass: a lease runs out, a stopped shard goes on.
+    /// Advances the time: an expired lease makes the shard `Lost`, a stopped shard resumes.
     pub fn tick(&mut self, now: Moment) {
         if now >= self.lease_until && self.state != State::Lost {
             self.lose();
         }
         if matches!(self.state, State::Stopped(until) if self.in_flight == 0 && now >= until) {
             self.drop_everything();
-            // What was published behind the failure is sent once more, in its order.
+            // Records that were published behind the failed one are sent once more, so that the order holds.
             self.log.cut_to_published();
             self.state = State::Unread;
         }
     }
 
-    /// Sends nothing more before the anchor has been seen in the table.
+    /// Sends nothing until a read has confirmed that the anchor is in the table.
     pub fn verify(&mut self, now: Moment) {
-        // What came ahead may be of a past that the store has lost; else it stands in the table.
+        // Rows in `ahead` may come from before the store went back; otherwise the table has them too.
         for (_, row) in std::mem::take(&mut self.ahead) {
             self.bytes = self.bytes.saturating_sub(row.size());
         }
         self.taken_since = now;
-        // A read that is under way may have been answered by the store as it was.
+        // A running read may have been answered before the store was replaced.
         self.view += 1;
         match self.state {
-            // Without an anchor that is known nothing can be verified.
+            // Without a known anchor nothing can be verified.
             State::Live | State::Unread if self.enqueued() > 0 && self.known(self.enqueued()).is_none() => self.lose(),
             State::Live => self.state = State::Unread,
             _ => {}
         }
     }
 
-    /// The highest number that was taken in its turn.
+    /// The highest number taken in sequence.
     pub fn enqueued(&self) -> i64 {
         self.log.last()
     }
 
-    /// Takes a row that this process has committed, as the store has answered at a time.
+    /// Takes a row that this process has committed; the store confirmed it at `answered_at`.
     pub fn hand(&mut self, row: OutboxRow, answered_at: Moment) {
-        // What was committed before that stands in the table, or is of a past that the store has lost.
+        // Rows committed before `taken_since` are in the table, or the store has lost them.
         if !matches!(self.state, State::Unread | State::Live) || answered_at < self.taken_since {
             return;
         }
         match self.log.known(row.number) {
             Some(id) if id == row.event.event_id => return,
             Some(_) => return self.went_back(row.number, ANOTHER_EVENT),
-            // Older than anything that is remembered: either late, or the store went back far. The anchor tells.
+            // Older than `log` remembers: handed over late, or the store went back far. Reading the anchor decides.
             None if row.number <= self.enqueued() => self.look = true,
             None if self.bytes >= MOST_BYTES => self.look = true,
             None if self.state == State::Live && row.number == self.enqueued() + 1 => self.push(row),
@@ -262,7 +260,7 @@ impl Shard {
         if let Some(other) = self.ahead.insert(number, row) {
             self.bytes = self.bytes.saturating_sub(other.size());
             if other.event.event_id != id {
-                // One of them is of a past that the store has lost: the table tells which.
+                // One of the two was lost by the store: the table decides.
                 self.ahead.remove(&number);
                 self.bytes = self.bytes.saturating_sub(size);
                 self.look = true;
@@ -270,7 +268,7 @@ impl Shard {
         }
     }
 
-    /// Takes what came ahead of its turn and has its turn now; what the table has brought meanwhile must be the same.
+    /// Moves rows from `ahead` that are next in sequence. Rows that the table has brought meanwhile must be the same events.
     fn absorb(&mut self) {
         while self.state == State::Live
             && let Some(first) = self.ahead.first_entry()
@@ -289,11 +287,11 @@ impl Shard {
     fn push(&mut self, row: OutboxRow) {
         debug_assert_eq!(row.number, self.enqueued() + 1, "a number is never skipped");
         if self.before.known(row.number).is_some_and(|id| id != row.event.event_id) {
-            // Nothing of it is in hand any more, but whoever runs this must know.
+            // No row of the lost past is in memory any more, but operators must know.
             self.suspicion = Some(Alarm::WentBack { shard: self.number, number: row.number, found: ANOTHER_EVENT });
             self.before = Log::at(0);
         }
-        // What is set aside counts as published, in its turn.
+        // A row that is set aside counts as published.
         self.log.push(row.event.event_id, row.set_aside);
         if !row.set_aside {
             self.bytes += row.size();
@@ -307,18 +305,18 @@ impl Shard {
         self.push(row);
     }
 
-    /// Ends this life since the store is not what this leader knows. That may be another leader's doing, if the lease is lost.
+    /// Ends this life because the store contradicts what this leader knows. If the lease was lost, another leader may be the cause.
     pub fn went_back(&mut self, number: i64, found: &'static str) {
         self.lose();
         self.suspicion = Some(Alarm::WentBack { shard: self.number, number, found });
     }
 
-    /// The event that bears a number, if that is remembered.
+    /// The event under a number, if it is remembered.
     pub fn known(&self, number: i64) -> Option<EventId> {
         self.log.known(number)
     }
 
-    /// Whether everything that is known of is published.
+    /// Whether all known rows are published.
     pub fn is_idle(&self) -> bool {
         self.log.published() == self.enqueued() && self.ahead.is_empty()
     }

@@ -1,4 +1,4 @@
-//! The relay's one task: it sends, takes reports, and starts the store's jobs. It never waits for the store or the broker.
+//! The relay's task: it sends rows, handles delivery reports and starts requests to the store. It never waits for store or broker.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::Relay;
 use super::jobs::{Done, Upkeep};
 use super::machine::Machine;
 use super::metrics::RelayMetrics;
-use super::send::Told;
+use super::send::TopicTrouble;
 use super::shard::Moment;
 use crate::bus::produce::{Compression, Producer, Report};
 use crate::ctx::{Metrics, Status};
@@ -24,10 +24,10 @@ use crate::store::{Outbox, OutboxRow, OutboxStats, Role};
 /// How long a drain waits for reports.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Whose rows are sent, and where to.
+/// The relay's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Names this process among the owners; unique per start.
+    /// The owner of this process's leases; unique per start.
     pub owner: String,
     /// The roles that this process plays.
     pub roles: Vec<Role>,
@@ -49,10 +49,10 @@ pub struct RelayTask {
     pub(super) producer: Producer,
     pub(super) machine: Machine,
     pub(super) upkeep: Upkeep,
-    pub(super) told: Told,
-    /// Whether a shard was found to lack numbers.
+    pub(super) topic_trouble: TopicTrouble,
+    /// Whether an `outbox_gap` alarm is raised.
     pub(super) damaged: bool,
-    /// How many connections to the store had been opened when the table was last looked at.
+    /// `Outbox::connections` when the shards were last verified.
     pub(super) connections: u64,
     pub(super) jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     pub(super) stats: Arc<Mutex<OutboxStats>>,
@@ -60,12 +60,12 @@ pub struct RelayTask {
     began: Instant,
 }
 
-/// What comes from those who write.
+/// A message from a writer of outbox rows.
 #[derive(Debug)]
 pub(super) enum Handed {
-    /// These rows are committed: the store has said so at this time.
+    /// These rows are committed; the store confirmed it at this time.
     Rows(Vec<OutboxRow>, Instant),
-    /// A session that writes broke, or began: there may be rows that nobody will hand over, or another store.
+    /// A connection that writes was lost: there may be committed rows that nobody hands over.
     Verify,
 }
 
@@ -92,7 +92,7 @@ impl RelayTask {
             producer,
             machine: Machine::new(),
             upkeep: Upkeep::default(),
-            told: Told::default(),
+            topic_trouble: TopicTrouble::default(),
             damaged: false,
             connections: 0,
             jobs: FuturesUnordered::new(),
@@ -120,14 +120,14 @@ impl RelayTask {
                 () = self.settings.hints.heard() => self.machine.look(),
                 () = tokio::time::sleep_until(look_again) => {}
             }
-            // All of them: nothing more may be sent behind a record that has come back.
+            // All reports at once: nothing may be sent behind a record that has failed.
             while let Ok(report) = self.reports.try_recv() {
                 reports.push(report);
             }
             let now = self.now();
             for report in reports.drain(..) {
                 if self.report(report, now) {
-                    // The rest are reports of the producer that is gone.
+                    // The rest are reports of the old producer.
                     break;
                 }
             }
@@ -152,7 +152,7 @@ impl RelayTask {
                     self.machine.verify(self.began.elapsed());
                 }
                 if self.machine.hand(rows, answered_at.saturating_duration_since(self.began)) {
-                    // Their leader need not wait for its next look.
+                    // Wake their leader before its next read is due.
                     self.settings.hints.committed();
                 }
             }
@@ -169,7 +169,7 @@ impl RelayTask {
         while let Ok(handed) = self.rows.try_recv() {
             self.take(handed);
         }
-        // What was handed over last is sent, reported and stored; the table is not looked through for more.
+        // Rows that were handed over are sent, reported and stored; the table is not read for more.
         loop {
             let now = self.now();
             self.start_jobs(now);

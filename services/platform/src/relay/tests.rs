@@ -17,7 +17,7 @@ use std::time::Duration;
 use minishop_core::ids::EventId;
 
 use super::machine::Machine;
-use super::said::{Job, Want};
+use super::messages::{Job, Want};
 use super::shard::{Alarm, Sabotage};
 use crate::store::{Leadership, Led};
 use world::World;

@@ -17,8 +17,8 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::{
-    Changed, Claimed, Fact, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, OutboxStats, Position, Result,
-    Standing, StoreError,
+    Changed, Claimed, Fact, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, OutboxStats, ParkedState,
+    Position, Result, StoreError,
 };
 
 /// A row whose columns are read by their places. The two databases differ in how they keep a time.
@@ -150,8 +150,8 @@ pub(super) fn fact(row: &impl Columns) -> sqlx::Result<Fact> {
 }
 
 /// Event id, state, attempts, next attempt, time of parking, whether it blocks, error code and message, needed type.
-pub(super) fn standing(row: &impl Columns) -> anyhow::Result<Standing> {
-    Ok(Standing {
+pub(super) fn standing(row: &impl Columns) -> anyhow::Result<ParkedState> {
+    Ok(ParkedState {
         event_id: EventId(row.id(0)?),
         state: State::parse(row.text(1)?).context("unknown state")?,
         attempts: row.int(2)?,

@@ -134,7 +134,7 @@ pub(super) trait Work: Send {
     /// Runs one statement and gives what it returns.
     async fn run(&mut self, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>>;
     /// Changes orders behind their fence, as the consumer does; returns those that passed.
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
+    async fn apply(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
     /// Appends events to the outbox, as the last step: their shards stay locked until the commit. Returns their numbers.
     async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>>;
     /// Writes facts into timelines.

@@ -11,14 +11,14 @@ use super::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Position, Resul
 
 /// One transaction of the consumer. Dropping it rolls back.
 ///
-/// Steps run in this order: gate, parked keys, orders, adopt, settle, record, commit. The parked-key check that counts comes
+/// Steps run in this order: gate, parked keys, orders, adopt, apply, record, commit. The parked-key check that counts comes
 /// after the gate, in a later statement: before it, a concurrent park is invisible and the key's order is lost.
 #[async_trait]
-pub trait Settlement: Send {
+pub trait ConsumerTx: Send {
     /// Writes the inbox rows; what was not there before is fresh.
     async fn gate(&mut self, entries: &[InboxEntry]) -> Result<Gate>;
     /// Tells the digests under which events were settled; those that were not are left out.
-    async fn settled(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>>;
+    async fn known_digests(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>>;
     /// Tells which keys have a blocking event in the lot.
     async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>>;
     /// Reads orders by id, and by (client, key).
@@ -27,7 +27,7 @@ pub trait Settlement: Send {
     async fn adopt(&mut self, orders: &[AdoptedOrder]) -> Result<HashSet<OrderId>>;
     /// Changes status and writes the timeline's status row of each order that passes the fence; returns those that passed. Their
     /// events are announced by `record`.
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
+    async fn apply(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
     /// Writes the rest, the events last: their shards stay locked until the commit. Returns the outbox numbers of `journal.events`
     /// in their order.
     ///
@@ -41,7 +41,7 @@ pub trait Settlement: Send {
 #[async_trait]
 pub trait Inbox: Send + Sync + std::fmt::Debug {
     /// Begins a consumer's transaction on the worker's own connection. One at a time; nobody cancels it.
-    async fn begin(&self, consumer: &str) -> Result<Box<dyn Settlement>>;
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn ConsumerTx>>;
     /// Reads how far a consumer has settled, all partitions.
     async fn positions(&self, consumer: &str) -> Result<Vec<Position>>;
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{ClientId, EventId, OrderId};
 
-use super::{Result, Settlement};
+use super::{ConsumerTx, Result};
 
 /// Over how long the leases of one claim end. A row whose handling kills its worker takes the others of its claim with it: had their
 /// leases one end, all would be claimed together again, until every one of them had used up its attempts.
@@ -34,7 +34,7 @@ pub struct Lease {
 
 /// What one step of a sweep came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mended {
+pub struct MadeDue {
     /// How many rows are due now.
     pub due: u64,
     /// The key after which the next step begins; `None` when all keys have been looked at.
@@ -137,7 +137,7 @@ pub struct Identity {
 ///
 /// Orders that it reads by id stay as they are until it ends: an event is given up for an order that cannot be cancelled meanwhile.
 #[async_trait]
-pub trait LotSettlement: Settlement {
+pub trait LotTx: ConsumerTx {
     /// Deletes rows, and makes the next row of each key due.
     async fn drain(&mut self, leases: &[Lease]) -> Result<HashSet<i64>>;
     /// Puts rows back, to be tried again or given up.
@@ -160,7 +160,7 @@ pub trait Lot: Send + Sync + std::fmt::Debug {
     async fn next_due(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>>;
     /// Makes due what waits for nothing: heads that were missed when the row before them went, and events whose type is among
     /// `types` by now. One step looks at some keys after `after`, so that claims need not wait for a large lot.
-    async fn mend(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<Mended>;
+    async fn make_due(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<MadeDue>;
     /// Begins a transaction on the lot's own connection. One at a time; nobody cancels it.
-    async fn begin(&self, consumer: &str) -> Result<Box<dyn LotSettlement>>;
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn LotTx>>;
 }

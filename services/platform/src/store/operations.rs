@@ -1,4 +1,4 @@
-//! Repairs: dead letters as operators look for them, operations over them, and the audit.
+//! Operations: dead letters as operators look for them, operations over them, and the audit.
 //!
 //! The API freezes an operation's set in one transaction and reads on; a worker runs it, step by step, each step one transaction
 //! behind the operation's lease. Where an operation stands is read off its rows alone.
@@ -19,8 +19,8 @@ use bytes::Bytes;
 use minishop_core::clock::Timestamp;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OperationId, OrderId};
+use minishop_core::operation::{ItemState, Kind, Skip, State, Tally};
 use minishop_core::order::Status;
-use minishop_core::repair::{ItemState, Kind, Skip, State, Tally};
 
 use super::database::Database;
 pub use announce::{Announce, AnnouncedAgain, Left, Unannounced};
@@ -168,7 +168,7 @@ pub enum Selection {
 
 /// Who asks for what, as the audit keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asker {
+pub struct RequestedBy {
     /// The authenticated client.
     pub client_id: ClientId,
     /// Who it says it is; may be empty.
@@ -195,14 +195,14 @@ pub struct NewOperation {
     /// The share of failures above which it stops.
     pub failure_ratio: f64,
     /// Who asks.
-    pub asker: Asker,
+    pub requested_by: RequestedBy,
     /// When.
     pub at: Timestamp,
 }
 
 /// What a selection comes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Frozen {
+pub struct FrozenSet {
     /// How many dead letters are taken.
     pub matched: i64,
     /// What is left alone, and why: at most [`SHOWN_ITEMS`].
@@ -225,7 +225,7 @@ pub struct Operation {
     /// The share of failures above which it stops.
     pub failure_ratio: f64,
     /// Who asked.
-    pub asker: Asker,
+    pub requested_by: RequestedBy,
     /// When it was begun.
     pub created_at: Timestamp,
     /// When it ended.
@@ -274,7 +274,7 @@ pub struct AuditRow {
     /// What.
     pub action: String,
     /// Who asked, and why.
-    pub asker: Asker,
+    pub requested_by: RequestedBy,
     /// What it came to.
     pub outcome: String,
     /// The operation.
@@ -294,7 +294,7 @@ pub struct Run {
 
 /// A dead letter that is to be discarded, and its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Doomed {
+pub struct DiscardCandidate {
     /// The row's id.
     pub parked_id: i64,
     /// The event.
@@ -302,12 +302,12 @@ pub struct Doomed {
     /// Whether it is the event that announced its order. A refused copy that only names an order is not.
     pub announced: bool,
     /// The order, if the store has it.
-    pub order: Option<DoomedOrder>,
+    pub order: Option<CandidateOrder>,
 }
 
 /// An order whose event is to be discarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DoomedOrder {
+pub struct CandidateOrder {
     /// The order.
     pub order_id: OrderId,
     /// Whose it is.

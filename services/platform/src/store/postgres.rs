@@ -47,15 +47,15 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
         cancels: sessions.worker.clone(),
         full: orders::Full::default(),
     };
-    let repairs = Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()));
+    let shared = Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()));
     Ok(Store {
         orders: Arc::new(db.clone()),
         timeline: Arc::new(db.clone()),
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone(), db.reads.clone())),
-        endpoints: Endpoints::new(repairs.clone()),
-        operations: Operations::new(repairs.clone()),
-        history: History::new(repairs),
+        endpoints: Endpoints::new(shared.clone()),
+        operations: Operations::new(shared.clone()),
+        history: History::new(shared),
         lot: Arc::new(lot::PgLot::new(sessions.lot, db.reads.clone())),
         housekeeping: Arc::new(db),
     })

@@ -44,7 +44,7 @@ pub struct Fact {
 
 /// An event of an order that stands in the parking lot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct ParkedState {
     /// The event.
     pub event_id: EventId,
     /// Where it stands.
@@ -73,5 +73,5 @@ pub trait Timeline: Send + Sync + std::fmt::Debug {
     /// Reads rows of an order's timeline in their order, behind a place; the first have places above 0.
     async fn facts(&self, order: OrderId, after: i64, limit: i64) -> Result<Vec<Fact>>;
     /// Reads the events of an order that stand in the parking lot now, oldest first.
-    async fn standing(&self, order: OrderId, limit: i64) -> Result<Vec<Standing>>;
+    async fn standing(&self, order: OrderId, limit: i64) -> Result<Vec<ParkedState>>;
 }

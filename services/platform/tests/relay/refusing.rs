@@ -6,7 +6,7 @@ use minishop_broker::TopicSettings;
 use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::ids::{ClientId, CorrelationId};
 use minishop_platform::relay::shard_of;
-use minishop_platform::store::{Asker, Missing, NewEvent, Role, Unpublished};
+use minishop_platform::store::{Missing, NewEvent, RequestedBy, Role, Unpublished};
 
 use crate::world::{Log, Running, TOPIC, World, emptied, event, number, sized, until};
 
@@ -33,9 +33,9 @@ fn now() -> Timestamp {
     from_millis(1_760_000_000_123)
 }
 
-fn asker() -> Asker {
+fn requested_by() -> RequestedBy {
     let correlation_id = CorrelationId::parse("corr-9").unwrap();
-    Asker { client_id: ClientId("test".into()), operator: "ana".into(), reason: "they are lost".into(), correlation_id }
+    RequestedBy { client_id: ClientId("test".into()), operator: "ana".into(), reason: "they are lost".into(), correlation_id }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,7 +150,7 @@ async fn rows_that_wait_for_a_missing_topic_are_set_aside_and_their_shard_goes_o
     until("nothing is said", async || running.note().is_some()).await;
     assert_eq!(world.waiting().await, 40);
     let which = Unpublished::Topic(MISSING.to_owned());
-    assert_eq!(world.store.operations.set_aside(&which, &asker(), now()).await.unwrap(), 30);
+    assert_eq!(world.store.operations.set_aside(&which, &requested_by(), now()).await.unwrap(), 30);
     emptied(&world).await;
     assert_eq!(firsts(&log, TOPIC).await, (30..40).collect::<Vec<_>>());
     assert_eq!(world.count("outbox_set_aside").await, 30);
@@ -172,7 +172,7 @@ async fn a_shard_that_lacks_a_number_waits_until_it_is_stepped_over_and_no_other
     assert!(alarm.starts_with(&format!("outbox_gap: shard {of} lacks numbers 5 to 6")), "{alarm}");
     assert_eq!((running.metric("outbox_gaps_total"), world.waiting().await), (1, 20));
     running.relay.hand_over(world.commit_numbered("c1", 20..25).await);
-    let done = world.store.operations.step_over(of, 5, &asker(), now()).await.unwrap();
+    let done = world.store.operations.step_over(of, 5, &requested_by(), now()).await.unwrap();
     assert_eq!(done, Missing::SteppedOver(5, 6));
     emptied(&world).await;
     let ours: Vec<_> = published(&log, TOPIC).await.into_iter().filter(|n| *n < 100).collect();

@@ -121,7 +121,7 @@ pub async fn lists_filter_by_customer_and_status(f: Fixture) {
     f.accept(&batch).await;
     let mut settlement = f.store.inbox.begin("w").await.unwrap();
     settlement.gate(&[entry(batch[2].event.event_id)]).await.unwrap();
-    settlement.settle(&[processed(&batch[2])]).await.unwrap();
+    settlement.apply(&[processed(&batch[2])]).await.unwrap();
     settlement.commit().await.unwrap();
     let list = async |customer: Option<&str>, status| {
         let query = ListQuery { customer_id: customer.map(str::to_owned), status, ..list_of("a") };

@@ -10,8 +10,9 @@ use crate::repairing::operation;
 use crate::support::{Fixture, entry, now, order, orders, processed};
 
 fn ask(which: Unannounced) -> Announce {
-    let asker = operation(minishop_core::repair::Kind::Redrive, minishop_platform::store::Selection::Ids(Vec::new())).asker;
-    Announce { which, consumer: "worker".to_owned(), dry_run: false, asker, at: now() }
+    let requested_by =
+        operation(minishop_core::operation::Kind::Redrive, minishop_platform::store::Selection::Ids(Vec::new())).requested_by;
+    Announce { which, consumer: "worker".to_owned(), dry_run: false, requested_by, at: now() }
 }
 
 /// Announces; each order's event is the one that it was accepted with.
@@ -38,7 +39,7 @@ async fn gated(f: &Fixture, orders: &[NewOrder], does: bool) {
     let mut settlement = f.store.inbox.begin("worker").await.unwrap();
     settlement.gate(&orders.iter().map(|order| entry(order.event.event_id)).collect::<Vec<_>>()).await.unwrap();
     if does {
-        settlement.settle(&orders.iter().map(processed).collect::<Vec<_>>()).await.unwrap();
+        settlement.apply(&orders.iter().map(processed).collect::<Vec<_>>()).await.unwrap();
     }
     settlement.commit().await.unwrap();
 }
@@ -61,7 +62,7 @@ pub async fn an_event_that_was_settled_without_its_order_passes_the_gate_again(f
     let mut settlement = f.store.inbox.begin("worker").await.unwrap();
     let gate = settlement.gate(&made.iter().map(|order| entry(order.event.event_id)).collect::<Vec<_>>()).await.unwrap();
     assert_eq!(gate.fresh, HashSet::from([made[0].event.event_id, made[2].event.event_id]), "what was done stays settled");
-    assert_eq!(settlement.settle(&[processed(&made[0])]).await.unwrap().len(), 1);
+    assert_eq!(settlement.apply(&[processed(&made[0])]).await.unwrap().len(), 1);
     settlement.commit().await.unwrap();
     assert_eq!(f.get(&made[0]).await.unwrap().status, Status::Processed);
 }

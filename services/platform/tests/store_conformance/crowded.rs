@@ -62,7 +62,7 @@ async fn pass(store: &Store) -> Vec<Claimed> {
     tx.commit().await.unwrap();
     store.lot.next_due("worker", &types).await.unwrap();
     store.lot.oldest_held("worker", &types).await.unwrap();
-    store.lot.mend("worker", &types, None).await.unwrap();
+    store.lot.make_due("worker", &types, None).await.unwrap();
     claimed
 }
 
@@ -82,9 +82,9 @@ pub async fn twenty_thousand_waiting_events_are_worked_off_key_by_key_in_order(f
         let types = ["orders.created".to_owned()];
         let (mut due, mut after) = (0, None);
         loop {
-            let mended = f.store.lot.mend("worker", &types, after.as_ref()).await.unwrap();
-            due += mended.due;
-            after = mended.after;
+            let made = f.store.lot.make_due("worker", &types, after.as_ref()).await.unwrap();
+            due += made.due;
+            after = made.after;
             if after.is_none() {
                 break;
             }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use minishop_core::operation::Kind;
 use minishop_core::order::Status;
 use minishop_core::parking::State;
-use minishop_core::repair::Kind;
 use minishop_platform::store::{
     Claim, DeadLetterFilter, Journal, NewOrder, Note, ParkedEvent, Position, Release, Result, Selection, Store, StoreError,
 };
@@ -97,7 +97,7 @@ impl Crowd {
         }
         let (dead, good): (Vec<_>, Vec<_>) = orders.into_iter().partition(|_| rand::random_ratio(1, 3));
         let transitions: Vec<_> = good.into_iter().map(processed).collect();
-        let passed = tx.settle(&transitions).await?;
+        let passed = tx.apply(&transitions).await?;
         let events = transitions.into_iter().filter(|t| passed.contains(&t.order_id)).map(|t| t.event).collect();
         let park = |order: &&NewOrder| ParkedEvent {
             event_id: order.event.event_id,
@@ -145,7 +145,7 @@ impl Crowd {
                 let made: HashMap<_, _> = self.made.lock().unwrap().iter().map(|order| (order.order_id, order.clone())).collect();
                 let orders = ended.iter().filter_map(|row| made.get(&row.order_id?));
                 let transitions: Vec<_> = orders.map(processed).collect();
-                let passed = tx.settle(&transitions).await?;
+                let passed = tx.apply(&transitions).await?;
                 let events = transitions.into_iter().filter(|t| passed.contains(&t.order_id)).map(|t| t.event).collect();
                 tx.record(&Journal { events, ..Journal::default() }).await?;
                 tx.commit().await
@@ -169,11 +169,11 @@ impl Crowd {
             if run.operation.kind == Kind::Redrive {
                 operations.release(&run, 10, now()).await?;
             } else {
-                for doomed in operations.doomed(&run, 10).await? {
+                for candidate in operations.discard_candidates(&run, 10).await? {
                     let made = self.made.lock().unwrap().clone();
-                    let of = |order: &&NewOrder| doomed.order.as_ref().is_some_and(|known| known.order_id == order.order_id);
+                    let of = |order: &&NewOrder| candidate.order.as_ref().is_some_and(|known| known.order_id == order.order_id);
                     let change = made.iter().find(of).map(failed);
-                    operations.discard(&run, &doomed, change.as_ref(), now()).await?;
+                    operations.discard(&run, &candidate, change.as_ref(), now()).await?;
                 }
             }
             if let Some(operation) = operations.decide(&run).await? {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use minishop_core::ids::EventId;
+use minishop_core::operation::Kind;
 use minishop_core::parking::State;
-use minishop_core::repair::Kind;
 use minishop_platform::store::{Journal, NewOperation, ParkedEvent, Selection};
 
 use crate::repairing::{dead, operation};
@@ -61,8 +61,8 @@ async fn ended(f: &Fixture, count: usize) {
     begun(f, count).await;
     let operations = &f.store.operations;
     let run = operations.claim("w", HOUR, 1).await.unwrap().remove(0);
-    for doomed in operations.doomed(&run, count).await.unwrap() {
-        operations.discard(&run, &doomed, None, f.clock()).await.unwrap().unwrap();
+    for candidate in operations.discard_candidates(&run, count).await.unwrap() {
+        operations.discard(&run, &candidate, None, f.clock()).await.unwrap().unwrap();
     }
     let tally = operations.decide(&run).await.unwrap().unwrap().tally;
     assert!(operations.end(&run, &tally, f.clock()).await.unwrap());

@@ -21,7 +21,7 @@ pub async fn a_cancel_passes_once_and_is_found_under_its_own_event(f: Fixture) {
     assert_eq!(last.event, change.event);
     assert_eq!(connection.cancel(&change, "{}").await.unwrap(), None, "again");
     let mut late = f.store.inbox.begin("worker").await.unwrap();
-    assert!(late.settle(&[processed(&order)]).await.unwrap().is_empty(), "the worker comes too late");
+    assert!(late.apply(&[processed(&order)]).await.unwrap().is_empty(), "the worker comes too late");
     late.commit().await.unwrap();
     let origin = f.store.timeline.origin(&order.client_id, order.order_id).await.unwrap().unwrap();
     assert_eq!((origin.order.status, origin.order.version), (Status::Cancelled, 2));
@@ -40,7 +40,7 @@ pub async fn a_cancel_gives_way_to_another_change(f: Fixture) {
     f.accept(std::slice::from_ref(&order)).await;
     let mut settlement = f.store.inbox.begin("worker").await.unwrap();
     let change = processed(&order);
-    settlement.settle(std::slice::from_ref(&change)).await.unwrap();
+    settlement.apply(std::slice::from_ref(&change)).await.unwrap();
     settlement.record(&Journal { events: vec![change.event], ..Journal::default() }).await.unwrap();
     settlement.commit().await.unwrap();
     let mut connection = f.store.orders.cancels().await.unwrap();

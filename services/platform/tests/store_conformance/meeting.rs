@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use minishop_core::operation::Kind;
 use minishop_core::order::Status;
 use minishop_core::parking::State;
-use minishop_core::repair::Kind;
 use minishop_platform::store::{
     Claim, DeadLetterFilter, Failure, Journal, Lease, NewOrder, ParkedEvent, Release, Selection, StoreError,
 };
@@ -124,7 +124,7 @@ pub async fn an_order_that_is_processed_while_it_is_cancelled_is_processed(f: Fi
     let mut cancels = JoinSet::new();
     let task = cancel(&f, &order, &mut cancels);
     f.until_blocked(1, &task).await;
-    assert_eq!(tx.settle(&[processed(&order)]).await.unwrap().len(), 1);
+    assert_eq!(tx.apply(&[processed(&order)]).await.unwrap().len(), 1);
     tx.commit().await.unwrap();
     assert_eq!(cancels.join_next().await.unwrap().unwrap().unwrap(), None, "it came too late");
 }
@@ -133,7 +133,7 @@ pub async fn a_discard_and_a_cancel_that_meet_do_not_wait_for_each_other(f: Fixt
     let order = with_event(&f, State::Dead).await;
     f.store.operations.begin(&operation(Kind::Discard, Selection::Filter(DeadLetterFilter::default()))).await.unwrap().unwrap();
     let run = f.store.operations.claim("w", LEASE, 1).await.unwrap().remove(0);
-    let doomed = f.store.operations.doomed(&run, 1).await.unwrap().remove(0);
+    let candidate = f.store.operations.discard_candidates(&run, 1).await.unwrap().remove(0);
     // Both wait for the order; the cancel came first and gets it.
     let held = f.hold("SELECT order_id FROM orders FOR UPDATE").await;
     let (mut cancels, mut discards) = (JoinSet::new(), JoinSet::new());
@@ -143,7 +143,7 @@ pub async fn a_discard_and_a_cancel_that_meet_do_not_wait_for_each_other(f: Fixt
         assert!(cancels.join_next().await.unwrap().unwrap().unwrap().is_some());
     }
     let (operations, change) = (f.store.operations.clone(), failed(&order));
-    let task = discards.spawn(async move { operations.discard(&run, &doomed, Some(&change), now()).await });
+    let task = discards.spawn(async move { operations.discard(&run, &candidate, Some(&change), now()).await });
     f.until_blocked(2, &task).await;
     if let Some(held) = held {
         held.let_go().await;

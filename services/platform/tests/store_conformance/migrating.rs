@@ -227,8 +227,8 @@ async fn accept_as_before(connection: &mut PgConnection, order: &NewOrder) -> sq
 /// Waits until so many transactions wait for others' locks.
 async fn until_blocked(url: &str, count: i64) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let mut onlooker = PgConnection::connect(url).await.unwrap();
-    let all_wait = async { while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut onlooker).await.unwrap() < count {} };
+    let mut observer = PgConnection::connect(url).await.unwrap();
+    let all_wait = async { while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut observer).await.unwrap() < count {} };
     tokio::time::timeout(Duration::from_secs(10), all_wait).await.expect("they wait");
 }
 

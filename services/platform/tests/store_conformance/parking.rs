@@ -205,20 +205,24 @@ pub async fn a_dead_head_keeps_its_key_and_a_refused_one_lets_it_go(f: Fixture) 
     assert_eq!(f.count("parked WHERE state = 'dead' AND next_attempt_at IS NULL").await, 2);
     let next = claim(&f.store, 32).await;
     assert_eq!(next.iter().map(|row| &row.record_key[..]).collect::<Vec<_>>(), [b"c2"]);
-    assert_eq!(f.store.lot.mend("worker", &types(), None).await.unwrap().due, 0, "what waits behind a dead head is not missed");
+    assert_eq!(
+        f.store.lot.make_due("worker", &types(), None).await.unwrap().due,
+        0,
+        "what waits behind a dead head is not missed"
+    );
 }
 
 pub async fn an_event_is_held_until_its_type_is_known(f: Fixture) {
     park(&f, vec![held("c1", "orders.created.v2"), waiting("c1"), waiting("c2")]).await;
-    let mend = async |types: &[String]| f.store.lot.mend("worker", types, None).await.unwrap().due;
-    assert_eq!(mend(&types()).await, 1, "a head that was missed is due now");
+    let make_due = async |types: &[String]| f.store.lot.make_due("worker", types, None).await.unwrap().due;
+    assert_eq!(make_due(&types()).await, 1, "a head that was missed is due now");
     assert_eq!(claim(&f.store, 32).await.len(), 1);
     f.age(Duration::from_mins(20)).await;
     let oldest = async |types: &[String]| f.store.lot.oldest_held("worker", types).await.unwrap();
     assert!(oldest(&types()).await.unwrap() >= Duration::from_mins(20));
     let newer = [types(), vec!["orders.created.v2".to_owned()]].concat();
     assert_eq!(oldest(&newer).await, None);
-    assert_eq!(mend(&newer).await, 1);
+    assert_eq!(make_due(&newer).await, 1);
     let lease = Claim { types: &newer, lease: LEASE, limit: 32 };
     // The older worker leaves it alone although it is due.
     f.sql("DELETE FROM parked WHERE attempts > 0").await;
@@ -252,7 +256,7 @@ pub async fn another_consumers_rows_are_not_touched(f: Fixture) {
     let lease = Claim { types: &types, lease: LEASE, limit: 32 };
     assert_eq!(f.store.lot.claim("other", &lease).await.unwrap(), []);
     assert_eq!(
-        (f.store.lot.next_due("other", &types).await.unwrap(), f.store.lot.mend("other", &types, None).await.unwrap().due),
+        (f.store.lot.next_due("other", &types).await.unwrap(), f.store.lot.make_due("other", &types, None).await.unwrap().due),
         (None, 0)
     );
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use minishop_core::ids::EventId;
 use minishop_platform::store::{
-    Acknowledged, Journal, Leadership, NewEvent, OutboxRow, Result, Role, Settlement, Span, Store, StoreError,
+    Acknowledged, ConsumerTx, Journal, Leadership, NewEvent, OutboxRow, Result, Role, Span, Store, StoreError,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -40,11 +40,11 @@ fn of_one_key(count: usize) -> Vec<NewEvent> {
     (0..count).map(|_| event(Role::Worker, "c1", order_id(), 2)).collect()
 }
 
-async fn begin(store: &Store) -> Box<dyn Settlement> {
+async fn begin(store: &Store) -> Box<dyn ConsumerTx> {
     store.inbox.begin("worker").await.unwrap()
 }
 
-async fn record(settlement: &mut dyn Settlement, events: &[NewEvent]) -> Result<Vec<i64>> {
+async fn record(settlement: &mut dyn ConsumerTx, events: &[NewEvent]) -> Result<Vec<i64>> {
     settlement.record(&Journal { events: events.to_vec(), ..Journal::default() }).await
 }
 

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use minishop_core::ids::OperationId;
+use minishop_core::operation::{ItemState, Kind, Skip, State};
 use minishop_core::order::Status;
 use minishop_core::parking::State as Parked;
-use minishop_core::repair::{ItemState, Kind, Skip, State};
 use minishop_platform::store::{
-    Action, Asker, DeadLetterFilter, Frozen, Journal, NewOperation, NewOrder, Operation, OperationQuery, Operations, ParkedEvent,
-    Run, Selection, Transition,
+    Action, DeadLetterFilter, FrozenSet, Journal, NewOperation, NewOrder, Operation, OperationQuery, Operations, ParkedEvent,
+    RequestedBy, Run, Selection, Transition,
 };
 
 use crate::support::{Fixture, client, event_id, now, order, order_id, orders, parked, processed, unique};
 
 const LEASE: Duration = Duration::from_secs(30);
 
-pub fn asker() -> Asker {
+pub fn requested_by() -> RequestedBy {
     let correlation_id = minishop_core::ids::CorrelationId::parse("corr-9").unwrap();
-    Asker { client_id: client("anonymous"), operator: "ana".into(), reason: "the shop is mended".into(), correlation_id }
+    RequestedBy { client_id: client("anonymous"), operator: "ana".into(), reason: "the shop is fixed".into(), correlation_id }
 }
 
 pub fn operation(kind: Kind, selection: Selection) -> NewOperation {
@@ -30,7 +30,7 @@ pub fn operation(kind: Kind, selection: Selection) -> NewOperation {
         filter: None,
         rate: 100,
         failure_ratio: 0.1,
-        asker: asker(),
+        requested_by: requested_by(),
         at: now(),
     }
 }
@@ -69,7 +69,7 @@ pub async fn dead(f: &Fixture, count: usize) -> Vec<i64> {
     park(f, (0..count).map(|n| parked(&format!("dead-{n}-{}", unique()), Parked::Dead, true)).collect()).await
 }
 
-async fn begin(f: &Fixture, new: &NewOperation) -> Frozen {
+async fn begin(f: &Fixture, new: &NewOperation) -> FrozenSet {
     f.store.operations.begin(new).await.unwrap().unwrap().0
 }
 
@@ -160,7 +160,7 @@ pub async fn a_parked_key_is_told_by_its_head(f: Fixture) {
 pub async fn a_frozen_set_is_not_touched_by_what_comes_later(f: Fixture) {
     dead(&f, 3).await;
     let new = operation(Kind::Redrive, all());
-    assert_eq!(begin(&f, &new).await, Frozen { matched: 3, skipped: Vec::new() });
+    assert_eq!(begin(&f, &new).await, FrozenSet { matched: 3, skipped: Vec::new() });
     dead(&f, 2).await;
     let run = claim(&f.store.operations, "w").await.remove(0);
     assert_eq!(f.store.operations.release(&run, 100, now()).await.unwrap(), Some(3));
@@ -213,7 +213,7 @@ pub async fn an_operation_over_unknown_ids_is_not_begun(f: Fixture) {
 
 pub async fn an_operation_over_nothing_is_done_at_once(f: Fixture) {
     let new = operation(Kind::Redrive, all());
-    assert_eq!(begin(&f, &new).await, Frozen::default());
+    assert_eq!(begin(&f, &new).await, FrozenSet::default());
     let operation = stands(&f, new.id).await;
     assert_eq!((operation.state, operation.ended_at.is_some()), (State::Done, true));
     assert!(claim(&f.store.operations, "w").await.is_empty());
@@ -286,7 +286,7 @@ pub async fn a_paused_operation_releases_nothing_and_a_cancelled_one_gives_its_s
     let operations = &f.store.operations;
     let run = claim(operations, "w").await.remove(0);
     operations.release(&run, 1, now()).await.unwrap();
-    let control = async |action| operations.control(new.id, action, &asker(), now()).await.unwrap().unwrap().1;
+    let control = async |action| operations.control(new.id, action, &requested_by(), now()).await.unwrap().unwrap().1;
     assert!(control(Action::Pause).await && !control(Action::Pause).await);
     assert_eq!(operations.release(&run, 1, now()).await.unwrap(), None);
     assert!(control(Action::Resume).await);
@@ -310,18 +310,18 @@ pub async fn a_discarded_dead_letter_fails_its_order_and_makes_the_next_event_du
     begin(&f, &new).await;
     let operations = &f.store.operations;
     let run = claim(operations, "w").await.remove(0);
-    let doomed = operations.doomed(&run, 10).await.unwrap();
-    let known = doomed[0].order.as_ref().unwrap();
-    assert_eq!((doomed.len(), doomed[0].announced, known.order_id, known.version), (1, true, made.order_id, 1));
+    let candidate = operations.discard_candidates(&run, 10).await.unwrap();
+    let known = candidate[0].order.as_ref().unwrap();
+    assert_eq!((candidate.len(), candidate[0].announced, known.order_id, known.version), (1, true, made.order_id, 1));
     assert_eq!((&*known.customer_id, known.total_minor, known.status), ("c1", 2100, Status::Created));
-    let number = operations.discard(&run, &doomed[0], Some(&failed(&made)), now()).await.unwrap().unwrap();
+    let number = operations.discard(&run, &candidate[0], Some(&failed(&made)), now()).await.unwrap().unwrap();
     let row = f.get(&made).await.unwrap();
     assert_eq!((row.status, row.version), (Status::Failed, 2));
     assert!(f.pending().await.iter().any(|outbox| outbox.event.order_version == Some(2) && Some(outbox.number) == number));
     assert_eq!(f.count("parked WHERE next_attempt_at IS NOT NULL").await, 1, "the next event of the key and no other is due");
     assert_eq!(f.count("timeline WHERE kind = 'discarded'").await, 1);
     assert_eq!(f.count("audit WHERE outcome = 'discarded'").await, 1);
-    let again = operations.discard(&run, &doomed[0], Some(&failed(&made)), now()).await.unwrap().unwrap();
+    let again = operations.discard(&run, &candidate[0], Some(&failed(&made)), now()).await.unwrap().unwrap();
     assert_eq!(again, None, "what is gone is left alone");
 }
 
@@ -332,9 +332,9 @@ pub async fn a_discarded_copy_changes_no_order(f: Fixture) {
         .await;
     begin(&f, &operation(Kind::Discard, all())).await;
     let run = claim(&f.store.operations, "w").await.remove(0);
-    let doomed = f.store.operations.doomed(&run, 10).await.unwrap().remove(0);
-    assert!(!doomed.announced);
-    f.store.operations.discard(&run, &doomed, None, now()).await.unwrap().unwrap();
+    let candidate = f.store.operations.discard_candidates(&run, 10).await.unwrap().remove(0);
+    assert!(!candidate.announced);
+    f.store.operations.discard(&run, &candidate, None, now()).await.unwrap().unwrap();
     assert_eq!(f.get(&made).await.unwrap().status, Status::Created);
     assert_eq!((f.count("parked").await, f.count("parked WHERE next_attempt_at IS NOT NULL").await), (1, 0));
 }
@@ -346,9 +346,9 @@ pub async fn an_event_that_was_refused_first_fails_its_order_when_it_is_given_up
     park(&f, vec![ParkedEvent { blocks: false, ..dead_of(&made) }]).await;
     begin(&f, &operation(Kind::Discard, all())).await;
     let run = claim(&f.store.operations, "w").await.remove(0);
-    let doomed = f.store.operations.doomed(&run, 10).await.unwrap().remove(0);
-    assert!(doomed.announced);
-    f.store.operations.discard(&run, &doomed, Some(&failed(&made)), now()).await.unwrap().unwrap();
+    let candidate = f.store.operations.discard_candidates(&run, 10).await.unwrap().remove(0);
+    assert!(candidate.announced);
+    f.store.operations.discard(&run, &candidate, Some(&failed(&made)), now()).await.unwrap().unwrap();
     assert_eq!(f.get(&made).await.unwrap().status, Status::Failed);
     assert_eq!(f.count("timeline WHERE kind = 'discarded'").await, 1);
 }
@@ -362,7 +362,7 @@ pub async fn paused_operations_do_not_keep_others_from_a_worker(f: Fixture) {
         made.push(new.id);
     }
     for paused in &made[..3] {
-        f.store.operations.control(*paused, Action::Pause, &asker(), now()).await.unwrap();
+        f.store.operations.control(*paused, Action::Pause, &requested_by(), now()).await.unwrap();
     }
     let runs = f.store.operations.claim("w", LEASE, 1).await.unwrap();
     assert_eq!(runs.iter().map(|run| run.operation.id).collect::<Vec<_>>(), made[3..]);
@@ -388,5 +388,5 @@ pub async fn operations_and_audit_are_listed_newest_first(f: Fixture) {
     let rest = f.store.operations.audit(Some(audit[1].id), 2).await.unwrap();
     let told: Vec<_> = audit.iter().chain(&rest).map(|row| row.operation_id.unwrap()).collect();
     assert_eq!(told, [made[2], made[1], made[0]]);
-    assert_eq!((audit[0].asker.clone(), audit[0].outcome.as_str()), (asker(), "accepted"));
+    assert_eq!((audit[0].requested_by.clone(), audit[0].outcome.as_str()), (requested_by(), "accepted"));
 }

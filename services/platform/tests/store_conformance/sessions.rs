@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use minishop_core::order::Status;
-use minishop_platform::store::{Acknowledged, Role, Settlement, StoreError};
+use minishop_platform::store::{Acknowledged, ConsumerTx, Role, StoreError};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::support::{Fixture, entry, on_postgres, order, orders, processed};
@@ -63,9 +63,9 @@ async fn a_process_that_stops_before_its_commit_holds_others_up_for_three_second
         f.accept(std::slice::from_ref(&made)).await;
         // Each kind of writer of more than one statement; it does nothing more, as a process that was stopped.
         for lot in [false, true] {
-            let mut stopped: Box<dyn Settlement> =
+            let mut stopped: Box<dyn ConsumerTx> =
                 if lot { f.store.lot.begin("worker").await.unwrap() } else { f.store.inbox.begin("worker").await.unwrap() };
-            let passed = stopped.settle(&[processed(&made)]).await.unwrap();
+            let passed = stopped.apply(&[processed(&made)]).await.unwrap();
             assert_eq!(passed.len(), 1, "it holds the order");
             let (began, mut other) = (Instant::now(), PgConnection::connect(f.url()).await.unwrap());
             let wait = sqlx::query("UPDATE orders SET version = version WHERE order_id = $1").bind(made.order_id.0);

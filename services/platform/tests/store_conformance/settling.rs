@@ -9,19 +9,19 @@ use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::Status;
 use minishop_core::parking::State;
 use minishop_platform::store::{
-    DeadLetterFilter, InboxEntry, Journal, NewOrder, Note, Position, Result, Role, Settlement, Store, Transition,
+    ConsumerTx, DeadLetterFilter, InboxEntry, Journal, NewOrder, Note, Position, Result, Role, Store, Transition,
 };
 
 use crate::support::{Fixture, adopted, client, entry, event, event_id, key, list_of, now, order, orders, parked, processed};
 
-async fn begin(store: &Store) -> Box<dyn Settlement> {
+async fn begin(store: &Store) -> Box<dyn ConsumerTx> {
     store.inbox.begin("worker").await.unwrap()
 }
 
 /// Settles and announces, as a worker does; tells the outbox number of each order that passed.
 async fn settle(store: &Store, transitions: &[Transition]) -> HashMap<OrderId, i64> {
     let mut settlement = begin(store).await;
-    let passed = settlement.settle(transitions).await.unwrap();
+    let passed = settlement.apply(transitions).await.unwrap();
     let passed: Vec<_> = transitions.iter().filter(|transition| passed.contains(&transition.order_id)).collect();
     let events = passed.iter().map(|transition| transition.event.clone()).collect();
     let numbers = settlement.record(&Journal { events, ..Journal::default() }).await.unwrap();
@@ -88,7 +88,7 @@ pub async fn a_dropped_settlement_leaves_nothing(f: Fixture) {
     f.accept(std::slice::from_ref(&made)).await;
     let mut settlement = begin(&f.store).await;
     settlement.gate(&[entry(made.event.event_id)]).await.unwrap();
-    assert_eq!(settlement.settle(&[processed(&made)]).await.unwrap().len(), 1);
+    assert_eq!(settlement.apply(&[processed(&made)]).await.unwrap().len(), 1);
     settlement.record(&Journal { parked: vec![parked("c1", State::Dead, true)], ..Journal::default() }).await.unwrap();
     drop(settlement);
     let mut again = begin(&f.store).await;
@@ -103,7 +103,7 @@ pub async fn a_settlement_after_a_failed_step_cannot_commit(f: Fixture) {
     f.accept(std::slice::from_ref(&made)).await;
     let mut settlement = begin(&f.store).await;
     settlement.gate(&[entry(made.event.event_id)]).await.unwrap();
-    assert_eq!(settlement.settle(&[processed(&made)]).await.unwrap().len(), 1);
+    assert_eq!(settlement.apply(&[processed(&made)]).await.unwrap().len(), 1);
     let mut impossible = processed(&made).event;
     impossible.payload = Some(Bytes::from(vec![b'x'; 262_145]));
     assert!(settlement.record(&Journal { events: vec![impossible], ..Journal::default() }).await.is_err());
@@ -160,7 +160,7 @@ pub async fn an_adopted_order_is_known_and_readable(f: Fixture) {
     assert_eq!(known.len(), 1, "found by id and by key, told once");
     assert_eq!((known[0].status, known[0].version), (Status::Created, 1));
     assert_eq!((known[0].fingerprint, known[0].created_event_id), (foreign.fingerprint, foreign.event.event_id));
-    assert_eq!(settlement.settle(&[processed(&foreign)]).await.unwrap().len(), 1);
+    assert_eq!(settlement.apply(&[processed(&foreign)]).await.unwrap().len(), 1);
     settlement.commit().await.unwrap();
     assert_eq!(f.get(&foreign).await.unwrap().status, Status::Processed);
     assert_eq!(f.store.orders.list(&list_of("a")).await.unwrap().len(), 1);
@@ -264,7 +264,7 @@ pub async fn settlements_and_orders_run_side_by_side(f: Fixture) {
         let mut settlement = f.store.inbox.begin("worker").await?;
         settlement.gate(&batch.iter().map(|order| entry(order.event.event_id)).collect::<Vec<_>>()).await?;
         let transitions: Vec<_> = batch.iter().map(processed).collect();
-        settlement.settle(&transitions).await?;
+        settlement.apply(&transitions).await?;
         let events = transitions.into_iter().map(|transition| transition.event).collect();
         let note = |order: &NewOrder| Note {
             order_id: order.order_id,

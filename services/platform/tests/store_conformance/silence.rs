@@ -59,9 +59,9 @@ async fn lock(url: &str) -> PgConnection {
 /// Takes the wire away from statements that wait for the locks, and lets the locks go.
 async fn cut_off_while_they_wait(url: &str, wire: &Wire, mut holder: PgConnection, statements: i64) {
     // Within one transaction the view would never change.
-    let mut onlooker = PgConnection::connect(url).await.unwrap();
+    let mut observer = PgConnection::connect(url).await.unwrap();
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let all_wait = async { while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut onlooker).await.unwrap() < statements {} };
+    let all_wait = async { while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut observer).await.unwrap() < statements {} };
     tokio::time::timeout(Duration::from_secs(2), all_wait).await.expect("all statements wait");
     wire.silent.send_replace(true);
     sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();

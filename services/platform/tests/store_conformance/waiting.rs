@@ -1,9 +1,9 @@
 //! What operators see and do where the outbox cannot go on.
 
 use minishop_core::ids::EventId;
-use minishop_platform::store::{Asker, Journal, Missing, NewEvent, OutboxShard, Role, Unpublished};
+use minishop_platform::store::{Journal, Missing, NewEvent, OutboxShard, RequestedBy, Role, Unpublished};
 
-use crate::repairing::asker;
+use crate::repairing::requested_by;
 use crate::support::{Fixture, event, event_id, now, order_id};
 
 /// Commits events of one key of the worker.
@@ -42,7 +42,7 @@ pub async fn events_of_a_topic_are_set_aside_and_others_are_not(f: Fixture) {
     let (good, bad) = (commit(&f, "good", 3).await, commit(&f, "bad", 1_200).await);
     let last = commit(&f, "good", 1).await;
     let operations = &f.store.operations;
-    let reason = Asker { reason: "the topic is gone".into(), ..asker() };
+    let reason = RequestedBy { reason: "the topic is gone".into(), ..requested_by() };
     assert_eq!(operations.set_aside(&Unpublished::Topic("bad".into()), &reason, now()).await.unwrap(), 1_200);
     assert_eq!(operations.set_aside(&Unpublished::Topic("bad".into()), &reason, now()).await.unwrap(), 0, "again");
     let waiting = operations.outbox_waiting(10).await.unwrap();
@@ -56,7 +56,7 @@ pub async fn events_of_a_topic_are_set_aside_and_others_are_not(f: Fixture) {
     assert_eq!(operations.set_aside(&Unpublished::Event(last[0].event_id), &reason, now()).await.unwrap(), 1);
     assert_eq!(operations.set_aside(&Unpublished::Event(event_id()), &reason, now()).await.unwrap(), 0, "nobody's");
     let audit = operations.audit(None, 10).await.unwrap();
-    assert!(audit.iter().all(|row| row.action == "outbox_set_aside" && row.asker == reason), "{audit:?}");
+    assert!(audit.iter().all(|row| row.action == "outbox_set_aside" && row.requested_by == reason), "{audit:?}");
     assert_eq!(audit[0].detail.as_ref().unwrap().replace(' ', ""), format!(r#"{{"eventId":"{}","events":1}}"#, last[0].event_id));
     assert_eq!(audit.len(), 4, "one for each transaction");
 }
@@ -66,7 +66,7 @@ pub async fn numbers_that_are_gone_are_stepped_over_and_no_others(f: Fixture) {
     let of = events[0].shard;
     assert!(f.acknowledge("a", of, 2).await);
     f.sql("DELETE FROM outbox_event WHERE number IN (3, 4, 7)").await;
-    let step_over = async |shard, number| f.store.operations.step_over(shard, number, &asker(), now()).await.unwrap();
+    let step_over = async |shard, number| f.store.operations.step_over(shard, number, &requested_by(), now()).await.unwrap();
     for (shard, number) in [(of, 1), (of, 2), (of, 4), (of, 5), (of, 10), (of, 11), (of, -1), (4, 3), (of - 1, 1)] {
         assert_eq!(step_over(shard, number).await, Missing::No, "{shard}/{number}");
     }

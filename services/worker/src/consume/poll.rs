@@ -14,8 +14,8 @@ use minishop_platform::store::Position;
 use tokio::runtime::Handle;
 
 use super::assignment::Shared;
+use super::resume_point::ResumePoint;
 use super::sight::Sight;
-use super::standing::Standing;
 use super::unreadable::Watch;
 use crate::metrics::WorkerMetrics;
 
@@ -203,15 +203,15 @@ impl Poller<'_> {
             let (committed, stored) = (of(&committed, partition).max(read), of(&stored, partition));
             let range = self.consumer.range(partition, ANSWER_OF_LEADER);
             let followed =
-                range.and_then(|(first, end)| self.follow(partition, Standing { committed, stored, seen, first, end }));
+                range.and_then(|(first, end)| self.follow(partition, ResumePoint { committed, stored, seen, first, end }));
             outcome = outcome.and(followed);
         }
         outcome
     }
 
     /// Reads a partition from where it must be read, and raises the alarms.
-    fn follow(&mut self, partition: &Partition, standing: Standing) -> anyhow::Result<()> {
-        let found = standing.judge();
+    fn follow(&mut self, partition: &Partition, resume_point: ResumePoint) -> anyhow::Result<()> {
+        let found = resume_point.judge();
         if found.store_is_behind {
             let to =
                 Position { topic: partition.topic.to_string(), partition: partition.partition, next_offset: found.next_offset };
@@ -219,27 +219,27 @@ impl Poller<'_> {
             tracing::error!(
                 topic = &*partition.topic,
                 partition = partition.partition,
-                group.offset = standing.committed,
-                store.offset = standing.stored,
+                group.offset = resume_point.committed,
+                store.offset = resume_point.stored,
                 read.offset = found.next_offset,
                 "the store is older than what was settled in it, as after a restore or a fail-over to an older copy: the partition is \
                  read again from where the store stands"
             );
             self.metrics.store_behind_group.inc();
             self.sight.begins(partition, found.next_offset);
-            self.shared.lock().moved(partition, found.next_offset, standing.stored);
+            self.shared.lock().moved(partition, found.next_offset, resume_point.stored);
         } else if self.sight.was_to_begin(partition, found.next_offset, Instant::now()) {
             self.read_from(partition, found.next_offset);
-            self.shared.lock().moved(partition, found.next_offset, standing.stored);
+            self.shared.lock().moved(partition, found.next_offset, resume_point.stored);
         } else {
-            self.shared.lock().checked(partition, found.next_offset, standing.stored);
+            self.shared.lock().checked(partition, found.next_offset, resume_point.stored);
         }
         if found.lost > 0 {
             tracing::error!(
                 topic = &*partition.topic,
                 partition = partition.partition,
-                lost.from = standing.first - found.lost,
-                lost.until = standing.first,
+                lost.from = resume_point.first - found.lost,
+                lost.until = resume_point.first,
                 "the log dropped records before they were read, by retention: their orders, if they were ours, stay open"
             );
             self.metrics.lost_to_retention.inc_by(u64::try_from(found.lost).unwrap_or_default());

@@ -141,7 +141,7 @@ impl Poller<'_> {
         for (partition, held) in held {
             let is_here = |topic: &str, n: i32| *partition.topic == *topic && partition.partition == n;
             let said = skips.iter().find(|(gap, _)| is_here(&gap.topic, gap.partition) && gap.offset == held.offset);
-            let Some((gap, asker)) = said else { continue };
+            let Some((gap, requested_by)) = said else { continue };
             if self.shared.lock().known(partition).0.is_some_and(|settled| settled >= gap.until) {
                 self.read_from(partition, gap.until);
                 continue;
@@ -149,8 +149,8 @@ impl Poller<'_> {
             match self.consumer.range(partition, ANSWER) {
                 Ok((_, end)) if gap.until <= end && gap.until > gap.offset => {
                     let (from, until) = (gap.offset, gap.until);
-                    let (error, asker) = (held.error.clone(), asker.clone());
-                    self.shared.lock().step_over(Gap { partition: partition.clone(), from, until, error, asker });
+                    let (error, requested_by) = (held.error.clone(), requested_by.clone());
+                    self.shared.lock().step_over(Gap { partition: partition.clone(), from, until, error, requested_by });
                     self.shared.wake();
                 }
                 Ok(_) => tracing::warn!(

@@ -28,11 +28,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Delivery, Endpoint, Handled, Handler};
-use breaker::{Breaker, Permit, Standing};
+use breaker::{Breaker, BreakerOutage, Permit};
 use signature::Signer;
 
-/// An endpoint's wish is followed up to here.
-const LONGEST_WISH: Duration = Duration::from_mins(5);
+/// An endpoint's `Retry-After` is followed up to here.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 /// How much longer than its own limit a call may take before the lot cuts it off.
 const BEYOND_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -47,19 +47,19 @@ pub struct Webhook {
     clock: Arc<dyn Clock>,
     breaker: Mutex<Breaker>,
     /// The outage as it was told last.
-    told: Mutex<Option<Standing>>,
+    told: Mutex<Option<BreakerOutage>>,
     outage: watch::Sender<Option<Outage>>,
     metrics: WebhookMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
+struct CallLabel {
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone)]
 struct WebhookMetrics {
-    calls: Family<Outcome, Histogram, fn() -> Histogram>,
+    calls: Family<CallLabel, Histogram, fn() -> Histogram>,
     paused: Gauge,
 }
 
@@ -117,14 +117,14 @@ impl Webhook {
         headers
     }
 
-    /// Reads what the endpoint wishes: seconds, or a date (RFC 9110, 10.2.3). What is neither, or past, is no wish.
-    fn wish(&self, answer: &Answer) -> Option<Duration> {
+    /// Reads the endpoint's `Retry-After`: seconds, or a date (RFC 9110, 10.2.3). Anything else, or a time that has passed, counts as absent.
+    fn retry_after(&self, answer: &Answer) -> Option<Duration> {
         let text = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-        let wish = match text.parse::<u64>() {
+        let retry_after = match text.parse::<u64>() {
             Ok(seconds) => Duration::from_secs(seconds),
             Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(self.clock.now().into()).ok()?,
         };
-        Some(wish.min(LONGEST_WISH))
+        Some(retry_after.min(LONGEST_RETRY_AFTER))
     }
 
     fn judge(&self, answer: &Answer) -> Handled {
@@ -133,7 +133,7 @@ impl Webhook {
             status if status.is_success() => Handled::Done,
             StatusCode::CONFLICT | StatusCode::GONE | StatusCode::UNPROCESSABLE_ENTITY => Handled::Refused { message },
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                Handled::Failed { message, retry_after: self.wish(answer) }
+                Handled::Failed { message, retry_after: self.retry_after(answer) }
             }
             _ => Handled::Failed { message, retry_after: None },
         }
@@ -150,7 +150,7 @@ impl Webhook {
     /// Tells when calls begin to pause, when they may find out next, and when they go on.
     fn tell(&self) {
         let mut told = self.told.lock().expect("no holder panics");
-        let now = breaker::lock(&self.breaker).standing();
+        let now = breaker::lock(&self.breaker).outage_now();
         if *told == now {
             return;
         }
@@ -169,7 +169,7 @@ impl Webhook {
     }
 
     /// Gives an outage's times by the clock on the wall.
-    fn dated(&self, outage: &Standing) -> Outage {
+    fn dated(&self, outage: &BreakerOutage) -> Outage {
         let (clock, instant) = (self.clock.now(), Instant::now());
         let since = TimeDelta::from_std(instant.saturating_duration_since(outage.since)).unwrap_or_default();
         let wait = TimeDelta::from_std(outage.probe_at.saturating_duration_since(instant)).unwrap_or_default();
@@ -191,7 +191,7 @@ impl Handler for Webhook {
             Handled::Refused { .. } => "refused",
             Handled::Failed { .. } | Handled::Paused => "failed",
         };
-        self.metrics.calls.get_or_create(&Outcome { outcome }).observe(started.elapsed().as_secs_f64());
+        self.metrics.calls.get_or_create(&CallLabel { outcome }).observe(started.elapsed().as_secs_f64());
         self.note(permit, delivery, handled)
     }
 

@@ -10,7 +10,7 @@ use minishop_core::parking::ErrorClass;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::case::{Case, Ended};
+use super::claimed_event::{ClaimedEvent, Ended};
 use crate::handlers::{Delivery, Handled, Handler};
 use crate::upcast::Versions;
 
@@ -18,7 +18,7 @@ use crate::upcast::Versions;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Calls the handler, which may panic or hang; the case comes back with what it came to.
-pub(super) async fn call(handler: Arc<dyn Handler>, versions: Arc<Versions>, mut case: Case) -> Case {
+pub(super) async fn call(handler: Arc<dyn Handler>, versions: Arc<Versions>, mut case: ClaimedEvent) -> ClaimedEvent {
     let Some(delivery) = delivery(&case, &versions) else { return case };
     let span = tracing::info_span!(
         "worker.order.handle",
@@ -51,7 +51,7 @@ pub(super) async fn call(handler: Arc<dyn Handler>, versions: Arc<Versions>, mut
     case
 }
 
-fn delivery(case: &Case, versions: &Versions) -> Option<Delivery> {
+fn delivery(case: &ClaimedEvent, versions: &Versions) -> Option<Delivery> {
     let (event, trace) = (case.created()?, case.trace.clone()?);
     let value = case.record.value.clone().unwrap_or_default();
     Some(Delivery {

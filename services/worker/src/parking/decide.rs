@@ -8,9 +8,9 @@ use minishop_core::parking::{DeadCode, ErrorClass, error_fingerprint};
 use minishop_platform::store::{Failure, Gate, Release};
 use minishop_platform::telemetry::propagation::TraceContext;
 
-use super::books::Books;
-use super::case::{Case, Ended};
-use super::change::{Change, Outcome, Row, handed_back};
+use super::claimed_event::{ClaimedEvent, Ended};
+use super::decision::{Decision, LotOutcome, Row, handed_back};
+use super::lot_store::LotStore;
 use super::notes;
 use crate::decode::{Content, Created, Refused};
 use crate::judge::Verdict;
@@ -32,12 +32,12 @@ pub(super) struct Facts {
     pub known: Known,
 }
 
-impl Books {
+impl LotStore {
     /// Decides a case: whether it needs a call, or what its call or its order's change meanwhile comes to.
-    pub(super) fn decide(&self, case: &Case, facts: &mut Facts) -> Change {
+    pub(super) fn decide(&self, case: &ClaimedEvent, facts: &mut Facts) -> Decision {
         if case.is_restored() && case.ended.is_none() && !facts.gate.fresh.contains(&case.event_id) {
             return if facts.gate.settled.get(&case.event_id).is_some_and(|settled| case.digest.is_of(settled)) {
-                Change::new(Row::Drain, Outcome::Copy)
+                Decision::new(Row::Drain, LotOutcome::Copy)
             } else {
                 let message = "another event was settled under this event id".to_owned();
                 self.refuse(case, &Refused { code: DeadCode::DuplicateConflict, message, event_type: None }, facts.now)
@@ -45,17 +45,17 @@ impl Books {
         }
         match &case.content {
             Content::Refused(refused) => self.refuse(case, refused, facts.now),
-            Content::Newer { .. } => Change::new(Row::Release(handed_back(case.row.lease, UNREADABLE)), Outcome::HandedBack),
+            Content::Newer { .. } => Decision::new(Row::Release(handed_back(case.row.lease, UNREADABLE)), LotOutcome::HandedBack),
             Content::Created(event) => self.decide_created(case, event, facts),
         }
     }
 
-    fn decide_created(&self, case: &Case, event: &Created, facts: &mut Facts) -> Change {
+    fn decide_created(&self, case: &ClaimedEvent, event: &Created, facts: &mut Facts) -> Decision {
         let mut change = match case.judge(event, &facts.known) {
             Verdict::Refuse(code, message) => {
                 return self.refuse(case, &Refused { code, message: message.to_owned(), event_type: None }, facts.now);
             }
-            Verdict::Duplicate(of) => Change { duplicate: Some(of), ..Change::new(Row::Drain, Outcome::Duplicate) },
+            Verdict::Duplicate(of) => Decision { duplicate: Some(of), ..Decision::new(Row::Drain, LotOutcome::Duplicate) },
             Verdict::Ignore => self.too_late(case, event, facts),
             Verdict::Handle => self.handle(case, event, facts),
             Verdict::Adopt => {
@@ -75,7 +75,7 @@ impl Books {
     }
 
     /// The order awaits the event.
-    fn handle(&self, case: &Case, event: &Created, facts: &Facts) -> Change {
+    fn handle(&self, case: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
         let limit = self.config.retry_attempts;
         match &case.ended {
             None if case.row.attempts > limit => {
@@ -88,7 +88,7 @@ impl Books {
                 }
                 change
             }
-            None => Change::new(Row::Keep, Outcome::Called),
+            None => Decision::new(Row::Keep, LotOutcome::Called),
             Some((Ended::Done, _)) => self.processed(case, event, facts),
             Some((Ended::Failed { class, message, .. }, _)) if case.row.attempts >= limit => {
                 self.give_up(case, Some(event), &death(case, (*class, DeadCode::AttemptsExhausted), message, facts.now))
@@ -101,42 +101,42 @@ impl Books {
                 self.give_up(case, Some(event), &death(case, why, message, facts.now))
             }
             Some((Ended::Paused { again_in }, _)) => {
-                Change::new(Row::Release(handed_back(case.row.lease, *again_in)), Outcome::HandedBack)
+                Decision::new(Row::Release(handed_back(case.row.lease, *again_in)), LotOutcome::HandedBack)
             }
         }
     }
 
-    fn processed(&self, case: &Case, event: &Created, facts: &Facts) -> Change {
+    fn processed(&self, case: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
         let version = facts.known.by_id(event.order_id).map_or(event.sequence, |order| order.version);
         let trace = case.trace.clone().unwrap_or_else(|| TraceContext::new(self.ids.as_ref()));
-        let mut change = Change::new(Row::Drain, Outcome::Processed);
+        let mut change = Decision::new(Row::Drain, LotOutcome::Processed);
         change.transition = Some(self.events.processed(case.event_id, event, version, facts.now, &trace));
         change.notes.push(notes::released(case, event, facts.now));
         change
     }
 
     /// The order has changed before its event was handled, or while it was.
-    fn too_late(&self, case: &Case, event: &Created, facts: &Facts) -> Change {
+    fn too_late(&self, case: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
         let cancelled = facts.known.by_id(event.order_id).is_some_and(|order| order.status == Status::Cancelled);
         let fulfilled = matches!(case.ended, Some((Ended::Done, _))) && self.handles_outside();
         if cancelled && fulfilled {
-            let mut change = Change::new(Row::Drain, Outcome::Late);
+            let mut change = Decision::new(Row::Drain, LotOutcome::Late);
             change.notes.push(notes::late(case, event, facts.now));
             return change;
         }
-        let mut change = Change::new(Row::Drain, Outcome::Ignored);
+        let mut change = Decision::new(Row::Drain, LotOutcome::Ignored);
         change.notes.push(notes::note(case, event, facts.now, "ignored", None));
         change
     }
 
     fn retry(
         &self,
-        case: &Case,
+        case: &ClaimedEvent,
         event: &Created,
         (class, message): (ErrorClass, &str),
         asked: Option<Duration>,
         now: Timestamp,
-    ) -> Change {
+    ) -> Decision {
         let attempt = u32::try_from(case.row.attempts).unwrap_or(1);
         let wait = self.config.retry.wait(attempt, self.ids.jitter());
         let wait = wait.max(asked.unwrap_or_default().min(LONGEST_REQUEST));
@@ -147,13 +147,13 @@ impl Books {
             unblocks: false,
             failure: Some(failure(class, None, message, now)),
         };
-        let mut change = Change::new(Row::Release(release), Outcome::Retried { again_in: wait });
+        let mut change = Decision::new(Row::Release(release), LotOutcome::Retried { again_in: wait });
         change.notes.push(notes::attempt(case, event, now, (class, message), wait));
         change
     }
 
     /// Gives up a record that is no event of ours, or claims what is another's. Its key need not wait for it.
-    fn refuse(&self, case: &Case, refused: &Refused, now: Timestamp) -> Change {
+    fn refuse(&self, case: &ClaimedEvent, refused: &Refused, now: Timestamp) -> Decision {
         let mut change = self.give_up(case, None, &death(case, (ErrorClass::Refused, refused.code), &refused.message, now));
         if let Row::Release(release) = &mut change.row {
             release.unblocks = true;
@@ -162,7 +162,7 @@ impl Books {
     }
 
     /// Gives an event up, with its dead letter; the timeline is told if it is known to be its order's.
-    fn give_up(&self, case: &Case, event: Option<&Created>, death: &Death<'_>) -> Change {
+    fn give_up(&self, case: &ClaimedEvent, event: Option<&Created>, death: &Death<'_>) -> Decision {
         let release = Release {
             lease: case.row.lease,
             again_in: None,
@@ -170,14 +170,14 @@ impl Books {
             unblocks: false,
             failure: Some(failure(death.class, Some(death.code), death.message, death.last_failed)),
         };
-        let mut change = Change::new(Row::Release(release), Outcome::Dead(death.class, death.code));
+        let mut change = Decision::new(Row::Release(release), LotOutcome::Dead(death.class, death.code));
         change.letter = Some(self.events.dead_letter(case.row.event_id, &case.record, death));
         change.notes.extend(event.map(|event| notes::dead(case, event, death)));
         change
     }
 }
 
-fn death<'a>(case: &Case, (class, code): (ErrorClass, DeadCode), message: &'a str, now: Timestamp) -> Death<'a> {
+fn death<'a>(case: &ClaimedEvent, (class, code): (ErrorClass, DeadCode), message: &'a str, now: Timestamp) -> Death<'a> {
     Death {
         class,
         code,

@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
-use super::case::{Case, Ended};
+use super::claimed_event::{ClaimedEvent, Ended};
 
 /// What an attempt came to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -21,7 +21,7 @@ pub(super) struct Attempted {
 
 /// Where set-aside events stand.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Standing {
+pub(super) struct StateLabel {
     pub state: &'static str,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct LotMetrics {
     pub retries: Counter,
     pub lost_leases: Counter,
     pub fulfilled_after_cancel: Counter,
-    parked: Family<Standing, Gauge>,
+    parked: Family<StateLabel, Gauge>,
     oldest_held: Gauge,
 }
 
@@ -69,7 +69,7 @@ impl LotMetrics {
     }
 
     /// Counts a call that has ended.
-    pub(super) fn handled(&self, case: &Case) {
+    pub(super) fn handled(&self, case: &ClaimedEvent) {
         let Some((ended, took)) = &case.ended else { return };
         let outcome = match ended {
             Ended::Done => "done",
@@ -86,7 +86,7 @@ impl LotMetrics {
     pub(super) fn standing(&self, counts: &HashMap<State, i64>, oldest_held: Option<Duration>) {
         for state in State::ALL {
             let count = counts.get(state).copied().unwrap_or_default();
-            self.parked.get_or_create(&Standing { state: state.as_str() }).set(count);
+            self.parked.get_or_create(&StateLabel { state: state.as_str() }).set(count);
         }
         self.oldest_held.set(i64::try_from(oldest_held.unwrap_or_default().as_secs()).unwrap_or(i64::MAX));
     }

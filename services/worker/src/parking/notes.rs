@@ -8,18 +8,24 @@ use minishop_core::parking::ErrorClass;
 use minishop_platform::store::Note;
 use serde_json::{Value, json};
 
-use super::case::Case;
+use super::claimed_event::ClaimedEvent;
 use crate::decode::Created;
 use crate::outgoing::Death;
 
 /// What is known of an attempt whose outcome nobody told.
 pub(super) const NO_END: &str = "the worker ended, or its lease ran out, before the attempt came to an end";
 
-pub(super) fn note(case: &Case, event: &Created, at: Timestamp, kind: &'static str, detail: Option<&Value>) -> Note {
+pub(super) fn note(case: &ClaimedEvent, event: &Created, at: Timestamp, kind: &'static str, detail: Option<&Value>) -> Note {
     Note { order_id: event.order_id, kind, at, cause: case.event_id, detail: detail.map(Value::to_string) }
 }
 
-pub(super) fn attempt(case: &Case, event: &Created, at: Timestamp, (class, message): (ErrorClass, &str), wait: Duration) -> Note {
+pub(super) fn attempt(
+    case: &ClaimedEvent,
+    event: &Created,
+    at: Timestamp,
+    (class, message): (ErrorClass, &str),
+    wait: Duration,
+) -> Note {
     let next = at + TimeDelta::from_std(wait).unwrap_or_default();
     let detail = json!({
         "attempt": case.row.attempts,
@@ -31,7 +37,7 @@ pub(super) fn attempt(case: &Case, event: &Created, at: Timestamp, (class, messa
 }
 
 /// The attempt before this one, of which nothing was heard.
-pub(super) fn abandoned(case: &Case, event: &Created, at: Timestamp) -> Note {
+pub(super) fn abandoned(case: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
     let detail = json!({
         "attempt": case.row.attempts - 1,
         "class": ErrorClass::Crash.as_str(),
@@ -40,15 +46,15 @@ pub(super) fn abandoned(case: &Case, event: &Created, at: Timestamp) -> Note {
     note(case, event, at, "attempt", Some(&detail))
 }
 
-pub(super) fn released(case: &Case, event: &Created, at: Timestamp) -> Note {
+pub(super) fn released(case: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
     note(case, event, at, "released", Some(&json!({ "attempts": case.row.attempts })))
 }
 
-pub(super) fn late(case: &Case, event: &Created, at: Timestamp) -> Note {
+pub(super) fn late(case: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
     note(case, event, at, "fulfilled_after_cancel", Some(&json!({ "attempt": case.row.attempts })))
 }
 
-pub(super) fn dead(case: &Case, event: &Created, death: &Death<'_>) -> Note {
+pub(super) fn dead(case: &ClaimedEvent, event: &Created, death: &Death<'_>) -> Note {
     let Death { class, code, message, attempts, .. } = *death;
     let detail = json!({ "attempts": attempts, "class": class.as_str(), "code": code.as_str(), "message": message });
     note(case, event, death.last_failed, "dead", Some(&detail))

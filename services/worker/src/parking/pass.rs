@@ -4,21 +4,21 @@ use std::collections::HashSet;
 
 use minishop_core::parking::DeadCode;
 use minishop_platform::crash;
-use minishop_platform::store::{Gate, InboxEntry, Journal, Lease, LotSettlement, OutboxRow, Release, StoreError, Transition};
+use minishop_platform::store::{Gate, InboxEntry, Journal, Lease, LotTx, OutboxRow, Release, StoreError, Transition};
 use minishop_platform::telemetry::propagation::TraceContext;
 
-use super::books::Books;
-use super::case::Case;
-use super::change::{Change, Outcome, Row};
+use super::claimed_event::ClaimedEvent;
 use super::decide::Facts;
+use super::decision::{Decision, LotOutcome, Row};
+use super::lot_store::LotStore;
 use crate::decode::{Content, Refused};
-use crate::handlers::Place;
+use crate::handlers::HandlerPlace;
 use crate::process::known::Known;
 
 /// How a transaction ended.
 enum Attempt {
     /// It is committed.
-    Written(Vec<Change>),
+    Written(Vec<Decision>),
     /// It was rolled back: other workers have these rows now, and the gate must not be passed for them.
     Lost(HashSet<i64>),
 }
@@ -30,11 +30,11 @@ struct Written {
     lost: HashSet<i64>,
 }
 
-impl Books {
+impl LotStore {
     /// Decides cases and writes it; returns those whose handler is to be called. After an error all of them come back.
     ///
     /// A batch that the store refuses is tried one by one, and a case whose own values are to blame is given up.
-    pub(super) async fn pass(&self, mut cases: Vec<Case>) -> Result<Vec<Case>, (Vec<Case>, StoreError)> {
+    pub(super) async fn pass(&self, mut cases: Vec<ClaimedEvent>) -> Result<Vec<ClaimedEvent>, (Vec<ClaimedEvent>, StoreError)> {
         match self.attempt(&cases).await {
             Ok(Attempt::Written(changes)) => Ok(self.calls_of(cases, &changes)),
             Ok(Attempt::Lost(ids)) => {
@@ -49,8 +49,8 @@ impl Books {
                 tracing::error!(error = ?error, "the store refuses an event of the lot; it becomes a dead letter");
                 let message = "the store cannot hold this event".to_owned();
                 let refused = Refused { code: DeadCode::DataInvalid, message, event_type: None };
-                let condemned: Vec<Case> =
-                    cases.into_iter().map(|case| Case { content: Content::Refused(refused.clone()), ..case }).collect();
+                let condemned: Vec<ClaimedEvent> =
+                    cases.into_iter().map(|case| ClaimedEvent { content: Content::Refused(refused.clone()), ..case }).collect();
                 match self.attempt(&condemned).await {
                     Ok(_) => Ok(Vec::new()),
                     Err(error) => Err((doubted(condemned, &error), error)),
@@ -60,7 +60,7 @@ impl Books {
         }
     }
 
-    async fn one_by_one(&self, cases: Vec<Case>) -> Result<Vec<Case>, (Vec<Case>, StoreError)> {
+    async fn one_by_one(&self, cases: Vec<ClaimedEvent>) -> Result<Vec<ClaimedEvent>, (Vec<ClaimedEvent>, StoreError)> {
         let (mut calls, mut rest) = (Vec::new(), cases.into_iter());
         while let Some(case) = rest.next() {
             match Box::pin(self.pass(vec![case])).await {
@@ -74,8 +74,8 @@ impl Books {
         Ok(calls)
     }
 
-    fn calls_of(&self, cases: Vec<Case>, changes: &[Change]) -> Vec<Case> {
-        let called = cases.into_iter().zip(changes).filter(|(_, change)| change.outcome == Outcome::Called);
+    fn calls_of(&self, cases: Vec<ClaimedEvent>, changes: &[Decision]) -> Vec<ClaimedEvent> {
+        let called = cases.into_iter().zip(changes).filter(|(_, change)| change.outcome == LotOutcome::Called);
         called
             .map(|(mut case, _)| {
                 let of_event = case.created().and_then(|event| event.trace.clone());
@@ -90,10 +90,10 @@ impl Books {
             .collect()
     }
 
-    async fn attempt(&self, cases: &[Case]) -> Result<Attempt, StoreError> {
+    async fn attempt(&self, cases: &[ClaimedEvent]) -> Result<Attempt, StoreError> {
         let mut tx = self.lot.begin(&self.config.kafka_group).await?;
         let mut facts = self.facts(tx.as_mut(), cases).await?;
-        let changes: Vec<Change> = cases.iter().map(|case| self.decide(case, &mut facts)).collect();
+        let changes: Vec<Decision> = cases.iter().map(|case| self.decide(case, &mut facts)).collect();
         let lost = identify(tx.as_mut(), &changes).await?;
         if !lost.is_empty() {
             return Ok(Attempt::Lost(lost));
@@ -109,7 +109,7 @@ impl Books {
         Ok(Attempt::Written(changes))
     }
 
-    async fn facts(&self, tx: &mut dyn LotSettlement, cases: &[Case]) -> Result<Facts, StoreError> {
+    async fn facts(&self, tx: &mut dyn LotTx, cases: &[ClaimedEvent]) -> Result<Facts, StoreError> {
         let restored = cases.iter().filter(|case| case.is_restored() && case.ended.is_none());
         let mut entries: Vec<_> = restored
             .filter_map(|case| {
@@ -120,13 +120,13 @@ impl Books {
         // One order for all workers, so that two of them cannot wait for each other.
         entries.sort_by_key(|entry| entry.event_id);
         let gate = if entries.is_empty() { Gate::default() } else { tx.gate(&entries).await? };
-        let known = Known::read(tx, cases.iter().filter_map(Case::created).collect(), Vec::new()).await?;
+        let known = Known::read(tx, cases.iter().filter_map(ClaimedEvent::created).collect(), Vec::new()).await?;
         Ok(Facts { now: self.clock.now(), gate, known })
     }
 
     /// Tells whether handling has an effect outside: confirming has none.
     pub(super) fn handles_outside(&self) -> bool {
-        matches!(self.setup.place, Place::Lot(_))
+        matches!(self.setup.place, HandlerPlace::Lot(_))
     }
 }
 
@@ -135,7 +135,7 @@ impl Books {
 /// Whether the gate has let a restored event pass is not known then, and it lets nothing pass twice: claimed anew it is found out.
 /// Should a commit have been taken for refused that was not, the row bears the event's own id by now and is no longer what the lease
 /// names, so that it is not drained as a copy of itself.
-fn doubted(mut cases: Vec<Case>, error: &StoreError) -> Vec<Case> {
+fn doubted(mut cases: Vec<ClaimedEvent>, error: &StoreError) -> Vec<ClaimedEvent> {
     if matches!(error, StoreError::Unknown { .. }) {
         cases.retain(|case| !case.is_restored() || case.ended.is_some());
         for case in &mut cases {
@@ -146,22 +146,22 @@ fn doubted(mut cases: Vec<Case>, error: &StoreError) -> Vec<Case> {
 }
 
 /// Writes changes and commits.
-async fn write(mut tx: Box<dyn LotSettlement>, cases: &[Case], changes: &[Change]) -> Result<Written, StoreError> {
+async fn write(mut tx: Box<dyn LotTx>, cases: &[ClaimedEvent], changes: &[Decision]) -> Result<Written, StoreError> {
     let lost = end_leases(tx.as_mut(), cases, changes).await?;
-    let live: Vec<&Change> =
+    let live: Vec<&Decision> =
         cases.iter().zip(changes).filter(|(case, _)| !lost.contains(&case.row.lease.id)).map(|(_, change)| change).collect();
     let adopt: Vec<_> = live.iter().filter_map(|change| change.adopt.clone()).collect();
     if !adopt.is_empty() && tx.adopt(&adopt).await?.len() < adopt.len() {
         return Err(changed("lot.adopt"));
     }
     let transitions: Vec<Transition> = live.iter().filter_map(|change| change.transition.clone()).collect();
-    let passed = if transitions.is_empty() { HashSet::new() } else { tx.settle(&transitions).await? };
+    let passed = if transitions.is_empty() { HashSet::new() } else { tx.apply(&transitions).await? };
     if transitions.iter().any(|transition| !passed.contains(&transition.order_id)) {
-        return Err(changed("lot.settle"));
+        return Err(changed("lot.apply"));
     }
     let processed = transitions.into_iter().map(|transition| transition.event);
     let letters = live.iter().filter_map(|change| change.letter.clone());
-    let duplicate = |(case, change): (&Case, &Change)| Some((case.event_id, change.duplicate?));
+    let duplicate = |(case, change): (&ClaimedEvent, &Decision)| Some((case.event_id, change.duplicate?));
     let journal = Journal {
         notes: live.iter().flat_map(|change| change.notes.clone()).collect(),
         events: processed.chain(letters).collect(),
@@ -175,7 +175,7 @@ async fn write(mut tx: Box<dyn LotSettlement>, cases: &[Case], changes: &[Change
 }
 
 /// Writes what rows turned out to be; returns those whose lease was lost.
-async fn identify(tx: &mut dyn LotSettlement, changes: &[Change]) -> Result<HashSet<i64>, StoreError> {
+async fn identify(tx: &mut dyn LotTx, changes: &[Decision]) -> Result<HashSet<i64>, StoreError> {
     let identities: Vec<_> = changes.iter().filter_map(|change| change.identity.clone()).collect();
     if identities.is_empty() {
         return Ok(HashSet::new());
@@ -185,7 +185,7 @@ async fn identify(tx: &mut dyn LotSettlement, changes: &[Change]) -> Result<Hash
 }
 
 /// Writes what becomes of the rows; returns those whose lease was lost.
-async fn end_leases(tx: &mut dyn LotSettlement, cases: &[Case], changes: &[Change]) -> Result<HashSet<i64>, StoreError> {
+async fn end_leases(tx: &mut dyn LotTx, cases: &[ClaimedEvent], changes: &[Decision]) -> Result<HashSet<i64>, StoreError> {
     let mut held = HashSet::new();
     let (mut drained, mut released): (Vec<Lease>, Vec<Release>) = Default::default();
     for (case, change) in cases.iter().zip(changes) {

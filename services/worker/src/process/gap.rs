@@ -3,7 +3,7 @@
 use minishop_core::parking::DeadCode;
 use minishop_platform::bus::consume::Partition;
 use minishop_platform::bus::{Headers, Record};
-use minishop_platform::store::{Asker, InboxEntry, Position, StoreError};
+use minishop_platform::store::{InboxEntry, Position, RequestedBy, StoreError};
 use tokio::time::Instant;
 
 use super::plan::Plan;
@@ -21,15 +21,15 @@ pub(crate) struct Gap {
     /// What the client library said.
     pub error: String,
     /// Who has decided it, and why.
-    pub asker: Asker,
+    pub requested_by: RequestedBy,
 }
 
 impl Gap {
     fn refused(&self) -> Refused {
-        let Self { from, until, error, asker, .. } = self;
-        let who = if asker.operator.is_empty() { &asker.client_id.0 } else { &asker.operator };
+        let Self { from, until, error, requested_by, .. } = self;
+        let who = if requested_by.operator.is_empty() { &requested_by.client_id.0 } else { &requested_by.operator };
         let message = format!("the records from {from} to {} cannot be read ({error}); {who} had them skipped", until - 1);
-        let message = if asker.reason.is_empty() { message } else { format!("{message}: {}", asker.reason) };
+        let message = if requested_by.reason.is_empty() { message } else { format!("{message}: {}", requested_by.reason) };
         Refused { code: DeadCode::RecordUnreadable, message, event_type: None }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, OrderId};
-use minishop_platform::store::{KnownOrder, Settlement, StoreError};
+use minishop_platform::store::{ConsumerTx, KnownOrder, StoreError};
 
 use crate::decode::Created;
 
@@ -18,7 +18,7 @@ pub(crate) struct Known {
 
 impl Known {
     /// Reads the orders that events may concern: those of their ids, and those that used their keys; and those that `named` says.
-    pub async fn read(tx: &mut dyn Settlement, events: Vec<&Created>, named: Vec<OrderId>) -> Result<Self, StoreError> {
+    pub async fn read(tx: &mut dyn ConsumerTx, events: Vec<&Created>, named: Vec<OrderId>) -> Result<Self, StoreError> {
         let ids: Vec<OrderId> = events.iter().map(|event| event.order_id).chain(named).collect();
         if ids.is_empty() {
             return Ok(Self::default());

@@ -21,7 +21,7 @@ pub(super) type Refusals = HashMap<usize, Refused>;
 
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum StreamOutcome {
     /// Its order is processed.
     Processed,
     /// Its order does not await it: a recorded no-op.
@@ -44,7 +44,7 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Fate<'r> {
     pub incoming: &'r Incoming<'r>,
-    pub outcome: Outcome,
+    pub outcome: StreamOutcome,
     pub span: Option<Span>,
 }
 
@@ -89,7 +89,7 @@ impl<'r> Plan<'r> {
                 self.note_held(incoming, event_type);
                 self.parked_keys.insert(incoming.key.clone());
                 self.journal.parked.push(rows::held(incoming, event_type));
-                self.fates.push(Fate { incoming, outcome: Outcome::Held, span: None });
+                self.fates.push(Fate { incoming, outcome: StreamOutcome::Held, span: None });
             }
             Content::Created(event) => self.decide_created(n, incoming, event, events, ids),
         }
@@ -101,12 +101,12 @@ impl<'r> Plan<'r> {
             Verdict::Refuse(code, message) => return self.refuse_next(n, code, message, incoming),
             Verdict::Duplicate(of) => {
                 self.journal.duplicates.push((incoming.event_id, of));
-                Outcome::Duplicate
+                StreamOutcome::Duplicate
             }
-            Verdict::Ignore => Outcome::Ignored,
-            Verdict::Adopt | Verdict::Handle if self.parked_keys.contains(&incoming.key) => Outcome::Parked,
-            Verdict::Adopt | Verdict::Handle if self.to_the_lot => Outcome::Queued,
-            Verdict::Adopt | Verdict::Handle => Outcome::Processed,
+            Verdict::Ignore => StreamOutcome::Ignored,
+            Verdict::Adopt | Verdict::Handle if self.parked_keys.contains(&incoming.key) => StreamOutcome::Parked,
+            Verdict::Adopt | Verdict::Handle if self.to_the_lot => StreamOutcome::Queued,
+            Verdict::Adopt | Verdict::Handle => StreamOutcome::Processed,
         };
         if verdict == Verdict::Adopt {
             let order = rows::adopted(incoming.event_id, event);
@@ -126,21 +126,21 @@ impl<'r> Plan<'r> {
         );
         let trace = trace.continue_in(&span, ids);
         match outcome {
-            Outcome::Processed => {
+            StreamOutcome::Processed => {
                 // An adopted order begins with the event that brought it, whatever number that event bears.
                 let expected = if verdict == Verdict::Adopt { 1 } else { event.sequence };
                 self.transitions.push(events.processed(incoming.event_id, event, expected, self.now, &trace));
             }
-            Outcome::Parked => {
+            StreamOutcome::Parked => {
                 self.journal.parked.push(rows::waiting(incoming, &event.event_type));
                 self.note(event.order_id, "parked", incoming, Some(r#"{"because":"order"}"#));
             }
-            Outcome::Queued => {
+            StreamOutcome::Queued => {
                 self.parked_keys.insert(incoming.key.clone());
                 self.journal.parked.push(rows::due(incoming, &event.event_type));
                 self.note(event.order_id, "parked", incoming, Some(r#"{"because":"handler"}"#));
             }
-            Outcome::Ignored => self.note(event.order_id, "ignored", incoming, None),
+            StreamOutcome::Ignored => self.note(event.order_id, "ignored", incoming, None),
             _ => {}
         }
         self.fates.push(Fate { incoming, outcome, span: Some(span) });
@@ -174,7 +174,7 @@ impl<'r> Plan<'r> {
             &Death::at_the_gate(refused, incoming.record, self.now),
         ));
         self.journal.parked.push(rows::dead(id, incoming, refused, self.now));
-        self.fates.push(Fate { incoming, outcome: Outcome::Dead(refused.code), span: None });
+        self.fates.push(Fate { incoming, outcome: StreamOutcome::Dead(refused.code), span: None });
     }
 
     /// Leaves a record to the next try, which refuses it.

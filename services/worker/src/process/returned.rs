@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use minishop_contracts::headers::kafka as names;
 use minishop_core::ids::EventId;
 use minishop_platform::bus::Record;
-use minishop_platform::store::{Settlement, StoreError};
+use minishop_platform::store::{ConsumerTx, StoreError};
 
 use super::plan::Refusals;
 use super::rows;
@@ -27,7 +27,7 @@ pub(super) fn named_place(record: &Record) -> Option<(&str, i32, i64)> {
 
 /// Finds the records of a batch that were refused before, at the place that they name, and are dead letters already.
 pub(super) async fn find(
-    tx: &mut dyn Settlement,
+    tx: &mut dyn ConsumerTx,
     batch: &[Incoming<'_>],
     refusals: &Refusals,
 ) -> Result<HashSet<usize>, StoreError> {
@@ -37,7 +37,7 @@ pub(super) async fn find(
     if asked.is_empty() {
         return Ok(HashSet::new());
     }
-    let settled = tx.settled(&asked).await?;
+    let settled = tx.known_digests(&asked).await?;
     // After a restore the first record and the one that was made of it may come together.
     let mut before = HashMap::new();
     let mut found = HashSet::new();

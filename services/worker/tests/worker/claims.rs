@@ -2,7 +2,7 @@
 
 use minishop_core::ids::{EventId, OrderId};
 use minishop_platform::bus::{Headers, Record};
-use minishop_worker::handlers::Place;
+use minishop_worker::handlers::HandlerPlace;
 use sha2::{Digest, Sha256};
 
 use crate::lot_order::{newer, version_2};
@@ -199,7 +199,7 @@ pub async fn an_event_that_was_settled_under_its_bytes_alone_is_still_known(shop
     shop.try_step(&[event.record(), held.record(), bad, again]).await.unwrap();
     assert_eq!((shop.parked().await.len(), shop.events("copy")), (parked, 4));
     // A worker that reads more of an event than the one that set it aside.
-    let newer_worker = shop.hands_that_read(Place::Stream, newer());
+    let newer_worker = shop.hands_that_read(HandlerPlace::Stream, newer());
     newer_worker.stream(&[held.record()]).await;
     assert_eq!((shop.parked().await.len(), newer_worker.metric("worker_events_total{outcome=\"copy\"}")), (parked, 1));
 }

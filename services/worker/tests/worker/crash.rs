@@ -13,9 +13,9 @@ use minishop_core::ids::OrderId;
 use minishop_platform::bus::Record;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::ctx::Ctx;
-use minishop_worker::handlers::{Delivery, Handled, Handler, Place};
+use minishop_worker::handlers::{Delivery, Handled, Handler, HandlerPlace};
 use minishop_worker::upcast::Versions;
-use minishop_worker::{LotTask, Processor, Setup, WorkerMetrics};
+use minishop_worker::{LotTask, Processor, WorkerMetrics, WorkerShared};
 use serde_json::{Value, json};
 
 use crate::child::{self, told};
@@ -63,7 +63,7 @@ async fn worker_that_dies() {
         return step_to_the_end(&ctx, &PathBuf::from(dir)).await;
     }
     let mut tasks = tokio::task::JoinSet::new();
-    for task in minishop_worker::start_with(ctx.clone(), Setup::new(Place::Stream, Versions::current())) {
+    for task in minishop_worker::start_with(ctx.clone(), WorkerShared::new(HandlerPlace::Stream, Versions::current())) {
         tasks.spawn(task.run);
     }
     tasks.spawn(relay.run(ctx.drain.clone()));
@@ -72,8 +72,10 @@ async fn worker_that_dies() {
 
 /// Reads the feed from where the last worker committed its offset, and works until nothing is left to do.
 async fn step_to_the_end(ctx: &Ctx, dir: &Path) {
-    let (metrics, setup) =
-        (WorkerMetrics::register(&ctx.metrics), Setup::new(Place::Lot(Arc::new(Endpoint(dir.to_owned()))), Versions::current()));
+    let (metrics, setup) = (
+        WorkerMetrics::register(&ctx.metrics),
+        WorkerShared::new(HandlerPlace::Lot(Arc::new(Endpoint(dir.to_owned()))), Versions::current()),
+    );
     let processor = Processor::new(ctx, metrics.clone(), setup.clone());
     let mut lot = LotTask::new(ctx, metrics, setup);
     let feed: Vec<Value> = serde_json::from_slice(&std::fs::read(dir.join("feed")).unwrap()).unwrap();
@@ -86,7 +88,7 @@ async fn step_to_the_end(ctx: &Ctx, dir: &Path) {
             processor.step(batch, &[]).await.unwrap();
             std::fs::write(dir.join("offset"), (from + batch.len()).to_string()).unwrap();
         }
-        lot.mend().await.unwrap();
+        lot.make_due().await.unwrap();
         lot.step().await.unwrap();
         if batch.is_empty()
             && ctx.store.lot.next_due(&ctx.config.kafka_group, &Versions::current().types()).await.unwrap().is_none()

@@ -11,15 +11,15 @@ use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
 use minishop_core::parking::State;
 use minishop_platform::store::{
-    AdoptedOrder, Claim, Claimed, Gate, Identity, InboxEntry, Journal, KnownOrder, Lease, Lot, LotSettlement, Mended, Release,
-    Result, Settlement, Store, StoreError, Transition,
+    AdoptedOrder, Claim, Claimed, ConsumerTx, Gate, Identity, InboxEntry, Journal, KnownOrder, Lease, Lot, LotTx, MadeDue,
+    Release, Result, Store, StoreError, Transition,
 };
-use minishop_worker::Setup;
+use minishop_worker::WorkerShared;
 use minishop_worker::handlers::Handled;
 use minishop_worker::upcast::{Step, Versions};
 
 use crate::handler::{Reaction, done, failed, scripted};
-use crate::lot::{mended, misspelt, redrive};
+use crate::lot::{fixed_reader, misspelt, redrive};
 use crate::records::created;
 use crate::shop::Shop;
 
@@ -33,7 +33,7 @@ struct Doubtful {
 }
 
 struct Cut {
-    tx: Box<dyn LotSettlement>,
+    tx: Box<dyn LotTx>,
     left: Arc<AtomicUsize>,
     lost: fn() -> StoreError,
 }
@@ -68,24 +68,24 @@ impl Lot for Doubtful {
         self.lot.next_due(consumer, types).await
     }
 
-    async fn mend(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<Mended> {
-        self.lot.mend(consumer, types, after).await
+    async fn make_due(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<MadeDue> {
+        self.lot.make_due(consumer, types, after).await
     }
 
-    async fn begin(&self, consumer: &str) -> Result<Box<dyn LotSettlement>> {
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn LotTx>> {
         let tx = self.lot.begin(consumer).await?;
         Ok(Box::new(Cut { tx, left: self.left.clone(), lost: self.lost }))
     }
 }
 
 #[async_trait]
-impl Settlement for Cut {
+impl ConsumerTx for Cut {
     async fn gate(&mut self, entries: &[InboxEntry]) -> Result<Gate> {
         self.tx.gate(entries).await
     }
 
-    async fn settled(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>> {
-        self.tx.settled(ids).await
+    async fn known_digests(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>> {
+        self.tx.known_digests(ids).await
     }
 
     async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>> {
@@ -100,8 +100,8 @@ impl Settlement for Cut {
         self.tx.adopt(orders).await
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
-        self.tx.settle(transitions).await
+    async fn apply(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
+        self.tx.apply(transitions).await
     }
 
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>> {
@@ -116,7 +116,7 @@ impl Settlement for Cut {
 }
 
 #[async_trait]
-impl LotSettlement for Cut {
+impl LotTx for Cut {
     async fn drain(&mut self, leases: &[Lease]) -> Result<HashSet<i64>> {
         self.tx.drain(leases).await
     }
@@ -151,7 +151,7 @@ pub async fn a_commit_of_the_lot_whose_answer_is_lost_loses_and_doubles_nothing(
                 lot: Arc::new(Doubtful { lot: shop.store.lot.clone(), left: Arc::new(AtomicUsize::new(nth)), lost }),
                 ..shop.store.clone()
             };
-            let setup = Setup::new(handler.place(), Versions::new(vec![Step::Same], mended));
+            let setup = WorkerShared::new(handler.place(), Versions::new(vec![Step::Same], fixed_reader));
             let mut worker = shop.hands_on(store, setup, 8);
             worker.stream(&[first.record(), second.record(), refused.record()]).await;
             letters += 1;

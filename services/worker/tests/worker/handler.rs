@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::ids::OrderId;
-use minishop_worker::handlers::{Delivery, Handled, Handler, Place};
+use minishop_worker::handlers::{Delivery, Handled, Handler, HandlerPlace};
 use tokio::sync::Notify;
 
 type Answer = dyn Fn(&Delivery, usize) -> Reaction + Send + Sync;
@@ -56,8 +56,8 @@ pub fn done() -> Reaction {
 }
 
 impl Scripted {
-    pub fn place(self: &Arc<Self>) -> Place {
-        Place::Lot(self.clone())
+    pub fn place(self: &Arc<Self>) -> HandlerPlace {
+        HandlerPlace::Lot(self.clone())
     }
 
     /// The orders that were given, in their order.

@@ -7,7 +7,7 @@ use minishop_contracts::events::Envelope;
 use minishop_contracts::events::v1::OrderCreated;
 use minishop_core::ids::EventId;
 use minishop_platform::bus::Headers;
-use minishop_worker::handlers::{Handled, Place};
+use minishop_worker::handlers::{Handled, HandlerPlace};
 use minishop_worker::upcast::{Step, Versions, read_v1};
 use serde_json::{Value, json};
 
@@ -291,8 +291,8 @@ pub async fn an_event_that_the_store_cannot_settle_is_given_up_and_its_neighbour
     assert_eq!((parked.len(), &*parked[0].state, parked[0].error_code.as_deref()), (1, "dead", Some("DATA_INVALID")));
 }
 
-/// Reads what only a mended reader can.
-pub fn mended(envelope: &Envelope<'_>) -> Result<OrderCreated, String> {
+/// Reads what only a fixed reader can.
+pub fn fixed_reader(envelope: &Envelope<'_>) -> Result<OrderCreated, String> {
     let data: Value = serde_json::from_str(envelope.data.get()).unwrap();
     let Some(customer) = data.get("customer") else { return read_v1(envelope) };
     let mut data = data.clone();
@@ -308,7 +308,7 @@ pub fn mended(envelope: &Envelope<'_>) -> Result<OrderCreated, String> {
     })
 }
 
-/// Spells an event so that only a mended reader reads it.
+/// Spells an event so that only a fixed reader reads it.
 pub fn misspelt(event: Sent) -> Sent {
     let customer = event.text("/data/customerId");
     event.without("/data/customerId").with("/data/customer", customer)
@@ -330,9 +330,9 @@ pub async fn a_refused_record_that_reads_after_a_fix_passes_the_gate_under_its_o
     assert_eq!(shop.parked().await.len(), 3);
     redrive(&shop).await;
     let handler = scripted(|_, before| if before == 0 { failed() } else { done() });
-    let mut worker = shop.hands_that_read(handler.place(), Versions::new(vec![Step::Same], mended));
+    let mut worker = shop.hands_that_read(handler.place(), Versions::new(vec![Step::Same], fixed_reader));
     worker.drain().await;
-    let again = shop.hands_that_read(handler.place(), Versions::new(vec![Step::Same], mended));
+    let again = shop.hands_that_read(handler.place(), Versions::new(vec![Step::Same], fixed_reader));
     again.stream(&[good.record()]).await;
     assert_eq!(again.metric("worker_events_total{outcome=\"copy\"}"), 1, "its own id has passed the gate");
     shop.pass(Duration::from_mins(1)).await;
@@ -348,7 +348,7 @@ pub async fn a_refused_record_that_is_refused_again_is_a_second_dead_letter(shop
     let bad = record(Some(b"no event"));
     shop.step(std::slice::from_ref(&bad)).await;
     redrive(&shop).await;
-    let mut worker = shop.hands(Place::Stream);
+    let mut worker = shop.hands(HandlerPlace::Stream);
     worker.drain().await;
     redrive(&shop).await;
     worker.drain().await;

@@ -12,9 +12,9 @@ use minishop_core::ids::OrderId;
 use minishop_platform::bus::Tail;
 use minishop_platform::bus::consume::Start;
 use minishop_platform::ctx::Ctx;
-use minishop_worker::handlers::Place;
+use minishop_worker::handlers::HandlerPlace;
 use minishop_worker::upcast::{Step, Versions, read_v1};
-use minishop_worker::{LotTask, Processor, Setup, WorkerMetrics};
+use minishop_worker::{LotTask, Processor, WorkerMetrics, WorkerShared};
 use rand::Rng as _;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
@@ -127,13 +127,13 @@ pub async fn a_held_event_flows_with_its_followers_once_a_newer_worker_runs(shop
     };
     let behind = [held.same_customer(), version_2(held.same_customer()), held.same_customer(), known.same_customer()];
     let all: Vec<Sent> = [held, known].into_iter().chain(behind).collect();
-    let mut old = shop.hands(Place::Stream);
+    let mut old = shop.hands(HandlerPlace::Stream);
     stream(&old, &all).await;
     shop.pass(Duration::from_hours(1)).await;
-    old.lot.mend().await.unwrap();
+    old.lot.make_due().await.unwrap();
     assert_eq!((old.drain().await, shop.parked().await.len()), (0, 6), "an older worker leaves them alone");
-    let mut newer = shop.hands_that_read(Place::Stream, newer());
-    assert_eq!(newer.lot.mend().await.unwrap(), 2, "the heads are due for a worker that can read them");
+    let mut newer = shop.hands_that_read(HandlerPlace::Stream, newer());
+    assert_eq!(newer.lot.make_due().await.unwrap(), 2, "the heads are due for a worker that can read them");
     assert_eq!((old.drain().await, newer.drain().await), (0, 6));
     assert_eq!((published(&shop).await, shop.parked().await.len()), (of_keys(&all), 0));
     for event in &all {
@@ -162,7 +162,7 @@ pub async fn workers_side_by_side_keep_every_keys_order_whatever_fails(shop: Sho
     });
     let stores = [shop.store.clone(), shop.second().await];
     // However often a slow machine cuts a call off, nobody is given up.
-    let hands = |n: usize| shop.hands_on(stores[n].clone(), Setup::new(handler.place(), Versions::current()), 10_000);
+    let hands = |n: usize| shop.hands_on(stores[n].clone(), WorkerShared::new(handler.place(), Versions::current()), 10_000);
     let mut workers = [hands(0), hands(1)];
     stream(&workers[0], &events[..30]).await;
     for round in 0_u64.. {
@@ -186,7 +186,7 @@ pub async fn workers_side_by_side_keep_every_keys_order_whatever_fails(shop: Sho
             workers[1] = hands(1);
         }
         shop.pass(Duration::from_hours(12)).await;
-        workers[0].lot.mend().await.unwrap();
+        workers[0].lot.make_due().await.unwrap();
         if round > 3 && shop.count("parked WHERE state <> 'dead'").await == 0 {
             break;
         }
@@ -204,16 +204,16 @@ pub async fn a_key_that_the_lot_has_let_go_is_published_in_its_order(shop: Shop)
     let held: Vec<Sent> = (0..300).map(|_| version_2(created())).collect();
     let behind: Vec<Vec<Sent>> = (0..4).map(|_| held.iter().map(Sent::same_customer).collect()).collect();
     let metrics = || WorkerMetrics::register(&ctx.metrics);
-    Processor::new(&ctx, metrics(), Setup::new(Place::Stream, Versions::current()))
+    Processor::new(&ctx, metrics(), WorkerShared::new(HandlerPlace::Stream, Versions::current()))
         .step(&held.iter().map(Sent::record).collect::<Vec<_>>(), &[])
         .await
         .unwrap();
-    let setup = Setup::new(Place::Stream, newer());
+    let setup = WorkerShared::new(HandlerPlace::Stream, newer());
     let processor = Processor::new(&ctx, metrics(), setup.clone());
     let mut lot = LotTask::new(&ctx, metrics(), setup);
     let mut running = JoinSet::new();
     running.spawn(relay.run(ctx.drain.clone()));
-    assert_eq!(lot.mend().await.unwrap(), 300);
+    assert_eq!(lot.make_due().await.unwrap(), 300);
     let streaming = async {
         for round in &behind {
             for batch in round.chunks(11) {
@@ -223,7 +223,7 @@ pub async fn a_key_that_the_lot_has_let_go_is_published_in_its_order(shop: Shop)
     };
     let draining = async {
         while shop.count("parked").await > 0 || shop.count("timeline WHERE kind = 'processed'").await < 1_500 {
-            lot.mend().await.unwrap();
+            lot.make_due().await.unwrap();
             lot.step().await.unwrap();
         }
     };

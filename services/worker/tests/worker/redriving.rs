@@ -5,17 +5,17 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use minishop_core::clock::{Clock as _, ManualClock};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids as _, OperationId};
+use minishop_core::operation::{Kind, State, Tally};
 use minishop_core::parking::State as Parked;
-use minishop_core::repair::{Kind, State, Tally};
 use minishop_platform::bus::Headers;
 use minishop_platform::clock::SystemIds;
 use minishop_platform::ctx::{Ctx, Metrics};
 use minishop_platform::store::{
-    Action, Asker, DeadLetterFilter, Journal, NewOperation, Operation, Operations, ParkedEvent, Selection,
+    Action, DeadLetterFilter, Journal, NewOperation, Operation, Operations, ParkedEvent, RequestedBy, Selection,
 };
-use minishop_worker::handlers::Place as Handling;
+use minishop_worker::handlers::HandlerPlace as Handling;
 use minishop_worker::upcast::Versions;
-use minishop_worker::{Progress, Redrive, Setup};
+use minishop_worker::{Progress, Redrive, WorkerShared};
 use serde_json::Value;
 
 use crate::records::{Sent, created};
@@ -32,7 +32,7 @@ impl Runner {
     fn new(shop: &Shop) -> Self {
         let clock = Arc::new(ManualClock::at(now()));
         let ctx = Ctx { metrics: Metrics::default(), clock: clock.clone(), ..shop.ctx().clone() };
-        let setup = Setup::new(Handling::Stream, Versions::current());
+        let setup = WorkerShared::new(Handling::Stream, Versions::current());
         Self { redrive: Redrive::new(&ctx, setup), clock, ctx }
     }
 
@@ -43,11 +43,11 @@ impl Runner {
     }
 }
 
-fn asker() -> Asker {
-    Asker {
+fn requested_by() -> RequestedBy {
+    RequestedBy {
         client_id: ClientId::anonymous(),
         operator: "ana".into(),
-        reason: "the shop is mended".into(),
+        reason: "the shop is fixed".into(),
         correlation_id: CorrelationId::parse("corr-ops").unwrap(),
     }
 }
@@ -65,7 +65,7 @@ pub async fn begin_on(operations: &Operations, kind: Kind, rate: i32) -> Operati
         filter: None,
         rate,
         failure_ratio: 0.1,
-        asker: asker(),
+        requested_by: requested_by(),
         at: now(),
     };
     operations.begin(&new).await.unwrap().unwrap();
@@ -151,7 +151,7 @@ pub async fn a_canary_redrive_climbs_its_ramp_and_waits_after_each_step(shop: Sh
     assert_eq!(released, [1, 5, 1, 63, 0]);
     assert_eq!(stands(&shop, id).await.tally, tally(0, 0, 70, 0));
     assert_eq!(shop.count("timeline WHERE kind = 'redriven'").await, 70);
-    assert_eq!(metric(&runner.ctx.metrics, "worker_repairs_total{what=\"released\"}"), 70);
+    assert_eq!(metric(&runner.ctx.metrics, "worker_operation_items_total{kind=\"redrive\"}"), 70);
     let audit = shop.store.operations.audit(None, 10).await.unwrap();
     assert_eq!(audit.iter().map(|row| row.outcome.as_str()).collect::<Vec<_>>(), ["done", "accepted"]);
 }
@@ -256,7 +256,8 @@ pub async fn an_operator_pauses_resumes_and_cancels_between_two_steps(shop: Shop
     dead(&shop, 10).await;
     let id = begin(&shop, Kind::Redrive, 10_000).await;
     let mut runner = Runner::new(&shop);
-    let control = async |action| assert!(shop.store.operations.control(id, action, &asker(), now()).await.unwrap().unwrap().1);
+    let control =
+        async |action| assert!(shop.store.operations.control(id, action, &requested_by(), now()).await.unwrap().unwrap().1);
     runner.step().await;
     control(Action::Pause).await;
     all_succeed(&shop).await;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use minishop_core::clock::ManualClock;
-use minishop_core::repair::{Kind, State};
+use minishop_core::operation::{Kind, State};
 use minishop_platform::clock::SystemClock;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::store::OperationQuery;
-use minishop_worker::handlers::Place;
+use minishop_worker::handlers::HandlerPlace;
 use minishop_worker::upcast::Versions;
-use minishop_worker::{LotTask, Progress, Redrive, Setup, WorkerMetrics};
+use minishop_worker::{LotTask, Progress, Redrive, WorkerMetrics, WorkerShared};
 
 use crate::child::{self, told};
 use crate::redriving::{begin_on, dead};
@@ -36,7 +36,7 @@ async fn worker_that_dies() {
     if store.operations.operations(&running).await.unwrap().is_empty() {
         begin_on(&store.operations, Kind::parse(&kind).unwrap(), 10_000).await;
     }
-    let setup = Setup::new(Place::Stream, Versions::current());
+    let setup = WorkerShared::new(HandlerPlace::Stream, Versions::current());
     let mut redrive = Redrive::new(&ctx, setup.clone());
     let mut lot = LotTask::new(&ctx, WorkerMetrics::register(&ctx.metrics), setup);
     while redrive.step().await.unwrap() != Progress::Idle {

@@ -23,9 +23,9 @@ use minishop_platform::relay::{RelayTask, Settings};
 use minishop_platform::store::postgres::{self, PostgresSettings};
 use minishop_platform::store::{OutboxRow, Position, Role, Span, Store, StoreError, sqlite as sqlite_store};
 use minishop_platform::telemetry::LogFormat;
-use minishop_worker::handlers::Place;
+use minishop_worker::handlers::HandlerPlace;
 use minishop_worker::upcast::Versions;
-use minishop_worker::{LotTask, Processor, Setup, WorkerMetrics};
+use minishop_worker::{LotTask, Processor, WorkerMetrics, WorkerShared};
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
@@ -190,7 +190,7 @@ fn shop(store: Store, home: Home) -> Shop {
     // Nothing answers there: events stay in the outbox, where the tests look at them.
     let (ctx, task) = ctx(&store, "127.0.0.1:1", "test", "");
     let metrics = WorkerMetrics::register(&ctx.metrics);
-    let setup = Setup::new(Place::Stream, Versions::current());
+    let setup = WorkerShared::new(HandlerPlace::Stream, Versions::current());
     Shop { processor: Processor::new(&ctx, metrics, setup), store, ctx, relay: Mutex::new(Some(task)), home }
 }
 
@@ -278,16 +278,16 @@ impl Shop {
     }
 
     /// Starts a worker, as after a restart, to be stepped by hand.
-    pub fn hands(&self, place: Place) -> Hands {
+    pub fn hands(&self, place: HandlerPlace) -> Hands {
         self.hands_that_read(place, Versions::current())
     }
 
-    pub fn hands_that_read(&self, place: Place, versions: Versions) -> Hands {
-        self.hands_on(self.store.clone(), Setup::new(place, versions), 8)
+    pub fn hands_that_read(&self, place: HandlerPlace, versions: Versions) -> Hands {
+        self.hands_on(self.store.clone(), WorkerShared::new(place, versions), 8)
     }
 
     /// Starts a worker on a handle of its own, which gives an event up after so many attempts.
-    pub fn hands_on(&self, store: Store, setup: Setup, retry_attempts: i32) -> Hands {
+    pub fn hands_on(&self, store: Store, setup: WorkerShared, retry_attempts: i32) -> Hands {
         let config = Arc::new(Config { retry_attempts, ..(*self.ctx.config).clone() });
         let ctx = Ctx { config, metrics: Metrics::default(), ids: Arc::new(LongestWaits), store, ..self.ctx.clone() };
         let metrics = WorkerMetrics::register(&ctx.metrics);

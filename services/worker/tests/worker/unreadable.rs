@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use minishop_core::ids::{ClientId, CorrelationId};
-use minishop_platform::store::{Asker, Gap};
+use minishop_platform::store::{Gap, RequestedBy};
 
 use crate::consuming::{Worker, eventually, until_processed, worker};
 use crate::log::{Damage, PARTITIONS, damageable};
 use crate::records::{Sent, created};
 use crate::shop::{Shop, now};
 
-fn asker(reason: &str) -> Asker {
-    Asker {
+fn requested_by(reason: &str) -> RequestedBy {
+    RequestedBy {
         client_id: ClientId("command-line".to_owned()),
         operator: "ana".to_owned(),
         reason: reason.to_owned(),
@@ -50,9 +50,9 @@ async fn a_place_is_named_and_stepped_over(shop: &Shop, damage: Damage, word: &s
     let gap =
         |offset, until| Gap { consumer: format!("{}g", log.prefix), topic: log.topic("created"), partition: 1, offset, until };
     for other in [gap(before[1] + 1, behind[1]), gap(before[1], ends[1] + 1_000)] {
-        shop.store.operations.skip(&other, asker("wrong"), now()).await.unwrap();
+        shop.store.operations.skip(&other, requested_by("wrong"), now()).await.unwrap();
     }
-    shop.store.operations.skip(&gap(before[1], behind[1]), asker("a broken mirror"), now()).await.unwrap();
+    shop.store.operations.skip(&gap(before[1], behind[1]), requested_by("a broken mirror"), now()).await.unwrap();
     until_processed(shop, 100 - lost).await;
     eventually(async || (stuck(&running).len(), running.note("event log")), |seen| *seen == (0, None)).await;
     let dead = shop.parked().await;

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::super::queue::{Entry, FOLLOWER_WAIT};
-use super::super::{Outcome, refusals};
+use super::super::{AcceptOutcome, refusals};
 
 /// How long before its deadline a request is told how it stands: its own clock would only say that the time is up.
 const MARGIN: Duration = Duration::from_millis(20);
@@ -24,7 +24,7 @@ pub struct Batch {
 /// A request that waits.
 #[derive(Debug)]
 struct Wait {
-    reply: oneshot::Sender<Outcome>,
+    reply: oneshot::Sender<AcceptOutcome>,
     queued: Instant,
     deadline: Instant,
 }
@@ -65,7 +65,7 @@ impl Batch {
     }
 
     /// Gives each order with the request that waits for it.
-    pub fn into_iter(self) -> impl Iterator<Item = (NewOrder, oneshot::Sender<Outcome>)> {
+    pub fn into_iter(self) -> impl Iterator<Item = (NewOrder, oneshot::Sender<AcceptOutcome>)> {
         self.orders.into_iter().zip(self.waits.into_iter().map(|wait| wait.reply))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use clap::{CommandFactory as _, Parser as _};
 use minishop_contracts::{ROUTES, headers, topics};
-use minishop_core::repair;
+use minishop_core::operation;
 use minishop_platform::config::Shape;
 
 use super::super::{Cli, EXIT_NO, EXIT_UNREACHABLE};
@@ -249,8 +249,8 @@ fn other_numbers_and_names_of_the_readme_are_those_of_the_program() {
     let config = Cli::try_parse_from(["minishop"]).unwrap().flags.check(Shape::Up).unwrap();
     for stated in [
         format!("http={} grpc={} admin={} kafka={}", config.http_addr, config.grpc_addr, config.admin_addr, config.kafka_addr),
-        format!("`--failure-ratio` ({})", repair::DEFAULT_FAILURE_RATIO),
-        format!("`--rate` ({}) a second and {} times a dead letter", repair::DEFAULT_RATE, repair::MOST_REDRIVES),
+        format!("`--failure-ratio` ({})", operation::DEFAULT_FAILURE_RATIO),
+        format!("`--rate` ({}) a second and {} times a dead letter", operation::DEFAULT_RATE, operation::MOST_REDRIVES),
         format!("{EXIT_NO} refused or stopped, 2 command line, {EXIT_UNREACHABLE} not reachable"),
         format!("-t {} -C", topics::CREATED),
         format!("{}: true", headers::http::IDEMPOTENT_REPLAYED),

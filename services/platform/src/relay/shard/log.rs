@@ -1,10 +1,10 @@
-//! Which event bears which number, and which of them are published.
+//! The event under each number, and whether it is published.
 
 use std::collections::VecDeque;
 
 use minishop_core::ids::EventId;
 
-/// How many stored numbers are remembered, to tell a row that comes late from one of a store that went back.
+/// How many stored numbers are remembered, to distinguish a late hand-over from a store that went back.
 const REMEMBERED: i64 = 1_024;
 
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Begins behind a number up to which everything is published.
+    /// Starts after a number up to which everything is published.
     pub fn at(published: i64) -> Self {
         Self { first: published + 1, entries: VecDeque::new(), published }
     }
@@ -50,7 +50,7 @@ impl Log {
         self.advance();
     }
 
-    /// Remembers which event bears the number before the first: it was published by an earlier leader.
+    /// Remembers the event under the number before the first entry; an earlier leader published it.
     pub fn learn(&mut self, number: i64, event_id: EventId) {
         if number == self.first - 1 && number <= self.published {
             self.entries.push_front(Entry { event_id, published: true });
@@ -78,7 +78,7 @@ impl Log {
         self.entries.truncate(kept);
     }
 
-    /// Forgets what is stored, but for the last of it.
+    /// Forgets stored numbers, except the last [`REMEMBERED`].
     pub fn forget_before(&mut self, stored: i64) {
         while self.first < stored - REMEMBERED && self.entries.len() > 1 {
             self.entries.pop_front();

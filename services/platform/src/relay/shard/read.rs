@@ -1,29 +1,29 @@
 //! Reading a shard's rows from the table.
 //!
-//! Each read begins with the *anchor*: the row of the highest number that was taken. The store keeps it until a later one is
-//! published, so it must be there and bear the event that is known: then the store is the one that was read before.
+//! Each read starts at the *anchor*, the row with the number `enqueued`. The store keeps that row until a later one is published, so it
+//! must be there with the known event id. If it is, the store has not gone back.
 
 use super::{ANOTHER_EVENT, Alarm, ENOUGH_QUEUED, MOST_BYTES, Shard, State};
 use crate::store::{OutboxRow, Span};
 
-/// A read of one shard, as it was asked for.
+/// A requested read of one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Ask {
     pub span: Span,
-    /// The row that must be the first, unless nothing was ever taken.
+    /// The number that the first row must have; `None` in an empty shard.
     anchor: Option<i64>,
     view: u64,
 }
 
-/// What a row of the table is to the leader.
+/// How a row of the table compares with what is known.
 enum Taken {
     New,
     Known,
-    /// It contradicts what is known.
+    /// It contradicts the known rows.
     Against(Option<Alarm>),
 }
 
-/// What a read of one shard came to.
+/// The result of a read of one shard.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Brought {
     /// How many rows are new.
@@ -32,7 +32,7 @@ pub(in super::super) struct Brought {
 }
 
 impl Shard {
-    /// Whether rows are missing that must be there: nothing later is sent before them.
+    /// Whether rows must be read before anything later is sent.
     pub fn misses(&self) -> bool {
         match self.state {
             State::Unread => true,
@@ -41,7 +41,7 @@ impl Shard {
         }
     }
 
-    /// Asks for the rows that come next; `None` when it would only fill the memory.
+    /// The next read; `None` when enough rows are in memory.
     pub fn ask(&self) -> Option<Ask> {
         if let (State::Damaged, Some((number, _))) = (self.state, self.gap) {
             let span = Span { shard: self.number, low: number, high: number + 1 };
@@ -51,26 +51,26 @@ impl Shard {
         let low = anchor.unwrap_or(1);
         let full = self.queue.len() >= ENOUGH_QUEUED || self.bytes >= MOST_BYTES;
         let high = match self.state {
-            // However full it is, the anchor must be seen before anything is sent.
+            // However many rows are in memory, the anchor must be confirmed before anything is sent.
             State::Unread if full => low,
-            // Only what is missing, where that is known.
+            // Only the missing rows, if `ahead` shows which.
             State::Unread | State::Live if !full => self.ahead.first_key_value().map_or(i64::MAX, |(number, _)| *number),
             _ => return None,
         };
         Some(Ask { span: Span { shard: self.number, low, high: high.max(low + 1) }, anchor, view: self.view })
     }
 
-    /// Takes what a read brought: the first rows of the span; `full` when there may be more.
+    /// Takes the rows of a read; `full` means that there may be more.
     pub fn read(&mut self, ask: &Ask, rows: Vec<OutboxRow>, full: bool) -> Brought {
         if self.state == State::Damaged && ask.view == self.view && !rows.is_empty() {
-            // Somebody has filled the gap.
+            // The missing number is there again.
             self.gap = None;
             self.lose();
         }
         if ask.view != self.view || !matches!(self.state, State::Unread | State::Live) {
             return Brought::default();
         }
-        // A read of the anchor alone tells nothing of what follows.
+        // A read of the anchor alone does not show what follows.
         self.look = full || ask.span.high == ask.span.low + 1;
         if let Some(anchor) = ask.anchor
             && rows.first().is_none_or(|row| row.number != anchor)
@@ -89,7 +89,7 @@ impl Shard {
         self.gap = None;
         let first = self.state == State::Unread;
         self.state = State::Live;
-        // Rows that came ahead before the first read may be of a past that the store has lost: the table is right.
+        // Rows handed over before the first read may have been lost by the store: the table decides.
         if first {
             self.forget_ahead_up_to(self.enqueued());
         }
@@ -100,7 +100,7 @@ impl Shard {
         Brought { rows: taken, alarm: None }
     }
 
-    /// The anchor is not there. That is right where this leader has meanwhile removed it, or where somebody emptied the table.
+    /// The anchor is missing. That is legitimate if this leader has removed it meanwhile, or if somebody emptied the table.
     fn without_anchor(&mut self, anchor: i64, rows: &[OutboxRow]) -> Option<Brought> {
         if self.stored > anchor || self.storing.is_some_and(|high| high > anchor) {
             self.look = true;
@@ -110,7 +110,7 @@ impl Shard {
             self.went_back(anchor, "the last known number is gone");
             return Some(Brought::default());
         }
-        // The first read of a lease: somebody has emptied the table, and numbers go on where they stood.
+        // The first read of a lease: somebody has emptied the table, and numbers continue after `acknowledged`.
         let next = rows.first().map(|row| row.number).filter(|next| *next != anchor + 1)?;
         Some(Brought { rows: 0, alarm: self.damaged(anchor + 1, next) })
     }
@@ -137,8 +137,8 @@ impl Shard {
         }
     }
 
-    /// A snapshot that is newer than a commit holds all numbers before it. What came ahead and is not reached is of a store that is no
-    /// more.
+    /// A snapshot taken after a commit holds all numbers before it. If a row in `ahead` is not reached by a complete read, the store has
+    /// lost it.
     fn check_ahead(&mut self, ask: &Ask) {
         let next = self.ahead.first_key_value().map(|(number, _)| *number);
         if let Some(next) = next.filter(|next| *next == ask.span.high && *next > self.enqueued() + 1) {
@@ -155,7 +155,7 @@ impl Shard {
         }
     }
 
-    /// A number is missing. What the store says is stored may be out of date if the lease is lost, so it is asked for anew first.
+    /// A number is missing. Our `acknowledged` is out of date if another process leads, so the lease is taken again before the alarm.
     fn damaged(&mut self, number: i64, next: i64) -> Option<Alarm> {
         self.lose();
         if self.gap.replace((number, next)) != Some((number, next)) {

@@ -1,15 +1,15 @@
-//! Sending a shard's rows, and what becomes of them.
+//! Sending a shard's rows, and their delivery reports.
 //!
-//! The producer gives up for good after a failure among records in flight, so that nothing goes past them; they are then sent one
-//! by one, each only when the one before has been reported.
+//! When a batch fails, its producer fails with it, so that no later record overtakes. The records that were in flight are then sent
+//! *alone*: each in a batch of its own, after the report of the one before.
 
 #[cfg(test)]
 use super::Sabotage;
 use super::{Moment, OutboxRow, Shard, State, Token};
-use crate::relay::said::Sending;
+use crate::relay::messages::Sending;
 
 impl Shard {
-    /// The next row to send.
+    /// Returns the next row to send.
     pub fn next(&self, now: Moment) -> Option<Sending<'_>> {
         if self.state != State::Live || now >= self.lease_until {
             return None;
@@ -23,13 +23,13 @@ impl Shard {
         Some(Sending { token, row, without_value: self.without_value.contains(&row.number), alone })
     }
 
-    /// Tells whether what is reported of a record now is true of it alone.
+    /// Whether a failure reported now is the record's own: it was sent alone.
     pub fn is_alone(&self, number: i64) -> bool {
         !matches!(self.state, State::Stopped(_)) && number <= self.alone_up_to
     }
 
-    /// A record failed. What is in flight is sent again, each record alone: a failure tells nothing of the others of its batch,
-    /// and nothing may overtake a record that is sent again.
+    /// A record failed in a batch, or its topic refused it. All records in flight are sent again, each alone: any record of the batch may
+    /// be the cause, and none may overtake another.
     pub fn doubt(&mut self, until: Moment) {
         if matches!(self.state, State::Live | State::Unread) {
             let sent = self.queue.front().map_or(self.enqueued(), |row| row.number - 1);
@@ -38,7 +38,7 @@ impl Shard {
         self.stop(until);
     }
 
-    /// Notes that the next row is with the producer.
+    /// The producer has accepted the next row.
     pub fn sent(&mut self) {
         if let Some(row) = self.take_next() {
             self.in_flight += 1;
@@ -51,37 +51,37 @@ impl Shard {
         }
     }
 
-    /// Takes the next row out: it is sent, or set aside.
+    /// Removes the next row from the queue.
     pub fn take_next(&mut self) -> Option<OutboxRow> {
         let row = self.queue.pop_front()?;
         self.bytes = self.bytes.saturating_sub(row.size());
         Some(row)
     }
 
-    /// Tells whether a report is about this life.
+    /// Whether a report belongs to this life.
     pub fn is_current(&self, token: Token) -> bool {
         token.life == self.life && self.state != State::Lost
     }
 
-    /// Notes that a record of this life is published.
+    /// A record of this life is published.
     pub fn published(&mut self, number: i64) {
         self.returned();
         self.log.publish(number);
         self.without_value.remove(&number);
     }
 
-    /// Notes that a record of this life came back.
+    /// A record of this life has been reported.
     pub fn returned(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.alone &= self.in_flight > 0;
     }
 
-    /// Notes that the store keeps a row that cannot be published: it counts as published.
+    /// The store keeps a row that cannot be published; it counts as published.
     pub fn set_aside(&mut self, number: i64) {
         self.log.publish(number);
     }
 
-    /// Stops sending until all reports are in; what is queued stands in the table.
+    /// Stops sending until all reports are in. Queued rows are dropped; the table has them.
     pub fn stop(&mut self, until: Moment) {
         if matches!(self.state, State::Live | State::Unread | State::Stopped(_)) {
             self.queue.clear();
@@ -92,7 +92,7 @@ impl Shard {
         }
     }
 
-    /// The producer is gone: no more reports come.
+    /// The producer was replaced: no more reports come.
     pub fn producer_lost(&mut self, now: Moment) {
         (self.in_flight, self.alone) = (0, false);
         self.stop(now);

@@ -1,15 +1,15 @@
-//! Telling the store up to which number everything is published.
+//! Storing up to which number everything is published.
 
 use minishop_core::ids::EventId;
 
 use super::{Shard, State};
 use crate::store::Acknowledged;
 
-/// How many numbers are stored at once at most: their rows are removed in the same transaction.
+/// The most rows that one `acknowledge` removes.
 const MOST_STORED: i64 = 2_000;
 
 impl Shard {
-    /// What there is to store.
+    /// Returns the published numbers that are not stored, if there are any.
     pub fn to_store(&self) -> Option<Acknowledged> {
         let high = self.log.published().min(self.stored + MOST_STORED);
         if self.state == State::Lost || self.storing.is_some() || high <= self.stored {
@@ -24,12 +24,12 @@ impl Shard {
         self.log.published() - self.stored
     }
 
-    /// Notes that the store is being told.
+    /// An `acknowledge` up to `high` is running.
     pub fn storing(&mut self, high: i64) {
         self.storing = Some(high);
     }
 
-    /// Takes the store's answer; an answer to an earlier lease says nothing.
+    /// Takes the answer to `acknowledge`; an answer to an earlier lease is ignored.
     pub fn stored(&mut self, asked: &Acknowledged, agreed: bool) {
         if self.storing != Some(asked.high()) || self.epoch != asked.epoch || self.state == State::Lost {
             return;

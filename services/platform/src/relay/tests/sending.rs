@@ -1,6 +1,6 @@
 //! What producers and the broker do with records.
 
-use super::super::said::Trouble;
+use super::super::messages::Trouble;
 use super::super::shard::Token;
 use super::store::SHARDS;
 use super::world::{Event, World};

@@ -9,7 +9,7 @@ use minishop_core::ids::EventId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::said::{Job, Trouble, Want};
+use super::super::messages::{Job, Trouble, Want};
 use super::super::shard::{Alarm, Moment, Sabotage, Token};
 use super::broker::Broker;
 use super::process::Process;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::super::columns::{self, Columns as _};
 use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{NewEvent, Origin, OutboxRow, Result, StoreError};
-use super::{Asker, AuditRow, Operations, audit};
+use super::{AuditRow, Operations, RequestedBy, audit};
 
 /// How many orders one statement looks at.
 const PAGE: i64 = 2_000;
@@ -94,7 +94,7 @@ pub struct Announce {
     /// Whether to tell what would happen and write nothing.
     pub dry_run: bool,
     /// Who asks.
-    pub asker: Asker,
+    pub requested_by: RequestedBy,
     /// When.
     pub at: Timestamp,
 }
@@ -265,7 +265,7 @@ fn entry(ask: &Announce, orders: &[OrderId]) -> AuditRow {
         id: 0,
         at: ask.at,
         action: "announce".to_owned(),
-        asker: ask.asker.clone(),
+        requested_by: ask.requested_by.clone(),
         outcome: "done".to_owned(),
         operation_id: None,
         detail: Some(json!({ "orders": orders }).to_string()),

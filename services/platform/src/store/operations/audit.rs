@@ -8,7 +8,7 @@ use minishop_core::ids::{ClientId, CorrelationId, OperationId};
 use super::super::Result;
 use super::super::columns::{self, Columns};
 use super::super::database::{Arg, Row, Statement, Work};
-use super::{Asker, AuditRow, Operations};
+use super::{AuditRow, Operations, RequestedBy};
 
 static WRITE: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
@@ -45,20 +45,20 @@ pub(super) async fn write(work: &mut dyn Work, row: &AuditRow) -> Result<()> {
     let args = vec![
         Arg::Time(Some(row.at)),
         Arg::text(&row.action),
-        Arg::text(&row.asker.client_id.0),
-        Arg::text(&row.asker.operator),
-        Arg::text(&row.asker.reason),
+        Arg::text(&row.requested_by.client_id.0),
+        Arg::text(&row.requested_by.operator),
+        Arg::text(&row.requested_by.reason),
         Arg::text(&row.outcome),
         Arg::Id(row.operation_id.map(|id| id.0)),
         Arg::Text(row.detail.clone()),
-        Arg::text(row.asker.correlation_id.as_str()),
+        Arg::text(row.requested_by.correlation_id.as_str()),
     ];
     work.run(&WRITE, args).await.map(drop)
 }
 
 /// Client, operator, reason, correlation id, from a column on.
-pub(super) fn asker(row: &Row, at: usize) -> anyhow::Result<Asker> {
-    Ok(Asker {
+pub(super) fn requested_by(row: &Row, at: usize) -> anyhow::Result<RequestedBy> {
+    Ok(RequestedBy {
         client_id: ClientId(row.text(at)?.to_owned()),
         operator: row.text(at + 1)?.to_owned(),
         reason: row.text(at + 2)?.to_owned(),
@@ -71,7 +71,7 @@ fn audit_row(row: &Row) -> anyhow::Result<AuditRow> {
         id: row.long(0)?,
         at: row.time(1)?,
         action: row.text(2)?.to_owned(),
-        asker: asker(row, 3)?,
+        requested_by: requested_by(row, 3)?,
         outcome: row.text(7)?.to_owned(),
         operation_id: row.maybe_id(8)?.map(OperationId),
         detail: row.maybe_text(9)?.map(str::to_owned),

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
-use minishop_core::repair::{Kind, MOST_REDRIVES, Skip};
+use minishop_core::operation::{Kind, MOST_REDRIVES, Skip};
 
 use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{Result, StoreError};
 use super::dead_letters::{filter_args, filter_clause};
-use super::{AuditRow, Frozen, NewOperation, Operation, Operations, SHOWN_ITEMS, Selection, audit, progress};
+use super::{AuditRow, FrozenSet, NewOperation, Operation, Operations, SHOWN_ITEMS, Selection, audit, progress};
 use crate::crash;
 
 static INSERT: LazyLock<Statement> = LazyLock::new(|| {
@@ -91,7 +91,7 @@ impl Operations {
     /// Freezes an operation's set and writes it down; a worker takes it up. An operation over nothing is done at once.
     ///
     /// Tells how it begins; `None` when ids were given and none of them is known: then nothing is written.
-    pub async fn begin(&self, new: &NewOperation) -> Result<Option<(Frozen, Operation)>> {
+    pub async fn begin(&self, new: &NewOperation) -> Result<Option<(FrozenSet, Operation)>> {
         let mut work = self.0.begin("operations.begin").await?;
         let frozen = freeze(work.as_mut(), new).await?;
         if nothing_is_known(new, &frozen) {
@@ -111,7 +111,7 @@ impl Operations {
     }
 
     /// Tells what [`Operations::begin`] would freeze, and writes nothing.
-    pub async fn dry_run(&self, new: &NewOperation) -> Result<Option<Frozen>> {
+    pub async fn dry_run(&self, new: &NewOperation) -> Result<Option<FrozenSet>> {
         let mut work = self.0.begin("operations.dry_run").await?;
         let frozen = freeze(work.as_mut(), new).await?;
         work.rollback().await?;
@@ -119,24 +119,24 @@ impl Operations {
     }
 }
 
-fn nothing_is_known(new: &NewOperation, frozen: &Frozen) -> bool {
+fn nothing_is_known(new: &NewOperation, frozen: &FrozenSet) -> bool {
     let unknown = frozen.skipped.iter().all(|(_, skip)| *skip == Skip::NotFound);
     matches!(new.selection, Selection::Ids(_)) && frozen.matched == 0 && unknown
 }
 
-fn entry(new: &NewOperation, frozen: &Frozen, outcome: &str) -> AuditRow {
+fn entry(new: &NewOperation, frozen: &FrozenSet, outcome: &str) -> AuditRow {
     AuditRow {
         id: 0,
         at: new.at,
         action: new.kind.as_str().to_owned(),
-        asker: new.asker.clone(),
+        requested_by: new.requested_by.clone(),
         outcome: outcome.to_owned(),
         operation_id: Some(new.id),
         detail: Some(serde_json::json!({"matched": frozen.matched, "filter": new.filter}).to_string()),
     }
 }
 
-async fn freeze(work: &mut dyn Work, new: &NewOperation) -> Result<Frozen> {
+async fn freeze(work: &mut dyn Work, new: &NewOperation) -> Result<FrozenSet> {
     insert(work, new).await?;
     let id = Arg::Id(Some(new.id.0));
     // Giving up is no loop: only redrives are counted.
@@ -161,7 +161,7 @@ async fn freeze(work: &mut dyn Work, new: &NewOperation) -> Result<Frozen> {
     let read =
         |row: &Row| -> sqlx::Result<(i64, Skip)> { Ok((row.long(0)?, Skip::parse(row.text(1)?).unwrap_or(Skip::NotDead))) };
     let unreadable = |error| StoreError::unreadable("operations.begin", error);
-    Ok(Frozen {
+    Ok(FrozenSet {
         matched: matched.first().map_or(Ok(0), |row| row.long(0)).map_err(unreadable)?,
         skipped: skipped.iter().map(read).collect::<sqlx::Result<_>>().map_err(unreadable)?,
     })
@@ -171,13 +171,13 @@ async fn insert(work: &mut dyn Work, new: &NewOperation) -> Result<()> {
     let args = vec![
         Arg::Id(Some(new.id.0)),
         Arg::text(new.kind.as_str()),
-        Arg::text(&new.asker.client_id.0),
-        Arg::text(&new.asker.operator),
-        Arg::text(&new.asker.reason),
+        Arg::text(&new.requested_by.client_id.0),
+        Arg::text(&new.requested_by.operator),
+        Arg::text(&new.requested_by.reason),
         Arg::Text(new.filter.clone()),
         Arg::Long(i64::from(new.rate)),
         Arg::Double(new.failure_ratio),
-        Arg::text(new.asker.correlation_id.as_str()),
+        Arg::text(new.requested_by.correlation_id.as_str()),
         Arg::Time(Some(new.at)),
     ];
     work.run(&INSERT, args).await.map(drop)

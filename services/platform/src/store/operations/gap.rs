@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::super::Result;
 use super::super::columns::{self, Columns};
 use super::super::database::{Arg, Row, Statement};
-use super::audit::asker;
-use super::{Asker, AuditRow, Operations};
+use super::audit::requested_by;
+use super::{AuditRow, Operations, RequestedBy};
 
 /// What the audit calls it.
 const ACTION: &str = "skip";
@@ -40,14 +40,14 @@ pub struct Gap {
 
 impl Operations {
     /// Writes down that a consumer is to step over records once it stands before them and cannot read them.
-    pub async fn skip(&self, gap: &Gap, asker: Asker, at: Timestamp) -> Result<()> {
+    pub async fn skip(&self, gap: &Gap, requested_by: RequestedBy, at: Timestamp) -> Result<()> {
         let detail = serde_json::to_string(gap).expect("names and numbers are plain values");
         let (action, outcome) = (ACTION.to_owned(), "accepted".to_owned());
-        self.write_audit(&AuditRow { id: 0, at, action, asker, outcome, operation_id: None, detail: Some(detail) }).await
+        self.write_audit(&AuditRow { id: 0, at, action, requested_by, outcome, operation_id: None, detail: Some(detail) }).await
     }
 
     /// Reads what a consumer has been told to step over, newest first, and by whom.
-    pub async fn skips(&self, consumer: &str) -> Result<Vec<(Gap, Asker)>> {
+    pub async fn skips(&self, consumer: &str) -> Result<Vec<(Gap, RequestedBy)>> {
         const OPERATION: &str = "operations.skips";
         let rows = self.0.read(OPERATION, &LIST, vec![Arg::Long(MOST)]).await?;
         let mut skips = columns::all(OPERATION, &rows, skip)?;
@@ -56,7 +56,7 @@ impl Operations {
     }
 }
 
-fn skip(row: &Row) -> anyhow::Result<(Gap, Asker)> {
+fn skip(row: &Row) -> anyhow::Result<(Gap, RequestedBy)> {
     let detail = row.maybe_text(0)?.context("a skip says nothing of its place")?;
-    Ok((serde_json::from_str(detail)?, asker(row, 1)?))
+    Ok((serde_json::from_str(detail)?, requested_by(row, 1)?))
 }

@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 use anyhow::Context as _;
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, OperationId, OrderId};
-use minishop_core::repair::{ItemState, Kind, State, Tally};
+use minishop_core::operation::{ItemState, Kind, State, Tally};
 use uuid::Uuid;
 
 use super::super::Result;
 use super::super::columns::{self, Columns};
 use super::super::database::{Arg, Row, Statement, Work};
-use super::{Asker, AuditRow, Item, Operation, OperationQuery, Operations, SHOWN_ITEMS, audit};
+use super::{AuditRow, Item, Operation, OperationQuery, Operations, RequestedBy, SHOWN_ITEMS, audit};
 
 /// The columns of [`operation`].
 macro_rules! operation_columns {
@@ -120,7 +120,7 @@ impl Operations {
         &self,
         id: OperationId,
         action: Action,
-        asker: &Asker,
+        requested_by: &RequestedBy,
         at: Timestamp,
     ) -> Result<Option<(Operation, bool)>> {
         let mut work = self.0.begin("operations.control").await?;
@@ -138,7 +138,7 @@ impl Operations {
             id: 0,
             at,
             action: action.as_str().to_owned(),
-            asker: asker.clone(),
+            requested_by: requested_by.clone(),
             outcome: "accepted".to_owned(),
             operation_id: Some(id),
             detail: None,
@@ -170,7 +170,7 @@ fn operation(row: &Row) -> anyhow::Result<Operation> {
         id: OperationId(row.id(0)?),
         kind: Kind::parse(row.text(1)?).context("unknown kind")?,
         state: State::parse(row.text(2)?).context("unknown state")?,
-        asker: audit::asker(row, 3)?,
+        requested_by: audit::requested_by(row, 3)?,
         filter: row.maybe_text(7)?.map(str::to_owned),
         rate: row.int(8)?,
         failure_ratio: row.double(9)?,

@@ -8,13 +8,13 @@ use anyhow::Context as _;
 use minishop_core::clock::Timestamp;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OperationId, OrderId};
+use minishop_core::operation::{ItemState, MOST_REDRIVES, Skip, State, Tally};
 use minishop_core::order::Status;
-use minishop_core::repair::{ItemState, MOST_REDRIVES, Skip, State, Tally};
 
 use super::super::columns::{self, Columns};
 use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{Note, Result, StoreError, Transition};
-use super::{AuditRow, Doomed, DoomedOrder, Operation, Operations, Run, audit, begin, progress};
+use super::{AuditRow, CandidateOrder, DiscardCandidate, Operation, Operations, Run, audit, begin, progress};
 use crate::crash;
 
 static OPEN: LazyLock<Statement> =
@@ -67,7 +67,7 @@ static MARK: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new("UPDATE operation_item SET state = $2, reason = $3 WHERE operation_id = $1 AND parked_id @any4")
 });
 
-static DOOMED: LazyLock<Statement> = LazyLock::new(|| {
+static DISCARD_CANDIDATES: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "SELECT i.parked_id, i.event_id, coalesce(p.event_id = o.created_event_id, false), o.order_id, o.client_id, o.customer_id, o.idempotency_key, \
          o.correlation_id, o.total_minor, o.currency, o.status, o.version, o.traceparent, o.created_at FROM operation_item i \
@@ -166,10 +166,10 @@ impl Operations {
     }
 
     /// Reads the next dead letters of a discard, with their orders.
-    pub async fn doomed(&self, run: &Run, most: usize) -> Result<Vec<Doomed>> {
-        const OPERATION: &str = "operations.doomed";
+    pub async fn discard_candidates(&self, run: &Run, most: usize) -> Result<Vec<DiscardCandidate>> {
+        const OPERATION: &str = "operations.discard_candidates";
         let args = vec![id(run), Arg::Long(i64::try_from(most).unwrap_or(i64::MAX))];
-        columns::all(OPERATION, &self.0.read(OPERATION, &DOOMED, args).await?, doomed)
+        columns::all(OPERATION, &self.0.read(OPERATION, &DISCARD_CANDIDATES, args).await?, discard_candidate)
     }
 
     /// Gives one dead letter up: its row goes, its order changes behind its fence, the next event of its key becomes due.
@@ -178,7 +178,7 @@ impl Operations {
     pub async fn discard(
         &self,
         run: &Run,
-        doomed: &Doomed,
+        candidate: &DiscardCandidate,
         transition: Option<&Transition>,
         at: Timestamp,
     ) -> Result<Option<Option<i64>>> {
@@ -190,9 +190,9 @@ impl Operations {
             // The order before what stands in the lot, as everybody does: else a cancel and this could wait for each other.
             work.run(&HOLD, vec![Arg::Id(Some(transition.order_id.0))]).await?;
         }
-        let deleted = work.run(&DELETE, vec![Arg::Long(doomed.parked_id)]).await?;
+        let deleted = work.run(&DELETE, vec![Arg::Long(candidate.parked_id)]).await?;
         let Some(row) = deleted.first() else {
-            for (skip, ids) in begin::reasons(work.as_mut(), &[doomed.parked_id], |_| Skip::NotDead).await? {
+            for (skip, ids) in begin::reasons(work.as_mut(), &[candidate.parked_id], |_| Skip::NotDead).await? {
                 mark(work.as_mut(), run, ItemState::Skipped, skip.as_str(), ids).await?;
             }
             work.commit().await?;
@@ -200,17 +200,17 @@ impl Operations {
         };
         let gone = columns::one("operations.discard", row, gone)?;
         let passed = match transition {
-            Some(transition) => work.settle(std::slice::from_ref(transition)).await?,
+            Some(transition) => work.apply(std::slice::from_ref(transition)).await?,
             None => HashSet::new(),
         };
-        if doomed.announced {
+        if candidate.announced {
             work.note(&note_of_discard(run, &gone, at).into_iter().collect::<Vec<_>>()).await?;
         }
         if gone.blocks {
             work.run(&NEXT_OF_KEY, vec![Arg::Now, Arg::text(&gone.consumer), Arg::Bytes(Some(gone.record_key.clone()))]).await?;
         }
-        mark(work.as_mut(), run, ItemState::Succeeded, "", vec![doomed.parked_id]).await?;
-        audit::write(work.as_mut(), &entry(run, "discarded", Some(gone.detail(doomed.parked_id)), at)).await?;
+        mark(work.as_mut(), run, ItemState::Succeeded, "", vec![candidate.parked_id]).await?;
+        audit::write(work.as_mut(), &entry(run, "discarded", Some(gone.detail(candidate.parked_id)), at)).await?;
         let event = transition.filter(|transition| passed.contains(&transition.order_id)).map(|transition| &transition.event);
         let number = work.announce(&event.into_iter().collect::<Vec<_>>()).await?.pop();
         crash::point("discard_mid");
@@ -302,18 +302,18 @@ impl Gone {
 }
 
 fn note_of_discard(run: &Run, gone: &Gone, at: Timestamp) -> Option<Note> {
-    let Operation { id, asker, .. } = &run.operation;
-    let detail = serde_json::json!({"operation": id.to_string(), "reason": asker.reason}).to_string();
+    let Operation { id, requested_by, .. } = &run.operation;
+    let detail = serde_json::json!({"operation": id.to_string(), "reason": requested_by.reason}).to_string();
     Some(Note { order_id: gone.order_id?, kind: "discarded", at, cause: gone.event_id, detail: Some(detail) })
 }
 
 fn entry(run: &Run, outcome: &str, detail: Option<String>, at: Timestamp) -> AuditRow {
-    let Operation { id, kind, asker, .. } = &run.operation;
+    let Operation { id, kind, requested_by, .. } = &run.operation;
     AuditRow {
         id: 0,
         at,
         action: kind.as_str().to_owned(),
-        asker: asker.clone(),
+        requested_by: requested_by.clone(),
         outcome: outcome.to_owned(),
         operation_id: Some(OperationId(id.0)),
         detail,
@@ -332,10 +332,10 @@ fn gone(row: &Row) -> sqlx::Result<Gone> {
     })
 }
 
-fn doomed(row: &Row) -> anyhow::Result<Doomed> {
+fn discard_candidate(row: &Row) -> anyhow::Result<DiscardCandidate> {
     let order = match row.maybe_id(3)? {
         None => None,
-        Some(order_id) => Some(DoomedOrder {
+        Some(order_id) => Some(CandidateOrder {
             order_id: OrderId(order_id),
             client_id: ClientId(row.text(4)?.to_owned()),
             customer_id: row.text(5)?.to_owned(),
@@ -349,5 +349,5 @@ fn doomed(row: &Row) -> anyhow::Result<Doomed> {
             created_at: row.time(13)?,
         }),
     };
-    Ok(Doomed { parked_id: row.long(0)?, event_id: EventId(row.id(1)?), announced: row.flag(2)?, order })
+    Ok(DiscardCandidate { parked_id: row.long(0)?, event_id: EventId(row.id(1)?), announced: row.flag(2)?, order })
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::super::Result;
 use super::super::columns::{self, Columns as _};
 use super::super::database::{Arg, Row, Statement, Work};
-use super::{Asker, AuditRow, Operations, audit};
+use super::{AuditRow, Operations, RequestedBy, audit};
 
 /// How many rows one transaction sets aside.
 const PAGE: i64 = 500;
@@ -153,10 +153,10 @@ impl Operations {
     /// Sets events aside that wait and cannot be published: they are kept with the reason, and later ones go on. Returns how many.
     ///
     /// One that is on its way to a topic that takes it may be published all the same.
-    pub async fn set_aside(&self, which: &Unpublished, asker: &Asker, at: Timestamp) -> Result<u64> {
+    pub async fn set_aside(&self, which: &Unpublished, requested_by: &RequestedBy, at: Timestamp) -> Result<u64> {
         let mut all = 0;
         loop {
-            let done = self.set_page_aside(which, asker, at).await?;
+            let done = self.set_page_aside(which, requested_by, at).await?;
             all += done;
             if done == 0 {
                 return Ok(all);
@@ -164,7 +164,7 @@ impl Operations {
         }
     }
 
-    async fn set_page_aside(&self, which: &Unpublished, asker: &Asker, at: Timestamp) -> Result<u64> {
+    async fn set_page_aside(&self, which: &Unpublished, requested_by: &RequestedBy, at: Timestamp) -> Result<u64> {
         const OPERATION: &str = "operations.set_aside";
         let (statement, chosen, detail) = match which {
             Unpublished::Event(id) => (&OF_EVENT, Arg::Id(Some(id.0)), json!({"eventId": id.to_string()})),
@@ -180,7 +180,7 @@ impl Operations {
             if work.run(&MARK, mark).await?.is_empty() {
                 continue;
             }
-            let keep = std::iter::once(Arg::Now).chain(place).chain([Arg::text(&asker.reason)]).collect();
+            let keep = std::iter::once(Arg::Now).chain(place).chain([Arg::text(&requested_by.reason)]).collect();
             work.run(&KEEP, keep).await?;
             done += 1;
         }
@@ -190,13 +190,13 @@ impl Operations {
         }
         let mut detail = detail;
         detail["events"] = done.into();
-        write(work.as_mut(), "outbox_set_aside", detail, asker, at).await?;
+        write(work.as_mut(), "outbox_set_aside", detail, requested_by, at).await?;
         work.commit().await?;
         Ok(done)
     }
 
     /// Has the leader step over numbers that are gone from a shard, from this one up to the next that is there. Their events are lost.
-    pub async fn step_over(&self, shard: i16, number: i64, asker: &Asker, at: Timestamp) -> Result<Missing> {
+    pub async fn step_over(&self, shard: i16, number: i64, requested_by: &RequestedBy, at: Timestamp) -> Result<Missing> {
         const OPERATION: &str = "operations.step_over";
         let rows = self.0.read(OPERATION, &GAP, vec![Arg::Long(shard.into()), Arg::Long(number)]).await?;
         let found = columns::all(OPERATION, &rows, |row| anyhow::Ok((row.long(0)?, row.long(1)?, row.long(2)? > 0)))?;
@@ -213,15 +213,22 @@ impl Operations {
             work.run(&FILL, place.into()).await?;
         }
         let detail = json!({"shard": shard, "from": number, "to": next - 1});
-        write(work.as_mut(), "outbox_step_over", detail, asker, at).await?;
+        write(work.as_mut(), "outbox_step_over", detail, requested_by, at).await?;
         work.commit().await?;
         Ok(Missing::SteppedOver(number, next - 1))
     }
 }
 
-async fn write(work: &mut dyn Work, action: &str, detail: serde_json::Value, asker: &Asker, at: Timestamp) -> Result<()> {
+async fn write(
+    work: &mut dyn Work,
+    action: &str,
+    detail: serde_json::Value,
+    requested_by: &RequestedBy,
+    at: Timestamp,
+) -> Result<()> {
     let (action, outcome, detail) = (action.to_owned(), "accepted".to_owned(), Some(detail.to_string()));
-    audit::write(work, &AuditRow { id: 0, at, action, asker: asker.clone(), outcome, operation_id: None, detail }).await
+    audit::write(work, &AuditRow { id: 0, at, action, requested_by: requested_by.clone(), outcome, operation_id: None, detail })
+        .await
 }
 
 fn waiting(row: &Row) -> anyhow::Result<OutboxEvent> {

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::super::database::{Arg, Database, Row, Statement, Work};
 use super::super::{NewEvent, Note, Result, StoreError, Transition};
 use super::error::{Lost, failed};
-use super::inbox::{note, settle};
+use super::inbox::{apply, note};
 use super::outbox;
 use super::pool::{Pool, begin, bounded, commit};
 use super::session::Session;
@@ -79,9 +79,9 @@ impl Work for PgWork {
         Ok(rows.into_iter().map(Row::Postgres).collect())
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
+    async fn apply(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         let mut connection = self.take()?;
-        let passed = bounded(settle(&mut connection, transitions)).await.map_err(failed(self.operation, Lost::Nothing))?;
+        let passed = bounded(apply(&mut connection, transitions)).await.map_err(failed(self.operation, Lost::Nothing))?;
         self.connection = Some(connection);
         Ok(passed)
     }

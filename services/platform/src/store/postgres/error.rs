@@ -68,7 +68,7 @@ fn passes(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
-            // The last two groups are refusals to connect (28, 3D000, 55000): an operator mends them while we run.
+            // The last two groups are refusals to connect (28, 3D000, 55000): an operator can fix them while we run.
             matches!(
                 &*code,
                 "40001"

@@ -27,14 +27,14 @@ use sqlx::PgConnection;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::super::{
-    AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition, columns,
+    AdoptedOrder, ConsumerTx, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, StoreError, Transition, columns,
 };
 use super::error::{Lost, failed};
 use super::pool::{Pool, begin, bounded, commit};
 use super::session::Session;
 pub(super) use journal::note;
 pub(super) use leased::millis;
-pub(super) use statements::settle;
+pub(super) use statements::apply;
 
 /// One connection that transactions take in turn.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) struct Line {
 }
 
 /// One transaction. The connection is put back after the commit only: dropping closes it, and the server rolls back at once.
-pub(super) struct PgSettlement {
+pub(super) struct PgConsumerTx {
     home: OwnedMutexGuard<Option<PgConnection>>,
     connection: Option<PgConnection>,
     consumer: String,
@@ -58,7 +58,7 @@ impl Line {
         Self { session, connection: Arc::default(), holds_orders }
     }
 
-    pub(super) async fn begin(&self, operation: &'static str, consumer: &str) -> Result<PgSettlement> {
+    pub(super) async fn begin(&self, operation: &'static str, consumer: &str) -> Result<PgConsumerTx> {
         let mut home = self.connection.clone().lock_owned().await;
         if let Some(mut connection) = home.take() {
             // An idle connection may have been lost meanwhile; that is no reason to fail.
@@ -71,8 +71,8 @@ impl Line {
         Ok(self.settlement(home, connection, consumer))
     }
 
-    fn settlement(&self, home: OwnedMutexGuard<Option<PgConnection>>, connection: PgConnection, consumer: &str) -> PgSettlement {
-        PgSettlement { home, connection: Some(connection), consumer: consumer.to_owned(), holds_orders: self.holds_orders }
+    fn settlement(&self, home: OwnedMutexGuard<Option<PgConnection>>, connection: PgConnection, consumer: &str) -> PgConsumerTx {
+        PgConsumerTx { home, connection: Some(connection), consumer: consumer.to_owned(), holds_orders: self.holds_orders }
     }
 }
 
@@ -91,7 +91,7 @@ impl PgInbox {
 
 #[async_trait]
 impl Inbox for PgInbox {
-    async fn begin(&self, consumer: &str) -> Result<Box<dyn Settlement>> {
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn ConsumerTx>> {
         Ok(Box::new(self.line.begin("inbox.begin", consumer).await?))
     }
 
@@ -103,7 +103,7 @@ impl Inbox for PgInbox {
     }
 }
 
-impl PgSettlement {
+impl PgConsumerTx {
     /// Takes the connection for a step; a step that fails or is cut off does not put it back, so no later one can run.
     fn take(&mut self, operation: &'static str) -> Result<PgConnection> {
         let gone = || StoreError::Retry { operation, source: anyhow::anyhow!("an earlier step of the transaction failed") };
@@ -112,13 +112,13 @@ impl PgSettlement {
 }
 
 #[async_trait]
-impl Settlement for PgSettlement {
+impl ConsumerTx for PgConsumerTx {
     async fn gate(&mut self, entries: &[InboxEntry]) -> Result<Gate> {
         step!(self, "inbox.gate", |connection, consumer| statements::gate(connection, consumer, entries))
     }
 
-    async fn settled(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>> {
-        step!(self, "inbox.settled", |connection, consumer| statements::settled(connection, consumer, ids))
+    async fn known_digests(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>> {
+        step!(self, "inbox.known_digests", |connection, consumer| statements::known_digests(connection, consumer, ids))
     }
 
     async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>> {
@@ -135,8 +135,8 @@ impl Settlement for PgSettlement {
         step!(self, "inbox.adopt", |connection, _consumer| statements::adopt(connection, orders))
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
-        step!(self, "inbox.settle", |connection, _consumer| statements::settle(connection, transitions))
+    async fn apply(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
+        step!(self, "inbox.apply", |connection, _consumer| statements::apply(connection, transitions))
     }
 
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>> {

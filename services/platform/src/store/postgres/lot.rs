@@ -10,7 +10,7 @@ use sqlx::postgres::PgRow;
 
 use super::super::columns::{self, Columns};
 use super::super::lot::{KEYS_AT_ONCE, LEASE_SPREAD};
-use super::super::{Claim, Claimed, Lot, LotSettlement, Mended, Result};
+use super::super::{Claim, Claimed, Lot, LotTx, MadeDue, Result};
 use super::error::{Lost, failed};
 use super::inbox::{Line, millis};
 use super::pool::Pool;
@@ -50,7 +50,7 @@ const NEXT_DUE: &str = "SELECT extract(epoch FROM (SELECT next_attempt_at FROM p
 
 // Only what waits as its key's head can have been missed. From head to head it is one look at the index, however many events wait
 // behind them; the update looks at the state in a way that no index fits but the one by id.
-const MEND: &str = "WITH RECURSIVE heads AS (SELECT 1 AS n, f.* FROM (SELECT record_key, consumer, id, state, next_attempt_at, \
+const MAKE_DUE: &str = "WITH RECURSIVE heads AS (SELECT 1 AS n, f.* FROM (SELECT record_key, consumer, id, state, next_attempt_at, \
     needs_type FROM parked WHERE blocks AND (record_key, consumer, id) > \
     (coalesce($3, ''::bytea), $1, CASE WHEN $3 IS NULL THEN 0 ELSE 9223372036854775807 END) \
     ORDER BY record_key, consumer, id LIMIT 1) f \
@@ -109,17 +109,17 @@ impl Lot for PgLot {
         Ok(wait.await.map_err(failed("lot.next_due", Lost::Nothing))?.map(seconds))
     }
 
-    async fn mend(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<Mended> {
-        let query = sqlx::query(MEND).bind(consumer).bind(types).bind(after.map(|key| &key[..])).bind(KEYS_AT_ONCE);
-        let mended = async {
+    async fn make_due(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<MadeDue> {
+        let query = sqlx::query(MAKE_DUE).bind(consumer).bind(types).bind(after.map(|key| &key[..])).bind(KEYS_AT_ONCE);
+        let made = async {
             let row = self.claims.one(query).await?;
             let due = u64::try_from(row.long(0)?).unwrap_or_default();
-            Ok(Mended { due, after: row.maybe_bytes(1)?.map(Bytes::copy_from_slice) })
+            Ok(MadeDue { due, after: row.maybe_bytes(1)?.map(Bytes::copy_from_slice) })
         };
-        mended.await.map_err(failed("lot.mend", Lost::Nothing))
+        made.await.map_err(failed("lot.make_due", Lost::Nothing))
     }
 
-    async fn begin(&self, consumer: &str) -> Result<Box<dyn LotSettlement>> {
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn LotTx>> {
         Ok(Box::new(self.line.begin("lot.begin", consumer).await?))
     }
 }

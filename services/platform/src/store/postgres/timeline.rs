@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use minishop_core::ids::{ClientId, OrderId};
 
-use super::super::{Fact, Origin, Result, Standing, Timeline, columns};
+use super::super::{Fact, Origin, ParkedState, Result, Timeline, columns};
 use super::Db;
 use super::error::{Lost, failed};
 
@@ -33,7 +33,7 @@ impl Timeline for Db {
         columns::all(OPERATION, &rows, columns::fact)
     }
 
-    async fn standing(&self, order: OrderId, limit: i64) -> Result<Vec<Standing>> {
+    async fn standing(&self, order: OrderId, limit: i64) -> Result<Vec<ParkedState>> {
         const OPERATION: &str = "timeline.standing";
         let query = sqlx::query(STANDING).bind(order.0).bind(limit);
         let rows = self.reads.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;

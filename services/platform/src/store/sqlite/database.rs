@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteArguments;
 
 use super::super::database::{Arg, Database, Row, Statement, Work};
 use super::super::{NewEvent, Note, Result, Transition};
-use super::inbox::{note, settle};
+use super::inbox::{apply, note};
 use super::writer::Unit;
 use super::{Db, failed, outbox};
 
@@ -43,9 +43,9 @@ impl Work for SqliteWork {
         Ok(rows.into_iter().map(Row::Sqlite).collect())
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
+    async fn apply(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
         let mut step = self.unit.step(self.operation).await?;
-        let passed = settle(step.connection(), transitions).await.map_err(failed(self.operation))?;
+        let passed = apply(step.connection(), transitions).await.map_err(failed(self.operation))?;
         step.done();
         Ok(passed)
     }

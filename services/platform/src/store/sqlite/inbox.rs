@@ -12,30 +12,30 @@ use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
 
 use super::super::{
-    AdoptedOrder, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, Settlement, StoreError, Transition, columns,
+    AdoptedOrder, ConsumerTx, Gate, Inbox, InboxEntry, Journal, KnownOrder, Position, Result, StoreError, Transition, columns,
 };
 use super::writer::Unit;
 use super::{Db, failed};
 pub(super) use journal::note;
-pub(super) use statements::settle;
+pub(super) use statements::apply;
 
 #[derive(Debug)]
-pub(super) struct SqliteSettlement {
+pub(super) struct SqliteConsumerTx {
     unit: Unit,
     consumer: String,
     now: i64,
 }
 
 impl Db {
-    pub(super) async fn settlement(&self, operation: &'static str, consumer: &str) -> Result<SqliteSettlement> {
+    pub(super) async fn settlement(&self, operation: &'static str, consumer: &str) -> Result<SqliteConsumerTx> {
         let unit = self.writer.unit(operation).await?;
-        Ok(SqliteSettlement { unit, consumer: consumer.to_owned(), now: self.now() })
+        Ok(SqliteConsumerTx { unit, consumer: consumer.to_owned(), now: self.now() })
     }
 }
 
 #[async_trait]
 impl Inbox for Db {
-    async fn begin(&self, consumer: &str) -> Result<Box<dyn Settlement>> {
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn ConsumerTx>> {
         Ok(Box::new(self.settlement("inbox.begin", consumer).await?))
     }
 
@@ -48,7 +48,7 @@ impl Inbox for Db {
 }
 
 #[async_trait]
-impl Settlement for SqliteSettlement {
+impl ConsumerTx for SqliteConsumerTx {
     async fn gate(&mut self, entries: &[InboxEntry]) -> Result<Gate> {
         const OPERATION: &str = "inbox.gate";
         let mut step = self.unit.step(OPERATION).await?;
@@ -57,10 +57,10 @@ impl Settlement for SqliteSettlement {
         Ok(gate)
     }
 
-    async fn settled(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>> {
-        const OPERATION: &str = "inbox.settled";
+    async fn known_digests(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>> {
+        const OPERATION: &str = "inbox.known_digests";
         let mut step = self.unit.step(OPERATION).await?;
-        let settled = statements::settled(step.connection(), &self.consumer, ids).await.map_err(failed(OPERATION))?;
+        let settled = statements::known_digests(step.connection(), &self.consumer, ids).await.map_err(failed(OPERATION))?;
         step.done();
         Ok(settled)
     }
@@ -90,10 +90,10 @@ impl Settlement for SqliteSettlement {
         Ok(made)
     }
 
-    async fn settle(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
-        const OPERATION: &str = "inbox.settle";
+    async fn apply(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
+        const OPERATION: &str = "inbox.apply";
         let mut step = self.unit.step(OPERATION).await?;
-        let passed = statements::settle(step.connection(), transitions).await.map_err(failed(OPERATION))?;
+        let passed = statements::apply(step.connection(), transitions).await.map_err(failed(OPERATION))?;
         step.done();
         Ok(passed)
     }

@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::lot::{KEYS_AT_ONCE, LEASE_SPREAD};
-use super::super::{Claim, Claimed, Lot, LotSettlement, Mended, Result, columns};
+use super::super::{Claim, Claimed, Lot, LotTx, MadeDue, Result, columns};
 use super::{Db, failed, first};
 
 const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
@@ -91,15 +91,15 @@ impl Lot for Db {
         Ok(at.map(|at| between(self.now(), at)))
     }
 
-    async fn mend(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<Mended> {
-        const OPERATION: &str = "lot.mend";
+    async fn make_due(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<MadeDue> {
+        const OPERATION: &str = "lot.make_due";
         let query = sqlx::query_as(HEADS).bind(consumer).bind(list(types)).bind(after.map(|key| &key[..])).bind(KEYS_AT_ONCE);
         let mut heads: Vec<(Vec<u8>, i64, bool)> = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
         let missed: Vec<i64> = heads.iter().filter(|(.., missed)| *missed).map(|(_, id, _)| *id).collect();
         let goes_on = i32::try_from(heads.len()).is_ok_and(|count| count >= KEYS_AT_ONCE);
         let after = heads.pop().filter(|_| goes_on).map(|(key, ..)| key.into());
         if missed.is_empty() {
-            return Ok(Mended { due: 0, after });
+            return Ok(MadeDue { due: 0, after });
         }
         let mut unit = self.writer.unit(OPERATION).await?;
         let mut step = unit.step(OPERATION).await?;
@@ -107,10 +107,10 @@ impl Lot for Db {
         let due = query.execute(step.connection()).await.map_err(failed(OPERATION))?.rows_affected();
         step.done();
         unit.commit(OPERATION).await?;
-        Ok(Mended { due, after })
+        Ok(MadeDue { due, after })
     }
 
-    async fn begin(&self, consumer: &str) -> Result<Box<dyn LotSettlement>> {
+    async fn begin(&self, consumer: &str) -> Result<Box<dyn LotTx>> {
         Ok(Box::new(self.settlement("lot.begin", consumer).await?))
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use minishop_core::ids::{ClientId, OrderId};
 
-use super::super::{Fact, Origin, Result, Standing, Timeline, columns};
+use super::super::{Fact, Origin, ParkedState, Result, Timeline, columns};
 use super::{Db, failed};
 
 const ORIGIN: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, \
@@ -32,7 +32,7 @@ impl Timeline for Db {
         columns::all(OPERATION, &rows, columns::fact)
     }
 
-    async fn standing(&self, order: OrderId, limit: i64) -> Result<Vec<Standing>> {
+    async fn standing(&self, order: OrderId, limit: i64) -> Result<Vec<ParkedState>> {
         const OPERATION: &str = "timeline.standing";
         let query = sqlx::query(STANDING).bind(order.0).bind(limit);
         let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use minishop_core::ids::{ClientId, CorrelationId};
 use minishop_platform::bus::Headers;
-use minishop_platform::store::Asker;
+use minishop_platform::store::RequestedBy;
 
 use super::*;
 
@@ -236,13 +236,13 @@ fn where_the_store_stood_is_forgotten_with_the_partition() {
 #[test]
 fn what_cannot_be_read_is_stepped_over_after_all_before_it() {
     let mut state = assignment(&[(0, 0), (1, 0)]);
-    let asker = Asker {
+    let requested_by = RequestedBy {
         client_id: ClientId::anonymous(),
         operator: String::new(),
         reason: String::new(),
         correlation_id: CorrelationId::parse("c").unwrap(),
     };
-    let gap = |n| Gap { partition: partition(n), from: 1, until: 3, error: String::new(), asker: asker.clone() };
+    let gap = |n| Gap { partition: partition(n), from: 1, until: 3, error: String::new(), requested_by: requested_by.clone() };
     state.step_over(gap(0));
     state.step_over(gap(0));
     state.step_over(gap(7));

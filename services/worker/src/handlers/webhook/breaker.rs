@@ -78,7 +78,7 @@ struct Round {
 
 /// How an outage stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct BreakerOutage {
     /// Since when.
     pub since: Instant,
     /// Why it is taken for one.
@@ -209,9 +209,9 @@ impl Breaker {
     }
 
     /// Tells how the outage stands, if there is one.
-    pub fn standing(&self) -> Option<Standing> {
+    pub fn outage_now(&self) -> Option<BreakerOutage> {
         let outage = self.outage.as_ref()?;
-        Some(Standing { since: outage.since, why: outage.why.clone(), probe_at: outage.probe_at })
+        Some(BreakerOutage { since: outage.since, why: outage.why.clone(), probe_at: outage.probe_at })
     }
 }
 

@@ -222,7 +222,7 @@ async fn a_call_that_was_to_find_out_and_is_dropped_leaves_that_to_the_next() {
     assert_eq!(webhook.paused(), None, "events may be claimed");
     assert_eq!(webhook.handle(&delivery).await, Handled::Paused, "the next one finds out, and uses up no attempt");
     assert_eq!(
-        breaker::lock(&webhook.breaker).standing().map(|outage| outage.why).as_deref(),
+        breaker::lock(&webhook.breaker).outage_now().map(|outage| outage.why).as_deref(),
         Some("the endpoint could not be called: no whole answer within 200ms")
     );
 }

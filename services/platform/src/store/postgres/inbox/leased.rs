@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::PgConnection;
 
-use super::super::super::{Identity, Lease, LotSettlement, Release, Result};
+use super::super::super::{Identity, Lease, LotTx, Release, Result};
 use super::super::error::{Lost, failed};
 use super::super::events::column;
 use super::journal::storable;
-use super::{PgSettlement, bounded};
+use super::{PgConsumerTx, bounded};
 
 // Rows are asked for by a list of ids and told apart by a look into the lists, never joined with them: a plan that was made while
 // the lot was empty would go through all of it, and through the lists for each of its rows.
@@ -56,7 +56,7 @@ const NEXT: &str = "UPDATE parked SET next_attempt_at = clock_timestamp() WHERE 
     AND state || '' = 'waiting' AND next_attempt_at IS NULL";
 
 #[async_trait]
-impl LotSettlement for PgSettlement {
+impl LotTx for PgConsumerTx {
     async fn drain(&mut self, leases: &[Lease]) -> Result<HashSet<i64>> {
         step!(self, "lot.drain", |connection, consumer| drain(connection, consumer, leases))
     }

@@ -64,11 +64,11 @@ pub(super) async fn gate(connection: &mut PgConnection, consumer: &str, entries:
         .bind(column(entries, |e| e.order_id.map(|id| id.0)));
     let fresh: HashSet<EventId> = query.fetch_all(&mut *connection).await?.into_iter().map(EventId).collect();
     let others: Vec<EventId> = entries.iter().map(|e| e.event_id).filter(|id| !fresh.contains(id)).collect();
-    let settled = if others.is_empty() { HashMap::new() } else { settled(connection, consumer, &others).await? };
+    let settled = if others.is_empty() { HashMap::new() } else { known_digests(connection, consumer, &others).await? };
     Ok(Gate { fresh, settled })
 }
 
-pub(super) async fn settled(
+pub(super) async fn known_digests(
     connection: &mut PgConnection,
     consumer: &str,
     ids: &[EventId],
@@ -121,10 +121,7 @@ pub(super) async fn adopt(connection: &mut PgConnection, orders: &[AdoptedOrder]
     Ok(query.fetch_all(connection).await?.into_iter().map(OrderId).collect())
 }
 
-pub(in super::super) async fn settle(
-    connection: &mut PgConnection,
-    transitions: &[Transition],
-) -> sqlx::Result<HashSet<OrderId>> {
+pub(in super::super) async fn apply(connection: &mut PgConnection, transitions: &[Transition]) -> sqlx::Result<HashSet<OrderId>> {
     let query = sqlx::query_scalar::<_, Uuid>(SETTLE)
         .bind(column(transitions, |t| t.order_id.0))
         .bind(column(transitions, |t| t.expected_version))

@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
-use super::super::super::{Identity, Lease, LotSettlement, Release, Result};
+use super::super::super::{Identity, Lease, LotTx, Release, Result};
 use super::super::failed;
-use super::SqliteSettlement;
+use super::SqliteConsumerTx;
 
 const DRAIN: &str = "DELETE FROM parked WHERE id = ?1 AND lease_epoch = ?2 AND event_id = ?3 RETURNING record_key, blocks";
 
@@ -29,7 +29,7 @@ const NEXT: &str = "UPDATE parked SET next_attempt_at = ?3 WHERE id = (SELECT mi
     WHERE consumer = ?1 AND record_key = ?2 AND blocks) AND state = 'waiting' AND next_attempt_at IS NULL";
 
 #[async_trait]
-impl LotSettlement for SqliteSettlement {
+impl LotTx for SqliteConsumerTx {
     async fn drain(&mut self, leases: &[Lease]) -> Result<HashSet<i64>> {
         const OPERATION: &str = "lot.drain";
         let mut step = self.unit.step(OPERATION).await?;

@@ -75,12 +75,12 @@ pub(super) async fn gate(
     }
     let others: Vec<EventId> = entries.iter().map(|e| e.event_id).filter(|id| !gate.fresh.contains(id)).collect();
     if !others.is_empty() {
-        gate.settled = settled(connection, consumer, &others).await?;
+        gate.settled = known_digests(connection, consumer, &others).await?;
     }
     Ok(gate)
 }
 
-pub(super) async fn settled(
+pub(super) async fn known_digests(
     connection: &mut SqliteConnection,
     consumer: &str,
     ids: &[EventId],
@@ -139,7 +139,7 @@ pub(super) async fn adopt(connection: &mut SqliteConnection, orders: &[AdoptedOr
     Ok(made)
 }
 
-pub(in super::super) async fn settle(
+pub(in super::super) async fn apply(
     connection: &mut SqliteConnection,
     transitions: &[Transition],
 ) -> sqlx::Result<HashSet<OrderId>> {

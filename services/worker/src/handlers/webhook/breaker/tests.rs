@@ -29,9 +29,9 @@ fn twelve_failures_over_three_keys_pause_all_calls_for_a_second() {
     let now = Instant::now();
     let mut breaker = open(now);
     assert_eq!((breaker.admit(now), breaker.paused(now)), (None, Some(FIRST)));
-    let standing = breaker.standing().expect("an outage");
-    assert_eq!((standing.since, standing.probe_at), (now, now + FIRST));
-    assert_eq!(standing.why, "12 of the latest 12 calls failed, of 12 keys; the last: the endpoint answered 503");
+    let outage = breaker.outage_now().expect("an outage");
+    assert_eq!((outage.since, outage.probe_at), (now, now + FIRST));
+    assert_eq!(outage.why, "12 of the latest 12 calls failed, of 12 keys; the last: the endpoint answered 503");
     assert_eq!(breaker.paused(now + FIRST), None, "then some find out");
 }
 
@@ -127,8 +127,8 @@ fn what_fails_in_an_outage_uses_up_no_attempt_unless_the_endpoint_answers_others
 fn an_event_that_fails_alone_while_all_others_are_gone_does_not_wait_for_ever() {
     let began = Instant::now();
     let (mut breaker, mut now, mut calls) = (open(began), began, 0);
-    while let Some(standing) = breaker.standing() {
-        now = standing.probe_at;
+    while let Some(outage) = breaker.outage_now() {
+        now = outage.probe_at;
         let ticket = breaker.admit(now).expect("it may find out");
         breaker.note(ticket, &key(calls % 2), DOWN, now);
         now += ROUND;

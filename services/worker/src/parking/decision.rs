@@ -19,9 +19,9 @@ pub(super) enum Row {
 
 /// Everything that is written of a case, in one transaction; nothing of it if the lease was lost.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(super) struct Decision {
     pub row: Row,
-    pub outcome: Outcome,
+    pub outcome: LotOutcome,
     pub identity: Option<Identity>,
     pub adopt: Option<AdoptedOrder>,
     pub transition: Option<Transition>,
@@ -33,7 +33,7 @@ pub(super) struct Change {
 
 /// What it came to, for the log and the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum LotOutcome {
     /// The handler is called next.
     Called,
     /// Its order is processed.
@@ -54,8 +54,8 @@ pub(super) enum Outcome {
     Dead(ErrorClass, DeadCode),
 }
 
-impl Change {
-    pub fn new(row: Row, outcome: Outcome) -> Self {
+impl Decision {
+    pub fn new(row: Row, outcome: LotOutcome) -> Self {
         Self { row, outcome, identity: None, adopt: None, transition: None, duplicate: None, letter: None, notes: Vec::new() }
     }
 

@@ -2,7 +2,7 @@
 
 /// What is known of a partition when it is assigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct ResumePoint {
     /// How far it was read: the group's next offset, or this worker's own, which may be ahead of it; `None` when there is none.
     pub committed: Option<i64>,
     /// The store's: what this consumer has settled there; `None` when it has settled nothing.
@@ -26,7 +26,7 @@ pub struct Finding {
     pub lost: i64,
 }
 
-impl Standing {
+impl ResumePoint {
     /// Judges. The store is believed before the group, but only backwards: a topic that was made anew has smaller offsets than
     /// the store remembers.
     pub fn judge(self) -> Finding {
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     fn judge(committed: Option<i64>, stored: Option<i64>, first: i64) -> (i64, bool, i64) {
-        let found = Standing { committed, stored, seen: None, first, end: 20 }.judge();
+        let found = ResumePoint { committed, stored, seen: None, first, end: 20 }.judge();
         (found.next_offset, found.store_is_behind, found.lost)
     }
 
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn a_store_that_went_back_is_read_again_from_where_it_stands_now() {
         let now = |stored, seen| {
-            let found = Standing { committed: Some(9), stored, seen: Some(seen), first: 2, end: 20 }.judge();
+            let found = ResumePoint { committed: Some(9), stored, seen: Some(seen), first: 2, end: 20 }.judge();
             (found.next_offset, found.store_is_behind)
         };
         assert_eq!(now(Some(4), 9), (4, true));

@@ -17,7 +17,7 @@ use crate::upcast::Versions;
 
 /// A claimed row.
 #[derive(Debug)]
-pub(super) struct Case {
+pub(super) struct ClaimedEvent {
     pub row: Claimed,
     /// The record as it was read once.
     pub record: Record,
@@ -52,8 +52,8 @@ pub(super) enum Ended {
     },
 }
 
-impl Case {
-    /// Reads a row. A decoder that panics refuses it: the row stays, and reads well once the decoder is mended.
+impl ClaimedEvent {
+    /// Reads a row. A decoder that panics refuses it: the row stays, and reads well once the decoder is fixed.
     pub fn read(row: Claimed, versions: &Versions) -> Self {
         let record = Record {
             topic: row.topic.as_str().into(),

@@ -1,20 +1,20 @@
-//! What the machine asks of the store, and what it is told of records.
+//! The messages between the state machine and the task around it.
 
 use minishop_core::ids::EventId;
 
 use super::shard::{Ask, Token};
 use crate::store::{Acknowledged, OutboxRow};
 
-/// What is to be asked of the store.
+/// A request to the store.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Want {
-    /// Renew leases, and take these anew.
+    /// Renew all leases; take the leases of these shards with a new epoch.
     Lead(Vec<i16>),
-    /// Read rows, at most so many of each shard.
+    /// Read rows, at most this many of each shard.
     Read(Vec<Ask>, usize),
-    /// Store what is published.
+    /// Store up to which number each shard is published, and remove the rows.
     Acknowledge(Vec<Acknowledged>),
-    /// Keep a row that cannot be published.
+    /// Set a row aside.
     SetAside(Aside),
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Aside {
     pub reason: String,
 }
 
-/// A question to the store; one of each kind runs at a time.
+/// The kinds of requests to the store. One of each kind runs at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Job {
     Lead,
@@ -35,14 +35,14 @@ pub(super) enum Job {
     SetAside,
 }
 
-/// Why a record was not published. What is said of a record among others may be true of another one of its batch only.
+/// Why a record was not published. A failure in a batch of several records may be caused by any one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trouble {
     /// The record itself can never be published.
     OfRecord(String),
     /// A dead letter is larger than the broker takes.
     TooLarge,
-    /// Its topic is not there or takes nothing from us.
+    /// Its topic does not exist or takes nothing from this client.
     OfTopic,
 }
 
@@ -51,8 +51,8 @@ pub(super) enum Trouble {
 pub(super) struct Sending<'a> {
     pub token: Token,
     pub row: &'a OutboxRow,
-    /// Without its value: the topic does not take a dead letter of its size.
+    /// Send it without its value: the topic does not take a dead letter of this size.
     pub without_value: bool,
-    /// In a batch of its own, with nothing of its shard before or behind it.
+    /// Send it in a batch of its own, with no other record of its shard in flight.
     pub alone: bool,
 }

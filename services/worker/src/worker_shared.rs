@@ -8,7 +8,7 @@ use minishop_core::backoff::Backoff;
 use minishop_core::ids::Ids;
 use tokio::sync::Notify;
 
-use crate::handlers::Place;
+use crate::handlers::HandlerPlace;
 use crate::upcast::Versions;
 
 /// The longest pause of a task whose store is away. What waits meanwhile goes on waiting for so long once it is back.
@@ -21,30 +21,30 @@ pub(crate) fn store_pause(failures: u32, ids: &dyn Ids) -> Duration {
 
 /// What the stream and the lot of one worker share. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub struct WorkerShared {
     /// Where orders are handled, and by what.
-    pub place: Place,
+    pub place: HandlerPlace,
     /// The versions that are read.
     pub versions: Arc<Versions>,
     /// Wakes the lot.
-    pub bell: Bell,
+    pub bell: LotBell,
 }
 
-impl Setup {
+impl WorkerShared {
     /// Puts a worker's parts together.
-    pub fn new(place: Place, versions: Versions) -> Self {
-        Self { place, versions: Arc::new(versions), bell: Bell::default() }
+    pub fn new(place: HandlerPlace, versions: Versions) -> Self {
+        Self { place, versions: Arc::new(versions), bell: LotBell::default() }
     }
 }
 
 /// Wakes the lot's task. Rung many times while the task is busy, it wakes it once.
 #[derive(Debug, Clone, Default)]
-pub struct Bell {
+pub struct LotBell {
     wake: Arc<Notify>,
     behind: Arc<AtomicBool>,
 }
 
-impl Bell {
+impl LotBell {
     /// Says that something is due.
     pub fn ring(&self) {
         self.wake.notify_one();

@@ -7,12 +7,12 @@ use minishop_contracts::ops::v1::{
 };
 use minishop_contracts::{FieldCode, Violation};
 use minishop_core::ids::OperationId;
+use minishop_core::operation::{DEFAULT_FAILURE_RATIO, DEFAULT_RATE, Kind, Skip};
 use minishop_core::refusal::Refusal;
-use minishop_core::repair::{DEFAULT_FAILURE_RATIO, DEFAULT_RATE, Kind, Skip};
-use minishop_platform::store::{Asker, Frozen, NewOperation, Selection};
+use minishop_platform::store::{FrozenSet, NewOperation, RequestedBy, Selection};
 
 use super::dead_letters::{absent, filter, parse_id};
-use super::operations::{asker, operation};
+use super::operations::{operation, requested_by};
 use crate::app::App;
 use crate::call::Call;
 use crate::fields;
@@ -59,7 +59,7 @@ pub async fn redrive(app: &App, call: &Call, request: RedriveDeadLettersRequest)
         dry_run,
         rate,
         failure_ratio: failure_ratio.unwrap_or(DEFAULT_FAILURE_RATIO),
-        asker: asker(call, operator, reason),
+        requested_by: requested_by(call, operator, reason),
     };
     let Begun { operation, matched, skipped } = plan.begin(app, call).await?;
     Ok(RedriveDeadLettersResponse { operation, matched, skipped })
@@ -68,9 +68,9 @@ pub async fn redrive(app: &App, call: &Call, request: RedriveDeadLettersRequest)
 /// Begins to give dead letters up.
 pub async fn discard(app: &App, call: &Call, request: DiscardDeadLettersRequest) -> Result<DiscardDeadLettersResponse, Refusal> {
     let DiscardDeadLettersRequest { ids, filter, dry_run, rate, reason, operator } = request;
-    let asker = asker(call, operator, reason);
+    let requested_by = requested_by(call, operator, reason);
     // Giving up cannot fail.
-    let plan = Plan { kind: Kind::Discard, ids, filter, dry_run, rate, failure_ratio: 1.0, asker };
+    let plan = Plan { kind: Kind::Discard, ids, filter, dry_run, rate, failure_ratio: 1.0, requested_by };
     let Begun { operation, matched, skipped } = plan.begin(app, call).await?;
     Ok(DiscardDeadLettersResponse { operation, matched, skipped })
 }
@@ -83,7 +83,7 @@ struct Plan {
     dry_run: bool,
     rate: Option<i32>,
     failure_ratio: f64,
-    asker: Asker,
+    requested_by: RequestedBy,
 }
 
 /// What is answered, whichever kind.
@@ -107,7 +107,7 @@ impl Plan {
                 operations.begin(&new).await?.map(|(frozen, begun)| (frozen, Some(begun)))
             })
         };
-        let Some((frozen, begun)) = app.errands.write(call, write).await? else { return Err(absent()) };
+        let Some((frozen, begun)) = app.detached_writes.write(call, write).await? else { return Err(absent()) };
         tracing::info!(operation.id = %id, matched = frozen.matched, dry_run, "an operator asks to {} dead letters", kind.as_str());
         Ok(Begun { operation: begun.map(operation), matched: super::count(frozen.matched), skipped: skipped(frozen, malformed) })
     }
@@ -125,14 +125,14 @@ impl Plan {
             filter: text,
             rate: self.rate.unwrap_or(DEFAULT_RATE),
             failure_ratio: self.failure_ratio,
-            asker: self.asker,
+            requested_by: self.requested_by,
             at,
         }
     }
 }
 
 /// Lists what is left alone; what is no id at all is nowhere to be found.
-fn skipped(frozen: Frozen, malformed: Vec<String>) -> Vec<SkippedDeadLetter> {
+fn skipped(frozen: FrozenSet, malformed: Vec<String>) -> Vec<SkippedDeadLetter> {
     let found = frozen.skipped.into_iter().map(|(id, skip)| (id.to_string(), skip));
     let all = found.chain(malformed.into_iter().map(|id| (minishop_contracts::text::shown(&id), Skip::NotFound)));
     all.map(|(id, skip)| SkippedDeadLetter { id, reason: skip.as_str().to_owned() }).collect()

@@ -12,16 +12,16 @@ use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::Status;
 
+use super::headers::{self, EventHeaders};
 use crate::bus::HeaderWriter;
 use crate::config::Config;
 use crate::relay::shard_of;
 use crate::store::{NewEvent, Role, Transition};
 use crate::telemetry::propagation::TraceContext;
-use crate::told::{self, Told};
 
 /// The order that changes, as its event tells it.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
+pub struct OrderRef<'a> {
     /// The order.
     pub order_id: OrderId,
     /// Whose it is.
@@ -55,32 +55,32 @@ pub struct Cause<'a> {
 
 /// Writes changes and their events. Holds what is the same for all.
 #[derive(Debug)]
-pub struct SettledWriter {
+pub struct StatusEvents {
     role: Role,
     key: EventKey,
     prefix: String,
     constant: HeaderWriter,
 }
 
-impl SettledWriter {
+impl StatusEvents {
     /// Prepares the constant headers of a role.
     pub fn new(config: &Config, role: Role) -> Self {
-        Self { role, key: config.event_key, prefix: config.topic_prefix.clone(), constant: told::constant(role) }
+        Self { role, key: config.event_key, prefix: config.topic_prefix.clone(), constant: headers::constant(role) }
     }
 
     /// Makes the change of an order to `to`, a final status, with the event that announces it.
-    pub fn change(&self, subject: &Subject<'_>, to: Status, cause: &Cause<'_>, now: Timestamp) -> Transition {
+    pub fn change(&self, order: &OrderRef<'_>, to: Status, cause: &Cause<'_>, now: Timestamp) -> Transition {
         let event_type = to_event_type(to);
         let event_id = EventId::derived(cause.event_id, cause.occurred_at, event_type);
-        let event = self.event(subject, to, event_id, cause.causation_id, cause.trace, now);
-        let Subject { order_id, version: expected_version, .. } = *subject;
+        let event = self.event(order, to, event_id, cause.causation_id, cause.trace, now);
+        let OrderRef { order_id, version: expected_version, .. } = *order;
         Transition { order_id, expected_version, to, at: now, cause: cause.event_id, event }
     }
 
     /// Writes the event of a change under an id that is known.
     pub fn event(
         &self,
-        subject: &Subject<'_>,
+        order: &OrderRef<'_>,
         to: Status,
         event_id: EventId,
         causation_id: &str,
@@ -89,35 +89,35 @@ impl SettledWriter {
     ) -> NewEvent {
         let status = wire(to);
         let topic = status.topic().expect("the status is final");
-        let version = subject.version.saturating_add(1);
-        let (order_id, id_text) = (subject.order_id.to_string(), event_id.to_string());
+        let version = order.version.saturating_add(1);
+        let (order_id, id_text) = (order.order_id.to_string(), event_id.to_string());
         let head = Head {
             event_id: &id_text,
             occurred_at: at.into(),
-            correlation_id: subject.correlation_id.as_str(),
-            idempotency_key: subject.key.as_str(),
+            correlation_id: order.correlation_id.as_str(),
+            idempotency_key: order.key.as_str(),
         };
         let mut headers = self.constant.clone();
         headers.put(names::CE_TYPE, to_event_type(to).as_bytes());
         headers.put(names::CE_SEQUENCE, version.to_string().as_bytes());
-        let told = Told {
+        let event_headers = EventHeaders {
             event_id: &id_text,
             order_id: &order_id,
             at,
-            client: &subject.client_id.0,
-            correlation_id: subject.correlation_id.as_str(),
+            client: &order.client_id.0,
+            correlation_id: order.correlation_id.as_str(),
             causation_id,
             trace: Some(trace),
         };
-        let headers = told.finish(headers);
-        let record_key = Bytes::copy_from_slice(self.key.pick(subject.customer_id, &order_id).as_bytes());
-        let payload = encode_settled(&head, &data(subject, order_id, status)).expect("the status is final");
+        let headers = event_headers.finish(headers);
+        let record_key = Bytes::copy_from_slice(self.key.pick(order.customer_id, &order_id).as_bytes());
+        let payload = encode_settled(&head, &data(order, order_id, status)).expect("the status is final");
         NewEvent {
             shard: shard_of(self.role, &record_key),
             event_id,
             topic: topics::prefixed(&self.prefix, topic),
             record_key,
-            order_id: Some(subject.order_id),
+            order_id: Some(order.order_id),
             order_version: Some(version),
             payload: Some(payload.into()),
             headers,
@@ -138,12 +138,12 @@ const fn wire(status: Status) -> order_settled::Status {
     }
 }
 
-fn data(subject: &Subject<'_>, order_id: String, status: order_settled::Status) -> OrderSettled {
+fn data(order: &OrderRef<'_>, order_id: String, status: order_settled::Status) -> OrderSettled {
     OrderSettled {
         order_id,
-        customer_id: subject.customer_id.to_owned(),
+        customer_id: order.customer_id.to_owned(),
         status: status.into(),
-        total: Some(subject.total),
-        currency: subject.currency.map(str::to_owned),
+        total: Some(order.total),
+        currency: order.currency.map(str::to_owned),
     }
 }

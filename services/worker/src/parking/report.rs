@@ -6,18 +6,18 @@ use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::store::StoreError;
 use tokio::time::Instant;
 
-use super::books::Books;
-use super::case::{Case, Ended};
-use super::change::{Change, Outcome};
+use super::claimed_event::{ClaimedEvent, Ended};
+use super::decision::{Decision, LotOutcome};
+use super::lot_store::LotStore;
 use crate::decode::Created;
 use crate::metrics::{Dead, Settled};
 
 /// An event that has been held for so long waits for a worker that nobody rolls out.
 const HELD_TOO_LONG: Duration = Duration::from_mins(15);
 
-impl Books {
+impl LotStore {
     /// Counts and logs what became of a case.
-    pub(super) fn tell(&self, case: &Case, change: &Change, lost: bool) {
+    pub(super) fn tell(&self, case: &ClaimedEvent, change: &Decision, lost: bool) {
         if lost && case.in_doubt {
             tracing::info!(parked.id = case.row.lease.id, event.id = %case.event_id, "an outcome in doubt had been written");
             return;
@@ -29,18 +29,18 @@ impl Books {
             return;
         }
         let outcome = match change.outcome {
-            Outcome::Called | Outcome::HandedBack => return,
-            Outcome::Retried { again_in } => return self.tell_retried(case, again_in),
-            Outcome::Dead(class, code) => {
+            LotOutcome::Called | LotOutcome::HandedBack => return,
+            LotOutcome::Retried { again_in } => return self.tell_retried(case, again_in),
+            LotOutcome::Dead(class, code) => {
                 self.counted.dead_letters.get_or_create(&Dead { class: class.as_str(), code: code.as_str() }).inc();
                 dead(case, class, code);
                 "dead"
             }
-            Outcome::Processed => {
+            LotOutcome::Processed => {
                 self.tell_processed(case);
                 "processed"
             }
-            Outcome::Late => {
+            LotOutcome::Late => {
                 self.metrics.fulfilled_after_cancel.inc();
                 tracing::warn!(
                     order.id = case.created().map(order_id),
@@ -50,14 +50,14 @@ impl Books {
                 );
                 "ignored"
             }
-            Outcome::Ignored => "ignored",
-            Outcome::Duplicate => "duplicate",
-            Outcome::Copy => "copy",
+            LotOutcome::Ignored => "ignored",
+            LotOutcome::Duplicate => "duplicate",
+            LotOutcome::Copy => "copy",
         };
         self.counted.events.get_or_create(&Settled { outcome }).inc();
     }
 
-    fn tell_processed(&self, case: &Case) {
+    fn tell_processed(&self, case: &ClaimedEvent) {
         let Some(event) = case.created() else { return };
         let waited = self.clock.now().signed_duration_since(event.occurred_at).to_std().unwrap_or_default();
         self.counted.latency.observe(waited.as_secs_f64());
@@ -70,7 +70,7 @@ impl Books {
         );
     }
 
-    fn tell_retried(&self, case: &Case, again_in: Duration) {
+    fn tell_retried(&self, case: &ClaimedEvent, again_in: Duration) {
         self.metrics.retries.inc();
         let Some((Ended::Failed { class, message, .. }, _)) = &case.ended else { return };
         tracing::info!(
@@ -110,7 +110,7 @@ fn order_id(event: &Created) -> tracing::field::DisplayValue<minishop_core::ids:
     tracing::field::display(event.order_id)
 }
 
-fn dead(case: &Case, class: ErrorClass, code: DeadCode) {
+fn dead(case: &ClaimedEvent, class: ErrorClass, code: DeadCode) {
     tracing::warn!(
         order.id = case.created().map(order_id),
         event.id = %case.event_id,

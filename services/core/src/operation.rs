@@ -1,4 +1,4 @@
-//! Repairs: what an operation over dead letters is, when it may go on, and when it must stop.
+//! Operations over dead letters: their states, when one may go on, and when it must stop.
 
 use crate::refusal::codes;
 

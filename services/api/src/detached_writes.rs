@@ -24,29 +24,29 @@ const AT_A_TIME: usize = 8;
 const WAITING: usize = 1024;
 
 /// A write to its end; an error when this process can write nothing more.
-type Errand = BoxFuture<'static, anyhow::Result<()>>;
+type DetachedWrite = BoxFuture<'static, anyhow::Result<()>>;
 
-/// Where errands queue. Cheap to clone.
+/// The queue of detached writes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Errands {
-    queue: mpsc::Sender<Errand>,
+pub struct DetachedWrites {
+    queue: mpsc::Sender<DetachedWrite>,
     closed: CancellationToken,
     ids: Arc<dyn Ids>,
 }
 
 /// Runs what is queued.
 #[derive(Debug)]
-pub struct ErrandTask {
-    queue: mpsc::Receiver<Errand>,
+pub struct DetachedWriteTask {
+    queue: mpsc::Receiver<DetachedWrite>,
     closed: CancellationToken,
 }
 
-impl Errands {
+impl DetachedWrites {
     /// Makes the queue and the task behind it.
-    pub fn new(ids: Arc<dyn Ids>) -> (Self, ErrandTask) {
+    pub fn new(ids: Arc<dyn Ids>) -> (Self, DetachedWriteTask) {
         let (sender, queue) = mpsc::channel(WAITING);
         let closed = CancellationToken::new();
-        (Self { queue: sender, closed: closed.clone(), ids }, ErrandTask { queue, closed })
+        (Self { queue: sender, closed: closed.clone(), ids }, DetachedWriteTask { queue, closed })
     }
 
     /// Runs a write to its end, whatever becomes of the call; the answer is of use until the call's deadline.
@@ -59,7 +59,7 @@ impl Errands {
         write: impl Future<Output = anyhow::Result<Result<T, Refusal>>> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let errand = async move {
+        let write = async move {
             let outcome = write.await?;
             // Nobody may listen any more; the write is done all the same.
             let _ = answer.send(outcome);
@@ -69,7 +69,7 @@ impl Errands {
         if self.closed.is_cancelled() {
             return Err(shutting_down(wait()));
         }
-        self.queue.try_send(errand.instrument(call.span.clone()).boxed()).map_err(|error| match error {
+        self.queue.try_send(write.instrument(call.span.clone()).boxed()).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => overloaded(wait()),
             mpsc::error::TrySendError::Closed(_) => shutting_down(wait()),
         })?;
@@ -86,17 +86,21 @@ impl Errands {
         call: &Call,
         write: impl Future<Output = store::Result<T>> + Send + 'static,
     ) -> Result<T, Refusal> {
-        const DOUBT: &str = "it may have been done; look before you send it again";
+        const UNKNOWN_OUTCOME: &str = "it may have been done; look before you send it again";
         let worded = async move {
             match write.await {
                 Err(error) if error.is_sync_failure() => Err(error.into()),
                 outcome => Ok(outcome.map_err(|error| {
                     warn!(error = ?error, "a write failed");
-                    if matches!(error, StoreError::Unknown { .. }) { outcome_unknown(DOUBT) } else { store_refusal(&error) }
+                    if matches!(error, StoreError::Unknown { .. }) {
+                        outcome_unknown(UNKNOWN_OUTCOME)
+                    } else {
+                        store_refusal(&error)
+                    }
                 })),
             }
         };
-        self.run(call, DOUBT, worded).await
+        self.run(call, UNKNOWN_OUTCOME, worded).await
     }
 
     /// Takes no more. The task ends when what waits is written.
@@ -105,16 +109,16 @@ impl Errands {
     }
 }
 
-impl ErrandTask {
-    /// Runs errands until it is closed and nothing waits. Fails when the disk does not sync: then nothing here can be trusted any
+impl DetachedWriteTask {
+    /// Runs detached writes until it is closed and nothing waits. Fails when the disk does not sync: then nothing here can be trusted any
     /// more.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut running = FuturesUnordered::new();
         loop {
             tokio::select! {
                 Some(done) = running.next() => done?,
-                errand = self.queue.recv(), if running.len() < AT_A_TIME => match errand {
-                    Some(errand) => running.push(errand),
+                write = self.queue.recv(), if running.len() < AT_A_TIME => match write {
+                    Some(write) => running.push(write),
                     None => break,
                 },
                 () = self.closed.cancelled(), if !self.queue.is_closed() => self.queue.close(),

@@ -12,18 +12,18 @@ use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::money;
 use minishop_core::order::Item;
 
+use super::headers::{self, EventHeaders};
 use crate::bus::HeaderWriter;
 use crate::relay::shard_of;
 use crate::store::{NewEvent, Role};
 use crate::telemetry::propagation::TraceContext;
-use crate::told::{self, Told};
 
 /// The version of an order that was just accepted.
 pub const FIRST_VERSION: i32 = 1;
 
 /// An order, as its first event tells it.
 #[derive(Debug, Clone, Copy)]
-pub struct Announced<'a> {
+pub struct NewOrderFacts<'a> {
     /// The order.
     pub order_id: OrderId,
     /// The event's id.
@@ -52,23 +52,23 @@ pub struct Announced<'a> {
 
 /// Writes the event of a new order. Holds the headers that are the same for all.
 #[derive(Debug)]
-pub struct CreatedWriter {
+pub struct CreatedEvents {
     topic: String,
     key: EventKey,
     constant: HeaderWriter,
 }
 
-impl CreatedWriter {
+impl CreatedEvents {
     /// Prepares the constant headers for a topic (prefix included).
     pub fn new(topic: String, key: EventKey) -> Self {
-        let mut constant = told::constant(Role::Api);
+        let mut constant = headers::constant(Role::Api);
         constant.put(names::CE_TYPE, CREATED_V1.as_bytes());
         constant.put(names::CE_SEQUENCE, FIRST_VERSION.to_string().as_bytes());
         Self { topic, key, constant }
     }
 
     /// Writes the event.
-    pub fn event(&self, order: &Announced<'_>) -> NewEvent {
+    pub fn event(&self, order: &NewOrderFacts<'_>) -> NewEvent {
         let order_id = order.order_id.to_string();
         let event_id = order.event_id.to_string();
         let record_key = Bytes::copy_from_slice(self.key.pick(order.customer_id, &order_id).as_bytes());
@@ -78,7 +78,7 @@ impl CreatedWriter {
             correlation_id: order.correlation_id.as_str(),
             idempotency_key: order.key.as_str(),
         };
-        let told = Told {
+        let event_headers = EventHeaders {
             event_id: &event_id,
             order_id: &order_id,
             at: order.at,
@@ -88,7 +88,7 @@ impl CreatedWriter {
             causation_id: order.correlation_id.as_str(),
             trace: order.trace,
         };
-        let headers = told.finish(self.constant.clone());
+        let headers = event_headers.finish(self.constant.clone());
         NewEvent {
             shard: shard_of(Role::Api, &record_key),
             event_id: order.event_id,
@@ -102,7 +102,7 @@ impl CreatedWriter {
     }
 }
 
-fn data(order: &Announced<'_>, order_id: String) -> OrderCreated {
+fn data(order: &NewOrderFacts<'_>, order_id: String) -> OrderCreated {
     let items = order.items.iter().map(|item| OrderItem {
         product_id: item.product_id.clone(),
         qty: item.qty,

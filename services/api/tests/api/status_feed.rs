@@ -1,4 +1,4 @@
-//! The pipeline's standing, told to all who look on, over REST as server-sent events and over gRPC.
+//! The pipeline's status, sent to its subscribers over REST as server-sent events and over gRPC.
 
 use chrono::{SecondsFormat, TimeDelta};
 use minishop_contracts::json;
@@ -32,7 +32,7 @@ async fn next(stream: &mut Streaming<WatchStatusResponse>) -> Value {
     serde_json::from_slice(&json::to_vec(&told)).unwrap()
 }
 
-pub async fn the_standing_is_told_at_once_and_whenever_it_has_changed(world: &World) {
+pub async fn a_subscriber_is_sent_the_status_at_once_and_whenever_it_changes(world: &World) {
     let api = world.api().await;
     let (head, mut events) = Stream::open(&api, "/ops/stream", "").await;
     assert!(head.to_lowercase().contains("content-type: text/event-stream\r\n"), "{head}");
@@ -52,7 +52,7 @@ pub async fn the_standing_is_told_at_once_and_whenever_it_has_changed(world: &Wo
     assert_eq!(next(&mut stream).await, third);
 }
 
-pub async fn an_endpoint_that_a_worker_leaves_alone_is_told_with_its_reason(world: &World) {
+pub async fn an_endpoint_that_a_worker_leaves_alone_is_reported_with_its_reason(world: &World) {
     let api = world.api().await;
     let (_, mut events) = Stream::open(&api, "/ops/stream", "").await;
     assert_eq!(told(&mut events).await.unwrap()["status"]["pausedEndpoints"], json!([]));
@@ -79,7 +79,7 @@ pub async fn an_endpoint_that_a_worker_leaves_alone_is_told_with_its_reason(worl
     assert_eq!(told(&mut events).await.unwrap()["status"]["pausedEndpoints"], json!([]));
 }
 
-pub async fn who_looks_on_after_a_while_is_told_nothing_old(world: &World) {
+pub async fn a_later_subscriber_is_sent_nothing_out_of_date(world: &World) {
     let api = world.api().await;
     let (_, mut events) = Stream::open(&api, "/ops/stream", "").await;
     assert_eq!(told(&mut events).await.unwrap()["status"]["parked"]["dead"], 0);

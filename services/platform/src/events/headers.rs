@@ -10,7 +10,7 @@ use crate::store::Role;
 use crate::telemetry::propagation::TraceContext;
 
 /// An event, as its headers tell it.
-pub(crate) struct Told<'a> {
+pub(crate) struct EventHeaders<'a> {
     pub event_id: &'a str,
     pub order_id: &'a str,
     pub at: Timestamp,
@@ -32,7 +32,7 @@ pub(crate) fn constant(role: Role) -> HeaderWriter {
     headers
 }
 
-impl Told<'_> {
+impl EventHeaders<'_> {
     /// Ends a list of headers.
     pub(crate) fn finish(&self, mut headers: HeaderWriter) -> Bytes {
         // The same digits as `occurredAt` in the envelope.

@@ -9,24 +9,24 @@ use minishop_core::ids::Ids;
 use minishop_platform::config::Config;
 use minishop_platform::ctx::{Ctx, Status};
 use minishop_platform::relay::Relay;
-use minishop_platform::store::{Claim, Lease, Lot, Mended, StoreError};
+use minishop_platform::store::{Claim, Lease, Lot, MadeDue, StoreError};
 
-use super::case::Case;
-use super::change::handed_back;
+use super::claimed_event::ClaimedEvent;
+use super::decision::handed_back;
 use super::metrics::LotMetrics;
 use crate::metrics::WorkerMetrics;
 use crate::outgoing::EventWriter;
-use crate::setup::Setup;
+use crate::worker_shared::WorkerShared;
 
 /// Claims rows, and writes what becomes of them.
 #[derive(Debug)]
-pub(super) struct Books {
+pub(super) struct LotStore {
     pub lot: Arc<dyn Lot>,
     pub relay: Relay,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     pub config: Arc<Config>,
-    pub setup: Setup,
+    pub setup: WorkerShared,
     pub status: Status,
     /// The types that this worker reads.
     pub types: Vec<String>,
@@ -35,8 +35,8 @@ pub(super) struct Books {
     pub metrics: LotMetrics,
 }
 
-impl Books {
-    pub fn new(ctx: &Ctx, counted: WorkerMetrics, setup: Setup) -> Self {
+impl LotStore {
+    pub fn new(ctx: &Ctx, counted: WorkerMetrics, setup: WorkerShared) -> Self {
         Self {
             lot: ctx.store.lot.clone(),
             relay: ctx.relay.clone(),
@@ -53,9 +53,9 @@ impl Books {
     }
 
     /// Claims due rows and reads them.
-    pub async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<Case>, StoreError> {
+    pub async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<ClaimedEvent>, StoreError> {
         let rows = self.lot.claim(&self.config.kafka_group, &Claim { types: &self.types, lease, limit }).await?;
-        Ok(rows.into_iter().map(|row| Case::read(row, &self.setup.versions)).collect())
+        Ok(rows.into_iter().map(|row| ClaimedEvent::read(row, &self.setup.versions)).collect())
     }
 
     /// Tells in how long a row is due.
@@ -64,8 +64,8 @@ impl Books {
     }
 
     /// Makes due what was missed among some of the keys after `after`.
-    pub async fn mend(&self, after: Option<&Bytes>) -> Result<Mended, StoreError> {
-        self.lot.mend(&self.config.kafka_group, &self.types, after).await
+    pub async fn make_due(&self, after: Option<&Bytes>) -> Result<MadeDue, StoreError> {
+        self.lot.make_due(&self.config.kafka_group, &self.types, after).await
     }
 
     /// Gives rows back as if they had not been taken up, due at once.

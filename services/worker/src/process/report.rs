@@ -6,12 +6,12 @@ use minishop_core::ids::{CorrelationId, OrderId};
 use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::telemetry::propagation::TraceContext;
 
-use super::plan::{Fate, Outcome};
+use super::plan::{Fate, StreamOutcome};
 use super::returned::named_place;
 use crate::decode::{Content, Incoming};
 use crate::metrics::{Dead, Settled, WorkerMetrics};
 
-impl Outcome {
+impl StreamOutcome {
     /// Spells the outcome as a metric's label.
     const fn as_str(self) -> &'static str {
         match self {
@@ -30,8 +30,8 @@ impl Outcome {
 impl Fate<'_> {
     /// Notes that the fence has stopped an order's change.
     pub(super) fn was_stopped(&mut self, stopped: impl Fn(OrderId) -> bool) {
-        if self.outcome == Outcome::Processed && self.incoming.created().is_some_and(|created| stopped(created.order_id)) {
-            self.outcome = Outcome::Ignored;
+        if self.outcome == StreamOutcome::Processed && self.incoming.created().is_some_and(|created| stopped(created.order_id)) {
+            self.outcome = StreamOutcome::Ignored;
         }
     }
 
@@ -42,18 +42,18 @@ impl Fate<'_> {
             span.record("outcome", self.outcome.as_str());
         }
         match (self.outcome, self.incoming.created()) {
-            (Outcome::Processed, Some(created)) => {
+            (StreamOutcome::Processed, Some(created)) => {
                 let waited = now.signed_duration_since(created.occurred_at).to_std().unwrap_or_default();
                 metrics.latency.observe(waited.as_secs_f64());
                 let _in = self.span.as_ref().map(tracing::Span::enter);
                 tracing::debug!("processed order {}", created.order_id);
             }
-            (Outcome::Dead(code), _) => {
+            (StreamOutcome::Dead(code), _) => {
                 metrics.dead_letters.get_or_create(&Dead { class: ErrorClass::Refused.as_str(), code: code.as_str() }).inc();
                 dead(self.incoming, code);
             }
-            (Outcome::Held, _) => held(self.incoming),
-            (Outcome::Copy, _) => copy(self.incoming),
+            (StreamOutcome::Held, _) => held(self.incoming),
+            (StreamOutcome::Copy, _) => copy(self.incoming),
             _ => {}
         }
     }

@@ -1,0 +1,158 @@
+//! The pipeline's status, sent to all subscribers. One task reads for all of them, and nothing while there are none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use minishop_contracts::ops::v1::WatchStatusResponse;
+use minishop_core::clock::Clock;
+use minishop_core::ids::Ids;
+use minishop_core::refusal::{Code, Refusal};
+use minishop_platform::ctx::Ctx;
+use minishop_platform::store::{self, OperationQuery, Store};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::operations::operation;
+use crate::intake::retry_after;
+use crate::watch::shutting_down;
+
+/// How often the status is read.
+const EVERY: Duration = Duration::from_secs(1);
+/// How many of the newest operations a status lists.
+const OPERATIONS: i64 = 20;
+/// How many subscribers one process takes.
+const MOST_SUBSCRIBERS: usize = 256;
+
+type Latest = Option<Arc<WatchStatusResponse>>;
+
+/// Where callers subscribe. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StatusFeed {
+    latest: watch::Sender<Latest>,
+    subscribed: Arc<Notify>,
+    drain: CancellationToken,
+    ids: Arc<dyn Ids>,
+}
+
+/// One subscriber.
+#[derive(Debug)]
+pub struct StatusSubscriber {
+    latest: watch::Receiver<Latest>,
+    drain: CancellationToken,
+    /// When to subscribe again after a drain.
+    again: Duration,
+    over: bool,
+}
+
+impl StatusFeed {
+    /// Subscribes.
+    pub fn subscribe(&self) -> Result<StatusSubscriber, Refusal> {
+        let again = retry_after(self.ids.as_ref());
+        if self.drain.is_cancelled() {
+            return Err(shutting_down(again));
+        }
+        let others = self.latest.receiver_count();
+        if others >= MOST_SUBSCRIBERS {
+            let detail = "This process has as many subscribers as it takes; subscribe later, or poll the status.";
+            return Err(Refusal::new(Code::Overloaded, detail).after(again));
+        }
+        if others == 0 {
+            // The last subscriber left some time ago: what it was sent may be out of date.
+            self.latest.send_replace(None);
+        }
+        let mut latest = self.latest.subscribe();
+        latest.mark_changed();
+        self.subscribed.notify_one();
+        Ok(StatusSubscriber { latest, drain: self.drain.clone(), again, over: false })
+    }
+
+    /// Waits until there is a subscriber.
+    async fn has_subscribers(&self) {
+        while self.latest.receiver_count() == 0 {
+            self.subscribed.notified().await;
+        }
+    }
+}
+
+impl StatusSubscriber {
+    /// Waits for the next status; `None` after the refusal that the drain brings.
+    pub async fn next(&mut self) -> Option<Result<WatchStatusResponse, Refusal>> {
+        if self.over {
+            return None;
+        }
+        loop {
+            tokio::select! {
+                changed = self.latest.changed() => if changed.is_ok() {
+                    let now = self.latest.borrow_and_update().clone();
+                    if let Some(now) = now {
+                        return Some(Ok(WatchStatusResponse::clone(&now)));
+                    }
+                },
+                () = self.drain.cancelled() => {
+                    self.over = true;
+                    return Some(Err(shutting_down(self.again)));
+                }
+            }
+        }
+    }
+}
+
+/// Reads the status for all subscribers.
+#[derive(Debug)]
+pub struct StatusFeedTask {
+    feed: StatusFeed,
+    store: Store,
+    clock: Arc<dyn Clock>,
+}
+
+impl StatusFeedTask {
+    /// Makes the feed and the task that fills it.
+    pub fn new(ctx: &Ctx) -> (StatusFeed, Self) {
+        let (subscribed, ids) = (Arc::default(), Arc::clone(&ctx.ids));
+        let feed = StatusFeed { latest: watch::Sender::new(None), subscribed, drain: ctx.drain.clone(), ids };
+        (feed.clone(), Self { feed, store: ctx.store.clone(), clock: Arc::clone(&ctx.clock) })
+    }
+
+    /// Reads until the process drains.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let mut failing = false;
+        let reading = async {
+            loop {
+                self.feed.has_subscribers().await;
+                match self.read().await {
+                    Ok(now) => {
+                        failing = false;
+                        self.send(now);
+                    }
+                    Err(error) if !std::mem::replace(&mut failing, true) => {
+                        warn!(error = ?error, "the pipeline's status cannot be read; its subscribers wait");
+                    }
+                    Err(_) => {}
+                }
+                tokio::time::sleep(EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = reading => Ok(()),
+            () = self.feed.drain.cancelled() => Ok(()),
+        }
+    }
+
+    async fn read(&self) -> store::Result<WatchStatusResponse> {
+        let status = super::read_status(&self.store, self.clock.as_ref()).await?;
+        let newest = OperationQuery { limit: OPERATIONS, ..OperationQuery::default() };
+        let operations = self.store.operations.operations(&newest).await?;
+        Ok(WatchStatusResponse { status: Some(status), operations: operations.into_iter().map(operation).collect() })
+    }
+
+    fn send(&self, now: WatchStatusResponse) {
+        self.feed.latest.send_if_modified(|sent| {
+            let is_new = sent.as_deref() != Some(&now);
+            if is_new {
+                *sent = Some(Arc::new(now));
+            }
+            is_new
+        });
+    }
+}

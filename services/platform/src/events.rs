@@ -1,0 +1,5 @@
+//! The events that MiniShop publishes: their values and headers, as bytes for the outbox.
+
+pub mod created;
+mod headers;
+pub mod status_changed;
