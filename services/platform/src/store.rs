@@ -31,7 +31,9 @@ pub use operations::{
     RequestedBy, Run, SHOWN_ITEMS, Selection, Unannounced, Unpublished, WholeLetter,
 };
 pub use orders::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
-pub use outbox::{Acknowledged, LEASE, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE, Span};
+pub use outbox::{
+    Acknowledged, LEASE, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Renewal, Role, SHARDS_PER_ROLE, Span,
+};
 pub use rows::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Note, ParkedEvent, Position, Transition};
 pub use timeline::{Fact, Origin, ParkedState, Timeline};
 

@@ -55,8 +55,8 @@ impl RelayTask {
         for want in self.machine.wants(now) {
             let (outbox, settings) = (self.outbox.clone(), self.settings.clone());
             let job: BoxFuture<'static, Done> = match want {
-                Want::Lead(anew) => {
-                    async move { Done::Led(now, outbox.lead(&settings.owner, &settings.roles, &anew).await) }.boxed()
+                Want::Lead(renewal) => {
+                    async move { Done::Led(now, outbox.lead(&settings.owner, &settings.roles, &renewal).await) }.boxed()
                 }
                 Want::Read(asks, limit) => async move {
                     let spans: Vec<_> = asks.iter().map(|ask| ask.span).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::messages::{Aside, Job, Sending, Trouble, Want};
 use super::shard::{Alarm, Ask, Moment, Shard, State, Token};
-use crate::store::{Acknowledged, LEASE, Leadership, OutboxRow};
+use crate::store::{Acknowledged, LEASE, Leadership, OutboxRow, Renewal};
 
 /// How long a shard is sent from after its lease was requested: `LEASE` less a second for the answer's way back and for clocks that
 /// run at different speeds.
@@ -87,6 +87,11 @@ impl Machine {
         self.running.contains(&job)
     }
 
+    fn renewal(&self) -> Renewal {
+        let numbers = |of: fn(&Shard) -> bool| self.shards.values().filter(|shard| of(shard)).map(|shard| shard.number).collect();
+        Renewal { anew: numbers(|shard| shard.state == State::Lost), finished: numbers(Shard::is_finished) }
+    }
+
     /// Advances the time and returns the requests that are due. The caller must run all of them.
     pub fn wants(&mut self, now: Moment) -> Vec<Want> {
         for shard in self.shards.values_mut() {
@@ -96,14 +101,14 @@ impl Machine {
         if now < self.retry_at {
             return wants;
         }
-        let lost: Vec<i16> = self.shards.values().filter(|s| s.state == State::Lost).map(|s| s.number).collect();
+        let renewal = self.renewal();
         // Not during `acknowledge`: the renewal would return an older `acknowledged` than the one being stored.
         if !self.runs(Job::Lead) && !self.runs(Job::Acknowledge) && now >= self.renew_at {
             self.running.insert(Job::Lead);
             self.led_in = self.session;
             self.renew_at = now + RENEW;
-            wants.push(Want::Lead(lost));
-        } else if !lost.is_empty() {
+            wants.push(Want::Lead(renewal));
+        } else if renewal != Renewal::default() {
             self.renew_at = self.renew_at.min(now + ANEW);
         }
         if !self.runs(Job::Acknowledge) && !self.runs(Job::Lead) {

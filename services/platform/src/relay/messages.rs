@@ -3,13 +3,13 @@
 use minishop_core::ids::EventId;
 
 use super::shard::{Ask, Token};
-use crate::store::{Acknowledged, OutboxRow};
+use crate::store::{Acknowledged, OutboxRow, Renewal};
 
 /// A request to the store.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Want {
-    /// Renew all leases; take the leases of these shards with a new epoch.
-    Lead(Vec<i16>),
+    /// Renew all leases.
+    Lead(Renewal),
     /// Read rows, at most this many of each shard.
     Read(Vec<Ask>, usize),
     /// Store up to which number each shard is published, and remove the rows.

@@ -99,6 +99,8 @@ pub(super) struct Shard {
     gap: Option<(i64, i64)>,
     /// An alarm that is raised only if no other process turns out to lead the shard.
     suspicion: Option<Alarm>,
+    /// Another process waits for the shard: nothing more is sent, and the lease is given back when nothing is on its way.
+    surplus: bool,
     /// Dead letters that are sent without their value, since the broker refused them for their size.
     pub without_value: BTreeSet<i64>,
     #[cfg(test)]
@@ -140,6 +142,7 @@ impl Shard {
             storing: None,
             gap: None,
             suspicion: None,
+            surplus: led.surplus,
             without_value: BTreeSet::new(),
             #[cfg(test)]
             sabotage: None,
@@ -156,7 +159,7 @@ impl Shard {
         if self.state == State::Lost || led.epoch != self.epoch {
             self.begin(led, asked_at);
         }
-        self.lease_until = lease_until;
+        (self.lease_until, self.surplus) = (lease_until, led.surplus);
         suspicion
     }
 

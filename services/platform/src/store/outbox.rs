@@ -112,6 +112,17 @@ pub struct Led {
     pub epoch: i64,
     /// Up to which number everything is published, as stored.
     pub acknowledged: i64,
+    /// Whether it is more than the process's share: another process waits for it.
+    pub surplus: bool,
+}
+
+/// A request to renew leases.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Renewal {
+    /// Leases to take with a new epoch.
+    pub anew: Vec<i16>,
+    /// Surplus shards of which nothing is on its way: their leases may go to other processes.
+    pub finished: Vec<i16>,
 }
 
 /// What a process leads after a renewal.
@@ -169,12 +180,12 @@ pub struct OutboxStats {
 /// The outbox. A shard has one leader, which reads, sends and removes its rows.
 #[async_trait]
 pub trait Outbox: Send + Sync + std::fmt::Debug {
-    /// Renews, takes and gives back leases for a process that is alive in `roles`; those of `anew` begin a new epoch.
+    /// Renews, takes and gives back leases for a process that is alive in `roles`.
     ///
-    /// A process holds at most its share of the shards of a role it plays, gives the surplus back, and takes shards whose lease
-    /// has run out, also of a role that no process plays. With SQLite the lock on the data directory is the lease: all
-    /// shards, alone.
-    async fn lead(&self, owner: &str, roles: &[Role], anew: &[i16]) -> Result<Leadership>;
+    /// A process takes shards whose lease has run out, also of a role that no process plays, up to its share of each role. A surplus
+    /// shard is marked, and given back once the process says that it has finished with it: what is on its way when a lease
+    /// changes hands is published twice. With SQLite the lock on the data directory is the lease: all shards, alone.
+    async fn lead(&self, owner: &str, roles: &[Role], renewal: &Renewal) -> Result<Leadership>;
     /// Gives all leases back and signs off.
     async fn release(&self, owner: &str) -> Result<()>;
     /// Reads rows of each span in the order of their numbers, at most `limit` a span, all in one snapshot.

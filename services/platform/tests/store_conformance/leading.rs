@@ -3,14 +3,18 @@
 use std::time::{Duration, Instant};
 
 use minishop_platform::store::postgres;
-use minishop_platform::store::{Acknowledged, Leadership, Led, Role, Store};
+use minishop_platform::store::{Acknowledged, Leadership, Led, Renewal, Role, Store};
 use tokio::task::JoinSet;
 
 use crate::support::{Fixture, all_shards, on_postgres, order_of, orders, settings};
 
 /// Asks for leases; tells the shards, and whether others write.
-async fn lead(store: &Store, owner: &str, roles: &[Role], anew: &[i16]) -> Leadership {
-    store.outbox.lead(owner, roles, anew).await.unwrap()
+async fn lead(store: &Store, owner: &str, roles: &[Role], renewal: &Renewal) -> Leadership {
+    store.outbox.lead(owner, roles, renewal).await.unwrap()
+}
+
+fn again(shards: &[i16]) -> Renewal {
+    Renewal { anew: shards.to_vec(), ..Renewal::default() }
 }
 
 fn numbers(leadership: &Leadership) -> Vec<i16> {
@@ -24,21 +28,36 @@ fn epochs(leadership: &Leadership) -> Vec<i64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_are_shared_among_live_processes() {
     on_postgres(async |f| {
-        let lead = async |owner: &str, roles: &[Role]| {
-            let leadership = lead(&f.store, owner, roles, &[]).await;
-            (numbers(&leadership), leadership.others_write)
+        let lead_finished = async |owner: &str, roles: &[Role], finished: &[i16]| {
+            let renewal = Renewal { finished: finished.to_vec(), ..Renewal::default() };
+            let leadership = lead(&f.store, owner, roles, &renewal).await;
+            let surplus: Vec<i16> = leadership.shards.iter().filter(|led| led.surplus).map(|led| led.shard).collect();
+            (numbers(&leadership), surplus, leadership.others_write)
         };
-        assert_eq!(lead("a", &[Role::Api]).await, (all_shards(), false), "nobody else plays the worker");
-        assert_eq!(lead("b", &[Role::Api]).await, (vec![], true), "a live lease is never taken");
-        assert_eq!(lead("a", &[Role::Api]).await, (vec![0, 1, 16, 17, 18, 19], true), "the surplus is given back");
-        assert_eq!(lead("b", &[Role::Api]).await, (vec![2, 3], true), "its share");
-        assert_eq!(lead("w", &[Role::Worker]).await, (vec![], false));
-        assert_eq!(lead("a", &[Role::Api]).await, (vec![0, 1], true), "the worker's shards are given back to it");
-        assert_eq!(lead("w", &[Role::Worker]).await, (vec![16, 17, 18, 19], false));
+        let lead = async |owner: &str, roles: &[Role]| lead_finished(owner, roles, &[]).await;
+        let none = Vec::<i16>::new;
+        assert_eq!(lead("a", &[Role::Api]).await, (all_shards(), none(), false), "nobody else plays the worker");
+        assert_eq!(lead("b", &[Role::Api]).await, (none(), none(), true), "a live lease is never taken");
+        assert_eq!(lead("a", &[Role::Api]).await, (all_shards(), vec![2, 3], true), "the surplus is kept until it is finished");
+        assert_eq!(lead("b", &[Role::Api]).await, (none(), none(), true), "and not taken before");
+        let shards = vec![0, 1, 2, 16, 17, 18, 19];
+        assert_eq!(
+            lead_finished("a", &[Role::Api], &[1, 3]).await,
+            (shards, vec![2], true),
+            "only what is surplus is given back"
+        );
+        assert_eq!(lead("b", &[Role::Api]).await, (vec![3], none(), true));
+        assert_eq!(lead_finished("a", &[Role::Api], &[2]).await, (vec![0, 1, 16, 17, 18, 19], none(), true));
+        assert_eq!(lead("b", &[Role::Api]).await, (vec![2, 3], none(), true), "its share");
+        let workers = vec![16, 17, 18, 19];
+        assert_eq!(lead("w", &[Role::Worker]).await, (none(), none(), false));
+        assert_eq!(lead("a", &[Role::Api]).await, (vec![0, 1, 16, 17, 18, 19], workers.clone(), true), "of another role");
+        assert_eq!(lead_finished("a", &[Role::Api], &workers).await, (vec![0, 1], none(), true), "given back to the worker");
+        assert_eq!(lead("w", &[Role::Worker]).await, (workers, none(), false));
         f.age(Duration::from_secs(11)).await;
-        assert_eq!(lead("c", &[Role::Api]).await, (all_shards(), false), "expired leases are taken");
+        assert_eq!(lead("c", &[Role::Api]).await, (all_shards(), none(), false), "expired leases are taken");
         f.store.outbox.release("c").await.unwrap();
-        assert_eq!(lead("a", &[Role::Api]).await, (all_shards(), false), "and released ones at once");
+        assert_eq!(lead("a", &[Role::Api]).await, (all_shards(), none(), false), "and released ones at once");
     })
     .await;
 }
@@ -46,12 +65,12 @@ async fn shards_are_shared_among_live_processes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_is_renewed_keeps_its_epoch_and_any_other_begins_one() {
     on_postgres(async |f| {
-        let lead = async |owner: &str, anew: &[i16]| lead(&f.store, owner, &Role::ALL, anew).await;
+        let lead = async |owner: &str, shards: &[i16]| lead(&f.store, owner, &Role::ALL, &again(shards)).await;
         let first = epochs(&lead("a", &[]).await);
         assert_eq!(epochs(&lead("a", &[]).await), first, "a renewal");
-        let anew = lead("a", &[1, 17]).await;
+        let taken = lead("a", &[1, 17]).await;
         let more: Vec<_> = all_shards().iter().zip(&first).map(|(n, epoch)| epoch + i64::from([1, 17].contains(n))).collect();
-        assert_eq!(epochs(&anew), more, "asked for anew");
+        assert_eq!(epochs(&taken), more, "asked for anew");
         f.age(Duration::from_secs(11)).await;
         let expired: Vec<_> = more.iter().map(|epoch| epoch + 1).collect();
         assert_eq!(epochs(&lead("a", &[]).await), expired, "run out, and nobody else has come by");
@@ -74,7 +93,7 @@ async fn a_leader_whose_lease_is_anothers_acknowledges_nothing() {
         assert!(!acknowledge("b", &first).await, "another never led it");
         let anew = Acknowledged { epoch: first.epoch + 1, ..first.clone() };
         assert!(!acknowledge("a", &anew).await, "an epoch that is not begun");
-        lead(&f.store, "a", &Role::ALL, &[shard]).await;
+        lead(&f.store, "a", &Role::ALL, &again(&[shard])).await;
         assert!(!acknowledge("a", &first).await, "an epoch that is over");
         assert!(acknowledge("a", &anew).await);
         let before = f.rows().await;
@@ -98,7 +117,7 @@ async fn a_shard_that_is_given_back_stands_where_it_was_left() {
         let shard = f.rows().await[0].event.shard;
         assert!(f.acknowledge("a", shard, 4).await);
         f.store.outbox.release("a").await.unwrap();
-        let led = lead(&f.store, "b", &Role::ALL, &[]).await.shards;
+        let led = lead(&f.store, "b", &Role::ALL, &Renewal::default()).await.shards;
         assert!(led.iter().any(|led| matches!(led, Led { shard: n, acknowledged: 4, .. } if *n == shard)), "{led:?}");
     })
     .await;
@@ -121,7 +140,7 @@ async fn a_role_that_does_not_own_the_outbox_may_not_vacuum_it_and_relays_all_th
         let (role, store) = stranger(&f).await;
         let batch = orders("a", 0..5);
         assert_eq!(store.orders.intake().await.unwrap().accept(&batch).await.unwrap().len(), 5);
-        let lead = lead(&store, "a", &Role::ALL, &[]).await;
+        let lead = lead(&store, "a", &Role::ALL, &Renewal::default()).await;
         let last = f.rows().await.pop().unwrap();
         let epoch = lead.shards.iter().find(|led| led.shard == last.event.shard).unwrap().epoch;
         let events = batch.iter().map(|order| order.event.event_id).collect();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use minishop_platform::store::error::OpenError;
-use minishop_platform::store::{Role, StoreError, postgres};
+use minishop_platform::store::{Renewal, Role, StoreError, postgres};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
@@ -63,7 +63,7 @@ async fn a_pooler_in_session_mode_works_as_it_comes() {
             let store = postgres::connect(&bouncer.url(f.url()), &settings(false)).await.unwrap();
             let batch = orders(&format!("client-{}", more.len()), 0..3);
             assert_eq!(store.orders.intake().await.unwrap().accept(&batch).await.unwrap().len(), 3);
-            assert_eq!(store.outbox.lead("one", &[Role::Api], &[]).await.unwrap().shards.len(), 8);
+            assert_eq!(store.outbox.lead("one", &[Role::Api], &Renewal::default()).await.unwrap().shards.len(), 8);
             store.outbox.release("one").await.unwrap();
             // Its limits are in force on the server connection, whatever became of start-up parameters.
             let mut stopped = store.inbox.begin("worker").await.unwrap();

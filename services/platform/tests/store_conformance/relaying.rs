@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use minishop_core::ids::EventId;
 use minishop_platform::store::{
-    Acknowledged, ConsumerTx, Journal, Leadership, NewEvent, OutboxRow, Result, Role, Span, Store, StoreError,
+    Acknowledged, ConsumerTx, Journal, Leadership, NewEvent, OutboxRow, Renewal, Result, Role, Span, Store, StoreError,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -326,14 +326,14 @@ pub async fn statistics_count_what_waits_and_its_age(f: Fixture) {
 }
 
 pub async fn a_single_process_leads_every_shard_alone(f: Fixture) {
-    let Leadership { shards, others_write } = f.store.outbox.lead("a", &Role::ALL, &[]).await.unwrap();
+    let Leadership { shards, others_write } = f.store.outbox.lead("a", &Role::ALL, &Renewal::default()).await.unwrap();
     assert_eq!(shards.iter().map(|led| led.shard).collect::<Vec<_>>(), [0, 1, 2, 3, 16, 17, 18, 19]);
     assert!(shards.iter().all(|led| led.acknowledged == 0));
     assert!(!others_write);
     let events = of_one_key(3);
     commit(&f.store, &events).await;
     assert!(f.acknowledge("a", events[0].shard, 2).await);
-    let led = f.store.outbox.lead("a", &Role::ALL, &[]).await.unwrap().shards;
+    let led = f.store.outbox.lead("a", &Role::ALL, &Renewal::default()).await.unwrap().shards;
     let stored = |led: &minishop_platform::store::Led| if led.shard == events[0].shard { 2 } else { 0 };
     assert!(led.iter().all(|led| led.acknowledged == stored(led)), "{led:?}");
     f.store.outbox.release("a").await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use minishop_core::order::Status;
-use minishop_platform::store::{Acknowledged, ConsumerTx, Role, StoreError};
+use minishop_platform::store::{Acknowledged, ConsumerTx, Renewal, Role, StoreError};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::support::{Fixture, entry, on_postgres, order, orders, processed};
@@ -36,7 +36,7 @@ async fn nothing_but_the_relays_deletes_is_committed_without_waiting_for_the_dis
         settlement.commit().await.unwrap();
         for row in &rows[..3] {
             // The same connections serve both in turn.
-            let led = f.store.outbox.lead("one", &[Role::Api], &[]).await.unwrap().shards;
+            let led = f.store.outbox.lead("one", &[Role::Api], &Renewal::default()).await.unwrap().shards;
             let led = led.iter().find(|led| led.shard == row.event.shard).unwrap();
             let events = vec![row.event.event_id];
             let published = Acknowledged { shard: led.shard, epoch: led.epoch, low: led.acknowledged, events };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use minishop_core::ids::OperationId;
-use minishop_platform::store::{Claim, Result, Role, StoreError, postgres};
+use minishop_platform::store::{Claim, Renewal, Result, Role, StoreError, postgres};
 use sqlx::{Connection as _, PgConnection};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -75,13 +75,14 @@ async fn a_server_that_has_gone_without_a_word_holds_nobody_up() {
         let wire = Wire::to(server.to_owned()).await;
         let store = postgres::connect(&format!("{before}@{}/{database}", wire.addr), &settings(false)).await.unwrap();
         let types = Vec::new();
+        let renewal = Renewal::default();
         let claim = Claim { types: &types, lease: Duration::from_secs(40), limit: 1 };
         let (known, began) = ([(order_id(), 1)], Instant::now());
         let id = OperationId(uuid::Uuid::nil());
         let work = async || {
             tokio::join!(
                 store.outbox.stats(),
-                store.outbox.lead("one", &[Role::Api], &[]),
+                store.outbox.lead("one", &[Role::Api], &renewal),
                 store.lot.claim("worker", &claim),
                 store.orders.changed(&known),
                 store.housekeeping.forget_settled("worker", Duration::from_mins(1), 1),
@@ -104,7 +105,7 @@ async fn a_server_that_has_gone_without_a_word_holds_nobody_up() {
         // Nobody is handed a connection that has fallen silent.
         wire.silent.send_replace(false);
         store.outbox.stats().await.unwrap();
-        store.outbox.lead("one", &[Role::Api], &[]).await.unwrap();
+        store.outbox.lead("one", &[Role::Api], &Renewal::default()).await.unwrap();
         store.lot.claim("worker", &claim).await.unwrap();
     })
     .await;

@@ -20,8 +20,8 @@ use minishop_platform::relay::shard_of;
 use minishop_platform::store::error::OpenError;
 use minishop_platform::store::postgres::{self, PostgresSettings};
 use minishop_platform::store::{
-    Acknowledged, AdoptedOrder, InboxEntry, ListQuery, NewEvent, NewOrder, OrderRow, OutboxRow, ParkedEvent, Role, Span, Store,
-    Transition, sqlite,
+    Acknowledged, AdoptedOrder, InboxEntry, ListQuery, NewEvent, NewOrder, OrderRow, OutboxRow, ParkedEvent, Renewal, Role, Span,
+    Store, Transition, sqlite,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tokio::task::AbortHandle;
@@ -263,7 +263,7 @@ impl Fixture {
 
     /// Says what a leader would say that has published a shard up to a number.
     pub async fn published(&self, owner: &str, shard: i16, number: i64) -> Acknowledged {
-        let leadership = self.store.outbox.lead(owner, &Role::ALL, &[]).await.expect("an answer");
+        let leadership = self.store.outbox.lead(owner, &Role::ALL, &Renewal::default()).await.expect("an answer");
         let led = leadership.shards.iter().find(|led| led.shard == shard).expect("the only process leads every shard");
         let new = |row: &OutboxRow| row.event.shard == shard && row.number > led.acknowledged && row.number <= number;
         let events = self.rows().await.into_iter().filter(new).map(|row| row.event.event_id).collect();

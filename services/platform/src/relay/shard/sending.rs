@@ -11,7 +11,7 @@ use crate::relay::messages::Sending;
 impl Shard {
     /// Returns the next row to send.
     pub fn next(&self, now: Moment) -> Option<Sending<'_>> {
-        if self.state != State::Live || now >= self.lease_until {
+        if self.state != State::Live || self.surplus || now >= self.lease_until {
             return None;
         }
         let row = self.queue.front()?;

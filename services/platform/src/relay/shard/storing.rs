@@ -25,6 +25,12 @@ impl Shard {
     }
 
     /// An `acknowledge` up to `high` is running.
+    /// Whether the lease of a surplus shard may be given back.
+    pub fn is_finished(&self) -> bool {
+        let is_over = matches!(self.state, State::Lost | State::Damaged);
+        self.surplus && (is_over || (self.in_flight == 0 && self.unstored() == 0))
+    }
+
     pub fn storing(&mut self, high: i64) {
         self.storing = Some(high);
     }

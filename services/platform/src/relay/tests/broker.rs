@@ -12,6 +12,8 @@ pub struct Broker {
     /// First deliveries, by partition; each shard has one.
     logs: Vec<Vec<EventId>>,
     seen: Vec<HashMap<EventId, usize>>,
+    /// How many records were published that had been before.
+    pub copies: usize,
     /// Events that can never be published.
     pub poison: HashSet<EventId>,
     /// Until when it takes nothing.
@@ -26,6 +28,7 @@ impl Broker {
         Self {
             logs: vec![Vec::new(); shards],
             seen: vec![HashMap::new(); shards],
+            copies: 0,
             poison: HashSet::new(),
             away_until: Moment::ZERO,
             refuses_until: Moment::ZERO,
@@ -37,7 +40,10 @@ impl Broker {
         let place = self.logs[n].len();
         if self.seen[n].insert(id, place).is_none() {
             self.logs[n].push(id);
-        } else if let Some(first) = self.logs[n].iter().position(|known| *known == id) {
+            return;
+        }
+        self.copies += 1;
+        if let Some(first) = self.logs[n].iter().position(|known| *known == id) {
             self.seen[n].insert(id, first);
         }
     }

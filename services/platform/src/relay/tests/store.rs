@@ -7,7 +7,7 @@ use bytes::Bytes;
 use minishop_core::ids::EventId;
 
 use super::super::shard::Moment;
-use crate::store::{Acknowledged, LEASE, Leadership, Led, NewEvent, OutboxRow, Span};
+use crate::store::{Acknowledged, LEASE, Leadership, Led, NewEvent, OutboxRow, Renewal, Span};
 
 pub const SHARDS: i16 = 2;
 
@@ -50,7 +50,7 @@ impl Store {
         events.iter().map(commit).collect()
     }
 
-    pub fn lead(&mut self, owner: usize, anew: &[i16], now: Moment) -> Leadership {
+    pub fn lead(&mut self, owner: usize, renewal: &Renewal, now: Moment) -> Leadership {
         self.owners.retain(|other, until| *other == owner || *until >= now);
         self.owners.insert(owner, now + LEASE);
         let most = self.shards.len().div_ceil(self.owners.len());
@@ -59,20 +59,21 @@ impl Store {
         let at = |n: i16| &self.shards[usize::try_from(n).unwrap()];
         let own = numbers().filter(|n| at(*n).owner == Some(owner) && !free(at(*n)));
         let others = numbers().filter(|n| free(at(*n)));
-        let led: Vec<i16> = own.chain(others).take(most).collect();
-        for n in numbers().filter(|n| !led.contains(n)) {
+        let mut led: Vec<(i16, bool)> = own.clone().chain(others).take(most).map(|n| (n, false)).collect();
+        led.extend(own.skip(most).filter(|n| !renewal.finished.contains(n)).map(|n| (n, true)));
+        for n in numbers().filter(|n| led.iter().all(|(kept, _)| kept != n)) {
             let shard = self.shard(n);
             if shard.owner == Some(owner) {
                 (shard.owner, shard.expires) = (None, Duration::ZERO);
             }
         }
-        let take = |n: &i16| {
+        let take = |(n, surplus): &(i16, bool)| {
             let shard = self.shard(*n);
-            if shard.owner != Some(owner) || shard.expires < now || anew.contains(n) {
+            if shard.owner != Some(owner) || shard.expires < now || renewal.anew.contains(n) {
                 shard.epoch += 1;
             }
             (shard.owner, shard.expires) = (Some(owner), now + LEASE);
-            Led { shard: *n, epoch: shard.epoch, acknowledged: shard.acknowledged }
+            Led { shard: *n, epoch: shard.epoch, acknowledged: shard.acknowledged, surplus: *surplus }
         };
         let shards = led.iter().map(take).collect();
         Leadership { shards, others_write: self.owners.len() > 1 }

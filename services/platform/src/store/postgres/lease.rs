@@ -2,10 +2,12 @@
 //!
 //! An advisory lock lets one process at a time renew, so that every decision is made on a settled picture.
 
+use std::collections::BTreeMap;
+
 use sqlx::PgConnection;
 
 use super::super::outbox::ROLE_STRIDE;
-use super::super::{Leadership, Led, Result, Role, SHARDS_PER_ROLE};
+use super::super::{Leadership, Led, Renewal, Result, Role, SHARDS_PER_ROLE};
 use super::error::{Lost, failed};
 use super::events::column;
 use super::pool::Pool;
@@ -37,8 +39,8 @@ const GIVE: &str = "UPDATE outbox_shard SET owner = NULL, expires_at = '-infinit
 const SIGN_OFF: &str = "DELETE FROM relay_owner WHERE owner = $1";
 
 /// Renews, takes and gives back leases.
-pub(super) async fn lead(pool: &Pool, owner: &str, roles: &[Role], anew: &[i16]) -> Result<Leadership> {
-    in_turn(pool, "outbox.lead", async |connection| renew(connection, owner, roles, anew).await).await
+pub(super) async fn lead(pool: &Pool, owner: &str, roles: &[Role], renewal: &Renewal) -> Result<Leadership> {
+    in_turn(pool, "outbox.lead", async |connection| renew(connection, owner, roles, renewal).await).await
 }
 
 /// Gives all leases back and signs off.
@@ -62,40 +64,45 @@ async fn in_turn<T>(
     run.await.map_err(failed(operation, Lost::Nothing))
 }
 
-async fn renew(connection: &mut PgConnection, owner: &str, roles: &[Role], anew: &[i16]) -> sqlx::Result<Leadership> {
+async fn renew(connection: &mut PgConnection, owner: &str, roles: &[Role], renewal: &Renewal) -> sqlx::Result<Leadership> {
     let numbers = column(roles, |role| *role as i16);
     sqlx::query(SIGN_OFF_DEAD).bind(owner).bind(&numbers).execute(&mut *connection).await?;
     sqlx::query(SIGN_IN).bind(owner).bind(&numbers).execute(&mut *connection).await?;
     let owners: Vec<(i16, String)> = sqlx::query_as(OWNERS).fetch_all(&mut *connection).await?;
     let leases: Vec<(i16, Option<String>)> = sqlx::query_as(LEASES).fetch_all(&mut *connection).await?;
-    let shards = choose(owner, &owners, &leases);
+    let chosen = choose(owner, &owners, &leases, &renewal.finished);
+    let shards: Vec<i16> = chosen.keys().copied().collect();
     sqlx::query(GIVE).bind(owner).bind(&shards).execute(&mut *connection).await?;
-    let taken: Vec<(i16, i64, i64)> = sqlx::query_as(TAKE).bind(owner).bind(&shards).bind(anew).fetch_all(connection).await?;
-    let mut shards: Vec<Led> = taken.into_iter().map(|(shard, epoch, acknowledged)| Led { shard, epoch, acknowledged }).collect();
+    let taken: Vec<(i16, i64, i64)> =
+        sqlx::query_as(TAKE).bind(owner).bind(&shards).bind(&renewal.anew).fetch_all(connection).await?;
+    let led = |(shard, epoch, acknowledged)| Led { shard, epoch, acknowledged, surplus: chosen[&shard] };
+    let mut shards: Vec<Led> = taken.into_iter().map(led).collect();
     shards.sort_unstable_by_key(|led| led.shard);
     Ok(Leadership { shards, others_write: owners.iter().any(|(role, by)| numbers.contains(role) && by != owner) })
 }
 
-/// Chooses what to lead: own shards first, then free ones, at most a fair share of each role.
+/// Chooses what to lead, and tells which of it is surplus: own shards first, then free ones, at most a fair share of each role. Own
+/// shards beyond it are surplus, and kept until they are finished with.
 ///
 /// A role that nobody plays is anybody's: its rows must not wait for it to come back.
-fn choose(owner: &str, owners: &[(i16, String)], leases: &[(i16, Option<String>)]) -> Vec<i16> {
-    let mut shards = Vec::new();
+fn choose(owner: &str, owners: &[(i16, String)], leases: &[(i16, Option<String>)], finished: &[i16]) -> BTreeMap<i16, bool> {
+    let mut chosen = BTreeMap::new();
     for role in Role::ALL.map(|role| role as i16) {
         let alive = owners.iter().filter(|(played, _)| *played == role).count();
         let plays = owners.iter().any(|(played, by)| *played == role && by == owner);
+        let all = usize::from(SHARDS_PER_ROLE.unsigned_abs());
         let share = match (alive, plays) {
-            (0, _) => SHARDS_PER_ROLE,
+            (0, _) => all,
             (_, false) => 0,
-            (alive, true) => SHARDS_PER_ROLE.unsigned_abs().div_ceil(u16::try_from(alive).unwrap_or(u16::MAX)).cast_signed(),
+            (alive, true) => all.div_ceil(alive),
         };
         let of_role = leases.iter().filter(|(shard, _)| shard / ROLE_STRIDE == role);
-        let own = of_role.clone().filter(|(_, by)| by.as_deref() == Some(owner));
-        let free = of_role.filter(|(_, by)| by.is_none());
-        shards.extend(own.chain(free).map(|(shard, _)| *shard).take(usize::from(share.unsigned_abs())));
+        let own = of_role.clone().filter(|(_, by)| by.as_deref() == Some(owner)).map(|(shard, _)| *shard);
+        let free = of_role.filter(|(_, by)| by.is_none()).map(|(shard, _)| *shard);
+        chosen.extend(own.clone().chain(free).take(share).map(|shard| (shard, false)));
+        chosen.extend(own.skip(share).filter(|shard| !finished.contains(shard)).map(|shard| (shard, true)));
     }
-    shards.sort_unstable();
-    shards
+    chosen
 }
 
 #[cfg(test)]
@@ -114,24 +121,35 @@ mod tests {
         list.iter().map(|(role, owner)| (*role as i16, (*owner).to_owned())).collect()
     }
 
-    #[test]
-    fn the_only_process_leads_every_shard() {
-        assert_eq!(choose("a", &owners(&[(Role::Api, "a")]), &table(|_| None)), all());
+    fn chosen(owner: &str, owners: &[(i16, String)], leases: &[(i16, Option<String>)], finished: &[i16]) -> (Vec<i16>, Vec<i16>) {
+        let (surplus, kept): (Vec<_>, Vec<_>) =
+            choose(owner, owners, leases, finished).into_iter().partition(|(_, surplus)| *surplus);
+        let numbers = |shards: Vec<(i16, bool)>| shards.into_iter().map(|(shard, _)| shard).collect();
+        (numbers(kept), numbers(surplus))
     }
 
     #[test]
-    fn the_surplus_is_given_back_and_a_live_lease_is_never_taken() {
+    fn the_only_process_leads_every_shard() {
+        assert_eq!(chosen("a", &owners(&[(Role::Api, "a")]), &table(|_| None), &[]), (all(), vec![]));
+    }
+
+    #[test]
+    fn the_surplus_is_given_back_when_it_is_finished_and_a_live_lease_is_never_taken() {
         let both = owners(&[(Role::Api, "a"), (Role::Api, "b"), (Role::Worker, "w")]);
         let all_mine = table(|shard| (shard < 16).then_some("a"));
-        assert_eq!(choose("a", &both, &all_mine), [0, 1]);
-        assert_eq!(choose("b", &both, &all_mine), Vec::<i16>::new());
+        assert_eq!(chosen("a", &both, &all_mine, &[]), (vec![0, 1], vec![2, 3]));
+        assert_eq!(chosen("a", &both, &all_mine, &[2]), (vec![0, 1], vec![3]));
+        assert_eq!(chosen("a", &both, &all_mine, &[0, 2, 3]), (vec![0, 1], vec![]), "a share is never given back");
+        assert_eq!(chosen("b", &both, &all_mine, &[]), (vec![], vec![]));
         let half_free = table(|shard| (shard < 2).then_some("a"));
-        assert_eq!(choose("b", &both, &half_free), [2, 3]);
+        assert_eq!(chosen("b", &both, &half_free, &[]), (vec![2, 3], vec![]));
     }
 
     #[test]
     fn a_role_that_came_back_gets_its_shards_back() {
         let back = owners(&[(Role::Api, "a"), (Role::Worker, "w")]);
-        assert_eq!(choose("a", &back, &table(|_| Some("a"))), Role::Api.shards().collect::<Vec<_>>());
+        let shards = |role: Role| role.shards().collect::<Vec<_>>();
+        assert_eq!(chosen("a", &back, &table(|_| Some("a")), &[]), (shards(Role::Api), shards(Role::Worker)));
+        assert_eq!(chosen("a", &back, &table(|_| Some("a")), &shards(Role::Worker)), (shards(Role::Api), vec![]));
     }
 }

@@ -5,7 +5,7 @@ use minishop_core::ids::EventId;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::super::{Acknowledged, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, Span, columns};
+use super::super::{Acknowledged, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Renewal, Result, Role, Span, columns};
 use super::error::{Lost, failed};
 use super::events::{self, column};
 use super::{Db, lease};
@@ -62,8 +62,8 @@ pub(super) async fn append(connection: &mut PgConnection, events: &[&NewEvent]) 
 
 #[async_trait]
 impl Outbox for Db {
-    async fn lead(&self, owner: &str, roles: &[Role], anew: &[i16]) -> Result<Leadership> {
-        lease::lead(&self.relay, owner, roles, anew).await
+    async fn lead(&self, owner: &str, roles: &[Role], renewal: &Renewal) -> Result<Leadership> {
+        lease::lead(&self.relay, owner, roles, renewal).await
     }
 
     async fn release(&self, owner: &str) -> Result<()> {

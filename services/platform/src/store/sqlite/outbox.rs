@@ -9,7 +9,9 @@ use minishop_core::ids::EventId;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::{Acknowledged, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Result, Role, Span, columns};
+use super::super::{
+    Acknowledged, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Renewal, Result, Role, Span, columns,
+};
 use super::bulk::Bulk;
 use super::{Db, failed};
 
@@ -98,9 +100,10 @@ async fn acknowledge(connection: &mut SqliteConnection, to: &Acknowledged) -> sq
 
 #[async_trait]
 impl Outbox for Db {
-    async fn lead(&self, _owner: &str, _roles: &[Role], _anew: &[i16]) -> Result<Leadership> {
+    async fn lead(&self, _owner: &str, _roles: &[Role], _renewal: &Renewal) -> Result<Leadership> {
         let rows = sqlx::query_as::<_, (i16, i64)>(LED).fetch_all(&self.readers).await.map_err(failed("outbox.lead"))?;
-        let shards = rows.into_iter().map(|(shard, acknowledged)| Led { shard, epoch: 0, acknowledged }).collect();
+        let shards =
+            rows.into_iter().map(|(shard, acknowledged)| Led { shard, epoch: 0, acknowledged, surplus: false }).collect();
         Ok(Leadership { shards, others_write: false })
     }
 
