@@ -141,6 +141,7 @@ conformance! {
         a_paused_operation_releases_nothing_and_a_cancelled_one_gives_its_set_back
         a_discarded_dead_letter_fails_its_order_and_makes_the_next_event_due
         a_discarded_copy_changes_no_order
+        a_discard_leaves_another_event_under_a_known_id_alone
         an_event_that_was_refused_first_fails_its_order_when_it_is_given_up_later
         paused_operations_do_not_keep_others_from_a_worker
         operations_and_audit_are_listed_newest_first;

@@ -9,7 +9,7 @@ use minishop_core::operation::{ItemState, Kind, Skip, State};
 use minishop_core::order::Status;
 use minishop_core::parking::State as Parked;
 use minishop_platform::store::{
-    Action, DeadLetterFilter, FrozenSet, Journal, NewOperation, NewOrder, Operation, OperationQuery, Operations, ParkedEvent,
+    Action, DeadLetterFilter, DiscardCandidate, FrozenSet, Journal, NewOperation, NewOrder, Operation, OperationQuery, Operations, ParkedEvent,
     RequestedBy, Run, Selection, Transition,
 };
 
@@ -337,6 +337,19 @@ pub async fn a_discarded_copy_changes_no_order(f: Fixture) {
     f.store.operations.discard(&run, &candidate, None, now()).await.unwrap().unwrap();
     assert_eq!(f.get(&made).await.unwrap().status, Status::Created);
     assert_eq!((f.count("parked").await, f.count("parked WHERE next_attempt_at IS NOT NULL").await), (1, 0));
+}
+
+pub async fn a_discard_leaves_another_event_under_a_known_id_alone(f: Fixture) {
+    let made = order("a", "k1");
+    f.accept(std::slice::from_ref(&made)).await;
+    park(&f, vec![dead_of(&made)]).await;
+    begin(&f, &operation(Kind::Discard, all())).await;
+    let run = claim(&f.store.operations, "w").await.remove(0);
+    // Read before a restore that has given the id to another event.
+    let candidate = DiscardCandidate { event_id: event_id(), ..f.store.operations.discard_candidates(&run, 10).await.unwrap().remove(0) };
+    let number = f.store.operations.discard(&run, &candidate, Some(&failed(&made)), now()).await.unwrap().unwrap();
+    assert_eq!((number, f.get(&made).await.unwrap().status, f.count("parked").await), (None, Status::Created, 1));
+    assert_eq!(f.count("operation_item WHERE state = 'skipped' AND reason = 'NOT_FOUND'").await, 1);
 }
 
 pub async fn an_event_that_was_refused_first_fails_its_order_when_it_is_given_up_later(f: Fixture) {

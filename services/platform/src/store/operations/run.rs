@@ -69,7 +69,7 @@ static MARK: LazyLock<Statement> = LazyLock::new(|| {
 
 static DISCARD_CANDIDATES: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
-        "SELECT i.parked_id, i.event_id, coalesce(p.event_id = o.created_event_id, false), o.order_id, o.client_id, o.customer_id, o.idempotency_key, \
+        "SELECT i.parked_id, coalesce(p.event_id, i.event_id), coalesce(p.event_id = o.created_event_id, false), o.order_id, o.client_id, o.customer_id, o.idempotency_key, \
          o.correlation_id, o.total_minor, o.currency, o.status, o.version, o.traceparent, o.created_at FROM operation_item i \
          LEFT JOIN parked p ON p.id = i.parked_id LEFT JOIN orders o ON o.order_id = p.order_id \
          WHERE i.operation_id = $1 AND i.state = 'pending' ORDER BY i.parked_id LIMIT $2",
@@ -80,7 +80,7 @@ static HOLD: LazyLock<Statement> = LazyLock::new(|| Statement::new("SELECT order
 
 static DELETE: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
-        "DELETE FROM parked WHERE id = $1 AND state = 'dead' RETURNING consumer, record_key, blocks, event_id, order_id, topic, \
+        "DELETE FROM parked WHERE id = $1 AND event_id = $2 AND state = 'dead' RETURNING consumer, record_key, blocks, event_id, order_id, topic, \
          partition, source_offset, coalesce(error_code, '')",
     )
 });
@@ -190,9 +190,10 @@ impl Operations {
             // The order before what stands in the lot, as everybody does: else a cancel and this could wait for each other.
             work.run(&HOLD, vec![Arg::Id(Some(transition.order_id.0))]).await?;
         }
-        let deleted = work.run(&DELETE, vec![Arg::Long(candidate.parked_id)]).await?;
+        let deleted = work.run(&DELETE, vec![Arg::Long(candidate.parked_id), Arg::Id(Some(candidate.event_id.0))]).await?;
         let Some(row) = deleted.first() else {
-            for (skip, ids) in begin::reasons(work.as_mut(), &[candidate.parked_id], |_| Skip::NotDead).await? {
+            // A dead letter that is there and was not deleted is another event, under an id that a restore gave out again.
+            for (skip, ids) in begin::reasons(work.as_mut(), &[candidate.parked_id], |_| Skip::NotFound).await? {
                 mark(work.as_mut(), run, ItemState::Skipped, skip.as_str(), ids).await?;
             }
             work.commit().await?;
