@@ -20,7 +20,7 @@ const CANCEL: &str = "WITH done AS (UPDATE orders SET status = $3, version = ver
     attempts = CASE p.state WHEN 'dead' THEN 0 ELSE p.attempts END, \
     next_attempt_at = CASE WHEN p.state = 'dead' OR (p.state = 'retrying' AND p.leased_until IS NULL) THEN clock_timestamp() \
     ELSE p.next_attempt_at END \
-    FROM done WHERE p.order_id = done.order_id AND (p.blocks OR p.event_id = done.created_event_id) RETURNING 1), \
+    FROM done WHERE p.order_id = $1 AND (p.blocks OR p.event_id = done.created_event_id) RETURNING 1), \
     written AS MATERIALIZED (SELECT (SELECT count(*) FROM told) + (SELECT count(*) FROM due) AS rows), \
     given AS MATERIALIZED (SELECT d.order_id, d.version, (outbox_last(ARRAY[$8]::smallint[]))[1] AS last \
     FROM done d, written w WHERE w.rows > 0), \
