@@ -7,7 +7,7 @@ use crate::rest::post;
 use crate::shop::Shop;
 use crate::wait::eventually;
 
-const CUSTOMERS: usize = 3;
+const CUSTOMERS: usize = 6;
 const SOON: Duration = Duration::from_secs(20);
 
 const KEEP: &str = "
@@ -32,9 +32,9 @@ const PUT_BACK: &str = "
         PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
     END $$";
 
-/// Orders for each customer; a database that has only just cut its connections is asked again.
-fn order(api: &Process, round: &str) {
-    for n in 0..CUSTOMERS {
+/// Orders for each customer, at each API in turn; a database that has only just cut its connections is asked again.
+fn order(apis: &[Process], round: &str) {
+    for (n, api) in (0..CUSTOMERS).zip(apis.iter().cycle()) {
         let body = format!(r#"{{"customerId":"c{n}","items":[{{"productId":"{round}","qty":2,"price":10.5}}]}}"#);
         let key = format!("{round}-{n}");
         eventually(SOON, "an order is acknowledged", || {
@@ -54,20 +54,20 @@ fn processed(shop: &Shop, count: usize) {
 #[test]
 fn orders_that_an_older_copy_of_the_database_has_forgotten_are_adopted_and_processed() {
     let shop = Shop::new();
-    let mut api = shop.api();
-    let mut worker = shop.worker();
-    order(&api, "before");
+    let apis = [shop.api(), shop.api()];
+    let workers = [shop.worker(), shop.worker()];
+    order(&apis, "before");
     processed(&shop, CUSTOMERS);
     shop.execute(KEEP);
-    order(&api, "lost");
+    order(&apis, "lost");
     processed(&shop, 2 * CUSTOMERS);
     shop.execute(PUT_BACK);
     assert_eq!(shop.number("SELECT count(*) FROM orders"), i64::try_from(CUSTOMERS).unwrap());
-    order(&api, "after");
+    order(&apis, "after");
     processed(&shop, 3 * CUSTOMERS);
     assert_eq!(shop.number("SELECT count(*) FROM orders WHERE adopted"), i64::try_from(CUSTOMERS).unwrap());
     assert_eq!(shop.number("SELECT count(*) FROM parked"), 0);
-    for process in [&mut api, &mut worker] {
+    for mut process in apis.into_iter().chain(workers) {
         assert_eq!(process.terminate(), Some(0));
     }
 }
