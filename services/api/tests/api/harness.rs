@@ -80,7 +80,7 @@ async fn start_by(clock: Arc<dyn Clock>, place: Place, store: Store, config: Con
         compression: Compression::None,
         hints: Hints::default(),
     };
-    let (relay, relaying) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
+    let (relay, relaying) = RelayTask::new(&store, settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
         config: Arc::new(config),
         clock,

@@ -128,7 +128,7 @@ impl Process {
             compression: config.kafka_compression,
             hints,
         };
-        let (relay, relay_task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics)?;
+        let (relay, relay_task) = RelayTask::new(&store, settings, status.clone(), &metrics)?;
         let [drain, drain_relay, drain_log] = std::array::from_fn(|_| CancellationToken::new());
         let mut phases = Phases::default();
         let kafka_addr = log.as_ref().map(|log| log.addr);

@@ -69,12 +69,15 @@ impl RelayTask {
                     Done::Acknowledged(published, agreed)
                 }
                 .boxed(),
-                Want::SetAside(aside) => async move {
-                    let Aside { token, event_id, reason } = &aside;
-                    let agreed = outbox.set_aside(token.shard, token.number, *event_id, reason).await;
-                    Done::Aside(aside, agreed)
+                Want::SetAside(aside) => {
+                    let operations = self.operations.clone();
+                    async move {
+                        let Aside { token, event_id, reason } = &aside;
+                        let agreed = operations.set_row_aside(token.shard, token.number, *event_id, reason).await;
+                        Done::Aside(aside, agreed)
+                    }
+                    .boxed()
                 }
-                .boxed(),
             };
             self.jobs.push(job);
         }

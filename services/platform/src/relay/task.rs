@@ -19,7 +19,7 @@ use super::shard::Moment;
 use crate::bus::produce::{Compression, Producer, Report};
 use crate::ctx::{Metrics, Status};
 use crate::hints::Hints;
-use crate::store::{Outbox, OutboxRow, OutboxStats, Role};
+use crate::store::{Operations, Outbox, OutboxRow, OutboxStats, Role, Store};
 
 /// How long a drain waits for reports.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -42,6 +42,7 @@ pub struct Settings {
 /// Runs the relay. Made with its [`Relay`] handle.
 pub struct RelayTask {
     pub(super) outbox: Arc<dyn Outbox>,
+    pub(super) operations: Operations,
     pub(super) settings: Settings,
     pub(super) status: Status,
     pub(super) rows: mpsc::UnboundedReceiver<Handed>,
@@ -77,14 +78,15 @@ impl std::fmt::Debug for RelayTask {
 
 impl RelayTask {
     /// Makes a relay and its handle; once a process, since it registers its metrics.
-    pub fn new(outbox: Arc<dyn Outbox>, settings: Settings, status: Status, metrics: &Metrics) -> anyhow::Result<(Relay, Self)> {
+    pub fn new(store: &Store, settings: Settings, status: Status, metrics: &Metrics) -> anyhow::Result<(Relay, Self)> {
         let (hand_over, rows) = mpsc::unbounded_channel();
         let (report_to, reports) = mpsc::unbounded_channel();
         let backlog = Arc::new(Mutex::new(OutboxStats::default()));
         let producer = Producer::new(&settings.brokers, settings.compression, report_to)?;
         let relay = Relay { rows: hand_over, changes: settings.hints.changes().clone(), stats: backlog.clone() };
         let task = Self {
-            outbox,
+            outbox: store.outbox.clone(),
+            operations: store.operations.clone(),
             settings,
             status,
             rows,

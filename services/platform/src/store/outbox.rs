@@ -194,8 +194,6 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
     /// the caller knows: the lease is another's, another event bears a number, or rows are gone. A lost commit only causes
     /// copies, so it need not wait for the disk.
     async fn acknowledge(&self, owner: &str, published: &[Acknowledged]) -> Result<bool>;
-    /// Keeps a row that cannot be published, with the reason, and marks it; `false` when another event bears the number.
-    async fn set_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool>;
     /// Tells how many connections to the store this process has opened: over a new one the store may be another copy of itself.
     fn connections(&self) -> u64;
     /// Tells how much waits.

@@ -76,7 +76,7 @@ async fn a_record_that_was_set_aside_before_is_passed_over() {
     let world = World::new().await;
     let rows = world.commit_numbered("c1", 0..10).await;
     for row in &rows[3..5] {
-        let aside = world.store.outbox.set_aside(row.event.shard, row.number, row.event.event_id, "by hand").await;
+        let aside = world.store.operations.set_row_aside(row.event.shard, row.number, row.event.event_id, "by hand").await;
         assert!(aside.unwrap());
     }
     let log = Log::start(&world).await;

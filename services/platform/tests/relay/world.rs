@@ -129,7 +129,7 @@ impl Running {
             hints: Hints::default(),
         };
         let (status, metrics, drain) = (Status::default(), Metrics::default(), CancellationToken::new());
-        let (relay, task) = RelayTask::new(world.store.outbox.clone(), settings, status.clone(), &metrics).expect("a relay");
+        let (relay, task) = RelayTask::new(&world.store, settings, status.clone(), &metrics).expect("a relay");
         let task = spawn(task.run(drain.clone()));
         Self { relay, status, drain, task, metrics }
     }

@@ -288,13 +288,13 @@ pub async fn numbers_go_on_behind_what_is_published_when_somebody_has_emptied_th
 pub async fn a_row_that_is_set_aside_is_kept_with_its_reason_and_read_as_set_aside(f: Fixture) {
     let events = of_one_key(4);
     commit(&f.store, &events).await;
-    let (shard, outbox) = (events[0].shard, &f.store.outbox);
-    assert!(!outbox.set_aside(shard, 2, events[2].event_id, "no").await.unwrap(), "another event bears the number");
-    assert!(!outbox.set_aside(shard, 5, event_id(), "no").await.unwrap(), "there is no such number");
-    assert!(!outbox.set_aside(shard - 1, 2, events[1].event_id, "no").await.unwrap(), "it is in another shard");
+    let (shard, operations) = (events[0].shard, &f.store.operations);
+    assert!(!operations.set_row_aside(shard, 2, events[2].event_id, "no").await.unwrap(), "another event bears the number");
+    assert!(!operations.set_row_aside(shard, 5, event_id(), "no").await.unwrap(), "there is no such number");
+    assert!(!operations.set_row_aside(shard - 1, 2, events[1].event_id, "no").await.unwrap(), "it is in another shard");
     assert_eq!((f.count("outbox_set_aside").await, f.pending().await.iter().any(|row| row.set_aside)), (0, false));
     for reason in ["it's too large", "again"] {
-        assert!(outbox.set_aside(shard, 2, events[1].event_id, reason).await.unwrap());
+        assert!(operations.set_row_aside(shard, 2, events[1].event_id, reason).await.unwrap());
     }
     let rows = f.pending().await;
     assert_eq!(rows.iter().map(|row| row.set_aside).collect::<Vec<_>>(), [false, true, false, false]);

@@ -1,4 +1,4 @@
-//! A processor over a fresh store, and what is needed to look behind it.
+//! A processor over a fresh store, with access to what it wrote.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ pub struct Shop {
     home: Home,
 }
 
-/// A worker whose stream and lot are stepped by hand, with metrics of its own.
+/// A worker whose stream and lot are stepped by hand, with its own metrics.
 pub struct Hands {
     pub processor: Processor,
     pub lot: LotTask,
@@ -54,12 +54,12 @@ impl Hands {
         self.processor.step(records, &[]).await.unwrap();
     }
 
-    /// Lets the lot do what is due now, and no more; returns how many rows it took up.
+    /// Runs the lot for what is due now, and no more; returns how many rows it claimed.
     pub async fn lot(&mut self) -> usize {
         self.lot.step().await.unwrap()
     }
 
-    /// Lets the lot run dry.
+    /// Runs the lot until nothing is due; returns how many rows it claimed.
     pub async fn drain(&mut self) -> usize {
         let mut all = 0;
         loop {
@@ -108,7 +108,7 @@ pub async fn sqlite() -> Shop {
     shop(store, Home::Sqlite { path, clock, _dir: dir })
 }
 
-/// Opens the store of another process: a file's path, or the address of a database.
+/// Opens the store of another process by its address: a file's path, or a database URL.
 pub async fn open(address: &str, clock: Arc<dyn Clock>) -> Store {
     if address.starts_with("postgres://") {
         let settings = PostgresSettings { app_name: "minishop-test".into(), migrate: false };
@@ -148,7 +148,7 @@ async fn run_sql(url: &str, sql: &str) {
     sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
 }
 
-/// Makes what a worker is given, and the relay that it hands its rows to.
+/// Builds the context of a worker, and its relay.
 pub fn ctx(store: &Store, brokers: &str, owner: &str, prefix: &str) -> (Ctx, RelayTask) {
     let (status, metrics) = (Status::default(), Metrics::default());
     let settings = Settings {
@@ -158,7 +158,7 @@ pub fn ctx(store: &Store, brokers: &str, owner: &str, prefix: &str) -> (Ctx, Rel
         compression: Compression::None,
         hints: Hints::default(),
     };
-    let (relay, task) = RelayTask::new(store.outbox.clone(), settings, status.clone(), &metrics).unwrap();
+    let (relay, task) = RelayTask::new(store, settings, status.clone(), &metrics).unwrap();
     let ctx = Ctx {
         config: Arc::new(config(prefix)),
         clock: Arc::new(ManualClock::at(now())),
@@ -173,7 +173,7 @@ pub fn ctx(store: &Store, brokers: &str, owner: &str, prefix: &str) -> (Ctx, Rel
     (ctx, task)
 }
 
-/// Reads a sample of the metrics, such as `worker_events_total{outcome="copy"}`.
+/// Reads a metric sample, such as `worker_events_total{outcome="copy"}`.
 pub fn sample(metrics: &Metrics, sample: &str) -> Option<u64> {
     let mut text = String::new();
     metrics.with(|registry| prometheus_client::encoding::text::encode(&mut text, registry)).unwrap();
@@ -181,13 +181,13 @@ pub fn sample(metrics: &Metrics, sample: &str) -> Option<u64> {
     Some(value.parse().unwrap())
 }
 
-/// Reads a sample of the metrics; 0 when it is not there.
+/// Reads a metric sample; 0 if there is none.
 pub fn metric(metrics: &Metrics, name: &str) -> u64 {
     sample(metrics, name).unwrap_or_default()
 }
 
 fn shop(store: Store, home: Home) -> Shop {
-    // Nothing answers there: events stay in the outbox, where the tests look at them.
+    // No broker listens there: events stay in the outbox, where the tests read them.
     let (ctx, task) = ctx(&store, "127.0.0.1:1", "test", "");
     let metrics = WorkerMetrics::register(&ctx.metrics);
     let setup = WorkerShared::new(HandlerPlace::Stream, Versions::current());
@@ -244,7 +244,7 @@ pub struct Parked {
     pub attempts: i32,
 }
 
-/// What an order looks like to everybody.
+/// The visible state of an order.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Order {
     pub client_id: String,
@@ -265,7 +265,7 @@ pub struct Snapshot {
 }
 
 impl Shop {
-    /// Settles records; all of them must be settled afterwards.
+    /// Settles records; asserts that all of them are settled.
     pub async fn step(&self, records: &[Record]) {
         let mut positions = self.processor.step(records, &[]).await.unwrap();
         positions.sort_by_key(|position| position.partition);
@@ -277,7 +277,7 @@ impl Shop {
         }
     }
 
-    /// Starts a worker, as after a restart, to be stepped by hand.
+    /// Creates a worker to be stepped by hand, as after a restart.
     pub fn hands(&self, place: HandlerPlace) -> Hands {
         self.hands_that_read(place, Versions::current())
     }
@@ -286,7 +286,7 @@ impl Shop {
         self.hands_on(self.store.clone(), WorkerShared::new(place, versions), 8)
     }
 
-    /// Starts a worker on a handle of its own, which gives an event up after so many attempts.
+    /// Creates a worker on the given store handle, with this limit of attempts.
     pub fn hands_on(&self, store: Store, setup: WorkerShared, retry_attempts: i32) -> Hands {
         let config = Arc::new(Config { retry_attempts, ..(*self.ctx.config).clone() });
         let ctx = Ctx { config, metrics: Metrics::default(), ids: Arc::new(LongestWaits), store, ..self.ctx.clone() };
@@ -302,7 +302,7 @@ impl Shop {
         }
     }
 
-    /// Tells where another process finds the store.
+    /// Returns the address at which another process finds the store.
     pub fn address(&self) -> String {
         match &self.home {
             Home::Sqlite { path, .. } => path.to_str().unwrap().to_owned(),
@@ -310,7 +310,7 @@ impl Shop {
         }
     }
 
-    /// Lets the leases of a worker that is gone run out.
+    /// Expires the leases of a worker that is gone.
     pub async fn end_leases(&self) {
         let past = if self.is_distributed() { "clock_timestamp() - interval '1 s'" } else { "0" };
         self.sql(&format!("UPDATE parked SET leased_until = {past}, next_attempt_at = {past} WHERE leased_until IS NOT NULL"))
@@ -343,7 +343,7 @@ impl Shop {
         rows.into_iter().map(|(kind, detail)| (kind, detail.map_or(Value::Null, |d| serde_json::from_str(&d).unwrap()))).collect()
     }
 
-    /// Writes an id for a statement.
+    /// Formats an id as an SQL literal.
     pub fn literal(&self, id: OrderId) -> String {
         match &self.home {
             Home::Sqlite { .. } => format!("x'{}'", id.0.simple()),
@@ -355,12 +355,12 @@ impl Shop {
         self.processor.step(records, &[]).await
     }
 
-    /// What a worker of this shop is given.
+    /// Returns the context of this shop's workers.
     pub fn ctx(&self) -> &Ctx {
         &self.ctx
     }
 
-    /// Tells whether this is the store of the distributed mode.
+    /// Returns whether this is the store of the distributed mode.
     pub fn is_distributed(&self) -> bool {
         matches!(self.home, Home::Postgres { .. })
     }
@@ -407,7 +407,7 @@ impl Shop {
         }
     }
 
-    /// Tells which row of the timeline says that an order was processed.
+    /// Returns the id of the timeline row that says that an order was processed.
     pub async fn place_in_timeline(&self, id: OrderId) -> i64 {
         let sql = format!("SELECT id FROM timeline WHERE kind = 'processed' AND order_id = {}", self.literal(id));
         self.rows::<(i64,)>(&sql).await[0].0
@@ -426,14 +426,14 @@ impl Shop {
         self.rows(&format!("SELECT * FROM orders WHERE order_id = {id}")).await.pop()
     }
 
-    /// Reads the whole outbox, shard by shard in the order of the numbers.
+    /// Reads the whole outbox, shard by shard in number order.
     async fn outbox(&self) -> Vec<OutboxRow> {
         let shards = Role::ALL.into_iter().flat_map(Role::shards);
         let spans: Vec<Span> = shards.map(|shard| Span { shard, low: 1, high: i64::MAX }).collect();
         self.store.outbox.read(&spans, 10_000).await.unwrap()
     }
 
-    /// Reads the events of a topic that wait to be published, transaction by transaction; those of a key in their order.
+    /// Reads a topic's unpublished events, transaction by transaction; those of a key in their order.
     pub async fn published(&self, topic: &str) -> Vec<OutboxRow> {
         let written = if self.is_distributed() { "created_at" } else { "rowid" };
         let places: Vec<(i16, i64)> = self
@@ -446,7 +446,7 @@ impl Shop {
         let mut latest: HashMap<i16, i32> = HashMap::new();
         let mut rows = Vec::new();
         for row in self.outbox().await {
-            // The last row of a shard stays when it is published.
+            // A shard keeps its last row after it is published.
             let Some(place) = places.get(&(row.event.shard, row.number)) else { continue };
             let place = *latest.entry(row.event.shard).and_modify(|last| *last = *place.max(last)).or_insert(*place);
             rows.push((place, row));

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::super::Result;
 use super::super::columns::{self, Columns as _};
 use super::super::database::{Arg, Row, Statement, Work};
+use super::run::close;
 use super::{AuditRow, Operations, RequestedBy, audit};
 
 /// How many rows one transaction sets aside.
@@ -175,24 +176,23 @@ impl Operations {
         let mut work = self.0.begin(OPERATION).await?;
         let mut done = 0;
         for event in events {
-            let place = [Arg::Long(event.shard.into()), Arg::Long(event.number)];
-            let mark = place.iter().cloned().chain([Arg::Id(Some(event.event_id.0))]).collect();
-            if work.run(&MARK, mark).await?.is_empty() {
-                continue;
-            }
-            let keep = std::iter::once(Arg::Now).chain(place).chain([Arg::text(&requested_by.reason)]).collect();
-            work.run(&KEEP, keep).await?;
-            done += 1;
+            done += u64::from(keep(work.as_mut(), event.shard, event.number, event.event_id, &requested_by.reason).await?);
         }
-        if done == 0 {
-            work.rollback().await?;
-            return Ok(0);
+        if done > 0 {
+            let mut detail = detail;
+            detail["events"] = done.into();
+            write(work.as_mut(), "outbox_set_aside", detail, requested_by, at).await?;
         }
-        let mut detail = detail;
-        detail["events"] = done.into();
-        write(work.as_mut(), "outbox_set_aside", detail, requested_by, at).await?;
-        work.commit().await?;
+        close(work, done > 0).await?;
         Ok(done)
+    }
+
+    /// Keeps a row that cannot be published, with the reason, and marks it; `false` when another event bears the number.
+    pub async fn set_row_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool> {
+        let mut work = self.0.begin("operations.set_row_aside").await?;
+        let is_kept = keep(work.as_mut(), shard, number, event_id, reason).await?;
+        close(work, is_kept).await?;
+        Ok(is_kept)
     }
 
     /// Has the leader step over numbers that are gone from a shard, from this one up to the next that is there. Their events are lost.
@@ -240,4 +240,13 @@ fn waiting(row: &Row) -> anyhow::Result<OutboxEvent> {
         at: row.time(4)?,
         reason: None,
     })
+}
+
+async fn keep(work: &mut dyn Work, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool> {
+    let (shard, number) = (Arg::Long(shard.into()), Arg::Long(number));
+    let marked = work.run(&MARK, vec![shard.clone(), number.clone(), Arg::Id(Some(event_id.0))]).await?;
+    if !marked.is_empty() {
+        work.run(&KEEP, vec![Arg::Now, shard, number, Arg::text(reason)]).await?;
+    }
+    Ok(!marked.is_empty())
 }

@@ -1,7 +1,6 @@
 //! The outbox in PostgreSQL. Numbers are given by `outbox_last` (migration 7), inside the statements that write events.
 
 use async_trait::async_trait;
-use minishop_core::ids::EventId;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
@@ -19,11 +18,6 @@ const ACKNOWLEDGE: &str = "SELECT outbox_acknowledge($1, $2, $3, $4, $5, $6)::te
 
 /// `outbox_acknowledge` found another store than the leader knows.
 const ANOTHER_STORE: &str = "MS001";
-
-const SET_ASIDE: &str = "WITH marked AS (UPDATE outbox_event SET set_aside = true WHERE shard = $1 AND number = $2 AND event_id = $3 \
-    RETURNING *), kept AS (INSERT INTO outbox_set_aside (shard, number, event_id, topic, record_key, order_id, order_version, \
-    payload, headers, created_at, reason) SELECT shard, number, event_id, topic, record_key, order_id, order_version, payload, \
-    headers, created_at, $4 FROM marked ON CONFLICT (event_id) DO NOTHING) SELECT count(*) > 0 FROM marked";
 
 // Two probes of the index for each shard.
 const STATS: &str = "SELECT coalesce(sum(greatest(coalesce(l.number, 0) - s.acknowledged, 0)), 0)::bigint, \
@@ -102,13 +96,6 @@ impl Outbox for Db {
             }
             Err(error) => Err(failed("outbox.acknowledge", Lost::Nothing)(error)),
         }
-    }
-
-    async fn set_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool> {
-        const OPERATION: &str = "outbox.set_aside";
-        let query = sqlx::query(SET_ASIDE).bind(shard).bind(number).bind(event_id.0).bind(reason);
-        let answer = self.relay.one(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        columns::one(OPERATION, &answer, |row| row.try_get(0))
     }
 
     fn connections(&self) -> u64 {

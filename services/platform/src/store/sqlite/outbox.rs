@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use minishop_core::ids::EventId;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
@@ -37,12 +36,6 @@ const ACKNOWLEDGE: &str = "UPDATE outbox_shard SET acknowledged = ?3 WHERE shard
 const BEARS: &str = "SELECT event_id FROM outbox_event WHERE shard = ?1 AND number > ?2 AND number <= ?3 ORDER BY number";
 
 const REMOVE: &str = "DELETE FROM outbox_event WHERE shard = ?1 AND number >= ?2 AND number < ?3";
-
-const MARK: &str = "UPDATE outbox_event SET set_aside = 1 WHERE shard = ?1 AND number = ?2 AND event_id = ?3";
-
-const KEEP: &str = "INSERT INTO outbox_set_aside (shard, number, event_id, topic, record_key, order_id, order_version, payload, \
-    headers, created_at, reason, set_aside_at) SELECT shard, number, event_id, topic, record_key, order_id, order_version, payload, \
-    headers, created_at, ?3, ?4 FROM outbox_event WHERE shard = ?1 AND number = ?2 ON CONFLICT DO NOTHING";
 
 const STATS: &str = "SELECT coalesce(sum(max(coalesce((SELECT e.number FROM outbox_event e WHERE e.shard = s.shard \
     ORDER BY e.number DESC LIMIT 1), 0) - s.acknowledged, 0)), 0), \
@@ -133,21 +126,6 @@ impl Outbox for Db {
             }
             step.done();
         }
-        unit.commit(OPERATION).await.map(|()| true)
-    }
-
-    async fn set_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool> {
-        const OPERATION: &str = "outbox.set_aside";
-        let now = self.now();
-        let mut unit = self.writer.unit(OPERATION).await?;
-        let mut step = unit.step(OPERATION).await?;
-        let mark = sqlx::query(MARK).bind(shard).bind(number).bind(event_id.0);
-        if mark.execute(step.connection()).await.map_err(failed(OPERATION))?.rows_affected() == 0 {
-            return Ok(false);
-        }
-        let keep = sqlx::query(KEEP).bind(shard).bind(number).bind(reason).bind(now);
-        keep.execute(step.connection()).await.map_err(failed(OPERATION))?;
-        step.done();
         unit.commit(OPERATION).await.map(|()| true)
     }
 
