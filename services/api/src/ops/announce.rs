@@ -64,7 +64,7 @@ pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) ->
     let replay_writer = ReplayWriter::new(&app.config, &topics::prefixed(&app.config.topic_prefix, topics::CREATED));
     let (operations, relay) = (app.store.operations.clone(), app.relay.clone());
     let write = async move {
-        let again = operations.announce(&ask, |origin| replay_writer.created(origin)).await?;
+        let again = operations.announce(&ask, |origin| replay_writer.created(origin)).await.inspect_err(|error| relay.doubt(error))?;
         relay.hand_over(again.rows.clone());
         Ok(again)
     };
