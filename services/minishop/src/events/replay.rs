@@ -1,7 +1,7 @@
-//! `minishop events replay`: publishes history again, from the database of record to a topic that a new consumer reads.
+//! `minishop events replay`: publishes past events again, from the database to a topic that a new consumer reads.
 //!
-//! It works on database and broker directly, beside whatever runs: on PostgreSQL and Kafka, or on the embedded store and the
-//! embedded log of a running `minishop up`.
+//! It uses database and brokers directly, beside running servers: PostgreSQL and Kafka, or the embedded store and the embedded
+//! log of a running `minishop up`.
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -31,15 +31,15 @@ use crate::store;
 
 /// How long the brokers may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Orders looked at in one page.
+/// Orders read in one page.
 const PAGE: i64 = 1000;
-/// How long the last reports may take.
+/// How long a delivery report may take.
 const LAST_REPORTS: Duration = Duration::from_secs(30);
 
 /// What is published again, and where to.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The topic, as Kafka names it; it must exist, and none of the live topics is taken.
+    /// The topic, by its full name; it must exist, and must not be one of the live topics.
     #[arg(long)]
     to_topic: String,
     /// The events of this order.
@@ -54,13 +54,13 @@ pub struct Args {
     /// The events of orders accepted before this time.
     #[arg(long, alias = "until")]
     to: Option<DateTime<Utc>>,
-    /// Events in a second at most, 1 to 10000.
+    /// At most this many events per second, 1 to 10000.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// Tell how many there are, and publish nothing.
+    /// Show how many events match, and publish nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Ask nobody.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
     /// Why, for the audit.
@@ -76,9 +76,9 @@ pub struct Args {
 
 /// Why nothing, or not everything, was published.
 enum Failure {
-    /// The answer is no: a field and its code, or a code alone.
+    /// Refused: a field and its code, or a code alone.
     No(String),
-    /// The command line needs a person.
+    /// Confirmation is needed, and there is no terminal.
     Usage(String),
     /// The database or the brokers do not answer.
     Unreachable(String),
@@ -107,7 +107,7 @@ fn field(name: &str, code: &str, message: &str) -> Failure {
     Failure::No(format!("error[VALIDATION_FAILED] events replay: nothing was published\n  {name} {code}: {message}"))
 }
 
-/// Publishes history; exit 1 when it is refused or cut short, 69 when database or brokers do not answer.
+/// Publishes past events; exit 1 when that is refused or cut short, 69 when database or brokers do not answer.
 pub async fn run(args: Args, config: Config) -> ExitCode {
     match replay(&args, &config).await {
         Ok(code) => code,
@@ -142,7 +142,7 @@ async fn replay(args: &Args, config: &Config) -> Result<ExitCode, Failure> {
     Ok(tell(args, orders, events, sender.delivered))
 }
 
-/// Reads which orders are meant.
+/// Validates the selection of orders.
 fn selection(args: &Args) -> Result<Past, Failure> {
     let Args { order, customer, from, to, .. } = args;
     if order.is_none() && customer.is_none() && from.is_none() && to.is_none() {
@@ -160,7 +160,7 @@ fn selection(args: &Args) -> Result<Past, Failure> {
     Ok(Past { order_id, customer_id: customer.clone(), from: *from, until: *to })
 }
 
-/// Checks that the topic is there, and none of those that our own consumers read.
+/// Checks that the topic exists and is not one of the live topics.
 async fn check_topic(args: &Args, config: &Config, brokers: &str) -> Result<(), Failure> {
     let is_live = |name: &str| args.to_topic == name || args.to_topic == topics::prefixed(&config.topic_prefix, name);
     if topics::ALL.iter().any(|name| is_live(name)) {
@@ -181,7 +181,7 @@ fn store_failed(error: StoreError) -> Failure {
     store::Failure::of_store(error).into()
 }
 
-/// Walks over the orders, page by page.
+/// Visits the orders, page by page.
 async fn each_page(
     store: &Store,
     past: &Past,
@@ -209,7 +209,7 @@ async fn count(store: &Store, past: &Past) -> Result<(usize, usize), Failure> {
     Ok((orders, events))
 }
 
-/// Lets a person look before more than one order goes out again.
+/// Asks for confirmation, unless `--yes` or `--order` is given.
 fn confirm(args: &Args, orders: usize, events: usize) -> Result<(), Failure> {
     if args.yes || args.order.is_some() {
         return Ok(());
@@ -262,7 +262,7 @@ fn tell(args: &Args, orders: usize, events: usize, published: u64) -> ExitCode {
     print(&format!("{orders} orders matched with {events} events; {done}\n"))
 }
 
-/// Sends at a rate, and hears of every record.
+/// Sends at a limited rate, and collects the delivery report of every record.
 struct Sender {
     producer: Producer,
     reports: mpsc::UnboundedReceiver<minishop_platform::bus::produce::Report>,
@@ -282,7 +282,7 @@ impl Sender {
 
     async fn send(&mut self, event: NewEvent) -> Result<(), Failure> {
         tokio::time::sleep_until(self.next).await;
-        // Behind its time it does not hurry.
+        // After a delay it does not catch up.
         self.next = self.next.max(Instant::now().checked_sub(self.pace).unwrap_or(self.next)) + self.pace;
         while let Ok(report) = self.reports.try_recv() {
             self.hear(report.result)?;
@@ -300,7 +300,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Waits until every record is reported.
+    /// Waits until every record is delivered.
     async fn finish(&mut self) -> Result<(), Failure> {
         while self.delivered < u64::try_from(self.sent).unwrap_or_default() {
             self.wait(LAST_REPORTS).await?;
@@ -309,10 +309,11 @@ impl Sender {
     }
 
     async fn wait(&mut self, at_most: Duration) -> Result<(), Failure> {
-        match tokio::time::timeout(at_most, self.reports.recv()).await {
-            Ok(Some(report)) => self.hear(report.result),
-            _ => Err(Failure::Unreachable(format!("the brokers have not confirmed {} records", self.sent))),
+        if let Ok(Some(report)) = tokio::time::timeout(at_most, self.reports.recv()).await {
+            return self.hear(report.result);
         }
+        let unconfirmed = self.sent - i64::try_from(self.delivered).unwrap_or_default();
+        Err(Failure::Unreachable(format!("the brokers have not confirmed {unconfirmed} records")))
     }
 
     fn hear(&mut self, result: Result<(), SendError>) -> Result<(), Failure> {
