@@ -59,7 +59,7 @@ impl RelayTask {
                     async move { Done::Led(now, outbox.lead(&settings.owner, &settings.roles, &renewal).await) }.boxed()
                 }
                 Want::Read(asks, limit) => async move {
-                    let spans: Vec<_> = asks.iter().map(|ask| ask.span).collect();
+                    let spans: Vec<_> = asks.iter().flat_map(|ask| ask.spans.iter().copied()).collect();
                     let rows = outbox.read(&spans, i64::try_from(limit).unwrap_or(i64::MAX)).await;
                     Done::Brought(asks, limit, rows)
                 }
@@ -113,7 +113,7 @@ impl RelayTask {
                 Err(error) => self.store_failed(Job::Lead, &error, now),
             },
             Done::Brought(asks, limit, rows) => match rows {
-                Ok(rows) => self.machine.brought(&asks, limit, rows),
+                Ok(rows) => self.machine.brought(&asks, limit, rows, now),
                 Err(error) => self.store_failed(Job::Read, &error, now),
             },
             Done::Acknowledged(published, agreed) => match agreed {

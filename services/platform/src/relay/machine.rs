@@ -23,8 +23,10 @@ const MANY_PUBLISHED: i64 = 1_000;
 /// How often the table is read for rows that nobody hands over. It starts at the first interval and doubles while nothing is found, up
 /// to the second while other processes write, else up to the third.
 const LOOK: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(500)];
-/// The shortest time between two reads.
-const READ_SOONEST: Duration = Duration::from_millis(4);
+/// How soon the next read may follow: after this many times the duration of the last ones, within bounds. On a busy server reads are
+/// slow; then fewer of them bring more rows each.
+const READ_PAUSE: u32 = 24;
+const READ_EVERY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(40));
 /// How long a shard waits after its topic refused a record.
 const REST: Duration = Duration::from_millis(500);
 /// Records that the producer may hold unreported; its own queue holds 10 000.
@@ -52,6 +54,7 @@ pub(super) struct Machine {
     store_at: Moment,
     look_at: Moment,
     read_from: Moment,
+    read_every: Duration,
     look_every: Duration,
     retry_at: Moment,
     typical_size: usize,
@@ -75,6 +78,7 @@ impl Machine {
             store_at: Moment::ZERO,
             look_at: Moment::ZERO,
             read_from: Moment::ZERO,
+            read_every: READ_EVERY.0,
             look_every: LOOK[0],
             retry_at: Moment::ZERO,
             typical_size: 2_048,
@@ -132,10 +136,14 @@ impl Machine {
         if self.shards.values().any(|shard| shard.unstored() > 0) {
             next = next.min(self.store_at);
         }
-        if self.shards.values().any(|shard| matches!(shard.state, State::Stopped(_) | State::Lost) || shard.misses()) {
-            next = next.min(now + READ_SOONEST);
+        if self.shards.values().any(|shard| matches!(shard.state, State::Stopped(_) | State::Lost)) {
+            next = next.min(now + READ_EVERY.0);
         }
-        next.min(self.look_at).max(self.retry_at).max(now + Duration::from_millis(1))
+        if !self.runs(Job::Read) {
+            let read_at = if self.shards.values().any(Shard::misses) { now } else { self.look_at };
+            next = next.min(read_at.max(self.read_from + self.read_every));
+        }
+        next.max(self.retry_at).max(now + Duration::from_millis(1))
     }
 
     fn acknowledge(&mut self, now: Moment) -> Option<Want> {
@@ -161,15 +169,14 @@ impl Machine {
 
     fn read(&mut self, now: Moment) -> Option<Want> {
         let due = now >= self.look_at;
-        let missing = self.shards.values().any(Shard::misses) && now >= self.read_from + READ_SOONEST;
-        if !due && !missing {
+        if !(due || self.shards.values().any(Shard::misses)) || now < self.read_from + self.read_every {
             return None;
         }
         if due {
             self.look_every = (self.look_every * 2).min(LOOK[if self.others_write { 1 } else { 2 }]);
             self.look_at = now + self.look_every;
         }
-        let asks: Vec<Ask> = self.shards.values().filter(|shard| due || shard.misses()).filter_map(Shard::ask).collect();
+        let asks: Vec<Ask> = self.shards.values().filter(|shard| due || shard.misses()).filter_map(|shard| shard.ask(due)).collect();
         self.read_from = now;
         if asks.is_empty() {
             return None;
@@ -201,24 +208,30 @@ impl Machine {
     }
 
     /// Takes the answer to `Want::Read`.
-    pub fn brought(&mut self, asks: &[Ask], limit: usize, rows: Vec<OutboxRow>) {
+    pub fn brought(&mut self, asks: &[Ask], limit: usize, rows: Vec<OutboxRow>, now: Moment) {
         self.running.remove(&Job::Read);
+        let wanted = (now.saturating_sub(self.read_from) * READ_PAUSE).clamp(READ_EVERY.0, READ_EVERY.1);
+        self.read_every = (self.read_every * 3 + wanted) / 4;
         let mut by_shard: BTreeMap<i16, Vec<OutboxRow>> = BTreeMap::new();
         for row in rows {
             self.typical_size = (self.typical_size * 15 + row.size()) / 16;
             by_shard.entry(row.event.shard).or_default().push(row);
         }
-        let mut new = 0;
+        let (mut new, mut more) = (0, false);
         for ask in asks {
-            let rows = by_shard.remove(&ask.span.shard).unwrap_or_default();
-            let Some(shard) = self.shards.get_mut(&ask.span.shard) else { continue };
-            let full = rows.len() >= limit;
-            let brought = shard.read(ask, rows, full);
+            let Some(number) = ask.spans.first().map(|span| span.shard) else { continue };
+            let rows = by_shard.remove(&number).unwrap_or_default();
+            let Some(shard) = self.shards.get_mut(&number) else { continue };
+            more |= rows.len() >= limit;
+            let brought = shard.read(ask, rows, limit);
             new += brought.rows;
             self.alarms.extend(brought.alarm);
         }
         if new > 0 {
             self.look_every = LOOK[0];
+        }
+        if more {
+            self.read_every = READ_EVERY.0;
         }
     }
 

@@ -1,8 +1,8 @@
 //! The outbox under everything that can go wrong, with one seeded scheduler: several processes, late and lost answers, stops and
 //! crashes, leases that run out, a broker that fails, a store that goes back to an older copy of itself.
 //!
-//! Each seed ends with all faults healed. Then every committed event must be published (or set aside), first deliveries must be in
-//! the order of the numbers, and the alarm of a store that went back must have been raised only if it did.
+//! Each seed ends with all faults healed. Then every committed event must be published (or set aside), first deliveries must be
+//! in the order of the numbers, and the alarm of a store that went back must have been raised only if it did.
 
 mod broker;
 mod process;
@@ -23,10 +23,10 @@ use crate::store::{Leadership, Led};
 use world::World;
 
 const SEEDS: u64 = 10_000;
-/// A sabotage must be found within so many seeds.
+/// A sabotage must be found within this many seeds.
 const SEEDS_OF_A_SABOTAGE: u64 = 2_000;
 
-/// Runs seeds on two threads; tells the first that fails, with what it found.
+/// Runs seeds on two threads; returns one that fails, with the violation.
 fn search(seeds: u64, world: impl Fn(u64) -> World + Sync) -> Option<(u64, String)> {
     let (next, found) = (AtomicU64::new(0), std::sync::Mutex::new(None::<(u64, String)>));
     std::thread::scope(|threads| {
@@ -88,13 +88,13 @@ fn a_number_that_comes_again_after_a_broken_session_is_told() {
     let moment = Duration::from_secs;
     let row = |id: u128| store::row(0, 1, EventId(uuid::Uuid::from_u128(id)), false);
     let led = |epoch| Leadership { shards: vec![Led { shard: 0, epoch, acknowledged: 0, surplus: false }], others_write: false };
-    // The table is read, and holds this event.
+    // The table is read and contains this event.
     let lead_and_read = |machine: &mut Machine, epoch, now, id| {
         assert!(machine.wants(now).iter().any(|want| matches!(want, Want::Lead(_))));
         machine.led(now, &led(epoch));
         for want in machine.wants(now + Duration::from_millis(10)) {
             if let Want::Read(asks, limit) = want {
-                machine.brought(&asks, limit, vec![row(id)]);
+                machine.brought(&asks, limit, vec![row(id)], now);
             }
         }
     };
@@ -108,6 +108,38 @@ fn a_number_that_comes_again_after_a_broken_session_is_told() {
     };
     assert_eq!(told_of(7), [], "the same store");
     assert_eq!(told_of(8), [Alarm::WentBack { shard: 0, number: 1, found: "another event under a known number" }]);
+}
+
+#[test]
+fn one_read_fills_all_gaps_before_rows_that_came_ahead() {
+    let row = |number: i64| store::row(0, number, EventId(uuid::Uuid::from_u128(number.unsigned_abs().into())), false);
+    let led = Led { shard: 0, epoch: 1, acknowledged: 0, surplus: false };
+    let mut machine = Machine::new();
+    machine.wants(Duration::from_secs(1));
+    machine.led(Duration::from_secs(1), &Leadership { shards: vec![led], others_write: true });
+    let read = |machine: &mut Machine, now: Duration, rows: &[i64]| {
+        let wants = machine.wants(now);
+        let (asks, limit) = wants
+            .into_iter()
+            .find_map(|want| if let Want::Read(asks, limit) = want { Some((asks, limit)) } else { None })
+            .expect("a read is due");
+        machine.brought(&asks, limit, rows.iter().map(|number| row(*number)).collect(), now);
+        asks[0].spans.iter().map(|span| (span.low, span.high)).collect::<Vec<_>>()
+    };
+    assert_eq!(read(&mut machine, Duration::from_secs(2), &[1]), [(1, i64::MAX)]);
+    for number in [3, 4, 7] {
+        machine.hand(vec![row(number)], Duration::from_secs(3));
+    }
+    let spans = read(&mut machine, Duration::from_secs(3), &[1, 2, 5, 6, 8]);
+    assert_eq!(spans, [(1, 3), (5, 7), (8, i64::MAX)]);
+    let now = Duration::from_secs(3);
+    let sent: Vec<i64> = std::iter::from_fn(|| {
+        let token = machine.next(now)?.token;
+        machine.sent(token);
+        Some(token.number)
+    })
+    .collect();
+    assert_eq!(sent, [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
 fn is_caught(sabotage: Sabotage) {

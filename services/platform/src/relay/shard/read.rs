@@ -6,13 +6,20 @@
 use super::{ANOTHER_EVENT, Alarm, ENOUGH_QUEUED, MOST_BYTES, Shard, State};
 use crate::store::{OutboxRow, Span};
 
+/// How many gaps between rows in `ahead` one read fills at most, and how many rows are missing in them.
+const MOST_GAPS: usize = 64;
+const MOST_MISSING: i64 = 1_000;
+
 /// A requested read of one shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Ask {
-    pub span: Span,
+    /// In ascending order. The first one begins with the anchor; rows in `ahead` lie between them.
+    pub spans: Vec<Span>,
     /// The number that the first row must have; `None` in an empty shard.
     anchor: Option<i64>,
     view: u64,
+    /// Whether rows behind the last span are wanted, too.
+    leaves_rest: bool,
 }
 
 /// How a row of the table compares with what is known.
@@ -41,27 +48,53 @@ impl Shard {
         }
     }
 
-    /// The next read; `None` when enough rows are in memory.
-    pub fn ask(&self) -> Option<Ask> {
+    /// The next read; `None` when enough rows are in memory. With `due`, or after a hint, it goes to the end of the table.
+    pub fn ask(&self, due: bool) -> Option<Ask> {
+        let span = |low, high| Span { shard: self.number, low, high };
+        let ask = |spans: Vec<Span>, anchor, leaves_rest| Some(Ask { spans, anchor, view: self.view, leaves_rest });
         if let (State::Damaged, Some((number, _))) = (self.state, self.gap) {
-            let span = Span { shard: self.number, low: number, high: number + 1 };
-            return Some(Ask { span, anchor: None, view: self.view });
+            return ask(vec![span(number, number + 1)], None, false);
         }
         let anchor = Some(self.enqueued()).filter(|number| *number > 0);
         let low = anchor.unwrap_or(1);
         let full = self.queue.len() >= ENOUGH_QUEUED || self.bytes >= MOST_BYTES;
-        let high = match self.state {
+        match self.state {
             // However many rows are in memory, the anchor must be confirmed before anything is sent.
-            State::Unread if full => low,
-            // Only the missing rows, if `ahead` shows which.
-            State::Unread | State::Live if !full => self.ahead.first_key_value().map_or(i64::MAX, |(number, _)| *number),
-            _ => return None,
-        };
-        Some(Ask { span: Span { shard: self.number, low, high: high.max(low + 1) }, anchor, view: self.view })
+            State::Unread if full => ask(vec![span(low, low + 1)], anchor, true),
+            // What came ahead before the first read may be lost: no gap is known yet.
+            State::Unread => {
+                let high = self.ahead.first_key_value().map_or(i64::MAX, |(number, _)| *number);
+                ask(vec![span(low, high.max(low + 1))], anchor, !self.ahead.is_empty())
+            }
+            State::Live if !full => {
+                let (mut spans, behind) = self.gaps(low);
+                let wants_rest = due || self.look || spans.is_empty();
+                spans.extend(behind.filter(|_| wants_rest).map(|behind| span(behind, i64::MAX)));
+                ask(spans, anchor, wants_rest && behind.is_none())
+            }
+            _ => None,
+        }
     }
 
-    /// Takes the rows of a read; `full` means that there may be more.
-    pub fn read(&mut self, ask: &Ask, rows: Vec<OutboxRow>, full: bool) -> Brought {
+    /// The numbers from `low` on that are missing before the rows in `ahead`, and the number behind those rows; `None` if there are too
+    /// many gaps for one read.
+    fn gaps(&self, mut low: i64) -> (Vec<Span>, Option<i64>) {
+        let (mut gaps, mut missing) = (Vec::new(), 0);
+        for number in self.ahead.keys() {
+            if gaps.len() == MOST_GAPS || missing >= MOST_MISSING {
+                return (gaps, None);
+            }
+            if *number > low {
+                missing += number - low;
+                gaps.push(Span { shard: self.number, low, high: *number });
+            }
+            low = number + 1;
+        }
+        (gaps, Some(low))
+    }
+
+    /// Takes the rows of a read, of which each span was cut off after `limit` rows.
+    pub fn read(&mut self, ask: &Ask, rows: Vec<OutboxRow>, limit: usize) -> Brought {
         if self.state == State::Damaged && ask.view == self.view && !rows.is_empty() {
             // The missing number is there again.
             self.gap = None;
@@ -70,32 +103,43 @@ impl Shard {
         if ask.view != self.view || !matches!(self.state, State::Unread | State::Live) {
             return Brought::default();
         }
-        // A read of the anchor alone does not show what follows.
-        self.look = full || ask.span.high == ask.span.low + 1;
+        self.look = ask.leaves_rest;
         if let Some(anchor) = ask.anchor
             && rows.first().is_none_or(|row| row.number != anchor)
             && let Some(brought) = self.without_anchor(anchor, &rows)
         {
             return brought;
         }
-        let mut taken = 0;
-        for row in rows {
-            match self.take(row) {
-                Taken::New => taken += 1,
-                Taken::Known => {}
-                Taken::Against(alarm) => return Brought { rows: taken, alarm },
+        let (mut taken, mut rows) = (0, rows.into_iter().peekable());
+        for (n, span) in ask.spans.iter().enumerate() {
+            if n > 0 && span.low > self.enqueued() + 1 {
+                // The rows in `ahead` before this gap were dropped meanwhile.
+                self.look = true;
+                break;
             }
-        }
-        self.gap = None;
-        let first = self.state == State::Unread;
-        self.state = State::Live;
-        // Rows handed over before the first read may have been lost by the store: the table decides.
-        if first {
-            self.forget_ahead_up_to(self.enqueued());
-        }
-        self.absorb();
-        if !full {
-            self.check_ahead(ask);
+            let mut count = 0;
+            while let Some(row) = rows.next_if(|row| row.number < span.high) {
+                count += 1;
+                match self.take(row) {
+                    Taken::New => taken += 1,
+                    Taken::Known => {}
+                    Taken::Against(alarm) => return Brought { rows: taken, alarm },
+                }
+            }
+            self.gap = None;
+            if std::mem::replace(&mut self.state, State::Live) == State::Unread {
+                // Rows handed over before the first read may have been lost by the store: the table decides.
+                self.forget_ahead_up_to(self.enqueued());
+            }
+            self.absorb();
+            let cut_off = count >= limit;
+            if !cut_off {
+                self.check_ahead(span);
+            }
+            if cut_off || self.state != State::Live {
+                self.look |= self.state == State::Live;
+                break;
+            }
         }
         Brought { rows: taken, alarm: None }
     }
@@ -139,9 +183,9 @@ impl Shard {
 
     /// A snapshot taken after a commit holds all numbers before it. If a row in `ahead` is not reached by a complete read, the store has
     /// lost it.
-    fn check_ahead(&mut self, ask: &Ask) {
+    fn check_ahead(&mut self, span: &Span) {
         let next = self.ahead.first_key_value().map(|(number, _)| *number);
-        if let Some(next) = next.filter(|next| *next == ask.span.high && *next > self.enqueued() + 1) {
+        if let Some(next) = next.filter(|next| *next == span.high && *next > self.enqueued() + 1) {
             self.went_back(next, "numbers before a committed one are gone");
         }
     }

@@ -382,7 +382,7 @@ impl World {
             }
             Want::Read(asks, limit) => {
                 let limit = limit.min(5);
-                let spans: Vec<_> = asks.iter().map(|ask| ask.span).collect();
+                let spans: Vec<_> = asks.iter().flat_map(|ask| ask.spans.iter().copied()).collect();
                 let rows = self.store.read(&spans, limit);
                 Answer::Brought(Want::Read(asks, limit), rows)
             }
@@ -410,7 +410,7 @@ impl World {
         let machine = &mut self.processes[process].machine;
         match answer {
             Answer::Led(asked_at, view) => machine.led(asked_at, &view),
-            Answer::Brought(Want::Read(asks, limit), rows) => machine.brought(&asks, limit, rows),
+            Answer::Brought(Want::Read(asks, limit), rows) => machine.brought(&asks, limit, rows, now),
             Answer::Acknowledged(Want::Acknowledge(all), agreed) => drop(machine.acknowledged(&all, agreed)),
             Answer::Aside(Want::SetAside(aside), agreed) => machine.aside(&aside, agreed),
             Answer::Failed(failed) => machine.store_failed(failed, now + Duration::from_millis(20)),
