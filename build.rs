@@ -1,5 +1,5 @@
-//! Turns the protos into Rust: types and services (prost, tonic), canonical JSON (pbjson), and by own generators the
-//! validators, the shapes that strict JSON is read by, and the REST routes. Nothing else is generated, and no protoc is needed.
+//! Generates Rust from the protos: types and services (prost, tonic), canonical JSON (pbjson); our own generators write the
+//! validators, the shapes for reading strict JSON, and the REST routes. Nothing else is generated; protoc is not needed.
 
 #[path = "proto/codegen/names.rs"]
 mod names;
@@ -67,10 +67,10 @@ fn without_foreign_comments(pool: &DescriptorPool, descriptors: &[u8]) -> Result
 /// Writes the messages and services.
 fn types(compiler: &protox::Compiler) -> Result<()> {
     let mut files = compiler.file_descriptor_set();
-    // The option protos define no messages that Rust needs; prost-build asks for google.protobuf.
+    // Rust needs no messages of the option protos, but prost-build requires google.protobuf.
     files.file.retain(|f| f.package().starts_with("minishop.") || f.package() == "google.protobuf");
     let mut config = prost_build::Config::new();
-    // Ordered, so that the same message is the same bytes.
+    // Ordered maps: equal messages encode to equal bytes.
     config.btree_map(["."]);
     config.compile_well_known_types().extern_path(".google.protobuf", "crate::wkt");
     tonic_prost_build::configure().compile_fds_with_config(files, config)?;
@@ -95,8 +95,8 @@ fn json(descriptors: &[u8], out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts our number reader in the place of pbjson's, which takes texts that JSON does not know ("+2", "inf", ".5") and
-/// buffers every number.
+/// Replaces pbjson's number reader with ours: pbjson's accepts texts that are not JSON ("+2", "inf", ".5") and buffers every
+/// number.
 fn own_numbers(code: &str) -> Result<String> {
     let theirs = "::pbjson::private::NumberDeserialize<";
     if !code.contains(theirs) {

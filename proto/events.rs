@@ -1,4 +1,4 @@
-//! The events: their messages, how they are written and how they are read.
+//! The event messages, how to encode and how to decode them.
 
 mod kind;
 mod read;

@@ -1,14 +1,14 @@
-//! Header names. All are lower case, as HTTP/2 and gRPC metadata ask for.
+//! Header names. All are lower case, as HTTP/2 and gRPC metadata require.
 
-/// Headers of HTTP requests and answers, and gRPC metadata.
+/// Headers of HTTP requests and responses, and gRPC metadata.
 pub mod http {
-    /// Ties a request to everything that comes of it. Taken over when [`is_correlation_id`](crate::text::is_correlation_id).
+    /// Links a request to everything it causes. Accepted if [`is_correlation_id`](crate::text::is_correlation_id) holds.
     pub const CORRELATION_ID: &str = "x-correlation-id";
-    /// Makes a repeated request harmless.
+    /// Makes repeating a request safe.
     pub const IDEMPOTENCY_KEY: &str = "x-idempotency-key";
-    /// The standard's name for the same.
+    /// The same under its standard name.
     pub const IDEMPOTENCY_KEY_STANDARD: &str = "idempotency-key";
-    /// Says `true` on an answer that was given before.
+    /// `true` on a response that repeats an earlier one.
     pub const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
     /// The caller's trace (W3C Trace Context).
     pub const TRACEPARENT: &str = "traceparent";
@@ -58,14 +58,14 @@ pub mod kafka {
     pub const DLQ_ERROR_CODE: &str = "dlq-error-code";
     /// What went wrong, for a person.
     pub const DLQ_ERROR_MESSAGE: &str = "dlq-error-message";
-    /// How often handling was tried, in decimal.
+    /// The number of attempts, in decimal.
     pub const DLQ_ATTEMPTS: &str = "dlq-attempts";
     /// When handling failed first, RFC 3339 in UTC.
     pub const DLQ_FIRST_FAILED: &str = "dlq-first-failed";
     /// When handling failed last, RFC 3339 in UTC.
     pub const DLQ_LAST_FAILED: &str = "dlq-last-failed";
-    /// Says `true` on a dead letter whose original key was null and not merely empty.
+    /// `true` on a dead letter whose original key was null, not merely empty.
     pub const DLQ_KEY_NULL: &str = "dlq-key-null";
-    /// How many bytes the original value has, in decimal, when it did not fit into the record and stands only in the store.
+    /// The size of the original value in bytes, in decimal, if it did not fit into the record and only the store has it.
     pub const DLQ_VALUE_OMITTED: &str = "dlq-value-omitted";
 }

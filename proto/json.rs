@@ -1,8 +1,8 @@
 //! Canonical proto3 JSON: written exactly, commands read strictly.
 //!
-//! Reading is one pass of generated code. Only when that fails is the JSON compared with the message's [`Shape`], which
-//! finds everything that is wrong at once and saves what can be read, so that the other checks can speak too. The digits of a
-//! number count as they were written ([`exact_numbers`]).
+//! Reading is one pass of generated code. Only if that fails, the JSON is compared with the message's [`Shape`]: this finds all
+//! errors at once and keeps what can be read, so that it can be validated too. Numbers keep the digits they were written with
+//! ([`exact_numbers`]).
 
 mod exact;
 mod number;
@@ -21,39 +21,39 @@ use serde_json::Value;
 use crate::violation::{Violation, settle};
 use tree::Node;
 
-/// Why bytes are not the message that they should be.
+/// Why bytes could not be read as a message.
 #[derive(Debug)]
 pub enum JsonError<T> {
-    /// They are not one JSON object in UTF-8.
+    /// Not one JSON object in UTF-8.
     Syntax(Syntax),
-    /// They are an object whose members do not fit.
+    /// An object with members that do not fit.
     Fields(Box<Partial<T>>),
 }
 
-/// Where bytes stop being JSON.
+/// A JSON syntax error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Syntax {
     /// The line, from 1.
     pub line: usize,
     /// The column in bytes, from 1; 0 before the first byte.
     pub column: usize,
-    /// What is wrong there. Holds nothing of the input.
+    /// What is wrong there. Contains no input.
     pub message: String,
 }
 
-/// What could be read of a message whose members do not fit.
+/// The readable part of a message with members that do not fit.
 #[derive(Debug)]
 pub struct Partial<T> {
-    /// The message without the members that do not fit. A list keeps the places of its entries.
+    /// The message without the members that do not fit. List entries keep their positions.
     pub message: T,
-    /// What does not fit: names given twice, unknown names, wrong types.
+    /// The misfits: duplicate names, unknown names, wrong types.
     pub violations: Vec<Violation>,
 }
 
 impl<T: Shaped> Partial<T> {
-    /// Checks what could be read as well, and gives all that is wrong, one violation for each field.
+    /// Validates the readable part too and returns all violations, one per field.
     ///
-    /// Violations that were found elsewhere may be added to `violations` before.
+    /// Callers may add violations found elsewhere to `violations` first.
     pub fn into_violations(self) -> Vec<Violation> {
         let mut all = self.violations;
         self.message.check(&crate::Path::ROOT, &mut all);
@@ -61,12 +61,12 @@ impl<T: Shaped> Partial<T> {
     }
 }
 
-/// Reads a command: one JSON object in UTF-8, each member known, given once and of its type. Its values are not checked.
+/// Reads a command: one JSON object in UTF-8, each member known, given once and of its type. Does not validate values.
 pub fn decode_command<T: Shaped>(bytes: &[u8]) -> Result<T, JsonError<T>> {
     read(tree::utf8(bytes).map_err(JsonError::Syntax)?)
 }
 
-/// Refuses every member of an object: for commands whose path says all. No bytes at all are an empty object.
+/// Refuses every member of an object: for commands whose path says all. An empty body is an empty object.
 pub fn nothing(bytes: &[u8]) -> Result<Vec<Violation>, Syntax> {
     const NOTHING: &Shape = &Shape { tolerant: false, fields: &[] };
     let text = tree::utf8(bytes)?;
@@ -85,13 +85,13 @@ pub fn nothing(bytes: &[u8]) -> Result<Vec<Violation>, Syntax> {
 pub(crate) fn read<T: Shaped>(text: &str) -> Result<T, JsonError<T>> {
     let exact = exact_numbers(text);
     match serde_json::from_str(&exact) {
-        // The generated reader forgets that it saw a null, so it misses a second member of that name.
+        // The generated reader does not remember a null, so it misses a second member of that name.
         Ok(message) if !text.contains("null") => Ok(message),
         _ => compare(text, &exact),
     }
 }
 
-/// Reads a message by its shape, slowly and completely. Places in the text are those of the text as it came.
+/// Reads a message by its shape, slowly and completely. Error positions refer to the text as received.
 #[cold]
 fn compare<T: Shaped>(text: &str, exact: &str) -> Result<T, JsonError<T>> {
     let tree = tree::parse(text).and_then(|tree| if exact == text { Ok(tree) } else { tree::parse(exact) });
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::orders::v1::CreateOrderRequest;
 
-    /// JSON that is nearly a command.
+    /// JSON that is almost a command.
     fn nearly() -> impl Strategy<Value = String> {
         let scalar = prop_oneof![
             Just("null"),
@@ -166,7 +166,7 @@ mod tests {
                     prop_assert_eq!(format!("{fast:?}"), format!("{slow:?}"));
                 }
                 Err(JsonError::Syntax(at)) => prop_assert_eq!(at.message, "must be one JSON object"),
-                // The generated reader overlooks a name that came with null before.
+                // The generated reader misses a repeated name whose first value was null.
                 Err(JsonError::Fields(_)) => prop_assert!(fast.is_err() || text.contains("null")),
             }
         }

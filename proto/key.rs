@@ -1,6 +1,6 @@
-//! Which key a record has, and which partition that key means.
+//! Record keys and the partitions they map to.
 
-/// What the events of one order are kept in order by.
+/// The record-key rule: events of one key stay in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EventKey {
     /// All orders of a customer share a key.
@@ -11,7 +11,7 @@ pub enum EventKey {
 }
 
 impl EventKey {
-    /// Reads the setting `customer` or `order`.
+    /// Parses the setting `customer` or `order`.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "customer" => Some(Self::Customer),
@@ -20,7 +20,7 @@ impl EventKey {
         }
     }
 
-    /// Gives the setting's text.
+    /// Returns the setting's text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Customer => "customer",
@@ -28,7 +28,7 @@ impl EventKey {
         }
     }
 
-    /// Picks the record key of an event.
+    /// Returns the record key of an event.
     pub const fn pick<'a>(self, customer_id: &'a str, order_id: &'a str) -> &'a str {
         match self {
             Self::Customer => customer_id,
@@ -37,21 +37,21 @@ impl EventKey {
     }
 }
 
-/// Gives the partition that the Java client's default partitioner, and librdkafka's `murmur2`, choose for a key.
+/// Returns the partition that Java's default partitioner and librdkafka's `murmur2` choose for a key.
 ///
 /// # Panics
 ///
-/// When `partitions` is 0: no topic has none.
+/// If `partitions` is 0.
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
     spread(key) % partitions
 }
 
-/// Gives a key's hash without its sign bit: what partitions and shards are counted off from.
+/// Returns a key's hash without its sign bit; partitions and shards are its remainders.
 pub fn spread(key: &[u8]) -> u32 {
     murmur2(key) & 0x7FFF_FFFF
 }
 
-/// The 32 bit `MurmurHash` 2 with Kafka's seed, as in `org.apache.kafka.common.utils.Utils.murmur2`.
+/// The 32-bit `MurmurHash` 2 with Kafka's seed, as in `org.apache.kafka.common.utils.Utils.murmur2`.
 fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_B28C;
     const M: u32 = 0x5BD1_E995;
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn murmur2_agrees_with_the_java_client() {
-        // The vectors of Kafka's own UtilsTest.testMurmur2.
+        // The vectors of Kafka's `UtilsTest.testMurmur2`.
         let vectors: [(&[u8], i32); 6] = [
             (b"21", -973_932_308),
             (b"foobar", -790_332_482),

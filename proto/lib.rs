@@ -1,9 +1,9 @@
-//! The contracts: the generated messages and services, their canonical JSON, the validators, and every name that goes over
-//! a wire. No I/O.
+//! The contracts: the generated messages and services, their canonical JSON, the validators, and every name used on a wire. No
+//! I/O.
 //!
-//! The way of a command: [`json::decode_command`] (or prost) makes a message, [`Validate::violations`] says what is wrong
-//! with its values, and [`settle`] merges what several checks found. The way of an event: [`events::encode_created`] writes
-//! it, [`events::decode_envelope`] reads it.
+//! The path of a command: [`json::decode_command`] (or prost) decodes it, [`Validate::violations`] checks its values, and
+//! [`settle`] merges the violations of several checks. The path of an event: [`events::encode_created`] writes it,
+//! [`events::decode_envelope`] reads it.
 
 pub mod events;
 pub mod headers;
@@ -33,7 +33,7 @@ pub mod orders {
     }
 }
 
-/// What operators see.
+/// The operators' service.
 pub mod ops {
     /// Version 1.
     #[expect(clippy::pedantic, clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated")]
@@ -55,7 +55,7 @@ mod generated {
 pub struct Route {
     /// The HTTP method, in capitals.
     pub method: &'static str,
-    /// The path template; a field of the request stands in braces under its proto name: `/orders/{order_id}`.
+    /// The path template, with request fields in braces by proto name: `/orders/{order_id}`.
     pub path: &'static str,
     /// The gRPC path: `/minishop.orders.v1.OrderService/GetOrder`.
     pub rpc: &'static str,
@@ -64,5 +64,5 @@ pub struct Route {
 /// Every REST route, as the protos state them.
 pub const ROUTES: &[Route] = include!(concat!(env!("OUT_DIR"), "/routes.rs"));
 
-/// All files of the contracts with everything they import, as a serialised `FileDescriptorSet`: for gRPC reflection.
+/// All contract files with their imports, as a serialised `FileDescriptorSet`: for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,4 +1,4 @@
-//! Reading the query of a REST request as strictly as a body.
+//! Reads the query of a REST request as strictly as a body.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ use crate::violation::{FieldCode, Path, Violation};
 
 /// Reads a message from a query: each name known and given once, each value of its type. An empty value means absent.
 ///
-/// Its values are not checked: use [`Validate`](crate::Validate), and [`Partial::into_violations`] for an error.
+/// Does not validate values: use [`Validate`](crate::Validate), and [`Partial::into_violations`] for an error.
 pub fn decode<T: Shaped>(query: &str) -> Result<T, Box<Partial<T>>> {
     let mut violations = Vec::new();
     let fitting = parameters(T::SHAPE, query, &mut violations);
@@ -26,10 +26,10 @@ pub fn none(query: &str) -> Vec<Violation> {
     crate::violation::settle(violations)
 }
 
-/// Reads a query that may hold the token with which a watch goes on, and nothing else. The token itself is not judged.
+/// Reads a query that may hold a watch's resume token and nothing else. Does not validate the token.
 ///
-/// Clients that cannot set a header when they come again name it `lastEventId` and repeat the rest of the query, so that goes
-/// before `resumeToken`.
+/// Clients that cannot set a header when they reconnect send `lastEventId` and repeat the rest of the query, so `lastEventId`
+/// overrides `resumeToken`.
 pub fn resume_token(query: &str) -> Result<Option<String>, Vec<Violation>> {
     const SHAPE: &Shape = &Shape {
         tolerant: false,

@@ -1,11 +1,11 @@
-//! What texts may hold: the rules behind `minishop.rules.v1` and the named patterns.
+//! What texts may contain: the rules behind `minishop.rules.v1` and the named patterns.
 
 use std::fmt::Write as _;
 
-/// How many characters of a client's text an answer repeats at most.
+/// The most characters of a client's text that a response repeats.
 const SHOWN: usize = 64;
 
-/// Tells whether a character is hidden: control, zero-width, bidirectional or another format character.
+/// Returns whether a character is hidden: control, zero-width, bidirectional or another format character.
 pub const fn is_hidden(c: char) -> bool {
     matches!(
         c,
@@ -23,24 +23,24 @@ pub const fn is_hidden(c: char) -> bool {
     )
 }
 
-/// Tells whether a text holds a hidden character.
+/// Returns whether a text contains a hidden character.
 pub fn has_hidden(text: &str) -> bool {
     let plain = text.bytes().all(|b| matches!(b, 0x20..=0x7E));
     !plain && text.chars().any(is_hidden)
 }
 
-/// Tells whether a text begins or ends with white space of any script.
+/// Returns whether a text begins or ends with white space of any script.
 pub fn has_outer_space(text: &str) -> bool {
     text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace)
 }
 
-/// Tells whether a text has more than `limit` characters (Unicode scalar values).
+/// Returns whether a text has more than `limit` characters (Unicode scalar values).
 pub fn is_longer_than(text: &str, limit: usize) -> bool {
     // A character takes at least one byte, so most texts need no count.
     text.len() > limit && text.chars().count() > limit
 }
 
-/// Tells whether a text is a UUID of any version with dashes, in lower or upper case.
+/// Returns whether a text is a UUID of any version with dashes, in lower or upper case.
 pub fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(i, b)| match i {
@@ -49,23 +49,23 @@ pub fn is_uuid(text: &str) -> bool {
         })
 }
 
-/// Tells whether a text has the form of a currency code, three capital letters. Which codes exist is decided elsewhere.
+/// Returns whether a text has the form of a currency code, three capitals. `core` decides which codes exist.
 pub fn is_currency_form(text: &str) -> bool {
     text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())
 }
 
-/// Tells whether a text is a digest of 32 bytes: 64 hexadecimal digits in lower case.
+/// Returns whether a text is a digest of 32 bytes: 64 hexadecimal digits in lower case.
 pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Tells whether a correlation id may be taken over: 1 to 128 of letters, digits and `._:-`. Any other is replaced, never
-/// refused and never logged.
+/// Returns whether a correlation id is accepted: 1 to 128 letters, digits and `._:-`. Any other is replaced, never refused and
+/// never logged.
 pub fn is_correlation_id(text: &str) -> bool {
     matches!(text.len(), 1..=128) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
-/// Makes a client's text fit to be repeated: 64 characters at most, hidden ones escaped.
+/// Prepares a client's text for repetition: at most 64 characters, hidden ones escaped.
 pub fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(SHOWN));
     for c in text.chars().take(SHOWN) {

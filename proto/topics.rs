@@ -11,10 +11,10 @@ pub const FAILED: &str = "orders.failed";
 /// Records of [`CREATED`] that could not be processed, with their original bytes.
 pub const CREATED_DEAD_LETTERS: &str = "orders.created.dlq";
 
-/// Every topic, without prefix.
+/// Every topic, without the prefix.
 pub const ALL: [&str; 5] = [CREATED, PROCESSED, CANCELLED, FAILED, CREATED_DEAD_LETTERS];
 
-/// Puts the installation's prefix before a topic name. An empty prefix changes nothing.
+/// Puts the installation's prefix, possibly empty, before a topic name.
 pub fn prefixed(prefix: &str, topic: &str) -> String {
     format!("{prefix}{topic}")
 }

@@ -1,12 +1,12 @@
-//! What is wrong with a message, field by field.
+//! Violations: what is wrong with a message, by field.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// What is wrong with a field. Declared in order of precedence: of several codes that fit one field, the first is reported.
+/// What is wrong with a field, in order of precedence: of several codes that fit one field, the first is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FieldCode {
-    /// The field stands there more than once.
+    /// The field occurs more than once.
     DuplicateField,
     /// The message has no such field.
     UnknownField,
@@ -18,28 +18,28 @@ pub enum FieldCode {
     TooLong,
     /// The list has too many entries.
     TooMany,
-    /// The text holds a character that a person cannot see.
+    /// The text contains an invisible character.
     InvalidCharacter,
-    /// The text is not of the form that the field asks for.
+    /// The text does not have the form of the field.
     InvalidFormat,
-    /// The value is none of the known ones.
+    /// The value is not one of the known ones.
     UnknownValue,
-    /// The value is known, and not allowed here.
+    /// The value is known but not allowed here.
     NotAllowed,
-    /// The number is too small, too large, or none.
+    /// The number is too small, too large or not finite.
     OutOfRange,
     /// The amount has more decimals than its currency.
     TooManyDecimals,
-    /// The sum is more than an order may be worth.
+    /// The sum exceeds the limit of an order.
     TotalTooLarge,
-    /// The token was not given out by us for this request.
+    /// We did not issue the token for this request.
     InvalidToken,
     /// Two fields exclude each other.
     Conflict,
 }
 
 impl FieldCode {
-    /// Gives the code as clients see it.
+    /// Returns the code as clients see it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DuplicateField => "DUPLICATE_FIELD",
@@ -60,7 +60,7 @@ impl FieldCode {
         }
     }
 
-    /// Tells whether the field's parts are not looked at: they are ambiguous, unreadable or too many.
+    /// Returns whether violations inside the field are dropped: it is ambiguous, unreadable or too long.
     const fn hides_parts(self) -> bool {
         matches!(self, Self::DuplicateField | Self::WrongType | Self::TooMany)
     }
@@ -69,23 +69,23 @@ impl FieldCode {
 /// One wrong field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Where, in proto names: `items[0].product_id`.
+    /// The path in proto names: `items[0].product_id`.
     pub field: String,
     /// What is wrong.
     pub code: FieldCode,
-    /// What would be right, for a person. Holds nothing of the input.
+    /// What would be right, for a person. Contains no input.
     pub message: Cow<'static, str>,
-    /// How many bytes at the end of `field` are the client's own name, which is shown as it was sent.
+    /// How many bytes at the end of `field` are the client's own name; `json_field` keeps them as sent.
     foreign: usize,
 }
 
 impl Violation {
-    /// Makes a violation of a field given by its proto path.
+    /// Creates a violation of a field given by its proto path.
     pub fn new(field: impl Into<String>, code: FieldCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self { field: field.into(), code, message: message.into(), foreign: 0 }
     }
 
-    /// Makes the violation of a name that the message at `parent` does not have. At most 64 characters of the name are kept.
+    /// Creates the violation of a name that the message at `parent` does not have. Keeps at most 64 characters of the name.
     pub(crate) fn unknown(parent: &Path<'_>, name: &str, message: Cow<'static, str>) -> Self {
         let shown = crate::text::shown(name);
         let mut field = parent.to_string();
@@ -96,7 +96,7 @@ impl Violation {
         Self { field, code: FieldCode::UnknownField, message, foreign: shown.len() }
     }
 
-    /// Gives the path in JSON names: `items[0].productId`.
+    /// Returns the path in JSON names: `items[0].productId`.
     pub fn json_field(&self) -> String {
         let (ours, theirs) = self.field.split_at(self.field.len() - self.foreign);
         let mut out = String::with_capacity(self.field.len());
@@ -116,7 +116,7 @@ impl Violation {
     }
 }
 
-/// Where a validator stands in a message. It lives on the stack, and becomes text only when something is wrong.
+/// A validator's position in a message. It lives on the stack and becomes text only for a violation.
 #[derive(Clone, Copy, Debug)]
 pub struct Path<'a> {
     parent: Option<&'a Path<'a>>,
@@ -130,19 +130,19 @@ impl Path<'static> {
 }
 
 impl<'a> Path<'a> {
-    /// Goes into a field.
+    /// Descends into a field.
     #[must_use]
     pub const fn field(&'a self, name: &'static str) -> Self {
         Self { parent: Some(self), name, index: None }
     }
 
-    /// Goes into one entry of a list.
+    /// Descends into one entry of a list.
     #[must_use]
     pub const fn entry(&'a self, name: &'static str, index: usize) -> Self {
         Self { parent: Some(self), name, index: Some(index) }
     }
 
-    /// Makes the violation of a field of the message that stands here.
+    /// Creates the violation of a field of the message at this path.
     #[cold]
     pub fn refuse(&self, name: &'static str, code: FieldCode, message: impl Into<Cow<'static, str>>) -> Violation {
         Violation::new(self.field(name).to_string(), code, message)
@@ -166,12 +166,12 @@ impl std::fmt::Display for Path<'_> {
     }
 }
 
-/// Checks a message by the rules that its proto states.
+/// Validates a message by the rules in its proto.
 pub trait Validate {
-    /// Adds what is wrong to `out`, in the order of the fields, at most one violation for each field.
+    /// Adds violations to `out` in field order, at most one per field.
     fn check(&self, at: &Path<'_>, out: &mut Vec<Violation>);
 
-    /// Gives everything that is wrong; empty, without an allocation, when nothing is.
+    /// Returns all violations; without any, it does not allocate.
     fn violations(&self) -> Vec<Violation> {
         let mut out = Vec::new();
         self.check(&Path::ROOT, &mut out);
@@ -179,10 +179,10 @@ pub trait Validate {
     }
 }
 
-/// Merges violations of one message that were found in several ways.
+/// Merges the violations that several checks found in one message.
 ///
-/// Each field keeps one, the first by precedence, at the place of its first mention. Parts of a field that could not be
-/// read or has too many entries are left out.
+/// Each field keeps one, the first by precedence, at the position of its first mention. Violations inside a field that is
+/// ambiguous, unreadable or too long are dropped.
 pub fn settle(violations: Vec<Violation>) -> Vec<Violation> {
     use std::collections::HashMap;
 

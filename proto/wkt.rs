@@ -8,11 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 /// A point in time, `google.protobuf.Timestamp`: from year 1 to year 9999.
 ///
-/// Its JSON is RFC 3339 in UTC, ends in `Z` and has 0, 3, 6 or 9 digits of a second. Any offset is read. A leap second
-/// counts as the last moment of the second before.
+/// Its JSON is RFC 3339 in UTC, ends in `Z` and has 0, 3, 6 or 9 decimals. Any offset is read. A leap second counts as the last
+/// nanosecond of the second before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Timestamp {
-    /// Seconds since 1970-01-01T00:00:00Z, negative before.
+    /// Seconds since 1970-01-01T00:00:00Z; negative before.
     #[prost(int64, tag = "1")]
     pub seconds: i64,
     /// Nanoseconds after that second, 0 to 999999999.
@@ -21,13 +21,13 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// Reads RFC 3339 with any offset. `None` when the text is not that, or outside the years 1 to 9999.
+    /// Parses RFC 3339 with any offset. `None` for other texts and outside the years 1 to 9999.
     pub fn parse(text: &str) -> Option<Self> {
         let time = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
         (1..=9999).contains(&time.year()).then(|| time.into())
     }
 
-    /// Turns it into chrono's time. `None` when it lies outside the years 1 to 9999 or its nanoseconds are no part of a second.
+    /// Converts to chrono's type. `None` outside the years 1 to 9999, or if `nanos` is not in its range.
     pub fn to_utc(self) -> Option<DateTime<Utc>> {
         let nanos = u32::try_from(self.nanos).ok().filter(|n| *n < 1_000_000_000)?;
         DateTime::from_timestamp(self.seconds, nanos).filter(|t| (1..=9999).contains(&t.naive_utc().year()))
@@ -36,13 +36,13 @@ impl Timestamp {
 
 impl From<DateTime<Utc>> for Timestamp {
     fn from(time: DateTime<Utc>) -> Self {
-        // chrono keeps a leap second as nanoseconds above one second.
+        // chrono represents a leap second as nanoseconds above one second.
         let nanos = time.timestamp_subsec_nanos().min(999_999_999);
         Self { seconds: time.timestamp(), nanos: i32::try_from(nanos).expect("below one second") }
     }
 }
 
-/// A time as text, without an allocation: it stands in every event.
+/// A time as text, without allocation: every event contains one.
 struct Rfc3339 {
     text: [u8; 30],
     len: usize,
@@ -50,7 +50,7 @@ struct Rfc3339 {
 
 impl Rfc3339 {
     fn new(time: DateTime<Utc>) -> Self {
-        // Asked through DateTime, each part would add the offset again.
+        // The getters of `DateTime` would add the offset for each part.
         let time = time.naive_utc();
         let mut out = Self { text: *b"0000-00-00T00:00:00.000000000Z", len: 0 };
         out.put::<4>(0, time.year().unsigned_abs());
@@ -61,7 +61,7 @@ impl Rfc3339 {
         out.put::<2>(17, time.second());
         out.put::<9>(20, time.nanosecond());
         let end = match time.nanosecond() {
-            0 => 19, // the point goes too
+            0 => 19, // drops the point too
             n if n % 1_000_000 == 0 => 23,
             n if n % 1_000 == 0 => 26,
             _ => 29,

@@ -1,4 +1,4 @@
-//! What every use case of the API works with.
+//! What all use cases of the API share.
 
 use std::sync::{Arc, Once};
 
@@ -20,41 +20,41 @@ use crate::metrics::ApiMetrics;
 use crate::ops::StatusFeed;
 use crate::watch::OrderWatches;
 
-/// The API's outside world. One for each process.
+/// The dependencies of the use cases. One per process.
 #[derive(Debug)]
 pub struct App {
-    /// What the operator has set.
+    /// The operator's settings.
     pub config: Arc<Config>,
-    /// The time.
+    /// The source of time.
     pub clock: Arc<dyn Clock>,
-    /// Randomness.
+    /// The source of randomness.
     pub ids: Arc<dyn Ids>,
-    /// The database, for reads.
+    /// The database: reads, and operators' writes.
     pub store: Store,
-    /// Tells how much waits to be published.
+    /// The outbox relay: its backlog, and the hand-over of orders that are announced again.
     pub relay: Relay,
-    /// Where new orders wait for a writer.
+    /// New orders that wait for an intake writer.
     pub queue: Queue,
-    /// Writes that orders are cancelled.
+    /// Cancels orders.
     pub canceller: Arc<Canceller>,
-    /// Where the writes of cancels and of operators wait for the task that runs them.
+    /// Runs the writes of cancels and of operators.
     pub detached_writes: DetachedWrites,
     /// Sends the pipeline's status to its subscribers.
     pub status_feed: StatusFeed,
-    /// Who watches which order.
+    /// The watches on orders.
     pub watches: OrderWatches,
-    /// Writes `orders.created`.
+    /// Builds `orders.created` events.
     pub events: EventWriter,
-    /// Writes `orders.cancelled`.
+    /// Builds `orders.cancelled` events.
     pub settled: StatusEvents,
-    /// What is counted.
+    /// The API's metrics.
     pub metrics: ApiMetrics,
-    /// Warns once that nobody's credentials are looked at.
+    /// Limits the warning about ignored credentials to one per process.
     pub credentials: Once,
 }
 
 impl App {
-    /// Takes what the API needs out of a process's context, and registers its metrics.
+    /// Takes the dependencies from a process's context, and registers the API's metrics.
     pub fn new(
         ctx: &Ctx,
         detached_writes: DetachedWrites,
@@ -81,7 +81,7 @@ impl App {
         }
     }
 
-    /// Sheds a new order while more events wait to be published than the operator allows.
+    /// Refuses a new order while the outbox backlog exceeds `outbox_limit_rows` or `outbox_limit_age`.
     pub fn admit(&self) -> Result<(), Refusal> {
         let backlog = self.relay.backlog();
         if backlog.depth <= self.config.outbox_limit_rows && backlog.oldest <= self.config.outbox_limit_age {

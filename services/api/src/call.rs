@@ -1,4 +1,4 @@
-//! A call: who asks, over which protocol, under which correlation id and key, and until when an answer is of use.
+//! A call: its client, protocol, correlation id, idempotency key, trace and deadline.
 
 mod key;
 
@@ -15,10 +15,10 @@ use tracing::{Instrument as _, Span, debug, field, info_span};
 use crate::app::App;
 use minishop_platform::telemetry::propagation::TraceContext;
 
-/// The longest that any call may take.
+/// Maximum time from a call's arrival to its deadline.
 pub const LONGEST: Duration = Duration::from_mins(1);
 
-/// The protocol of a call. It decides how fields are spelt and answers are dressed, never what is answered.
+/// The protocol of a call. It decides field names and answer formats, never the content of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// JSON over HTTP.
@@ -28,7 +28,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Spells the protocol as a metric's label.
+    /// Returns the metric label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rest => "rest",
@@ -37,29 +37,29 @@ impl Protocol {
     }
 }
 
-/// What is known of a call besides its message.
+/// A call without its message.
 #[derive(Debug)]
 pub struct Call {
     /// The protocol.
     pub protocol: Protocol,
-    /// The caller.
+    /// The caller. Always anonymous: there is no authentication.
     pub client: ClientId,
-    /// The caller's correlation id, or a new one where the caller's breaks the rule.
+    /// The caller's correlation id, or a new one if that is absent or invalid.
     pub correlation_id: CorrelationId,
-    /// The key in use; echoed with every answer, refusals too, so that an unknown outcome can be retried.
+    /// The idempotency key. All answers echo it, refusals too, so that an unknown outcome can be retried.
     pub key: Option<IdempotencyKey>,
-    /// What log lines and traces tell about this call; its work runs in it.
+    /// The span in which the call's work runs. It carries the call's ids to logs and traces.
     pub span: Span,
-    /// This call's place in the caller's trace, or in a new one: what is handed on with the order.
+    /// The call's trace context, in the caller's trace or a new one. The order's event carries it.
     pub trace: TraceContext,
-    /// When the call came in.
+    /// When the call arrived.
     pub received: Instant,
-    /// When an answer is of no more use.
+    /// When the caller stops waiting; at most [`LONGEST`] after `received`.
     pub deadline: Instant,
 }
 
 impl Call {
-    /// Reads headers or metadata. `operation` names the route or the method in traces.
+    /// Reads headers or gRPC metadata. `operation` is the route or method, as named in traces.
     pub fn new(app: &App, protocol: Protocol, operation: &'static str, headers: &HeaderMap) -> Self {
         let received = Instant::now();
         if headers.contains_key(AUTHORIZATION) {
@@ -92,7 +92,7 @@ impl Call {
         }
     }
 
-    /// Does the work of the call: its log lines carry the call's ids, and its spans lie in the caller's trace.
+    /// Runs `work` in the call's span: its log lines carry the call's ids, and its spans belong to the caller's trace.
     pub async fn run<T>(&self, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
         let work = async {
             let outcome = work.await;
@@ -105,7 +105,7 @@ impl Call {
         work.instrument(self.span.clone()).await
     }
 
-    /// Takes the caller's key into use, or a new one when there is none and none is required.
+    /// Sets and returns the idempotency key: the caller's, or a new one if none was sent and none is required.
     pub fn take_key(&mut self, app: &App, headers: &HeaderMap) -> Result<IdempotencyKey, Refusal> {
         let key = key::read(headers, app.config.require_idempotency_key)?
             .unwrap_or_else(|| IdempotencyKey::generate(app.clock.as_ref(), app.ids.as_ref()));
@@ -114,14 +114,14 @@ impl Call {
     }
 }
 
-/// Reads the caller's place in its trace: a parent that is given twice or breaks the rules is not taken.
+/// Reads the caller's trace context; `None` if `traceparent` is absent, repeated or invalid.
 fn parent(headers: &HeaderMap) -> Option<TraceContext> {
     let state: Option<Vec<_>> = headers.get_all(names::TRACESTATE).iter().map(|value| value.to_str().ok()).collect();
     let state = state.map(|values| values.join(",")).filter(|state| !state.is_empty());
     TraceContext::parse(single(headers, names::TRACEPARENT)?, state.as_deref())
 }
 
-/// Reads a header that stands there once and is ASCII.
+/// Returns the value of a header that occurs exactly once and is visible ASCII.
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

@@ -1,4 +1,4 @@
-//! Taking an order back: the use case, and what writes.
+//! Cancelling an order: the use case and its writer.
 
 mod canceller;
 
@@ -39,7 +39,7 @@ async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<
             debug!(order.id = %origin.order.order_id, "the order is cancelled");
             (origin.order.status, origin.order.version) = (to, version);
         } else {
-            // Somebody was faster; an earlier try of this very request, too.
+            // Another request changed it first, or an earlier attempt of this one did.
             origin = find(app, call, &request.order_id).await?;
         }
     }
@@ -49,7 +49,7 @@ async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<
     }
 }
 
-/// Makes the change. Its event's id comes of the event that announced the order, so that every try makes the same one.
+/// Builds the change. The id of its event derives from that of `orders.created`, so that every attempt has the same one.
 fn change(app: &App, call: &Call, origin: &Origin) -> Transition {
     let row = &origin.order;
     let subject = OrderRef {
@@ -71,7 +71,7 @@ fn change(app: &App, call: &Call, origin: &Origin) -> Transition {
     app.settled.change(&subject, Status::Cancelled, &cause, app.clock.now())
 }
 
-/// Tells the timeline whose request it was.
+/// Returns the timeline's detail: the ids of the request.
 fn detail(call: &Call) -> String {
     json!({"correlationId": call.correlation_id.as_str(), "traceId": call.trace.trace_id()}).to_string()
 }

@@ -1,5 +1,5 @@
-//! Writes that no request's future may hold: they run in a task of their own, so that a client that goes away cancels none of
-//! them half-way.
+//! Writes that run in a task of their own instead of a request's future, so that a client that goes away cannot cancel them
+//! half-way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use tracing::{Instrument as _, warn};
 use crate::call::Call;
 use crate::intake::{retry_after, store_refusal};
 
-/// How many run at a time.
+/// Maximum number of concurrent writes.
 const AT_A_TIME: usize = 8;
-/// How many may wait.
+/// Maximum number of queued writes.
 const WAITING: usize = 1024;
 
-/// A write to its end; an error when this process can write nothing more.
+/// A write; its error means that this process cannot write any more.
 type DetachedWrite = BoxFuture<'static, anyhow::Result<()>>;
 
 /// The queue of detached writes. Cheap to clone.
@@ -34,7 +34,7 @@ pub struct DetachedWrites {
     ids: Arc<dyn Ids>,
 }
 
-/// Runs what is queued.
+/// Runs the queued writes.
 #[derive(Debug)]
 pub struct DetachedWriteTask {
     queue: mpsc::Receiver<DetachedWrite>,
@@ -42,16 +42,16 @@ pub struct DetachedWriteTask {
 }
 
 impl DetachedWrites {
-    /// Makes the queue and the task behind it.
+    /// Creates the queue and its task.
     pub fn new(ids: Arc<dyn Ids>) -> (Self, DetachedWriteTask) {
         let (sender, queue) = mpsc::channel(WAITING);
         let closed = CancellationToken::new();
         (Self { queue: sender, closed: closed.clone(), ids }, DetachedWriteTask { queue, closed })
     }
 
-    /// Runs a write to its end, whatever becomes of the call; the answer is of use until the call's deadline.
+    /// Runs a write to its end, even if the caller goes away; waits for its outcome until the call's deadline.
     ///
-    /// `doubt` says what may have happened, and what to do, when no outcome is known. A write that fails itself ends the process.
+    /// `doubt` says what may have happened, and what to do, if no outcome is known. An outer error of `write` ends the process.
     pub async fn run<T: Send + 'static>(
         &self,
         call: &Call,
@@ -61,7 +61,7 @@ impl DetachedWrites {
         let (answer, answered) = oneshot::channel();
         let write = async move {
             let outcome = write.await?;
-            // Nobody may listen any more; the write is done all the same.
+            // The caller may be gone; the write is done anyway.
             let _ = answer.send(outcome);
             Ok(())
         };
@@ -80,7 +80,7 @@ impl DetachedWrites {
         }
     }
 
-    /// Runs one transaction of the store, and words its failure.
+    /// Runs one transaction of the store, and converts its failure to a refusal.
     pub async fn write<T: Send + 'static>(
         &self,
         call: &Call,
@@ -103,15 +103,14 @@ impl DetachedWrites {
         self.run(call, UNKNOWN_OUTCOME, worded).await
     }
 
-    /// Takes no more. The task ends when what waits is written.
+    /// Refuses new writes. The task ends after the queued ones.
     pub fn close(&self) {
         self.closed.cancel();
     }
 }
 
 impl DetachedWriteTask {
-    /// Runs detached writes until it is closed and nothing waits. Fails when the disk does not sync: then nothing here can be trusted any
-    /// more.
+    /// Runs writes until the queue is closed and empty. Fails if the disk does not sync: then this process cannot be trusted.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut running = FuturesUnordered::new();
         loop {
@@ -131,7 +130,7 @@ impl DetachedWriteTask {
     }
 }
 
-/// Words a write whose outcome nobody knows.
+/// Builds the refusal of a write whose outcome is unknown.
 pub fn outcome_unknown(doubt: &str) -> Refusal {
     Refusal::new(Code::OutcomeUnknown, format!("The connection to the store was lost during the commit, so {doubt}."))
 }

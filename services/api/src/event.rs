@@ -1,4 +1,4 @@
-//! `orders.created`, as a call makes it.
+//! Builds `orders.created` from a call.
 
 use minishop_contracts::key::EventKey;
 use minishop_core::clock::Timestamp;
@@ -12,11 +12,11 @@ use minishop_platform::store::NewEvent;
 
 use crate::call::Call;
 
-/// Writes the event of a new order.
+/// Builds the events of new orders.
 #[derive(Debug)]
 pub struct EventWriter(CreatedEvents);
 
-/// The ids and the time that were chosen for a new order.
+/// The ids and the time of a new order.
 #[derive(Debug, Clone, Copy)]
 pub struct Birth {
     /// The order.
@@ -28,12 +28,12 @@ pub struct Birth {
 }
 
 impl EventWriter {
-    /// Prepares for a topic (prefix included).
+    /// Creates a writer for `topic`, prefix included.
     pub fn new(topic: String, key: EventKey) -> Self {
         Self(CreatedEvents::new(topic, key))
     }
 
-    /// Writes the event.
+    /// Builds the event.
     pub fn created(&self, call: &Call, key: &IdempotencyKey, birth: Birth, order: &CreateOrder) -> NewEvent {
         let currency = order.currency();
         self.0.event(&NewOrderFacts {

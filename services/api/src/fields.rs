@@ -1,4 +1,4 @@
-//! Wrong fields: the contracts' checks and core's checks in one list, spelt as the caller's protocol spells them.
+//! Invalid fields: the violations of the contracts and of core in one list, under the names of the caller's protocol.
 
 use minishop_contracts::orders::v1::CreateOrderRequest;
 use minishop_contracts::{FieldCode as Found, Validate, Violation as Finding, settle};
@@ -7,7 +7,7 @@ use minishop_core::refusal::{FieldCode, Refusal, Violation};
 
 use crate::call::Protocol;
 
-/// Refuses fields, under JSON names for REST and proto names for gRPC.
+/// Builds the refusal of fields: JSON names for REST, proto names for gRPC.
 pub fn refuse(protocol: Protocol, findings: Vec<Finding>) -> Refusal {
     let violations = settle(findings).into_iter().map(|finding| {
         let field = match protocol {
@@ -20,31 +20,31 @@ pub fn refuse(protocol: Protocol, findings: Vec<Finding>) -> Refusal {
     Refusal::fields(violations.collect())
 }
 
-/// Refuses one field.
+/// Builds the refusal of one field.
 pub fn refuse_one(protocol: Protocol, field: &'static str, code: Found, message: &'static str) -> Refusal {
     refuse(protocol, vec![Finding::new(field, code, message)])
 }
 
-/// Checks a message whose fields a query or its bytes gave, and adds what was found before.
+/// Validates a message. The refusal includes `found`, the violations from decoding.
 pub fn checked<T: Validate>(protocol: Protocol, message: T, mut found: Vec<Finding>) -> Result<T, Refusal> {
     found.extend(message.violations());
     if found.is_empty() { Ok(message) } else { Err(refuse(protocol, found)) }
 }
 
-/// Turns a message into a command, or names everything that is wrong: `found` before, by the contract, and with the money.
+/// Converts a message to a command. The refusal lists all violations: `found` while decoding, the contract's, and core's.
 pub fn create_order(protocol: Protocol, message: CreateOrderRequest, mut found: Vec<Finding>) -> Result<CreateOrder, Refusal> {
     message.check(&minishop_contracts::Path::ROOT, &mut found);
     let lines = message.items.into_iter().map(|item| Line {
         product_id: item.product_id,
         qty: item.qty,
-        // An absent price is named by the contract's check; NaN is no amount either.
+        // The contract's check reports an absent price; NaN makes core refuse it too.
         price: item.price.unwrap_or(f64::NAN),
     });
     match CreateOrder::new(message.customer_id, lines.collect(), message.currency.as_deref()) {
         Ok(order) if found.is_empty() => return Ok(order),
         Ok(_) => {}
         Err(money) => {
-            // A sum of lines that are wrong themselves says nothing.
+            // The total of invalid lines means nothing.
             let whole = found.iter().any(|f| f.field.starts_with("items"));
             let money = money.into_iter().filter(|v| !(whole && v.code == FieldCode::TotalTooLarge));
             found.extend(money.map(|v| Finding::new(v.field, foreign(v.code), v.message)));

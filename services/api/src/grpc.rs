@@ -51,9 +51,9 @@ pub fn router(app: &Arc<App>, drain: CancellationToken) -> anyhow::Result<(Route
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-                // The messages of error details, so that clients by reflection can print them.
+                // The messages of error details, so that clients that use reflection can print them.
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-                // Each version tells of both.
+                // Each version of reflection describes both.
                 .register_encoded_file_descriptor_set(reflection::v1::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(reflection::v1alpha::FILE_DESCRIPTOR_SET)
         };
@@ -63,17 +63,17 @@ pub fn router(app: &Arc<App>, drain: CancellationToken) -> anyhow::Result<(Route
     Ok((Router::new().fallback_service(web).layer(from_fn_with_state(Arc::clone(app), media::only_grpc)), Health(reporter)))
 }
 
-/// Tells clients whether calls are taken.
+/// Reports to clients whether calls are accepted.
 #[derive(Debug)]
 pub struct Health(HealthReporter);
 
 impl Health {
-    /// Says that calls are taken.
+    /// Reports `SERVING`.
     pub async fn serving(&self) {
         self.say(ServingStatus::Serving).await;
     }
 
-    /// Says that no more calls should come, before the listener closes.
+    /// Reports `NOT_SERVING`, before the listener closes.
     pub async fn not_serving(&self) {
         self.say(ServingStatus::NotServing).await;
     }
@@ -85,11 +85,11 @@ impl Health {
     }
 }
 
-/// Both services: they differ in nothing but their calls.
+/// Implements both services.
 struct Service(Arc<App>);
 
 impl Service {
-    /// Reads the metadata.
+    /// Reads the metadata; `grpc-timeout` may shorten the deadline.
     fn call<T>(&self, operation: &'static str, request: Request<T>) -> ((Call, MetadataMap), T) {
         let (metadata, _, message) = request.into_parts();
         let mut call = Call::new(&self.0, Protocol::Grpc, operation, metadata.as_ref());
@@ -99,7 +99,7 @@ impl Service {
         ((call, metadata), message)
     }
 
-    /// Answers a read.
+    /// Runs `work`, and answers.
     async fn answered<T, R>(
         &self,
         operation: &'static str,

@@ -1,4 +1,4 @@
-//! Which host names a loopback listener answers to.
+//! The host names that a loopback listener accepts.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -6,10 +6,10 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
-/// Tells whether a request may be for this listener. A page in a browser could otherwise reach a loopback listener by
-/// rebinding its own name to it.
+/// Returns whether `listener` may serve a request. Protects loopback listeners from web pages that rebind their own DNS name to
+/// them.
 ///
-/// Every host that the request names must be one of this machine: the header, and the target where it has one (HTTP/2, proxies).
+/// All hosts in the request must be loopback: the `host` header, and the target's authority if it has one (HTTP/2, proxies).
 pub fn is_ours(listener: SocketAddr, headers: &HeaderMap, uri: &Uri) -> bool {
     if !listener.ip().is_loopback() {
         return true;

@@ -78,7 +78,7 @@ fn refused(app: &App, request: Request<Body>, code: Code, detail: &'static str) 
     answer::refusal(&call, &refusal)
 }
 
-/// Answers a read.
+/// Checks a request's sizes and host, runs `work`, and answers.
 async fn answered<T: Serialize>(
     app: &App,
     operation: &'static str,
@@ -96,7 +96,7 @@ async fn answered<T: Serialize>(
     }
 }
 
-/// The id in a path such as `/orders/{order_id}`, as it was sent.
+/// The id in a path such as `/orders/{order_id}`, not validated.
 struct PathId(String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathId {
@@ -105,7 +105,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let params = RawPathParams::from_request_parts(parts, state).await.ok();
         let id = params.and_then(|params| params.iter().next().map(|(_, id)| id.to_owned()));
-        // What is not UTF-8 is no id either.
+        // Not UTF-8: `%` stands for any invalid id.
         Ok(Self(id.unwrap_or_else(|| "%".to_owned())))
     }
 }

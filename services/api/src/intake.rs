@@ -1,6 +1,6 @@
-//! The intake: orders queue, a writer takes whatever came while the last commit ran, and one statement makes them all.
+//! The intake: orders queue; a writer takes all that arrived during the last commit and inserts them with one statement.
 //!
-//! There is no timer. Requests hold nothing but the receiving end of an answer, so a client that goes away cancels nothing.
+//! No timer delays a batch. A request holds only the receiver of its answer, so a client that goes away cancels nothing.
 
 mod queue;
 mod refusals;
@@ -16,11 +16,11 @@ pub use queue::Queue;
 pub use refusals::{retry_after, store_refusal};
 pub use writer::{Committed, HandOver, Writer};
 
-/// How many orders one statement makes at most.
+/// Maximum number of orders in one statement.
 pub const BATCH: usize = 256;
-/// How many must wait before a second writer starts: below it, two half-empty statements cost more than one full one.
+/// The queued orders that start a second writer: with fewer, two half-empty statements cost more than one full one.
 pub const SECOND_WRITER_FROM: usize = 32;
-/// How many writers there are.
+/// The number of writers.
 pub const WRITERS: usize = 2;
 
 /// An order that is on disk.
@@ -32,9 +32,9 @@ pub struct Accepted {
     pub total_minor: i64,
     /// The currency's code.
     pub currency: Option<String>,
-    /// Whether an earlier request made it.
+    /// Whether an earlier request created it.
     pub replayed: bool,
 }
 
-/// What becomes of a queued order.
+/// The outcome of a queued order.
 pub type AcceptOutcome = Result<Accepted, Refusal>;

@@ -35,9 +35,9 @@ use intake::{Committed, HandOver, WRITERS, Writer};
 use ops::StatusFeedTask;
 use watch::WatchTask;
 
-/// Binds the listeners and names the API's tasks: two writers, one that runs detached writes, two that read for watchers, REST and gRPC.
+/// Binds the listeners and returns the API's tasks: two intake writers, detached writes, order watches, status feed, REST, gRPC.
 ///
-/// Those that write end after the servers, when everything queued is written.
+/// The tasks that write end after the servers, once their queues are empty.
 pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     let http = serve::bind("http", ctx.config.http_addr).await?;
     let grpc = serve::bind("grpc", ctx.config.grpc_addr).await?;
@@ -71,7 +71,7 @@ fn writer(app: &App, ctx: &Ctx) -> impl Future<Output = anyhow::Result<()>> + Se
     Writer::new(app.queue.clone(), orders, Arc::clone(&ctx.ids), hand_over(ctx)).run()
 }
 
-/// Tells the relay of commits.
+/// Returns the callback that passes commits to the relay.
 fn hand_over(ctx: &Ctx) -> HandOver {
     let relay = ctx.relay.clone();
     Arc::new(move |committed| match committed {
@@ -93,7 +93,7 @@ async fn grpc_calls(
     tokio::join!(server, telling).0
 }
 
-/// Closes the queues when the last server is gone, so that no answer is promised that nobody gives.
+/// Closes the queues when the last server has ended: their tasks then write what is queued and end.
 struct OpenQueue(Arc<App>);
 
 impl Drop for OpenQueue {

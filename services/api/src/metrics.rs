@@ -1,4 +1,4 @@
-//! What the API counts. Labels come from closed lists only.
+//! The API's metrics. Label values come from closed lists only.
 
 use minishop_core::refusal::{Code, Refusal};
 use prometheus_client::metrics::counter::Counter;
@@ -12,7 +12,7 @@ use crate::call::Call;
 use crate::orders::Created;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
-/// Leads from a bucket to the trace of a request in it.
+/// The exemplar of a bucket: the trace of a request in it.
 type TraceLabel = [(&'static str, String); 1];
 
 /// The API's metrics. Cheap to clone.
@@ -25,14 +25,14 @@ pub struct ApiMetrics {
     depth: Gauge,
 }
 
-/// What became of a request to create an order.
+/// The outcome of a request to create an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptLabel {
     /// A new order.
     Created,
     /// The first answer again.
     Replayed,
-    /// No.
+    /// Refused, with this code.
     Refused(Code),
 }
 
@@ -56,7 +56,7 @@ impl ApiMetrics {
         metrics
     }
 
-    /// Counts an answered request to create an order.
+    /// Counts an answered request to create an order, and observes its duration.
     pub fn answered(&self, call: &Call, outcome: AcceptLabel) {
         let outcome = match outcome {
             AcceptLabel::Created => "created",
@@ -75,20 +75,20 @@ impl ApiMetrics {
         self.cancels.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    /// Notes the size of a statement.
+    /// Observes the number of orders in a statement.
     #[expect(clippy::cast_precision_loss, reason = "a batch has at most 256 orders")]
     pub fn batch(&self, orders: usize) {
         self.batch.observe(orders as f64);
     }
 
-    /// Notes how many orders wait.
+    /// Sets the number of orders that wait for a writer.
     pub fn depth(&self, waiting: usize) {
         self.depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 }
 
 impl AcceptLabel {
-    /// Tells what became of a request.
+    /// Returns the label of an outcome.
     pub fn of(outcome: &Result<Created, Refusal>) -> Self {
         match outcome {
             Ok(Created { replayed: true, .. }) => Self::Replayed,

@@ -27,12 +27,12 @@ pub use operations::{control, get as operation, list as operations};
 pub use redrive_discard::{checked, discard, redrive};
 pub use status_feed::{StatusFeed, StatusFeedTask, StatusSubscriber};
 
-/// Tells how much work waits.
+/// Reads the pipeline's status.
 pub async fn status(app: &App, call: &Call) -> Result<GetStatusResponse, Refusal> {
     read(call, read_status(&app.store, app.clock.as_ref())).await
 }
 
-/// Reads how much work waits.
+/// Reads the backlog, the parked events and the paused endpoints.
 async fn read_status(store: &Store, clock: &dyn Clock) -> store::Result<GetStatusResponse> {
     let outbox = store.outbox.stats().await?;
     let counts = store.lot.counts().await?;
@@ -66,7 +66,7 @@ fn count(n: i64) -> u32 {
     u32::try_from(n.max(0)).unwrap_or(u32::MAX)
 }
 
-/// Reads the place of a page token; an empty one is the first page.
+/// Decodes a page token; `None` for an empty one, the first page.
 fn place<const N: usize>(call: &Call, list: List<'_>, token: &str) -> Result<Option<[u8; N]>, Refusal> {
     match token {
         "" => Ok(None),
@@ -74,8 +74,7 @@ fn place<const N: usize>(call: &Call, list: List<'_>, token: &str) -> Result<Opt
     }
 }
 
-/// Cuts what was read to a page of `size`, or of as many entries as fit; one row more than asked for tells whether a next page
-/// exists.
+/// Cuts rows to a page of `size`, or of as many entries as fit. One row more than `size` shows that a next page exists.
 fn page<T, M: Message>(
     mut rows: Vec<T>,
     size: usize,
@@ -93,7 +92,7 @@ fn page<T, M: Message>(
     (entries, token)
 }
 
-/// How many rows are read for a page.
+/// Returns the rows to read for a page: one more, for `page`.
 fn limit(size: usize) -> i64 {
     i64::try_from(size + 1).unwrap_or(i64::MAX)
 }

@@ -23,11 +23,10 @@ use crate::intake::{Accepted, store_refusal};
 use crate::reads::{fitting, page_size, read};
 use crate::token::List;
 
-/// How many orders one page looks at for those in a status: no index knows a status, since each change would have to move an
-/// entry of it.
+/// The orders that one page scans for a status. `status` is not indexed: each change would have to move an index entry.
 const LOOK_AT: i64 = 10_000;
 
-/// An answer to a request to create an order.
+/// The answer to a request to create an order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Created {
     /// The same for every request with the same key and command.
@@ -62,7 +61,7 @@ fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: &CreateOrder)
     }
 }
 
-/// Answers from columns that never change, so that a replay is the first answer byte for byte.
+/// Builds the answer from columns that never change, so that a replay equals the first answer byte for byte.
 fn created(accepted: &Accepted) -> Created {
     let reply = CreateOrderResponse {
         order_id: accepted.order_id.to_string(),
@@ -83,23 +82,23 @@ pub async fn row(app: &App, call: &Call, id: &str) -> Result<OrderRow, Refusal> 
     read(call, app.store.orders.get(&call.client, id)).await?.ok_or_else(absent)
 }
 
-/// Reads one of the caller's orders with where it came from.
+/// Reads one of the caller's orders with its key, trace and event ids.
 pub async fn find(app: &App, call: &Call, id: &str) -> Result<Origin, Refusal> {
     let id = parse(id)?;
     read(call, app.store.timeline.origin(&call.client, id)).await?.ok_or_else(absent)
 }
 
-/// Reads an id that was checked.
+/// Parses a validated id.
 pub fn parse(id: &str) -> Result<OrderId, Refusal> {
     OrderId::parse(id).ok_or_else(absent)
 }
 
-/// Says that an order is absent or another client's: which of both is never told.
+/// Builds the refusal of an order that is absent or another client's; callers cannot distinguish the two.
 fn absent() -> Refusal {
     Refusal::new(Code::OrderNotFound, "There is no order with this id that you may see; check the id.")
 }
 
-/// Reads a page of the caller's orders, newest first. A page may be short, even empty, and have a token all the same.
+/// Reads a page of the caller's orders, newest first. A short or even empty page may still have a next token.
 pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result<ListOrdersResponse, Refusal> {
     let status = known_status(request.status);
     let status_name = status.map_or("", Status::as_str);
@@ -121,26 +120,26 @@ pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result
         query.down_to = read(call, app.store.orders.nth(&query, LOOK_AT)).await?;
     }
     let mut rows = read(call, app.store.orders.list(&query)).await?;
-    // One row more than asked for tells whether a next page exists.
+    // One extra row shows whether a next page exists.
     let mut beyond = rows.len() > size;
     rows.truncate(size);
     let ids: Vec<OrderId> = rows.iter().map(|row| row.order_id).collect();
     let orders = fitting(rows.into_iter().map(order).collect::<Result<Vec<_>, _>>()?);
     beyond |= orders.len() < ids.len();
     let end = orders.len().checked_sub(1).map(|n| ids[n]);
-    // The next page begins behind the last order of this one, or behind all that were looked at.
+    // The next page begins after the last order of this one, or after all scanned orders.
     let next = if beyond { end } else { query.down_to };
     let next_page_token = next.map(|id| list.token(id.0.as_bytes())).unwrap_or_default();
     Ok(ListOrdersResponse { orders, next_page_token })
 }
 
-/// Refuses a token that is not ours or not of this list.
+/// Builds the refusal of a page token that is invalid or belongs to another list.
 pub fn foreign_token(call: &Call) -> Refusal {
     let message = "must be the token of a page of this very list";
     fields::refuse_one(call.protocol, "page_token", FieldCode::InvalidToken, message)
 }
 
-/// Shows a row as the contracts name its parts.
+/// Converts a row to the contracts' message.
 pub fn order(row: OrderRow) -> Result<Order, Refusal> {
     let scale = Currency::scale_of(row.currency.as_deref());
     let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
@@ -174,7 +173,7 @@ const fn wire_status(status: Status) -> WireStatus {
     }
 }
 
-/// Reads a status that was checked; unspecified filters nothing.
+/// Converts a validated status filter; unspecified means no filter.
 fn known_status(wire: i32) -> Option<Status> {
     match WireStatus::try_from(wire) {
         Ok(WireStatus::Created) => Some(Status::Created),

@@ -1,4 +1,4 @@
-//! What all reads share: their deadline, the words of their failures, and the size of a page.
+//! What all reads share: the deadline, the refusal of a failed read, and page sizes.
 
 use minishop_core::refusal::{Code, Refusal};
 use minishop_platform::store;
@@ -9,10 +9,10 @@ use tracing::warn;
 use crate::call::Call;
 use crate::intake::store_refusal;
 
-/// Entries of a page when the caller names no number.
+/// Entries per page if the caller sets no size.
 const DEFAULT_PAGE: usize = 50;
 
-/// Bytes that the entries of a page may have together: stock clients of gRPC take messages of 4 MiB.
+/// Maximum bytes of a page's entries: gRPC clients take messages of up to 4 MiB by default.
 const PAGE_BYTES: usize = 3_500_000;
 
 /// Waits for a read of the store until the call's deadline.
@@ -27,18 +27,18 @@ pub async fn read<T>(call: &Call, reading: impl Future<Output = store::Result<T>
     }
 }
 
-/// Takes the entries that fit into one page by their bytes, the first one in any case.
+/// Returns the entries that fit into `PAGE_BYTES`, but at least one, so that pages advance.
 pub fn fitting<M: Message>(entries: impl IntoIterator<Item = M>) -> Vec<M> {
     let mut bytes = 0_usize;
     let fits = |(n, entry): &(usize, M)| {
-        // Its own tag and length come with each entry.
+        // Each entry also has a tag and a length.
         bytes = bytes.saturating_add(entry.encoded_len() + 8);
         *n == 0 || bytes <= PAGE_BYTES
     };
     entries.into_iter().enumerate().take_while(fits).map(|(_, entry)| entry).collect()
 }
 
-/// Reads a page size that was checked: 0 is the default.
+/// Converts a validated page size; 0 means the default.
 pub fn page_size(wire: i32) -> usize {
     usize::try_from(wire).ok().filter(|size| *size > 0).unwrap_or(DEFAULT_PAGE)
 }

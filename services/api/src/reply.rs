@@ -1,10 +1,10 @@
-//! How each refusal is answered: one exhaustive match.
+//! The status of each refusal, in one exhaustive match.
 
 use http::StatusCode;
 use minishop_core::refusal::Code;
 use tonic::Code as Grpc;
 
-/// Gives the gRPC and the HTTP status of a refusal.
+/// Returns the gRPC and the HTTP status of a refusal.
 pub const fn statuses(code: Code) -> (Grpc, StatusCode) {
     match code {
         Code::ValidationFailed

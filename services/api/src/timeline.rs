@@ -1,4 +1,4 @@
-//! What happened to one order, from the database alone.
+//! The timeline of an order, from the database alone.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::orders::{find, foreign_token};
 use crate::reads::{page_size, read};
 use crate::token::List;
 
-/// How many events of an order are told that stand in the lot.
+/// Maximum number of parked events shown for an order.
 const STANDING: usize = 20;
 
 /// Reads a page of an order's timeline, oldest first.
@@ -28,7 +28,7 @@ pub async fn timeline(app: &App, call: &Call, request: &GetOrderTimelineRequest)
         "" => None,
         token => Some(list.place(token).map(i64::from_be_bytes).ok_or_else(|| foreign_token(call))?),
     };
-    // The first entry is not in the table: that the order was created, its own row says.
+    // The `created` entry comes from the order's row, not from the table.
     let mut entries: Vec<TimelineEntry> = after.is_none().then(|| created(&origin)).into_iter().collect();
     let room = size - entries.len();
     let mut facts = read(call, app.store.timeline.facts(id, after.unwrap_or(0), limit(room))).await?;
@@ -47,7 +47,7 @@ pub async fn timeline(app: &App, call: &Call, request: &GetOrderTimelineRequest)
     Ok(GetOrderTimelineResponse { order_id, entries, parked, more_parked, next_page_token })
 }
 
-/// Asks for one row more than wanted: it tells whether more exist.
+/// Returns the rows to read: one more than wanted, to learn whether more exist.
 fn limit(wanted: usize) -> i64 {
     i64::try_from(wanted + 1).unwrap_or(i64::MAX)
 }
@@ -66,13 +66,13 @@ fn created(origin: &Origin) -> TimelineEntry {
     }
 }
 
-/// Shows a row. A note whose detail names a correlation id or a trace is about another request than the one that made the order.
+/// Converts a row. A correlation id or trace id in its detail is another request's and replaces that of the creating request.
 fn entry(origin: &Origin, fact: Fact) -> TimelineEntry {
     let mut detail = fact.detail.as_deref().map(named).unwrap_or_default();
     let own = |name: &str| detail.remove(name);
     let [correlation_id, trace_id_own] = ["correlationId", "traceId"].map(own);
     let version = fact.version.unwrap_or(0);
-    // Only the last change has an event that the order still names.
+    // The order's row keeps only the event id of its last change.
     let told_by = origin.settled_event_id.filter(|_| version == origin.order.version);
     TimelineEntry {
         kind: fact.kind,
@@ -86,7 +86,7 @@ fn entry(origin: &Origin, fact: Fact) -> TimelineEntry {
     }
 }
 
-/// Reads a JSON object as names and texts, whatever is in it: other rooms, and newer ones, write it.
+/// Converts any JSON object to texts: other crates, and newer versions, write it.
 fn named(detail: &str) -> BTreeMap<String, String> {
     let Ok(Value::Object(members)) = serde_json::from_str(detail) else { return BTreeMap::new() };
     let text = |value| match value {

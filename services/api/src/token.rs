@@ -1,20 +1,20 @@
-//! Page tokens: a place in one list, bound to the list by a checksum.
+//! Page tokens: a position in a list, bound to that list by a checksum.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-/// How many bytes of the checksum a token carries.
+/// The bytes of the checksum in a token.
 const CHECK: usize = 16;
-/// The first byte of a token, should its form ever change.
+/// The first byte of a token, so that the format can change.
 const VERSION: u8 = 1;
 
-/// The list that a token belongs to: its name, the client and every filter. The page size is no part of it.
+/// The list that a token belongs to: its name, the client and every filter, but not the page size.
 #[derive(Debug, Clone, Copy)]
 pub struct List<'a>(pub &'a [&'a str]);
 
 impl List<'_> {
-    /// Makes the token of a place.
+    /// Encodes a position.
     pub fn token(&self, place: &[u8]) -> String {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(place);
@@ -22,7 +22,7 @@ impl List<'_> {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads a token; `None` when it is not ours, was changed, or belongs to another list.
+    /// Decodes a token; `None` if it is malformed, was changed, or belongs to another list.
     pub fn place<const N: usize>(&self, token: &str) -> Option<[u8; N]> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (place, check) = bytes.strip_prefix(&[VERSION])?.split_at_checked(N)?;

@@ -1,7 +1,6 @@
-//! Watching an order: each of its versions once, until its status is final.
+//! Watching an order: sends each of its versions once, until its status is final.
 //!
-//! An order is new in version 1, and everything but its status never changes. So whatever lies between a token and the present
-//! can be told from the present row.
+//! Version 1 is always `created`, and only the status of an order changes. So the current row yields every version after a token.
 
 mod hub;
 mod metrics;
@@ -28,29 +27,29 @@ pub use poll::WatchTask;
 
 use hub::Subscription;
 
-/// A caller that watches an order.
+/// A caller's watch on one order.
 #[derive(Debug)]
 pub struct Watch {
     subscription: Subscription,
-    /// What stands in the store and was not told yet.
+    /// The row read at the start, until it is sent.
     present: Option<OrderRow>,
-    /// Whether the order was new after the version that the caller has seen.
+    /// Whether version 1 is to be sent before `present`.
     since_new: bool,
-    /// The version that was told last.
+    /// The newest version that was sent or is in `present`.
     seen: i32,
     over: bool,
-    /// When to come back after a drain; drawn for each watch, so that not all come back together.
+    /// The wait after a drain; drawn for each watch, so that clients do not all come back together.
     again: Duration,
 }
 
-/// Begins to watch one of the caller's orders behind a version; `None` when nothing can follow it.
+/// Watches one of the caller's orders after the version in the resume token; `None` if that version is final.
 pub async fn watch(app: &App, call: &Call, request: &WatchOrderRequest) -> Result<Option<Watch>, Refusal> {
     let token = request.resume_token;
     if token < 0 {
         return Err(no_token(call.protocol));
     }
     let again = retry_after(app.ids.as_ref());
-    // Before the order is read, so that no change falls between.
+    // Before the order is read, so that no change is missed in between.
     let subscription = app.watches.subscribe(parse(&request.order_id)?, again)?;
     let present = row(app, call, &request.order_id).await?;
     subscription.know(&present);
@@ -58,19 +57,19 @@ pub async fn watch(app: &App, call: &Call, request: &WatchOrderRequest) -> Resul
         return Ok(None);
     }
     let since_new = token < FIRST_VERSION && present.version > FIRST_VERSION;
-    // Of a token above the newest version the store knows nothing, since it was restored: the present is told.
+    // A token above the newest version comes from before a restore of the store: the current row is sent.
     let told = token == present.version;
     let seen = present.version;
     Ok(Some(Watch { subscription, present: Some(present).filter(|_| !told), since_new, seen, over: false, again }))
 }
 
-/// Refuses a token that is no version of any order.
+/// Builds the refusal of a resume token that is not a version.
 pub fn no_token(protocol: Protocol) -> Refusal {
     fields::refuse_one(protocol, "resume_token", FieldCode::InvalidToken, "must be the version that was seen last")
 }
 
 impl Watch {
-    /// Waits for the next version; `None` after a final one or a refusal. What is not awaited to its end is not lost.
+    /// Waits for the next version; `None` after a final one or a refusal. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Order, Refusal>> {
         if self.over {
             return None;
@@ -100,7 +99,7 @@ fn as_new(row: &OrderRow) -> OrderRow {
     OrderRow { status: Status::Created, version: FIRST_VERSION, ..row.clone() }
 }
 
-/// Ends what is watched; the last version, if there is one, is the resume token.
+/// Builds the refusal that ends watches and subscriptions in a drain.
 pub fn shutting_down(wait: Duration) -> Refusal {
     let detail = "This process shuts down; watch again, with the last version as resume token if you had one.";
     Refusal::new(Code::ShuttingDown, detail).after(wait)

@@ -1,4 +1,4 @@
-//! The API over the wire, REST and gRPC: each sentence on SQLite and on PostgreSQL (`MINISHOP_TEST_POSTGRES`, fresh databases).
+//! The API over the wire, REST and gRPC: each test on SQLite and on PostgreSQL (`MINISHOP_TEST_POSTGRES`, fresh databases).
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
 
@@ -43,7 +43,7 @@ mod watches;
 #[path = "api/world.rs"]
 mod world;
 
-/// Makes one test per store of each sentence.
+/// Makes one test per store of each function.
 macro_rules! on_both_stores {
     ($($room:ident: $($sentence:ident)+;)+) => {
         mod sqlite {

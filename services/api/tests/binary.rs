@@ -35,7 +35,7 @@ fn redis() -> String {
     std::env::var("MINISHOP_TEST_REDIS").expect("MINISHOP_TEST_REDIS is not set: point it to a Redis server")
 }
 
-/// A topic prefix that no other test has.
+/// Returns a topic prefix that no other test uses.
 fn prefix() -> String {
     SystemIds.random().iter().fold("api-".to_owned(), |text, byte| format!("{text}{byte:02x}")) + "."
 }
@@ -122,7 +122,7 @@ async fn two_processes_tell_each_other_through_redis() {
             process.admin("/metrics").1.lines().any(counted)
         };
         let told = async {
-            // About half of the customers belong to the other process, which may not have subscribed yet.
+            // The other process leads the shards of about half of the customers; it may not have subscribed yet.
             for n in 0.. {
                 assert_eq!(writer.post("/orders", &B.replace("c1", &format!("c{n}"))).0, 201);
                 if received(&other) {
@@ -157,7 +157,7 @@ async fn redis_away_is_said_and_changes_nothing_and_a_refused_login_ends_the_sta
     .await;
 }
 
-/// Carries connections on, as long as it lives.
+/// Forwards connections to `to` until it is dropped.
 async fn forward(from: TcpListener, to: String) {
     let mut open = JoinSet::new();
     loop {

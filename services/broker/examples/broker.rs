@@ -1,6 +1,6 @@
 //! Serves an event log until it is killed or its standard input ends: `broker FILE [ADDR [TOPIC:PARTITIONS]…]`.
 //!
-//! The tests start it as a process of its own, to kill it; on a terminal it is the quickest way to try Kafka tools.
+//! On a terminal it is the quickest way to try Kafka tools.
 
 use minishop_broker::{Settings, TopicSettings, open};
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! The requests this log answers: which versions of each, and the way from a frame to its answer.
+//! The supported requests and versions, and the way from a frame to its answer.
 
 mod admin;
 mod committed;
@@ -22,10 +22,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::shared::Shared;
 
-/// Versions of each API that are answered. Where a newer one exists it brings something this log does not have
-/// (replica directories, broker fencing, the new group protocol, share groups, two-phase transactions). Not answered are
-/// `CreatePartitions`, since a key's records would go on in another partition and their order would be lost, and
-/// `DescribeLogDirs`, since there are none: the metrics tell each partition's bytes.
+/// Supported versions of each API. Newer ones bring features that this log does not have (replica directories, broker
+/// fencing, the new group protocol, share groups, two-phase transactions). Not supported are `CreatePartitions`, because a
+/// key's records would continue in another partition and lose their order, and `DescribeLogDirs`, because there are none:
+/// [`crate::StatsHandle`] reports each partition's bytes.
 const VERSIONS: [(ApiKey, i16, i16); 22] = [
     (ApiKey::Produce, 3, 11),
     (ApiKey::Fetch, 4, 16),
@@ -66,17 +66,17 @@ pub(crate) enum Unfit {
     Answer(String),
 }
 
-/// An encoded answer with its length in front, and its share of the memory budget.
+/// An encoded answer with its length prefix, and its share of the memory budget.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub bytes: Bytes,
     pub memory: Option<OwnedSemaphorePermit>,
 }
 
-/// An answer on its way; `None` when the client wants none.
+/// A pending answer; `None` if the client wants none.
 pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Option<Reply>, Unfit>> + Send>>;
 
-/// Who asks, and in which version.
+/// The sender and version of a request.
 #[derive(Clone)]
 pub(crate) struct Asked {
     pub shared: Arc<Shared>,
@@ -103,10 +103,10 @@ impl Asked {
     }
 }
 
-/// Begins to answer one frame (without its length).
+/// Starts to answer one frame (without its length).
 ///
-/// Produce requests are queued for the writer before this returns, so that several of one connection share a commit;
-/// everything else happens when the answer is awaited, after the answers before it.
+/// Produce requests are queued for the writer before this returns, so that several of one connection share a commit.
+/// Everything else runs when the answer is awaited, after earlier answers.
 pub(crate) async fn begin(
     shared: &Arc<Shared>,
     client_host: &str,
@@ -128,7 +128,7 @@ pub(crate) async fn begin(
         correlation,
     };
     if !(*min..=*max).contains(&version) {
-        // A client that speaks a newer version learns from version 0 of this answer which ones to use.
+        // A client with a newer version learns from a version 0 answer which versions it may use.
         if api == ApiKey::ApiVersions {
             let reply = asked.encode(0, &versions::unsupported())?;
             return Ok(Box::pin(async { Ok(Some(reply)) }));

@@ -1,6 +1,6 @@
 //! The header of a record batch (magic 2), read and patched in place.
 //!
-//! The checksum starts behind base offset and leader epoch, so both may be written by the broker without a new one:
+//! The checksum covers neither base offset nor leader epoch, so the broker may write both:
 //! <https://kafka.apache.org/documentation/#recordbatch>.
 
 pub(crate) mod records;
@@ -19,7 +19,7 @@ const COMPRESSION: i16 = 0b111;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
 
-/// What the log has to know of a batch.
+/// Header fields that the log uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     /// Offset of the last record minus that of the first.
@@ -33,7 +33,7 @@ pub(crate) struct Header {
 
 /// Checks one partition's share of a produce request, which must be exactly one whole batch of at most `max` bytes.
 ///
-/// What is behind the header is for [`records::walk`] to check.
+/// [`records::walk`] checks what follows the header.
 pub(crate) fn check(bytes: &[u8], max: usize) -> Result<Header, ResponseError> {
     if bytes.len() > max {
         return Err(ResponseError::MessageTooLarge);
@@ -75,18 +75,18 @@ pub(crate) fn check(bytes: &[u8], max: usize) -> Result<Header, ResponseError> {
     Ok(header)
 }
 
-/// Says whether the checksum of a batch read from the file is right.
+/// Returns whether a batch's checksum is correct.
 pub(crate) fn intact(bytes: &[u8]) -> bool {
     bytes.len() >= HEADER && crc32c::crc32c(&bytes[CHECKED..]).to_be_bytes() == bytes[CHECKSUM..CHECKED]
 }
 
-/// Gives a batch its place in the log and leader epoch 0, the only one this broker has.
+/// Writes the base offset, and leader epoch 0, the only one of this broker.
 pub(crate) fn place(bytes: &mut [u8], base_offset: i64) {
     bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
     bytes[12..16].fill(0);
 }
 
-/// Length of a whole batch by its own header; `None` when there is no header or it is impossible.
+/// Returns the length of a whole batch by its own header; `None` if the header is missing or the length impossible.
 fn whole_length(bytes: &[u8]) -> Option<usize> {
     if bytes.len() < HEADER {
         return None;

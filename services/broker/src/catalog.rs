@@ -1,4 +1,4 @@
-//! The topics and partitions that exist, with what is known of each without asking SQLite.
+//! The existing topics and partitions, and their state in memory.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,10 +14,10 @@ use uuid::Uuid;
 
 use crate::{settings::TopicSettings, tail::Tail};
 
-/// One partition: its bounds, its newest batches and who waits for more. Only the writer moves the bounds.
+/// One partition: its bounds, newest batches and waiting fetches. Only the writer moves the bounds.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    /// Row id, never used again, so rows of a deleted topic cannot be taken for those of its successor.
+    /// Row id, never reused, so rows of a deleted topic are not taken for those of its successor.
     pub id: i64,
     pub number: i32,
     next: AtomicI64,
@@ -42,34 +42,34 @@ impl Partition {
         }
     }
 
-    /// Offset that the next record gets; everything below it is on disk.
+    /// Returns the offset of the next record; everything below it is on disk.
     pub fn next(&self) -> i64 {
         self.next.load(Ordering::Acquire)
     }
 
-    /// Offset of the oldest record kept.
+    /// Returns the offset of the oldest kept record.
     pub fn start(&self) -> i64 {
         self.start.load(Ordering::Acquire)
     }
 
-    /// Bytes of all batches kept.
+    /// Returns the bytes of all kept batches.
     pub fn bytes(&self) -> i64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// True once the topic was deleted.
+    /// Returns whether the topic was deleted.
     pub fn gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
 
-    /// Shows committed records to readers and wakes those that wait.
+    /// Makes committed records visible to readers and wakes waiting fetches.
     pub fn grow(&self, next: i64, more_bytes: i64) {
         self.next.store(next, Ordering::Release);
         self.bytes.fetch_add(more_bytes, Ordering::Relaxed);
         self.wake();
     }
 
-    /// Hides the oldest records, which the writer has removed.
+    /// Sets the first offset, which hides older records, and the bytes of the kept batches.
     pub fn shrink(&self, start: i64, bytes: i64) {
         self.start.store(start, Ordering::Release);
         self.bytes.store(bytes, Ordering::Relaxed);
@@ -90,7 +90,7 @@ impl Partition {
     }
 }
 
-/// A topic as long as it exists; one made later under the same name has another id.
+/// An existing topic; one created later under the same name has another id.
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub name: StrBytes,
@@ -111,7 +111,7 @@ struct Known {
     by_id: HashMap<Uuid, Arc<Topic>>,
 }
 
-/// The topics that exist. Only the writer adds and removes; everybody reads.
+/// The existing topics. Only the writer adds and removes them.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog(RwLock<Known>);
 
@@ -128,7 +128,7 @@ impl Catalog {
         self.read(|known| known.by_name.get(topic)?.partition(number).cloned())
     }
 
-    /// All topics, by name.
+    /// Returns all topics, sorted by name.
     pub fn all(&self) -> Vec<Arc<Topic>> {
         self.read(|known| known.by_name.values().cloned().collect())
     }
@@ -139,7 +139,7 @@ impl Catalog {
         known.by_name.insert(topic.name.to_string(), topic);
     }
 
-    /// Forgets a topic and tells its readers.
+    /// Removes a topic and wakes its readers.
     pub fn remove(&self, topic: &Topic) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         known.by_id.remove(&topic.id);
@@ -156,7 +156,7 @@ impl Catalog {
     }
 }
 
-/// Takes a lock whose holders cannot leave half-done work behind, so a panic elsewhere does not matter.
+/// Locks a mutex whose holders leave no half-done work behind, so a panic of one does not matter.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

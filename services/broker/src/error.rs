@@ -1,44 +1,44 @@
-//! Why an event log cannot be opened or cannot go on, and what a SQLite error means for it.
+//! The errors of an event log, and what a SQLite error means for it.
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-/// Why the log cannot be opened or had to stop. Errors of one request never show here: the client gets a Kafka code.
+/// Why the log cannot be opened or had to stop. Errors of one request never appear here: the client gets a Kafka code.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file is not an event log of ours or is damaged. It was left as it is.
+    /// The file is not an event log or is damaged. It was not changed.
     #[error("{}: {reason}; restore it from a copy or move it away, it is never made anew", file.display())]
     Corrupt {
         /// The log's file.
         file: PathBuf,
-        /// What was found in it.
+        /// What is wrong with it.
         reason: String,
     },
-    /// The file was written by a newer version.
+    /// The file was written by a newer version of this program.
     #[error("{}: schema version {found}, this program knows {known}", file.display())]
     SchemaAhead {
         /// The log's file.
         file: PathBuf,
-        /// Version in the file.
+        /// Schema version of the file.
         found: i64,
-        /// Version of this program.
+        /// Newest schema version that this program knows.
         known: i64,
     },
-    /// SQLite did not take a setting that durability rests on.
+    /// SQLite did not accept a setting that durability depends on.
     #[error("SQLite setting {setting} is {found}, {expected} is needed")]
     Unsafe {
         /// The setting's name.
         setting: &'static str,
-        /// What SQLite answered.
+        /// The value that SQLite reported.
         found: String,
-        /// What was asked for.
+        /// The required value.
         expected: String,
     },
-    /// The address cannot be listened on.
+    /// The address cannot be bound.
     #[error("cannot listen on {addr}: {source}")]
     Bind {
-        /// The address asked for.
+        /// The requested address.
         addr: SocketAddr,
-        /// The system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The file or its directory cannot be used.
@@ -46,26 +46,26 @@ pub enum Error {
     File {
         /// The log's file.
         file: PathBuf,
-        /// The system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The disk did not confirm a write, so what it holds is unknown: the process must end and start again.
+    /// The disk did not confirm a write, so its content is unknown: the process must end and start again.
     #[error("the disk did not confirm a write of the event log: {0}")]
     Fsync(#[source] sqlx::Error),
     /// SQLite refused an operation for another reason.
     #[error("{operation}: {source}")]
     Store {
-        /// What was tried.
+        /// What was attempted.
         operation: &'static str,
-        /// SQLite's reason.
+        /// The error of SQLite.
         source: sqlx::Error,
     },
-    /// A topic cannot be made: a wrong name, or it exists with another partition count.
+    /// A topic cannot be created: its name is invalid, or it exists with another partition count.
     #[error("topic {name}: {reason}")]
     Topic {
         /// The topic's name.
         name: String,
-        /// Why not.
+        /// Why it cannot be created.
         reason: String,
     },
     /// The log has stopped.
@@ -74,7 +74,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names the stable code under which operators find this error.
+    /// Returns the stable code of this error, for operators.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Corrupt { .. } => "STORE_CORRUPT",
@@ -90,14 +90,14 @@ impl Error {
     }
 }
 
-/// What a SQLite error asks of the log.
+/// How the log reacts to a SQLite error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nobody knows what is on disk: end.
+    /// The content of the disk is unknown: end.
     Fsync,
     /// The file is damaged: end.
     Corrupt,
-    /// Roll back, open again and try until it works (disk full, I/O error, busy).
+    /// Roll back, reopen and retry until it works (disk full, I/O error, busy).
     Retry,
 }
 
@@ -106,7 +106,7 @@ const SQLITE_NOTADB: i32 = 26;
 const SQLITE_IOERR_FSYNC: i32 = 0x40a;
 const SQLITE_IOERR_DIR_FSYNC: i32 = 0x50a;
 
-/// Sorts an error by SQLite's extended result code.
+/// Classifies an error by SQLite's extended result code.
 pub(crate) fn fault(error: &sqlx::Error) -> Fault {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).and_then(|code| code.parse::<i32>().ok());
     match code {

@@ -1,6 +1,6 @@
 //! Consumer groups in the classic protocol: members and generations live in memory, committed offsets in the file.
 //!
-//! After a restart every member is unknown and rejoins, while the group goes on where its offsets stood.
+//! After a restart every member is unknown and rejoins; the group continues at its committed offsets.
 
 mod group;
 mod member;
@@ -24,11 +24,11 @@ use crate::{catalog::lock, settings::Limits};
 pub(crate) use group::{Group, Phase};
 pub(crate) use member::Member;
 
-/// A member's wish to join, as the request had it.
+/// A member's join request.
 #[derive(Debug, Clone)]
 pub(crate) struct Join {
     pub group: String,
-    /// Empty for a member that has no id yet.
+    /// Empty if the member has no id yet.
     pub member: String,
     /// `group.instance.id`: a name that survives the member's restarts.
     pub instance: Option<StrBytes>,
@@ -37,15 +37,15 @@ pub(crate) struct Join {
     pub session: Duration,
     pub rebalance: Duration,
     pub protocol_type: StrBytes,
-    /// Assignment strategies, the preferred one first, with the member's subscription for each.
+    /// Assignment strategies in order of preference, with the member's subscription for each.
     pub protocols: Vec<(StrBytes, Bytes)>,
-    /// True when a new member gets its id first and joins with it in a second request (KIP-394).
+    /// Whether a new member first gets its id and then joins with it in a second request (KIP-394).
     pub id_first: bool,
-    /// True when the client can be told that it leads and need not assign (KIP-814).
+    /// Whether the client understands that it leads but must not assign (KIP-814).
     pub may_skip: bool,
 }
 
-/// What a member is told when the group is complete.
+/// Answer to a join once the group is complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Joined {
     pub generation: i32,
@@ -53,13 +53,13 @@ pub(crate) struct Joined {
     pub protocol: StrBytes,
     pub leader: String,
     pub member: String,
-    /// All members with instance id and subscription for the leader, none for the others.
+    /// All members with instance id and subscription if this member leads, else empty.
     pub members: Vec<(String, Option<StrBytes>, Bytes)>,
-    /// True when the leader is not to assign: the group is stable.
+    /// Whether the leader must not assign, because the group is stable.
     pub skip_assignment: bool,
 }
 
-/// A refused join; the id is the one to join with for [`ResponseError::MemberIdRequired`].
+/// A refused join; for [`ResponseError::MemberIdRequired`], `member` is the id to join with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JoinRefused {
     pub error: ResponseError,
@@ -68,7 +68,7 @@ pub(crate) struct JoinRefused {
 
 pub(crate) type JoinOutcome = Result<Joined, JoinRefused>;
 
-/// A member's share and the protocol it was computed by.
+/// A member's assignment and the protocol that computed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Synced {
     pub protocol_type: StrBytes,
@@ -78,7 +78,7 @@ pub(crate) struct Synced {
 
 pub(crate) type SyncOutcome = Result<Synced, ResponseError>;
 
-/// Who speaks: every request of a member names these.
+/// The sender of a group request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Speaker<'a> {
     pub member: &'a str,
@@ -86,10 +86,10 @@ pub(crate) struct Speaker<'a> {
     pub instance: Option<&'a StrBytes>,
 }
 
-/// All groups with members.
+/// All groups with members or pending member ids.
 pub(crate) struct Groups {
     by_name: Mutex<HashMap<String, Group>>,
-    /// Wakes the timer when an earlier deadline may have come up.
+    /// Wakes the timer when there may be an earlier deadline.
     changed: Notify,
     life: String,
     ids: AtomicU64,
@@ -98,7 +98,7 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// `life` must differ at every start: ids of an earlier life have to be unknown.
+    /// `life` must differ at every start, so that ids of an earlier run are unknown.
     pub fn new(life: String, limits: Limits, delay: Duration) -> Self {
         Self { by_name: Mutex::default(), changed: Notify::new(), life, ids: AtomicU64::new(0), limits, delay }
     }
@@ -146,7 +146,7 @@ impl Groups {
         format!("{}-{}", self.life, self.ids.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Hands in the leader's assignments, and waits for the caller's own.
+    /// Stores the leader's assignments and waits for the caller's own.
     pub async fn sync(
         &self,
         name: &str,
@@ -159,12 +159,12 @@ impl Groups {
         waiting.await.unwrap_or(Err(ResponseError::RebalanceInProgress))
     }
 
-    /// Tells that a member lives; the answer tells it to rejoin when others joined or left.
+    /// Renews a member's session; returns an error if it must rejoin because others joined or left.
     pub fn heartbeat(&self, name: &str, speaker: Speaker<'_>) -> Result<(), ResponseError> {
         self.with(name, ResponseError::UnknownMemberId, |group| group.heartbeat(speaker, Instant::now()))
     }
 
-    /// Takes a member out at its own wish.
+    /// Removes a member at its own request.
     pub fn leave(&self, name: &str, member: &str, instance: Option<&StrBytes>) -> Result<(), ResponseError> {
         let outcome = {
             let mut groups = lock(&self.by_name);
@@ -179,7 +179,7 @@ impl Groups {
         outcome
     }
 
-    /// Says whether the speaker may commit offsets: a member in its generation, or anybody while there are no members.
+    /// Checks that the sender may commit offsets: a member in its generation, or a tool while there are no members.
     pub fn may_commit(&self, name: &str, speaker: Speaker<'_>) -> Result<(), ResponseError> {
         let outsider = speaker.generation < 0 && speaker.member.is_empty();
         let mut groups = lock(&self.by_name);
@@ -195,7 +195,7 @@ impl Groups {
         lock(&self.by_name).get(name).filter(|group| group.has_members()).map(f)
     }
 
-    /// Name, protocol type and phase of every group with members.
+    /// Returns name, protocol type and phase of every group with members.
     pub fn list(&self) -> Vec<(String, StrBytes, Phase)> {
         lock(&self.by_name)
             .iter()
@@ -208,7 +208,7 @@ impl Groups {
         lock(&self.by_name).len()
     }
 
-    /// Ends sessions, rebalances and waits that are due, until it is dropped.
+    /// Ends sessions, rebalances and waits at their deadlines, until the future is dropped.
     pub async fn run_timers(&self) {
         loop {
             let next = {
@@ -223,7 +223,7 @@ impl Groups {
             let changed = self.changed.notified();
             match next {
                 Some(next) => {
-                    // Sessions are prolonged all the time; one look every few milliseconds is enough for any of them.
+                    // Sessions are renewed all the time; checking every 5 ms is enough.
                     let next = next.max(Instant::now() + Duration::from_millis(5));
                     let _ = tokio::time::timeout_at(next, changed).await;
                 }
@@ -247,5 +247,5 @@ impl Groups {
     }
 }
 
-/// Where an answer comes once the group is ready.
+/// Receives an answer once the group is ready.
 pub(crate) type Waiting<T> = oneshot::Receiver<T>;

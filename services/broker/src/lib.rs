@@ -1,10 +1,10 @@
 //! An embedded event log: a listener that speaks the Kafka protocol over one SQLite file.
 //!
-//! It is for one machine: one broker, no replicas, no transactions, no authentication, so it belongs on a loopback
-//! address. What it promises there: a produce request that was answered is on disk (`synchronous=FULL`), an idempotent
-//! producer's repeat is stored once, offsets have no gaps, and committed offsets survive a restart.
+//! It is for one machine: one broker, no replicas, no transactions, no authentication, so it belongs on a loopback address.
+//! It guarantees: an acknowledged produce request is on disk (`synchronous=FULL`), an idempotent producer's retry is stored
+//! once, offsets have no gaps, and committed offsets survive a restart.
 //!
-//! [`open`] prepares the file and binds the address, [`EventLog::run`] serves until it is told to stop.
+//! [`open`] prepares the file and binds the address, [`EventLog::run`] serves until its token is cancelled.
 
 mod api;
 mod batch;
@@ -40,17 +40,17 @@ use groups::Groups;
 use log::Writer;
 use shared::Shared;
 
-/// Requests that may queue for the writer; more wait in their connections.
+/// Capacity of the writer's queue; further requests wait in their connections.
 const QUEUE: usize = 1024;
 
-/// Opens the file, making it when it is absent, checks it and its settings, and binds the address.
+/// Opens or creates the file, verifies it and its SQLite settings, and binds the address.
 ///
-/// Reads only small tables, so the time it takes does not grow with the log. Clients that connect before
-/// [`EventLog::run`] wait in the listener's backlog.
+/// Reads only small tables, so its duration does not grow with the log. Clients that connect before [`EventLog::run`] wait
+/// in the listener's backlog.
 ///
 /// # Errors
-/// [`Error::Corrupt`] for a file that is not an event log or is visibly damaged; it is then left as it is. See
-/// [`Error`] for the others.
+/// [`Error::Corrupt`] for a file that is not an event log or is visibly damaged; the file is not changed. See [`Error`] for
+/// the others.
 pub async fn open(settings: Settings) -> Result<EventLog, Error> {
     let file = settings.file.clone();
     storage::file::prepare(&file).await?;
@@ -84,7 +84,7 @@ pub async fn open(settings: Settings) -> Result<EventLog, Error> {
     Ok(EventLog::start(shared, listener, connection, commands))
 }
 
-/// The address that clients on this machine reach, for a listener on all of them too.
+/// Returns the host that clients on this machine can reach; loopback if the listener is bound to all addresses.
 fn reachable(addr: SocketAddr) -> String {
     match addr {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => "127.0.0.1".to_owned(),
@@ -93,7 +93,7 @@ fn reachable(addr: SocketAddr) -> String {
     }
 }
 
-/// An open event log. It writes from the moment it is opened and serves clients while [`EventLog::run`] runs.
+/// An open event log. Its writer runs from the start; clients are served while [`EventLog::run`] runs.
 pub struct EventLog {
     shared: Arc<Shared>,
     listener: TcpListener,
@@ -114,12 +114,12 @@ impl EventLog {
         Self { shared, listener, writer, stop_writer }
     }
 
-    /// The address listened on; its port is never 0.
+    /// Returns the bound address; its port is never 0.
     pub fn addr(&self) -> SocketAddr {
         self.shared.addr
     }
 
-    /// Makes a topic unless it exists. See [`Handle::ensure_topic`].
+    /// Creates a topic unless it exists. See [`Handle::ensure_topic`].
     ///
     /// # Errors
     /// As [`Handle::ensure_topic`].
@@ -127,23 +127,23 @@ impl EventLog {
         self.handle().ensure_topic(name, partitions, settings).await
     }
 
-    /// A way to the log that stays usable while [`EventLog::run`] has taken it.
+    /// Returns a handle that stays usable after [`EventLog::run`] has consumed `self`.
     pub fn handle(&self) -> Handle {
         Handle(Arc::clone(&self.shared))
     }
 
-    /// The log's figures, readable while it runs.
+    /// Returns a handle to the log's statistics, readable while it runs.
     pub fn stats(&self) -> StatsHandle {
         StatsHandle(Arc::clone(&self.shared))
     }
 
-    /// Serves until `shutdown`: then reads no more requests, sends the answers that are ready within half a second,
-    /// commits what is queued, writes the log back into the file and closes it.
+    /// Serves until `shutdown`: then stops reading requests, sends the answers that are ready within half a second, commits
+    /// what is queued, checkpoints the write-ahead log and closes the file.
     ///
     /// # Errors
-    /// [`Error::Fsync`] or [`Error::Corrupt`] as soon as the file cannot be trusted any more; the process must then
-    /// end, for it does not know what is on disk. A full disk is no error here: the log refuses produce requests and
-    /// recovers by itself.
+    /// [`Error::Fsync`] or [`Error::Corrupt`] as soon as the file cannot be trusted; the process must then end, because the
+    /// state of the disk is unknown. A full disk is not an error here: the log refuses produce requests and recovers by
+    /// itself.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { shared, listener, mut writer, stop_writer } = self;
         let stop = shutdown.child_token();
@@ -169,20 +169,20 @@ fn outcome(ended: Option<Result<Result<(), Error>, tokio::task::JoinError>>) -> 
     }
 }
 
-/// A cheap, cloneable way to an open log.
+/// A cheap, cloneable handle to an open log.
 #[derive(Clone)]
 pub struct Handle(Arc<Shared>);
 
 impl Handle {
-    /// The address listened on; its port is never 0.
+    /// Returns the bound address; its port is never 0.
     pub fn addr(&self) -> SocketAddr {
         self.0.addr
     }
 
-    /// Makes a topic unless it exists; settings of an existing one are left as they are.
+    /// Creates a topic unless it exists; the settings of an existing topic stay unchanged.
     ///
     /// # Errors
-    /// [`Error::Topic`] when it exists with another partition count or cannot be made; [`Error::Stopped`] when the log
+    /// [`Error::Topic`] if it exists with another partition count or cannot be created; [`Error::Stopped`] if the log
     /// cannot write.
     pub async fn ensure_topic(&self, name: &str, partitions: i32, settings: TopicSettings) -> Result<(), Error> {
         let refused = |reason: String| Error::Topic { name: name.to_owned(), reason };

@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
 
-/// Pause after an accept that failed for want of file descriptors, which closing connections give back.
+/// Pause after an accept that failed for want of file descriptors, which closing connections free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Time that connections have, after the end was asked for, to send the answers that are ready.
+/// Time that connections have after `stop` to send the answers that are ready.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Serves until `stop`; then no request is read any more, answers that are ready are sent, and all connections end.
+/// Serves until `stop`; then connections read no more requests, send the answers that are ready, and end.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {

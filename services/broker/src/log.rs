@@ -1,7 +1,8 @@
-//! The writer: one task that owns the one writing connection and commits whatever queued while its last commit ran.
+//! The writer: one task owns the only writing connection and commits all requests that queued during its last commit.
 //!
-//! Records, producer state and group offsets of one round share a transaction, so a start finds them in step. Answers
-//! leave after the commit. Readers see new records only then, because only the writer moves a partition's bounds.
+//! Records, producer state and group offsets of one round share a transaction, so they are consistent after a restart.
+//! Answers leave after the commit. Only then do readers see new records, because only the writer moves a partition's
+//! bounds.
 
 mod append;
 mod control;
@@ -30,22 +31,22 @@ use crate::{
 use append::Round;
 use producers::Producers;
 
-/// Requests committed together, at most.
+/// Maximum number of requests committed together.
 const ROUND_REQUESTS: usize = 256;
-/// Bytes of records after which a round takes no more requests.
+/// Bytes of records after which a round accepts no more requests.
 const ROUND_BYTES: usize = 8 << 20;
-/// Commits between two looks at the size of the write-ahead log.
+/// Commits between two checks of the write-ahead log's size.
 const WAL_LOOK: u64 = 64;
-/// Time between two tries to write again after the disk refused.
+/// Pause between two attempts to write again after the disk refused.
 const PROBE: Duration = Duration::from_millis(500);
 
 /// Outcome of one batch: the offset of its first record, or why it was not stored.
 pub(crate) type Stored = Result<i64, ResponseError>;
 
-/// Where the outcome of a request goes.
+/// Channel for the outcome of a request.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, ResponseError>>;
 
-/// One checked batch on its way into a partition.
+/// One checked batch to append to a partition.
 #[derive(Debug)]
 pub(crate) struct Append {
     pub partition: Arc<Partition>,
@@ -53,16 +54,16 @@ pub(crate) struct Append {
     pub bytes: Bytes,
 }
 
-/// The batches of one produce request; answered in their order.
+/// The batches of one produce request; the reply has their order.
 #[derive(Debug)]
 pub(crate) struct Produce {
     pub batches: Vec<Append>,
     pub reply: oneshot::Sender<Vec<Stored>>,
-    /// The request's share of the memory budget, given back by dropping it once the batches are on disk.
+    /// The request's share of the memory budget; dropped once the batches are on disk.
     pub _memory: Option<OwnedSemaphorePermit>,
 }
 
-/// One position that a group has reached.
+/// A committed position of a group in one partition.
 #[derive(Debug)]
 pub(crate) struct Position {
     pub partition: Arc<Partition>,
@@ -71,7 +72,7 @@ pub(crate) struct Position {
     pub metadata: String,
 }
 
-/// Positions of one group, stored together.
+/// Positions of one group, committed together.
 #[derive(Debug)]
 pub(crate) struct Positions {
     pub group: String,
@@ -79,7 +80,7 @@ pub(crate) struct Positions {
     pub reply: Reply<()>,
 }
 
-/// A change that has a transaction of its own.
+/// A change with a transaction of its own.
 #[derive(Debug)]
 pub(crate) enum Control {
     CreateTopic {
@@ -92,8 +93,8 @@ pub(crate) enum Control {
         topic: Arc<Topic>,
         reply: Reply<()>,
     },
-    /// Makes `before` the first offset of a partition and answers the first offset it then has. What lies below is
-    /// hidden at once and removed later, in steps.
+    /// Makes `before` the first offset of a partition and replies with its first offset. Older records are hidden at once
+    /// and removed later, in steps.
     DeleteRecords {
         partition: Arc<Partition>,
         before: i64,
@@ -102,25 +103,25 @@ pub(crate) enum Control {
     NewProducer {
         reply: Reply<i64>,
     },
-    /// Removes positions of a group, all (`None`) or those in some partitions; answers whether there were any.
+    /// Removes positions of a group, all (`None`) or those in some partitions; replies whether there were any.
     Forget {
         group: String,
         partitions: Option<Vec<i64>>,
         reply: Reply<bool>,
     },
-    /// Removes the batches that end below `before`, at most one step of them.
+    /// Removes batches that end below `before`, at most one step of them.
     Remove {
         partition: Arc<Partition>,
         before: i64,
         reply: Reply<()>,
     },
-    /// Removes one step of what deleted topics and forgotten producers left; answers whether more may be left.
+    /// Removes one step of what deleted topics and forgotten producers left; replies whether more may be left.
     Sweep {
         reply: Reply<bool>,
     },
 }
 
-/// What the writer can be asked for.
+/// A request to the writer.
 #[derive(Debug)]
 pub(crate) enum Command {
     Produce(Produce),
@@ -131,7 +132,7 @@ pub(crate) enum Command {
 impl Command {
     fn refuse(self) {
         let code = ResponseError::KafkaStorageError;
-        // A client that went away needs no answer.
+        // A client that has disconnected needs no answer.
         match self {
             Self::Produce(p) => _ = p.reply.send(vec![Err(code); p.batches.len()]),
             Self::Positions(p) => _ = p.reply.send(Err(code)),
@@ -147,7 +148,6 @@ impl Command {
     }
 }
 
-/// The task's state.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     connection: SqliteConnection,
@@ -168,7 +168,7 @@ impl Writer {
         Self { shared, connection, commands, producers: Producers::default(), tail, stop }
     }
 
-    /// Works until it is told to stop, then finishes what is queued, writes the log back into the file and closes it.
+    /// Runs until `stop`, then commits what is queued, checkpoints the write-ahead log and closes the file.
     pub async fn run(mut self) -> Result<(), Error> {
         loop {
             let command = tokio::select! {
@@ -186,7 +186,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits `first` and whatever else is queued.
+    /// Commits `first` and what else is queued.
     async fn round(&mut self, first: Command) -> Result<(), Error> {
         let mut round = Round::default();
         let mut next = Some(first);
@@ -228,7 +228,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the log back into the file when readers that never pause have kept SQLite from doing it by itself.
+    /// Checkpoints the write-ahead log if readers that never pause have kept SQLite from doing so.
     async fn bound_wal(&mut self) {
         if !self.shared.counters.commits.get().is_multiple_of(WAL_LOOK)
             || storage::wal_bytes(&self.shared.settings.file) <= storage::WAL_LIMIT
@@ -241,8 +241,8 @@ impl Writer {
         }
     }
 
-    /// Rolls back, opens the file again and tries until it can be written; ends only for errors that waiting does not
-    /// fix. What is asked for meanwhile is refused at once.
+    /// Rolls back and reopens the file until it can be written; requests that arrive meanwhile are refused at once. Returns
+    /// an error only if waiting does not fix it.
     async fn recover(&mut self, operation: &'static str, error: sqlx::Error) -> Result<(), Error> {
         let file = self.shared.settings.file.clone();
         if fault(&error) != Fault::Retry {
@@ -273,11 +273,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Replaces the connection: one that saw a full disk may report only its first failed write. Proves with a small
-    /// commit that the new one can write, and that the file and the partitions' bounds in memory agree.
+    /// Replaces the connection, because after a full disk one may report only its first failed write. Proves with a small
+    /// commit that the new one can write, and aligns the partitions' bounds in memory with the file.
     async fn reopen(&mut self) -> Result<(), Error> {
         let file = self.shared.settings.file.clone();
-        // The old connection may still hold a transaction; a failure to roll back shows at the probe.
+        // The old connection may still hold a transaction; if the rollback fails, so does the probe below.
         let _ = sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await;
         let fresh = storage::writer(&file, self.shared.settings.max_file_bytes).await?;
         storage::close(std::mem::replace(&mut self.connection, fresh)).await;
@@ -289,7 +289,7 @@ impl Writer {
             .fetch_all(&mut self.connection)
             .await
             .map_err(|e| storage::refused(&file, "read the partitions' bounds", e))?;
-        // A commit that failed only in its answer may have taken effect; its batches are then simply there.
+        // A commit that reported an error may have taken effect; its batches are then in the file.
         let rows: HashMap<i64, _> = rows.into_iter().map(|(id, start, next, bytes)| (id, (start, next, bytes))).collect();
         for topic in self.shared.catalog.all() {
             for partition in &topic.partitions {

@@ -1,4 +1,4 @@
-//! The task that removes what a topic need not keep: too old, too much, deleted, or left by a deleted topic.
+//! The retention task: removes batches that are too old, above the size limit, deleted, or left by a deleted topic.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::{
     storage::{MAX_OFFSET, last_offset, row_id},
 };
 
-/// Looks through all partitions at every interval until it is told to stop.
+/// Checks all partitions at every interval until `stop`.
 pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut interval = tokio::time::interval(shared.settings.retention_interval);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The first tick is due at once; a start has better things to do.
+    // The first tick fires at once; a start must not wait for a pass.
     interval.tick().await;
     let passes = async {
         loop {
@@ -31,12 +31,12 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-/// One pass. Each removal is a small step of its own, so that produce goes on between two of them.
+/// Runs one pass. Each removal is a small step, so that the writer handles produce requests in between.
 async fn pass(shared: &Shared) {
     while let Ok(true) = shared.control(|reply| Control::Sweep { reply }).await {}
     for topic in shared.catalog.all() {
         for partition in &topic.partitions {
-            // The oldest alone says whether there is anything to do.
+            // The oldest batch alone shows whether there is anything to remove.
             let mut look = 1;
             while let Some(before) = surplus(shared, partition, &topic.settings, look).await {
                 look = LOOK;
@@ -49,7 +49,7 @@ async fn pass(shared: &Shared) {
     }
 }
 
-/// First offset to keep, when the oldest batches need not be kept; looks at `look` of them.
+/// Returns the first offset to keep if some of the `look` oldest batches can be removed.
 async fn surplus(shared: &Shared, partition: &Partition, settings: &TopicSettings, look: i64) -> Option<i64> {
     match oldest(shared, partition, settings, look).await {
         Ok(found) => found,
@@ -63,7 +63,7 @@ async fn surplus(shared: &Shared, partition: &Partition, settings: &TopicSetting
 const OLDEST: &str = "
 SELECT id, length(bytes), at < CAST(unixepoch('subsec') * 1000 AS INTEGER) - ?3 AS old
 FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?4";
-/// Batches looked at for one removal.
+/// Batches examined per removal.
 const LOOK: i64 = 64;
 
 async fn oldest(shared: &Shared, partition: &Partition, settings: &TopicSettings, look: i64) -> sqlx::Result<Option<i64>> {

@@ -1,36 +1,36 @@
-//! What an event log is told when it is opened: where it lives, what it keeps and how much it takes from a client.
+//! Settings of an event log: its address and file, what it keeps, and its limits on clients.
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Where the log listens, where it keeps its records and what it allows.
+/// Address, file, retention and limits of an event log.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Address to listen on; port 0 takes a free one, which [`crate::EventLog::addr`] then names.
+    /// Address to listen on; port 0 takes a free port, see [`crate::EventLog::addr`].
     pub addr: SocketAddr,
-    /// The log's own SQLite file, made on the first start. No other program may write it.
+    /// The log's own SQLite file, created on the first start. No other program may write it.
     pub file: PathBuf,
-    /// Host name that clients are told to connect to; `None` repeats the address listened on.
+    /// Host name that clients are given to connect to; `None` uses the bound address.
     pub advertised_host: Option<String>,
-    /// What a topic gets whose creator says nothing else.
+    /// Settings of a topic whose creator gives none.
     pub topic: TopicSettings,
-    /// Partitions of a topic whose creator leaves the count to the log (−1).
+    /// Partitions of a topic whose creator leaves the count to the broker (−1).
     pub partitions: i32,
-    /// Bounds on what clients may ask for.
+    /// Limits on client requests.
     pub limits: Limits,
-    /// Time between two passes that remove what is too old or too much.
+    /// Time between two retention passes.
     pub retention_interval: Duration,
     /// How long the first member of an empty group waits for others, so that members that start together share one
-    /// rebalance. Each newcomer starts the wait again, four times at most.
+    /// rebalance. Each newcomer restarts the wait; in total it lasts at most four times as long.
     pub rebalance_delay: Duration,
-    /// Size in bytes that the file may reach before produce is refused as on a full disk; `None` leaves it to the disk.
+    /// File size in bytes above which produce is refused as on a full disk; `None` sets no limit.
     pub max_file_bytes: Option<u64>,
 }
 
 impl Settings {
-    /// Names address and file and takes the defaults for everything else.
+    /// Returns settings with this address and file and defaults for everything else.
     pub fn new(addr: SocketAddr, file: impl Into<PathBuf>) -> Self {
         Self {
             addr,
@@ -46,14 +46,14 @@ impl Settings {
     }
 }
 
-/// What one topic keeps and accepts. Changing it after creation is not supported.
+/// What one topic keeps and accepts. It cannot be changed after creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicSettings {
-    /// How long a batch is kept after it was stored, in whole milliseconds (`retention.ms`); `None` keeps it for ever.
+    /// How long a batch is kept, in whole milliseconds (`retention.ms`); `None` keeps it for ever.
     ///
-    /// Age counts from storing, not from the record's own timestamp: a replayed old record is kept as long as a new one.
+    /// Age counts from storing, not from the record's timestamp: a replayed old record is kept as long as a new one.
     pub retention: Option<Duration>,
-    /// Bytes kept in each partition (`retention.bytes`), the newest batch aside; `None` sets no bound.
+    /// Bytes kept in each partition (`retention.bytes`); the newest batch always stays. `None` sets no limit.
     pub retention_bytes: Option<u64>,
     /// Largest record batch accepted, in bytes (`max.message.bytes`).
     pub max_message_bytes: u32,
@@ -65,38 +65,38 @@ impl Default for TopicSettings {
     }
 }
 
-/// Bounds on what clients may ask for; each is enforced before memory is spent.
+/// Limits on client requests; each is enforced before memory is spent.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at a time; one too many is closed at once.
+    /// Open connections; further ones are closed at once.
     pub connections: usize,
-    /// Bytes in one request frame.
+    /// Bytes of one request frame.
     pub frame_bytes: usize,
-    /// Time a new connection has for its first byte.
+    /// Timeout for the first byte of a new connection.
     pub first_byte: Duration,
-    /// Time a frame has from its first byte to its last, and an answer to be taken by the client.
+    /// Timeout for a frame from its first byte to its last, and for sending an answer.
     pub frame: Duration,
-    /// Time a connection may be silent between requests.
+    /// How long a connection may be silent between requests.
     pub idle: Duration,
-    /// Requests of one connection that are read ahead of their answers.
+    /// Requests of one connection that are read before their answers are sent.
     pub pipeline: usize,
-    /// Bytes in one fetch answer.
+    /// Bytes of one fetch answer.
     pub fetch_bytes: usize,
     /// Longest wait of a fetch for new records.
     pub fetch_wait: Duration,
-    /// Bytes that all requests being read and all answers being sent may hold together; the rest waits its turn.
+    /// Bytes that requests above 64 KiB and fetch answers may hold together; others wait for memory.
     pub memory_bytes: usize,
-    /// Bytes of the newest batches kept in memory, over all partitions, for consumers at the end of the log.
+    /// Bytes of the newest batches cached in memory, over all partitions, for consumers at the end of the log.
     pub tail_bytes: usize,
-    /// Partitions in one topic.
+    /// Partitions of one topic.
     pub partitions: i32,
-    /// Members in one consumer group.
+    /// Members of one consumer group.
     pub members: usize,
-    /// Groups with members at a time.
+    /// Groups with members or with member ids that wait for their join.
     pub groups: usize,
-    /// Session timeouts that a group member may ask for.
+    /// Session timeouts that a group member may request.
     pub session: RangeInclusive<Duration>,
-    /// Bytes of the text that may go with a committed offset.
+    /// Bytes of the metadata text of a committed offset.
     pub offset_metadata_bytes: usize,
 }
 

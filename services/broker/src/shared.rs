@@ -1,4 +1,4 @@
-//! What all connections and tasks of one log share.
+//! State shared by all connections and tasks of one log.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,14 +14,14 @@ use crate::{
     stats::Counters,
 };
 
-/// Longest topic name; Kafka's rule, which comes from file names.
+/// Longest topic name, as in Kafka.
 const NAME_BYTES: usize = 249;
 
 pub(crate) struct Shared {
     pub settings: Settings,
-    /// The address listened on, its port never 0.
+    /// The bound address; its port is never 0.
     pub addr: SocketAddr,
-    /// Host and port that clients are told.
+    /// Host that clients are given to connect to.
     pub host: StrBytes,
     pub cluster: StrBytes,
     pub catalog: Catalog,
@@ -29,14 +29,14 @@ pub(crate) struct Shared {
     pub readers: SqlitePool,
     pub writer: mpsc::Sender<Command>,
     pub counters: Counters,
-    /// Bytes that requests being read and answers being sent may still take.
+    /// Memory budget in bytes for large requests and fetch answers.
     pub memory: Arc<Semaphore>,
-    /// Held by who decompresses a large batch.
+    /// Held while a large batch is decompressed.
     pub inflating: Mutex<()>,
 }
 
 impl Shared {
-    /// Asks the writer for a change and waits for it; error 56 when the writer has ended.
+    /// Sends a change to the writer and waits for its outcome; error 56 if the writer has ended.
     pub async fn control<T>(
         &self,
         control: impl FnOnce(oneshot::Sender<Result<T, ResponseError>>) -> Control,
@@ -47,14 +47,14 @@ impl Shared {
         outcome.await.unwrap_or(Err(ResponseError::KafkaStorageError))
     }
 
-    /// Checks name and partition count and makes a topic.
+    /// Checks name and partition count and creates a topic.
     pub async fn create_topic(&self, name: &str, partitions: i32, settings: TopicSettings) -> Result<Arc<Topic>, ResponseError> {
         self.may_create(name, partitions)?;
         let name = name.to_owned();
         self.control(|reply| Control::CreateTopic { name, partitions, settings, reply }).await
     }
 
-    /// Says why a topic cannot be made, without making it.
+    /// Returns why a topic cannot be created, without creating it.
     pub fn may_create(&self, name: &str, partitions: i32) -> Result<(), ResponseError> {
         let lawful = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || name.len() > NAME_BYTES || matches!(name, "." | "..") || !name.chars().all(lawful) {

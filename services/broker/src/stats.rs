@@ -1,4 +1,4 @@
-//! Counters that the log keeps, and the cheap view of them that callers get.
+//! Counters of the log, and a snapshot of them for callers.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use crate::{shared::Shared, storage};
 
-/// A number that only grows.
+/// A monotonic counter.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -21,7 +21,7 @@ impl Counter {
     }
 }
 
-/// Whether something holds; true at first.
+/// A flag that is initially true.
 #[derive(Debug)]
 pub(crate) struct Flag(AtomicBool);
 
@@ -56,17 +56,17 @@ pub(crate) struct Counters {
     pub writable: Flag,
 }
 
-/// Reads the log's figures at any time, also while it runs; cheap to clone.
+/// Reads the log's statistics at any time, also while it runs; cheap to clone.
 #[derive(Clone)]
 pub struct StatsHandle(pub(crate) Arc<Shared>);
 
 impl StatsHandle {
-    /// False while the disk refuses writes.
+    /// Returns false while the disk refuses writes.
     pub fn writable(&self) -> bool {
         self.0.counters.writable.get()
     }
 
-    /// Reads all figures now. They are not of one instant: each is read by itself.
+    /// Reads all values now, each by itself: they need not belong to one instant.
     pub fn snapshot(&self) -> Stats {
         let counters = &self.0.counters;
         let topics = self.0.catalog.all();
@@ -103,24 +103,24 @@ impl StatsHandle {
     }
 }
 
-/// The log's figures. What ends in `_total` counts since the start.
+/// The log's statistics. Values named `…_total` count since the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
-    /// False while the disk refuses writes; produce is then refused with Kafka's error 56.
+    /// False while the disk refuses writes; produce then fails with Kafka's error 56.
     pub writable: bool,
-    /// Size of the write-ahead log; it shrinks when the log is written back into the file.
+    /// Size of the write-ahead log; a checkpoint shrinks it.
     pub wal_bytes: u64,
-    /// Connections open now.
+    /// Open connections.
     pub connections: u64,
     /// Connections accepted.
     pub connections_total: u64,
     /// Connections closed at once because there were too many.
     pub connections_refused_total: u64,
-    /// Connections closed because what they sent is not a request this log takes.
+    /// Connections closed because they sent something that is not a valid request.
     pub malformed_total: u64,
     /// Requests answered.
     pub requests_total: u64,
-    /// Commits of records and group offsets; at most one fsync each, checkpoints aside.
+    /// Commits of records and group offsets; at most one fsync each, not counting checkpoints.
     pub commits_total: u64,
     /// Record batches stored.
     pub batches_total: u64,
@@ -128,30 +128,30 @@ pub struct Stats {
     pub stored_bytes_total: u64,
     /// Bytes of record batches sent to consumers.
     pub fetched_bytes_total: u64,
-    /// Reads that met a batch whose checksum is wrong.
+    /// Reads that found a batch with a wrong checksum.
     pub damaged_batches_total: u64,
-    /// Consumer groups with members.
+    /// Consumer groups with members or with member ids that wait for their join.
     pub groups: usize,
-    /// Every topic, by name.
+    /// All topics, sorted by name.
     pub topics: Vec<TopicStats>,
 }
 
-/// One topic's figures.
+/// Statistics of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicStats {
     /// The topic's name.
     pub name: String,
-    /// Its partitions, by number.
+    /// Its partitions, sorted by number.
     pub partitions: Vec<PartitionStats>,
 }
 
-/// One partition's figures.
+/// Statistics of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionStats {
     /// Offset of the oldest record kept.
     pub start_offset: i64,
-    /// Offset that the next record gets.
+    /// Offset that the next record will get.
     pub next_offset: i64,
-    /// Bytes of the batches kept.
+    /// Bytes of the kept batches.
     pub bytes: u64,
 }

@@ -1,7 +1,7 @@
-//! The log's SQLite file: opening it safely and the statements that read it. The writer's statements stand in `log`.
+//! The log's SQLite file: how it is opened, and the statements that read it. The writer's statements are in `log`.
 //!
-//! A batch has row id `partition << 43 | last offset`, so one b-tree serves inserts, reads by offset and removal, and
-//! the first row at or after an offset is the batch that holds it.
+//! A batch has row id `partition << 43 | last offset`. One b-tree serves inserts, reads by offset and removal: the first
+//! row at or after an offset is the batch that contains it.
 
 pub(crate) mod file;
 pub(crate) mod read;
@@ -15,30 +15,30 @@ use sqlx::{
 
 use crate::error::{Error, Fault, fault};
 
-/// Bits of a row id that hold the offset: 8.8 · 10¹² records a partition; a million partitions over the file's life, as
-/// the table of partitions checks.
+/// Bits of a row id that hold the offset: 8.8 · 10¹² records a partition. The remaining 20 bits allow a million partitions
+/// over the file's life, which a check of table `part` enforces.
 const OFFSET_BITS: u32 = 43;
-/// Largest offset that row ids have room for.
+/// Largest offset that fits a row id.
 pub(crate) const MAX_OFFSET: i64 = (1 << OFFSET_BITS) - 1;
 
-/// Row id of the batch of `partition` whose last offset is `offset`.
+/// Returns the row id of the batch of `partition` whose last offset is `offset`.
 pub(crate) fn row_id(partition: i64, offset: i64) -> i64 {
     partition << OFFSET_BITS | offset.clamp(0, MAX_OFFSET)
 }
 
-/// Last offset of the batch with this row id.
+/// Returns the last offset of the batch with this row id.
 pub(crate) fn last_offset(row_id: i64) -> i64 {
     row_id & MAX_OFFSET
 }
 
 /// Pages between two checkpoints; with pages of 8 KiB the write-ahead log stays near 8 MiB.
 const CHECKPOINT_PAGES: &str = "1000";
-/// Bytes that a write-ahead log is cut to after a checkpoint, and from which on the writer insists on one.
+/// Size in bytes to which a checkpoint truncates the write-ahead log, and above which the writer forces a checkpoint.
 const JOURNAL_LIMIT: &str = "67108864";
 pub(crate) const WAL_LIMIT: u64 = 64 << 20;
 const READERS: u32 = 2;
 
-/// Opens the one connection that writes.
+/// Opens the only connection that writes.
 pub(crate) async fn writer(file: &Path, max_bytes: Option<u64>) -> Result<SqliteConnection, Error> {
     let mut connection = options(file).connect().await.map_err(|e| refused(file, "open the event log", e))?;
     if let Some(bytes) = max_bytes {
@@ -48,7 +48,7 @@ pub(crate) async fn writer(file: &Path, max_bytes: Option<u64>) -> Result<Sqlite
     Ok(connection)
 }
 
-/// Opens the pool that fetches read through; it holds no connection before the first read.
+/// Opens the pool of read connections; it connects at the first read.
 pub(crate) fn readers(file: &Path) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(READERS)
@@ -89,7 +89,7 @@ async fn limit_size(connection: &mut SqliteConnection, bytes: u64) -> sqlx::Resu
     Ok(())
 }
 
-/// What a connection must answer; these settings belong to the connection, the file does not keep them.
+/// Required settings. They belong to the connection; the file does not store them.
 const EXPECTED: [(&str, &str, &str); 9] = [
     ("journal_mode", "PRAGMA journal_mode", "wal"),
     ("synchronous", "PRAGMA synchronous", "2"),
@@ -102,7 +102,7 @@ const EXPECTED: [(&str, &str, &str); 9] = [
     ("journal_size_limit", "PRAGMA journal_size_limit", JOURNAL_LIMIT),
 ];
 
-/// Versions before this one could corrupt a file when its write-ahead log was reset.
+/// Older versions could corrupt a file when its write-ahead log was reset.
 const SQLITE_VERSION: (u32, u32, u32) = (3, 51, 3);
 
 enum Mismatch {
@@ -119,11 +119,11 @@ impl Mismatch {
     }
 }
 
-/// Reads back what was asked for: SQLite ignores a setting it cannot take.
+/// Reads the settings back: SQLite ignores a setting that it does not accept.
 async fn verify(connection: &mut SqliteConnection) -> Result<(), Mismatch> {
     for (setting, query, expected) in EXPECTED {
         let rows = sqlx::query(query).fetch_all(&mut *connection).await.map_err(Mismatch::Sql)?;
-        // Compiled without memory mapping, SQLite answers mmap_size with no row, which is 0.
+        // If compiled without memory mapping, SQLite returns no row for `mmap_size`, which means 0.
         let found = rows.first().map_or_else(|| "0".to_owned(), text);
         if found != expected {
             return Err(Mismatch::Setting(Error::Unsafe { setting, found, expected: expected.to_owned() }));
@@ -148,15 +148,15 @@ fn text(row: &sqlx::sqlite::SqliteRow) -> String {
     row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string())).unwrap_or_default()
 }
 
-/// The first row of a statement that was run to its end.
+/// Returns the first row of a statement that ran to its end.
 ///
 /// `fetch_one` and `fetch_optional` stop at the first row. SQLite then commits while the statement is reset, and sqlx drops
-/// that outcome: on a full disk a commit that failed would be taken for a success. The house rules refuse them here.
+/// that outcome: on a full disk a failed commit would look like a success. The house rules forbid them here.
 pub(crate) fn first<T>(rows: Vec<T>) -> sqlx::Result<T> {
     rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)
 }
 
-/// Words an error of the file, telling damage from everything else.
+/// Converts an error of SQLite into one of the log; damage is reported as such.
 pub(crate) fn refused(file: &Path, operation: &'static str, source: sqlx::Error) -> Error {
     match fault(&source) {
         Fault::Corrupt => Error::Corrupt { file: file.to_owned(), reason: source.to_string() },
@@ -165,12 +165,12 @@ pub(crate) fn refused(file: &Path, operation: &'static str, source: sqlx::Error)
     }
 }
 
-/// Size of the write-ahead log beside the file.
+/// Returns the size of the write-ahead log beside the file.
 pub(crate) fn wal_bytes(file: &Path) -> u64 {
     std::fs::metadata(file::with_suffix(file, "-wal")).map_or(0, |found| found.len())
 }
 
-/// Closes a connection whose outcome no longer matters.
+/// Closes a connection that is not used any more; errors are only logged.
 pub(crate) async fn close(connection: SqliteConnection) {
     if let Err(e) = connection.close().await {
         tracing::debug!(error = %e, "closing a connection to the event log failed");

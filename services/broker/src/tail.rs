@@ -1,4 +1,4 @@
-//! The newest batches in memory, so that consumers at the end of the log do not ask SQLite.
+//! The newest batches in memory, so that consumers at the end of the log need no SQLite read.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
@@ -18,11 +18,11 @@ struct Kept {
 pub(crate) struct Tail(VecDeque<Kept>);
 
 impl Tail {
-    /// Returns whole batches within `range` of offsets, up to `limit` bytes; with `one_anyway` the first even if it is
-    /// larger. `None` when the range begins before the tail.
+    /// Returns whole batches in the offset `range`, up to `limit` bytes; with `one_anyway` the first one even if it is
+    /// larger. `None` if the range begins before the tail.
     ///
-    /// The range's end keeps readers from records that are here but not shown yet: a consumer that read ahead of the
-    /// partition's end would next ask for an offset that does not exist.
+    /// `range` must not exceed the partition's end. Later batches may be cached but not yet visible: a consumer that read
+    /// them would next request an offset that does not exist.
     pub fn read(&self, range: Range<i64>, limit: usize, one_anyway: bool) -> Option<Vec<Bytes>> {
         if self.0.front()?.base > range.start {
             return None;
@@ -41,7 +41,7 @@ impl Tail {
     }
 }
 
-/// The order in which batches joined the tails, so that the oldest of all partitions leaves first. Owned by the writer.
+/// Insertion order of the cached batches, so that the oldest of all partitions is dropped first. Owned by the writer.
 #[derive(Debug)]
 pub(crate) struct TailQueue {
     limit: usize,
@@ -68,7 +68,7 @@ impl TailQueue {
         }
     }
 
-    /// Forgets everything, as after an error that left it unknown what the file holds.
+    /// Clears the cache, as after an error that left the file's content unknown.
     pub fn clear(&mut self) {
         for (partition, _) in self.queue.drain(..) {
             lock(&partition.tail).0.clear();

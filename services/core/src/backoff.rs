@@ -2,31 +2,31 @@
 
 use std::time::Duration;
 
-/// How long to wait between tries of one thing.
+/// The waits between attempts.
 ///
-/// Full jitter draws each wait from zero to the ceiling, so that many waiters do not come back together
-/// (AWS Architecture Blog, "Exponential Backoff And Jitter").
+/// Full jitter draws each wait from zero to the ceiling, so that many waiters do not retry at once (AWS Architecture Blog,
+/// "Exponential Backoff And Jitter").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// The ceiling of the first wait.
     pub base: Duration,
-    /// What the ceiling is multiplied by after each try.
+    /// The ceiling grows by this factor after each attempt.
     pub factor: u32,
     /// The highest ceiling.
     pub cap: Duration,
 }
 
 impl Backoff {
-    /// For infrastructure that is away: 50 ms, doubling, up to 30 s, for ever.
+    /// For unreachable infrastructure: 50 ms, doubling up to 30 s, without end.
     pub const INFRASTRUCTURE: Self = Self { base: Duration::from_millis(50), factor: 2, cap: Duration::from_secs(30) };
 
-    /// Computes the ceiling of the wait after a failed try, counted from 1.
+    /// Returns the ceiling of the wait after a failed attempt, counted from 1.
     pub fn ceiling(&self, attempt: u32) -> Duration {
         let growth = self.factor.saturating_pow(attempt.saturating_sub(1));
         self.base.saturating_mul(growth).min(self.cap)
     }
 
-    /// Draws the wait after a failed try from random bits: uniform from zero to the ceiling.
+    /// Maps random bits to the wait after a failed attempt: uniform from zero to the ceiling.
     pub fn wait(&self, attempt: u32, random: u32) -> Duration {
         self.ceiling(attempt).mul_f64(f64::from(random) / f64::from(u32::MAX))
     }

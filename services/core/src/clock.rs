@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A point in UTC, kept to the millisecond: what the wire prints and every store keeps.
+/// A point in UTC, with the millisecond precision of the wire and the stores.
 pub type Timestamp = DateTime<Utc>;
 
-/// Tells the time. The one lawful reader of the system's clock is `platform::clock`.
+/// Reads the time. Only `platform::clock` reads the system's clock.
 ///
-/// Readings may go back (NTP), so nothing may be ordered by them. Timeouts use monotonic instants instead.
+/// Readings may go back (NTP), so they must not order anything. Timeouts use monotonic instants.
 pub trait Clock: Send + Sync + Debug {
-    /// Reads the present time, cut to whole milliseconds.
+    /// Returns the current time, truncated to milliseconds.
     fn now(&self) -> Timestamp;
 }
 
@@ -26,7 +26,7 @@ impl ManualClock {
         Self(AtomicI64::new(start.timestamp_millis()))
     }
 
-    /// Moves the clock on; a negative delta moves it back.
+    /// Advances the clock; a negative delta moves it back.
     pub fn advance(&self, by: TimeDelta) {
         self.0.fetch_add(by.num_milliseconds(), Ordering::SeqCst);
     }
@@ -38,7 +38,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// Builds a timestamp from milliseconds since 1970; what a `DateTime` cannot hold becomes 1970.
+/// Converts milliseconds since 1970; values that a `DateTime` cannot hold become 1970.
 pub fn from_millis(millis: i64) -> Timestamp {
     DateTime::from_timestamp_millis(millis).unwrap_or_default()
 }

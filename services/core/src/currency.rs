@@ -2,7 +2,7 @@
 
 use crate::money;
 
-/// A currency: its three capitals and how many digits stand after the point.
+/// A currency: its three capitals and its number of decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Currency {
     code: [u8; 3],
@@ -20,7 +20,7 @@ pub enum CurrencyError {
     Unknown,
 }
 
-/// Currencies with a scale other than 2 stand in their own rows.
+/// Currency codes by scale.
 const BY_SCALE: [(u32, &str); 4] = [
     (0, "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"),
     (
@@ -36,7 +36,7 @@ const BY_SCALE: [(u32, &str); 4] = [
 ];
 
 impl Currency {
-    /// Reads a code; lower case is refused rather than folded.
+    /// Parses a code; lower case is refused rather than folded.
     pub fn parse(text: &str) -> Result<Self, CurrencyError> {
         let code: [u8; 3] = text.as_bytes().try_into().map_err(|_| CurrencyError::Format)?;
         if !code.iter().all(u8::is_ascii_uppercase) {
@@ -49,17 +49,17 @@ impl Currency {
             .ok_or(CurrencyError::Unknown)
     }
 
-    /// Tells how many decimals the amounts of an order have, whose currency is none or was checked when it came.
+    /// Returns the number of decimals of an order's amounts. The code is absent or was validated on entry.
     pub fn scale_of(code: Option<&str>) -> u32 {
         code.and_then(|code| Self::parse(code).ok()).map_or(money::DEFAULT_SCALE, |currency| currency.scale)
     }
 
-    /// Reads the three capitals.
+    /// Returns the three capitals.
     pub fn code(&self) -> &str {
         std::str::from_utf8(&self.code).expect("a currency's code is three ASCII capitals")
     }
 
-    /// Tells how many digits stand after the point.
+    /// Returns the number of decimals.
     pub fn scale(&self) -> u32 {
         self.scale
     }

@@ -1,4 +1,4 @@
-//! Idempotency: which key a command runs under, and when two commands are the same.
+//! Idempotency: the key of a command, and when two commands are equal.
 
 use sha2::{Digest, Sha256};
 
@@ -16,14 +16,14 @@ pub struct IdempotencyKey(String);
 pub struct InvalidKey;
 
 impl IdempotencyKey {
-    /// Takes a header value; outer blanks are dropped.
+    /// Parses a header value; outer blanks are dropped.
     pub fn parse(value: &str) -> Result<Self, InvalidKey> {
         let key = value.trim_matches(' ');
         let fits = (1..=255).contains(&key.len()) && key.bytes().all(|b| matches!(b, 0x20..=0x7e) && b != b'"' && b != b'\\');
         if fits { Ok(Self(key.to_owned())) } else { Err(InvalidKey) }
     }
 
-    /// Takes a value of the `Idempotency-Key` header, which may stand in one pair of double quotes (RFC 8941 string).
+    /// Parses an `Idempotency-Key` header, which may be in one pair of double quotes (RFC 8941 string).
     pub fn parse_quoted(value: &str) -> Result<Self, InvalidKey> {
         let value = value.trim_matches(' ');
         match value.strip_prefix('"') {
@@ -32,18 +32,18 @@ impl IdempotencyKey {
         }
     }
 
-    /// Takes the key of an event, which any text of 1 to 255 characters without U+0000 may be.
+    /// Accepts an event's key: any text of 1 to 255 characters without U+0000.
     pub fn of_event(text: &str) -> Result<Self, InvalidKey> {
         let fits = (1..=255).contains(&text.chars().count()) && !text.contains('\0');
         if fits { Ok(Self(text.to_owned())) } else { Err(InvalidKey) }
     }
 
-    /// Makes a key for a client that gave none; it is returned, so that an unknown outcome can be retried.
+    /// Generates a key for a client that sent none. It is returned, so that an unknown outcome can be retried.
     pub fn generate(clock: &dyn Clock, ids: &dyn Ids) -> Self {
         Self(CorrelationId::new(clock.now(), ids.random()).as_str().to_owned())
     }
 
-    /// Reads the text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -56,8 +56,8 @@ pub struct Fingerprint(pub [u8; 32]);
 impl Fingerprint {
     /// Digests a command: operation, customer, currency, and every line with its amount in minor units.
     ///
-    /// The client and the key are the scope, not the content. Every part is length-prefixed, so no two commands share a
-    /// digest input; JSON member order, number spelling and protocol have no part in it.
+    /// The client and the key are the scope, not the content. Every part is length-prefixed, so no two commands share a digest
+    /// input. JSON member order, number spelling and protocol do not matter.
     pub fn of_create(order: &CreateOrder) -> Self {
         let mut hash = Sha256::new_with_prefix(b"minishop.create-order.v1");
         text(&mut hash, order.customer_id());
@@ -77,7 +77,7 @@ fn text(hash: &mut Sha256, part: &str) {
     hash.update(part);
 }
 
-/// Eight bytes on every machine: stored fingerprints are compared with those of other builds.
+/// Writes eight bytes on every machine: fingerprints are compared across builds.
 fn length(hash: &mut Sha256, length: usize) {
     hash.update((length as u64).to_be_bytes());
 }

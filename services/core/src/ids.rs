@@ -9,43 +9,42 @@ use uuid::{Builder, Uuid};
 
 use crate::clock::Timestamp;
 
-/// Draws new identifiers. The lawful source of real randomness is `platform::clock`.
+/// Draws new identifiers. Only `platform::clock` draws real randomness.
 pub trait Ids: Send + Sync + Debug {
     /// Draws the 74 random bits of a `UUIDv7` (and 6 that its layout overwrites).
     fn random(&self) -> [u8; 10];
 
-    /// Draws a `UUIDv7` that is greater than all that were drawn before it, within a millisecond and after the clock went back
-    /// too. A [`Sequence`] does it.
+    /// Draws a `UUIDv7` greater than all drawn before, also within a millisecond and after the clock went back: see [`Sequence`].
     fn next(&self, at: Timestamp) -> Uuid;
 
-    /// Draws a number of the whole range, for waits with full jitter.
+    /// Draws a number of the full range, for full jitter.
     fn jitter(&self) -> u32 {
         let [a, b, c, d, ..] = self.random();
         u32::from_be_bytes([a, b, c, d])
     }
 }
 
-/// How many bits of a `UUIDv7` are not time, version and variant.
+/// The bits of a `UUIDv7` that are not time, version or variant.
 const RANDOM_BITS: u32 = 74;
 
-/// Keeps ids growing: RFC 9562, section 6.2, method 2.
+/// Generates increasing ids: RFC 9562, section 6.2, method 2.
 ///
-/// The random bits count on from the last id, by a random step, for as long as the clock does not go beyond its millisecond. A
-/// clock that went back therefore changes nothing but that ids tell the time of the last one until it has caught up.
+/// While the clock does not pass the last id's millisecond, the id grows by a random step. After the clock went back, ids
+/// therefore carry the last id's time until the clock has caught up.
 #[derive(Debug, Default)]
 pub struct Sequence(Mutex<u128>);
 
 impl Sequence {
-    /// Begins before all ids.
+    /// Starts below all ids.
     pub const fn new() -> Self {
         Self(Mutex::new(0))
     }
 
-    /// Makes an id greater than the last one from a time and random bits.
+    /// Returns an id greater than the last one, from a time and random bits.
     pub fn next(&self, at: Timestamp, random: [u8; 10]) -> Uuid {
         let millis = u128::from(u64::try_from(at.timestamp_millis()).unwrap_or_default());
         let random = random.iter().fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
-        // The highest bit stays free: so many can follow within a millisecond.
+        // The highest bit stays clear: room for more ids within the millisecond.
         let fresh = millis << RANDOM_BITS | random & ((1 << (RANDOM_BITS - 1)) - 1);
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let goes_on = fresh >> RANDOM_BITS <= *last >> RANDOM_BITS;
@@ -54,7 +53,7 @@ impl Sequence {
     }
 }
 
-/// Puts the bits of a `UUIDv7` that are free to choose in their places.
+/// Places the freely chosen bits of a `UUIDv7`.
 fn from_bits(bits: u128) -> Uuid {
     let (time, high, low) = (bits >> RANDOM_BITS, bits >> 62 & 0xfff, bits & ((1 << 62) - 1));
     Uuid::from_u128(time << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low)
@@ -68,12 +67,12 @@ macro_rules! uuid_id {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// Draws a new one, greater than all that were drawn from `ids` before.
+            /// Draws a new one, greater than all drawn from `ids` before.
             pub fn draw(ids: &dyn Ids, at: Timestamp) -> Self {
                 Self(ids.next(at))
             }
 
-            /// Makes a `UUIDv7` from a time and random bits (RFC 9562, section 5.7).
+            /// Builds a `UUIDv7` from a time and random bits (RFC 9562, section 5.7).
             pub fn new(at: Timestamp, random: [u8; 10]) -> Self {
                 let millis = u64::try_from(at.timestamp_millis()).unwrap_or_default();
                 Self(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
@@ -89,20 +88,20 @@ macro_rules! uuid_id {
 }
 
 uuid_id! {
-    /// Names one order.
+    /// Identifies one order.
     OrderId
 }
 uuid_id! {
-    /// Names an operation over dead letters.
+    /// Identifies an operation over dead letters.
     OperationId
 }
 uuid_id! {
-    /// Names one event. All copies of an event carry the same id.
+    /// Identifies one event. All copies of an event carry the same id.
     EventId
 }
 
 impl OrderId {
-    /// Reads the hyphenated form in either case; `None` for any other spelling (braces, URN, no dashes).
+    /// Parses the hyphenated form in either case; `None` for any other spelling (braces, URN, no dashes).
     pub fn parse(text: &str) -> Option<Self> {
         (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(Self)
     }
@@ -111,8 +110,8 @@ impl OrderId {
 impl EventId {
     /// Derives the id of an event from the event that caused it.
     ///
-    /// A second try, or a store restored from a backup, makes the same id again: time of the cause, then bits of
-    /// SHA-256 over the cause's id and the new event's type, in `UUIDv7` layout.
+    /// A retry, or a store restored from a backup, derives the same id: the time of the cause, then bits of SHA-256 over the
+    /// cause's id and the new event's type, in `UUIDv7` layout.
     pub fn derived(cause: Self, caused_at: Timestamp, event_type: &str) -> Self {
         let digest = Sha256::new().chain_update(cause.0.as_bytes()).chain_update(event_type).finalize();
         let mut random = [0; 10];
@@ -120,7 +119,7 @@ impl EventId {
         Self::new(caused_at, random)
     }
 
-    /// Takes an event id as written by its producer: a UUID as it is, any other text by its digest (`UUIDv8`).
+    /// Converts an event id as its producer wrote it: a UUID is kept, any other text is digested (`UUIDv8`).
     pub fn from_text(text: &str) -> Self {
         match Uuid::try_parse(text) {
             Ok(uuid) => Self(uuid),
@@ -128,7 +127,7 @@ impl EventId {
         }
     }
 
-    /// Derives the id of a record that names none: the same record, read again, gets the same id.
+    /// Derives the id of a record that has none: the same record, read again, gets the same id.
     pub fn of_record(topic: &str, partition: i32, offset: i64, value: &[u8]) -> Self {
         Self::digest(&[b"record", topic.as_bytes(), &partition.to_be_bytes(), &offset.to_be_bytes(), value])
     }
@@ -145,13 +144,13 @@ impl EventId {
     }
 }
 
-/// The authenticated caller: an API key's owner or a token's subject; `anonymous` when authentication is off.
+/// The authenticated caller: an API key's owner or a token's subject; `anonymous` while authentication is off.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClientId(pub String);
 
 impl ClientId {
-    /// The client of every request while authentication is off, and of adopted events that name none.
+    /// Returns the client of all requests while authentication is off, and of adopted events without one.
     pub fn anonymous() -> Self {
         Self("anonymous".to_owned())
     }
@@ -163,30 +162,30 @@ impl Display for ClientId {
     }
 }
 
-/// Follows one business operation through every service: 1–128 characters of `[A-Za-z0-9._:-]`.
+/// Correlates one business operation across all services: 1–128 characters of `[A-Za-z0-9._:-]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CorrelationId(String);
 
 impl CorrelationId {
-    /// Takes a caller's id; `None` when it breaks the rule, so that it is replaced and never logged.
+    /// Parses a caller's id. `None` if it breaks the rule: it is then replaced, never logged.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=128).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'));
         fits.then(|| Self(text.to_owned()))
     }
 
-    /// Makes an id of our own.
+    /// Generates an id of our own.
     pub fn new(at: Timestamp, random: [u8; 10]) -> Self {
         Self(OrderId::new(at, random).to_string())
     }
 
-    /// Takes an event's id for an event whose own correlation id breaks the rule.
+    /// Uses the event's id, for an event whose correlation id breaks the rule.
     pub fn of_event(event: EventId) -> Self {
         Self(event.to_string())
     }
 
-    /// Reads the text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -207,7 +206,7 @@ mod tests {
     fn ids_of_a_millisecond_grow_and_so_do_those_of_a_clock_that_goes_back() {
         let (ids, at) = (Sequence::new(), 1_700_000_000_123);
         let mut last = Uuid::nil();
-        // A second back, on in small steps, and far ahead; the random bits are the greatest and the smallest.
+        // A second back, forward in small steps, and far ahead; with the greatest and the smallest random bits.
         for (n, millis) in [at, at, at - 1000, at - 1, at, at + 1, at - 3_600_000, at + 9].into_iter().enumerate() {
             for random in [[0xff; 10], [0; 10], [0x5a; 10]] {
                 for _ in 0..1000 {

@@ -1,7 +1,7 @@
-//! MiniShop's decisions: what an order is, what it costs, when two requests are the same, and how a refusal is worded.
+//! MiniShop's decisions: what an order is and costs, when two requests are equal, and how a refusal is worded.
 //!
-//! Everything here is pure. Time, randomness and the environment arrive as arguments, so every rule can be tested without a
-//! server, a database or a clock.
+//! Everything here is pure. Time, randomness and the environment are arguments, so every rule can be tested without a server, a
+//! database or a clock.
 
 pub mod backoff;
 pub mod clock;

@@ -1,12 +1,12 @@
 //! Money: a double on the wire, whole minor units everywhere else.
 //!
-//! A price is converted exactly once. It is taken only if it is the double nearest to a decimal number with at most the
-//! currency's scale of digits after the point, so nothing is ever rounded.
+//! A price is converted exactly once. It is accepted only if it is the double nearest to a decimal number with at most as many
+//! decimals as the currency has, so nothing is ever rounded.
 
 /// The largest price and the largest total, in minor units: 15 digits, all that a double carries exactly.
 pub const MAX_MINOR: i64 = 999_999_999_999_999;
 
-/// Digits after the point when an order names no currency.
+/// The decimals of an order without a currency.
 pub const DEFAULT_SCALE: u32 = 2;
 
 /// Why a number is not an amount of money.
@@ -15,16 +15,16 @@ pub enum MoneyError {
     /// Negative, not a number, infinite, or above [`MAX_MINOR`].
     #[error("must be between 0 and 999999999999999 minor units")]
     OutOfRange,
-    /// More digits after the point than the currency has.
+    /// More decimals than the currency has.
     #[error("has more digits after the point than the currency allows")]
     TooManyDecimals,
 }
 
 /// Converts a wire price to minor units, exactly or not at all.
 ///
-/// The product of the price and the scale is off by at most 0.25 for amounts up to [`MAX_MINOR`], so rounding finds the
-/// only candidate. Dividing the candidate back is correctly rounded (both operands are exact), so equality with the price
-/// means that the price *is* that decimal number.
+/// The product of price and factor is off by at most 0.25 for amounts up to [`MAX_MINOR`], so rounding finds the only candidate.
+/// Dividing the candidate back is correctly rounded (both operands are exact), so equality with the price means that the price
+/// *is* that decimal number.
 #[expect(clippy::float_cmp, reason = "equality is the point: see above")]
 pub fn to_minor(price: f64, scale: u32) -> Result<i64, MoneyError> {
     let factor = factor(scale);

@@ -1,12 +1,12 @@
-//! Operations over dead letters: their states, when one may go on, and when it must stop.
+//! Operations over dead letters: their states, and when they proceed, wait, stop or end.
 
 use crate::refusal::codes;
 
-/// How often a dead letter may be redriven; one that fails so often needs another cure.
+/// The most redrives of one dead letter; one that fails this often needs another fix.
 pub const MOST_REDRIVES: i32 = 5;
-/// Events in a second when the operator names no rate.
+/// Events per second if the operator names no rate.
 pub const DEFAULT_RATE: i32 = 100;
-/// The share of failures above which a redrive stops when the operator names none.
+/// The failure ratio above which a redrive stops, if the operator names none.
 pub const DEFAULT_FAILURE_RATIO: f64 = 0.1;
 
 codes! {
@@ -14,87 +14,87 @@ codes! {
     Kind {
         /// Processes dead letters again.
         Redrive = "redrive",
-        /// Gives dead letters up.
+        /// Gives up dead letters.
         Discard = "discard",
     }
 }
 
 codes! {
-    /// Where an operation stands.
+    /// The state of an operation.
     State {
-        /// Goes on.
+        /// In progress.
         Running = "running",
         /// Waits until it is resumed.
         Paused = "paused",
-        /// Ended before its time; what was not released stays dead.
+        /// Ended early; letters that were not released stay dead.
         Stopped = "stopped",
-        /// Everything is decided.
+        /// Every item is decided.
         Done = "done",
     }
 }
 
 codes! {
-    /// What became of one dead letter of an operation.
+    /// The state of one dead letter in an operation.
     ItemState {
         /// Not touched yet.
         Pending = "pending",
-        /// Due again, and not decided yet.
+        /// Due again, not decided yet.
         Released = "released",
-        /// Processed, or discarded.
+        /// Processed or discarded.
         Succeeded = "succeeded",
         /// Failed again.
         Failed = "failed",
-        /// Left alone.
+        /// See [`Skip`].
         Skipped = "skipped",
     }
 }
 
 codes! {
-    /// Why a dead letter is left alone.
+    /// Why an operation skips a dead letter.
     Skip {
         /// There is no such row.
         NotFound = "NOT_FOUND",
-        /// It is not dead: tried again, or waiting.
+        /// It is not dead but retrying or waiting.
         NotDead = "NOT_DEAD",
-        /// Another operation has it.
+        /// Another operation has claimed it.
         Taken = "TAKEN",
-        /// It was redriven too often.
+        /// [`MOST_REDRIVES`] redrives failed.
         LoopGuard = "LOOP_GUARD",
-        /// The operation ended before its turn came.
+        /// The operation ended first.
         Stopped = "STOPPED",
     }
 }
 
-/// How many dead letters of an operation stand where.
+/// The items of an operation by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     /// Not touched yet.
     pub pending: usize,
-    /// Due again, and not decided yet.
+    /// Due again, not decided yet.
     pub released: usize,
-    /// Processed, or discarded.
+    /// Processed or discarded.
     pub succeeded: usize,
     /// Failed again.
     pub failed: usize,
-    /// Left alone.
+    /// See [`Skip`].
     pub skipped: usize,
 }
 
-/// What an operation does next.
+/// The next step of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Takes up so many more, if its rate lets it.
+    /// Takes up to this many items, as its rate permits.
     Take(usize),
-    /// Waits until what was released is decided.
+    /// Waits until all released items are decided.
     Wait,
-    /// Stops: too many have failed.
+    /// Stops: too many failed.
     Stop,
-    /// Ends: everything is decided.
+    /// Ends: every item is decided.
     Finish,
 }
 
 impl Tally {
-    /// Counts one more in a state.
+    /// Adds `count` items in a state.
     pub const fn add(&mut self, state: ItemState, count: usize) {
         let place = match state {
             ItemState::Pending => &mut self.pending,
@@ -106,27 +106,27 @@ impl Tally {
         *place += count;
     }
 
-    /// Counts what was released so far, decided or not.
+    /// Counts the items released so far, decided or not.
     const fn begun(&self) -> usize {
         self.released + self.succeeded + self.failed
     }
 
-    /// Gives the ends of the ramp's steps: one, five more, up to a tenth, everything.
+    /// Returns the cumulative ends of the ramp's steps: one, five more, a tenth, all.
     fn ramp(&self) -> [usize; 4] {
         let all = self.begun() + self.pending;
         [1, 6, all.div_ceil(10).max(6), all].map(|end| end.min(all))
     }
 
-    /// Tells in which step of the ramp a redrive is, 1 to 4.
+    /// Returns a redrive's step in the ramp, 1 to 4.
     pub fn step(&self) -> usize {
         let done = if self.released > 0 { self.begun().saturating_sub(1) } else { self.begun() };
         let ramp = self.ramp();
         1 + ramp[..3].iter().filter(|end| **end <= done).count()
     }
 
-    /// Decides what an operation does next. Everything is read off the counts, so that it goes on after a restart where it was.
+    /// Decides an operation's next step from the counts alone, so that a restart continues where it was.
     ///
-    /// A redrive may have a share of failures up to `failure_ratio` among what is decided; a discard has none.
+    /// `failure_ratio` bounds the share of failures among the decided items; a discard has none.
     pub fn next(&self, kind: Kind, failure_ratio: f64) -> Next {
         #[expect(clippy::cast_precision_loss, reason = "a set has far less than 2^52 entries")]
         let share = self.failed as f64 / (self.failed + self.succeeded).max(1) as f64;

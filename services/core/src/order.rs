@@ -1,4 +1,4 @@
-//! An order: the validated command that makes it, its lines, and the states it may pass through.
+//! An order: the validated command that creates it, its lines, and its states.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,21 +6,21 @@ use crate::currency::{Currency, CurrencyError};
 use crate::money::{self, DEFAULT_SCALE, MAX_MINOR, MoneyError};
 use crate::refusal::{FieldCode, Violation};
 
-/// Where an order stands.
+/// The state of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// Accepted and on disk; version 1.
+    /// Accepted and durable; version 1.
     Created,
-    /// Handled by a worker.
+    /// Processed by a worker.
     Processed,
     /// Given up by an operator.
     Failed,
-    /// Taken back before it was handled.
+    /// Withdrawn before it was processed.
     Cancelled,
 }
 
 impl Status {
-    /// Spells the status as wire and stores do.
+    /// Returns the spelling of the wire and the stores.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -30,46 +30,46 @@ impl Status {
         }
     }
 
-    /// Reads the spelling of wire and stores; upper case is unknown.
+    /// Parses the spelling of the wire and the stores; case matters.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Created, Self::Processed, Self::Failed, Self::Cancelled].into_iter().find(|s| s.as_str() == text)
     }
 
-    /// Tells whether an order may go from this status to another: from created to any other, and then never again.
+    /// Returns whether an order may change to `next`: only from created, to any other state.
     pub const fn may_become(self, next: Self) -> bool {
         matches!((self, next), (Self::Created, Self::Processed | Self::Failed | Self::Cancelled))
     }
 
-    /// Tells whether nothing can follow.
+    /// Returns whether the status is final.
     pub const fn is_final(self) -> bool {
         !matches!(self, Self::Created)
     }
 }
 
-/// One line of an order. Serialises as it is kept in the stores.
+/// One line of an order, serialised as the stores keep it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     /// The product, byte for byte as the client named it.
     pub product_id: String,
-    /// How many, 1 to 1 000 000.
+    /// 1 to 1 000 000.
     pub qty: i32,
-    /// The price of one, in minor units of the order's currency.
+    /// The unit price, in minor units of the order's currency.
     pub price_minor: i64,
 }
 
-/// One line as it came in, checked for presence and form but not yet for money.
+/// One line as received: checked for presence and form, but its price is not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
-    /// The product.
+    /// As sent.
     pub product_id: String,
-    /// How many.
+    /// 1 to 1 000 000.
     pub qty: i32,
-    /// The price of one, as the wire has it.
+    /// The unit price on the wire.
     pub price: f64,
 }
 
-/// A validated command to create an order: amounts are exact, the total is theirs.
+/// A validated command to create an order, with exact amounts and their total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateOrder {
     customer_id: String,
@@ -79,9 +79,9 @@ pub struct CreateOrder {
 }
 
 impl CreateOrder {
-    /// Turns lines into exact money, or names every field that is wrong.
+    /// Converts lines to exact money, or returns every violation.
     ///
-    /// Presence, lengths, characters and quantities were checked by the contract's validators before.
+    /// The contract's validators have checked presence, lengths, characters and quantities.
     pub fn new(customer_id: String, lines: Vec<Line>, currency: Option<&str>) -> Result<Self, Vec<Violation>> {
         let mut violations = Vec::new();
         let currency = currency.and_then(|text| match Currency::parse(text) {
@@ -92,7 +92,7 @@ impl CreateOrder {
             }
         });
         let scale = currency.map_or(DEFAULT_SCALE, |c| c.scale());
-        // With a wrong currency the scale is unknown, so prices are not judged by it.
+        // Without a valid currency the scale is unknown, so prices are not checked.
         let items = if violations.is_empty() { exact_items(lines, scale, &mut violations) } else { Vec::new() };
         let total = items.iter().map(|item| i128::from(item.qty) * i128::from(item.price_minor)).sum::<i128>();
         let total_minor = i64::try_from(total).ok().filter(|total| *total <= MAX_MINOR);
@@ -109,32 +109,32 @@ impl CreateOrder {
         }
     }
 
-    /// Reads the customer, whose orders keep their order.
+    /// Returns the customer, the default record key.
     pub fn customer_id(&self) -> &str {
         &self.customer_id
     }
 
-    /// Reads the lines in the client's order.
+    /// Returns the lines in the client's order.
     pub fn items(&self) -> &[Item] {
         &self.items
     }
 
-    /// Reads the currency; `None` when the client named none.
+    /// Returns the currency; `None` if the client named none.
     pub fn currency(&self) -> Option<Currency> {
         self.currency
     }
 
-    /// Reads the sum of all lines in minor units.
+    /// Returns the sum of all lines in minor units.
     pub fn total_minor(&self) -> i64 {
         self.total_minor
     }
 
-    /// Tells how many digits stand after the point of every amount.
+    /// Returns the decimals of every amount.
     pub fn scale(&self) -> u32 {
         self.currency.map_or(DEFAULT_SCALE, |c| c.scale())
     }
 
-    /// Reads the total as the wire prints it.
+    /// Returns the total as printed on the wire.
     pub fn total(&self) -> f64 {
         money::to_major(self.total_minor, self.scale())
     }

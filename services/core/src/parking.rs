@@ -1,17 +1,17 @@
-//! The parking lot's words: why an event was set aside, and which failures are the same.
+//! Codes of the parking lot: why an event was parked, and which failures are equal.
 
 use sha2::{Digest, Sha256};
 
 use crate::refusal::codes;
 
 codes! {
-    /// Where a set-aside event stands.
+    /// The state of a parked event.
     State {
-        /// Handling failed and is tried again at a set time.
+        /// Handling failed; it is retried at a set time.
         Retrying = "retrying",
-        /// Stands behind another event of its key, or needs a newer worker.
+        /// Behind another event of its key, or in need of a newer worker.
         Waiting = "waiting",
-        /// Given up; an operator redrives or discards it.
+        /// Not retried; an operator redrives or discards it.
         Dead = "dead",
     }
 }
@@ -21,52 +21,52 @@ codes! {
     DeadCode {
         /// The record has no value.
         ValueEmpty = "VALUE_EMPTY",
-        /// The value is above the limit.
+        /// The value exceeds the limit.
         ValueTooLarge = "VALUE_TOO_LARGE",
         /// The value is not one JSON object in UTF-8.
         JsonInvalid = "JSON_INVALID",
         /// One of the six keys is missing or malformed.
         EnvelopeInvalid = "ENVELOPE_INVALID",
-        /// The type is none that this topic carries.
+        /// The topic does not carry this type.
         TypeUnknown = "TYPE_UNKNOWN",
         /// The data breaks the order's rules.
         DataInvalid = "DATA_INVALID",
-        /// The order is known with other data.
+        /// The known order has other data.
         DataMismatch = "DATA_MISMATCH",
-        /// The order is known with another client.
+        /// The known order has another client.
         ClientMismatch = "CLIENT_MISMATCH",
-        /// The event id is known with other data.
+        /// The known event has other data.
         DuplicateConflict = "DUPLICATE_CONFLICT",
         /// The client used the idempotency key for another order.
         IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
-        /// Every attempt failed, or ended its worker.
+        /// Every attempt failed or ended its worker.
         AttemptsExhausted = "ATTEMPTS_EXHAUSTED",
-        /// The records at its place cannot be read, and an operator has had them stepped over.
+        /// The records at its offset are unreadable; an operator had them skipped.
         RecordUnreadable = "RECORD_UNREADABLE",
-        /// The handler's endpoint refused it for good.
+        /// The handler's endpoint rejected it for good.
         WebhookRefused = "WEBHOOK_REFUSED",
     }
 }
 
 codes! {
-    /// What kind of failure set an event aside.
+    /// The kind of failure that parked an event.
     ErrorClass {
-        /// Refused at the gate: its bytes, its data or its identity are wrong. Its key is not parked.
+        /// Refused before handling: its bytes, data or identity are wrong. Its key is not parked.
         Refused = "refused",
         /// Held for a newer worker. Not an error.
         Held = "held",
-        /// Handling failed and may succeed later: tried again, a bounded number of times.
+        /// Handling failed and may succeed later: a bounded number of retries.
         Transient = "transient",
-        /// The handler refused it: trying again will not help. Its key stays parked.
+        /// The handler refused it: a retry will not help. Its key stays parked.
         Permanent = "permanent",
-        /// The handler panicked; counts like a transient failure.
+        /// The handler panicked; counted as a transient failure.
         Panic = "panic",
-        /// No outcome came back: the worker died, or held its lease for too long. Counts like a transient failure.
+        /// No outcome: the worker died or its lease expired. Counted as a transient failure.
         Crash = "crash",
     }
 }
 
-/// Digests an error so that equal failures can be grouped: digits are masked, for they tell apart what is one fault.
+/// Digests an error to group equal failures. Masks digits: they differ between failures of one fault.
 pub fn error_fingerprint(class: ErrorClass, code: &str, message: &str) -> [u8; 32] {
     let masked: String = message.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     let mut hash = Sha256::new();

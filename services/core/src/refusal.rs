@@ -1,25 +1,25 @@
-//! Refusals: a closed list of codes, each with one meaning, and the fields that are wrong.
+//! Refusals: a closed list of codes, each with one meaning, and the wrong fields.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Says no to a caller: which code, what to do next, and which fields are wrong.
+/// A refused request: the code, what to do next, and the wrong fields.
 ///
-/// No refusal ever carries database text, a path or a stack. Nothing was written unless the code says otherwise.
+/// A refusal never contains database text, a path or a stack trace. Nothing was written unless the code says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", code.as_str())]
 pub struct Refusal {
     /// The stable code that programs act on.
     pub code: Code,
-    /// One sentence that tells the caller what to do next.
+    /// One sentence: what the caller should do next.
     pub detail: Cow<'static, str>,
-    /// Every field that is wrong, only with [`Code::ValidationFailed`].
+    /// The wrong fields, only with [`Code::ValidationFailed`].
     pub violations: Vec<Violation>,
-    /// When to try again, for refusals that pass by themselves.
+    /// When to retry, for refusals that pass by themselves.
     pub retry_after: Option<Duration>,
 }
 
-/// One wrong field. A field has at most one violation: the first code that fits.
+/// A wrong field, with the first code that fits. A field has at most one violation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The field's path in proto names, such as `items[0].product_id`.
@@ -31,7 +31,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Names a wrong field.
+    /// Creates a violation.
     pub fn new(field: impl Into<String>, code: FieldCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self { field: field.into(), code, message: message.into() }
     }
@@ -47,12 +47,12 @@ macro_rules! codes {
             /// Every value, in the order of the list.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// Spells the code as the wire does.
+            /// Returns the code as on the wire.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
 
-            /// Reads the wire's spelling.
+            /// Parses the wire's spelling.
             pub fn parse(text: &str) -> Option<Self> {
                 match text { $($text => Some(Self::$variant),)+ _ => None }
             }
@@ -68,45 +68,45 @@ codes! {
         ValidationFailed = "VALIDATION_FAILED",
         /// The body is not one JSON object in UTF-8.
         JsonInvalid = "JSON_INVALID",
-        /// No idempotency key where one is required.
+        /// An idempotency key is required.
         IdempotencyKeyRequired = "IDEMPOTENCY_KEY_REQUIRED",
         /// The idempotency key breaks its rule.
         IdempotencyKeyInvalid = "IDEMPOTENCY_KEY_INVALID",
         /// The idempotency key was given twice with different values.
         IdempotencyKeyMismatch = "IDEMPOTENCY_KEY_MISMATCH",
-        /// The order is absent, or another client's: the answers are the same bytes.
+        /// The order does not exist or is another client's: the replies are identical.
         OrderNotFound = "ORDER_NOT_FOUND",
-        /// No event of the parking lot has this id.
+        /// The parking lot has no event with this id.
         DeadLetterNotFound = "DEAD_LETTER_NOT_FOUND",
         /// No operation has this id.
         OperationNotFound = "OPERATION_NOT_FOUND",
-        /// The order is processed or failed: there is nothing to take back.
+        /// The order is processed or failed: it cannot be withdrawn.
         OrderNotCancellable = "ORDER_NOT_CANCELLABLE",
         /// No such path.
         RouteNotFound = "ROUTE_NOT_FOUND",
-        /// A known path, another method.
+        /// The path has other methods only.
         MethodNotAllowed = "METHOD_NOT_ALLOWED",
-        /// The first request with this key still runs.
+        /// The first request with this key is still in flight.
         IdempotencyKeyInFlight = "IDEMPOTENCY_KEY_IN_FLIGHT",
         /// The body did not arrive in time.
         RequestTimeout = "REQUEST_TIMEOUT",
-        /// The body is over the limit.
+        /// The body exceeds the limit.
         BodyTooLarge = "BODY_TOO_LARGE",
-        /// The URI is over the limit.
+        /// The URI exceeds the limit.
         UriTooLong = "URI_TOO_LONG",
-        /// Content type or content encoding is not taken.
+        /// The content type or content encoding is not supported.
         MediaTypeUnsupported = "MEDIA_TYPE_UNSUPPORTED",
-        /// A loopback listener without authentication was asked under a foreign host name.
+        /// A loopback listener without authentication got a foreign host name.
         HostNotAllowed = "HOST_NOT_ALLOWED",
         /// This client used the key for another command.
         IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
         /// The queue is full, or the deadline cannot be met.
         Overloaded = "OVERLOADED",
-        /// More events wait to be published than the limit allows.
+        /// The outbox backlog exceeds its limit.
         OutboxFull = "OUTBOX_FULL",
-        /// A fault of ours.
+        /// A fault of this service.
         Internal = "INTERNAL",
-        /// The database is away, full or read-only; nothing was written.
+        /// The database is unreachable, full or read-only; nothing was written.
         StoreUnavailable = "STORE_UNAVAILABLE",
         /// The process is draining; nothing was written.
         ShuttingDown = "SHUTTING_DOWN",
@@ -118,7 +118,7 @@ codes! {
 }
 
 codes! {
-    /// What is wrong with a field. The first that fits, in this order, is the field's code.
+    /// What is wrong with a field, in order of precedence.
     FieldCode {
         /// Named twice.
         DuplicateField = "DUPLICATE_FIELD",
@@ -136,24 +136,24 @@ codes! {
         InvalidCharacter = "INVALID_CHARACTER",
         /// Not of the field's form.
         InvalidFormat = "INVALID_FORMAT",
-        /// Of the form, but not one of the known values.
+        /// Well-formed, but not one of the known values.
         UnknownValue = "UNKNOWN_VALUE",
-        /// Known, but not here.
+        /// Known, but not allowed here.
         NotAllowed = "NOT_ALLOWED",
         /// Below or above the range.
         OutOfRange = "OUT_OF_RANGE",
-        /// More digits after the point than the currency has.
+        /// More decimals than the currency has.
         TooManyDecimals = "TOO_MANY_DECIMALS",
-        /// The sum of the lines is above the range.
+        /// The total is above the range.
         TotalTooLarge = "TOTAL_TOO_LARGE",
-        /// Not a token that this service gave for this list.
+        /// Not a token that this service issued for this list.
         InvalidToken = "INVALID_TOKEN",
-        /// Excludes another field that is given too.
+        /// Given together with a field that excludes it.
         Conflict = "CONFLICT",
     }
 }
 
-/// How many violations a refusal lists; its detail counts them all. gRPC trailers are small.
+/// The most violations that a refusal lists; its detail counts them all. gRPC trailers are small.
 pub const LISTED_VIOLATIONS: usize = 20;
 
 impl Refusal {
@@ -162,7 +162,7 @@ impl Refusal {
         Self { code, detail: detail.into(), violations: Vec::new(), retry_after: None }
     }
 
-    /// Refuses fields; lists the first [`LISTED_VIOLATIONS`] and counts them all.
+    /// Refuses fields: lists the first [`LISTED_VIOLATIONS`], counts all.
     pub fn fields(mut violations: Vec<Violation>) -> Self {
         let count = violations.len();
         let detail = match count {
@@ -176,7 +176,7 @@ impl Refusal {
         Self { violations, ..Self::new(Code::ValidationFailed, detail) }
     }
 
-    /// Tells when to try again.
+    /// Sets when to retry.
     #[must_use]
     pub fn after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
@@ -185,7 +185,7 @@ impl Refusal {
 }
 
 impl Code {
-    /// Names the code for people; the same text for every refusal of the code.
+    /// Returns the title for people, the same for every refusal of the code.
     pub const fn title(self) -> &'static str {
         match self {
             Self::ValidationFailed => "The request has wrong fields",

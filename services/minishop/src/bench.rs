@@ -1,4 +1,4 @@
-//! `minishop bench`: loads a running server over REST and reads `orders.processed`, so that one number covers the whole way.
+//! `minishop bench`: loads a running server over REST and reads `orders.processed`, to measure from end to end.
 
 mod endpoint;
 mod load;
@@ -14,15 +14,15 @@ use minishop_platform::bus::consume::{Start, Tail};
 
 use track::{Track, read_processed};
 
-/// How long the first order may take: a new group waits some seconds for its partitions.
+/// How long the first order may take: a new consumer group waits some seconds for its partitions.
 const FIRST: Duration = Duration::from_mins(1);
-/// How long what was accepted may take to be processed after the load.
+/// How long accepted orders may take to be processed after the load.
 const REST: Duration = Duration::from_secs(30);
 
 /// What is loaded, with what, and for how long.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where REST answers, as host:port; of several APIs each, between commas.
+    /// The REST address as host:port; of several APIs, separated by commas.
     #[arg(long, env = "MINISHOP_BENCH_HTTP", value_delimiter = ',', default_value = "127.0.0.1:3000")]
     http: Vec<String>,
     /// Bootstrap servers of the event log, to read `orders.processed`.
@@ -31,19 +31,19 @@ pub struct Args {
     /// Prefix of the topics.
     #[arg(long, env = "MINISHOP_TOPIC_PREFIX", default_value = "")]
     topic_prefix: String,
-    /// Connections, each with one request under way.
+    /// Connections, each with one request in flight.
     #[arg(long, default_value_t = 64)]
     connections: usize,
     /// Seconds of load.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Measure acceptance alone: processed events are not waited for, so no worker need run.
+    /// Measure acceptance alone: does not wait for processed events, so no worker need run.
     #[arg(long)]
     accept_only: bool,
-    /// Serve an endpoint there for a worker with the webhook handler; it fulfils every order but those of failing customers.
+    /// Serve an endpoint at this address for webhook workers; it fulfils all orders except those of failing customers.
     #[arg(long, value_name = "ADDRESS")]
     endpoint: Option<std::net::SocketAddr>,
-    /// How many of each hundred customers the endpoint fails; their orders are not waited for.
+    /// How many of every hundred customers the endpoint fails; their orders are not awaited.
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=99), requires = "endpoint")]
     failing: u64,
     /// Print JSON instead of lines.
@@ -62,7 +62,7 @@ pub async fn command(args: Args) -> ExitCode {
     }
 }
 
-/// Waits for one order to go the whole way, runs the load, waits until what was accepted is processed, and prints the figures.
+/// Waits until one order is processed, runs the load, waits until all accepted orders are processed, and prints the figures.
 async fn run(args: Args) -> anyhow::Result<()> {
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(address) = args.endpoint {

@@ -1,4 +1,4 @@
-//! The command line: which commands there are, and how they end.
+//! The command line: its commands and their exit codes.
 
 mod tree;
 
@@ -11,7 +11,7 @@ use minishop_platform::config::{Config, Flags, Shape};
 
 /// The answer is no: refused, not found, a check failed.
 pub const EXIT_NO: u8 = 1;
-/// What was asked does not answer.
+/// The server, the database or the brokers do not answer.
 pub const EXIT_UNREACHABLE: u8 = 69;
 
 /// An event-driven order service. Without a command, all roles run in one process on embedded parts.
@@ -41,15 +41,15 @@ enum Command {
     Worker,
     /// Bring the database's schema up to date.
     Migrate,
-    /// Make or check the topics.
+    /// Create or check the topics, or skip unreadable records.
     Topics(crate::topics::Args),
-    /// Look at events that wait to be published, and help where they cannot be.
+    /// Look at events that wait to be published, and unblock those that cannot be.
     Outbox(crate::outbox::Args),
     /// Create, read, watch, cancel and announce orders on a running server.
     Order(crate::order::Args),
     /// Look at dead letters, process them again, or give them up.
     Dlq(crate::dlq::Args),
-    /// Follow what is published, or publish history again.
+    /// Follow published events, or publish past events again.
     Events(crate::events::Args),
     /// Load a running server; print rates and latencies.
     Bench(crate::bench::Args),
@@ -80,7 +80,7 @@ fn dispatch(cli: Cli, problems: Vec<String>) -> ExitCode {
         Command::Outbox(args) => role(settings, Shape::Up, |config| crate::outbox::run(args, config)),
         Command::Events(args) => role(settings, Shape::Up, |config| crate::events::run(args, config)),
         Command::Config(args) => crate::config::run(&args, settings),
-        // The settings of servers say nothing to a client of theirs.
+        // Clients take no settings of servers; only wrong names of settings are refused.
         Command::Order(_) | Command::Dlq(_) | Command::Bench(_) if !settings.problems.is_empty() => refuse(&settings.problems),
         Command::Order(args) => block_on(crate::order::run(args)),
         Command::Dlq(args) => block_on(crate::dlq::run(args)),
@@ -88,7 +88,7 @@ fn dispatch(cli: Cli, problems: Vec<String>) -> ExitCode {
     }
 }
 
-/// Settings as they were given, and what was wrong with their names.
+/// The settings as given, and what is wrong with their names.
 #[derive(Debug)]
 pub struct Settings {
     flags: Flags,

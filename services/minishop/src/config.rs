@@ -1,4 +1,4 @@
-//! `minishop config`: what is wrong with the settings, and what holds.
+//! `minishop config`: checks or prints the settings.
 
 use std::process::ExitCode;
 
@@ -17,9 +17,9 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Say every problem at once; exit 2 if there is one.
+    /// Report all problems at once; exit 2 if there is one.
     Check(Of),
-    /// Print what holds, as a configuration file, secrets hidden.
+    /// Print the effective settings as a configuration file, secrets hidden.
     Print(Of),
 }
 

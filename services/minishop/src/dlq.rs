@@ -25,9 +25,9 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Tell how much waits: to be published, to be tried again, behind other events, or for an operator.
+    /// Show how many events wait: to be published, for a retry, behind other events, or for an operator.
     Status {
-        /// Go on telling whenever it changes, until interrupted.
+        /// Show it again whenever it changes, until interrupted.
         #[arg(long)]
         watch: bool,
     },
@@ -35,11 +35,11 @@ enum What {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// At most so many.
+        /// At most this many.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
-    /// Group dead letters by what went wrong.
+    /// Group dead letters by their error.
     Groups,
     /// Show one dead letter with its original bytes.
     Show {
@@ -67,17 +67,17 @@ enum What {
     },
     /// List the record keys whose events wait, the oldest first.
     Keys {
-        /// At most so many.
+        /// At most this many.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
     /// List redrives and discards, newest first.
     Operations {
-        /// At most so many.
+        /// At most this many.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
-    /// Show how far a redrive or discard is.
+    /// Show the progress of a redrive or discard.
     Operation {
         /// The operation's id.
         id: String,
@@ -85,21 +85,21 @@ enum What {
         #[arg(long)]
         wait: bool,
     },
-    /// Release nothing more for now.
+    /// Pause an operation; no more dead letters are released.
     Pause(Control),
-    /// Go on after a pause.
+    /// Resume a paused operation.
     Resume(Control),
-    /// End an operation; what was not released stays dead.
+    /// Cancel an operation; dead letters that were not released stay dead.
     Cancel(Control),
     /// List what operators did, newest first.
     Audit {
-        /// At most so many.
+        /// At most this many.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
 }
 
-/// An operation whose course changes.
+/// The operation to control.
 #[derive(Debug, clap::Args)]
 struct Control {
     /// The operation's id.
@@ -112,11 +112,11 @@ struct Control {
     operator: String,
 }
 
-/// What a command came to.
+/// The result of a command.
 enum Done {
     /// An answer to print.
     Answer(Value, fn(&Value) -> ExitCode),
-    /// It was answered already.
+    /// Everything is printed already.
     Ended(ExitCode),
 }
 
@@ -179,7 +179,7 @@ async fn change(client: &Client, action: &str, control: &Control) -> Result<Valu
     client.post(&format!("{}/control", operation_path(&control.id)), &body, None).await
 }
 
-/// Begins a redrive or a discard, after a look at what it would do when a filter chose the set.
+/// Starts a redrive or a discard. A set chosen by a filter must be confirmed, after a dry run that counts it.
 async fn operate(client: &Client, verb: &str, set: &Set, body: Value, output: Output) -> Result<Done, Failure> {
     let path = format!("/ops/dead-letters/{verb}");
     if let Confirm::Ask = set.confirm() {

@@ -1,4 +1,4 @@
-//! `minishop events`: shows what is published, outside any consumer group, and publishes history again.
+//! `minishop events`: follows published events, outside any consumer group, and publishes past events again.
 
 mod replay;
 
@@ -25,7 +25,7 @@ pub struct Args {
 enum What {
     /// Publish the events of past orders again, to a topic of a new consumer.
     Replay(replay::Args),
-    /// Print events as they come, until interrupted.
+    /// Print events as they arrive, until interrupted.
     Tail {
         /// Begin with the oldest event that is kept, not with the next one.
         #[arg(long)]
@@ -33,16 +33,16 @@ enum What {
         /// Only these topics, without prefix.
         #[arg(long = "topic", value_parser = clap::builder::PossibleValuesParser::new(topics::ALL))]
         topics: Vec<String>,
-        /// End after so many events.
+        /// End after this many events.
         #[arg(long)]
         limit: Option<usize>,
-        /// Print lines of text, or one JSON object a line.
+        /// Print lines of text, or one JSON object per line.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
 }
 
-/// Follows, or writes to, the topics of the configuration's brokers, or of the embedded log that runs.
+/// Runs the command on the configured brokers, or on the embedded log of a running server.
 pub async fn run(args: Args, config: Config) -> ExitCode {
     let (from_beginning, only, limit, output) = match args.what {
         What::Tail { from_beginning, topics, limit, output } => (from_beginning, topics, limit, output),
@@ -78,7 +78,7 @@ fn follow(brokers: &str, topics: &[String], start: Start, limit: Option<usize>, 
         };
         let mut out = std::io::stdout().lock();
         if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-            // The reader has seen enough.
+            // Standard output is closed.
             return Ok(());
         }
     }
@@ -90,7 +90,7 @@ fn lossy(bytes: Option<&bytes::Bytes>) -> Option<String> {
 }
 
 fn text(record: &Record) -> String {
-    // Events of strangers may hold anything; a terminal must not obey it.
+    // Foreign events may hold control characters, which must not reach the terminal.
     let visible = |text: String| text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
     let value = lossy(record.value.as_ref()).map_or_else(|| "null".to_owned(), visible);
     let key = lossy(record.key.as_ref()).map_or_else(|| "null".to_owned(), visible);

@@ -33,7 +33,7 @@ enum What {
         /// The currency, such as BRL.
         #[arg(long)]
         currency: Option<String>,
-        /// Makes a repeated call harmless; a new one unless given.
+        /// Key that makes a repeated call harmless; a new one unless given.
         #[arg(long)]
         idempotency_key: Option<String>,
         /// Items as product:quantity:price, such as p1:2:10.5.
@@ -47,30 +47,30 @@ enum What {
     },
     /// List orders, newest first.
     List {
-        /// Only this customer's.
+        /// Only orders of this customer.
         #[arg(long)]
         customer: Option<String>,
-        /// Only those in this status.
+        /// Only orders in this status.
         #[arg(long)]
         status: Option<String>,
-        /// At most so many.
+        /// At most this many.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
-    /// Take back an order that is not handled yet.
+    /// Cancel an order that is not processed yet.
     Cancel {
         /// The order's id.
         id: String,
     },
-    /// Tell what happened to an order, and where its events stand now.
+    /// Show what happened to an order, and the state of its parked events.
     Show {
         /// The order's id.
         id: String,
-        /// At most so many entries.
+        /// At most this many entries.
         #[arg(long, default_value_t = 500)]
         limit: usize,
     },
-    /// Follow an order until its status is final; a lost connection is made again.
+    /// Follow an order until its status is final; reconnects after a lost connection.
     Watch {
         /// The order's id.
         id: String,
@@ -78,7 +78,7 @@ enum What {
         #[arg(long)]
         since: Option<u32>,
     },
-    /// Announce orders again that are still `created` and whose event is lost; exit 1 when one of those named is left alone.
+    /// Announce orders again that are still `created` and whose event is lost; exit 1 when a named one is skipped.
     Announce(announce::Lost),
 }
 
@@ -157,7 +157,7 @@ fn print(answer: &Value, output: Output) -> ExitCode {
     )
 }
 
-/// Reads `product:quantity:price`. The numbers go to the server as they were written, which judges them.
+/// Parses `product:quantity:price`. The numbers go to the server as they were written; the server validates them.
 fn item(text: &str) -> Result<Value, String> {
     let help = || "give product:quantity:price, such as p1:2:10.5".to_owned();
     let mut parts = text.rsplitn(3, ':');
@@ -165,7 +165,7 @@ fn item(text: &str) -> Result<Value, String> {
     let is_number = |text: &&str| text.parse::<serde_json::Number>().is_ok();
     let product = product.filter(|product| !product.is_empty()).ok_or_else(help)?;
     let (qty, price) = (qty.filter(is_number).ok_or_else(help)?, price.filter(is_number).ok_or_else(help)?);
-    // In quotes: a number of this program would have been rounded.
+    // As JSON strings: numbers would be rounded here.
     Ok(json!({"productId": product, "qty": qty, "price": price}))
 }
 

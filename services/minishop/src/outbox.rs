@@ -1,6 +1,6 @@
-//! `minishop outbox`: what waits to be published, and what to do where it cannot go on.
+//! `minishop outbox`: shows events that wait to be published, and unblocks shards.
 //!
-//! It works on the database, beside whatever runs. The leader of a shard sees what was done the next time it reads the table.
+//! It uses the database directly, beside running servers. A shard's leader sees the change when it next reads the table.
 
 use std::process::ExitCode;
 
@@ -29,23 +29,23 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// List events that wait to be published, the oldest first, or how far each shard is, or what was set aside.
+    /// List events that wait to be published, the oldest first, or the state of each shard, or events that were set aside.
     List(List),
-    /// Set events aside that cannot be published, such as all of a topic that takes none. They are kept; later ones go on.
+    /// Set events aside that cannot be published, such as all of a topic that refuses them. They are kept; later ones proceed.
     SetAside(SetAside),
-    /// Step over numbers that are gone from a shard, as the alarm `outbox_gap` names them. Their events are lost.
+    /// Step over numbers that are missing from a shard, as the alarm `outbox_gap` names them. Their events are lost.
     StepOver(StepOver),
 }
 
 #[derive(Debug, clap::Args)]
 struct List {
-    /// How far each shard is published, and how much of it waits.
+    /// How far each shard is published, and how many of its events wait.
     #[arg(long, conflicts_with = "set_aside")]
     shards: bool,
     /// Events that were set aside, the newest first.
     #[arg(long)]
     set_aside: bool,
-    /// How many events at most.
+    /// At most this many events.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
     limit: i64,
 }
@@ -94,7 +94,7 @@ impl Why {
     }
 }
 
-/// Does it; exit 1 when it is refused, 69 when the database does not answer.
+/// Runs the command; exit 1 when it is refused, 69 when the database does not answer.
 pub async fn run(args: Args, config: Config) -> ExitCode {
     done(args, &config).await.unwrap_or_else(Failure::print)
 }

@@ -24,7 +24,7 @@ pub fn table<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item =
     print(&format!("{table}\n"))
 }
 
-/// Prints one line at once; `false` when nobody reads any more.
+/// Prints and flushes one line. Returns whether standard output is still open.
 pub fn line(text: &str) -> bool {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();

@@ -1,4 +1,4 @@
-//! The database of record, for commands that work on it directly, beside whatever runs.
+//! The database, for commands that use it directly, beside running servers.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use secrecy::ExposeSecret as _;
 
 use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The answer is no.
+    /// The request was refused.
     No(String),
     /// The database or the brokers do not answer.
     Unreachable(String),
 }
 
 impl Failure {
-    /// Prints it; exit 1 for a refusal, 69 for what does not answer.
+    /// Prints the failure; exit 1 for a refusal, 69 if there is no answer.
     pub fn print(self) -> ExitCode {
         match self {
             Self::No(text) => {
@@ -39,19 +39,19 @@ impl Failure {
         }
     }
 
-    /// Tells of the database.
+    /// Converts an error of the database to [`Self::Unreachable`].
     pub fn of_store(error: StoreError) -> Self {
         Self::Unreachable(format!("store: {:#}", anyhow::Error::from(error)))
     }
 }
 
-/// Names who asks on the command line, for the audit.
+/// Returns the requester on the command line, for the audit.
 pub fn requested_by(operator: String, reason: String, at: Timestamp) -> RequestedBy {
     let correlation_id = CorrelationId::new(at, SystemIds.random());
     RequestedBy { client_id: ClientId("command-line".to_owned()), operator, reason, correlation_id }
 }
 
-/// Opens PostgreSQL, or the embedded store of a running server.
+/// Opens PostgreSQL, or the existing embedded store in the data directory.
 pub async fn open(config: &Config, app_name: &str) -> Result<Store, Failure> {
     let opened = if let Some(url) = &config.database_url {
         let settings = PostgresSettings { app_name: app_name.to_owned(), migrate: false };

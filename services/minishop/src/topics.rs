@@ -1,4 +1,4 @@
-//! `minishop topics`: makes the topics on Kafka, says what is wrong with them, or steps over what nobody can read.
+//! `minishop topics`: creates the topics on Kafka, checks them, or steps over unreadable records.
 
 mod skip;
 
@@ -18,7 +18,7 @@ use crate::output::{self, Output};
 
 /// How long the brokers may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Fewer copies than this lose records when one broker burns while another restarts.
+/// With fewer replicas, records are lost when one broker is destroyed while another restarts.
 const SAFE_REPLICAS: usize = 3;
 
 /// What to do with the topics.
@@ -33,15 +33,15 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Make the topics that are not there, with the brokers' default replication and settings that pass the check.
+    /// Create the missing topics, with the brokers' default replication and settings that pass the check.
     Create,
-    /// Check that all are there and lose nothing by their settings; exit 1 if not. Warns below three replicas.
+    /// Check that all topics exist and that their settings lose no events; exit 1 if not. Warns below three replicas.
     Check,
     /// Step over records of `orders.created` that no worker can read. They become one dead letter, without content.
     Skip(skip::Args),
 }
 
-/// Makes or checks the topics on the brokers of the configuration, or on the embedded log that runs.
+/// Runs the command on the configured brokers, or on the embedded log of a running server.
 pub async fn run(args: Args, config: Config) -> ExitCode {
     let brokers = config.kafka_brokers.clone().unwrap_or_else(|| config.kafka_addr.to_string());
     let done = match args.what {
@@ -115,7 +115,7 @@ async fn check(config: &Config, brokers: &str, output: Output) -> anyhow::Result
     Ok(if faults.is_empty() { printed } else { ExitCode::from(EXIT_NO) })
 }
 
-/// Says which settings lose events, and what to set instead.
+/// Lists the settings that lose events, and what to set instead.
 fn risks(settings: &Settings, largest: u64) -> Vec<String> {
     let mut risks = Vec::new();
     if settings.compacted {

@@ -45,7 +45,7 @@ fn refused(error: &Error) -> anyhow::Error {
     anyhow::anyhow!("error[{}] event log: {error}", error.code())
 }
 
-/// Says it in the words by which boot knows that the disk failed.
+/// Converts a failed fsync to [`SyncFailed`], by which boot recognises a failed disk.
 fn fault(error: Error) -> anyhow::Error {
     match error {
         Error::Fsync(source) => SyncFailed(source.to_string()).into(),

@@ -52,7 +52,7 @@ use wait::eventually;
 
 const ORDER: &str = r#"{"customerId":"c1","items":[{"productId":"p1","qty":2,"price":10.5}]}"#;
 
-/// Makes the command of `minishop up` on embedded parts below `dir`.
+/// Returns the command of `minishop up` on embedded parts below `dir`.
 fn up(dir: &Path) -> Command {
     let mut command = minishop(&["up"]);
     command.env("MINISHOP_DATA_DIR", dir.join("data"));
@@ -149,7 +149,7 @@ fn a_second_process_is_kept_out_of_the_data_directory() {
     assert!(said.contains("DATA_DIR_LOCKED") && said.contains(&server.pid().to_string()), "{said}");
 }
 
-/// Waits until so many more orders are acknowledged.
+/// Waits until `more` further orders are acknowledged.
 fn flows(load: &Load, more: usize) {
     let wanted = load.acknowledged() + more;
     eventually(Duration::from_secs(30), "orders are acknowledged", || (load.acknowledged() >= wanted).then_some(()));

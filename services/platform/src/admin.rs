@@ -1,4 +1,4 @@
-//! The admin listener: health and metrics, nothing else, so it may be bound anywhere.
+//! The admin listener: health and metrics only, so it may be bound anywhere.
 
 mod prometheus;
 
@@ -28,7 +28,7 @@ pub fn router(metrics: Metrics, status: Status) -> Router {
         .with_state(Admin { metrics, status })
 }
 
-/// Registers what this binary is, as a gauge that is always 1.
+/// Registers the build's versions, as a gauge that is always 1.
 pub fn build_info(metrics: &Metrics) {
     let labels = vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("librdkafka", topics::client_version())];
     metrics.with(|registry| registry.register("build", "Version of this process", Info::new(labels)));
@@ -48,14 +48,14 @@ async fn metrics_text(State(admin): State<Admin>, headers: HeaderMap) -> Respons
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// Tells whether a scraper asks for `OpenMetrics`, which alone has exemplars: by its name, and not less than for plain text.
+/// Returns whether a scraper prefers `OpenMetrics`, the only format with exemplars: it names it, at no lower weight than text.
 fn wants_open_metrics(accept: &str) -> bool {
     let quality = |names: &[&str]| {
         let ranges = accept.split(',').map(|range| range.split(';').map(str::trim).collect::<Vec<_>>());
         let named = ranges.filter(|parts| names.iter().any(|name| parts[0].eq_ignore_ascii_case(name)));
         let weight = |parts: &Vec<&str>| {
             let q = parts.iter().skip(1).find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-            // Without a weight, or with one that is not a number, it is 1 (RFC 9110, section 12.4.2).
+            // A missing or invalid weight counts as 1 (RFC 9110, section 12.4.2).
             q.map_or(1.0, |q| q.parse().unwrap_or(1.0_f64))
         };
         named.map(|parts| weight(&parts)).fold(0.0, f64::max)
@@ -64,7 +64,7 @@ fn wants_open_metrics(accept: &str) -> bool {
     open > 0.0 && open >= quality(&["text/plain"])
 }
 
-/// Answers 200 while every part works; `?verbose` lists the parts with their reasons, and what is away without being needed.
+/// Responds 200 while every part works. `?verbose` lists parts with reasons, and notes, which do not affect readiness.
 async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
     let parts = admin.status.parts();
     let works = !parts.is_empty() && parts.iter().all(|(_, state)| state.is_ok());

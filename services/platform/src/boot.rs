@@ -1,6 +1,6 @@
 //! Boot: configuration → telemetry → store → relay → roles → ready → drain → exit code.
 //!
-//! The only place that spawns roles, handles signals and decides the exit code. A task that ends or panics before the drain ends the
+//! Only boot spawns roles, handles signals and decides the exit code. A task that ends or panics before the drain ends the
 //! process with code 70: a half-dead process is worse than a dead one.
 
 mod binary;
@@ -26,24 +26,24 @@ use crate::store::error::SyncFailed;
 pub const EXIT_TASK: u8 = 70;
 /// The disk did not confirm a write.
 pub const EXIT_FSYNC: u8 = 74;
-/// Configuration, command line, or what must be fixed before a start can work.
+/// Command line, configuration, or another fault to fix before a start.
 pub const EXIT_USAGE: u8 = 2;
-/// All phases of the drain share this budget; the state is safe without it.
+/// Shared by all phases of the drain. Running out of it loses no state.
 const DRAIN_BUDGET: Duration = Duration::from_secs(18);
 
-/// Work that runs until its token ends, in the order in which it must be drained.
+/// Tasks by token, in the order of the drain.
 #[derive(Debug, Default)]
 pub struct Phases(Vec<(CancellationToken, Vec<Task>)>);
 
 impl Phases {
-    /// Adds a phase: its tasks are told to drain when all phases before it have ended.
+    /// Adds a phase; its token is cancelled once all phases before it have ended.
     pub fn push(&mut self, token: CancellationToken, tasks: Vec<Task>) {
         self.0.push((token, tasks));
     }
 }
 
-/// Builds the runtime: one worker thread for each two cores, at least one; measured to be faster than one a core, since the
-/// database and the broker want cores too.
+/// Builds the runtime with one worker thread per two cores, at least one. Measured faster than one per core, because the database
+/// and the broker need cores too.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
@@ -54,11 +54,11 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
-/// A phase that runs: how to end it, and its tasks.
+/// A running phase: its token and its tasks.
 type Running = (CancellationToken, JoinSet<(&'static str, anyhow::Result<()>)>);
 
-/// Runs phases until a signal or a fault; withdraws readiness for `drain_wait`, then drains them in order. SIGINT cuts a drain
-/// that runs, SIGTERM does not.
+/// Runs phases until a signal or a fault, withdraws readiness for `drain_wait`, then drains them in order. SIGINT aborts a
+/// running drain; SIGTERM does not.
 async fn supervise(
     status: &Status,
     phases: Phases,
@@ -90,7 +90,7 @@ async fn supervise(
     tracing::info!("draining");
     status.set("process", Err("draining".to_owned()));
     let withdrawn_then_drained = async {
-        // Load balancers need a moment to see that this process is not ready any more.
+        // Load balancers need a moment to notice that this process is not ready.
         tokio::time::sleep(drain_wait).await;
         drain(running).await
     };
@@ -147,7 +147,7 @@ async fn drain(running: Vec<Running>) -> ExitCode {
                     tracing::error!("a task panicked while it drained: {error}");
                     code = ExitCode::from(EXIT_TASK);
                 }
-                // Whatever is cut off here is safe on disk and is finished by the next start.
+                // What is aborted here is durable; the next start finishes it.
                 Err(_) => {
                     tracing::warn!("the drain took too long; {} tasks were abandoned", set.len());
                     set.abort_all();
@@ -173,13 +173,13 @@ impl Signals {
         tokio::select! { _ = self.term.recv() => {}, _ = self.int.recv() => {} }
     }
 
-    /// Waits for a person who presses Ctrl-C. Supervisors send SIGTERM to a group and to its members: a second one says nothing.
+    /// Waits for Ctrl-C. A second SIGTERM is ignored: supervisors send one to a group and one to each member.
     async fn interrupt(&mut self) {
         self.int.recv().await;
     }
 }
 
-/// Prints the one line that tells scripts where the process answers.
+/// Prints the line from which scripts read the process's addresses.
 pub fn print_ready(status: &Status) {
     use std::fmt::Write as _;
     use std::io::Write as _;
@@ -194,7 +194,7 @@ pub fn print_ready(status: &Status) {
     if std::io::IsTerminal::is_terminal(&out) {
         line.push_str(&banner(&bound));
     }
-    // A reader that went away must not end the service.
+    // A closed stdout must not end the service.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
@@ -218,11 +218,11 @@ fn banner(bound: &[(&'static str, std::net::SocketAddr)]) -> String {
     text
 }
 
-/// Keeps other processes out of a data directory for as long as it lives.
+/// Locks a data directory against other processes while it lives.
 #[derive(Debug)]
 pub struct DataDirLock(#[expect(dead_code, reason = "the lock lives as long as the open file")] std::fs::File);
 
-/// Makes and locks the data directory (mode 0700); the error names the holder's pid.
+/// Creates and locks the data directory (mode 0700); the error names the holder's pid.
 pub fn lock_data_dir(dir: &Path) -> anyhow::Result<DataDirLock> {
     use std::io::{Read, Seek, Write};
     use std::os::unix::fs::DirBuilderExt;

@@ -1,11 +1,11 @@
-//! The system's time and randomness: the one lawful place that reads them.
+//! The system's time and randomness; nothing else reads them.
 
 use chrono::{DurationRound, TimeDelta, Utc};
 use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::ids::{Ids, Sequence};
 use uuid::Uuid;
 
-/// One for all of the process: its ids grow, whoever draws them.
+/// One per process: all its ids increase.
 static SEQUENCE: Sequence = Sequence::new();
 
 /// Reads the system's clock.

@@ -1,4 +1,4 @@
-//! Configuration: flags, then environment, then file, then defaults; every problem is named at once.
+//! Configuration: flags, then environment, then file, then defaults; all problems are reported at once.
 
 mod check;
 mod handler;
@@ -122,7 +122,7 @@ pub struct Flags {
     insecure: String,
 }
 
-/// Everything that can be set, joined and checked.
+/// The joined and checked settings.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where REST listens.
@@ -151,7 +151,7 @@ pub struct Config {
     pub kafka_session_timeout: Duration,
     /// How published events are compressed.
     pub kafka_compression: Compression,
-    /// The member's own name in the group; `None` lets each start be a new member.
+    /// The static member name in the group; `None` makes each start a new member.
     pub kafka_instance_id: Option<String>,
     /// Partitions of new topics.
     pub topic_partitions: i32,
@@ -163,19 +163,19 @@ pub struct Config {
     pub migrate: bool,
     /// How long readiness is withdrawn before the listeners close.
     pub drain_wait: Duration,
-    /// Shed new orders above so many waiting events.
+    /// The backlog above which new orders are shed.
     pub outbox_limit_rows: i64,
     /// Shed new orders when the oldest waiting event is older.
     pub outbox_limit_age: Duration,
-    /// How long the consumer knows copies of an event.
+    /// How long the inbox remembers an event.
     pub inbox_retention: Duration,
-    /// How long audit and ended operations are kept.
+    /// How long audit records and ended operations are kept.
     pub audit_retention: Duration,
     /// How orders are handled.
     pub handling: Handling,
-    /// How long a failed event waits before it is tried again.
+    /// The waits before a failed event is retried.
     pub retry: Backoff,
-    /// How often an event is tried before it is a dead letter.
+    /// The attempts of an event before it is a dead letter.
     pub retry_attempts: i32,
     /// How log lines look.
     pub log_format: LogFormat,
@@ -183,13 +183,13 @@ pub struct Config {
     pub log: Option<String>,
 }
 
-/// Which parts a command serves.
+/// The parts that a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// All roles; embedded parts stand in for what is not set.
+    /// All roles; embedded parts replace servers that are not set.
     Up,
-    /// The API on servers of their own.
+    /// The API, with external servers.
     Api,
-    /// The worker on servers of their own.
+    /// The worker, with external servers.
     Worker,
 }

@@ -1,7 +1,7 @@
-//! Crash points: named places where a test lets its process die, to show that what follows is made good.
+//! Crash points: named places where a test makes its process die, to prove recovery from there.
 //!
-//! They are compiled into every build, so that what is tested is what ships, and cost one load of an atomic each. Nothing of
-//! the product arms one: only a test program does, in the child process that it starts and that dies.
+//! They are compiled into every build, so that what is tested is what ships; each costs one atomic load. The product never arms
+//! one: only a test program does, in the child process that it starts.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,13 +14,13 @@ struct Armed {
     left: AtomicU64,
 }
 
-/// Lets this process abort when it reaches the named point for the nth time, counted from 1. Once a process.
+/// Makes this process abort when it reaches the named point for the nth time, from 1. Call once per process.
 pub fn arm(name: &str, nth: u64) {
     let armed = Armed { name: name.to_owned(), left: AtomicU64::new(nth) };
     ARMED.set(armed).expect("a process dies at one point");
 }
 
-/// Dies here, if this is the armed point and its turn has come: no destructor runs, nothing is flushed.
+/// Aborts if this is the armed point and its turn has come: no destructor runs, nothing is flushed.
 pub fn point(name: &str) {
     if let Some(armed) = ARMED.get()
         && armed.name == name

@@ -1,4 +1,4 @@
-//! What every role is given: the outside world as arguments.
+//! The context of every role: the outside world as arguments.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -13,30 +13,30 @@ use crate::config::Config;
 use crate::relay::Relay;
 use crate::store::Store;
 
-/// The outside world, as one process sees it. Cheap to clone.
+/// The outside world of one process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ctx {
-    /// What the operator has set.
+    /// The operator's settings.
     pub config: Arc<Config>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Randomness.
+    /// Randomness and ids.
     pub ids: Arc<dyn Ids>,
     /// The database.
     pub store: Store,
     /// Bootstrap servers of the event log, embedded or not.
     pub brokers: String,
-    /// Takes committed outbox rows to the producer.
+    /// Publishes committed outbox rows.
     pub relay: Relay,
-    /// Where each room registers its metrics.
+    /// Where components register their metrics.
     pub metrics: Metrics,
-    /// Ends when the process should drain: take no new work, finish what runs, return.
+    /// Cancelled when the process drains: take no new work, finish what runs, return.
     pub drain: CancellationToken,
-    /// Addresses for the ready line and the health of each part.
+    /// Bound addresses and the health of each part.
     pub status: Status,
 }
 
-/// A named piece of work that boot spawns, watches and drains. Returning before `drain` ends is a fault.
+/// Named work that boot spawns, watches and drains. Returning before `drain` is cancelled is a fault.
 pub struct Task {
     /// The name in logs.
     pub name: &'static str,
@@ -45,7 +45,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// Names a piece of work.
+    /// Creates a task.
     pub fn new(name: &'static str, run: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> Self {
         Self { name, run: Box::pin(run) }
     }
@@ -57,7 +57,7 @@ impl fmt::Debug for Task {
     }
 }
 
-/// The process's metrics; each room registers its own families once, under the prefix `minishop`.
+/// The process's metrics, prefixed `minishop`. Each component registers its families once.
 #[derive(Debug, Clone)]
 pub struct Metrics(Arc<Mutex<Registry>>);
 
@@ -68,13 +68,13 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Lends the registry, to register families or to encode them.
+    /// Calls `use_it` with the registry, to register or encode families.
     pub fn with<R>(&self, use_it: impl FnOnce(&mut Registry) -> R) -> R {
         use_it(&mut self.0.lock().expect("no holder of the registry panics"))
     }
 }
 
-/// What the process tells about itself: bound addresses, and why a part is not ready.
+/// What the process reports about itself: bound addresses, and the health of its parts.
 #[derive(Debug, Clone, Default)]
 pub struct Status(Arc<Mutex<StatusInner>>);
 
@@ -86,17 +86,17 @@ struct StatusInner {
 }
 
 impl Status {
-    /// Notes a bound listener for the ready line, such as `http`.
+    /// Adds a bound listener, such as `http`, for the ready line.
     pub fn bound(&self, name: &'static str, addr: std::net::SocketAddr) {
         self.lock().addresses.push((name, addr));
     }
 
-    /// Lists bound listeners in the order in which they were noted.
+    /// Returns the bound listeners in the order of [`Status::bound`].
     pub fn addresses(&self) -> Vec<(&'static str, std::net::SocketAddr)> {
         self.lock().addresses.clone()
     }
 
-    /// Sets whether a part works, with the reason if not. The process is ready while every part does.
+    /// Sets whether a part works, or why not. The process is ready while every part works.
     pub fn set(&self, part: &'static str, state: Result<(), String>) {
         let mut inner = self.lock();
         match inner.parts.iter_mut().find(|(name, _)| *name == part) {
@@ -105,7 +105,7 @@ impl Status {
         }
     }
 
-    /// Notes what an operator should know of a part without which the process does its work, or that it is well again (`None`).
+    /// Sets or clears (`None`) a remark on a part that the process can work without.
     pub fn note(&self, part: &'static str, reason: Option<String>) {
         let mut inner = self.lock();
         inner.notes.retain(|(name, _)| *name != part);
@@ -117,7 +117,7 @@ impl Status {
         self.lock().notes.clone()
     }
 
-    /// Lists the parts and their state.
+    /// Lists the parts and their states.
     pub fn parts(&self) -> Vec<(&'static str, Result<(), String>)> {
         self.lock().parts.clone()
     }

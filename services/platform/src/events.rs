@@ -1,4 +1,4 @@
-//! The events that MiniShop publishes: their values and headers, as bytes for the outbox.
+//! The events that MiniShop publishes: their values and headers, encoded for the outbox.
 
 pub mod created;
 mod headers;

@@ -1,7 +1,7 @@
 //! Wake-ups between processes, through Redis.
 //!
-//! A hint shortens somebody's poll and nothing else: no answer is given, no event skipped and no offset committed because Redis
-//! said so. Without Redis, or while it is away, everybody polls as usual.
+//! A hint only shortens a poll: nothing is answered, skipped or committed because of Redis. Without Redis, or while it is away,
+//! processes poll as usual.
 
 mod breaker;
 mod changes;
@@ -26,19 +26,19 @@ use crate::ctx::{Metrics, Status};
 use breaker::Breaker;
 pub use changes::{ChangedOrders, Changes};
 
-/// How long any call may take: a slower hint comes later than the poll that it should shorten.
+/// The timeout of a call: a slower hint arrives after the poll that it should shorten.
 const CALL: Duration = Duration::from_millis(50);
-/// How long a server may take at start to say whether it takes the login.
+/// The timeout of the login check at start.
 const LOGIN: Duration = Duration::from_secs(1);
-/// How soon a lost subscription is made again.
+/// The pause before a lost subscription is renewed.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Checks the address of a Redis server without repeating any of it.
+/// Checks the URL of a Redis server; the error repeats nothing of it.
 pub fn check_url(url: &str) -> Result<(), String> {
     Client::open(url).map(drop).map_err(|_| "is not the address of a Redis server; give redis://host:port".to_owned())
 }
 
-/// Gives and hears hints. Cheap to clone; without Redis it does nothing.
+/// Sends and receives hints; without Redis, only in this process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Hints {
     wanted: Arc<Notify>,
@@ -47,13 +47,13 @@ pub struct Hints {
 }
 
 impl Hints {
-    /// Tells the other processes that outbox rows were committed. Never blocks and never fails; hints that come faster than
-    /// they can be sent become one.
+    /// Sends other processes a hint that outbox rows were committed. Never blocks or fails; merges hints that cannot be sent in
+    /// time.
     pub fn committed(&self) {
         self.wanted.notify_one();
     }
 
-    /// Tells of changed orders, and listens to others who do.
+    /// Returns the hints about changed orders.
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
@@ -70,15 +70,15 @@ struct Call {
     outcome: &'static str,
 }
 
-/// Carries hints to Redis and from it. Made with its [`Hints`] handle.
+/// Exchanges hints with Redis. Created with its [`Hints`] handle.
 #[derive(Debug)]
 pub struct HintsTask {
     client: Client,
-    /// Where it is said that outbox rows were committed.
+    /// The channel of hints about outbox rows.
     rows: String,
-    /// Where it is said which orders changed.
+    /// The channel of hints about orders.
     orders: String,
-    /// Names this process in its hints, so that it does not wake itself.
+    /// Identifies this process in its hints, so that it ignores its own.
     owner: String,
     hints: Hints,
     calls: Family<Call, Counter>,
@@ -89,8 +89,7 @@ pub struct HintsTask {
 }
 
 impl HintsTask {
-    /// Makes the task and its handle; once a process, since it registers its metrics. Processes that share a prefix share
-    /// their hints.
+    /// Creates the task and its handle. Call once per process: it registers metrics. Processes with the same prefix share hints.
     pub fn new(
         url: &SecretString,
         prefix: &str,
@@ -125,7 +124,7 @@ impl HintsTask {
         Ok((hints, task))
     }
 
-    /// Fails only where a server answers and refuses the login: that does not pass by itself.
+    /// Fails only if a server answers and refuses the login, which does not pass by itself.
     pub async fn check_login(&self) -> anyhow::Result<()> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LOGIN)).set_response_timeout(Some(LOGIN));
         match self.client.get_multiplexed_async_connection_with_config(&config).await {
@@ -136,7 +135,7 @@ impl HintsTask {
         }
     }
 
-    /// Carries hints until `drain` ends. Redis being away is no fault.
+    /// Exchanges hints until `drain` is cancelled. Redis may be away.
     pub async fn run(self, drain: CancellationToken) -> anyhow::Result<()> {
         let both = async { tokio::join!(self.speak(), self.listen()) };
         tokio::select! { () = drain.cancelled() => {}, _ = both => {} }
@@ -165,7 +164,7 @@ impl HintsTask {
         }
     }
 
-    /// Waits for something to say.
+    /// Waits for the next message to send.
     async fn next_message(&self) -> (&str, Vec<u8>) {
         tokio::select! {
             () = self.hints.wanted.notified() => (&self.rows, self.owner.as_bytes().to_vec()),
@@ -174,7 +173,7 @@ impl HintsTask {
     }
 
     async fn publish(&self, kept: &mut Option<MultiplexedConnection>, channel: &str, message: &[u8]) -> redis::RedisResult<()> {
-        // Taken out, so that a call that fails or is cut off leaves no connection behind.
+        // Taken out: a call that fails or times out drops its connection.
         let mut connection = if let Some(connection) = kept.take() {
             connection
         } else {
@@ -196,7 +195,7 @@ impl HintsTask {
             if let Ok(Ok(subscription)) = subscribing.await {
                 self.count("subscribe", "ok");
                 self.status.note("redis", None);
-                // What was said before the subscription was not heard.
+                // Redis replays no messages: poll once per subscription.
                 self.hints.heard.notify_one();
                 let mut messages = subscription.into_on_message();
                 while let Some(message) = messages.next().await {
@@ -210,7 +209,7 @@ impl HintsTask {
         }
     }
 
-    /// Takes what another process says; what this one says comes back, too.
+    /// Handles a message; our own, which come back too, are ignored.
     fn hear(&self, channel: &str, message: &[u8]) {
         if channel == self.orders {
             let orders = changes::read(message, &self.owner);

@@ -1,6 +1,6 @@
 //! MiniShop's outside world, touched once: configuration, telemetry, stores, bus, relay.
 //!
-//! Other rooms ask this one for everything that is not a decision. Only `store/` holds SQL, only `bus/` names rdkafka, only
+//! Other crates use this one for everything that is not a decision. Only `store/` contains SQL, only `bus/` names rdkafka, only
 //! `hints` names redis, only `boot` spawns, and only `clock` reads the system's time and randomness.
 
 pub mod admin;

@@ -1,5 +1,4 @@
-//! Requests to servers that are not ours: bounded in time and size, no redirect followed, private targets refused where the
-//! operator says so.
+//! Requests to third-party servers: bounded in time and size, redirects not followed, private targets refused if so configured.
 
 mod kept;
 
@@ -21,20 +20,20 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kept::{Heard, Keeping};
 use tower::Service;
 
-/// How long a connection may take.
+/// The timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How much of an answer is read; a longer one counts by its status, and its connection is closed.
+/// The most bytes read of a response. A longer one counts by its status, and its connection is closed.
 const READ: usize = 65_536;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
 type HttpClient = Client<Keeping<HttpsConnector<HttpConnector<Resolver>>>, Full<Bytes>>;
 
-/// Sends requests to servers that are not ours. Cheap to clone; connections are shared.
+/// Sends requests to third-party servers. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     client: HttpClient,
-    /// Makes a new connection for each request.
+    /// Opens a new connection for each request.
     fresh: HttpClient,
     timeout: Duration,
     targets: Targets,
@@ -45,12 +44,12 @@ pub struct Outbound {
 pub enum Targets {
     /// Any.
     Any,
-    /// Only addresses of the public internet: where others choose the target, it must not reach into our own network.
+    /// Only the public internet: where others choose the target, it must not be in our own network.
     Public,
 }
 
 impl Targets {
-    /// Spells the choice as the configuration does.
+    /// Returns the configured spelling.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Any => "any",
@@ -59,22 +58,22 @@ impl Targets {
     }
 }
 
-/// What a server answered.
+/// A server's response.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status; a redirect is an answer like any other.
+    /// The status. Redirects are not followed.
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
 }
 
-/// Why there was no answer.
+/// Why there was no response.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
-    /// The whole answer was not there in time.
+    /// The response was not complete in time.
     #[error("no whole answer within {0:?}")]
     TimedOut(Duration),
-    /// The target is not of the public internet.
+    /// The target is not on the public internet.
     #[error("the target is a private address, which this configuration refuses")]
     PrivateTarget,
     /// No connection, or not HTTP.
@@ -83,7 +82,7 @@ pub enum OutboundError {
 }
 
 impl Outbound {
-    /// Prepares a client whose requests take at most `timeout`, the whole answer included.
+    /// Creates a client whose requests take at most `timeout`, until the whole response is read.
     pub fn new(timeout: Duration, targets: Targets) -> Self {
         let mut http = HttpConnector::new_with_resolver(Resolver { system: GaiResolver::new(), targets });
         http.enforce_http(false);
@@ -96,10 +95,10 @@ impl Outbound {
         Self { client, fresh: builder.pool_max_idle_per_host(0).build(Keeping(https)), timeout, targets }
     }
 
-    /// Posts a body and waits for the whole answer.
+    /// Posts a body and waits for the whole response.
     ///
-    /// A connection that was kept from an earlier request may be closed by the server at the very moment when the next one is sent.
-    /// If nothing of an answer has come, the request is sent once more, at once, on a new connection.
+    /// A server may close a reused connection at the very moment when the next request is sent. If no byte of the response has
+    /// arrived, the request is sent once more, at once, on a new connection.
     pub async fn post(&self, target: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answer, OutboundError> {
         if self.targets == Targets::Public && target.host().and_then(literal).is_some_and(is_private) {
             return Err(OutboundError::PrivateTarget);
@@ -115,7 +114,7 @@ impl Outbound {
                 first => first,
             };
             let (head, body) = answer.map_err(|error| failed(&error))?.into_parts();
-            // What it says does not matter, but only after it was read does the connection serve another request.
+            // The body does not matter, but the connection can be reused only after it was read.
             match Limited::new(body, READ).collect().await {
                 Err(error) if !error.is::<http_body_util::LengthLimitError>() => {
                     return Err(OutboundError::Failed(format!("the answer broke off: {error}")));
@@ -128,11 +127,11 @@ impl Outbound {
     }
 }
 
-/// Finds the innermost reason, which is what an operator needs.
+/// Returns the innermost cause, which is what an operator needs.
 fn failed(error: &(dyn std::error::Error + 'static)) -> OutboundError {
     let mut reason = error;
     while let Some(source) = reason.source() {
-        // An I/O error names the source of what it wraps, and not that itself.
+        // The `source` of an I/O error skips the error that it wraps.
         let wrapped = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         if wrapped.and_then(|wrapped| wrapped.downcast_ref::<Refused>()).is_some() {
             return OutboundError::PrivateTarget;
@@ -146,7 +145,7 @@ fn literal(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// Tells whether an address is not of the public internet (IANA special-purpose registries, RFC 6890).
+/// Returns whether an address is outside the public internet (IANA special-purpose registries, RFC 6890).
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_private_v4(v4),
@@ -169,14 +168,14 @@ fn is_private_v4(address: Ipv4Addr) -> bool {
 
 fn is_private_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
-    // Only global unicast is public, and of it neither the addresses that wrap IPv4 ones (RFC 3056, RFC 4380) nor those for
-    // protocols and documents.
+    // Only global unicast is public, except addresses that embed IPv4 ones (RFC 3056, RFC 4380) and those for protocols and
+    // documentation.
     let special = first == 0x2002 || (first == 0x2001 && (second < 0x0200 || second == 0x0db8));
     (first & 0xe000) != 0x2000 || special
 }
 
-/// Resolves names, and drops addresses that may not be called. It looks at the very addresses that are connected to, so a name
-/// that changes between check and use is no way around it.
+/// Resolves names and drops addresses that may not be called. It checks the very addresses that are connected to, so a name that
+/// changes after the check cannot bypass it.
 #[derive(Debug, Clone)]
 struct Resolver {
     system: GaiResolver,

@@ -1,7 +1,7 @@
-//! History again: the events of orders that the store knows, made anew for a consumer that comes late.
+//! Replay: rebuilds the events of stored orders for a consumer that starts late.
 //!
-//! An order's created event has the same bytes, id and correlation as the first time; the event of its end has the same envelope
-//! under the same id. What the store does not keep is not made up: `tracestate`, and the span of the step that ended the order.
+//! An order's created event has the same bytes, id and correlation as the first time; its final event has the same envelope under
+//! the same id. What the store does not keep is not invented: `tracestate`, and the span of the step that ended the order.
 
 use minishop_core::currency::Currency;
 use minishop_core::ids::Ids;
@@ -14,7 +14,7 @@ use crate::events::status_changed::{OrderRef, StatusEvents};
 use crate::store::{NewEvent, Origin, PastOrder, Role};
 use crate::telemetry::propagation::TraceContext;
 
-/// Makes the events of orders again, for another topic.
+/// Rebuilds the events of orders, for another topic.
 #[derive(Debug)]
 pub struct ReplayWriter {
     created: CreatedEvents,
@@ -34,7 +34,7 @@ impl ReplayWriter {
         }
     }
 
-    /// Makes the event that announced an order.
+    /// Rebuilds the created event of an order.
     pub fn created(&self, origin: &Origin) -> anyhow::Result<NewEvent> {
         let order = &origin.order;
         let items: Vec<Item> = serde_json::from_str(&order.items)?;
@@ -55,7 +55,7 @@ impl ReplayWriter {
         }))
     }
 
-    /// Makes an order's events in their order: that it was created, and what it came to if that is known.
+    /// Rebuilds an order's events in order: the created event, then the final one if it is known.
     pub fn events(&self, past: &PastOrder, ids: &dyn Ids) -> anyhow::Result<Vec<NewEvent>> {
         let PastOrder { origin, end } = past;
         let order = &origin.order;
@@ -72,7 +72,7 @@ impl ReplayWriter {
                 version: order.version.saturating_sub(1),
             };
             let trace = trace(origin).unwrap_or_else(|| TraceContext::new(ids));
-            // Clients cancel through the API; the worker writes the other ends.
+            // Clients cancel through the API; the worker writes the other final events.
             let writer = if order.status == Status::Cancelled { &self.api } else { &self.worker };
             let event = writer.event(&subject, order.status, end.event_id, &end.cause.to_string(), &trace, end.at);
             events.push(NewEvent { topic: self.topic.clone(), ..event });
@@ -81,7 +81,7 @@ impl ReplayWriter {
     }
 }
 
-/// The trace of the request that created an order.
+/// Returns the trace of the request that created an order.
 fn trace(origin: &Origin) -> Option<TraceContext> {
     origin.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None))
 }

@@ -1,4 +1,4 @@
-//! The one accept loop: REST, gRPC and admin are served through it, so every listener has the same limits.
+//! The accept loop of REST, gRPC and admin, so that every listener has the same limits.
 
 mod idle;
 mod patience;
@@ -23,32 +23,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// What every HTTP/2 client sends first (RFC 9113, section 3.4).
+/// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
-/// Bytes that the head of a request may have, and how many fields.
+/// The most bytes and fields in the head of a request.
 const HEAD_BYTES: usize = 16 * 1024;
 const HEAD_FIELDS: usize = 100;
-/// Bytes that are held for a stream whose peer does not read; the library alone would hold 400 KB.
+/// Bytes buffered for a stream whose peer does not read; the library's default is 400 KB.
 const STREAM_BYTES: usize = 64 * 1024;
 
-/// What one listener bears.
+/// The limits of one listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once; one too many is closed.
+    /// Concurrent connections; further ones are closed.
     pub connections: usize,
-    /// How long a connection may be silent before its first byte.
+    /// The timeout for the first bytes of a connection.
     pub first_byte: Duration,
-    /// How long the header block of a request may take (HTTP/1).
+    /// The timeout for the header block of a request (HTTP/1).
     pub headers: Duration,
-    /// How long a connection may wait for its next request (HTTP/1); above what clients and load balancers keep theirs for.
+    /// How long a connection may wait for its next request (HTTP/1); longer than clients and load balancers keep theirs.
     pub idle: Duration,
-    /// How long a peer may read nothing of what is written to it; then it is cut off.
+    /// How long a peer may read nothing that is written to it, before it is cut off.
     pub stuck: Duration,
-    /// How long open requests may run on after the drain began; then they are cut.
+    /// How long open requests may run after the drain began, before they are cut.
     pub drain: Duration,
-    /// How old a connection may become before its client is asked to make a new one, so that load spreads again.
+    /// The age at which a client is asked to open a new connection, so that load spreads again.
     pub age: Duration,
-    /// How long the requests of such a connection may run on; above the longest deadline of any request.
+    /// How long the requests of such a connection may still run; longer than any request's deadline.
     pub grace: Duration,
 }
 
@@ -58,7 +58,7 @@ impl Default for Limits {
             connections: 16_384,
             first_byte: Duration::from_secs(10),
             headers: Duration::from_secs(10),
-            // Load balancers keep theirs for a minute by default, and must be the first to close.
+            // Load balancers keep theirs for a minute by default, and must close first.
             idle: Duration::from_secs(75),
             stuck: Duration::from_mins(1),
             drain: Duration::from_secs(10),
@@ -93,12 +93,12 @@ pub async fn bind(name: &'static str, addr: SocketAddr) -> Result<Listener, Bind
 }
 
 impl Listener {
-    /// Tells the address that was bound.
+    /// Returns the bound address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Serves HTTP/1.1 and HTTP/2 (told apart by the first bytes) until `drain` ends, then finishes what is open.
+    /// Serves HTTP/1.1 and HTTP/2 (distinguished by the first bytes) until `drain` is cancelled, then finishes what is open.
     pub async fn serve(self, router: Router, limits: Limits, drain: CancellationToken) -> anyhow::Result<()> {
         let permits = Arc::new(Semaphore::new(limits.connections));
         let mut open = tokio::task::JoinSet::new();
@@ -114,13 +114,13 @@ impl Listener {
                 }
                 (Ok(_), Err(_)) => tracing::debug!(listener.addr = %self.addr, "closed a connection above the limit"),
                 (Err(error), _) => {
-                    // Out of file descriptors, mostly: without a pause this loop would spin.
+                    // Usually out of file descriptors: without a pause this loop would spin.
                     tracing::warn!(%error, listener.addr = %self.addr, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
-        // At once: whoever connects now is better refused than left waiting in the backlog.
+        // At once: a refused client is better off than one that waits in the backlog.
         drop(self.tcp);
         let all_done = async { while open.join_next().await.is_some() {} };
         if tokio::time::timeout(limits.drain, all_done).await.is_err() {
@@ -132,7 +132,7 @@ impl Listener {
 
 async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Router, limits: Limits, drain: CancellationToken) {
     let _permit = permit;
-    // Without this, small answers wait up to 40 ms for an acknowledgement (Nagle and delayed ACK).
+    // Without this, small responses wait up to 40 ms for an acknowledgement (Nagle and delayed ACK).
     let _ = stream.set_nodelay(true);
     let Ok(Some(version)) = tokio::time::timeout(limits.first_byte, sniff(&stream)).await else { return };
     let stream = patience::Patient::new(stream, limits.stuck);
@@ -177,7 +177,7 @@ async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Rou
     }
 }
 
-/// Runs a connection to its end; in the drain or at its age no new requests are taken, and the open ones are finished.
+/// Runs a connection to its end. In the drain or at its maximum age, it takes no new requests and finishes the open ones.
 async fn finish<C>(connection: C, limits: Limits, drain: CancellationToken, withdraw: fn(Pin<&mut C>)) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
@@ -192,7 +192,7 @@ where
     tokio::time::timeout(limits.grace, connection).await.unwrap_or(Ok(()))
 }
 
-/// HTTP/1.1 asks for one host that is none but a host (RFC 9112, section 3.2): whatever stands before us may have read another.
+/// Returns whether an HTTP/1.1 request has exactly one valid host (RFC 9112, section 3.2): a proxy may have read another.
 fn names_one_host(request: &Request<Incoming>) -> bool {
     if request.version() != http::Version::HTTP_11 {
         return true;
@@ -216,7 +216,7 @@ enum Version {
     Http2,
 }
 
-/// Looks at the first bytes without taking them. hyper's own detection has no time limit, so a silent client would stay.
+/// Peeks at the first bytes. hyper's own detection has no timeout, so a silent client would stay.
 async fn sniff(stream: &TcpStream) -> Option<Version> {
     let mut seen = [0; PREFACE.len()];
     loop {
@@ -227,7 +227,7 @@ async fn sniff(stream: &TcpStream) -> Option<Version> {
         if n == PREFACE.len() {
             return Some(Version::Http2);
         }
-        // A part of the preface: more must come; `peek` would return at once with the same bytes.
+        // A part of the preface: wait for more; `peek` would return the same bytes at once.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -40,57 +40,57 @@ pub use timeline::{Fact, Origin, ParkedState, Timeline};
 /// All table families of one database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// Orders and their acceptance.
+    /// Orders: acceptance, reads, cancels.
     pub orders: Arc<dyn Orders>,
-    /// What happened to one order.
+    /// The timeline of one order.
     pub timeline: Arc<dyn Timeline>,
-    /// Events that wait for the relay.
+    /// Events that wait to be published.
     pub outbox: Arc<dyn Outbox>,
-    /// The consumer's transaction.
+    /// Consumer transactions and settled positions.
     pub inbox: Arc<dyn Inbox>,
-    /// Events that were set aside.
+    /// Parked events.
     pub lot: Arc<dyn Lot>,
-    /// What operators do.
+    /// Dead letters, operations over them, and the audit.
     pub operations: Operations,
-    /// Endpoints that workers leave alone.
+    /// Endpoint outages that workers report.
     pub endpoints: Endpoints,
-    /// Old rows.
+    /// Deletion of old rows.
     pub housekeeping: Arc<dyn Housekeeping>,
-    /// What was.
+    /// Past orders, for replays.
     pub history: History,
 }
 
-/// What went wrong and what the caller should do: the variant is the advice. Its `Debug` is the chain of its causes in one line.
+/// A failed store call. The variant says what the caller should do. `Debug` prints the chain of causes in one line.
 #[derive(thiserror::Error)]
 pub enum StoreError {
-    /// Nothing was written; the same call may succeed later (database away, full, read-only, deadlock, time-out).
+    /// Nothing was written; the same call may succeed later (database unreachable, full or read-only, deadlock, timeout).
     #[error("{operation}: the store is unavailable")]
     Retry {
         /// Which operation, for the log.
         operation: &'static str,
-        /// What the database said; never shown to a client.
+        /// The database's error; never shown to a client.
         #[source]
         source: anyhow::Error,
     },
-    /// The connection was lost while a commit ran: it may have happened. Run the same call with the same ids again.
+    /// The connection was lost during a commit, which may have happened. Run the same call with the same ids again.
     #[error("{operation}: the outcome of the commit is unknown")]
     Unknown {
         /// Which operation, for the log.
         operation: &'static str,
-        /// What the database said; never shown to a client.
+        /// The database's error; never shown to a client.
         #[source]
         source: anyhow::Error,
     },
-    /// This input can never be written, or the database is not what it should be. Trying again will not help.
+    /// This input can never be written, or the database is not as expected. A retry does not help.
     #[error("{operation}: the store refused")]
     Fail {
         /// Which operation, for the log.
         operation: &'static str,
-        /// What the database said; never shown to a client.
+        /// The database's error; never shown to a client.
         #[source]
         source: anyhow::Error,
     },
 }
 
-/// The answer of every store call.
+/// The result of every store call.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;

@@ -1,4 +1,4 @@
-//! Logs for eyes, fields for queries, and the trace context that travels with an order.
+//! Logs, spans, and the trace context that travels with an order.
 
 mod export;
 mod filter;
@@ -14,16 +14,16 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// How log lines look.
+/// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people at a terminal.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// An error as one line: what happened, and why, one cause after the other. No stack: whoever logs an error expects it.
+/// An error and its causes on one line. No stack trace: a logged error is an expected one.
 #[derive(Clone, Copy)]
 pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
 
@@ -33,7 +33,7 @@ impl fmt::Display for Chain<'_> {
         f.write_str(&said)?;
         for cause in std::iter::successors(self.0.source(), |cause| cause.source()) {
             let text = cause.to_string();
-            // Some libraries end a sentence with that of its cause.
+            // Some libraries repeat the cause at the end of their message.
             if !said.ends_with(&text) {
                 write!(f, ": {text}")?;
             }
@@ -43,16 +43,16 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Checks a text of the form of `RUST_LOG`.
+/// Checks a filter in the form of `RUST_LOG`.
 pub fn check_filter(filter: &str) -> Result<(), String> {
     let wrong = |_| "is no filter; give levels and targets such as info,minishop_api=debug".to_owned();
     EnvFilter::try_new(filter).map(drop).map_err(wrong)
 }
 
-/// Starts logging to standard error, and tracing where the standard `OTEL_*` variables ask for it.
+/// Starts logging to standard error, and tracing if the standard `OTEL_*` variables ask for it.
 ///
-/// `filter` has the form of `RUST_LOG`; only the first call of a process counts. Must be called within the runtime. Lines have
-/// colours at a terminal only, and never with `NO_COLOR` (no-color.org).
+/// `filter` has the form of `RUST_LOG`. Only the first call in a process counts; it must be within the runtime. Lines are
+/// coloured only at a terminal, and never with `NO_COLOR` (no-color.org).
 pub fn start(service: &'static str, format: LogFormat, filter: Option<&str>) -> anyhow::Result<Flush> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info,librdkafka=warn"))
         .context("error[CONFIG_VALUE] RUST_LOG: is not a filter; give levels and targets such as `info,minishop_api=debug`")?;
@@ -65,12 +65,12 @@ pub fn start(service: &'static str, format: LogFormat, filter: Option<&str>) -> 
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let (spans, flush) = export::layer(service)?.unzip();
-    // The filter is the log's alone: a quiet log must not cut traces.
+    // The filter applies to the log only: a quiet log must not cut traces.
     let _ = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter::Asked(filter))).try_init();
     Ok(flush.unwrap_or_default())
 }
 
-/// Tells whether lines may have colours; an empty `NO_COLOR` is none.
+/// Returns whether lines may be coloured; an empty `NO_COLOR` counts as unset.
 fn colours(terminal: bool, no_color: Option<&OsStr>) -> bool {
     terminal && no_color.is_none_or(OsStr::is_empty)
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The address of the Redis that `infra/test` runs; without it a test fails unless that is allowed.
+/// Returns the address of the Redis that `infra/test` runs; without it a test fails unless that is allowed.
 #[expect(clippy::disallowed_methods, reason = "names the server for tests")]
 fn redis() -> Option<SocketAddr> {
     let url = std::env::var("MINISHOP_TEST_REDIS").ok();
@@ -64,7 +64,7 @@ fn spawn(work: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(work);
 }
 
-/// Waits until a process hears a hint that the other gives again and again, since one is lost while it subscribes.
+/// Waits until `listener` hears a hint. `speaker` repeats it, because hints are lost while `listener` subscribes.
 async fn hears(listener: &Process, speaker: &Process) {
     let before = listener.metric("minishop_redis_hints_received_total");
     let heard = listener.until("a hint is heard", |p| {
@@ -94,7 +94,7 @@ async fn changed_orders_are_told_to_the_other_process_and_not_back() {
     let Some(redis) = redis() else { return };
     let prefix = prefix();
     let (one, two) = (Process::start(redis, &prefix, "one"), Process::start(redis, &prefix, "two"));
-    // From here on both listen.
+    // Now both have subscribed.
     hears(&two, &one).await;
     hears(&one, &two).await;
     let [mut here, mut there] = [&one, &two].map(|process| process.hints.changes().subscribe());
@@ -125,7 +125,7 @@ async fn processes_of_another_prefix_are_left_alone() {
 
 #[tokio::test]
 async fn a_silent_server_is_left_alone_after_five_calls() {
-    // It takes connections and never says a word.
+    // It accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let process = Process::start(silent.local_addr().expect("an address"), &prefix(), "one");
     let opened = process.until("the breaker opens", |p| {
@@ -163,7 +163,7 @@ async fn hints_flow_again_after_redis_was_cut_off() {
     hears(&one, &two).await;
 }
 
-/// Carries connections to Redis until it is told to cut them all.
+/// Forwards connections to Redis until `cut` is cancelled, which cuts them all.
 async fn forward(door: TcpListener, redis: SocketAddr, cut: CancellationToken) {
     loop {
         let (mut client, _) = tokio::select! {

@@ -1,4 +1,4 @@
-//! With which code a process ends.
+//! Exit codes of a process.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,7 +41,7 @@ fn config(dir: &Path) -> Config {
     Cli::try_parse_from(words).expect("flags of the right form").flags.check(Shape::Up).expect("a good configuration")
 }
 
-/// An event log that nobody can reach: these processes end before they need it.
+/// Returns an unreachable event log: these processes end before they need it.
 fn silent_log(_: Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLog>> {
     let run = Box::new(|drain: CancellationToken| {
         async move {
@@ -53,7 +53,7 @@ fn silent_log(_: Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLog>>
     async { Ok(EmbeddedLog { addr: "127.0.0.1:1".parse()?, writable: Box::new(|| true), run }) }.boxed()
 }
 
-/// Runs a whole process with one role that does `work`, beside one that would run for ever.
+/// Runs a whole process with a task that does `work`, beside one that would run for ever.
 async fn ends_when(work: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> ExitCode {
     let dir = tempfile::tempdir().expect("a directory");
     let process = Process { name: "test", shape: Shape::Up, config: config(dir.path()), open_log: Some(silent_log) };

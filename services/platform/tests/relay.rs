@@ -58,7 +58,7 @@ async fn rows_are_published_in_the_order_of_their_commits_in_whatever_order_they
     running.relay.hand_over(world.commit_numbered("c1", 0..1).await);
     emptied(&world).await;
     for start in (1..301).step_by(30) {
-        // Of each thirty, nobody hands over the second ten, and the first comes last and twice.
+        // Of each thirty, the second ten are never handed over, and the first ten come last and twice.
         let mut parts = Vec::new();
         for part in 0..3 {
             parts.push(world.commit_numbered("c1", start + part * 10..start + part * 10 + 10).await);
@@ -94,7 +94,7 @@ async fn what_is_published_before_a_restart_is_not_published_again() {
     for start in (0..150).step_by(50) {
         let running = Running::start(&world, log.addr);
         running.relay.hand_over(world.commit_numbered("c1", start..start + 50).await);
-        // What was handed over before the drain is published in it.
+        // What was handed over before the drain is published during it.
         running.stop().await;
         assert_eq!(world.waiting().await, 0);
     }
@@ -118,7 +118,7 @@ async fn a_broker_that_is_away_at_the_start_delays_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_than_the_producer_holds_is_published_in_order_and_nothing_is_lost() {
-    // Its queue takes 64 MiB.
+    // The producer's queue holds 64 MiB.
     const ROWS: usize = 320;
     let world = World::new().await;
     let free = std::net::TcpListener::bind(any_port()).expect("a free port").local_addr().expect("an address");

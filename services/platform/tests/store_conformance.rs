@@ -1,4 +1,4 @@
-//! What every store must do, run against SQLite and against PostgreSQL (`MINISHOP_TEST_POSTGRES`, a fresh database per test).
+//! Conformance tests for every store, run on SQLite and on PostgreSQL (`MINISHOP_TEST_POSTGRES`, a fresh database per test).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only the functions marked as tests")]
 
@@ -47,7 +47,7 @@ mod support;
 #[path = "store_conformance/waiting.rs"]
 mod waiting;
 
-/// Makes one test per store of each sentence.
+/// Makes one test per store for each name.
 macro_rules! conformance {
     ($($room:ident: $($sentence:ident)+;)+) => {
         mod sqlite {

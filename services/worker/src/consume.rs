@@ -1,7 +1,7 @@
-//! The poll thread, the queue between it and the processor, and the offsets.
+//! The poll thread, its queue to the processor, and the offsets.
 //!
-//! The thread never waits long for the processor: while the queue is full the partitions are paused and polling goes on, so the
-//! group keeps its member. An offset is committed only after the transaction that settled it.
+//! The thread never blocks long on the processor: while the queue is full it pauses the partitions and keeps polling, so that it
+//! stays in the group. An offset is committed only after the transaction that settled it.
 
 mod assignment;
 mod poll;
@@ -25,18 +25,18 @@ use crate::process::Processor;
 use crate::worker_shared::{WorkerShared, store_pause};
 use assignment::{Shared, Work};
 
-/// Records in one transaction at most; fewer after failures, so that a slow store gets somewhere.
+/// The most records per transaction; halved after each failure in a row, so that a slow store makes progress.
 const BATCH: usize = 512;
-/// A thread that has not polled for so long hangs, and the group has given its partitions away or soon will.
+/// A thread that has not polled for this long hangs, and the group revokes its partitions sooner or later.
 const LONGEST_SILENCE: Duration = Duration::from_mins(1);
-/// How long the drain waits for the thread: the running transaction, the last commit, the leaving of the group.
+/// How long the drain waits for the poll thread: running transaction, last commit, leaving the group.
 const DRAIN: Duration = Duration::from_secs(15);
-/// How often it is looked whether the store has gone back in partitions of which nothing comes.
+/// How often idle partitions are checked for a store that has gone back.
 const LOOK_BACK_EVERY: Duration = Duration::from_secs(5);
-/// After so many failures in a row the process is not ready: fewer are a deadlock or a hiccup.
+/// Failures in a row after which the process is not ready; fewer are a deadlock or a hiccup.
 const NOT_READY_AFTER: u32 = 3;
 
-/// Makes the two tasks: one that polls, on a thread of its own, and one that processes.
+/// Builds the two tasks: one polls, on its own thread; the other processes.
 pub fn tasks(ctx: Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Vec<Task> {
     let shared = Arc::new(Shared::new());
     let poll = Task::new("worker poll", polling(ctx.clone(), shared.clone(), metrics.clone()));
@@ -44,7 +44,7 @@ pub fn tasks(ctx: Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Vec<Task>
     vec![poll, process]
 }
 
-/// Starts the poll thread and watches it. It is no thread of the runtime: one that hangs must not keep the process alive.
+/// Starts the poll thread and watches it. It is not a thread of the runtime: a hung one must not keep the process alive.
 async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyhow::Result<()> {
     let (ended, mut end) = oneshot::channel();
     let (runtime, drain) = (Handle::current(), ctx.drain.clone());
@@ -52,7 +52,7 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
         let shared = shared.clone();
         move || {
             let outcome = poll::run(&ctx, &shared, &metrics, &runtime);
-            // Nobody listens after a drain that took too long.
+            // The receiver is gone if the drain took too long.
             let _ = ended.send(outcome);
         }
     };
@@ -65,12 +65,12 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
     if let Ok(outcome) = tokio::time::timeout(DRAIN, end).await {
         return outcome.context("the poll thread panicked")?;
     }
-    // What is settled is settled; the group finds out by itself that this member is gone.
+    // Settled events stay settled; the group notices by itself that this member is gone.
     tracing::warn!("the group could not be left in time");
     Ok(())
 }
 
-/// Processes batches until the drain. While the store is away a batch is tried again and again: that is never an event's fault.
+/// Processes batches until the drain. While the store is unavailable a batch is retried without limit: no event is to blame.
 async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup: WorkerShared) -> anyhow::Result<()> {
     let processor = Processor::new(&ctx, metrics, setup);
     ctx.status.set("worker", Ok(()));
@@ -106,7 +106,7 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
                 shared.put_back(work);
                 return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
             }
-            // The poll thread finds out from where on the store has forgotten, and reads that again.
+            // The poll thread finds the store's present position and reads again from there.
             Err(error) if error.went_back().is_some() => {
                 shared.put_back(work);
                 shared.lock().check_again(error.went_back().unwrap_or_default());
@@ -124,9 +124,9 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
     }
 }
 
-/// Looks whether the store stands lower than it did: where nothing comes, no transaction would find out.
+/// Has partitions checked whose stored position is lower than it was: in idle ones no transaction would notice.
 async fn looked_back(ctx: &Ctx, shared: &Shared) {
-    // While the store is away it is somebody else's to say so.
+    // An unavailable store is reported elsewhere.
     if let Ok(stands) = ctx.store.inbox.positions(&ctx.config.kafka_group).await {
         shared.lock().doubt(&stands);
     }

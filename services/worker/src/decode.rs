@@ -1,4 +1,4 @@
-//! What a record says, before anything is looked up.
+//! Decodes a record; nothing is looked up.
 
 mod digest;
 
@@ -18,46 +18,46 @@ use sha2::{Digest, Sha256};
 use crate::upcast::{Meaning, Versions};
 pub use digest::EventDigest;
 
-/// The longest record key by which events are kept in order as it is; longer ones by their digest, since PostgreSQL indexes
-/// at most 2704 bytes.
+/// The longest record key that is used as it is; longer ones are replaced by their digest, since PostgreSQL indexes at most 2704
+/// bytes.
 const LONGEST_KEY: usize = 1024;
 
-/// A record, the id under which it is settled, and what it says.
+/// A decoded record.
 #[derive(Debug)]
 pub struct Incoming<'r> {
     /// The record as it was read.
     pub record: &'r Record,
-    /// The event's id; derived from the record's place and bytes if it names none.
+    /// The event's id, or one derived from the record's place and bytes if the record is refused.
     pub event_id: EventId,
-    /// Tells it from another event under its id.
+    /// Distinguishes it from another event with the same id.
     pub digest: EventDigest,
-    /// The key whose events keep their order: the record's, or the customer's where the record has none; the digest of a
-    /// very long one.
+    /// The key whose events keep their order: the record key, or the customer id where the record has none; the digest of a very
+    /// long key.
     pub key: Bytes,
-    /// What it says.
+    /// The decoded content.
     pub content: Content,
 }
 
-/// What a record says.
+/// The content of a record.
 #[derive(Debug)]
 pub enum Content {
     /// An order was created.
     Created(Box<Created>),
-    /// A version of the created event that only a newer worker knows.
+    /// A version of the created event that only a newer worker can read.
     Newer {
         /// The type as written.
         event_type: String,
-        /// The order that it names, if it names one as version 1 does.
+        /// The order id, if the data names one as version 1 does.
         order_id: Option<OrderId>,
     },
-    /// No event that this topic carries.
+    /// Not a valid event of this topic.
     Refused(Refused),
 }
 
 /// Why a record is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The code.
+    /// Becomes the dead letter's error code.
     pub code: DeadCode,
     /// One sentence.
     pub message: String,
@@ -65,39 +65,39 @@ pub struct Refused {
     pub event_type: Option<String>,
 }
 
-/// A created event whose data keeps the order's rules.
+/// A created event with valid data.
 #[derive(Debug, Clone)]
 pub struct Created {
-    /// The order.
+    /// From the data.
     pub order_id: OrderId,
-    /// The client, from the headers.
+    /// From the headers; anonymous if absent or invalid.
     pub client_id: ClientId,
-    /// The key, from the envelope.
+    /// From the envelope.
     pub key: IdempotencyKey,
-    /// The content, in exact money.
+    /// The order's content, in exact money.
     pub order: CreateOrder,
     /// Digest of the content.
     pub fingerprint: Fingerprint,
-    /// When it happened, as the producer says.
+    /// When it happened, according to the producer.
     pub occurred_at: Timestamp,
-    /// The correlation id, replaced by the event's if it breaks the rule.
+    /// From the envelope; derived from the event's id if invalid.
     pub correlation_id: CorrelationId,
-    /// The order's version that the event announces.
+    /// The order version that the event announces; 1 if it names none.
     pub sequence: i32,
-    /// The trace it belongs to; `None` when the producer wrote none, or none that is valid.
+    /// The producer's trace; `None` if absent or invalid.
     pub trace: Option<TraceContext>,
     /// The type as written.
     pub event_type: String,
 }
 
 impl Incoming<'_> {
-    /// Reads the created event, if it is one.
+    /// Returns the created event, if it is one.
     pub fn created(&self) -> Option<&Created> {
         if let Content::Created(created) = &self.content { Some(created) } else { None }
     }
 }
 
-/// Reads a record. Never fails: what cannot be read is [`Content::Refused`].
+/// Decodes a record. Never fails: a record that is not a valid event is [`Content::Refused`].
 pub fn decode<'r>(record: &'r Record, versions: &Versions) -> Incoming<'r> {
     let value = record.value.as_deref().unwrap_or_default();
     let (event_id, content, digest, customer) = match decode_envelope(value) {
@@ -115,7 +115,7 @@ pub fn decode<'r>(record: &'r Record, versions: &Versions) -> Incoming<'r> {
                 Content::Newer { .. } => EventDigest::of_newer(value, &envelope),
                 Content::Refused(_) => EventDigest::of_bytes(value),
             };
-            // A refused copy must not take the place of the good event that bears its id.
+            // A refused record must not take the inbox row of the good event whose id it bears.
             (if matches!(content, Content::Refused(_)) { id_of_record(record) } else { id }, content, digest, customer)
         }
     };
@@ -124,18 +124,18 @@ pub fn decode<'r>(record: &'r Record, versions: &Versions) -> Incoming<'r> {
     Incoming { record, event_id, digest, key, content }
 }
 
-/// Derives an id of the record alone, whatever it says: the same record, read again, has the same.
+/// Derives an id from the record's place and value: the same record, read again, gets the same id.
 pub fn id_of_record(record: &Record) -> EventId {
     EventId::of_record(&record.topic, record.partition, record.offset, record.value.as_deref().unwrap_or_default())
 }
 
-/// Reads a text out of data that this version knows nothing about; a newer one most likely still has it.
+/// Reads a text from data of an unknown version; a newer one most likely still has it.
 fn named(envelope: &Envelope<'_>, member: &str) -> Option<String> {
     let data: serde_json::Value = serde_json::from_str(envelope.data.get()).ok()?;
     Some(data.get(member)?.as_str()?.to_owned())
 }
 
-/// Finds the customer, by whom events without a record key are kept in order.
+/// Returns the customer id, by which events without a record key are kept in order.
 fn customer(content: &Content, envelope: &Envelope<'_>) -> Bytes {
     match content {
         Content::Created(created) => Bytes::copy_from_slice(created.order.customer_id().as_bytes()),
@@ -177,7 +177,7 @@ fn created(envelope: &Envelope<'_>, data: OrderCreated, id: EventId, record: &Re
         let fields: Vec<_> = violations.iter().map(|v| format!("{}: {}", v.field, v.code.as_str())).collect();
         invalid(fields.join(", "))
     })?;
-    // The demo sums doubles; the exact sum is what counts, and its float noise is no reason to refuse.
+    // The demo sums doubles; the exact sum counts, and float noise is not a reason to refuse.
     if data.total.is_none_or(|total| (total - order.total()).abs() > 0.000_001) {
         return Err(invalid("total: is not the sum of qty times price".to_owned()));
     }
@@ -201,7 +201,7 @@ fn created(envelope: &Envelope<'_>, data: OrderCreated, id: EventId, record: &Re
     })
 }
 
-/// Tells whether a client can be stored: PostgreSQL's text holds no U+0000.
+/// Returns whether a client id can be stored; PostgreSQL's text cannot hold U+0000.
 fn is_client(text: &str) -> bool {
     (1..=255).contains(&text.chars().count()) && !text.contains('\0')
 }

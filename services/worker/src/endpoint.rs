@@ -1,4 +1,4 @@
-//! Tells operators through the store when this worker leaves its endpoint alone: an API in another process knows nothing of it else.
+//! Publishes outages of this worker's endpoint in the store: an API in another process cannot see them otherwise.
 
 use minishop_core::ids::OperationId;
 use minishop_platform::ctx::Ctx;
@@ -6,7 +6,7 @@ use minishop_platform::store::TOLD_EVERY;
 
 use crate::handlers::Endpoint;
 
-/// Tells each change, and again and again while an outage lasts; takes it back when the process drains.
+/// Writes each change, repeats it while an outage lasts, and deletes it when the process drains.
 pub async fn run(ctx: Ctx, mut endpoint: Endpoint) -> anyhow::Result<()> {
     let (endpoints, owner) = (&ctx.store.endpoints, OperationId::new(ctx.clock.now(), ctx.ids.random()).to_string());
     let (mut told, mut failing) = (false, false);
@@ -24,7 +24,7 @@ pub async fn run(ctx: Ctx, mut endpoint: Endpoint) -> anyhow::Result<()> {
         let lasts = told || outage.is_some();
         tokio::select! {
             () = ctx.drain.cancelled() => break,
-            // The handler lives as long as the worker.
+            // The sender lives in the handler, which lives as long as the worker.
             Ok(()) = endpoint.outage.changed() => {}
             () = tokio::time::sleep(TOLD_EVERY), if lasts => {}
         }

@@ -1,4 +1,4 @@
-//! Handlers: what is done for an accepted order before it counts as processed.
+//! Handlers: the work on an accepted order before it counts as processed.
 //!
 //! A handler runs only from the parking lot, after its attempt was counted and committed; `confirm`, which does nothing, also
 //! runs set-based in the stream.
@@ -21,76 +21,76 @@ use tokio::sync::watch;
 
 pub use webhook::Webhook;
 
-/// An event on its way to a handler.
+/// An event passed to a handler.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// The event; the same for every attempt, so that a handler can tell a repetition.
+    /// Equal in every attempt, so that a handler can recognize a repetition.
     pub event_id: EventId,
-    /// The order it created.
+    /// The order that the event announced.
     pub order_id: OrderId,
     /// The correlation id of the order.
     pub correlation_id: CorrelationId,
     /// The key under which the order was created.
     pub idempotency_key: IdempotencyKey,
-    /// The record key: deliveries of one key come one after the other.
+    /// Deliveries of one record key come one after the other.
     pub record_key: Bytes,
-    /// The envelope, as the newest version this worker knows.
+    /// The event, upcast to the newest version that this worker knows.
     pub envelope: Bytes,
-    /// The trace that goes on in the handler.
+    /// The trace that continues in the handler.
     pub trace: TraceContext,
 }
 
-/// What handling came to.
+/// The result of handling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Handled {
-    /// It had its effect.
+    /// It took effect.
     Done,
-    /// It may succeed later: try again, with backoff, and not before the handler asked for it.
+    /// It may succeed later: retry with backoff, and not before `retry_after`.
     Failed {
         /// One sentence for an operator.
         message: String,
-        /// How long the handler asked to be left alone.
+        /// The delay that the handler asked for.
         retry_after: Option<Duration>,
     },
-    /// It will never succeed: a dead letter.
+    /// It will never succeed: the event becomes a dead letter.
     Refused {
         /// One sentence for an operator.
         message: String,
     },
-    /// Nothing was tried, since every call is paused: no attempt is used up.
+    /// Calls are paused, or this one failed in an outage: no attempt is used up.
     Paused,
 }
 
-/// What a handler calls.
+/// The endpoint that a handler calls.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// Its address, without a path: paths may hold secrets.
     pub name: String,
-    /// Why it is left alone, while it is.
+    /// The current outage, if there is one.
     pub outage: watch::Receiver<Option<Outage>>,
 }
 
-/// One way to handle orders.
+/// A way to handle orders.
 #[async_trait]
 pub trait Handler: Send + Sync + fmt::Debug {
-    /// Handles one event, at least once in all. Never called for two events of one record key at a time, but for an event that
-    /// was refused at first and reads well after a redrive: later ones of its key did not wait for it.
+    /// Handles one event, at least once in all. Calls for one record key never overlap, except for an event that was refused at
+    /// first and decodes after a redrive: later ones of its key did not wait for it.
     ///
-    /// May be dropped before it has ended, and may panic; either is told as a failure.
+    /// May panic, and may be dropped before it ends: both count as failures, except when the drain drops it.
     async fn handle(&self, delivery: &Delivery) -> Handled;
 
-    /// Tells how long all calls are paused; `None` when events may be claimed.
+    /// Returns how long all calls are paused; `None` when events may be claimed.
     fn paused(&self) -> Option<Duration>;
 
-    /// Tells how many events may be handled at a time.
+    /// Returns how many events may be handled at a time.
     fn concurrency(&self) -> usize;
 
-    /// Names the endpoint that it calls, and tells when that is left alone; `None` for a handler that calls nothing.
+    /// Returns the endpoint that it calls, with its outages; `None` for a handler that calls nothing.
     fn endpoint(&self) -> Option<Endpoint> {
         None
     }
 
-    /// Tells how long one call may take; the lot cuts off a longer one and counts it as failed.
+    /// Returns the time limit of one call; the lot cuts off a longer one and counts it as failed.
     fn longest(&self) -> Duration {
         Duration::from_secs(10)
     }
@@ -125,7 +125,7 @@ pub enum HandlerPlace {
 }
 
 impl HandlerPlace {
-    /// Takes the place that the configuration names.
+    /// Returns the place that the configuration names.
     pub fn new(ctx: &Ctx) -> Self {
         match &ctx.config.handling {
             Handling::Confirm => Self::Stream,
@@ -133,7 +133,7 @@ impl HandlerPlace {
         }
     }
 
-    /// Gives the handler for events that stand in the lot.
+    /// Returns the handler for events in the lot.
     pub fn handler(&self) -> Arc<dyn Handler> {
         match self {
             Self::Stream => Arc::new(Confirm),

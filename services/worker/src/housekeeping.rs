@@ -1,8 +1,8 @@
-//! Forgets what nothing needs any more: old inbox rows, old operations and what operators did long ago, in small bites beside the
-//! hot path.
+//! Deletes what nothing needs any more: old inbox rows, ended operations and old audit entries, in small batches beside the hot
+//! path.
 //!
-//! The inbox tells copies from news. It must remember an event for longer than the log can deliver it again, so nothing of it is
-//! forgotten while the topic's retention is not shorter than the inbox's.
+//! The inbox distinguishes copies from new events. It must remember an event for longer than the log can deliver it again, so no
+//! inbox row is deleted unless the topic's retention is shorter than the inbox's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use minishop_platform::store::{Housekeeping, Operations, StoreError};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-/// How often it looks.
+/// The interval of rounds.
 const ROUND: Duration = Duration::from_mins(1);
-/// Rows in one delete, and the pause after it: others must hardly notice.
+/// Rows per delete, and the pause after it: other work must hardly notice.
 const BITE: i64 = 5_000;
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long the brokers may take to tell a topic's retention.
+/// How long the brokers may take to return a topic's retention.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is forgotten.
+/// A kind of old rows.
 #[derive(Debug, Clone, Copy)]
 pub enum Old {
     /// Inbox rows.
     Settled,
-    /// Operations that have ended, and what operators did.
+    /// Ended operations, and audit entries.
     Operations,
 }
 
@@ -43,13 +43,13 @@ pub struct Housekeeper {
     operations_forgotten: Counter,
 }
 
-/// Makes the task; it looks at the topic's retention first.
+/// Builds the task; each round checks the topic's retention before it deletes inbox rows.
 pub fn task(ctx: &Ctx) -> Task {
     Task::new("worker housekeeping", keep(ctx.clone(), Housekeeper::new(ctx)))
 }
 
 impl Housekeeper {
-    /// Prepares the work, and registers its counters.
+    /// Creates the housekeeper, and registers its counters.
     pub fn new(ctx: &Ctx) -> Self {
         let (forgotten, operations_forgotten) = (Counter::default(), Counter::default());
         ctx.metrics.with(|registry| {
@@ -69,7 +69,7 @@ impl Housekeeper {
         }
     }
 
-    /// Takes one bite; returns whether more is left.
+    /// Deletes one batch; returns whether more is left.
     pub async fn step(&self, old: Old) -> Result<bool, StoreError> {
         let (gone, counter) = match old {
             Old::Settled => (self.store.forget_settled(&self.consumer, self.inbox_retention, BITE).await?, &self.forgotten),
@@ -80,7 +80,7 @@ impl Housekeeper {
     }
 }
 
-/// Tells what keeps it from forgetting, given how long the topic keeps its records (`None` is for ever).
+/// Returns why inbox rows must not be deleted, given the topic's retention (`None`: unlimited).
 fn objection(topic: Option<Duration>, inbox: Duration) -> Option<String> {
     let short = topic.is_none_or(|kept| kept >= inbox);
     short.then(|| {
@@ -103,7 +103,7 @@ async fn keep(ctx: Ctx, housekeeper: Housekeeper) -> anyhow::Result<()> {
             _ = rounds.tick() => {}
         }
         round(&ctx, &housekeeper, Old::Operations).await;
-        // Looked at each time: it can be changed while we run. While the brokers are away nothing of the inbox is forgotten.
+        // Read in each round: it can change while we run. While the brokers are unavailable no inbox row is deleted.
         let Ok(settings) = settings(&ctx.brokers, &[&topic], PATIENCE).await else { continue };
         let kept = settings[0].retention;
         let objection = objection(kept, housekeeper.inbox_retention);
@@ -120,7 +120,7 @@ async fn keep(ctx: Ctx, housekeeper: Housekeeper) -> anyhow::Result<()> {
     }
 }
 
-/// Takes bites until nothing is left, or the drain begins.
+/// Deletes batches until nothing is left, or the drain begins.
 async fn round(ctx: &Ctx, housekeeper: &Housekeeper, old: Old) {
     loop {
         match housekeeper.step(old).await {

@@ -1,4 +1,4 @@
-//! What is to be done with a created event, given what the store knows. Pure.
+//! Decides what to do with a created event, given what the store knows. Pure.
 
 use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::Status;
@@ -10,19 +10,19 @@ use crate::decode::Created;
 /// The verdict on one created event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The order awaits exactly this event: handle it.
+    /// The order is as this event announced it: handle the event.
     Handle,
     /// The order is not in the store: adopt it, then handle it.
     Adopt,
-    /// Another event announced the same order: nothing happens, the inbox names the order.
+    /// Another event announced the same order: no effect; the inbox row names the order.
     Duplicate(OrderId),
-    /// The order is known, and this event is not its next: a recorded no-op.
+    /// The order is known, but its status or version is not what the event expects: a recorded no-op.
     Ignore,
-    /// A dead letter.
+    /// The event is a dead letter.
     Refuse(DeadCode, &'static str),
 }
 
-/// Judges an event by the order of its id, and by the order that used its (client, key).
+/// Judges an event. `by_id` is the order with its order id, `by_key` the order with its (client, key).
 pub fn judge(event_id: EventId, event: &Created, by_id: Option<&KnownOrder>, by_key: Option<&KnownOrder>) -> Verdict {
     match (by_id, by_key) {
         (Some(order), _) if order.client_id != event.client_id => {

@@ -1,9 +1,10 @@
-//! The consumer service: reads `orders.created`, settles each event once in effect, and announces what became of the order.
+//! The consumer service: reads `orders.created`, processes each event once in effect, and publishes the outcome.
 //!
-//! An event's way: `consume` reads it (poll thread, offsets), `decode` and `upcast` say what it is, `judge` what is to be done,
-//! `process` settles it in the one transaction of its batch. What cannot be settled there stands in the lot, from where `parking`
-//! gives it to a handler (`handlers`) until it is settled or given up; `redrive` runs what operators begin over what was given up.
-//! `endpoint` tells operators when calls pause. `outgoing` writes what is announced.
+//! The path of an event: `consume` reads it (poll thread, offsets), `decode` and `upcast` interpret it, `judge` decides what to
+//! do, `process` settles it in the transaction of its batch. Events that cannot be settled there are parked in the lot, from
+//! where `parking` passes them to a handler (`handlers`) until they are settled or dead; `redrive` runs the operations that
+//! operators start over dead letters. `endpoint` reports outages of the endpoint to operators. `outgoing` builds the events to
+//! publish.
 
 mod consume;
 mod decode;
@@ -30,14 +31,14 @@ pub use redrive::{Progress, Redrive};
 use upcast::Versions;
 pub use worker_shared::{LotBell, WorkerShared};
 
-/// Starts the worker's tasks: one that polls (on a thread of its own), one that processes, the parking lot's, and one that runs
-/// operations.
+/// Starts the worker's tasks: poll (on its own thread), process, lot, operations, housekeeping and, if the handler calls one,
+/// endpoint.
 pub fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     let place = HandlerPlace::new(&ctx);
     Ok(start_with(ctx, WorkerShared::new(place, Versions::current())))
 }
 
-/// Starts the worker's tasks with a handler and versions of the caller's choice.
+/// Like [`start`], with the given handler and versions.
 pub fn start_with(ctx: Ctx, setup: WorkerShared) -> Vec<Task> {
     let metrics = WorkerMetrics::register(&ctx.metrics);
     let endpoint = setup.place.handler().endpoint();

@@ -1,4 +1,4 @@
-//! What the worker counts.
+//! The worker's metrics.
 
 use minishop_platform::bus::consume::Partition;
 use minishop_platform::ctx::Metrics;
@@ -8,56 +8,56 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
-/// One label from a closed set.
+/// The label of an event counter, from a closed set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Settled {
-    /// What became of the event.
+    /// `processed`, `ignored`, `duplicate`, `copy`, `held`, `parked`, `queued` or `dead`.
     pub outcome: &'static str,
 }
 
-/// A kind of dead letter.
+/// The labels of a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Dead {
-    /// The class.
+    /// From `core::parking::ErrorClass`.
     pub class: &'static str,
-    /// The code.
+    /// From `core::parking::DeadCode`.
     pub code: &'static str,
 }
 
-/// A partition; a topic has at most some dozen.
+/// The label of a partition; a topic has at most some dozen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PartitionLabel {
     /// The topic, prefix included.
     pub topic: String,
-    /// The partition's number.
+    /// Its number within the topic.
     pub partition: i32,
 }
 
 /// The worker's metric families.
 #[derive(Debug, Clone)]
 pub struct WorkerMetrics {
-    /// Events by what became of them.
+    /// Events by outcome.
     pub events: Family<Settled, Counter>,
     /// Dead letters by class and code.
     pub dead_letters: Family<Dead, Counter>,
-    /// Records in one transaction.
+    /// Records per transaction.
     pub batch: Histogram,
-    /// Seconds of one transaction.
+    /// Seconds per transaction.
     pub transaction: Histogram,
-    /// Seconds from the event's time to its settlement.
+    /// Seconds from an event's time until its order is processed.
     pub latency: Histogram,
-    /// Partitions that were found ahead of the store.
+    /// Partitions whose group offset was ahead of the store.
     pub store_behind_group: Counter,
     /// Records that the log dropped before they were read.
     pub lost_to_retention: Counter,
-    /// 1 while reading is paused because the processor is behind.
+    /// 1 while reading is paused because the queue to the processor is full.
     pub paused: Gauge,
     unreadable: Family<PartitionLabel, Gauge>,
     lag: Family<PartitionLabel, Gauge>,
 }
 
 impl WorkerMetrics {
-    /// Registers the families; call once a process.
+    /// Registers the families; call once per process.
     pub fn register(metrics: &Metrics) -> Self {
         let new = Self {
             events: Family::default(),
@@ -102,12 +102,12 @@ impl WorkerMetrics {
         new
     }
 
-    /// Sets how many records of a partition the group has not committed.
+    /// Sets the consumer lag of a partition: records not yet committed by the group.
     pub fn lag(&self, partition: &Partition, records: i64) {
         self.lag.get_or_create(&place(partition)).set(records);
     }
 
-    /// Says which partitions cannot be read on.
+    /// Replaces the set of partitions that are held at unreadable records.
     pub fn unreadable<'p>(&self, partitions: impl Iterator<Item = &'p Partition>) {
         self.unreadable.clear();
         for partition in partitions {
@@ -115,7 +115,7 @@ impl WorkerMetrics {
         }
     }
 
-    /// Drops the gauges of partitions that another member reads now.
+    /// Drops the lag gauges of partitions that another member reads now.
     pub fn gone(&self, partitions: &[Partition]) {
         for partition in partitions {
             self.lag.remove(&place(partition));

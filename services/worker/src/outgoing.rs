@@ -18,10 +18,10 @@ use minishop_platform::telemetry::propagation::TraceContext;
 
 use crate::decode::{Created, Refused};
 
-/// How many bytes of key, value and headers a dead letter may have: the topic takes 2 000 000, the rest is for the frame.
+/// The most bytes of key, value and headers in a dead letter: the topic takes 2 000 000, the rest is for the frame.
 const LARGEST_DEAD_LETTER: usize = 1_900_000;
 
-/// Writes outgoing events. Holds what is the same for all.
+/// Builds outgoing events; holds their constant parts.
 #[derive(Debug)]
 pub struct EventWriter {
     settled: StatusEvents,
@@ -29,7 +29,7 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Prepares topics and constant headers.
+    /// Prepares the topic and the constant headers.
     pub fn new(config: &Config) -> Self {
         Self {
             settled: StatusEvents::new(config, Role::Worker),
@@ -37,9 +37,9 @@ impl EventWriter {
         }
     }
 
-    /// Makes the change of an order to `processed`, with the event that announces it.
+    /// Builds the transition of an order to `processed`, with the event that announces it.
     ///
-    /// The event's id is derived from its cause, so a second try, or a store restored from a backup, makes the same id.
+    /// The event's id is derived from its cause: a retry, or a store restored from a backup, yields the same id.
     pub fn processed(
         &self,
         cause: EventId,
@@ -64,12 +64,12 @@ impl EventWriter {
         self.settled.change(&subject, Status::Processed, &cause, now)
     }
 
-    /// Makes the dead letter of a record: its key, value and headers as they were, then where and why it failed. `id` is the id
+    /// Builds the dead letter of a record: its original key, value and headers, then where and why it failed. `id` is the id
     /// under which the record was settled.
     pub fn dead_letter(&self, id: EventId, record: &Record, death: &Death<'_>) -> NewEvent {
         let key = record.key.clone().unwrap_or_default();
         let size = key.len() + size_of(&record.headers);
-        // One that the broker refuses would stop its shard. The store keeps the whole record.
+        // The relay would set aside what the broker refuses. The store keeps the whole record.
         let original = if size > LARGEST_DEAD_LETTER { Headers::default() } else { record.headers.clone() };
         let value = record.value.clone().filter(|value| size + value.len() <= LARGEST_DEAD_LETTER);
         let text = |at: Timestamp| at.to_rfc3339_opts(SecondsFormat::Millis, true);
@@ -90,7 +90,7 @@ impl EventWriter {
         if let (None, Some(omitted)) = (&value, &record.value) {
             headers = headers.with(names::DLQ_VALUE_OMITTED, omitted.len().to_string());
         }
-        // A second try makes the same id; what dies again after a redrive makes another.
+        // A retry yields the same id; a record that dies again after a redrive gets another.
         let which = match death.redrives {
             0 => topics::CREATED_DEAD_LETTERS.to_owned(),
             redrives => format!("{}/{redrives}", topics::CREATED_DEAD_LETTERS),
@@ -108,29 +108,29 @@ impl EventWriter {
     }
 }
 
-/// Why, when and after what a record was given up.
+/// Why, when and after how many attempts a record was given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Death<'a> {
-    /// The kind of failure.
+    /// The class of the last failure.
     pub class: ErrorClass,
-    /// The code.
+    /// Published in a header of the dead letter.
     pub code: DeadCode,
     /// One sentence.
     pub message: &'a str,
-    /// How often it was tried.
+    /// The attempts made, at least 1.
     pub attempts: i32,
-    /// How often an operator had redriven it before.
+    /// The earlier redrives; makes the dead letter's id differ after each.
     pub redrives: i32,
-    /// When it failed first.
+    /// The time of the first failure.
     pub first_failed: Timestamp,
-    /// When it failed last.
+    /// The time of the last failure.
     pub last_failed: Timestamp,
-    /// A time of the record that every try sees alike.
+    /// The timestamp in the dead letter's id; equal in every try.
     pub known_since: Timestamp,
 }
 
 impl<'a> Death<'a> {
-    /// A record that is refused when it is read.
+    /// Describes a record that the stream refuses.
     pub fn at_the_gate(refused: &'a Refused, record: &Record, now: Timestamp) -> Self {
         Self {
             class: ErrorClass::Refused,

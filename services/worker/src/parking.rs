@@ -1,8 +1,8 @@
-//! The lot's task: takes due events up, gives them to the handler, and writes what became of them.
+//! The lot's task: claims due events, passes them to the handler, and writes the outcomes.
 //!
-//! Attempts are counted before the handler runs, and what follows is written under the lease of that attempt: a worker that
-//! dies, or is slower than its lease, has used up an attempt and changes nothing more. While the store is away nothing is used
-//! up: what is claimed is tried again for ever.
+//! An attempt is counted before the handler runs, and its outcome is written under the lease of that attempt: a worker that dies,
+//! or is slower than its lease, has used up an attempt and writes nothing more. While the store is unavailable no attempt is used
+//! up: what was claimed is retried without limit.
 
 mod call;
 mod claimed_event;
@@ -32,15 +32,15 @@ use claimed_event::ClaimedEvent;
 use lot_store::LotStore;
 use sweep::Sweep;
 
-/// Rows that are claimed in one statement at most.
+/// The most rows per claim.
 const AT_ONCE: usize = 32;
-/// How much longer a lease is than a call may take at least: for what is written before and after it.
+/// How much longer a lease is, at least, than a call may take: time for the writes before and after it.
 const LEASE_BEYOND: Duration = Duration::from_secs(15);
-/// How soon after the claim a call must begin, so that its lease outlasts it with time to write.
+/// How soon after the claim a call must start, so that it ends within its lease with time to write.
 const CALL_WITHIN: Duration = Duration::from_secs(10);
-/// How often the task looks for what others made due, when nobody rings: the first while there is something.
+/// The shortest and the longest pause between looks for rows that others made due without a ring.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// How often the lot is counted, and no oftener than takes a twentieth of the time.
+/// How often the lot is counted, unless that would take more than a twentieth of the time.
 const COUNT: Duration = Duration::from_secs(5);
 const COUNT_SHARE: u32 = 20;
 /// How long the drain waits for running calls.
@@ -50,15 +50,15 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct LotTask {
     lot_store: LotStore,
     handler: Arc<dyn Handler>,
-    /// Claimed, and not yet known to be worth a call.
+    /// Claimed, and not decided yet.
     claimed: Vec<ClaimedEvent>,
-    /// Until when a call of what is claimed may begin, so that it ends within its lease.
+    /// The deadline for starting calls of the claimed rows, so that they end within their leases.
     call_until: Instant,
-    /// Tasks of their own: a call goes on while the store is waited for.
+    /// Separate tasks: calls continue while this one waits for the store.
     calls: JoinSet<ClaimedEvent>,
     /// The leases of the running calls.
     running: HashMap<i64, Lease>,
-    /// Handled, and not yet written.
+    /// Handled, and not written yet.
     ended: Vec<ClaimedEvent>,
     look_at: Instant,
     look_every: Duration,
@@ -74,7 +74,7 @@ impl std::fmt::Debug for LotTask {
 }
 
 impl LotTask {
-    /// Makes the task; once a process, since it registers its metrics.
+    /// Creates the task; once per process, since it registers its metrics.
     pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Self {
         let now = Instant::now();
         Self {
@@ -93,7 +93,7 @@ impl LotTask {
         }
     }
 
-    /// Takes up what is due now, and sees all of it through; returns how many rows were claimed.
+    /// Claims due rows and completes them; returns how many were claimed.
     pub async fn step(&mut self) -> Result<usize, StoreError> {
         self.put_down().await?;
         let claimed = self.take_up().await?;
@@ -104,7 +104,7 @@ impl LotTask {
         Ok(claimed)
     }
 
-    /// Makes due what was missed; returns how many rows.
+    /// Makes missed rows due; returns how many.
     pub async fn make_due(&mut self) -> Result<u64, StoreError> {
         let (mut due, mut after) = (0, None);
         loop {
@@ -117,7 +117,7 @@ impl LotTask {
         }
     }
 
-    /// Runs until the drain, then ends what runs (at most 5 s) and gives back what has not ended.
+    /// Runs until the drain, then waits for running calls (at most 5 s) and gives back the rest.
     pub async fn run(mut self, ctx: Ctx) -> anyhow::Result<()> {
         let (bell, mut failures) = (self.lot_store.setup.bell.clone(), 0_u32);
         while !ctx.drain.is_cancelled() {
@@ -149,14 +149,14 @@ impl LotTask {
         Ok(())
     }
 
-    /// Writes what has ended, and takes up what is due, as far as either is.
+    /// Writes outcomes, then sweeps, counts and claims, each if it is time.
     async fn advance(&mut self) -> Result<(), StoreError> {
         self.put_down().await?;
         let now = Instant::now();
         if self.lot_store.setup.bell.take_behind() {
             self.sweep.soon();
         }
-        // However long these take, and even if they fail, what is due is taken up before they go on.
+        // Due rows are claimed before the next step of either, however slow this one is, and even if it fails.
         if now >= self.sweep.at() {
             let made = self.lot_store.make_due(self.sweep.after()).await;
             self.sweep.stepped(now, Instant::now(), made.as_ref().ok().and_then(|made| made.after.clone()));
@@ -176,7 +176,7 @@ impl LotTask {
         Ok(())
     }
 
-    /// Takes up what is due; returns how long to wait before the next look.
+    /// Claims due rows; returns the wait until the next look.
     async fn look(&mut self) -> Result<Duration, StoreError> {
         if let Some(pause) = self.handler.paused() {
             return Ok(pause.min(LOOK.1));
@@ -190,7 +190,7 @@ impl LotTask {
             self.look_every = LOOK.0;
             return Ok(Duration::ZERO);
         }
-        // Others have them, or are about to: look again, ever more slowly.
+        // Other workers claim them: look again, less and less often.
         self.look_every = (self.look_every * 2).min(LOOK.1);
         Ok(self.look_every)
     }
@@ -199,7 +199,7 @@ impl LotTask {
         self.handler.concurrency().max(1).saturating_sub(self.running.len()).min(AT_ONCE)
     }
 
-    /// Claims rows and starts their calls; what turned out to need none is written down.
+    /// Claims rows and starts their calls; writes the outcomes of rows that need none.
     async fn take_up(&mut self) -> Result<usize, StoreError> {
         if self.claimed.is_empty() {
             self.call_until = Instant::now() + CALL_WITHIN;
@@ -215,7 +215,7 @@ impl LotTask {
             error
         })?;
         if Instant::now() > self.call_until {
-            // The store was away meanwhile. By the time a call ended, another worker could have begun one.
+            // The store was unavailable meanwhile. By the time a call ended, another worker could have started one.
             if let Err(error) = self.lot_store.give_back(calls.iter().map(|case| case.row.lease)).await {
                 self.claimed = calls;
                 return Err(error);
@@ -229,11 +229,11 @@ impl LotTask {
         Ok(count)
     }
 
-    /// Notes a call that has ended, and those that have ended meanwhile: they share a transaction.
+    /// Notes an ended call, and others that have ended by now: they share a transaction.
     fn came(&mut self, ended: Result<ClaimedEvent, JoinError>) {
         let others = std::iter::from_fn(|| self.calls.try_join_next());
         for ended in std::iter::once(ended).chain(others) {
-            // What a handler panics with is caught; a panic beside it ends the process, as any task's.
+            // A handler's panic is caught; any other panic ends the process, as in every task.
             let case = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             self.running.remove(&case.row.lease.id);
             self.lot_store.metrics.handled(&case);
@@ -242,7 +242,7 @@ impl LotTask {
         crash::point("retry_after_handler");
     }
 
-    /// Writes what became of ended calls.
+    /// Writes the outcomes of ended calls.
     async fn put_down(&mut self) -> Result<(), StoreError> {
         if self.ended.is_empty() {
             return Ok(());
@@ -258,13 +258,13 @@ impl LotTask {
         Ok(())
     }
 
-    /// Ends running calls, and gives back the rest: nobody has to wait for their leases, and no attempt is used up.
+    /// Waits for running calls, and gives back the rest: nobody has to wait for their leases, and no attempt is used up.
     async fn finish(mut self) {
         let end = Instant::now() + DRAIN;
         while let Ok(Some(ended)) = tokio::time::timeout_at(end, self.calls.join_next()).await {
             self.came(ended);
         }
-        // Cut off before their rows are given back.
+        // Calls are aborted before their rows are given back.
         self.calls.shutdown().await;
         if let Err(error) = self.put_down().await {
             tracing::warn!(error = ?error, "what was handled could not be written; it is handled again");

@@ -1,4 +1,4 @@
-//! One transaction for a batch of records: gate, parked keys, known orders, adoption, fence, journal.
+//! One transaction per batch of records: inbox gate, parked keys, known orders, adoption, fence, journal.
 
 pub(crate) mod gap;
 pub(crate) mod known;
@@ -43,11 +43,11 @@ pub struct Processor {
     setup: WorkerShared,
 }
 
-/// Where the store was last seen to stand.
+/// The store's positions as last seen.
 struct Seen(Vec<Position>);
 
 impl Seen {
-    /// Notes what was committed: the store stands so far at least.
+    /// Notes committed positions: the store's are at least as high.
     fn raise(&mut self, positions: &[Position]) {
         for position in positions {
             let of = self.0.iter_mut().find(|seen| seen.partition == position.partition && seen.topic == position.topic);
@@ -59,16 +59,16 @@ impl Seen {
     }
 }
 
-/// How one transaction over a batch ended.
+/// How the transaction of a batch ended.
 enum Attempt {
-    /// It is committed.
+    /// Committed, with the batch's positions.
     Settled(Vec<Position>),
-    /// It was rolled back: these records are no events of ours and must be settled under ids of their own.
+    /// Rolled back: these records turned out to be refused and must be settled under ids of their own.
     Refused(Refusals),
 }
 
 impl Processor {
-    /// Makes a processor; the group's name is the consumer's name in the inbox.
+    /// Creates a processor; the group's name is the consumer's name in the inbox.
     pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Self {
         Self {
             inbox: ctx.store.inbox.clone(),
@@ -82,8 +82,8 @@ impl Processor {
         }
     }
 
-    /// Settles all records in their order; returns how far each partition is settled. `seen` says where the store stood last: one
-    /// that stands lower has gone back, and nothing more is written to it ([`StoreError::went_back`]).
+    /// Settles all records in order; returns each partition's position. `seen` holds the store's positions as last seen: a store
+    /// with a lower one has gone back, and nothing is written to it ([`StoreError::went_back`]).
     ///
     /// After an error, records before the failing batch are settled; processing all of them again changes nothing.
     pub async fn step(&self, records: &[Record], seen: &[Position]) -> Result<Vec<Position>, StoreError> {
@@ -100,8 +100,8 @@ impl Processor {
         Ok(settled.into_iter().map(|((topic, partition), next_offset)| Position { topic, partition, next_offset }).collect())
     }
 
-    /// Settles a batch; one that fails for good is halved until the guilty record stands alone. It becomes a dead letter only
-    /// if its own values are to blame: a database in disorder is no event's fault.
+    /// Settles a batch. One that fails for good is halved until the failing record is alone; that becomes a dead letter only if
+    /// its own values are to blame, not a broken database.
     async fn settle_or_split(&self, batch: &[Incoming<'_>], seen: &mut Seen) -> Result<Vec<Position>, StoreError> {
         match self.settle(batch, Refusals::new(), seen).await {
             Err(error @ StoreError::Fail { .. }) if batch.len() > 1 && !error.is_sync_failure() => {
@@ -122,8 +122,8 @@ impl Processor {
         }
     }
 
-    /// Settles a batch. What turns out to be refused is settled in a second try, under an id of its own: it must not take the
-    /// place of the good event whose id it bears.
+    /// Settles a batch. Records that turn out to be refused are settled in another attempt, under ids of their own: a refused
+    /// record must not take the inbox row of the good event whose id it bears.
     async fn settle(&self, batch: &[Incoming<'_>], mut refusals: Refusals, seen: &mut Seen) -> Result<Vec<Position>, StoreError> {
         loop {
             match self.attempt(batch, &refusals, seen).await? {
@@ -147,7 +147,7 @@ impl Processor {
         let fresh = gate(tx.as_mut(), batch, refusals, &returned, &mut plan).await?;
         let keys: Vec<Bytes> = fresh.iter().filter(|(_, i)| i.is_event()).map(|(_, i)| i.key.clone()).collect();
         plan.parked_keys = if keys.is_empty() { HashSet::new() } else { tx.parked_keys(&keys).await? };
-        // What was refused is not asked about: the store may be unable to hold the question.
+        // Refused records are left out: the store may be unable to take their values even in a query.
         let asked = fresh.iter().filter(|(n, _)| !refusals.contains_key(n)).filter_map(|(_, i)| i.created()).collect();
         let held = fresh.iter().filter_map(|(_, i)| i.held_order()).collect();
         plan.known = Known::read(tx.as_mut(), asked, held).await?;
@@ -165,7 +165,7 @@ impl Processor {
         Ok(Attempt::Settled(plan.journal.positions))
     }
 
-    /// Hands committed rows to the relay and tells what happened.
+    /// Hands committed rows to the relay, wakes the lot, and records metrics and logs.
     fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
         self.relay.hand_over(rows);
         if plan.fates.iter().any(|fate| fate.outcome == StreamOutcome::Queued) {
@@ -184,8 +184,8 @@ impl Processor {
     }
 }
 
-/// Passes the gate; returns the records that are new, with their places in the batch. Copies are noted, those that were `returned`
-/// too; another event under a known id is refused.
+/// Passes the inbox gate; returns the new records with their indexes in the batch. Copies and `returned` records are noted as
+/// copies; another event under a known id is refused.
 async fn gate<'r>(
     tx: &mut dyn ConsumerTx,
     batch: &'r [Incoming<'r>],
@@ -197,12 +197,13 @@ async fn gate<'r>(
     let (copies, others): (Vec<_>, Vec<_>) = batch.iter().enumerate().partition(|(n, _)| returned.contains(n));
     plan.fates.extend(copies.into_iter().map(|(_, incoming)| Fate { incoming, outcome: StreamOutcome::Copy, span: None }));
     let mut entries: Vec<_> = others.iter().map(|(n, incoming)| rows::entry(id(*n, incoming), incoming)).collect();
-    // One order for all workers, so that two of them cannot wait for each other.
+    // All workers insert in the same order, so that two of them cannot deadlock.
     entries.sort_by_key(|entry| entry.event_id);
     let gate = tx.gate(&entries).await?;
     let (fresh, seen): (Vec<_>, Vec<_>) = others.into_iter().partition(|(n, incoming)| gate.fresh.contains(&id(*n, incoming)));
     for (n, incoming) in seen {
-        // Under an id of its own nothing can stand but the record itself, unless somebody has forged that id: never ask twice.
+        // Only the record itself can be settled under an id of its own, unless somebody forged it: refusing it again would never
+        // end.
         let own = refusals.contains_key(&n) || !incoming.is_event();
         if !own && gate.settled.get(&incoming.event_id).is_some_and(|settled| !incoming.digest.is_of(settled)) {
             plan.refuse_next(n, DeadCode::DuplicateConflict, "another event was settled under this event id", incoming);
@@ -213,10 +214,10 @@ async fn gate<'r>(
     Ok(fresh)
 }
 
-/// Writes a plan and commits; returns the outbox rows that are now on disk.
+/// Writes a plan and commits; returns the committed outbox rows.
 async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
     if !plan.adopt.is_empty() && tx.adopt(&plan.adopt).await?.len() < plan.adopt.len() {
-        // Somebody committed one of these orders since it was looked up: the next try sees it.
+        // Another transaction committed one of these orders since the lookup: the next try sees it.
         return Err(StoreError::Retry { operation: "worker.adopt", source: anyhow::anyhow!("an order appeared meanwhile") });
     }
     let passed = if plan.transitions.is_empty() { HashSet::new() } else { tx.apply(&plan.transitions).await? };

@@ -1,7 +1,7 @@
-//! Runs what operators began over dead letters: takes operations on lease, and moves each a step at a time.
+//! Runs the operations that operators start over dead letters: leases them, and advances each one step at a time.
 //!
-//! Where an operation stands is read off its rows, so a worker that takes it over goes on where the last one was. A redrive makes
-//! dead letters due again and watches what becomes of them; handling them is the lot's work.
+//! An operation's state follows from its rows, so a worker that takes it over continues where the last one stopped. A redrive
+//! makes dead letters due again and watches their outcomes; the lot handles them.
 
 mod pace;
 
@@ -30,25 +30,25 @@ use prometheus_client::metrics::family::Family;
 use crate::worker_shared::{WorkerShared, store_pause};
 use pace::Pace;
 
-/// How long an operation is this worker's without another step.
+/// How long an operation stays leased without another step.
 const LEASE: Duration = Duration::from_secs(10);
-/// How many operations one worker moves at a time.
+/// The most operations that one worker advances at a time.
 const RUNS: i64 = 32;
-/// How many dead letters one step takes up at most: a step is one transaction, or so many for a discard.
+/// The most dead letters per step: a redrive takes them in one transaction, a discard in one each.
 const MOST: usize = 500;
-/// The pause between two steps while an operation moves; it doubles while operations only wait, up to that between two looks for
-/// operations.
+/// The pause after a step that advanced an operation; it doubles while operations only wait, up to `IDLE`, the pause while there
+/// are none.
 const STEP: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(1);
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// There is no operation for this worker.
+    /// This worker has no operation.
     Idle,
-    /// Operations wait: for their rate, for what they released, or for an operator.
+    /// All operations wait: for their rate, for what they released, or for an operator.
     Waiting,
-    /// Something moved.
+    /// At least one operation advanced.
     Moved,
 }
 
@@ -57,7 +57,7 @@ struct KindLabel {
     kind: &'static str,
 }
 
-/// Moves operations.
+/// Runs operations.
 #[derive(Debug)]
 pub struct Redrive {
     operations: Operations,
@@ -72,7 +72,7 @@ pub struct Redrive {
 }
 
 impl Redrive {
-    /// Makes a runner with a name of its own for its leases, and registers its metrics.
+    /// Creates a runner with a unique owner name for its leases, and registers its metrics.
     pub fn new(ctx: &Ctx, setup: WorkerShared) -> Self {
         Self {
             operations: ctx.store.operations.clone(),
@@ -87,7 +87,7 @@ impl Redrive {
         }
     }
 
-    /// Moves every operation that this worker can lease by one step.
+    /// Advances every operation that this worker can lease by one step.
     pub async fn step(&mut self) -> Result<Progress, StoreError> {
         let runs = self.operations.claim(&self.owner, LEASE, RUNS).await?;
         self.paces.retain(|id, _| runs.iter().any(|run| run.operation.id == *id));
@@ -100,14 +100,14 @@ impl Redrive {
                 Ok(true) => progress = Progress::Moved,
                 Ok(false) => {}
                 Err(error) if error.is_sync_failure() => return Err(error),
-                // One operation that cannot be moved does not hold up the others.
+                // An operation that fails does not hold up the others.
                 Err(error) => failed = Some(error),
             }
         }
         failed.map_or(Ok(progress), Err)
     }
 
-    /// Moves one operation; tells whether anything moved.
+    /// Advances one operation; returns whether anything changed.
     async fn advance(&mut self, run: &Run) -> Result<bool, StoreError> {
         let Some(now) = self.operations.decide(run).await? else { return Ok(false) };
         let decided = now.tally != run.operation.tally;
@@ -130,7 +130,7 @@ impl Redrive {
         Ok(decided || moved)
     }
 
-    /// Takes up as many dead letters as the ramp and the rate let it.
+    /// Releases or discards as many dead letters as the ramp and the rate allow.
     async fn take(&mut self, run: &Run, most: usize, at: Timestamp) -> Result<usize, StoreError> {
         let Operation { id, kind, rate, .. } = run.operation;
         let pace = self.paces.entry(id).or_insert_with(|| Pace::new(rate, at));
@@ -157,7 +157,7 @@ impl Redrive {
         Ok(released)
     }
 
-    /// Gives dead letters up, one transaction each.
+    /// Discards dead letters, one transaction each.
     async fn discard(&self, run: &Run, most: usize, at: Timestamp) -> Result<usize, StoreError> {
         let mut done = 0;
         for candidate in self.operations.discard_candidates(run, most).await? {
@@ -172,7 +172,8 @@ impl Redrive {
         Ok(done)
     }
 
-    /// Makes the change to `failed` of the order whose own event it was. A refused copy changes no order, whatever it names.
+    /// Builds the transition to `failed` of the order that the event announced. A refused copy changes no order, whatever it
+    /// names.
     fn failed(&self, run: &Run, candidate: &DiscardCandidate, at: Timestamp) -> Option<Transition> {
         let order = candidate.order.as_ref().filter(|order| candidate.announced && order.status == Status::Created)?;
         let CandidateOrder { order_id, client_id, customer_id, key, correlation_id, version, .. } = order;
@@ -212,7 +213,7 @@ fn registered(metrics: &Metrics) -> Family<KindLabel, Counter> {
     family
 }
 
-/// Moves operations until the drain. While the store is away it keeps trying: no operation is lost, and none stops for that.
+/// Runs operations until the drain. While the store is unavailable it keeps retrying: no operation is lost or stopped by that.
 pub async fn run(ctx: Ctx, setup: WorkerShared) -> anyhow::Result<()> {
     let mut redrive = Redrive::new(&ctx, setup);
     let (mut failures, mut wait) = (0u32, STEP);
@@ -235,7 +236,7 @@ pub async fn run(ctx: Ctx, setup: WorkerShared) -> anyhow::Result<()> {
             break;
         }
     }
-    // Another worker need not wait for the lease to run out; if this fails, it does.
+    // Lets another worker take over before the lease runs out; if this fails, that worker waits.
     let _ = redrive.operations.give_back(&redrive.owner).await;
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! The versions of the created event that this worker reads: one place for all that changes when a version is added.
+//! The versions of the created event that this worker reads: the one place to change when a version is added.
 //!
-//! An older version is lifted step by step, each step from a version to the next, and then read as the newest one. The stream
-//! and the lot read through the same steps, so an event that was set aside long ago is read as one that came just now.
+//! An older version is upcast step by step, each step to the next version, and then read as the newest. Stream and lot use the
+//! same steps, so an event that was parked long ago is read like one that just came.
 
 use std::borrow::Cow;
 
@@ -12,19 +12,19 @@ use minishop_contracts::json::exact_numbers;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Reads the data of the newest version; the error names the fields that are wrong.
+/// Reads the data of the newest version; the error names the invalid fields.
 pub type Read = fn(&Envelope<'_>) -> Result<OrderCreated, String>;
 
 /// How the data of one version becomes that of the next.
 #[derive(Debug, Clone, Copy)]
 pub enum Step {
-    /// The versions differ in their name alone.
+    /// The versions differ only in name.
     Same,
-    /// The data is rewritten; the error is one sentence.
+    /// Rewrites the data; the error is one sentence.
     Rewrite(fn(Value) -> Result<Value, String>),
 }
 
-/// The versions that a worker knows: as many steps as there are versions before the newest, and a reader for that.
+/// The versions that a worker reads: one step per version before the newest, and a reader for the newest.
 ///
 /// Version 0 is the demo's type without a version.
 #[derive(Debug, Clone)]
@@ -33,24 +33,24 @@ pub struct Versions {
     read: Read,
 }
 
-/// What a type means to a worker.
+/// The meaning of a type to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
     /// A version that it reads.
     Known(usize),
-    /// A version that only a newer worker knows.
+    /// A version that only a newer worker reads.
     Newer,
-    /// Nothing that belongs on the topic.
+    /// Not a type of this topic.
     Unknown,
 }
 
 impl Versions {
-    /// The versions that this build reads: the demo's, and version 1.
+    /// Returns the versions that this build reads: the demo's, and version 1.
     pub fn current() -> Self {
         Self::new(vec![Step::Same], read_v1)
     }
 
-    /// Puts versions together.
+    /// Combines steps and a reader.
     pub fn new(steps: Vec<Step>, read: Read) -> Self {
         Self { steps, read }
     }
@@ -61,7 +61,7 @@ impl Versions {
         std::iter::once(CREATED_UNVERSIONED.to_owned()).chain(numbered).collect()
     }
 
-    /// Tells what a type means.
+    /// Classifies a type.
     pub fn meaning(&self, event_type: &str) -> Meaning {
         let version = match EventType::parse(event_type) {
             EventType::CreatedV1 if event_type == CREATED_UNVERSIONED => 0,
@@ -90,7 +90,7 @@ impl Versions {
         }
     }
 
-    /// Writes an event as the version that we write ourselves; `None` when it is one already, or cannot be read.
+    /// Rewrites an event in the version that we write ourselves; `None` if it is in that version, or cannot be read.
     pub fn renewed(&self, value: &[u8]) -> Option<Bytes> {
         let envelope = decode_envelope(value).ok()?;
         let Meaning::Known(version) = self.meaning(&envelope.r#type) else { return None };
@@ -106,7 +106,7 @@ impl Versions {
         Some(encode_created(&head, &self.read(&envelope, version).ok()?).into())
     }
 
-    /// Takes the data through the steps from its version on; `None` when none of them changes it.
+    /// Applies the steps from `version` on; `None` if none of them changes the data.
     fn lift(&self, envelope: &Envelope<'_>, version: usize) -> Result<Option<Box<RawValue>>, String> {
         let unreadable = |error: serde_json::Error| error.to_string();
         let mut lifted = None;

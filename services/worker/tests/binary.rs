@@ -23,7 +23,7 @@ async fn run_sql(url: &str, sql: String) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
 }
 
-/// Ended with the test.
+/// Killed with the test.
 struct Process(Child);
 
 impl Drop for Process {
@@ -35,7 +35,7 @@ impl Drop for Process {
 
 fn command(env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minishop-worker"));
-    // Settings of whoever runs the tests must not reach it.
+    // The developer's own settings must not reach it.
     command.env_clear().env("MINISHOP_DRAIN_WAIT", "0ms").envs(env.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command

@@ -50,7 +50,7 @@ mod traced;
 #[path = "worker/unreadable.rs"]
 mod unreadable;
 
-/// Makes one test per store of each sentence.
+/// Generates one test per store for each sentence.
 macro_rules! both_stores {
     ($($room:ident: $($sentence:ident)+;)+) => {
         mod on_sqlite {

@@ -1,11 +1,11 @@
-//! The idempotency key of a call, under either of its names.
+//! The idempotency key of a call, from either of its headers.
 
 use http::HeaderMap;
 use minishop_contracts::headers::http as names;
 use minishop_core::idempotency::{IdempotencyKey, InvalidKey};
 use minishop_core::refusal::{Code, Refusal};
 
-/// Reads the key. It may be given several times if each time is the same.
+/// Reads the key. It may occur more than once if all values are equal.
 pub fn read(headers: &HeaderMap, required: bool) -> Result<Option<IdempotencyKey>, Refusal> {
     let ours = headers.get_all(names::IDEMPOTENCY_KEY).iter().map(|v| v.to_str().map(IdempotencyKey::parse));
     let standard = headers.get_all(names::IDEMPOTENCY_KEY_STANDARD).iter().map(|v| v.to_str().map(IdempotencyKey::parse_quoted));

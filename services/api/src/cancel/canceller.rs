@@ -1,4 +1,4 @@
-//! Writes that orders are cancelled, whoever waits for it.
+//! Writes cancellations to the store, with retries.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -14,14 +14,14 @@ use tracing::{error, warn};
 use crate::detached_writes::outcome_unknown;
 use crate::intake::{Committed, HandOver};
 
-/// How often a cancel is tried that certainly wrote nothing: a first try may meet a stale connection.
+/// The attempts of a cancel that certainly wrote nothing: the first may meet a stale connection.
 const TRIES: u32 = 3;
-/// How long before its deadline a request is told how it stands: its own clock would only say that the time is up.
+/// How long before its deadline a request is answered: at the deadline it would only get `DEADLINE_EXCEEDED`.
 const MARGIN: Duration = Duration::from_millis(20);
-/// What may have happened to an order, and what to do then.
+/// Ends the detail of a refusal in doubt: what may have happened, and what to do.
 pub(super) const UNKNOWN_OUTCOME: &str = "the order may be cancelled; send the request again";
 
-/// A change of an order, as one request asks for it.
+/// A request to cancel an order.
 pub(super) struct CancelRequest {
     pub change: Transition,
     /// A JSON object for the timeline.
@@ -29,12 +29,12 @@ pub(super) struct CancelRequest {
     pub deadline: Instant,
 }
 
-/// Cancels orders. Connections are made when they are needed, and kept.
+/// Cancels orders. Opens connections on demand and keeps them.
 pub struct Canceller {
     orders: Arc<dyn Orders>,
     ids: Arc<dyn Ids>,
     hand_over: HandOver,
-    /// Connections that nobody uses.
+    /// Idle connections.
     idle: Mutex<Vec<Box<dyn Cancels>>>,
 }
 
@@ -45,12 +45,12 @@ impl fmt::Debug for Canceller {
 }
 
 impl Canceller {
-    /// Names where orders are, and who publishes what is written.
+    /// Creates a canceller without connections.
     pub fn new(orders: Arc<dyn Orders>, ids: Arc<dyn Ids>, hand_over: HandOver) -> Self {
         Self { orders, ids, hand_over, idle: Mutex::default() }
     }
 
-    /// Tries until the outcome is known or its request must be answered: whether this request changed the order.
+    /// Retries until the outcome is known or the request must be answered. Returns whether this request changed the order.
     pub(super) async fn cancel(&self, request: &CancelRequest) -> anyhow::Result<Result<bool, Refusal>> {
         let (mut tries, mut doubt) = (0, false);
         let until = request.deadline - MARGIN;
@@ -84,7 +84,7 @@ impl Canceller {
         let idle = self.idle.lock().expect("no holder of the connections panics").pop();
         let mut connection = match idle {
             Some(connection) => connection,
-            // To be refused a connection says nothing about the order.
+            // A failed connect has changed no order.
             None => self.orders.cancels().await?,
         };
         let place = connection.cancel(&request.change, &request.detail).await?;

@@ -6,9 +6,9 @@ use http::HeaderMap;
 
 use crate::call::LONGEST;
 
-/// Reads how long the caller waits, at most [`LONGEST`]; `None` when it says nothing or nothing that can be read.
+/// Parses how long the caller waits, at most [`LONGEST`]; `None` if the header is absent or malformed.
 ///
-/// One to eight digits and a unit, as in "gRPC over HTTP2".
+/// The format is one to eight digits and a unit ("gRPC over HTTP2").
 pub fn read(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (unit_at, unit) = text.char_indices().next_back()?;

@@ -1,7 +1,7 @@
-//! Health: the library's service, and what it lacks of the protocol.
+//! Health: the library's service, changed in two points.
 //!
-//! Who watches a service that is not known is told so on a stream that stays open (grpc.health.v1); the library ends the call with
-//! `NOT_FOUND`. And watches end once they have told that no more calls should come, so that they do not hold up a drain.
+//! A watch on an unknown service gets `SERVICE_UNKNOWN` on a stream that stays open (grpc.health.v1); the library ends the call
+//! with `NOT_FOUND`. And watches end after `NOT_SERVING`, so that they do not hold up a drain.
 
 use std::pin::Pin;
 
@@ -13,7 +13,7 @@ use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_health::server::HealthService;
 
-/// Tells how services stand.
+/// The health service.
 pub struct Reports {
     pub known: HealthService,
     pub drain: CancellationToken,
@@ -30,7 +30,7 @@ impl Health for Reports {
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         match self.known.watch(request).await {
             Ok(known) => Ok(Response::new(Box::pin(until_not_serving(known.into_inner())))),
-            // All services are known before the first call, so nothing can follow.
+            // All services are known before the first call, so no other status can follow.
             Err(status) if status.code() == Code::NotFound => {
                 let told = stream::once(future::ready(Ok(HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() })));
                 let drained = stream::once(self.drain.clone().cancelled_owned()).filter_map(|()| future::ready(None));
@@ -41,7 +41,7 @@ impl Health for Reports {
     }
 }
 
-/// Ends behind `NOT_SERVING`: only a drain says so.
+/// Ends the stream after `NOT_SERVING`, which only a drain reports.
 fn until_not_serving<S>(known: S) -> impl Stream<Item = Result<HealthCheckResponse, Status>>
 where
     S: Stream<Item = Result<HealthCheckResponse, Status>> + Unpin,

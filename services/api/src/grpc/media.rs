@@ -1,4 +1,4 @@
-//! What is let in to the gRPC listener: its content types, and pages only under a name of this machine.
+//! The gRPC listener's filter: content types, and for web pages the host name.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use http::header::CONTENT_TYPE;
 use crate::app::App;
 use crate::host;
 
-/// Refuses what is neither gRPC nor gRPC-web with protobuf messages.
+/// Refuses requests that are neither gRPC nor gRPC-web with protobuf messages, and gRPC-web under a foreign host name.
 pub async fn only_grpc(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).and_then(kind);
     if kind == Some(Kind::Web) && !host::is_ours(app.config.grpc_addr, request.headers(), request.uri()) {
-        // Only pages in browsers come by way of a foreign name, and they speak gRPC-web alone.
+        // Only web pages can rebind a foreign name to this listener, and they speak only gRPC-web.
         return (StatusCode::MISDIRECTED_REQUEST, "This listener answers to localhost only; ask it by that name.\n")
             .into_response();
     }

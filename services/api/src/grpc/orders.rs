@@ -76,7 +76,7 @@ impl OrderService for Service {
         let ((call, _), message) = self.call("minishop.orders.v1.OrderService/WatchOrder", request);
         let work = async { watch::watch(&self.0, &call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await };
         let watch = call.run(work).await.map_err(|refusal| status::of(&call, &refusal))?;
-        // An order whose last version the caller has seen: the stream ends at once.
+        // `None`: the caller has seen the final version, and the stream ends at once.
         let orders = stream::unfold(watch, async |watch| {
             let mut watch = watch?;
             let next = watch.next().await?;

@@ -11,10 +11,10 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use crate::call::Call;
 use crate::reply;
 
-/// Who gives the reasons in `ErrorInfo`.
+/// The domain of the reasons in `ErrorInfo`.
 const DOMAIN: &str = "minishop";
 
-/// Answers no.
+/// Converts a refusal to a status.
 pub fn of(call: &Call, refusal: &Refusal) -> Status {
     let (code, _) = reply::statuses(refusal.code);
     let mut details = ErrorDetails::new();
@@ -36,7 +36,7 @@ pub fn of(call: &Call, refusal: &Refusal) -> Status {
     Status::with_error_details_and_metadata(code, refusal.detail.as_ref(), details, metadata)
 }
 
-/// Answers yes.
+/// Builds the response with a message.
 pub fn dressed<T>(call: &Call, message: T) -> Response<T> {
     let mut response = Response::new(message);
     dress(call, response.metadata_mut());

@@ -22,7 +22,7 @@ pub fn message<T: Serialize>(call: &Call, status: StatusCode, message: &T) -> Re
     dressed(call, status, Some(JSON), json::to_vec(message).into())
 }
 
-/// Answers that an order is on disk.
+/// Answers 201: the order is on disk.
 pub fn created(call: &Call, reply: &CreateOrderResponse, replayed: bool) -> Response {
     let mut response = message(call, StatusCode::CREATED, reply);
     let headers = response.headers_mut();
@@ -33,20 +33,20 @@ pub fn created(call: &Call, reply: &CreateOrderResponse, replayed: bool) -> Resp
     response
 }
 
-/// Answers with server-sent events, for as long as they come.
+/// Answers with a stream of server-sent events.
 pub fn events(call: &Call, events: Body) -> Response {
     let mut response = dressed(call, StatusCode::OK, Some(EVENTS), events);
-    // A proxy that gathers answers would hold events back.
+    // Keeps proxies that buffer answers from delaying events.
     response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 
-/// Answers that there is nothing, and that nothing will come.
+/// Answers 204: there are no more events.
 pub fn nothing(call: &Call) -> Response {
     dressed(call, StatusCode::NO_CONTENT, None, Body::empty())
 }
 
-/// Answers no.
+/// Answers with a problem document.
 pub fn refusal(call: &Call, refusal: &Refusal) -> Response {
     let (_, status) = reply::statuses(refusal.code);
     let errors = refusal.violations.iter();
@@ -64,7 +64,7 @@ pub fn refusal(call: &Call, refusal: &Refusal) -> Response {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if matches!(refusal.code, Code::BodyTooLarge | Code::RequestTimeout) {
-        // The rest of the body is not read, so nothing can follow it.
+        // The rest of the body is not read, so the connection cannot be reused.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

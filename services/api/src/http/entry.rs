@@ -1,4 +1,4 @@
-//! What a request must be before its content is looked at.
+//! The checks before a request's content.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use tokio::time::timeout;
 use crate::app::App;
 use crate::host;
 
-/// The longest body in bytes.
+/// The longest body, in bytes.
 pub const BODY_BYTES: usize = 262_144;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
-/// The longest path with its query in bytes.
+/// The longest path with its query, in bytes.
 const URI_BYTES: usize = 8192;
 
 /// Checks sizes and host.
@@ -27,7 +27,7 @@ pub fn check(app: &App, parts: &Parts) -> Result<(), Refusal> {
     host(app, parts)
 }
 
-/// Checks what is known of a request's size before its body is read.
+/// Checks the length of the URI, and of the body by its `content-length`.
 pub fn sizes(parts: &Parts) -> Result<(), Refusal> {
     let uri = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
     if uri > URI_BYTES {
@@ -47,7 +47,7 @@ fn host(app: &App, parts: &Parts) -> Result<(), Refusal> {
     Err(Refusal::new(Code::HostNotAllowed, "This listener answers to localhost only; ask it by that name."))
 }
 
-/// Checks that a body is plain JSON in UTF-8.
+/// Checks that the headers announce JSON in UTF-8, not encoded.
 pub fn media_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let json = match (types.next(), types.next()) {
@@ -73,7 +73,7 @@ fn is_json(value: &str) -> bool {
         })
 }
 
-/// Reads a body; stops at the limit and at the time.
+/// Reads a body of at most `BODY_BYTES` within `BODY_TIME`.
 pub async fn body(body: Body) -> Result<Bytes, Refusal> {
     match timeout(BODY_TIME, Limited::new(body, BODY_BYTES).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),

@@ -1,4 +1,4 @@
-//! REST: what operators see, and what they do about it.
+//! REST: the reads and commands of operators.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::call::{Call, Protocol};
 use crate::ops::StatusSubscriber;
 use crate::{fields, ops};
 
-/// Tells how much work waits.
+/// Reads the pipeline's status.
 pub async fn status(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let work = async |call: &Call| match no_query(&parts) {
@@ -34,7 +34,7 @@ pub async fn status(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
     answered(&app, "GET /ops/status", &parts, work).await
 }
 
-/// Tells how much work waits, now and whenever it changes.
+/// Streams the pipeline's status, now and whenever it changes.
 pub async fn stream(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let call = Call::new(&app, Protocol::Rest, "GET /ops/stream", &parts.headers);
@@ -51,7 +51,7 @@ pub async fn stream(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
     }
 }
 
-/// Waits for the next status. The drain ends the stream, and the client reconnects elsewhere.
+/// Waits for the next status; a comment fills silence. A drain ends the stream, and the client reconnects elsewhere.
 async fn next(mut subscriber: StatusSubscriber) -> Option<(Bytes, StatusSubscriber)> {
     let bytes = match timeout(sse::SILENCE, subscriber.next()).await {
         Err(_) => sse::comment(),
@@ -61,7 +61,7 @@ async fn next(mut subscriber: StatusSubscriber) -> Option<(Bytes, StatusSubscrib
     Some((bytes, subscriber))
 }
 
-/// Writes a handler of a list: its message is the query.
+/// Defines handlers of lists, whose message is the query.
 macro_rules! lists {
     ($($(#[$doc:meta])* $name:ident: $route:literal => $use_case:path;)+) => {
         $($(#[$doc])*
@@ -76,9 +76,9 @@ macro_rules! lists {
 lists! {
     /// Reads a page of dead letters.
     dead_letters: "GET /ops/dead-letters" => ops::dead_letters;
-    /// Groups dead letters by what went wrong.
+    /// Groups dead letters by their error.
     groups: "GET /ops/dead-letter-groups" => ops::groups;
-    /// Reads a page of keys whose events wait.
+    /// Reads a page of keys with parked events.
     parked_keys: "GET /ops/parked-keys" => ops::parked_keys;
     /// Reads a page of operations.
     operations: "GET /ops/operations" => ops::operations;
@@ -136,7 +136,7 @@ pub async fn announce(State(app): State<Arc<App>>, request: Request<Body>) -> Re
     answered(&app, "POST /ops/orders/announce", &parts, work).await
 }
 
-/// Pauses, resumes or cancels an operation. Its id stands in the path, whatever the body says.
+/// Pauses, resumes or cancels an operation. Its id is the one in the path; one in the body is ignored.
 pub async fn control(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let work = async |call: &Call| {
@@ -147,7 +147,7 @@ pub async fn control(State(app): State<Arc<App>>, PathId(id): PathId, request: R
     answered(&app, "POST /ops/operations/{id}/control", &parts, work).await
 }
 
-/// Reads a body, and what is wrong with its members.
+/// Decodes a body. Also returns the violations of its members and of the query.
 async fn message<T: json::Shaped>(parts: &Parts, body: Body) -> Result<(T, Vec<Violation>), Refusal> {
     entry::media_type(&parts.headers)?;
     let body = entry::body(body).await?;

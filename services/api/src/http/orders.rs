@@ -41,7 +41,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
     }
 }
 
-/// Checks a request to create an order, in the order in which checks answer.
+/// Checks and decodes a request to create an order. The first check that fails is the answer.
 async fn command(
     app: &App,
     parts: &Parts,
@@ -66,7 +66,7 @@ fn decode(parts: &Parts, body: &Bytes) -> Result<CreateOrder, Refusal> {
     fields::create_order(Protocol::Rest, message, found)
 }
 
-/// Says where a body stops being one JSON object.
+/// Builds the refusal of a body that is not one JSON object, with the place of the error.
 pub(super) fn no_object(at: &Syntax) -> Refusal {
     let detail = format!("Line {}, column {}: {}; fix the body and send it again.", at.line, at.column, at.message);
     Refusal::new(Code::JsonInvalid, detail)
@@ -89,7 +89,7 @@ pub async fn list(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     answered(&app, "GET /orders", &parts, work).await
 }
 
-/// Cancels an order. The path says all: the body is absent or an empty object.
+/// Cancels an order. The body must be absent or an empty object.
 pub async fn cancel(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let work = async |call: &Call| {

@@ -9,10 +9,10 @@ use futures::{StreamExt as _, stream};
 use minishop_contracts::json;
 use serde::Serialize;
 
-/// How long nothing is sent at most: what stands between would take silence for the end.
+/// The longest time without data: proxies close connections that stay silent.
 pub const SILENCE: Duration = Duration::from_secs(15);
 
-/// Writes an event whose data is a message on one line.
+/// Encodes an event whose data is a message on one line.
 pub fn event(name: &str, id: Option<i32>, message: &impl Serialize) -> Bytes {
     let mut event = id.map_or_else(Vec::new, |id| format!("id: {id}\n").into_bytes());
     event.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
@@ -21,12 +21,12 @@ pub fn event(name: &str, id: Option<i32>, message: &impl Serialize) -> Bytes {
     event.into()
 }
 
-/// Writes a comment, which says that the stream lives.
+/// Encodes a comment, which keeps the stream open.
 pub fn comment() -> Bytes {
     Bytes::from_static(b": nothing new\n\n")
 }
 
-/// Makes a body of what a source gives, until it gives nothing.
+/// Streams what `next` returns, until it returns `None`.
 pub fn body<S: Send + 'static, F: Future<Output = Option<(Bytes, S)>> + Send + 'static>(
     source: S,
     next: impl FnMut(S) -> F + Send + 'static,

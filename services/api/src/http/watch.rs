@@ -21,7 +21,7 @@ use crate::watch::{self, Watch, no_token};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// Follows one order. An order whose last version the caller has seen answers 204, after which browsers do not come again.
+/// Streams the versions of an order. Answers 204 if the caller has seen the final one: then browsers do not reconnect.
 pub async fn events(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let call = Call::new(&app, Protocol::Rest, "GET /orders/{order_id}/events", &parts.headers);
@@ -36,8 +36,8 @@ pub async fn events(State(app): State<Arc<App>>, PathId(id): PathId, request: Re
     }
 }
 
-/// Reads the path and the token. The header, which browsers set when they come again, goes before the query, which they repeat;
-/// what stands in for browsers says the same there, as `lastEventId`.
+/// Reads the path and the resume token. The header overrides the query: browsers that reconnect set the header and repeat the
+/// query. Polyfills that cannot set it send `lastEventId` in the query.
 fn watched(parts: &Parts, order_id: String) -> Result<WatchOrderRequest, Refusal> {
     let (of_query, found) = match query::resume_token(parts.uri.query().unwrap_or_default()) {
         Ok(token) => (token, Vec::new()),
@@ -54,7 +54,7 @@ fn watched(parts: &Parts, order_id: String) -> Result<WatchOrderRequest, Refusal
     Ok(WatchOrderRequest { resume_token: token, ..request })
 }
 
-/// Reads a version; nothing at all is the beginning.
+/// Parses a version; an empty token is 0, the beginning.
 fn version(token: &[u8]) -> Option<i32> {
     if token.is_empty() {
         return Some(0);
@@ -63,7 +63,7 @@ fn version(token: &[u8]) -> Option<i32> {
     text.parse().ok()
 }
 
-/// Waits for the next version. The drain ends the stream, and the client comes again elsewhere.
+/// Waits for the next version; a comment fills silence. A drain ends the stream, and the client reconnects elsewhere.
 async fn next(mut watch: Watch) -> Option<(Bytes, Watch)> {
     let bytes = match timeout(sse::SILENCE, watch.next()).await {
         Err(_) => sse::comment(),

@@ -1,4 +1,4 @@
-//! The queue: bounded, and the one place that knows which keys are in flight.
+//! The bounded queue of new orders. It alone knows which keys are in flight.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,12 +15,12 @@ use super::refusals::{self, retry_after};
 use super::{AcceptOutcome, Accepted, BATCH, SECOND_WRITER_FROM};
 use crate::metrics::ApiMetrics;
 
-/// How many orders may be held at once: waiting, in a statement, or waiting for another with the same key.
+/// Maximum number of unanswered orders: queued, in a statement, or waiting for another with the same key.
 const HELD: usize = 4096;
 /// How long a request waits for another one with the same key.
 pub(super) const FOLLOWER_WAIT: Duration = Duration::from_secs(2);
 
-/// The scope of idempotency.
+/// The scope of idempotency: a client's key.
 pub(super) type Scope = (ClientId, IdempotencyKey);
 
 /// Orders that wait for a writer. Cheap to clone.
@@ -36,12 +36,12 @@ pub struct Queue {
 struct State {
     waiting: VecDeque<Entry>,
     in_flight: HashMap<Scope, Flight>,
-    /// How many requests hold a ticket that is not answered.
+    /// Unanswered requests.
     held: usize,
-    /// How many writers are busy.
+    /// Busy writers.
     busy: usize,
     closed: bool,
-    /// How long a statement takes, smoothed.
+    /// The smoothed duration of a statement.
     pace: Duration,
 }
 
@@ -72,7 +72,7 @@ impl Entry {
 pub struct Ticket {
     answer: oneshot::Receiver<AcceptOutcome>,
     deadline: Instant,
-    /// When to stop waiting for the request that came first with the same key.
+    /// When a follower stops waiting for the first request with its key.
     follows_until: Option<Instant>,
     wait: Duration,
 }
@@ -96,7 +96,7 @@ impl Queue {
         Self { state: Arc::default(), wake: Arc::default(), ids, metrics }
     }
 
-    /// Queues an order, or says at once why not: another command under its key, no room, or no time.
+    /// Queues an order. Refuses at once if its key is in flight for another command, or the queue is closed, full or too slow.
     pub fn submit(&self, order: NewOrder, deadline: Instant) -> Result<Ticket, Refusal> {
         let now = Instant::now();
         if deadline <= now {
@@ -106,7 +106,7 @@ impl Queue {
         let entry = Entry { order, queued: now, deadline, reply };
         let scope = entry.scope();
         let mut state = self.lock();
-        // Fingerprints come first: another command under this key can never be right, however long one waits.
+        // Fingerprints come first: no waiting can make another command under this key valid.
         let flight = state.in_flight.get(&scope).map(|flight| flight.fingerprint);
         if flight.is_some_and(|first| first != entry.order.fingerprint) {
             return Err(refusals::reused());
@@ -130,7 +130,7 @@ impl Queue {
         Ok(Ticket { answer, deadline, follows_until, wait })
     }
 
-    /// Waits until a writer should start, and takes what waits; `None` when the queue is closed and empty.
+    /// Waits until a writer should start, and takes a batch; `None` when the queue is closed and empty.
     pub(super) async fn take(&self) -> Option<Vec<Entry>> {
         loop {
             let woken = self.wake.notified();
@@ -144,7 +144,7 @@ impl Queue {
         }
     }
 
-    /// Takes what waits if a writer should start now.
+    /// Takes a batch if a writer should start now.
     pub(super) fn take_now(&self) -> Option<Vec<Entry>> {
         let mut state = self.lock();
         if !state.is_ready() {
@@ -157,7 +157,7 @@ impl Queue {
         Some(batch)
     }
 
-    /// Says that a writer is through with what it took.
+    /// Records that a writer has finished its batch.
     pub(super) fn done(&self, took: Duration) {
         let mut state = self.lock();
         state.busy -= 1;
@@ -168,7 +168,7 @@ impl Queue {
         }
     }
 
-    /// Answers requests, and those that wait for them.
+    /// Answers requests and their followers.
     pub(super) fn settle(&self, outcomes: Vec<(Scope, oneshot::Sender<AcceptOutcome>, AcceptOutcome)>) {
         let mut state = self.lock();
         for (scope, reply, outcome) in outcomes {
@@ -180,13 +180,13 @@ impl Queue {
             }
             let _ = reply.send(outcome);
         }
-        // The other writers may wait for nothing but this.
+        // The other writers may wait for this alone.
         if state.is_over() {
             self.wake.notify_waiters();
         }
     }
 
-    /// Drops orders whose deadline passed before their statement. A request that waited for one takes its place.
+    /// Refuses orders whose deadline passed before their statement. The first follower of each takes its place.
     pub(super) fn expire(&self, entries: Vec<Entry>) {
         let mut state = self.lock();
         for entry in entries {
@@ -203,7 +203,7 @@ impl Queue {
         self.wake_if_ready(&state);
     }
 
-    /// Takes no more orders. Writers end when what waits is written.
+    /// Refuses new orders. Writers end once all queued orders are answered.
     pub fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_waiters();
@@ -231,8 +231,8 @@ impl State {
         self.closed && self.waiting.is_empty() && self.in_flight.is_empty()
     }
 
-    /// How long a new order will wait for its answer. An idle queue promises nothing, so that one slow statement cannot
-    /// shed what comes after it for ever.
+    /// Estimates how long a new order waits for its answer. Zero for an idle queue: otherwise one slow statement would shed
+    /// all later orders for ever.
     fn expected_wait(&self) -> Duration {
         if self.busy == 0 && self.waiting.is_empty() {
             return Duration::ZERO;

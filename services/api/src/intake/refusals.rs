@@ -1,4 +1,4 @@
-//! What the intake says when it says no.
+//! The intake's refusals.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use minishop_core::ids::Ids;
 use minishop_core::refusal::{Code, Refusal};
 use minishop_platform::store::StoreError;
 
-/// Draws when a shed request may come back: one to two seconds, so that not all come back together.
+/// Draws the wait of a shed request: one to two seconds, so that clients do not all come back together.
 pub fn retry_after(ids: &dyn Ids) -> Duration {
     let [high, low, ..] = ids.random();
     Duration::from_secs(1) + Duration::from_millis(u64::from(u16::from_be_bytes([high, low]) % 1000))
 }
 
-/// Words a read that failed. Database text stays in the log.
+/// Converts an error of the store to a refusal, without the database's text.
 pub fn store_refusal(error: &StoreError) -> Refusal {
     match error {
         StoreError::Retry { .. } | StoreError::Unknown { .. } => store_unavailable(),

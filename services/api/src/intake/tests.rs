@@ -1,4 +1,4 @@
-//! The intake against a store that does what a test tells it.
+//! The intake against a scripted store.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ use crate::metrics::ApiMetrics;
 /// What the next statement does.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
-    /// Writes nothing and says so.
+    /// Writes nothing and reports that.
     Retry,
     /// Writes nothing, since another transaction is in the way.
     Held,
@@ -147,7 +147,7 @@ struct Bench {
     queue: Queue,
     writer: Writer,
     handed: Arc<Mutex<Vec<OutboxRow>>>,
-    /// What the relay was told, in its order: how many rows, or that it must look.
+    /// The calls to the relay, in order: how many rows, or `None` for `InDoubt`.
     told: Arc<Mutex<Vec<Option<usize>>>>,
     ids: Arc<Counting>,
 }
@@ -464,7 +464,7 @@ async fn rows_of_an_unknown_outcome_are_never_handed_over() {
     let answer = bench.submit("k", 1);
     bench.writer.step().await;
     assert_eq!(answer.await.map(|a| a.replayed), Ok(false));
-    // The loss of the connection.
+    // Only the loss of the connection.
     assert_eq!(*bench.told.lock().unwrap(), [None]);
 }
 

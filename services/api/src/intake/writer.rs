@@ -1,4 +1,4 @@
-//! A writer: owns one connection, runs one statement after the other, and finishes what it began whoever waits for it.
+//! A writer: owns one connection, runs one statement after the other, and finishes each even if its callers go away.
 
 mod batch;
 
@@ -18,19 +18,19 @@ use super::queue::{Entry, Scope};
 use super::{AcceptOutcome, Accepted, Queue, refusals};
 use batch::{Batch, Job};
 
-/// How often a statement is tried that certainly wrote nothing: a first try may meet a stale connection.
+/// The attempts of a statement that certainly wrote nothing: the first may meet a stale connection.
 const TRIES: u32 = 3;
 
-/// What the relay is told of a commit.
+/// A commit, as reported to the relay.
 #[derive(Debug)]
 pub enum Committed {
-    /// These rows are committed: the database said so.
+    /// These rows are committed: the database confirmed it.
     Rows(Vec<OutboxRow>),
-    /// A connection was lost: rows may be committed under numbers that nobody knows.
+    /// A connection was lost: rows may be committed under unknown numbers.
     InDoubt,
 }
 
-/// Tells the relay of a commit.
+/// Reports a commit to the relay.
 pub type HandOver = Arc<dyn Fn(Committed) + Send + Sync>;
 
 /// One of the writers.
@@ -40,7 +40,7 @@ pub struct Writer {
     ids: Arc<dyn Ids>,
     hand_over: HandOver,
     connection: Option<Box<dyn Intake>>,
-    /// What is tried again later, while other orders go on.
+    /// Jobs to retry later; other orders do not wait for them.
     parked: Vec<Job>,
     /// Why the process must end.
     fault: Option<StoreError>,
@@ -53,12 +53,12 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Makes a writer that connects when it is needed.
+    /// Creates a writer that connects on demand.
     pub fn new(queue: Queue, orders: Arc<dyn Orders>, ids: Arc<dyn Ids>, hand_over: HandOver) -> Self {
         Self { queue, orders, ids, hand_over, connection: None, parked: Vec::new(), fault: None }
     }
 
-    /// Writes until the queue is closed and empty. Fails when the disk does not sync: then nothing here can be trusted any more.
+    /// Writes until the queue is closed and empty. Fails if the disk does not sync: then this process cannot be trusted.
     pub async fn run(mut self) -> anyhow::Result<()> {
         loop {
             let due = self.parked.iter().map(|job| job.at).min();
@@ -75,7 +75,7 @@ impl Writer {
         }
     }
 
-    /// Writes what waits now, with all its tries; `false` when nothing did.
+    /// Writes the queued orders, with all retries. Returns whether there were any.
     #[cfg(test)]
     pub async fn step(&mut self) -> bool {
         let Some(entries) = self.queue.take_now() else { return false };
@@ -93,7 +93,7 @@ impl Writer {
         if !expired.is_empty() {
             self.queue.expire(expired);
         }
-        // One order of locks for all writers of all processes, so that two batches cannot deadlock.
+        // All writers of all processes lock in the same order, so that two batches cannot deadlock.
         live.sort_by(|a, b| (&a.order.client_id, &a.order.key).cmp(&(&b.order.client_id, &b.order.key)));
         if !live.is_empty() {
             self.finish(Job::new(Batch::of(live), started)).await;
@@ -101,7 +101,7 @@ impl Writer {
         self.queue.done(started.elapsed());
     }
 
-    /// Tries what is due again; what has no more time is refused.
+    /// Retries the due jobs; refuses their orders that must be answered now.
     async fn resume(&mut self) {
         let now = Instant::now();
         let (due, later) = std::mem::take(&mut self.parked).into_iter().partition(|job| job.at <= now);
@@ -118,7 +118,7 @@ impl Writer {
         }
     }
 
-    /// Tries a job; its halves too when one of its rows is in the way and which one is not known.
+    /// Runs a job. If one of its rows causes a failure and it is unknown which, its halves run too.
     async fn finish(&mut self, job: Job) {
         let mut jobs = vec![job];
         while let Some(job) = jobs.pop() {
@@ -152,7 +152,7 @@ impl Writer {
                     return job.halves();
                 }
                 if !job.held {
-                    // Whatever it was, the connection is no longer trusted. The relay hears of it before any later commit.
+                    // Whatever the error, the connection is no longer trusted. The relay learns of it before any later commit.
                     self.connection = None;
                     (self.hand_over)(Committed::InDoubt);
                 }
@@ -162,7 +162,7 @@ impl Writer {
         Vec::new()
     }
 
-    /// Puts a job off; without doubt and without somebody who holds its key, a store that is away is said to be at once.
+    /// Schedules a retry. A job that is neither in doubt nor held by another transaction is refused after `TRIES` attempts.
     fn postpone(&mut self, mut job: Job, source: &StoreError) {
         if !job.doubt && !job.held && job.tries >= TRIES {
             warn!(orders = job.batch.len(), error = ?source, "the store did not take a batch");
@@ -176,7 +176,7 @@ impl Writer {
     async fn try_once(&mut self, orders: &[NewOrder]) -> Result<HashMap<OrderId, i64>, StoreError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            // To be refused a connection says nothing about any order.
+            // A failed connect has written no order.
             None => self.orders.intake().await.map_err(retry)?,
         };
         self.connection.insert(connection).accept(orders).await
@@ -220,7 +220,7 @@ impl Writer {
         let outcomes = scopes.into_iter().zip(batch.into_iter()).map(|(scope, (order, reply))| {
             let outcome = match records.get(&scope) {
                 Some(record) => judge(record, &order),
-                // Its maker was rolled back, or a replica lags: nothing of ours was written.
+                // The other transaction was rolled back, or a replica lags: this order was not written.
                 None => Err(refusals::store_unavailable()),
             };
             (scope, reply, outcome)
@@ -252,7 +252,7 @@ impl Writer {
     }
 }
 
-/// Waits until a time, or for ever.
+/// Waits until `due`, or for ever.
 async fn at(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
@@ -260,7 +260,7 @@ async fn at(due: Option<Instant>) {
     }
 }
 
-/// Words a fault of ours. After a try whose outcome is unknown, nobody can say that nothing was written.
+/// Returns the refusal of an internal fault. In doubt it must not claim that nothing was written.
 fn fault(doubt: bool) -> Refusal {
     if doubt { refusals::outcome_unknown() } else { refusals::internal() }
 }
@@ -275,7 +275,7 @@ fn judge(record: &KeyRecord, order: &NewOrder) -> AcceptOutcome {
         order_id: record.order_id,
         total_minor: record.total_minor,
         currency: record.currency.clone(),
-        // An earlier try of this very batch made it: its answer was lost, not given.
+        // An earlier attempt of this batch created it, and its answer was lost: not a replay.
         replayed: !own,
     })
 }

@@ -1,4 +1,4 @@
-//! Orders whose announcement was lost are announced again.
+//! Announces orders again whose event was lost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::call::Call;
 use crate::fields;
 use crate::token::List;
 
-/// Checks a message, and adds what was found before: exactly one of ids and age is given.
+/// Validates a message: it has exactly one of ids and age. The refusal includes `found`, from decoding.
 pub fn checked(call: &Call, message: AnnounceOrdersRequest, mut found: Vec<Violation>) -> Result<AnnounceOrdersRequest, Refusal> {
     found.extend(message.violations());
     let by_age = message.older_than_seconds.is_some();
@@ -40,7 +40,7 @@ pub fn checked(call: &Call, message: AnnounceOrdersRequest, mut found: Vec<Viola
     if found.is_empty() { Ok(message) } else { Err(fields::refuse(call.protocol, found)) }
 }
 
-/// Announces orders again that are `created` and of whose event nothing is left.
+/// Announces orders again that are still `created` and whose event is neither in the outbox nor in the lot.
 pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) -> Result<AnnounceOrdersResponse, Refusal> {
     let AnnounceOrdersRequest { order_ids, older_than_seconds, dry_run, reason, operator, page_token } = request;
     let name = ["announce", &call.client.0];
@@ -64,7 +64,8 @@ pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) ->
     let replay_writer = ReplayWriter::new(&app.config, &topics::prefixed(&app.config.topic_prefix, topics::CREATED));
     let (operations, relay) = (app.store.operations.clone(), app.relay.clone());
     let write = async move {
-        let again = operations.announce(&ask, |origin| replay_writer.created(origin)).await.inspect_err(|error| relay.doubt(error))?;
+        let again =
+            operations.announce(&ask, |origin| replay_writer.created(origin)).await.inspect_err(|error| relay.doubt(error))?;
         relay.hand_over(again.rows.clone());
         Ok(again)
     };

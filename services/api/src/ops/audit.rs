@@ -1,4 +1,4 @@
-//! What operators did.
+//! The audit of operators' actions.
 
 use minishop_contracts::ops::v1::{AuditEntry, ListAuditRequest, ListAuditResponse};
 use minishop_core::refusal::Refusal;

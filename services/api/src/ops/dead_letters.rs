@@ -1,4 +1,4 @@
-//! Dead letters and parked keys, as operators look for them.
+//! Operators' reads of dead letters and parked keys.
 
 use bytes::Bytes;
 use minishop_contracts::ops::v1::{
@@ -47,7 +47,7 @@ pub async fn get(app: &App, call: &Call, request: GetDeadLetterRequest) -> Resul
     Ok(whole_letter(whole))
 }
 
-/// Groups dead letters by what went wrong.
+/// Groups dead letters by their error.
 pub async fn groups(
     app: &App,
     call: &Call,
@@ -58,7 +58,7 @@ pub async fn groups(
     Ok(ListDeadLetterGroupsResponse { groups: groups.into_iter().map(group).collect() })
 }
 
-/// Reads a page of the keys whose events wait, the one that waits longest first.
+/// Reads a page of the keys with parked events, the longest waiting first.
 pub async fn parked_keys(app: &App, call: &Call, request: ListParkedKeysRequest) -> Result<ListParkedKeysResponse, Refusal> {
     let list = List(&["parked-keys", &call.client.0]);
     let after = place(call, list, &request.page_token)?.map(i64::from_be_bytes);
@@ -68,17 +68,17 @@ pub async fn parked_keys(app: &App, call: &Call, request: ListParkedKeysRequest)
     Ok(ListParkedKeysResponse { keys, next_page_token })
 }
 
-/// Says that there is no such dead letter.
+/// Builds the refusal of an unknown dead letter.
 pub(super) fn absent() -> Refusal {
     Refusal::new(Code::DeadLetterNotFound, "There is no dead letter with this id; list them to find its id.")
 }
 
-/// Reads a dead letter's id as it is printed: what is spelt otherwise is no id.
+/// Parses a dead letter's id; accepts it only as it is printed.
 pub(super) fn parse_id(text: &str) -> Option<i64> {
     text.parse::<i64>().ok().filter(|id| id.to_string() == text && *id > 0)
 }
 
-/// Turns a checked filter into the store's.
+/// Converts a validated filter to the store's.
 pub(super) fn filter(filter: DeadLetterFilter) -> store::DeadLetterFilter {
     let DeadLetterFilter { error_class, error_code, error_fingerprint, topic, key, order_id } = filter;
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -92,7 +92,7 @@ pub(super) fn filter(filter: DeadLetterFilter) -> store::DeadLetterFilter {
     }
 }
 
-/// Reads hexadecimal digits that were checked.
+/// Decodes validated hexadecimal digits.
 fn digest(text: &str) -> Bytes {
     text.as_bytes().chunks(2).filter_map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
 }

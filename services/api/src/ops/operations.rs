@@ -1,4 +1,4 @@
-//! Operations as they are read, and as an operator changes their course.
+//! Reads and controls operations.
 
 use minishop_contracts::ops::v1::control_operation_request::Action as WireAction;
 use minishop_contracts::ops::v1::operation::Kind as WireKind;
@@ -44,7 +44,7 @@ pub async fn list(app: &App, call: &Call, request: ListOperationsRequest) -> Res
     Ok(ListOperationsResponse { operations, next_page_token })
 }
 
-/// Reads an operation and what did not go well in it.
+/// Reads an operation and its items that failed or were skipped.
 pub async fn get(app: &App, call: &Call, request: GetOperationRequest) -> Result<GetOperationResponse, Refusal> {
     let id = parse_id(&request.id).ok_or_else(absent)?;
     let row = read(call, app.store.operations.operation(id)).await?.ok_or_else(absent)?;
@@ -52,7 +52,7 @@ pub async fn get(app: &App, call: &Call, request: GetOperationRequest) -> Result
     Ok(GetOperationResponse { operation: Some(operation(row)), items: items.into_iter().map(item).collect() })
 }
 
-/// Pauses, resumes or cancels an operation; tells how it stands now.
+/// Pauses, resumes or cancels an operation; returns its current state.
 pub async fn control(app: &App, call: &Call, request: ControlOperationRequest) -> Result<ControlOperationResponse, Refusal> {
     let action = match request.action() {
         WireAction::Resume => Action::Resume,
@@ -71,7 +71,7 @@ pub async fn control(app: &App, call: &Call, request: ControlOperationRequest) -
     Ok(ControlOperationResponse { operation: Some(operation(row)) })
 }
 
-/// Names who asks, as the audit keeps it.
+/// Returns the requester, for the audit.
 pub(super) fn requested_by(call: &Call, operator: String, reason: String) -> RequestedBy {
     RequestedBy { client_id: call.client.clone(), operator, reason, correlation_id: call.correlation_id.clone() }
 }
@@ -81,11 +81,11 @@ fn absent() -> Refusal {
 }
 
 fn parse_id(text: &str) -> Option<OperationId> {
-    // An id of ours is spelt as any other.
+    // All ids have the same format.
     OrderId::parse(text).map(|id| OperationId(id.0))
 }
 
-/// Shows an operation.
+/// Converts a row to the contracts' message.
 pub(super) fn operation(row: store::Operation) -> Operation {
     let filter = row.filter.as_deref().and_then(|text| json::decode_command(text.as_bytes()).ok());
     Operation {

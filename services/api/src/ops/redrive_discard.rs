@@ -1,4 +1,4 @@
-//! Redrive and discard: the set is frozen here, the workers do the rest.
+//! Redrive and discard: the set is frozen here, and the workers do the rest.
 
 use minishop_contracts::json;
 use minishop_contracts::ops::v1::{
@@ -17,14 +17,14 @@ use crate::app::App;
 use crate::call::Call;
 use crate::fields;
 
-/// What the fields of one message say about others: exactly one of ids and filter is given.
+/// A request that chooses dead letters: exactly one of ids and filter must be given.
 pub trait Chooses {
-    /// The ids that are given.
+    /// Returns the given ids.
     fn ids(&self) -> &[String];
-    /// The filter that is given.
+    /// Returns the given filter.
     fn filter(&self) -> Option<&DeadLetterFilter>;
 
-    /// Names what is wrong.
+    /// Returns the violations of that rule.
     fn conflicts(&self) -> Vec<Violation> {
         match (self.ids().is_empty(), self.filter().is_some()) {
             (true, false) => vec![Violation::new("ids", FieldCode::Required, "must have at least one entry, or give a filter")],
@@ -49,7 +49,7 @@ macro_rules! chooses {
 }
 chooses!(RedriveDeadLettersRequest, DiscardDeadLettersRequest);
 
-/// Begins to process dead letters again.
+/// Starts a redrive: dead letters are processed again.
 pub async fn redrive(app: &App, call: &Call, request: RedriveDeadLettersRequest) -> Result<RedriveDeadLettersResponse, Refusal> {
     let RedriveDeadLettersRequest { ids, filter, dry_run, rate, failure_ratio, reason, operator } = request;
     let plan = Plan {
@@ -65,17 +65,17 @@ pub async fn redrive(app: &App, call: &Call, request: RedriveDeadLettersRequest)
     Ok(RedriveDeadLettersResponse { operation, matched, skipped })
 }
 
-/// Begins to give dead letters up.
+/// Starts a discard: dead letters are given up.
 pub async fn discard(app: &App, call: &Call, request: DiscardDeadLettersRequest) -> Result<DiscardDeadLettersResponse, Refusal> {
     let DiscardDeadLettersRequest { ids, filter, dry_run, rate, reason, operator } = request;
     let requested_by = requested_by(call, operator, reason);
-    // Giving up cannot fail.
+    // A discard cannot fail.
     let plan = Plan { kind: Kind::Discard, ids, filter, dry_run, rate, failure_ratio: 1.0, requested_by };
     let Begun { operation, matched, skipped } = plan.begin(app, call).await?;
     Ok(DiscardDeadLettersResponse { operation, matched, skipped })
 }
 
-/// What is asked for, whichever kind.
+/// The request for an operation of either kind.
 struct Plan {
     kind: Kind,
     ids: Vec<String>,
@@ -86,7 +86,7 @@ struct Plan {
     requested_by: RequestedBy,
 }
 
-/// What is answered, whichever kind.
+/// The answer, for either kind.
 struct Begun {
     operation: Option<minishop_contracts::ops::v1::Operation>,
     matched: u32,
@@ -131,14 +131,14 @@ impl Plan {
     }
 }
 
-/// Lists what is left alone; what is no id at all is nowhere to be found.
+/// Lists the skipped dead letters; malformed ids count as not found.
 fn skipped(frozen: FrozenSet, malformed: Vec<String>) -> Vec<SkippedDeadLetter> {
     let found = frozen.skipped.into_iter().map(|(id, skip)| (id.to_string(), skip));
     let all = found.chain(malformed.into_iter().map(|id| (minishop_contracts::text::shown(&id), Skip::NotFound)));
     all.map(|(id, skip)| SkippedDeadLetter { id, reason: skip.as_str().to_owned() }).collect()
 }
 
-/// Checks a message that chooses dead letters, and adds what was found before.
+/// Validates a message that chooses dead letters. The refusal includes `found`, from decoding.
 pub fn checked<T: minishop_contracts::Validate + Chooses>(
     call: &Call,
     message: T,

@@ -1,4 +1,4 @@
-//! The pipeline's status, sent to all subscribers. One task reads for all of them, and nothing while there are none.
+//! The pipeline's status, sent to all subscribers. One task reads it for all of them, and only while there are any.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::watch::shutting_down;
 
 /// How often the status is read.
 const EVERY: Duration = Duration::from_secs(1);
-/// How many of the newest operations a status lists.
+/// Maximum number of operations in a status, newest first.
 const OPERATIONS: i64 = 20;
-/// How many subscribers one process takes.
+/// Maximum number of subscribers in a process.
 const MOST_SUBSCRIBERS: usize = 256;
 
 type Latest = Option<Arc<WatchStatusResponse>>;
 
-/// Where callers subscribe. Cheap to clone.
+/// The feed that callers subscribe to. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StatusFeed {
     latest: watch::Sender<Latest>,
@@ -35,18 +35,18 @@ pub struct StatusFeed {
     ids: Arc<dyn Ids>,
 }
 
-/// One subscriber.
+/// A subscription to the feed.
 #[derive(Debug)]
 pub struct StatusSubscriber {
     latest: watch::Receiver<Latest>,
     drain: CancellationToken,
-    /// When to subscribe again after a drain.
+    /// The wait after a drain.
     again: Duration,
     over: bool,
 }
 
 impl StatusFeed {
-    /// Subscribes.
+    /// Subscribes to the feed. Refuses during a drain and beyond `MOST_SUBSCRIBERS`.
     pub fn subscribe(&self) -> Result<StatusSubscriber, Refusal> {
         let again = retry_after(self.ids.as_ref());
         if self.drain.is_cancelled() {
@@ -58,7 +58,7 @@ impl StatusFeed {
             return Err(Refusal::new(Code::Overloaded, detail).after(again));
         }
         if others == 0 {
-            // The last subscriber left some time ago: what it was sent may be out of date.
+            // The last subscriber may have left long ago, so the latest status may be out of date.
             self.latest.send_replace(None);
         }
         let mut latest = self.latest.subscribe();
@@ -76,7 +76,7 @@ impl StatusFeed {
 }
 
 impl StatusSubscriber {
-    /// Waits for the next status; `None` after the refusal that the drain brings.
+    /// Waits for the next status. A drain yields a refusal, then `None`.
     pub async fn next(&mut self) -> Option<Result<WatchStatusResponse, Refusal>> {
         if self.over {
             return None;
@@ -107,7 +107,7 @@ pub struct StatusFeedTask {
 }
 
 impl StatusFeedTask {
-    /// Makes the feed and the task that fills it.
+    /// Creates the feed and its task.
     pub fn new(ctx: &Ctx) -> (StatusFeed, Self) {
         let (subscribed, ids) = (Arc::default(), Arc::clone(&ctx.ids));
         let feed = StatusFeed { latest: watch::Sender::new(None), subscribed, drain: ctx.drain.clone(), ids };

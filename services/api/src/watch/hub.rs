@@ -1,4 +1,4 @@
-//! Who watches what in this process.
+//! The watches of this process.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::WatchMetrics;
 
-/// How many callers may watch at once in a process.
+/// Maximum number of watches in a process.
 pub const MOST_WATCHES: usize = 10_000;
 
 /// The watches of a process. Cheap to clone.
 ///
-/// For each watched order it holds what is known of it, and nothing of the order itself until it changes: the poll reads all
-/// orders at once, and gives each watch what has changed.
+/// Holds the known version of each watched order, and its row only after a change: the poll reads all watched orders in one
+/// statement and passes changes to their watches.
 #[derive(Debug, Clone)]
 pub struct OrderWatches {
     state: Arc<Mutex<State>>,
@@ -43,7 +43,7 @@ struct Watched {
     news: watch::Sender<Option<Arc<Changed>>>,
 }
 
-/// One watch of one order, until it is dropped.
+/// A watch on one order. Ends when dropped.
 #[derive(Debug)]
 pub(super) struct Subscription {
     hub: OrderWatches,
@@ -56,7 +56,7 @@ impl OrderWatches {
         Self { state: Arc::default(), came: Arc::default(), clock, drain, metrics }
     }
 
-    /// Begins to watch an order, or says when to come again if too many watch.
+    /// Subscribes to an order. Refuses, with the wait `again`, during a drain and beyond [`MOST_WATCHES`].
     pub(super) fn subscribe(&self, order: OrderId, again: Duration) -> Result<Subscription, Refusal> {
         if self.drain.is_cancelled() {
             return Err(super::shutting_down(again));
@@ -76,7 +76,7 @@ impl OrderWatches {
         Ok(Subscription { hub: self.clone(), order, news })
     }
 
-    /// Waits until somebody watches.
+    /// Waits until an order is watched.
     pub(super) async fn watched(&self) {
         loop {
             let came = self.came.notified();
@@ -87,7 +87,7 @@ impl OrderWatches {
         }
     }
 
-    /// Lists watched orders with the versions that are known, of all or of some.
+    /// Lists the watched orders, all or those in `only`, with their known versions.
     pub(super) fn known(&self, only: Option<&HashSet<OrderId>>) -> Vec<(OrderId, i32)> {
         let state = self.lock();
         match only {
@@ -96,7 +96,7 @@ impl OrderWatches {
         }
     }
 
-    /// Gives what was read to those who watch it.
+    /// Passes changed orders to their watches.
     pub(super) fn tell(&self, changed: Vec<Changed>) {
         let mut state = self.lock();
         for changed in changed {
@@ -124,8 +124,8 @@ impl OrderWatches {
 }
 
 impl Subscription {
-    /// Notes what was read of the order for this watch. Others who watch it are told if it is news to the poll, which asks only
-    /// for what is newer.
+    /// Records the row that was read for this watch. A version that is new to the hub is passed on to the order's other watches,
+    /// since the poll asks only for newer ones.
     pub(super) fn know(&self, order: &OrderRow) {
         let mut state = self.hub.lock();
         let Some(watched) = state.orders.get_mut(&self.order) else { return };
@@ -138,18 +138,18 @@ impl Subscription {
         }
     }
 
-    /// Waits for a version above another one; `None` when the process drains. Nothing is lost by not waiting to the end.
+    /// Waits for a version above `seen`; `None` when the process drains. Cancel-safe.
     pub(super) async fn next(&mut self, seen: i32) -> Option<Arc<Changed>> {
         let newer = |news: &Option<Arc<Changed>>| news.as_ref().is_some_and(|changed| changed.order.version > seen);
         tokio::select! {
             biased;
             () = self.hub.drain.cancelled() => None,
-            // The hub keeps the sending end for as long as this watch lives.
+            // The hub keeps the sender for as long as this watch lives.
             news = self.news.wait_for(newer) => news.ok().and_then(|news| news.clone()),
         }
     }
 
-    /// Counts what was told, and how long after its change.
+    /// Counts a version that was sent, and observes its latency since `changed_at`.
     pub(super) fn told(&self, changed_at: Option<Timestamp>) {
         let late = changed_at.map(|at| self.hub.clock.now().signed_duration_since(at).to_std().unwrap_or_default());
         self.hub.metrics.told(late);
@@ -206,7 +206,7 @@ mod tests {
         vec![Changed { order: row(n, version), at: None }]
     }
 
-    /// The version that is told at once above one that was seen.
+    /// Returns the version above `seen` that is available without waiting.
     fn told(watch: &mut Subscription, seen: i32) -> Option<i32> {
         watch.next(seen).now_or_never().flatten().map(|changed| changed.order.version)
     }

@@ -1,4 +1,4 @@
-//! What watching counts.
+//! The metrics of watches.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// Watching's metrics. Cheap to clone.
+/// The metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WatchMetrics {
     watches: Gauge,
@@ -36,12 +36,12 @@ impl WatchMetrics {
         metrics
     }
 
-    /// Notes how many watch.
+    /// Sets the number of watches.
     pub(super) fn watching(&self, watches: usize) {
         self.watches.set(i64::try_from(watches).unwrap_or(i64::MAX));
     }
 
-    /// Counts a version that was told, and how late.
+    /// Counts a version that was sent, and observes its latency.
     pub(super) fn told(&self, late: Option<Duration>) {
         self.told.inc();
         if let Some(late) = late {
@@ -49,7 +49,7 @@ impl WatchMetrics {
         }
     }
 
-    /// Counts a read.
+    /// Counts a read, and observes its duration.
     pub(super) fn polled(&self, by: &'static str, done: bool, took: Duration) {
         self.polls.get_or_create(&[("by", by), ("outcome", if done { "ok" } else { "failed" })]).inc();
         self.poll_seconds.observe(took.as_secs_f64());

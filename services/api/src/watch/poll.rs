@@ -1,4 +1,4 @@
-//! The task that reads watched orders: all of them in one statement at each tick, and those that changed as soon as it hears so.
+//! The task that reads watched orders: all of them in one statement at each tick, and those named in a hint at once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,26 +17,26 @@ use tracing::warn;
 use super::OrderWatches;
 use super::metrics::WatchMetrics;
 
-/// The longest time between two reads of all watched orders, and the shortest.
+/// The longest and the shortest time between two reads of all watched orders.
 const SLOWEST: Duration = Duration::from_millis(500);
 const FASTEST: Duration = Duration::from_millis(100);
-/// Reading all may take one part in so many of the time.
+/// The time between two reads of all, in durations of the last read; `SLOWEST` and `FASTEST` bound it.
 const SHARE: u32 = 20;
 
-/// Reads for all who watch in this process.
+/// Reads orders for all watches of this process.
 #[derive(Debug)]
 pub struct WatchTask {
     hub: OrderWatches,
     orders: Arc<dyn Orders>,
     changes: broadcast::Receiver<ChangedOrders>,
     drain: CancellationToken,
-    /// When all are read next.
+    /// When all watched orders are read next.
     due: Instant,
     failing: bool,
 }
 
 impl WatchTask {
-    /// Makes the task and the hub that it reads for; once a process, since it registers its metrics.
+    /// Creates the hub and its task. Call it once per process: it registers metrics.
     pub fn new(ctx: &Ctx) -> (OrderWatches, Self) {
         let metrics = ctx.metrics.with(WatchMetrics::register);
         let hub = OrderWatches::new(Arc::clone(&ctx.clock), ctx.drain.clone(), metrics);
@@ -51,7 +51,7 @@ impl WatchTask {
         (hub, task)
     }
 
-    /// Reads until the process drains. While nobody watches, nothing is read.
+    /// Reads until the process drains, and only while orders are watched.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let drain = self.drain.clone();
         loop {
@@ -66,7 +66,7 @@ impl WatchTask {
         }
     }
 
-    /// Takes everything that was said by now; `None` when something was missed.
+    /// Collects the pending hints; `None` if one was missed.
     fn gather(&mut self, first: Result<ChangedOrders, RecvError>) -> Option<HashSet<OrderId>> {
         let mut changed: HashSet<OrderId> = first.ok()?.iter().copied().collect();
         loop {
@@ -78,7 +78,7 @@ impl WatchTask {
         }
     }
 
-    /// Reads those that are watched, of all or of some, in one statement.
+    /// Reads the watched orders, all or those in `only`, in one statement.
     async fn poll(&mut self, only: Option<HashSet<OrderId>>) {
         let known = self.hub.known(only.as_ref());
         let began = Instant::now();
@@ -104,7 +104,7 @@ impl WatchTask {
     }
 }
 
-/// Waits until somebody watches and it is time to read all.
+/// Waits until an order is watched and the next read of all is due.
 async fn due(hub: &OrderWatches, at: Instant) {
     hub.watched().await;
     sleep_until(at).await;

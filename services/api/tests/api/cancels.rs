@@ -1,4 +1,4 @@
-//! Orders that are taken back.
+//! Cancelling orders.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -16,7 +16,7 @@ use crate::harness::{Answer, Api, B};
 use crate::proxy::Proxy;
 use crate::world::{Kind, Place, World, on};
 
-/// Creates an order and gives its id.
+/// Creates an order and returns its id.
 pub async fn made(api: &Api) -> String {
     api.post("", B).await.json()["orderId"].as_str().unwrap().to_owned()
 }

@@ -1,4 +1,4 @@
-//! Fields of a new order: what is refused under which name, and what is kept.
+//! Fields of a new order: which are refused under which name, and which are kept.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ fn lines(count: usize, line: &str) -> String {
     format!(r#"{{"customerId":"c1","items":[{}]}}"#, vec![line; count].join(","))
 }
 
-/// The fields that gRPC refuses, in the spelling of REST.
+/// Returns the fields that gRPC refuses, under their REST names.
 pub async fn refused_over_grpc(api: &Api, message: CreateOrderRequest) -> BTreeSet<String> {
     let status = api.client().await.create_order(message).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
@@ -50,7 +50,7 @@ pub async fn refused_over_grpc(api: &Api, message: CreateOrderRequest) -> BTreeS
     violations.iter().map(|v| format!("{} {}", rest(&v.field), v.reason)).collect()
 }
 
-/// Sends a body over REST, and over gRPC too where a message can carry it; both must refuse the same fields.
+/// Sends a body over REST, and over gRPC if a message can carry it; both must refuse the same fields.
 async fn refused(api: &Api, body: &str, expected: &[&str]) {
     let answer = api.post("same-key", body).await;
     let (code, fields) = answer.refusal();
@@ -251,7 +251,7 @@ pub async fn texts_are_kept_byte_for_byte(world: &World) {
     }
 }
 
-/// The data of the only event.
+/// Returns the data of the only event.
 async fn announced(api: &Api) -> Value {
     let events = api.events().await;
     assert_eq!(events.len(), 1);

@@ -28,13 +28,13 @@ pub fn base() -> CreateOrderRequest {
     json::decode_command(B.as_bytes()).unwrap()
 }
 
-/// A message with its five bytes before it.
+/// Puts the five bytes of its header before a message.
 pub fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap();
     [&[flag], &length.to_be_bytes()[..], message].concat()
 }
 
-/// What a call came to.
+/// The outcome of a call.
 #[derive(Debug)]
 struct Outcome {
     http: u16,
@@ -78,7 +78,7 @@ async fn messages_that_do_not_parse_are_an_internal_error_of_the_protocol() {
         let api = world.api().await;
         let channel = api.channel().await;
         let good = base().encode_to_vec();
-        // Field 1 is a text, field 15 is unknown and opens a group.
+        // Field 1 is a string, field 15 is unknown and opens a group.
         let bad_text = [&[0x0a, 0x02][..], b"\xffx"].concat();
         let groups = [vec![0x7b; 101], vec![0x7c; 101]].concat();
         let half = &framed(0, &good)[..good.len() / 2];
@@ -131,7 +131,7 @@ async fn what_is_not_offered_is_unimplemented() {
     .await;
 }
 
-/// The most memory that this process ever held since the last call, in KiB.
+/// Returns the peak memory of this process since the last call, in KiB.
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
@@ -152,7 +152,7 @@ async fn large_and_unfolding_messages_are_cut_off_before_they_fill_the_memory() 
             zstd.write_all(&zeros).unwrap();
         }
         let (mut gzip, zstd) = (gzip.finish().unwrap(), zstd.finish().unwrap());
-        // What is too long when folded is refused before anything is unfolded; the stream may be cut, as the limit comes first.
+        // A message above 1 MiB is refused undecompressed, so this one is cut; its output exceeds the limit before the cut.
         gzip.truncate(1_000_000);
         let large = framed(0, &vec![0; 1_048_577]);
         api.works().await;
@@ -175,7 +175,7 @@ pub async fn wrong_messages_are_named_and_unknown_fields_ignored(world: &World) 
     let api = world.api().await;
     let empty = refused_over_grpc(&api, CreateOrderRequest::default()).await;
     assert_eq!(empty, BTreeSet::from(["customerId REQUIRED".to_owned(), "items REQUIRED".to_owned()]));
-    // Fields 15 and 500, both texts.
+    // Fields 15 and 500, both strings.
     let unknown = [&base().encode_to_vec()[..], &[0x7a, 1, b'x'], &[0xa2, 0x1f, 1, b'x']].concat();
     assert_eq!(raw_call(&api.channel().await, CREATE, &[], framed(0, &unknown)).await.status.as_deref(), Some("0"));
     assert_eq!(api.orders().await, 1);
@@ -184,7 +184,7 @@ pub async fn wrong_messages_are_named_and_unknown_fields_ignored(world: &World) 
 pub async fn a_deadline_that_has_passed_is_no_work_and_an_odd_one_is_ignored(world: &World) {
     let api = world.api().await;
     let good = framed(0, &base().encode_to_vec());
-    // Clients of gRPC end such a call by themselves; a page leaves that to the server.
+    // gRPC clients end such a call themselves; a web page leaves that to the server.
     let call = async |timeout: &str| {
         let headers = format!("grpc-timeout: {timeout}\r\n");
         status(&web(&api, "localhost", "application/grpc-web", &headers, &good).await)
@@ -227,7 +227,7 @@ async fn metadata_that_is_no_base64_is_ignored_and_raw_line_breaks_end_the_strea
         assert_eq!(odd.status.as_deref(), Some("0"), "{odd:?}");
         for raw in [b"a\rb", b"a\nb", b"a\0b"] {
             let mut socket = tokio::net::TcpStream::connect(api.grpc).await.unwrap();
-            // POST http /, x: the raw value, in one frame of headers that ends the stream.
+            // POST http /, x: the raw value, in one HEADERS frame that ends the stream.
             let block = [&[0x83, 0x86, 0x84, 0x00, 0x01, b'x', 0x03][..], raw].concat();
             let head = [0, 0, u8::try_from(block.len()).unwrap(), 1, 0x5, 0, 0, 0, 1];
             let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -235,7 +235,7 @@ async fn metadata_that_is_no_base64_is_ignored_and_raw_line_breaks_end_the_strea
             socket.write_all(&bytes).await.unwrap();
             let mut all = Vec::new();
             let refused = async {
-                // A frame that resets the stream (3) or ends the connection (7), or its plain end.
+                // RST_STREAM (3), GOAWAY (7), or the end of the connection.
                 while !frame_kinds(&all).iter().any(|kind| matches!(kind, 3 | 7)) {
                     if socket.read_buf(&mut all).await.unwrap_or(0) == 0 {
                         break;
@@ -250,7 +250,7 @@ async fn metadata_that_is_no_base64_is_ignored_and_raw_line_breaks_end_the_strea
     .await;
 }
 
-/// The kinds of the HTTP/2 frames in some bytes.
+/// Returns the types of the HTTP/2 frames in `bytes`.
 fn frame_kinds(mut bytes: &[u8]) -> Vec<u8> {
     let mut kinds = Vec::new();
     while let [a, b, c, kind, rest @ ..] = bytes {
@@ -284,7 +284,7 @@ pub async fn web(api: &Api, host: &str, kind: &str, headers: &str, body: &[u8]) 
     api.raw_to(api.grpc, &[head.as_bytes(), body].concat()).await
 }
 
-/// Undoes the chunks of an HTTP/1.1 body.
+/// Decodes a chunked HTTP/1.1 body.
 fn unchunked(mut body: &[u8]) -> Vec<u8> {
     let mut whole = Vec::new();
     loop {
@@ -299,7 +299,7 @@ fn unchunked(mut body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Parts the frames of a gRPC-web body: the message, if there is one, and the trailers.
+/// Splits a gRPC-web body into the message, if there is one, and the trailers.
 fn frames(answer: &Answer) -> (Option<Vec<u8>>, String) {
     let mut body = if answer.header("transfer-encoding").is_some() { unchunked(&answer.body) } else { answer.body.clone() };
     if answer.header("content-type").unwrap().contains("text") {
@@ -319,7 +319,7 @@ fn frames(answer: &Answer) -> (Option<Vec<u8>>, String) {
     (message, trailers)
 }
 
-/// The status of an answer, from its head or its trailers.
+/// Returns the gRPC status of an answer, from its head or its trailers.
 pub fn status(answer: &Answer) -> Code {
     let trailers = || frames(answer).1.split("grpc-status:").nth(1).unwrap().lines().next().unwrap().trim().to_owned();
     let text = answer.header("grpc-status").map_or_else(trailers, str::to_owned);
@@ -386,7 +386,7 @@ async fn floods_leave_other_clients_served() {
                 let (mut all, mut part) = (0, vec![0; 65_536]);
                 while let Ok(n @ 1..) = read.read(&mut part).await {
                     all += n;
-                    // One answer of 17 bytes to each ping, of 9 to each of the settings: then the flood is over.
+                    // Each ping is answered with 17 bytes, each SETTINGS frame with 9: at 90,000 all are answered.
                     if !closes && all >= 90_000 {
                         break;
                     }
@@ -413,7 +413,7 @@ pub async fn a_service_that_is_not_known_is_watched_as_the_protocol_says(world: 
     assert_eq!(known.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     assert_eq!(client.check(asked("shop.Unknown")).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(client.check(asked("")).await.unwrap().into_inner().status(), ServingStatus::Serving);
-    // Watches stay open until the drain, and end with it: neither is cut off with its connection.
+    // Watches stay open until the drain and end properly then, before the connection is closed.
     let next = tokio::time::timeout(Duration::from_millis(200), unknown.message()).await;
     assert!(next.is_err(), "the stream stays open: {next:?}");
     api.drain.cancel();

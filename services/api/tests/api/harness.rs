@@ -1,4 +1,4 @@
-//! One API on free ports, and clients that send what they are told.
+//! An API on free ports, and clients that send raw requests.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -51,13 +51,13 @@ impl World {
         self.api_on(&self.place().await, change).await
     }
 
-    /// Starts an API for which time stands still.
+    /// Starts an API whose clock stands still.
     pub async fn api_at_one_moment(&self) -> Api {
         let (place, clock) = (self.place().await, ManualClock::at(SystemClock.now()));
         start_by(Arc::new(clock), place.clone(), place.open().await, config(self.dir.path())).await
     }
 
-    /// Starts an API on a store that exists.
+    /// Starts an API on an existing store.
     pub async fn api_on(&self, place: &Place, change: impl FnOnce(&mut Config)) -> Api {
         let mut config = config(self.dir.path());
         change(&mut config);
@@ -71,7 +71,7 @@ pub async fn start(place: Place, store: Store, config: Config) -> Api {
 
 async fn start_by(clock: Arc<dyn Clock>, place: Place, store: Store, config: Config) -> Api {
     let (status, drain, metrics) = (Status::default(), CancellationToken::new(), Metrics::default());
-    // Nothing answers there: events stay in the outbox, where the tests look at them.
+    // Nothing answers there: events stay in the outbox, where the tests read them.
     let brokers = "127.0.0.1:1".to_owned();
     let settings = Settings {
         owner: "test".to_owned(),
@@ -158,7 +158,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
-    /// The code, and the wrong fields as `field CODE`.
+    /// Returns the code, and the wrong fields as `field CODE`.
     pub fn refusal(&self) -> (String, BTreeSet<String>) {
         let body = self.json();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -172,7 +172,7 @@ impl Answer {
     }
 }
 
-/// Reads one answer off a stream that stays open.
+/// Reads one answer from a stream that stays open.
 pub async fn read_answer(stream: &mut TcpStream) -> Answer {
     let mut all = Vec::new();
     let head_end = loop {
@@ -197,7 +197,7 @@ fn status_of(head: &str) -> u16 {
     head.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-/// Writes a request without sending it.
+/// Encodes a request.
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
     if !body.is_empty() {
@@ -226,7 +226,7 @@ impl Api {
         self.raw_to(self.http, request).await
     }
 
-    /// Does the same on another listener.
+    /// Does the same as [`Self::raw`] on another listener.
     pub async fn raw_to(&self, to: SocketAddr, request: &[u8]) -> Answer {
         let all = self.bytes(to, request).await;
         let split =
@@ -253,7 +253,7 @@ impl Api {
         self.send("POST", "/orders", &headers, body.as_ref()).await
     }
 
-    /// Posts the base order and sees it accepted: what came before has broken nothing.
+    /// Posts the base order and expects 201: nothing before has broken the API.
     pub async fn works(&self) {
         let answer = self.post("", B).await;
         assert_eq!(answer.status, 201, "{answer:?}");
@@ -267,25 +267,25 @@ impl Api {
         Channel::from_shared(format!("http://{}", self.grpc)).unwrap().connect().await.unwrap()
     }
 
-    /// The events that wait.
+    /// Returns the events in the outbox.
     pub async fn events(&self) -> Vec<OutboxRow> {
         let spans: Vec<Span> = Role::Api.shards().map(|shard| Span { shard, low: 1, high: i64::MAX }).collect();
         self.store.outbox.read(&spans, 1000).await.unwrap()
     }
 
-    /// How many orders there are.
+    /// Counts the orders.
     pub async fn orders(&self) -> i64 {
         self.place.number("SELECT count(*) FROM orders").await
     }
 
-    /// All metrics as they are scraped.
+    /// Returns all metrics as they are scraped.
     pub fn scrape(&self) -> String {
         let mut text = String::new();
         self.metrics.with(|registry| prometheus_client::encoding::text::encode(&mut text, registry)).unwrap();
         text
     }
 
-    /// Waits until the writers have begun so many statements.
+    /// Waits until the writers have begun `count` statements.
     pub async fn until_statements(&self, count: usize) {
         let line = format!("minishop_intake_batch_orders_count {count}\n");
         let begun = async {

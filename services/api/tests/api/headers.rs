@@ -1,4 +1,4 @@
-//! Headers that say who asks and what is sent.
+//! Request headers: correlation id, trace context, media type, and headers without a meaning.
 
 use minishop_platform::bus::Headers;
 

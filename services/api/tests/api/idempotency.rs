@@ -194,7 +194,7 @@ pub async fn a_key_whose_first_request_runs_on_is_in_flight_after_two_seconds(wo
     let first = read_answer(&mut first).await;
     match world.kind {
         Kind::Sqlite => assert_eq!(first.status, 201, "{first:?}"),
-        // Another process may hold the key, so its own wait ends as well; it ends in the moment in which the key is free.
+        // Another process may hold the key, so its own wait ends too, at the moment when the key is released.
         Kind::Postgres if first.status == 201 => {}
         Kind::Postgres => assert_eq!(first.refusal().0, "IDEMPOTENCY_KEY_IN_FLIGHT", "{first:?}"),
     }
@@ -202,7 +202,7 @@ pub async fn a_key_whose_first_request_runs_on_is_in_flight_after_two_seconds(wo
     assert_eq!(api.orders().await, 1);
 }
 
-/// A number below `limit`.
+/// Returns a random number below `limit`.
 fn below(limit: usize) -> usize {
     let [a, b, c, d, ..] = SystemIds.random();
     u32::from_be_bytes([a, b, c, d]) as usize % limit
@@ -215,7 +215,7 @@ pub async fn clients_that_go_away_at_any_moment_leave_one_order_for_each_key(wor
         let whole =
             request("POST", "/orders", &[("content-type", "application/json"), ("x-idempotency-key", &key)], B.as_bytes());
         let mut stream = TcpStream::connect(api.http).await.unwrap();
-        // Every other one is cut within its message.
+        // Every other request is cut within its message.
         let cut = if n % 2 == 0 { whole.len() } else { below(whole.len()) };
         stream.write_all(&whole[..cut]).await.unwrap();
         let moment = tokio::time::timeout(Duration::from_micros(below(3000) as u64), stream.readable()).await;

@@ -1,4 +1,4 @@
-//! Bodies that are no JSON object.
+//! Bodies that are not a JSON object.
 
 use crate::harness::B;
 use crate::world::World;

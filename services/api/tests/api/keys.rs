@@ -1,4 +1,4 @@
-//! The idempotency key, under both of its names and over both protocols.
+//! The idempotency key, in both of its headers and over both protocols.
 
 use tonic::metadata::MetadataValue;
 use tonic_types::StatusExt as _;
@@ -33,7 +33,7 @@ pub async fn good_keys_are_taken_under_both_names(world: &World) {
     }
 }
 
-/// The reason for which gRPC refuses a key.
+/// Returns the reason for which gRPC refuses `keys`.
 async fn reason(api: &Api, keys: &[(&'static str, &[u8])]) -> String {
     let mut request = tonic::Request::new(order(2));
     for (name, key) in keys {

@@ -1,4 +1,4 @@
-//! The REST listener: what is checked before a request is looked at, and in which order.
+//! The REST listener: what is checked before a request's content, and in which order.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::world::{Kind, World, on};
 const JSON: (&str, &str) = ("content-type", "application/json");
 const ID: &str = "/orders/0190163d-8694-739b-aea5-966c26f8ad91";
 
-/// Runs on one store: nothing here reaches it.
+/// Runs a test on SQLite alone: the kind of store does not matter here.
 async fn on_sqlite(test: impl AsyncFnOnce(&World)) {
     on(Kind::Sqlite, test).await;
 }

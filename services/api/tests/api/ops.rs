@@ -1,4 +1,4 @@
-//! What operators see and do, over REST and gRPC.
+//! The reads and commands of operators, over REST and gRPC.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ impl Api {
         settlement.commit().await.unwrap();
     }
 
-    /// Parks dead letters; their ids, oldest first.
+    /// Parks dead letters; returns their ids, oldest first.
     pub async fn dead(&self, count: u8) -> Vec<String> {
         self.park((1..=count).map(|n| parked(n, State::Dead)).collect()).await;
         let letters = self.get("/ops/dead-letters?pageSize=500").await.json();
@@ -285,7 +285,7 @@ pub async fn an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audit
     assert_eq!(api.get("/ops/operations?state=running").await.json()["operations"], json!([]));
 }
 
-/// Takes an order's event out of the outbox, as if the log had lost it; what it was.
+/// Creates an order and deletes its event from the outbox, as if the log had lost it; returns both.
 async fn lost(api: &Api, key: &str) -> (String, OutboxRow) {
     let made = api.post(key, crate::harness::B).await.json();
     let id = made["orderId"].as_str().unwrap().to_owned();

@@ -1,5 +1,5 @@
-//! Stands between the API and PostgreSQL, and cuts a connection between a commit and its answer, or ends it as a server does that
-//! was told to stop while a commit waited for the disk.
+//! A proxy between the API and PostgreSQL. It cuts a connection between a commit and its answer, or ends it as a server does that
+//! is stopped while a commit waits for the disk.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ pub struct Proxy {
     _task: JoinSet<()>,
 }
 
-/// What the server says to whom its commit is done and who is ended before it is ready again: FATAL 57P01.
+/// What a server that is stopped sends after a commit instead of `ReadyForQuery`: FATAL 57P01.
 const ENDED: &[u8] = b"E\0\0\0\x5bSFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0Fpostgres.c\0\0";
-/// What it says once a transaction is committed, and then that it is ready.
+/// `CommandComplete` of a commit; then `ReadyForQuery`.
 const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
 const READY: &[u8] = b"Z\0\0\0\x05I";
 
 impl Proxy {
-    /// Forwards to `server`, but the first connection that carries `marked` is ended right behind its next `COMMIT`: the server says
-    /// that it is done, and then that it ends.
+    /// Forwards to `server`, but ends the first connection that carries `marked` right after its next `COMMIT`: the client gets
+    /// `CommandComplete`, then the end.
     pub async fn ending(server: String, marked: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -40,7 +40,7 @@ impl Proxy {
         Self { addr, cuts, _task: task }
     }
 
-    /// Forwards to `server`, but the first `cuts` statements that carry `marked` are answered by nothing but the end.
+    /// Forwards to `server`, but closes the connection instead of answering the first `cuts` statements that carry `marked`.
     pub async fn start(server: String, marked: &'static str, cuts: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -57,7 +57,7 @@ impl Proxy {
         Self { addr, cuts, _task: task }
     }
 
-    /// How many statements are still to be cut off.
+    /// Returns how many statements are still to be cut off.
     pub fn left(&self) -> usize {
         self.cuts.load(Ordering::SeqCst)
     }

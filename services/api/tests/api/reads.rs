@@ -95,7 +95,7 @@ pub async fn a_page_of_large_orders_ends_early_and_goes_on(world: &World) {
     for _ in 0..ORDERS {
         assert_eq!(api.post("", &large).await.status, 201);
     }
-    // A stock client: it takes 4 MiB.
+    // A client with the default limit of 4 MiB.
     let mut client = api.client().await;
     let (mut seen, mut token, mut pages) = (HashSet::new(), String::new(), 0);
     loop {
@@ -122,7 +122,7 @@ pub async fn a_rare_status_is_found_over_short_pages(world: &World) {
         Kind::Postgres => ("('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid", "decode(repeat('00', 32), 'hex')"),
     };
     let time = api.place.time(1_700_000_000_000);
-    // The oldest has failed, and another one between.
+    // Order 1, the oldest, and order 9000 have failed.
     api.place
         .sql(&format!(
             "WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {ORDERS}) \

@@ -1,4 +1,4 @@
-//! Clients that are slow or silent. All wait at the same time.
+//! Slow and silent clients. All wait at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::world::{Kind, on};
 
 const LONGEST: Duration = Duration::from_secs(90);
 
-/// Sends a beginning, then one byte after each pause; gives what was answered and when the connection was closed.
+/// Sends `begin`, then one byte after each pause; returns the answer and how long the connection lived.
 async fn dribble(to: std::net::SocketAddr, begin: &[u8], byte: Option<Duration>) -> (String, Duration) {
     let started = Instant::now();
     let mut stream = TcpStream::connect(to).await.unwrap();
@@ -42,7 +42,7 @@ async fn timed_out(what: &str, end: impl Future<Output = (String, Duration)>) {
     assert!((Duration::from_secs(29)..Duration::from_secs(33)).contains(&after), "{what}: after {after:?}");
 }
 
-/// After an answered request, the connection is kept for 75 seconds, and for ten seconds once a head began.
+/// After an answer, an idle connection is kept for 75 seconds; once a next head has begun, for ten.
 async fn kept_after_an_answer(api: &Api, then: &[u8], seconds: std::ops::Range<u64>) {
     let mut stream = TcpStream::connect(api.http).await.unwrap();
     stream.write_all(&request("GET", "/orders", &[], b"")).await.unwrap();

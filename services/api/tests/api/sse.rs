@@ -18,7 +18,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Asks over HTTP/1.0, whose bodies come as they are, and reads the head.
+    /// Sends a request over HTTP/1.0, whose bodies are not chunked, and reads the head.
     pub async fn open(api: &Api, path: &str, headers: &str) -> (String, Self) {
         let mut stream = TcpStream::connect(api.http).await.unwrap();
         let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n{headers}\r\n");

@@ -85,7 +85,7 @@ pub async fn a_later_subscriber_is_sent_nothing_out_of_date(world: &World) {
     assert_eq!(told(&mut events).await.unwrap()["status"]["parked"]["dead"], 0);
     drop(events);
     api.park(vec![parked(1, State::Dead)]).await;
-    // Until the last one is known to be gone, the task reads on and may find the change itself.
+    // Until the server notices the disconnect, the feed keeps its last status, and the change may come second.
     let mut stream = over_grpc(&api).await;
     let mut told = next(&mut stream).await;
     if told["status"]["parked"]["dead"] == 0 {

@@ -1,4 +1,4 @@
-//! Stores that are away or behind, and what is said about a request in log and metrics.
+//! Unavailable stores, commits in doubt, and what log and metrics hold about a request.
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -27,7 +27,7 @@ pub async fn a_full_outbox_sheds_new_orders_and_reads_go_on(world: &World) {
     assert_eq!(api.get("/orders").await.status, 200);
 }
 
-/// Takes our connections away and lets nobody in, or lets everybody in again.
+/// Closes all connections, and forbids or allows new ones.
 async fn database(world: &World, api: &Api, open: bool) {
     let name = api.place.name();
     world.server_sql(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {open}")).await;
@@ -192,7 +192,7 @@ impl Log {
     }
 }
 
-/// Everything that this test process logs, whatever test it is from.
+/// Returns everything that this process logs, from all tests.
 fn log() -> Log {
     static LOG: OnceLock<Log> = OnceLock::new();
     let start = || {
@@ -227,7 +227,7 @@ pub async fn log_lines_of_a_request_carry_its_ids(world: &World) {
     assert!(api.scrape().contains(&format!("trace_id=\"{trace}\"")), "an exemplar leads to the trace");
 }
 
-// One thread, so that the log has nothing of other tests.
+// One thread, so that the log has no lines of other tests.
 #[tokio::test]
 async fn credentials_that_nobody_looks_at_are_warned_of_once() {
     on(Kind::Sqlite, async |world| {

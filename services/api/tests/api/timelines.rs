@@ -1,4 +1,4 @@
-//! What happened to an order.
+//! Timelines of orders.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::world::World;
 
 const EVENT: &str = "0190163d-8694-739b-aea5-966c26f8ad91";
 
-/// Writes a note, as other rooms do.
+/// Inserts a note, as the worker does.
 async fn noted(api: &Api, order: &str, kind: &str, detail: &str) {
     let (order, cause) = (api.place.id(order), api.place.id(EVENT));
     let at = api.place.time(1_760_000_000_123);
@@ -113,7 +113,7 @@ pub async fn wrong_timeline_parameters_are_named(world: &World) {
     assert_eq!(api.get(&format!("/orders/{id}/timeline?pageSize=0&pageToken=")).await.status, 200);
 }
 
-/// Sets an event of an order aside, under an id that ends in `n`.
+/// Parks an event of an order, under an id that ends in `n`.
 async fn parked(api: &Api, order: &str, n: usize, state: &str, blocks: bool) {
     let event = format!("0190163d-8694-739b-aea5-{n:012}");
     let (order, event, at) = (api.place.id(order), api.place.id(&event), api.place.time(1_760_000_000_123));

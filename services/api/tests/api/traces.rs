@@ -1,4 +1,4 @@
-//! What a collector of traces is sent.
+//! The spans that a collector receives.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ impl SpanExporter for Collector {
     }
 }
 
-// One thread, so that the subscriber of this thread sees all.
+// One thread, so that the subscriber of this thread sees all spans.
 #[tokio::test]
 async fn a_request_is_a_span_of_its_callers_trace_and_the_parent_of_its_event() {
     let collector = Collector::default();

@@ -1,4 +1,4 @@
-//! Orders that are watched, over REST as server-sent events and over gRPC.
+//! Watches on orders, over REST as server-sent events and over gRPC.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::harness::Api;
 use crate::sse::{PATIENCE, Stream};
 use crate::world::{Kind, World, on};
 
-/// An order that is watched over REST.
+/// A watch over REST.
 struct Events(Stream);
 
 impl Events {
@@ -39,7 +39,7 @@ impl Events {
         Some((lines[0].strip_prefix("id: ").unwrap().parse().unwrap(), order))
     }
 
-    /// Reads to the end; gives version and status of each order.
+    /// Reads to the end; returns the version and status of each order.
     async fn rest(&mut self) -> Vec<(i64, String)> {
         let mut all = Vec::new();
         while let Some((id, order)) = self.next().await {
@@ -63,7 +63,7 @@ async fn all(mut stream: Streaming<Order>) -> Vec<(i64, String)> {
     all
 }
 
-/// Changes every order as a worker does that nobody hears of.
+/// Changes every order as a worker does, but without a hint.
 async fn process_all(api: &Api) {
     api.place.sql("UPDATE orders SET status = 'processed', version = version + 1 WHERE status = 'created'").await;
 }
@@ -127,7 +127,7 @@ pub async fn a_token_leaves_out_what_was_seen_and_nothing_else(world: &World) {
     let seen = api.send("GET", &format!("/orders/{processed}/events"), &[("last-event-id", "2")], b"").await;
     assert_eq!((seen.status, seen.body.len(), seen.header("content-type")), (204, 0, None), "nothing follows the last version");
 
-    // Above the newest version, as a client has it after the store was restored: the present, then on.
+    // Token 7 is above the newest version, as after a restore of the store: the current version comes first.
     let mut watches = Vec::new();
     for (token, first) in [("0", Some(1)), ("1", None), ("7", Some(1))] {
         let (_, mut events) = Events::open(&api, &open, &format!("last-event-id: {token}\r\n")).await;
@@ -212,7 +212,7 @@ pub async fn two_thousand_watchers_cost_one_read_a_tick(world: &World) {
             }
         })
     });
-    // Each begins with a read of its own, for which there are eight connections.
+    // Each watch begins with a read, for which there are eight connections.
     let streams: Vec<_> = stream::iter(watches).buffered(16).collect().await;
     until_watched(&api, CONNECTIONS * EACH).await;
     let (began, before) = (Instant::now(), polls(&api, "tick"));
@@ -226,7 +226,7 @@ pub async fn two_thousand_watchers_cost_one_read_a_tick(world: &World) {
     for told in join_all(streams.into_iter().map(all)).await {
         assert_eq!(told, versions(&[(2, "processed")]));
     }
-    // A tick is a tenth of a second at least.
+    // A tick takes at least a tenth of a second.
     let (polls, most) = (polls(&api, "tick") - before, began.elapsed().as_millis() / 100 + 2);
     assert!(polls as u128 <= most, "{polls} reads in {:?}", began.elapsed());
     until_watched(&api, 0).await;

@@ -1,4 +1,4 @@
-//! Fresh stores of either kind, and what is needed to look behind them.
+//! Fresh databases of either kind, and direct access to them.
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -98,7 +98,7 @@ impl Place {
         }
     }
 
-    /// The name of a PostgreSQL database.
+    /// Returns the name of a PostgreSQL database.
     pub fn name(&self) -> &str {
         match self {
             Self::File(_) => panic!("a file is no database of a server"),
@@ -106,7 +106,7 @@ impl Place {
         }
     }
 
-    /// Runs statements that this kind of database understands.
+    /// Runs statements in the dialect of this database.
     pub async fn sql(&self, sql: &str) {
         match self {
             Self::File(path) => {
@@ -118,7 +118,7 @@ impl Place {
         }
     }
 
-    /// Writes an id as this kind of database does.
+    /// Returns an id as an SQL literal.
     pub fn id(&self, id: &str) -> String {
         match self {
             Self::File(_) => format!("x'{}'", id.replace('-', "")),
@@ -126,7 +126,7 @@ impl Place {
         }
     }
 
-    /// Writes bytes as this kind of database does.
+    /// Returns bytes as an SQL literal.
     pub fn bytes(&self, text: &str) -> String {
         match self {
             Self::File(_) => format!("CAST('{text}' AS BLOB)"),
@@ -134,7 +134,7 @@ impl Place {
         }
     }
 
-    /// Writes a time as this kind of database does.
+    /// Returns a time as an SQL literal.
     pub fn time(&self, millis: i64) -> String {
         match self {
             Self::File(_) => millis.to_string(),
@@ -151,7 +151,7 @@ impl Place {
         }
     }
 
-    /// Holds whatever would commit an order under `key` until the guard is let go.
+    /// Blocks every commit of an order under `key` until the guard is released.
     pub async fn hold(&self, key: &str) -> Hold {
         match self {
             Self::File(path) => {
@@ -177,7 +177,7 @@ async fn file(path: &Path) -> SqliteConnection {
     SqliteConnection::connect(path.to_str().unwrap()).await.unwrap()
 }
 
-/// An open transaction that stands in the way.
+/// An open transaction that blocks others.
 pub enum Hold {
     File(SqliteConnection),
     Server(PgConnection),

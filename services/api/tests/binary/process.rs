@@ -4,16 +4,16 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-/// Ended with the test.
+/// The process. Dropping it kills it.
 pub struct Process {
     child: Child,
-    /// The line that says where it answers.
+    /// Its first line of output, with the addresses.
     pub ready: String,
 }
 
 fn command(env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minishop-api"));
-    // Settings of whoever runs the tests must not reach it.
+    // Settings in the environment of the tests must not reach it.
     command.env_clear().env("MINISHOP_DRAIN_WAIT", "0ms").envs(env.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -32,7 +32,7 @@ impl Process {
         Self { child, ready }
     }
 
-    /// Starts it so that it must refuse; gives its exit code and what it said.
+    /// Starts it with settings that it must refuse; returns its exit code and standard error.
     pub fn refused(env: &[(&str, &str)], args: &[&str]) -> (Option<i32>, String) {
         let output = command(env).args(args).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
@@ -43,7 +43,7 @@ impl Process {
         self.ready.split_whitespace().find_map(|part| part.strip_prefix(&wanted)).unwrap()
     }
 
-    /// Posts JSON; gives status and body.
+    /// Posts JSON; returns status and body.
     pub fn post(&self, path: &str, body: &str) -> (u16, String) {
         let head = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
         ask(self.addr("http"), &format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{head}\r\n{body}"))
@@ -54,7 +54,7 @@ impl Process {
         ask(self.addr("admin"), &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
     }
 
-    /// Asks it to end; gives its exit code.
+    /// Sends SIGTERM; returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
         self.child.wait().unwrap().code()

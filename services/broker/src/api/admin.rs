@@ -37,7 +37,7 @@ pub(super) async fn create_topics(asked: Asked, request: CreateTopicsRequest) ->
     CreateTopicsResponse::default().with_topics(results)
 }
 
-/// What a topic was made with; no id when it was only validated.
+/// Topic id, partition count and settings of a new topic; no id if the request only validates.
 type Created = (Option<Uuid>, i32, TopicSettings);
 
 async fn create(shared: &Shared, topic: &CreatableTopic, validate_only: bool) -> Result<Created, (ResponseError, String)> {
@@ -57,7 +57,7 @@ async fn create(shared: &Shared, topic: &CreatableTopic, validate_only: bool) ->
     }
 }
 
-/// Reads the partition count, which a manual assignment may stand for: all its replicas must be on the one broker.
+/// Returns the partition count, or that of a manual assignment, whose replicas must all be on the one broker.
 fn partitions(topic: &CreatableTopic, usual: i32) -> Result<i32, (ResponseError, String)> {
     if topic.assignments.is_empty() {
         if !matches!(topic.replication_factor, 1 | -1) {
@@ -147,7 +147,7 @@ pub(super) async fn delete_topics(asked: Asked, request: DeleteTopicsRequest) ->
     DeleteTopicsResponse::default().with_responses(responses)
 }
 
-/// Hides the records below an offset at once; −1 means all that are there.
+/// Hides the records below an offset at once; −1 means all records.
 pub(super) async fn delete_records(asked: Asked, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {

@@ -84,7 +84,7 @@ async fn store(shared: &Shared, group: &str, reached: Vec<Position>) -> Result<(
     outcome.await.unwrap_or(Err(ResponseError::KafkaStorageError))
 }
 
-/// One topic's answers in the shape that all versions share.
+/// Positions by topic, in the form that all versions share.
 type Answers = Vec<(TopicName, Vec<(i32, Option<Committed>)>)>;
 
 pub(super) async fn fetch(asked: Asked, request: OffsetFetchRequest) -> OffsetFetchResponse {

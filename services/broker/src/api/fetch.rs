@@ -1,4 +1,4 @@
-//! `Fetch`: a long poll over any number of partitions, answered from memory where possible, within a memory budget.
+//! `Fetch`: a long poll over several partitions, answered from memory where possible, within a memory budget.
 
 use std::{ops::Range, sync::Arc};
 
@@ -24,11 +24,11 @@ use crate::{
     storage::read,
 };
 
-/// Bytes of an answer that are not records, for each partition and for the whole; generous, so that the bound holds.
+/// Bytes of an answer besides its records, for each partition and once for the whole; generous, so that the limit holds.
 const OVERHEAD: usize = 256;
 
 pub(super) fn begin(asked: Asked, request: FetchRequest) -> Result<Pending, Unfit> {
-    // Sessions would spare a local client nothing; without one every request names all its partitions.
+    // Fetch sessions would save a local client nothing; without one every request names all its partitions.
     if request.session_id != 0 && request.session_epoch > 0 {
         let gone = FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
         let reply = asked.encode(asked.version, &gone)?;
@@ -37,7 +37,7 @@ pub(super) fn begin(asked: Asked, request: FetchRequest) -> Result<Pending, Unfi
     Ok(Box::pin(async move { fetch(asked, request).await }))
 }
 
-/// One partition asked for, with the topic found for it.
+/// One requested partition, with its topic if that exists.
 struct Wanted<'a> {
     topic: Option<Arc<Topic>>,
     ask: &'a FetchPartition,
@@ -86,12 +86,12 @@ async fn fetch(asked: Asked, request: FetchRequest) -> Result<Option<super::Repl
                 return Ok(Some(reply));
             }
         }
-        // Woken or not, the loop looks again.
+        // Woken or not, the loop checks again.
         let _ = tokio::time::timeout_at(deadline, watch.changed()).await;
     }
 }
 
-/// Being told when any of some partitions grows or goes; ends when dropped.
+/// Wakes a fetch when one of its partitions grows or is deleted; ends when dropped.
 struct Watch {
     bell: Arc<Notify>,
     partitions: Vec<Arc<Partition>>,
@@ -181,7 +181,7 @@ async fn read_one(shared: &Shared, want: &Wanted<'_>, room: usize, first: bool, 
     }
 }
 
-/// Reads whole batches, from memory when they are new enough; a damaged one ends what comes before it, or is the error.
+/// Reads whole batches, from memory if they are new enough. A damaged batch ends the result; as the first it is the error.
 async fn records(
     shared: &Shared,
     partition: &Partition,

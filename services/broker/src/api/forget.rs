@@ -1,4 +1,4 @@
-//! `DeleteGroups` and `OffsetDelete`: positions that operators no longer want.
+//! `DeleteGroups` and `OffsetDelete`: delete positions that operators no longer want.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -12,7 +12,7 @@ use kafka_protocol::{
 use super::Asked;
 use crate::{log::Control, shared::Shared, storage::read};
 
-/// Forgets whole groups; one with members is left alone.
+/// Deletes groups; one with members is refused.
 pub(super) async fn groups(asked: Asked, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for id in request.groups_names {
@@ -36,7 +36,7 @@ async fn group(shared: &Shared, id: &str) -> Result<(), ResponseError> {
     found.then_some(()).ok_or(ResponseError::GroupIdNotFound)
 }
 
-/// Forgets a group's positions in some partitions, but for topics that a member may still read.
+/// Deletes a group's positions in some partitions, except for topics that a member may still read.
 pub(super) async fn offsets(asked: Asked, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     let shared = &asked.shared;
     if let Err(error) = known(shared, &request.group_id).await {
@@ -82,7 +82,7 @@ pub(super) async fn offsets(asked: Asked, request: OffsetDeleteRequest) -> Offse
     OffsetDeleteResponse::default().with_topics(topics)
 }
 
-/// A group with members or positions.
+/// Checks that the group has members or positions.
 async fn known(shared: &Shared, id: &str) -> Result<(), ResponseError> {
     if id.is_empty() {
         return Err(ResponseError::InvalidGroupId);

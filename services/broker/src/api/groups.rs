@@ -1,4 +1,4 @@
-//! The classic group protocol's requests, turned into calls of the groups' state machine and back.
+//! The requests of the classic group protocol, translated to calls of the groups' state machine.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub(super) async fn join(asked: Asked, request: JoinGroupRequest) -> JoinGroupRe
         client_id: asked.client_id,
         client_host: asked.client_host,
         session,
-        // Nobody can be waited for shorter than its own session.
+        // A rebalance must not time out before the member's own session.
         rebalance: millis(request.rebalance_timeout_ms).clamp(session, session.max(Duration::from_hours(1))),
         protocol_type: request.protocol_type,
         protocols: request.protocols.into_iter().map(|p| (p.name, p.metadata)).collect(),
@@ -183,7 +183,7 @@ fn described(group: &Group, version: i16) -> DescribedGroup {
         .with_members(group.members().map(member).collect())
 }
 
-/// A group without members: empty when it has committed offsets, else unknown, which older versions call dead.
+/// Describes a group without members: empty if it has committed offsets, else dead, which is an error from version 6 on.
 fn absent(stored: bool, version: i16) -> DescribedGroup {
     if stored {
         return DescribedGroup::default().with_group_state(StrBytes::from_static_str(Phase::Empty.name()));

@@ -24,7 +24,7 @@ const SELF: BrokerId = BrokerId(1);
 pub(super) async fn metadata(asked: Asked, request: MetadataRequest) -> MetadataResponse {
     let shared = &asked.shared;
     let topics = match request.topics {
-        // Version 0 has no null list: there an empty one asks for all.
+        // Version 0 has no null list; an empty one requests all topics.
         Some(topics) if asked.version > 0 || !topics.is_empty() => {
             topics.iter().map(|ask| named(shared, ask, asked.version)).collect()
         }
@@ -42,7 +42,7 @@ pub(super) async fn metadata(asked: Asked, request: MetadataRequest) -> Metadata
         .with_topics(topics)
 }
 
-/// Topics are never made by asking for them: a misspelt name must not become a topic.
+/// Describes a requested topic. A missing one is not created: a misspelt name must not become a topic.
 fn named(shared: &Shared, ask: &MetadataRequestTopic, version: i16) -> MetadataResponseTopic {
     let found = match &ask.name {
         Some(name) => shared.catalog.get(name).ok_or(ResponseError::UnknownTopicOrPartition),
@@ -84,7 +84,7 @@ pub(super) async fn cluster(asked: Asked, _request: DescribeClusterRequest) -> D
     ])
 }
 
-/// Names this broker for groups and for transactions alike; the latter are refused when they begin.
+/// Returns this broker for groups and transactions alike; transactions are refused when they begin.
 pub(super) async fn coordinator(asked: Asked, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (host, port) = (asked.shared.host.clone(), i32::from(asked.shared.addr.port()));
     if asked.version < 4 {

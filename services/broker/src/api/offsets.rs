@@ -1,4 +1,4 @@
-//! `ListOffsets`: where a partition begins, ends, or had reached at a time.
+//! `ListOffsets`: the first and next offset of a partition, and offsets by time.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -17,7 +17,7 @@ use crate::{
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
-/// The earliest on local disk; there is no other storage.
+/// Earliest offset on local disk; there is no other storage.
 const EARLIEST_LOCAL: i64 = -4;
 
 pub(super) async fn list(asked: Asked, request: ListOffsetsRequest) -> ListOffsetsResponse {
@@ -42,7 +42,7 @@ pub(super) async fn list(asked: Asked, request: ListOffsetsRequest) -> ListOffse
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-/// A time finds the first offset of its batch, so a consumer that starts there may see a few older records too.
+/// Finds an offset. A time yields the first offset of its batch, so a consumer that starts there may see older records.
 async fn find(shared: &Shared, topic: &str, number: i32, timestamp: i64) -> Result<Option<Found>, ResponseError> {
     let partition = shared.catalog.partition(topic, number).ok_or(ResponseError::UnknownTopicOrPartition)?;
     let bound = |offset| Ok(Some(Found { offset, timestamp: -1 }));

@@ -20,13 +20,13 @@ use crate::{
     shared::Shared,
 };
 
-/// What becomes of one partition of a request: decided already, or the writer's next outcome.
+/// State of one partition of a request: refused, or waiting for the writer's next outcome.
 enum Slot {
     Refused(ResponseError),
     Queued { start: i64 },
 }
 
-/// Checks every batch, queues the good ones and returns the answer to come.
+/// Checks every batch, queues the valid ones and returns the pending answer.
 pub(super) async fn begin(asked: Asked, request: ProduceRequest, memory: Option<OwnedSemaphorePermit>) -> Result<Pending, Unfit> {
     let refusal = match request.acks {
         _ if request.transactional_id.is_some() => Some(ResponseError::TransactionalIdAuthorizationFailed),
@@ -77,10 +77,10 @@ async fn check(shared: &Shared, topic: &str, number: i32, bytes: Bytes) -> Resul
     Ok(Append { partition, header, bytes })
 }
 
-/// Walks through the records; through many of them beside the connections, for one batch at a time, which bounds the memory
-/// that decompression takes.
+/// Walks the records. A large batch is walked on a blocking thread, one at a time, which bounds the memory for
+/// decompression.
 ///
-/// What cannot be read is an invalid record and not a corrupt message: clients would send the same bytes again for ever.
+/// Unreadable records are reported as invalid, not as corrupt: clients would resend a corrupt message for ever.
 async fn walk(shared: &Shared, bytes: &Bytes) -> Result<(), ResponseError> {
     let mut outcome = records::walk(bytes, Bounds::QUICK);
     if outcome == Err(Flaw::Large) {
@@ -95,7 +95,7 @@ async fn walk(shared: &Shared, bytes: &Bytes) -> Result<(), ResponseError> {
     })
 }
 
-/// The writer's outcomes for the batches queued, in their order.
+/// The writer's outcomes for the queued batches, in their order.
 struct Outcomes {
     count: usize,
     coming: Option<oneshot::Receiver<Vec<Stored>>>,
@@ -147,7 +147,7 @@ fn response(topics: Vec<(TopicName, Vec<(i32, Slot)>)>, outcomes: Vec<Stored>) -
     ProduceResponse::default().with_responses(responses)
 }
 
-/// Hands out a producer id that was never used before. Transactions are not spoken: a transactional id is refused.
+/// Returns a producer id that was never used before. Transactions are not supported: a transactional id is refused.
 pub(super) async fn init_producer(asked: Asked, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let outcome = if request.transactional_id.is_some() {
         Err(ResponseError::TransactionalIdAuthorizationFailed)

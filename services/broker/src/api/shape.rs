@@ -1,7 +1,7 @@
-//! A look over a request's lengths before it is decoded.
+//! Checks a request's lengths before it is decoded.
 //!
-//! The decoder makes room for as many elements as an array claims to have, before it reads one. A frame of twenty
-//! bytes could so ask for gigabytes and end the process. Here every claim is held against the bytes that are there.
+//! The decoder allocates an array's declared length before it reads an element: a frame of twenty bytes could request
+//! gigabytes and end the process. Here every declared length is checked against the remaining bytes.
 
 use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
@@ -10,7 +10,7 @@ use kafka_protocol::messages::ApiKey;
 struct Field(Kind, i16, i16);
 
 enum Kind {
-    /// So many bytes.
+    /// That many bytes.
     Fixed(usize),
     /// Text, nullable or not.
     Text,
@@ -18,7 +18,7 @@ enum Kind {
     Blob,
     /// An array of structures.
     Array(&'static [Field]),
-    /// An array of numbers of so many bytes, which have no tags of their own.
+    /// An array of numbers of that many bytes each, which have no tags of their own.
     Numbers(usize),
     /// An array of texts.
     Texts,
@@ -26,15 +26,15 @@ enum Kind {
 
 use Kind::{Array, Blob, Fixed, Numbers, Text, Texts};
 
-/// Elements that all arrays of one request may have together; each costs memory of its own when decoded.
+/// Maximum number of elements in all arrays of one request; each costs memory when decoded.
 const ELEMENTS: usize = 100_000;
 
 const LAST: i16 = i16::MAX;
-/// A field that every version has.
+/// A field of every version.
 const fn all(kind: Kind) -> Field {
     Field(kind, 0, LAST)
 }
-/// A field that came with a version.
+/// A field that `version` introduced.
 const fn since(version: i16, kind: Kind) -> Field {
     Field(kind, version, LAST)
 }
@@ -109,7 +109,7 @@ const INIT_PRODUCER_ID: &[Field] = &[all(Text), all(Fixed(4)), since(3, Fixed(8 
 const DESCRIBE_CONFIGS: &[Field] = &[all(Array(&[all(Fixed(1)), all(Text), all(Texts)])), all(Fixed(1)), since(3, Fixed(1))];
 const DESCRIBE_CLUSTER: &[Field] = &[all(Fixed(1)), since(1, Fixed(1))];
 
-/// The fields of a request and the first version with compact lengths and tags.
+/// Returns the fields of a request and its first version with compact lengths and tags.
 fn shape(api: ApiKey) -> Option<(&'static [Field], i16)> {
     Some(match api {
         ApiKey::Produce => (PRODUCE, 9),
@@ -138,12 +138,12 @@ fn shape(api: ApiKey) -> Option<(&'static [Field], i16)> {
     })
 }
 
-/// The first bytes of a request for all topics by librdkafka (up to 2.12.1, versions 9 and above): it keeps four bytes for
-/// the count of topics and writes the null of a compact list by leaving them as they are, where one byte is due.
+/// First bytes of librdkafka's request for all topics (up to 2.12.1, versions 9 and above): it reserves four bytes for the
+/// topic count and leaves them at zero for a null list, which in compact form is one byte.
 const KEPT_COUNT: [u8; 4] = [0; 4];
 
-/// Gives what is to be decoded of a body that fits its shape: all of it, but for the bytes that librdkafka leaves behind a
-/// list of topics that asks for all. Kafka itself passes over whatever is left at the end of a request.
+/// Returns the part of a valid body that is to be decoded: all of it, except for the surplus bytes in librdkafka's request
+/// for all topics. Kafka itself ignores bytes at the end of a request.
 pub(super) fn fitting(api: ApiKey, version: i16, body: Bytes) -> Result<Bytes, ()> {
     let fits = check(api, version, &body);
     let kept = api == ApiKey::Metadata && version >= 9 && body.starts_with(&KEPT_COUNT);
@@ -154,8 +154,7 @@ pub(super) fn fitting(api: ApiKey, version: i16, body: Bytes) -> Result<Bytes, (
     check(api, version, &body).map(|()| body)
 }
 
-/// Walks over the body of a request; fails when a length or count is more than the bytes behind it allow, or when
-/// bytes are left over.
+/// Walks the body of a request; fails if a length or count exceeds the remaining bytes, or if bytes are left over.
 fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<(), ()> {
     let (fields, flexible) = shape(api).ok_or(())?;
     let mut walk = Walk { rest: body, version, flexible: version >= flexible, elements: 0 };
@@ -210,14 +209,14 @@ impl Walk<'_> {
         }
     }
 
-    /// An array's length, held against what is left: every element takes a byte at least.
+    /// Reads an array's length and checks it against the remaining bytes: every element takes at least one.
     fn count(&mut self) -> Option<usize> {
         let count = self.length(4)?;
         self.elements += count.min(self.rest.len() + 1);
         (count <= self.rest.len() && self.elements <= ELEMENTS).then_some(count)
     }
 
-    /// A length: compact, or a number of `size` bytes; null counts as 0.
+    /// Reads a length: compact, or a number of `size` bytes; null counts as 0.
     fn length(&mut self, size: usize) -> Option<usize> {
         if self.flexible {
             return Some(self.varint()?.saturating_sub(1));

@@ -1,4 +1,4 @@
-//! `ApiVersions`: what this log speaks.
+//! `ApiVersions`: the supported requests and versions.
 
 use kafka_protocol::{
     error::ResponseError,
@@ -11,7 +11,7 @@ pub(super) async fn versions(_asked: Asked, _request: ApiVersionsRequest) -> Api
     ApiVersionsResponse::default().with_api_keys(spoken())
 }
 
-/// The answer, in version 0, to a version that is not known here.
+/// Returns the answer, in version 0, to an unknown version.
 pub(super) fn unsupported() -> ApiVersionsResponse {
     ApiVersionsResponse::default().with_error_code(ResponseError::UnsupportedVersion.code()).with_api_keys(spoken())
 }

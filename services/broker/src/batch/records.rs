@@ -1,7 +1,7 @@
-//! The records of a batch, walked through when they are produced: one that no client can read would stop its partition.
+//! Checks the records of a produced batch: one that no client can read would stop its partition.
 //!
-//! A right checksum says only that the bytes are those that the producer wrote. Apache Kafka refuses the same: malformed
-//! records with error 87, and what does not decompress with error −1, which tells a client no more than 87 does.
+//! A correct checksum only proves that the bytes are those that the producer wrote. Apache Kafka refuses the same:
+//! malformed records with error 87, and what does not decompress with error −1, which says no more to a client than 87.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -10,46 +10,46 @@ use lz4_flex::frame::FrameDecoder;
 
 use super::{COMPRESSION, HEADER, i16_at, i32_at};
 
-/// Bytes of decompressed records that are looked at in one piece.
+/// Buffer size for decompressed records.
 const PIECE: usize = 8 * 1024;
-/// The first bytes of an LZ4 frame; older formats, which clients do not read, begin otherwise.
+/// First bytes of an LZ4 frame; older formats, which clients do not read, begin differently.
 const LZ4: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
-/// The shortest header of a frame, and the flags of its fifth byte by which more follows.
+/// Shortest frame header, and the flags in its fifth byte that announce further fields.
 const LZ4_HEADER: usize = 7;
 const LZ4_DICTIONARY: u8 = 1;
 const LZ4_CONTENT_CHECKSUM: u8 = 1 << 2;
 const LZ4_CONTENT_SIZE: u8 = 1 << 3;
 const LZ4_BLOCK_CHECKSUM: u8 = 1 << 4;
-/// The first bytes of snappy in the framing of Java clients; two numbers follow, then blocks with their lengths.
+/// First bytes of snappy in the framing of Java clients; two numbers follow, then blocks with their lengths.
 const SNAPPY: [u8; 8] = *b"\x82SNAPPY\0";
 const SNAPPY_HEADER: usize = SNAPPY.len() + 8;
 
-/// How much a walk may take.
+/// Limits of a walk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Bytes that may come out of decompression.
+    /// Maximum number of decompressed bytes.
     pub inflated: usize,
-    /// Largest window of zstd, as a power of two; it is memory.
+    /// Largest zstd window, as a power of two; it is held in memory.
     pub window_log: u32,
 }
 
 impl Bounds {
-    /// What is walked between two other things to do: a millisecond or so.
+    /// Limits of a walk on the async runtime: about a millisecond.
     pub const QUICK: Self = Self { inflated: 1 << 20, window_log: 21 };
-    /// All that a batch may hold. The window is that of the clients, which read no larger one.
+    /// Limits for any batch. Clients accept no larger window.
     pub const MOST: Self = Self { inflated: 64 << 20, window_log: 27 };
 }
 
-/// What a walk found.
+/// Why a walk failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
     /// No client can read these records.
     Unreadable,
-    /// The walk would take more than its bounds allow.
+    /// The walk would exceed its limits.
     Large,
 }
 
-/// Decompresses the records of a batch whose header is right and checks that each is where and as long as it says.
+/// Decompresses the records of a batch with a valid header and checks that each has the offset and length it declares.
 pub(crate) fn walk(batch: &[u8], bounds: Bounds) -> Result<(), Flaw> {
     let (count, payload) = (i32_at(batch, 57), &batch[HEADER..]);
     let inflate = |reader: &mut dyn Read| records(BufReader::with_capacity(PIECE, reader), count, bounds.inflated);
@@ -77,8 +77,8 @@ fn whole(is: bool) -> Result<(), Flaw> {
     if is { Ok(()) } else { Err(Flaw::Unreadable) }
 }
 
-/// Says whether a frame goes to the end of its bytes and has its own; the decoder takes one that is cut between two blocks
-/// for whole. The format: <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>.
+/// Returns whether an LZ4 frame is complete and nothing follows it; the decoder accepts a frame that is cut between two
+/// blocks. The format: <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>.
 fn lz4_ends(frame: &[u8]) -> bool {
     let Some(flags) = frame.get(LZ4.len()).copied() else { return false };
     let extra = |flag: u8, bytes: usize| if flags & flag == 0 { 0 } else { bytes };
@@ -89,7 +89,7 @@ fn lz4_ends(frame: &[u8]) -> bool {
         if size == 0 {
             return at + extra(LZ4_CONTENT_CHECKSUM, 4) == frame.len();
         }
-        // The highest bit says that the block is not compressed.
+        // The highest bit marks a block that is not compressed.
         at += usize::try_from(size & !(1 << 31)).unwrap_or(usize::MAX / 2) + extra(LZ4_BLOCK_CHECKSUM, 4);
     }
     false
@@ -103,7 +103,7 @@ fn records(input: impl BufRead, count: i32, most: usize) -> Result<(), Flaw> {
     whole(walk.input.fill_buf().map_err(|e| flaw(&e))?.is_empty())
 }
 
-/// zstd says so, by its text alone, when a frame's window is larger than allowed.
+/// zstd reports a window that is too large only in the error's text.
 fn flaw(error: &io::Error) -> Flaw {
     match error.kind() {
         io::ErrorKind::OutOfMemory => Flaw::Large,
@@ -114,14 +114,14 @@ fn flaw(error: &io::Error) -> Flaw {
 
 struct Walk<R> {
     input: R,
-    /// Bytes walked over.
+    /// Bytes consumed.
     at: usize,
     most: usize,
 }
 
 impl<R: BufRead> Walk<R> {
-    /// One record: <https://kafka.apache.org/documentation/#record>. The offsets of a batch have no gaps here, as clients
-    /// count them.
+    /// Checks one record: <https://kafka.apache.org/documentation/#record>. Its offset delta must be `delta`, because
+    /// clients expect no gaps within a batch.
     fn record(&mut self, delta: i32) -> Result<(), Flaw> {
         let length = self.length()?.ok_or(Flaw::Unreadable)?;
         let end = self.at.checked_add(length).ok_or(Flaw::Unreadable)?;
@@ -141,7 +141,7 @@ impl<R: BufRead> Walk<R> {
         whole(self.at == end)
     }
 
-    /// A length or count; `None` for −1, which means that there is nothing.
+    /// Reads a length or count; `None` for −1, which means null.
     fn length(&mut self) -> Result<Option<usize>, Flaw> {
         match self.varint(5)? {
             -1 => Ok(None),
@@ -149,7 +149,7 @@ impl<R: BufRead> Walk<R> {
         }
     }
 
-    /// A number in zigzag code of at most `bytes` bytes.
+    /// Reads a zigzag varint of at most `bytes` bytes.
     fn varint(&mut self, bytes: u32) -> Result<i64, Flaw> {
         let mut value = 0_u64;
         for n in 0..bytes {
@@ -163,7 +163,7 @@ impl<R: BufRead> Walk<R> {
         Err(Flaw::Unreadable)
     }
 
-    /// Passes over so many bytes, which must not reach beyond `end`.
+    /// Skips `count` bytes, which must not reach beyond `end`.
     fn skip(&mut self, mut count: usize, end: usize) -> Result<(), Flaw> {
         whole(end.checked_sub(self.at).is_some_and(|left| count <= left))?;
         while count > 0 {
@@ -174,7 +174,7 @@ impl<R: BufRead> Walk<R> {
         Ok(())
     }
 
-    /// The bytes that come next, one at least.
+    /// Returns the next bytes, at least one.
     fn more(&mut self) -> Result<&[u8], Flaw> {
         if self.at > self.most {
             return Err(Flaw::Large);
@@ -192,8 +192,8 @@ impl<R: BufRead> Walk<R> {
     }
 }
 
-/// Snappy, either one bare block or in the framing of Java clients. A block says how large it becomes, and is not
-/// decompressed when that is too much.
+/// Snappy, either one bare block or in the framing of Java clients. A block declares its decompressed size; above the limit
+/// it is refused without decompression.
 struct Snappy<'a> {
     rest: &'a [u8],
     framed: bool,

@@ -1,8 +1,8 @@
 //! The state machine of one consumer group.
 //!
-//! `Joining` collects members until all have (re)joined or the rebalance timeout drops the rest; then a generation
-//! begins in `Syncing`, where the leader's assignments are awaited; with them the group is `Stable` until a member
-//! joins, leaves, changes or expires. Everything here is synchronous: time comes in, answers go out through channels.
+//! `Joining` collects members until all have (re)joined or the rebalance timeout drops the rest. Then a generation begins
+//! in `Syncing`, which waits for the leader's assignments. With them the group is `Stable` until a member joins, leaves,
+//! changes or expires. Everything here is synchronous: time is a parameter, answers go out through channels.
 
 mod joining;
 
@@ -17,17 +17,17 @@ use tokio::{
 
 use super::{JoinRefused, Member, Speaker, SyncOutcome, Synced, Waiting};
 
-/// Where a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Empty,
-    /// Members that have not rejoined by `deadline` are dropped; with all present it ends at `settled` or later.
+    /// Members that have not rejoined by `deadline` are dropped. With all present the phase ends at `settled`, which
+    /// newcomers delay up to `last_settled`.
     Joining {
         deadline: Instant,
         settled: Instant,
         last_settled: Instant,
     },
-    /// The leader's assignments are awaited until `deadline`.
+    /// Waits for the leader's assignments until `deadline`.
     Syncing {
         deadline: Instant,
     },
@@ -35,7 +35,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// Kafka's name for it.
+    /// Returns Kafka's name for the phase.
     pub fn name(self) -> &'static str {
         match self {
             Self::Empty => "Empty",
@@ -46,7 +46,7 @@ impl Phase {
     }
 }
 
-/// One consumer group with members.
+/// One consumer group.
 #[derive(Debug)]
 pub(crate) struct Group {
     phase: Phase,
@@ -55,7 +55,7 @@ pub(crate) struct Group {
     protocol: StrBytes,
     leader: String,
     members: BTreeMap<String, Member>,
-    /// Ids handed out to members that have not joined with them yet, and when they lapse.
+    /// Ids given to members that have not joined with them yet, and when they expire.
     pending: HashMap<String, Instant>,
     delay: Duration,
     max_members: usize,
@@ -76,7 +76,7 @@ impl Group {
         }
     }
 
-    /// True when nothing is left to remember.
+    /// Returns whether the group has neither members nor pending ids.
     pub fn is_idle(&self) -> bool {
         self.members.is_empty() && self.pending.is_empty()
     }
@@ -101,7 +101,7 @@ impl Group {
         self.members.iter()
     }
 
-    /// Takes the leader's assignments and answers the caller once they are there.
+    /// Stores the leader's assignments; answers the caller once they are there.
     pub fn sync(
         &mut self,
         speaker: Speaker<'_>,
@@ -168,7 +168,7 @@ impl Group {
         }
     }
 
-    /// Lets members of this generation commit, also while others rejoin: they finish what they had.
+    /// Lets members of this generation commit, also while others rejoin: they finish the records they had.
     pub fn may_commit(&mut self, speaker: Speaker<'_>, now: Instant) -> Result<(), ResponseError> {
         if speaker.generation < 0 {
             return Err(ResponseError::UnknownMemberId);
@@ -212,7 +212,7 @@ impl Group {
         Some(())
     }
 
-    /// Known, in this generation, and not replaced by a restarted self.
+    /// Checks that the sender is known, in this generation, and not replaced by a restarted static member.
     fn check(&self, speaker: Speaker<'_>) -> Result<(), ResponseError> {
         if let Some(holder) = speaker.instance.and_then(|instance| self.holder(instance))
             && holder != speaker.member
@@ -228,7 +228,7 @@ impl Group {
         Ok(())
     }
 
-    /// Does what is due: lapsed ids, expired sessions, a rebalance that is complete or has lasted too long.
+    /// Handles expired ids and sessions, and a rebalance that is complete or timed out.
     pub fn tick(&mut self, now: Instant) {
         self.pending.retain(|_, lapses| *lapses > now);
         let expired = |(id, member): (&String, &Member)| (!member.waits() && member.expires <= now).then(|| id.clone());
@@ -245,7 +245,7 @@ impl Group {
         self.try_complete(now);
     }
 
-    /// When [`Group::tick`] has something to do next.
+    /// Returns when [`Group::tick`] next has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let sessions = self.members.values().filter(|member| !member.waits()).map(|member| member.expires);
         let phase = match self.phase {

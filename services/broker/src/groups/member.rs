@@ -11,7 +11,6 @@ use tokio::{
 
 use super::{Join, JoinOutcome, SyncOutcome};
 
-/// A member between its join and its end.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub instance: Option<StrBytes>,
@@ -21,7 +20,7 @@ pub(crate) struct Member {
     pub rebalance: Duration,
     pub protocols: Vec<(StrBytes, Bytes)>,
     pub assignment: Bytes,
-    /// Without a sign of life by then the member is taken out, unless it waits for an answer of ours.
+    /// Without a sign of life until then the member is removed, unless it waits for an answer.
     pub expires: Instant,
     pub join: Option<oneshot::Sender<JoinOutcome>>,
     pub sync: Option<oneshot::Sender<SyncOutcome>>,
@@ -56,7 +55,7 @@ impl Member {
         self.expires = now + self.session;
     }
 
-    /// True while the member waits for an answer of ours, so it cannot be expected to send heartbeats.
+    /// Returns whether the member waits for an answer; it cannot be expected to send heartbeats then.
     pub fn waits(&self) -> bool {
         self.join.is_some() || self.sync.is_some()
     }
@@ -65,8 +64,8 @@ impl Member {
         self.protocols.iter().any(|(name, _)| name == protocol)
     }
 
-    /// True when a restarted self asks for the same topics by the same strategies. What else stands in a subscription, such
-    /// as the partitions held, differs after a restart.
+    /// Returns whether a restarted member requests the same topics with the same strategies. Other parts of a subscription,
+    /// such as the owned partitions, differ after a restart.
     pub fn wishes_as(&self, join: &Join) -> bool {
         let same = |((name, had), (other, wishes)): (&(StrBytes, Bytes), &(StrBytes, Bytes))| {
             name == other && (had == wishes || topics(had).is_some_and(|topics_had| topics(wishes) == Some(topics_had)))
@@ -74,17 +73,17 @@ impl Member {
         self.protocols.len() == join.protocols.len() && self.protocols.iter().zip(&join.protocols).all(same)
     }
 
-    /// True when the member may be given partitions of a topic; what cannot be read counts.
+    /// Returns whether the member may be assigned partitions of a topic; an unreadable subscription counts.
     pub fn subscribes(&self, topic: &str) -> bool {
         self.protocols.iter().any(|(_, subscription)| topics(subscription).is_none_or(|topics| topics.contains(topic.as_bytes())))
     }
 
-    /// The member's subscription under this strategy.
+    /// Returns the member's subscription for this strategy.
     pub fn subscription(&self, protocol: &StrBytes) -> Bytes {
         self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
     }
 
-    /// Answers a pending join; the client may be gone, then its session ends it.
+    /// Answers a pending join; if the client is gone, its session expires.
     pub fn answer_join(&mut self, outcome: JoinOutcome) {
         if let Some(waiting) = self.join.take() {
             let _ = waiting.send(outcome);
@@ -99,8 +98,8 @@ impl Member {
     }
 }
 
-/// The topics of a consumer's subscription, which all its versions begin with: a version, a count, names with lengths.
-/// `None` for what is not one.
+/// Parses the topics of a consumer's subscription. All versions begin with a version, a count and names with lengths.
+/// `None` if it is not one.
 fn topics(subscription: &[u8]) -> Option<BTreeSet<&[u8]>> {
     let (count, mut rest) = subscription.get(2..)?.split_first_chunk()?;
     let mut topics = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! One connection: requests are read ahead, answers leave in the order of the requests.
+//! One connection: requests are read ahead, answers leave in request order.
 
 use std::{
     net::SocketAddr,
@@ -22,7 +22,7 @@ use crate::{
     shared::Shared,
 };
 
-/// Time that an answer has to become ready once the log is to stop.
+/// How long an answer may take once the log stops.
 const LAST_WAIT: Duration = Duration::from_millis(200);
 
 /// Why a connection ends.
@@ -38,14 +38,13 @@ enum Closed {
     Stopping,
 }
 
-/// Serves one connection to its end. Dropping the future ends it at once; what is queued for the writer is still
-/// stored.
+/// Serves one connection to its end. Dropping the future closes it at once; what is queued for the writer is still stored.
 pub(super) async fn serve(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(%peer, error = %e, "a connection does not take TCP_NODELAY");
     }
     let (input, output) = stream.into_split();
-    // One place is the answer being sent.
+    // `write` holds one more answer.
     let (queue, answers) = mpsc::channel(shared.settings.limits.pipeline.max(2) - 1);
     let owed = AtomicUsize::new(0);
     let reading = read(shared, input, peer, queue, &owed, stop);
@@ -65,7 +64,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, stream: TcpStream, peer: SocketA
     }
 }
 
-/// Reads requests and begins to answer them, as far ahead as the queue has room.
+/// Reads requests and starts to answer them, as far ahead as the queue has room.
 async fn read(
     shared: &Arc<Shared>,
     input: OwnedReadHalf,
@@ -121,7 +120,7 @@ async fn write(
     Ok(())
 }
 
-/// Waits for an answer; only shortly when the log is to stop, for a long poll would hold it up.
+/// Waits for an answer; once the log stops only for `LAST_WAIT`, because a long poll would delay the stop.
 async fn ready(mut pending: Pending, stop: &CancellationToken) -> Result<Option<Reply>, Closed> {
     tokio::select! {
         reply = &mut pending => Ok(reply?),

@@ -1,4 +1,4 @@
-//! Request frames: a length of four bytes and as many bytes, believed only as they arrive.
+//! Request frames: a length of four bytes, then that many bytes. Memory is reserved as they arrive, not by the length.
 
 use std::{io, sync::Arc};
 
@@ -11,14 +11,14 @@ use tokio::{
 
 use crate::settings::Limits;
 
-/// Frames up to this size cost no share of the memory budget.
+/// Frames up to this size do not count against the memory budget.
 const SMALL: usize = 64 * 1024;
-/// Room made for a frame before any of it is there; then it doubles with what arrives.
+/// Room reserved for a frame before its bytes arrive; it then doubles with them.
 const FIRST_READ: usize = 16 * 1024;
 /// API key, version and correlation id: no request is shorter.
 const SHORTEST: i32 = 8;
 
-/// Why no more frames come.
+/// Why reading frames ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum End {
     /// The client closed between two frames, or reset the connection.
@@ -36,7 +36,7 @@ pub(crate) enum End {
     Foreign(&'static str),
 }
 
-/// One request without its length, and its share of the memory budget when it is large.
+/// One request without its length, and its share of the memory budget if it is large.
 pub(crate) type Frame = (Bytes, Option<OwnedSemaphorePermit>);
 
 /// Reads frames from one connection.
@@ -51,7 +51,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Self { stream, buffer: BytesMut::new(), memory }
     }
 
-    /// Waits up to `idle` for a frame to begin; true when it has.
+    /// Waits up to `idle` for a frame to begin; returns whether it has.
     pub async fn begun(&mut self, idle: Duration) -> Result<bool, End> {
         if !self.buffer.is_empty() {
             return Ok(true);
@@ -89,7 +89,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             self.more().await?;
         }
         let mut frame = self.buffer.split_to(4 + size).freeze();
-        // What is left would keep a large frame's memory alive.
+        // The remaining bytes would keep a large frame's memory alive.
         if size > SMALL {
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
@@ -117,7 +117,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 }
 
-/// Names the protocol whose first bytes these are. None of them is a length that a frame may have.
+/// Names the protocol that starts with these bytes. None of them is a valid frame length.
 fn foreign(head: [u8; 4]) -> Option<&'static str> {
     match &head {
         [0x16, 3, ..] => Some("TLS"),

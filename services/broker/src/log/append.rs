@@ -1,4 +1,4 @@
-//! One round of the writer: who may append, where each batch goes, and the one statement that stores it all.
+//! One round of the writer: producer checks, offsets of the batches, and the one statement that stores everything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,6 @@ use crate::{
     tail::TailQueue,
 };
 
-/// The requests of one round.
 #[derive(Debug, Default)]
 pub(super) struct Round {
     produce: Vec<Produce>,
@@ -33,7 +32,6 @@ impl Round {
         self.produce.len() + self.positions.len()
     }
 
-    /// Bytes of all its batches.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -55,7 +53,7 @@ impl Round {
         self.stage(&Producers::default()).refuse();
     }
 
-    /// Gives every batch its offset or its refusal, in the order of arrival.
+    /// Assigns each batch its offset or its refusal, in the order of arrival.
     pub fn stage(self, producers: &Producers) -> Staged {
         let mut staged = Staged { records: Vec::with_capacity(self.bytes), ..Staged::default() };
         for produce in self.produce {
@@ -140,7 +138,7 @@ impl Staged {
         Ok(base)
     }
 
-    /// The statement's parameters; `None` when nothing is to be stored (repeats and refusals only).
+    /// Returns the statement's parameters; `None` if there is nothing to store (only repeats and refusals).
     pub fn write(&self) -> Option<Write> {
         if self.placed.is_empty() && self.positions.is_empty() {
             return None;
@@ -162,11 +160,11 @@ impl Staged {
         })
     }
 
-    /// Answers that nothing was stored.
+    /// Answers every request that nothing was stored.
     pub fn refuse(self) {
         let code = ResponseError::KafkaStorageError;
         for (produce, outcomes) in self.answers {
-            // A client that went away needs no answer.
+            // A client that has disconnected needs no answer.
             let _ = produce.reply.send(vec![Err(code); outcomes.len()]);
         }
         for positions in self.commits {
@@ -174,7 +172,7 @@ impl Staged {
         }
     }
 
-    /// After the commit: shows the records to readers, remembers the producers and answers.
+    /// After the commit: makes the records visible to readers, remembers the producers and answers.
     pub fn publish(self, counters: &Counters, producers: &mut Producers, tail: &mut TailQueue) {
         counters.batches.add(self.placed.len() as u64);
         counters.stored_bytes.add(self.records.len() as u64);
@@ -195,9 +193,9 @@ impl Staged {
     }
 }
 
-/// One round as parameters of one text, so that it takes one trip to SQLite's thread whatever it holds.
+/// One round as parameters of one SQL text, so that it takes one trip to SQLite's thread whatever its size.
 ///
-/// In texts of several statements parameters are called `$1`: a `?5` alone in a statement would make SQLite count five.
+/// In a text of several statements parameters are named `$1`: a lone `?5` would make SQLite count five in its statement.
 pub(super) struct Write {
     batches: String,
     records: Vec<u8>,

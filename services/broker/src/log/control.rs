@@ -15,15 +15,14 @@ use crate::{
     storage::{MAX_OFFSET, first, last_offset, row_id},
 };
 
-/// Batches and bytes removed in one transaction, so that a removal never holds up the writer for long: SQLite reads
-/// what it frees.
+/// Batches and bytes of one removal transaction; few, because SQLite reads what it frees while the writer waits.
 const STEP: i64 = 500;
 const STEP_BYTES: i64 = 8 << 20;
 /// Days after which a silent producer is forgotten; its next batch starts a new sequence.
 const PRODUCER_DAYS: i64 = 7;
 
 impl Writer {
-    /// Runs one change and answers it; fails only when the log cannot go on.
+    /// Runs one change and answers it; returns an error only if the log cannot continue.
     pub(super) async fn control(&mut self, control: Control) -> Result<(), Error> {
         let outcome = match control {
             Control::CreateTopic { name, partitions, settings, reply } => self.create(&name, partitions, settings, reply).await,
@@ -75,7 +74,7 @@ impl Writer {
     }
 }
 
-/// Tells the caller, who may be gone, and hands on the error.
+/// Sends the outcome to the caller, which may be gone, and returns the error.
 fn answer<T>(reply: Reply<T>, outcome: sqlx::Result<T>) -> sqlx::Result<()> {
     match outcome {
         Ok(value) => _ = reply.send(Ok(value)),
@@ -119,7 +118,7 @@ async fn create_topic(
     Ok(Topic { name: StrBytes::from_string(name.to_owned()), id, settings, partitions: made })
 }
 
-/// Producer state and committed offsets go with the partitions' rows; batches are swept later, in steps.
+/// Deletes a topic, and by cascade its producer state and committed offsets; batches are removed later, in steps.
 async fn delete_topic(connection: &mut SqliteConnection, topic: &Topic) -> sqlx::Result<()> {
     sqlx::query(
         "BEGIN IMMEDIATE;
@@ -133,7 +132,7 @@ async fn delete_topic(connection: &mut SqliteConnection, topic: &Topic) -> sqlx:
     Ok(())
 }
 
-/// Passes over ids that have rows: whoever gets such an id would have its first batches taken for repeats.
+/// Skips ids that have rows: a producer with such an id would have its first batches treated as repeats.
 const NEW_PRODUCER: &str = "
 WITH RECURSIVE taken (id) AS (
   SELECT value FROM meta WHERE key = 'producer'
@@ -182,7 +181,7 @@ SELECT max(id) FROM (
     SELECT id, length(bytes) AS size FROM batch WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3))
 WHERE total <= ?4 OR total = size";
 
-/// Row id of the last batch that one step removes, from the oldest up to those that end below `before`.
+/// Returns the row id of the last batch of one removal step, among those that end below `before`.
 async fn step_end(connection: &mut SqliteConnection, part: i64, before: i64) -> sqlx::Result<Option<i64>> {
     let end = sqlx::query_scalar(STEP_END)
         .bind(row_id(part, 0))
@@ -194,7 +193,7 @@ async fn step_end(connection: &mut SqliteConnection, part: i64, before: i64) -> 
     first(end)
 }
 
-/// Removes the oldest batches that end below `before`, one step at most; `before` becomes the first offset if all went.
+/// Removes the oldest batches that end below `before`, one step at most, and moves the start behind them.
 async fn remove(connection: &mut SqliteConnection, partition: &Partition, before: i64) -> sqlx::Result<()> {
     let last = step_end(connection, partition.id, before).await?;
     let Some(last) = last else { return Ok(()) };
@@ -211,7 +210,7 @@ async fn remove(connection: &mut SqliteConnection, partition: &Partition, before
     Ok(())
 }
 
-/// Removes one step of what deleted topics and silent producers left; true when more may be left.
+/// Removes one step of what deleted topics and silent producers left; returns whether more may be left.
 async fn sweep(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     let forgotten = sqlx::query("DELETE FROM producer WHERE at < (unixepoch() - ?1 * 86400) * 1000")
         .bind(PRODUCER_DAYS)

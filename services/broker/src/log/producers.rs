@@ -1,4 +1,4 @@
-//! What idempotent producers have sent: which batch comes next, and which are repeats.
+//! State of idempotent producers: which batch comes next, and which are repeats.
 
 use std::collections::HashMap;
 
@@ -8,15 +8,15 @@ use sqlx::{Row, SqliteConnection};
 
 use super::append::Round;
 
-/// Batches of a producer that are remembered, so that a repeated one is known: clients keep at most five in flight.
+/// Remembered batches of a producer, to recognise repeats: clients keep at most five in flight.
 const REMEMBERED: usize = 5;
-/// Producers kept in memory; beyond it all are read from their rows again when next heard of.
+/// Cached producers; above this the cache is cleared and refilled from the rows.
 const PRODUCERS: usize = 20_000;
 
 /// First and last sequence number of a stored batch and the offset of its first record.
 pub(super) type Recent = (i32, i32, i64);
 
-/// What is known of one producer in one partition.
+/// State of one producer in one partition.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Producer {
     /// `None` until its first batch.
@@ -31,11 +31,11 @@ pub(super) enum Verdict {
 }
 
 impl Producer {
-    /// Decides about a batch that starts at `sequence` and ends at `last`, to be stored at `base`.
+    /// Judges a batch with sequence numbers `sequence` to `last` that would be stored at `base`.
     pub fn judge(&self, epoch: i16, sequence: i32, last: i32, base: i64) -> Verdict {
         let mut after = Self { epoch: Some(epoch), recent: vec![(sequence, last, base)] };
         match self.epoch {
-            // The producer's rows expired or its topic was made again: this error lets clients start over at 0.
+            // The producer's rows expired or its topic was recreated: this error lets clients restart at 0.
             None if sequence != 0 => Verdict::Refused(ResponseError::UnknownProducerId),
             Some(known) if epoch < known => Verdict::Refused(ResponseError::InvalidProducerEpoch),
             Some(known) if epoch > known && sequence != 0 => Verdict::Refused(ResponseError::OutOfOrderSequenceNumber),
@@ -55,8 +55,8 @@ impl Producer {
             after.recent.splice(0..0, self.recent[keep..].iter().copied());
             return None;
         }
-        // Sequences were taken without a gap, so what lies wholly before the oldest one known was stored. Half of all
-        // numbers count as before, the other half as ahead, as they wrap around.
+        // Sequence numbers have no gaps, so a batch wholly before the oldest known one was stored. They wrap around, so
+        // half of them count as before, the other half as ahead.
         let next = advance(*newest, 1);
         let behind = |sequence: i32| next.wrapping_sub(sequence) & i32::MAX;
         let older = (behind(*oldest) + 1..1 << 30).contains(&behind(sequence)) && behind(last) > behind(*oldest);
@@ -68,12 +68,12 @@ impl Producer {
     }
 }
 
-/// Sequence numbers run to 2³¹ − 1 and then start again at 0.
+/// Adds to a sequence number; 0 follows 2³¹ − 1.
 pub(super) fn advance(sequence: i32, by: i32) -> i32 {
     sequence.wrapping_add(by) & i32::MAX
 }
 
-/// The producers heard of since the start, or read from their rows when first heard of.
+/// Cache of producer state, filled from the rows when a producer first appears.
 #[derive(Debug, Default)]
 pub(super) struct Producers(HashMap<(i64, i64), Producer>);
 
@@ -90,7 +90,7 @@ impl Producers {
         self.0.clear();
     }
 
-    /// Reads the rows of producers in `round` that are not in memory.
+    /// Loads the producers of `round` that are not cached.
     pub async fn load(&mut self, connection: &mut SqliteConnection, round: &Round) -> sqlx::Result<()> {
         if self.0.len() > PRODUCERS {
             self.0.clear();
@@ -126,7 +126,7 @@ impl Producers {
 mod tests {
     use super::*;
 
-    /// The offset a batch gets, or the refusal's code.
+    /// Returns the batch's offset, or the refusal's code.
     fn decide(producer: &mut Producer, sequence: i32, count: i32, base: i64) -> Result<i64, i16> {
         match producer.judge(0, sequence, advance(sequence, count - 1), base) {
             Verdict::Append(after) => {

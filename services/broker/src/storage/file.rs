@@ -1,4 +1,4 @@
-//! Making the file, and telling ours from a stranger before SQLite touches it.
+//! Creates the file, and rejects files of other programs before SQLite opens them.
 
 use std::{
     fs::File,
@@ -14,12 +14,12 @@ use sqlx::{
 use super::refused;
 use crate::error::Error;
 
-/// Marks the file as ours in its header (`MsLg`).
+/// Marks the file as an event log in SQLite's header (`MsLg`).
 const APPLICATION_ID: u32 = 0x4d73_4c67;
-/// Version of the tables below.
+/// Version of the tables in `SCHEMA`.
 const SCHEMA_VERSION: u32 = 1;
 
-/// Only whole numbers and blobs; names in `topic` are ASCII by Kafka's rule. `at` is the time of storing in ms.
+/// Topic names are ASCII by Kafka's rule. `at` is the time of storing in ms.
 const SCHEMA: &str = "
 PRAGMA page_size = 8192;
 BEGIN;
@@ -49,15 +49,15 @@ PRAGMA user_version = 1;
 COMMIT;
 ";
 
-/// Makes the file when it is absent, and refuses one that is not ours, newer, or visibly damaged.
+/// Creates the file if it is absent, and rejects one that is not an event log, has a newer schema, or is visibly damaged.
 ///
-/// A new file gets its name only when it is complete, so a file under that name is never half made, and an existing
-/// one is only read here: a stranger's stays byte for byte.
+/// A new file is renamed to `file` only when complete, so `file` is never half written. An existing file is only read here:
+/// another program's file stays byte for byte.
 pub(crate) async fn prepare(file: &Path) -> Result<(), Error> {
     match File::open(file) {
         Ok(open) => check_header(file, open),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            // SQLite would take a stranger's write-ahead log for that of the new file.
+            // SQLite would treat a foreign write-ahead log as that of the new file.
             if with_suffix(file, "-wal").exists() {
                 return Err(Error::Corrupt {
                     file: file.to_owned(),
@@ -111,8 +111,7 @@ async fn create(file: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes an empty file that only its owner may read: records can be personal. SQLite gives its other files the same
-/// rights.
+/// Creates an empty file that only its owner may read: records can be personal. SQLite gives its other files the same mode.
 fn new_file(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true);
@@ -133,7 +132,7 @@ async fn fill(draft: &Path) -> sqlx::Result<()> {
     connection.close().await
 }
 
-/// The path with something behind its name, as SQLite names the files beside a database.
+/// Returns the path with `suffix` appended, as SQLite names the files beside a database.
 pub(crate) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);

@@ -1,4 +1,4 @@
-//! What is read from the file outside the writer.
+//! Reads from the file outside the writer.
 
 use bytes::Bytes;
 use sqlx::{Row, SqliteConnection, SqlitePool};
@@ -18,7 +18,7 @@ pub(crate) struct Stored {
     pub bytes: Bytes,
 }
 
-/// Walks from batch to batch by size without touching the blobs, then reads only what it picked.
+/// Walks from batch to batch by size without reading the blobs, then reads only the picked batches.
 const BATCHES: &str = "
 WITH RECURSIVE picked (id, total) AS (
   SELECT id, length(bytes) FROM batch WHERE id = (SELECT min(id) FROM batch WHERE id BETWEEN ?1 AND ?2)
@@ -30,8 +30,7 @@ WITH RECURSIVE picked (id, total) AS (
   LIMIT 1024)
 SELECT id, bytes FROM batch WHERE id IN (SELECT id FROM picked) ORDER BY id";
 
-/// Reads whole batches within `range` of offsets, up to `limit` bytes; with `one_anyway` the first even if it is
-/// larger.
+/// Reads whole batches in the offset `range`, up to `limit` bytes; with `one_anyway` the first one even if it is larger.
 pub(crate) async fn batches(
     pool: &SqlitePool,
     partition: &Partition,
@@ -51,14 +50,14 @@ pub(crate) async fn batches(
         .collect()
 }
 
-/// Where a timestamp was found: the first offset of a batch and that batch's newest timestamp.
+/// Result of a search by time: an offset in a batch and that batch's newest timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
     pub offset: i64,
     pub timestamp: i64,
 }
 
-/// Finds the first batch with a record as new as `timestamp` (ms). Reads row heads only.
+/// Finds the first batch with a record as new as `timestamp` (ms), without reading the records.
 pub(crate) async fn at_time(pool: &SqlitePool, partition: &Partition, timestamp: i64) -> sqlx::Result<Option<Found>> {
     let rows = sqlx::query(
         "SELECT base, max_timestamp FROM batch WHERE id BETWEEN ?1 AND ?2 AND max_timestamp >= ?3 ORDER BY id LIMIT 1",
@@ -92,7 +91,7 @@ pub(crate) struct Committed {
     pub metadata: String,
 }
 
-/// Reads all committed positions of a group, by topic and partition.
+/// Reads all committed positions of a group, sorted by topic and partition.
 pub(crate) async fn committed(pool: &SqlitePool, group: &str) -> sqlx::Result<Vec<Committed>> {
     let rows = sqlx::query(
         "SELECT p.topic, p.number, c.position, c.leader_epoch, c.metadata FROM committed c JOIN part p ON p.id = c.part
@@ -114,20 +113,20 @@ pub(crate) async fn committed(pool: &SqlitePool, group: &str) -> sqlx::Result<Ve
         .collect()
 }
 
-/// Names the groups that have committed positions.
+/// Returns the groups that have committed positions.
 pub(crate) async fn committed_groups(pool: &SqlitePool) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar("SELECT DISTINCT grp FROM committed").fetch_all(pool).await
 }
 
-/// What a start has to know; small tables only, whatever the log holds.
+/// What a start reads; small tables only, independent of the log's size.
 pub(crate) struct Start {
     pub cluster: Uuid,
-    /// Differs at every start, so that member ids of an earlier life are unknown.
+    /// Differs at every start, so that member ids of an earlier run are unknown.
     pub life: String,
     pub topics: Vec<Topic>,
 }
 
-/// Reads topics and bounds and checks that each partition's newest batch ends where its row says.
+/// Reads topics and partition bounds and checks that each partition's newest batch ends where its row says.
 pub(crate) async fn start(connection: &mut SqliteConnection) -> sqlx::Result<Result<Start, String>> {
     let row = sqlx::query("SELECT value, lower(hex(randomblob(6))) FROM meta WHERE key = 'cluster'")
         .fetch_all(&mut *connection)

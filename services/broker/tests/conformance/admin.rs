@@ -71,7 +71,7 @@ pub fn all_topics(broker: &str) {
     let found = |name: &str| metadata.topics().iter().find(|topic| topic.name() == name).map(|topic| topic.partitions().len());
     assert_eq!(made.each_ref().map(|topic| found(&topic.name)), [Some(1), Some(3)]);
     assert_eq!(found(&fresh("never-made")), None);
-    // The connection is still good.
+    // The connection still works.
     assert_eq!(consumer.fetch_metadata(Some(&made[0].name), PATIENCE).unwrap().topics().len(), 1);
 }
 
@@ -81,7 +81,7 @@ pub fn offsets(broker: &str) {
     for n in 0..5 {
         let record = BaseRecord::with_opaque_to(&topic.name, Box::new(n)).key("k").payload("v");
         send(&producer, record.timestamp(1_700_000_000_000 + i64::try_from(n).unwrap() * 1_000));
-        // One batch for each record, so that finding a batch is finding its record.
+        // One batch for each record, so that a search finds exactly its record.
         producer.flush(PATIENCE).unwrap();
     }
     let consumer: BaseConsumer = config(broker).create().unwrap();

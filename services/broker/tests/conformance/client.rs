@@ -1,4 +1,4 @@
-//! Clients and the few steps that most cases share.
+//! Clients and steps that most cases share.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use rdkafka::{
 
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A name that no other test of this run or an earlier one has.
+/// Returns a name that no other test of this run or an earlier one has.
 pub fn fresh(what: &str) -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let dir = tempfile::tempdir().unwrap();
@@ -52,7 +52,7 @@ pub fn create(broker: &str, topic: &NewTopic<'_>) -> Result<(), RDKafkaErrorCode
     results.remove(0).map(drop).map_err(|(_, code)| code)
 }
 
-/// A new topic; deleted when dropped, so that a shared broker does not fill up.
+/// A new topic; deleted on drop, so that a shared broker does not fill up.
 pub struct Topic {
     broker: String,
     pub name: String,
@@ -74,7 +74,7 @@ impl Drop for Topic {
     }
 }
 
-/// Partitions of a topic that has a leader for each; `None` when it is unknown.
+/// Returns the number of partitions that have a leader; `None` if there are none.
 pub fn partition_count(broker: &str, topic: &str) -> Option<usize> {
     let consumer: BaseConsumer = config(broker).create().unwrap();
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).ok()?;
@@ -83,7 +83,7 @@ pub fn partition_count(broker: &str, topic: &str) -> Option<usize> {
     Some(led.count()).filter(|count| *count > 0)
 }
 
-/// Asks again and again until the answer is yes.
+/// Polls until `ask` returns true.
 pub fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !ask() {
@@ -92,7 +92,7 @@ pub fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
     }
 }
 
-/// What the broker acknowledged, as partition and offset of each numbered record, and what failed.
+/// Partition and offset of each acknowledged record, by number, and the failures.
 #[derive(Clone, Default)]
 pub struct Acks {
     pub stored: Arc<Mutex<BTreeMap<usize, (i32, i64)>>>,
@@ -150,7 +150,7 @@ pub fn number(message: &BorrowedMessage<'_>) -> usize {
     std::str::from_utf8(message.payload().unwrap()).unwrap().parse().unwrap()
 }
 
-/// Reads all partitions from their start until `count` records came, and hands each to `each`.
+/// Reads all partitions from their start until `count` records arrived, and passes each to `each`.
 pub fn read_all(broker: &str, topic: &str, count: usize, mut each: impl FnMut(&BorrowedMessage<'_>)) {
     let consumer: BaseConsumer = config(broker)
         .set("group.id", fresh("reader"))
@@ -175,7 +175,7 @@ pub fn read_all(broker: &str, topic: &str, count: usize, mut each: impl FnMut(&B
     }
 }
 
-/// Offsets of the first and the next record.
+/// Returns the offsets of the first and the next record.
 pub fn bounds(broker: &str, topic: &str, partition: i32) -> (i64, i64) {
     let consumer: BaseConsumer = config(broker).create().unwrap();
     consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap()

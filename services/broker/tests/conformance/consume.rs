@@ -12,7 +12,7 @@ use rdkafka::{
 
 use super::client::{PATIENCE, Topic, config, fresh, number, send_numbers};
 
-/// A member that sends heartbeats often, so that a rebalance is told soon.
+/// A member that sends heartbeats often, so that it notices a rebalance soon.
 fn member(broker: &str, group: &str, topic: &str, strategy: &str) -> BaseConsumer {
     let consumer: BaseConsumer = config(broker)
         .set("group.id", group)
@@ -46,14 +46,14 @@ fn poll_until(
             if let Some(message) = member.poll(Duration::from_millis(20)) {
                 let message = message.unwrap();
                 *seen.entry(number(&message)).or_default() += 1;
-                // During a rebalance the commit may be refused; the record then comes again to whoever gets it.
+                // During a rebalance the commit may be refused; the record is then delivered again.
                 let _ = member.commit_message(&message, CommitMode::Sync);
             }
         }
     }
 }
 
-/// One member, then two, then one again; every record is read, and none is left out on the way.
+/// One member, then two, then one again; every record is read.
 fn share(broker: &str, strategy: &str) {
     const COUNT: usize = 300;
     let topic = Topic::new(broker, 4);
@@ -134,7 +134,7 @@ pub fn replaced(broker: &str) {
     let first = member(broker, &group, &topic.name, "cooperative-sticky");
     poll_until("the first has all", &[&first], &mut seen, |_| assigned(&first).len() == 2);
     drop(first);
-    // The first left, so the second does not have to wait for its session of 6 s to end.
+    // The first left, so the second need not wait for its session timeout of 6 s.
     let begun = Instant::now();
     let second = member(broker, &group, &topic.name, "cooperative-sticky");
     poll_until("the second has all", &[&second], &mut seen, |_| assigned(&second).len() == 2);

@@ -1,8 +1,8 @@
 //! One suite for the embedded log and for Apache Kafka: what clients may rely on in both.
 //!
-//! Every case takes a broker's address and nothing else, so it runs against any broker. The embedded half starts a log
-//! of its own; the Apache half needs `MINISHOP_TEST_KAFKA=host:port` and is shown as ignored without it. Programs that
-//! are not installed (kcat, go) are an error when that variable is set and ignored otherwise.
+//! Every case takes only a broker's address, so it runs against any broker. The embedded half starts a log of its own; the
+//! Apache half needs `MINISHOP_TEST_KAFKA=host:port` and is ignored without it. Missing programs (kcat, go) are an error if
+//! that variable is set; otherwise their cases are ignored.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     if kafka.is_none() && !arguments.list {
         eprintln!("the Apache half is ignored: set MINISHOP_TEST_KAFKA=host:port to run it");
     }
-    // Each case has threads of its own; all at once they would only wait for each other.
+    // Each case has threads of its own; too many at once only wait for each other.
     arguments.test_threads = arguments.test_threads.or(Some(4));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -80,7 +80,7 @@ fn installed(program: &str) -> bool {
     Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// Runs a case against a log of its own, which then has to stop without an error.
+/// Runs a case against a log of its own, which must then stop without an error.
 fn embedded(case: fn(&str)) {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

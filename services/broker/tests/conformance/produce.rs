@@ -108,7 +108,7 @@ pub fn other_acks(broker: &str) {
 
 pub fn too_large(broker: &str) {
     let topic = Topic::new(broker, 1);
-    // The client's own limit is set higher, so that the broker has to refuse.
+    // The client's own limit is higher, so that the broker has to refuse.
     let producer = producer(broker, &[("message.max.bytes", "4000000"), ("enable.idempotence", "true")]);
     let huge = vec![b'x'; 2_000_000];
     send(&producer, BaseRecord::with_opaque_to(&topic.name, Box::new(0)).key("k").payload(&huge));

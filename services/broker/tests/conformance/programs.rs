@@ -1,4 +1,4 @@
-//! Clients in other languages, run as the programs they are.
+//! Clients in other languages, run as separate programs.
 
 use std::{
     io::Write,
@@ -43,7 +43,7 @@ pub fn kcat(broker: &str) {
     assert!(offset.contains("[0] offset"), "{offset}");
 }
 
-/// The Go module proxy, or the module cache, gives what go.sum names.
+/// The Go module proxy, or the module cache, provides what go.sum names.
 pub fn franz(broker: &str) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/franz");
     let said = run(Command::new("go").args(["run", ".", broker, &fresh("franz")]).current_dir(dir), "");

@@ -1,4 +1,4 @@
-//! What static members may rely on (KIP-345): their names survive restarts, and with them their shares.
+//! What static members may rely on (KIP-345): their names and their assignments survive restarts.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use rdkafka::{
 
 use super::client::{PATIENCE, Topic, config, fresh};
 
-/// Counts how often its consumer was given or lost partitions.
+/// Counts the rebalances of its consumer.
 #[derive(Clone, Default)]
 struct Rebalances(Arc<AtomicUsize>);
 
@@ -54,7 +54,7 @@ fn rebalances(member: &Member) -> usize {
     member.context().0.load(Ordering::Relaxed)
 }
 
-/// Polls members until `done`; there is nothing to read.
+/// Polls members until `done`; there are no records.
 fn poll_until(what: &str, members: &[&Member], mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
@@ -66,7 +66,7 @@ fn poll_until(what: &str, members: &[&Member], mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Restarts each of two members, so that the leader is among them, and looks at the other meanwhile.
+/// Restarts both members in turn, so one of them is the leader, and observes the other.
 fn comes_back(broker: &str, strategy: &str) {
     let topic = Topic::new(broker, 4);
     let group = fresh("group");
@@ -81,7 +81,7 @@ fn comes_back(broker: &str, strategy: &str) {
         let begun = Instant::now();
         poll_until("it has a share again", &[&restarted, &stays], || !assigned(&restarted).is_empty());
         assert!(begun.elapsed() < Duration::from_secs(10), "{instance} took {:?}", begun.elapsed());
-        // Heartbeats go on; had the group begun anew, they would tell of it.
+        // Heartbeats continue; they would report a rebalance.
         let watched = Instant::now();
         poll_until("two seconds are over", &[&restarted, &stays], || watched.elapsed() > Duration::from_secs(2));
         assert_eq!(assigned(&restarted), share, "{instance} has another share");

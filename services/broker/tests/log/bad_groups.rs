@@ -1,4 +1,4 @@
-//! Group requests that are wrong, and a group's life as its members see it.
+//! Invalid group requests, and a group's life cycle as its members see it.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub async fn commit_alone(raw: &mut Raw, name: &str, partition: i32, offset: i64
     assert_eq!(commit_code(raw, &commit(name, "", -1, partition, offset, "")).await, 0);
 }
 
-/// The committed offset of a partition of `t`, −1 when there is none.
+/// Returns the committed offset of a partition of `t`, −1 if there is none.
 pub async fn committed(raw: &mut Raw, name: &str, partition: i32) -> i64 {
     let topic = OffsetFetchRequestTopic::default().with_name(topic_name("t")).with_partition_indexes(vec![partition]);
     let request = OffsetFetchRequest::default().with_group_id(group(name)).with_topics(Some(vec![topic]));
@@ -71,7 +71,7 @@ pub async fn committed(raw: &mut Raw, name: &str, partition: i32) -> i64 {
     answer.topics[0].partitions[0].committed_offset
 }
 
-/// Gets an id, joins with it and hands in the assignment: a stable group of one.
+/// Gets an id, joins with it and sends the assignment: a stable group of one.
 pub async fn alone(raw: &mut Raw, name: &str) -> (String, i32) {
     let first = raw.call(5, &join(name, "")).await;
     assert_eq!(first.error_code, 79, "a new member is given an id first");
@@ -82,7 +82,7 @@ pub async fn alone(raw: &mut Raw, name: &str) -> (String, i32) {
     (member, joined.generation_id)
 }
 
-/// Syncs; with members given as their leader, each assigned its own name.
+/// Syncs. With `members` it does so as their leader and assigns each its own name.
 async fn sync(raw: &mut Raw, name: &str, member: &str, generation: i32, members: &[&str]) -> (i16, Bytes) {
     let answer = raw.call(3, &sync_request(name, member, generation, members)).await;
     (answer.error_code, answer.assignment)
@@ -226,7 +226,7 @@ async fn a_silent_member_loses_its_place() {
     }
     assert_eq!(a.call(5, &join("g", &first)).await.generation_id, generation + 1);
     assert_eq!(sync(&mut a, "g", &first, generation + 1, &[&first]).await.0, 0);
-    // The second never syncs nor sends a heartbeat: after its session the first is told.
+    // The second neither syncs nor sends a heartbeat: when its session ends, the first must rejoin.
     while heartbeat(&mut a, "g", &first, generation + 1).await != 27 {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! Record batches and fetches that are wrong, and what idempotent producers may repeat.
+//! Invalid record batches and produce requests, and what idempotent producers may repeat.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ async fn acks_decide_about_the_answer() {
     let answer = partitions(raw.call(9, &produce("nowhere", vec![(0, good())], 1)).await);
     assert_eq!(answer[0].error_code, 3);
     raw.send(9, &produce("t", vec![(0, good())], 0)).await;
-    // The next answer is the next request's: acks 0 got none, and was stored before it.
+    // The next answer is that of the fetch: acks 0 got none, and its batch was stored before.
     let data = raw.fetch("t", 0, 0).await;
     assert_eq!(data.high_watermark, 1);
     assert_eq!(log.stats.snapshot().topics.len(), 1, "a topic was made");
@@ -134,7 +134,7 @@ async fn an_id_under_which_records_stand_is_not_handed_out() {
     let log = Log::with_topic(&dir).await;
     let mut raw = log.connect().await;
     let first = raw.new_producer().await;
-    // Clients may write under ids that this log never gave.
+    // Clients may use ids that this log never assigned.
     for taken in [first + 1, first + 2, first + 4, i64::MAX] {
         assert_eq!(raw.produce("t", 1, numbered(taken, 0, 0, 1).bytes()).await.error_code, 0);
     }

@@ -1,4 +1,4 @@
-//! What no client should send: bytes that are no request, and requests that ask for the impossible.
+//! What no client should send: bytes that are not a request, and impossible requests.
 
 use std::{
     fmt::Write,
@@ -94,7 +94,7 @@ async fn bytes_that_are_no_request_end_the_connection() {
     log.stop().await;
 }
 
-/// A count of two billion would be three hundred gigabytes of room: the process would be gone.
+/// A count of two billion would allocate three hundred gigabytes and end the process.
 #[tokio::test]
 async fn random_bytes_behind_a_good_header_never_end_the_log() {
     let dir = tempdir().unwrap();
@@ -114,7 +114,7 @@ async fn random_bytes_behind_a_good_header_never_end_the_log() {
         body.extend(key.to_be_bytes());
         body.extend(version.to_be_bytes());
         body.extend([0, 0, 0, 1, 0xff, 0xff]);
-        // Large and small bytes in turn, so that lengths are often huge and often nearly right.
+        // Mixes large and small bytes, so that lengths are often huge and often nearly right.
         body.extend((0..length).map(|_| [0xff, 0x7f, 0, 1, 2][usize::try_from(random() % 5).unwrap()]));
         let mut raw = log.connect().await;
         raw.send_bytes(&i32::try_from(body.len()).unwrap().to_be_bytes()).await;
@@ -190,7 +190,7 @@ async fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
     let dir = tempdir().unwrap();
     let log = Log::with_topic(&dir).await;
     let mut raw = log.connect().await;
-    // Version 4's form with another number: what a newer client sends first.
+    // A request in the form of version 4 with another number: what a newer client sends first.
     let mut newer = frame(1, 4, &ApiVersionsRequest::default()).to_vec();
     newer[6..8].copy_from_slice(&77_i16.to_be_bytes());
     raw.send_bytes(&newer).await;

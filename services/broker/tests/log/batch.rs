@@ -1,8 +1,8 @@
-//! Record batches, right or deliberately wrong.
+//! Record batches, valid or deliberately invalid.
 
 use bytes::{BufMut, Bytes};
 
-/// A batch to be written; every field may be given a wrong value.
+/// A batch to write; every field may have an invalid value.
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub values: Vec<Vec<u8>>,
@@ -11,9 +11,9 @@ pub struct Batch {
     pub epoch: i16,
     pub sequence: i32,
     pub timestamp: i64,
-    /// Added to the count of records that is right.
+    /// Added to the correct record count.
     pub count_error: i32,
-    /// Added to the length that is right.
+    /// Added to the correct length.
     pub length_error: i32,
     pub magic: u8,
 }
@@ -33,7 +33,7 @@ pub fn plain(values: &[&str]) -> Batch {
     }
 }
 
-/// A batch of `count` records of producer `producer` that starts at `sequence`.
+/// A batch of `count` records of `producer` that starts at `sequence`.
 pub fn numbered(producer: i64, epoch: i16, sequence: i32, count: usize) -> Batch {
     let values: Vec<String> = (0..count).map(|n| format!("value {n}")).collect();
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
@@ -46,7 +46,7 @@ impl Batch {
         self.around(count, &self.records())
     }
 
-    /// The records, each where and as long as it says.
+    /// Encodes the records correctly.
     pub fn records(&self) -> Vec<u8> {
         let mut records = Vec::new();
         for (delta, value) in (0..).zip(&self.values) {
@@ -55,7 +55,7 @@ impl Batch {
         records
     }
 
-    /// The right header around whatever is said to be `count` records.
+    /// Puts this batch's header around `records`, which it declares to be `count` records.
     pub fn around(&self, count: i32, records: &[u8]) -> Bytes {
         let mut checked = Vec::new();
         checked.put_i16(self.attributes);
@@ -77,7 +77,7 @@ impl Batch {
         bytes.into()
     }
 
-    /// A batch whose bytes are exactly `size`.
+    /// Returns a batch of exactly `size` bytes.
     pub fn of_size(size: usize) -> Bytes {
         let with = |length: usize| Batch { values: vec![vec![b'x'; length]], ..plain(&[]) }.bytes();
         let mut length = size - with(0).len();
@@ -103,7 +103,7 @@ pub fn record(bytes: &mut Vec<u8>, delta: i64, value: &[u8]) {
     bytes.put_slice(&record);
 }
 
-/// Writes a number in zigzag code.
+/// Writes a zigzag varint.
 pub fn varint(bytes: &mut Vec<u8>, value: i64) {
     let mut zigzag = ((value << 1) ^ (value >> 63)).cast_unsigned();
     while zigzag >= 0x80 {
@@ -113,7 +113,7 @@ pub fn varint(bytes: &mut Vec<u8>, value: i64) {
     bytes.put_u8(u8::try_from(zigzag).unwrap());
 }
 
-/// Base offset, record count and size of every batch in a fetch answer.
+/// Returns base offset, record count and size of every batch in a fetch answer.
 pub fn batches(records: &[u8]) -> Vec<(i64, i32, usize)> {
     let mut found = Vec::new();
     let mut rest = records;

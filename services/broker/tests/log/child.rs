@@ -1,6 +1,6 @@
 //! A log in a process of its own, so that it can be killed.
 //!
-//! The process is this test program again, told by its environment to serve instead of testing.
+//! The process is this test program; environment variables make it serve instead of test.
 
 use std::{
     io::{BufRead, BufReader, Lines},
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 const FILE: &str = "LOG_CHILD_FILE";
 const ADDR: &str = "LOG_CHILD_ADDR";
 
-/// Not a test: what [`Served::start`] runs.
+/// Not a test: [`Served::start`] runs it.
 #[test]
 #[ignore = "runs only as the child process of other tests"]
 #[expect(clippy::disallowed_methods, reason = "the parent says by the environment what to serve")]
@@ -35,7 +35,7 @@ fn serve_until_killed() {
     });
 }
 
-/// True when another program of the system can be used; those who run all tests must have it.
+/// Returns whether a system program works; it must if `MINISHOP_TEST_KAFKA` is set.
 #[expect(clippy::disallowed_methods, reason = "the test runner says by the environment that it has installed all")]
 pub fn usable(program: &str, arguments: &[&str]) -> bool {
     let works = Command::new(program).args(arguments).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
@@ -45,21 +45,21 @@ pub fn usable(program: &str, arguments: &[&str]) -> bool {
 
 /// A served log; killed when dropped.
 pub struct Served {
-    /// The log, or the program that it runs under.
+    /// The log's process, or the program that it runs under.
     child: Child,
-    /// The log itself.
+    /// The log's process id.
     pub pid: u32,
-    /// Open as long as the log, which may print.
+    /// Kept open, because the log may print.
     _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Served {
-    /// Serves `file` on `addr` and returns once it answers.
+    /// Serves `file` on `addr` and returns once the log is ready.
     pub fn start(file: &Path, addr: SocketAddr) -> Self {
         Self::start_under(&[], file, addr)
     }
 
-    /// The same under another program, which is given the command to run.
+    /// Serves under another program, which gets the command to run.
     pub fn start_under(outer: &[&str], file: &Path, addr: SocketAddr) -> Self {
         let own = std::env::current_exe().unwrap();
         let mut words = outer.iter().copied().chain([own.to_str().unwrap()]);
@@ -82,7 +82,7 @@ impl Served {
         self.child.wait().unwrap().code()
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(self) {
         drop(self);
     }
@@ -90,7 +90,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // A tracer that is killed lets go of what it traces, so that goes first.
+        // A killed tracer releases what it traces, so that is killed first.
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             let _ = Command::new("kill").args(["-9", &self.pid.to_string()]).status();
         }
@@ -99,7 +99,7 @@ impl Drop for Served {
     }
 }
 
-/// An address that was free a moment ago.
+/// Returns an address that was free a moment ago.
 pub fn free_addr() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

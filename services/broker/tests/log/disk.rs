@@ -1,4 +1,4 @@
-//! Files that are not ours or damaged, and a disk that is full.
+//! Foreign and damaged files, and a full disk.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -24,14 +24,14 @@ async fn refusal(file: &Path) -> Error {
     }
 }
 
-/// Asks for the records of one partition below an offset to be deleted.
+/// Returns a request to delete the records of one partition below an offset.
 pub fn delete_records(topic: &str, partition: i32, before: i64) -> DeleteRecordsRequest {
     let partition = DeleteRecordsPartition::default().with_partition_index(partition).with_offset(before);
     DeleteRecordsRequest::default()
         .with_topics(vec![DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition])])
 }
 
-/// The outcome of that: its code and the first offset then.
+/// Returns the code of the answer and the partition's first offset.
 pub fn hidden(answer: &DeleteRecordsResponse) -> (i16, i64) {
     let partition = &answer.topics[0].partitions[0];
     (partition.error_code, partition.low_watermark)
@@ -41,7 +41,7 @@ async fn connect(file: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file).create_if_missing(true)).await.unwrap()
 }
 
-/// A closed log with enough in it to have many pages.
+/// Returns the file of a closed log with enough records to have many pages.
 async fn filled(dir: &tempfile::TempDir) -> std::path::PathBuf {
     let log = Log::with_topic(dir).await;
     let mut raw = log.connect().await;

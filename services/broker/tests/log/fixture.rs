@@ -1,4 +1,4 @@
-//! A running log in a directory of its own, and waiting for something to become true.
+//! A running log in a directory of its own, and polling for a condition.
 
 use std::{
     future::Future,
@@ -43,7 +43,7 @@ impl Log {
         Self { addr, file, handle, stats, stop, task }
     }
 
-    /// A log in `dir` with topic `t` of three partitions.
+    /// Starts a log in `dir` with topic `t` of three partitions.
     pub async fn with_topic(dir: &TempDir) -> Self {
         let log = Self::start(settings(dir)).await;
         log.handle.ensure_topic("t", 3, TopicSettings::default()).await.unwrap();
@@ -54,14 +54,14 @@ impl Log {
         Raw::connect(self.addr).await
     }
 
-    /// Stops it in an orderly way.
+    /// Stops the log gracefully.
     pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }
 }
 
-/// Asks again and again until the answer is yes.
+/// Polls until `ask` returns true.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
     let begun = Instant::now();
     while !ask().await {

@@ -1,4 +1,4 @@
-//! Groups and positions that operators no longer want.
+//! Deletion of groups and their positions.
 
 use kafka_protocol::messages::{
     DeleteGroupsRequest, OffsetDeleteRequest,
@@ -17,7 +17,7 @@ async fn delete(raw: &mut Raw, names: &[&str]) -> Vec<i16> {
     raw.call(2, &request).await.results.iter().map(|result| result.error_code).collect()
 }
 
-/// The code for the group as a whole, and those of its partitions.
+/// Returns the code for the group as a whole, and those of its partitions.
 async fn delete_offsets(raw: &mut Raw, name: &str, topic: &str, partitions: &[i32]) -> (i16, Vec<i16>) {
     let partition = |index: &i32| OffsetDeleteRequestPartition::default().with_partition_index(*index);
     let topic = OffsetDeleteRequestTopic::default()
@@ -61,7 +61,7 @@ async fn positions_are_forgotten_one_by_one() {
     assert_eq!(committed(&mut raw, "g", 2).await, -1);
     assert_eq!(delete_offsets(&mut raw, "nobody", "t", &[0]).await.0, 69);
     assert_eq!(delete_offsets(&mut raw, "", "t", &[0]).await.0, 24);
-    // What the member reads cannot be told from its subscription, so it may be this topic.
+    // The member's subscription is unreadable, so it may include this topic.
     alone(&mut raw, "live").await;
     assert_eq!(delete_offsets(&mut raw, "live", "t", &[0]).await, (0, vec![86]));
     log.stop().await;

@@ -1,4 +1,4 @@
-//! The event log as a client on the wire sees it, and as its file is found after crashes and damage.
+//! The event log as clients see it on the wire, and its file after crashes and damage.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! A client that sends exactly what it is told: requests of any version, and bytes that are no request.
+//! A client that sends exactly what it is given: requests of any version, and bytes that are not a request.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -21,7 +21,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Longest that any answer may take here.
+/// Timeout of every answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Raw {
@@ -37,11 +37,11 @@ impl Raw {
     }
 
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
-        // A broker that has closed already may reset: what counts is what can be read afterwards.
+        // A broker that has already closed may reset; what counts is what can be read afterwards.
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// Sends a request and leaves its answer for later.
+    /// Sends a request without reading its answer.
     pub async fn send<Q: Request>(&mut self, version: i16, request: &Q) {
         self.correlation += 1;
         let frame = frame(self.correlation, version, request);
@@ -77,23 +77,23 @@ impl Raw {
         Some(frame.into())
     }
 
-    /// True when the broker closes within `time` without a byte more.
+    /// Returns whether the broker closes within `time` without sending a byte.
     pub async fn closes_within(&mut self, time: Duration) -> bool {
         matches!(timeout(time, self.stream.read_u8()).await, Ok(Err(_)))
     }
 
-    /// True when nothing comes for `time` while the connection stays open.
+    /// Returns whether nothing arrives for `time` while the connection stays open.
     pub async fn stays_silent(&mut self, time: Duration) -> bool {
         timeout(time, self.stream.read_u8()).await.is_err()
     }
 
-    /// Sends a good request and insists on its answer.
+    /// Sends a valid request and requires its answer.
     pub async fn still_works(&mut self) {
         let answer = self.call(3, &ApiVersionsRequest::default()).await;
         assert_eq!(answer.error_code, 0);
     }
 
-    /// A producer id that nobody has.
+    /// Returns a new producer id.
     pub async fn new_producer(&mut self) -> i64 {
         let request = InitProducerIdRequest::default().with_transactional_id(None);
         let answer = self.call(4, &request).await;
@@ -101,7 +101,7 @@ impl Raw {
         answer.producer_id.0
     }
 
-    /// The id of the only topic.
+    /// Returns the id of the only topic.
     pub async fn topic_id(&mut self) -> Uuid {
         let answer = self.call(12, &MetadataRequest::default().with_topics(None)).await;
         assert_eq!(answer.topics.len(), 1);
@@ -119,7 +119,7 @@ impl Raw {
     }
 }
 
-/// One frame with its length in front.
+/// Returns one frame with its length prefix.
 pub fn frame<Q: Request>(correlation: i32, version: i16, request: &Q) -> Bytes {
     let header = RequestHeader::default()
         .with_request_api_key(Q::KEY)
@@ -150,7 +150,7 @@ pub fn partitions(answer: ProduceResponse) -> Vec<PartitionProduceResponse> {
     answer.responses.into_iter().flat_map(|topic| topic.partition_responses).collect()
 }
 
-/// A fetch that does not wait, up to 1 MB for each partition and all.
+/// Returns a fetch that does not wait, up to 1 MB for each partition and in total.
 pub fn fetch(topic: &str, partitions: &[(i32, i64)]) -> FetchRequest {
     let ask = |(partition, offset): &(i32, i64)| {
         FetchPartition::default().with_partition(*partition).with_fetch_offset(*offset).with_partition_max_bytes(1_000_000)

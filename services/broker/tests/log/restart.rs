@@ -1,4 +1,4 @@
-//! What is there again after a stop, a kill or a torn write.
+//! What survives a stop, a kill or a torn write.
 
 use std::{
     collections::BTreeMap,
@@ -73,14 +73,14 @@ async fn reading_from_the_file_and_from_memory_give_the_same() {
         for offset in *base..*base + i64::from(*count) {
             let found = batches(&raw.fetch("t", 0, offset).await.records.unwrap());
             let expected: Vec<_> = all.iter().filter(|(b, c, _)| b + i64::from(*c) > offset).copied().collect();
-            // What is new enough for memory comes without what is older, and the other way round.
+            // An answer comes from memory or from the file, never from both.
             assert!(!found.is_empty() && expected.starts_with(&found), "offset {offset}: {found:?}");
         }
     }
     log.stop().await;
 }
 
-/// Counts what the broker acknowledged: record number → partition and offset.
+/// Acknowledged records, as number → partition and offset, and the count of failures.
 #[derive(Clone, Default)]
 struct Acks(Arc<Mutex<BTreeMap<usize, (i32, i64)>>>, Arc<AtomicUsize>);
 
@@ -147,7 +147,7 @@ fn kill_9_during_produce_loses_and_doubles_nothing() {
     assert_eq!(seen, acked, "what is stored is not what was acknowledged");
 }
 
-/// Reads `count` records from the start of all partitions: number, partition and offset.
+/// Reads `count` records from the start of all partitions; returns number, partition and offset.
 fn read_all(addr: std::net::SocketAddr, count: usize) -> Vec<(usize, (i32, i64))> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", addr.to_string())
@@ -199,7 +199,7 @@ async fn a_torn_end_of_the_write_ahead_log_costs_nothing_acknowledged() {
         assert_eq!(raw.produce("t", 0, plain(&["kept"]).bytes()).await.error_code, 0);
     }
     served.kill();
-    // Half a write that no commit covers, as a power cut leaves it.
+    // Half a write without a commit, as a power cut leaves it.
     let wal = dir.path().join("log.db-wal");
     let mut bytes = std::fs::read(&wal).unwrap();
     let torn: Vec<u8> = bytes[32..32 + 5000].iter().map(|byte| byte ^ 0x5a).collect();

@@ -1,4 +1,4 @@
-//! Removal of what is too old, too much or deleted.
+//! Removal of batches that are too old, too many or deleted.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn old_batches_go_but_the_newest_stays() {
     let mut raw = log.connect().await;
     for topic in ["a", "b"] {
         for _ in 0..3 {
-            // The records' own time does not count: a replayed old one is kept as long as a new one.
+            // The records' timestamp does not count: a replayed old one is kept as long as a new one.
             let future = Batch { timestamp: i64::MAX / 2, ..plain(&["x"]) };
             raw.produce(topic, 0, future.bytes()).await;
         }

@@ -1,4 +1,4 @@
-//! Static members on the wire (KIP-345): what their requests are answered, whatever a client makes of it.
+//! Static members on the wire (KIP-345): the answers to their requests, independent of any client.
 
 use bytes::{BufMut, Bytes};
 use kafka_protocol::messages::{
@@ -14,7 +14,7 @@ use super::{
     raw::Raw,
 };
 
-/// A subscription to topics, with what a consumer adds that differs at each start.
+/// Returns a subscription to `topics`; `owned` stands for data that differs at each start of a consumer.
 fn subscription(topics: &[&str], owned: u8) -> Bytes {
     let mut bytes = Vec::new();
     bytes.put_i16(1);
@@ -62,7 +62,7 @@ async fn heartbeat(raw: &mut Raw, joined: &JoinGroupResponse, instance: &str) ->
     raw.call(3, &request).await.error_code
 }
 
-/// A stable group of the leader `one` and of `two`.
+/// Creates a stable group of the leader `one` and of `two`.
 async fn two(log: &Log) -> (Raw, JoinGroupResponse, Raw, JoinGroupResponse) {
     let (mut a, mut b) = (log.connect().await, log.connect().await);
     let one = a.call(5, &join("one", "", subscription(&["t"], 0))).await;
@@ -102,7 +102,7 @@ async fn a_leader_that_is_back_does_not_assign() {
     let dir = tempdir().unwrap();
     let log = Log::with_topic(&dir).await;
     let (_a, one, mut b, two) = two(&log).await;
-    // Before version 9 the answer cannot say so: it names the former self as leader.
+    // Before version 9 the answer cannot say so: it names the former id as leader.
     let mut c = log.connect().await;
     let old = c.call(5, &join("one", "", subscription(&["t"], 3))).await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What the operating system is asked for, and what becomes of its refusals: fsync counted and failing, a full disk.
+//! System calls of the log and their failures: fsync counted and failing, a full disk.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ fn traceable() -> bool {
     usable("strace", &["-o", "/dev/null", "-e", "trace=fsync", "true"])
 }
 
-/// SIGKILL cannot show whether a commit reached the disk, for the page cache survives it. Counting fsyncs can.
+/// SIGKILL cannot show whether a commit reached the disk, because the page cache survives it. Counting fsyncs can.
 #[tokio::test]
 async fn every_acknowledged_request_was_synced() {
     const REQUESTS: usize = 30;
@@ -55,7 +55,7 @@ async fn a_failed_fsync_ends_the_log_and_nothing_is_acknowledged() {
     }
     let dir = tempdir().unwrap();
     let (file, addr) = (dir.path().join("log.db"), free_addr());
-    // Making the file and the topic takes fsyncs too, so this is done before they fail.
+    // Creating the file and the topic needs fsyncs too, so it is done before they fail.
     let served = Served::start(&file, addr);
     let mut raw = Raw::connect(addr).await;
     assert_eq!(raw.produce("t", 0, plain(&["kept"]).bytes()).await.base_offset, 0);
@@ -74,8 +74,8 @@ async fn a_failed_fsync_ends_the_log_and_nothing_is_acknowledged() {
     assert!(raw.fetch("t", 0, 0).await.high_watermark >= 1, "what was acknowledged is gone");
 }
 
-/// A log on a disk of 6 MB, of which 2 MB can be freed. Its disk is seen only by the child; through its root tests see it
-/// too.
+/// A log on a disk of 6 MB, of which 2 MB can be freed. Only the child has the disk mounted; tests access it through the
+/// child's root.
 struct SmallDisk {
     served: Served,
     addr: std::net::SocketAddr,
@@ -93,7 +93,7 @@ impl SmallDisk {
         Self { served, addr, seen }
     }
 
-    /// Takes all space that is left.
+    /// Fills the remaining space.
     fn fill(&self) {
         let mut more = fs::File::create(self.seen.join("more")).unwrap();
         for size in [65_536, 4_096, 1] {
@@ -121,7 +121,7 @@ async fn no_producer_id_is_given_on_a_full_disk_and_none_comes_twice() {
         let answer = raw.call(4, &InitProducerIdRequest::default().with_transactional_id(None)).await;
         assert_eq!((answer.error_code, answer.producer_id.0), (56, -1));
     }
-    // What a kill leaves: the files as the system has them.
+    // What a kill leaves: the files as the operating system has them.
     let left = dir.path().join("left.db");
     for suffix in ["", "-wal"] {
         let (from, to) = (format!("log.db{suffix}"), format!("left.db{suffix}"));

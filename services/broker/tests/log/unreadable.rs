@@ -1,7 +1,7 @@
-//! Records behind a right checksum that no client could read: stored, each would stop its partition for ever.
+//! Records with a valid checksum that no client could read: stored, each would stop its partition for ever.
 //!
-//! What is refused here was tried with Apache Kafka 4, which refuses it as well: malformed records with 87, what does not
-//! decompress with −1. It takes wrong offset deltas (and gives other offsets) and bytes behind a gzip or LZ4 stream.
+//! Apache Kafka 4 was tried with the same and refuses it too: malformed records with 87, what does not decompress with −1.
+//! But it accepts wrong offset deltas (and assigns other offsets) and bytes after a gzip or LZ4 stream.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ use super::{
     fixture::Log,
 };
 
-/// Every codec by its number.
+/// Every codec with its number.
 const CODECS: [(&str, i16); 5] = [("gzip", 1), ("snappy", 2), ("framed snappy", 2), ("lz4", 3), ("zstd", 4)];
 
 fn compressed(codec: &str, records: &[u8]) -> Vec<u8> {
@@ -46,7 +46,7 @@ fn with(codec: i16, count: i32, payload: &[u8]) -> Bytes {
     Batch { attributes: codec, ..plain(&[]) }.around(count, payload)
 }
 
-/// One record made of parts: the fields behind the timestamp, and what is added to the length that is right.
+/// Returns one record with these fields after the timestamp; `length_error` is added to its correct length.
 fn made_of(fields: &[i64], bytes: &[u8], length_error: i64) -> Vec<u8> {
     let mut record = vec![0, 0];
     for field in fields {
@@ -59,7 +59,7 @@ fn made_of(fields: &[i64], bytes: &[u8], length_error: i64) -> Vec<u8> {
     whole
 }
 
-/// Two records that are wrong in one way, and what is wrong.
+/// Returns payloads for two records, each with one defect, and the name of the defect.
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     let good = plain(&["a", "b"]).records();
     let deltas = |first, second| {
@@ -144,8 +144,8 @@ async fn what_does_not_decompress_is_refused() {
     log.stop().await;
 }
 
-/// Seven of eight changed bytes make no difference to a codec without checksums, so this asks only that what is stored is
-/// answered, that the log goes on, and that a good batch is stored afterwards.
+/// Codecs without checksums miss seven of eight changed bytes. So this only checks that every batch is answered, and that a
+/// valid one is stored afterwards.
 #[tokio::test]
 async fn changed_bytes_of_a_compressed_batch_stop_nothing() {
     let dir = tempdir().unwrap();
@@ -180,7 +180,7 @@ async fn large_batches_are_walked_to_the_end_and_bombs_are_refused() {
         assert_eq!(raw.produce("t", 0, with(number, 1, &short)).await.error_code, 87, "{codec}");
         assert_eq!(raw.produce("t", 0, with(number, 1, &compressed(codec, &bomb))).await.error_code, 10, "{codec}");
     }
-    // A bare block claims its size in its first bytes.
+    // A bare block declares its size in its first bytes.
     let claim = [0xff, 0xff, 0xff, 0xff, 0x07, 0];
     assert_eq!(raw.produce("t", 0, with(2, 1, &claim)).await.error_code, 10);
     log.stop().await;

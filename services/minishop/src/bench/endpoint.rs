@@ -1,4 +1,4 @@
-//! An endpoint for workers with the webhook handler: fulfils at once, and fails the customers that are meant to fail.
+//! An endpoint for workers with the webhook handler: fulfils at once, but fails the orders of failing customers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// How the names of failing customers begin.
+/// The prefix of failing customers' names.
 pub const FAILING: &str = "bench-failing-";
 
-/// Takes the address.
+/// Binds the address.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("error[BIND_FAILED] {address}"))
 }

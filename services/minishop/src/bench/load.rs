@@ -1,4 +1,4 @@
-//! Clients that order without a pause.
+//! Clients that create orders without a pause.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,10 +17,10 @@ use super::endpoint::FAILING;
 use super::track::Track;
 use super::{Args, micros};
 
-/// How many customers order.
+/// The number of customers.
 const CUSTOMERS: u64 = 1000;
-/// So many connections after each other go to one API. The number of customers is an odd multiple of it, so that each customer
-/// meets all APIs.
+/// The consecutive connections that go to one API. `CUSTOMERS` is an odd multiple of it, so that the orders of each customer go
+/// to all APIs.
 const BLOCK: usize = 8;
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ pub async fn one(args: &Args, track: &Track) -> anyhow::Result<()> {
     connected(http, async |send| order(http, track, send, "bench-first", "first").await.map(drop)).await
 }
 
-/// Sends orders on all connections until the time is up; returns how long each took, and how many will be processed.
+/// Sends orders on all connections until the time is up; returns how long each took, and how many to wait for.
 pub async fn run(args: &Args, track: &Arc<Track>, until: Instant) -> anyhow::Result<(Histogram<u64>, u64)> {
     let mut load = tokio::task::JoinSet::new();
     for n in 0..args.connections {
@@ -60,7 +60,7 @@ async fn client(args: Args, http: String, track: Arc<Track>, n: u64, until: Inst
                 break;
             }
             let customer = (count * args.connections as u64 + n) % CUSTOMERS;
-            // Spread evenly, so that every connection meets some.
+            // Spread evenly, so that every connection has some.
             let fails = customer % 100 < args.failing;
             let name = format!("{}{customer}", if fails { FAILING } else { "bench-" });
             let took = order(&http, &track, send, &name, &format!("{n}-{count}")).await?;
@@ -73,7 +73,7 @@ async fn client(args: Args, http: String, track: Arc<Track>, n: u64, until: Inst
     Ok((accepts, awaited))
 }
 
-/// Lends a connection.
+/// Runs `work` on a new connection.
 async fn connected(
     http: &str,
     work: impl AsyncFnOnce(&mut SendRequest<Full<Bytes>>) -> anyhow::Result<()>,
@@ -82,7 +82,7 @@ async fn connected(
     stream.set_nodelay(true)?;
     let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = async { connection.await.map_err(anyhow::Error::from) };
-    // The connection ends with the sender; the load's result is what counts.
+    // The connection ends with the sender; only the result of `work` counts.
     tokio::select! { done = work(&mut send) => done, ended = driver => { ended?; bail!("the server closed the connection") } }
 }
 

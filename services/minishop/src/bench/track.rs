@@ -1,4 +1,4 @@
-//! Which orders are under way, and how long each took from its acknowledgement to its processed event.
+//! Which orders are in flight, and how long each took from its acknowledgement to its processed event.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::micros;
 
-/// What is known of the orders.
+/// The orders of a run.
 #[derive(Debug)]
 pub struct Track {
     orders: Mutex<Orders>,
@@ -24,7 +24,7 @@ pub struct Track {
 struct Orders {
     /// When each was acknowledged.
     open: HashMap<String, Instant>,
-    /// When events came that were faster than the note of their acknowledgement.
+    /// When events came whose acknowledgement is not recorded yet.
     early: HashMap<String, Instant>,
     settled: Histogram<u64>,
 }
@@ -49,7 +49,7 @@ impl Default for Track {
 }
 
 impl Track {
-    /// Notes an acknowledged order.
+    /// Records an acknowledged order.
     pub fn acknowledged(&self, order: String, at: Instant) {
         let mut orders = self.lock();
         match orders.early.remove(&order) {
@@ -58,24 +58,24 @@ impl Track {
         }
     }
 
-    /// Waits until so many orders are processed, no longer than this.
+    /// Waits until `count` orders are processed, at most `patience`.
     pub async fn processed(&self, count: u64, patience: Duration) {
         let mut processed = self.processed.subscribe();
         let _ = tokio::time::timeout(patience, processed.wait_for(|seen| *seen >= count)).await;
     }
 
-    /// Begins to count anew; returns how many were processed before.
+    /// Restarts the count; returns how many were processed before.
     pub fn begin(&self) -> u64 {
         self.lock().settled.reset();
         self.processed.send_replace(0)
     }
 
-    /// Ends the reading.
+    /// Ends [`read_processed`].
     pub fn end(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Tells how many orders were processed, and how long they took.
+    /// Returns how many orders were processed, and how long they took.
     pub fn settled(&self) -> (u64, Histogram<u64>) {
         (*self.processed.borrow(), self.lock().settled.clone())
     }
@@ -98,7 +98,7 @@ impl Track {
     }
 }
 
-/// Reads processed events until the end.
+/// Reads processed events until [`Track::end`].
 pub fn read_processed(track: &Track, tail: &Tail) -> anyhow::Result<()> {
     while !track.stop.load(Ordering::Relaxed) {
         let Some(record) = tail.next(Duration::from_millis(50))? else { continue };

@@ -1,4 +1,4 @@
-//! The command line beside what else tells of the same operations: the contracts, and the README.
+//! The command line compared with the contracts and the README.
 
 mod helps;
 mod readme;
@@ -13,7 +13,7 @@ fn command(words: &[&str]) -> Option<clap::Command> {
     words.iter().try_fold(Cli::command(), |command, word| command.find_subcommand(word).cloned())
 }
 
-/// Lists the words of all commands below one that have none below them.
+/// Lists the commands of a group, such as `dlq list`.
 fn leaves(group: &str) -> Vec<String> {
     let group_command = command(&[group]).expect("a group of commands");
     group_command.get_subcommands().map(|leaf| format!("{group} {}", leaf.get_name())).collect()

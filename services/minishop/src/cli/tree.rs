@@ -1,11 +1,11 @@
-//! Which settings of servers a command takes: its help shows these and no others.
+//! Which settings of servers a command takes: its help shows only these.
 
 use clap::{Arg, Command};
 
-/// Commands that ask a running server know where it is, and no settings of it.
+/// Clients of a running server take none of its settings.
 const NONE: &[&str] = &[];
 
-/// What the commands take that are no servers themselves, by the settings' variables. All others take everything.
+/// The settings, by variable, that each command takes. Commands that are not listed take all.
 const TAKEN: [(&str, &[&str]); 7] = [
     ("order", NONE),
     ("dlq", NONE),
@@ -32,9 +32,9 @@ const TAKEN: [(&str, &[&str]); 7] = [
     ),
 ];
 
-/// Gives each command the settings that it takes. The others stay, hidden, so that they are understood and can be refused.
+/// Adds all settings to each command, and hides those that it does not take: they must parse so that they can be refused.
 ///
-/// The command line itself shows none: they stand in the help of the servers.
+/// The top level shows none: they are in the help of the servers.
 pub fn with_settings(mut tree: Command) -> Command {
     let settings: Vec<Arg> = tree.get_arguments().filter(|arg| arg.get_env().is_some()).cloned().collect();
     let commands: Vec<String> = tree.get_subcommands().map(|command| command.get_name().to_owned()).collect();
@@ -43,7 +43,7 @@ pub fn with_settings(mut tree: Command) -> Command {
         let shown = |arg: &Arg| taken.is_none_or(|taken| arg.get_env().is_some_and(|name| taken.iter().any(|t| name == *t)));
         let own: Vec<Arg> = settings.iter().map(|arg| arg.clone().hide(!shown(arg))).collect();
         tree = tree.mut_subcommand(name, |command| {
-            // A command may have an option of that name itself.
+            // A command may have its own option of that name.
             let has = |arg: &Arg| command.get_arguments().any(|other| other.get_id() == arg.get_id());
             let own: Vec<Arg> = own.into_iter().filter(|arg| !has(arg)).collect();
             command.args(own)

@@ -1,4 +1,4 @@
-//! Following an operation until it has ended.
+//! Follows an operation until it has ended, or the status until interrupted.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -12,12 +12,12 @@ use crate::order::client::{Client, Failure};
 use crate::order::events;
 use crate::output::{self, Output};
 
-/// How often the server is asked.
+/// How often the server is polled.
 const PACE: Duration = Duration::from_millis(200);
-/// How wide the bar is.
+/// The width of the bar, in characters.
 const WIDTH: u64 = 30;
 
-/// Shows how far an operation is until it has ended, then what it came to; exit 1 when it was stopped.
+/// Shows the progress of an operation until it has ended, then its result; exit 1 when it was stopped.
 pub async fn to_the_end(client: &Client, id: &str, output: Output) -> Result<ExitCode, Failure> {
     let (path, mut last) = (operation_path(id), Value::Null);
     loop {
@@ -39,7 +39,7 @@ pub async fn to_the_end(client: &Client, id: &str, output: Output) -> Result<Exi
     }
 }
 
-/// Prints how much waits, and how many operations are under way, whenever that changes; ends when nobody reads any more.
+/// Prints the backlog and the number of running operations whenever they change, until standard output is closed.
 pub async fn status(client: &Client, output: Output) -> ExitCode {
     let line = |now: &Value| match output {
         Output::Json => now.to_string(),
@@ -48,7 +48,7 @@ pub async fn status(client: &Client, output: Output) -> ExitCode {
     events::follow(client, "/ops/stream", None, |now| output::line(&line(now))).await
 }
 
-/// Draws a bar on a terminal; elsewhere each change is a line.
+/// Draws a bar on a terminal; prints a line elsewhere.
 fn tell(operation: &Value) {
     let count = |name: &str| operation["progress"][name].as_u64().unwrap_or_default();
     let (decided, skipped) = (count("succeeded") + count("failed"), count("skipped"));

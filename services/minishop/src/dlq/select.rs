@@ -1,4 +1,4 @@
-//! Which dead letters a command is about, and who confirms it.
+//! Which dead letters a command selects, and how that is confirmed.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::order::client::encoded;
 
-/// Chooses dead letters; what is not given chooses all.
+/// A filter of dead letters; without a condition it matches all.
 #[derive(Debug, clap::Args)]
 pub struct Filter {
     /// Only this kind of error, such as refused.
@@ -43,7 +43,7 @@ impl Filter {
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
     }
 
-    /// Writes the filter as parameters of a query.
+    /// Encodes the filter as query parameters.
     pub fn query(&self) -> String {
         self.given().flat_map(|(name, value)| ["&".to_owned(), name.to_owned(), "=".to_owned(), encoded(value)]).collect()
     }
@@ -57,16 +57,16 @@ pub struct Set {
     ids: Vec<String>,
     #[command(flatten)]
     filter: Filter,
-    /// All dead letters that there are now.
+    /// All dead letters that exist now.
     #[arg(long)]
     all: bool,
-    /// Tell what would happen, and change nothing.
+    /// Show what would happen, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Ask nobody.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
-    /// Events in a second at most, 1 to 10000.
+    /// At most this many events per second, 1 to 10000.
     #[arg(long)]
     rate: Option<i64>,
     /// Who asks, for the audit.
@@ -77,19 +77,19 @@ pub struct Set {
     pub wait: bool,
 }
 
-/// Who confirms that a set is meant.
+/// How a set is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirm {
-    /// Nobody needs to.
+    /// No confirmation is needed.
     Needless,
-    /// The person at the terminal.
+    /// By the person at the terminal.
     Ask,
-    /// Nobody is there.
+    /// Confirmation is needed, and there is no terminal.
     Refuse,
 }
 
 impl Set {
-    /// Writes the request. What it lacks or has too much of is for the server to say.
+    /// Builds the request. The server validates it.
     pub fn body(&self, reason: &str) -> Value {
         let mut body = json!({"dryRun": self.dry_run, "reason": reason, "operator": self.operator});
         if !self.ids.is_empty() {
@@ -105,7 +105,7 @@ impl Set {
         body
     }
 
-    /// Tells who must confirm: ids were named one by one, a filter may choose more than was meant.
+    /// Returns how to confirm the set: ids need no confirmation, but a filter may match more than intended.
     pub fn confirm(&self) -> Confirm {
         if !self.by_filter() || self.yes || self.dry_run {
             Confirm::Needless

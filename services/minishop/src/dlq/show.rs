@@ -1,4 +1,4 @@
-//! Answers as tables. What strangers wrote may hold anything; a terminal must not obey it.
+//! Answers as tables, without control characters: foreign text must not control the terminal.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ fn listed<const N: usize>(headings: [&str; N], members: [&str; N], answer: &Valu
     output::table(headings, rows(answer).iter().map(|row| members.map(|name| cell(row, name))))
 }
 
-/// Prints how much waits, and which endpoints are left alone.
+/// Prints the backlog and the paused endpoints.
 pub fn status(answer: &Value) -> ExitCode {
     let printed = standing(answer);
     if rows(&answer["pausedEndpoints"]).is_empty() {
@@ -47,7 +47,7 @@ fn standing(answer: &Value) -> ExitCode {
     output::table(["TO BE PUBLISHED", "OLDEST IN SECONDS", "RETRYING", "WAITING", "DEAD"], [row])
 }
 
-/// Tells in one line what a change of the status came to.
+/// Formats a status as one line.
 pub fn status_line(now: &Value) -> String {
     let (status, parked) = (&now["status"], &now["status"]["parked"]);
     let open = rows(&now["operations"]).iter().filter(|operation| operation["endedAt"].is_null()).count();
@@ -115,7 +115,7 @@ fn line(row: &Value) -> [String; 10] {
     [id, kind, state, pending, released, succeeded, failed, skipped, begun, reason]
 }
 
-/// Prints one operation, and what did not go well in it.
+/// Prints one operation, and its items that failed or were skipped.
 pub fn operation(answer: &Value) -> ExitCode {
     let operation = &answer["operation"];
     let because = cell(operation, "stoppedBecause");
@@ -182,7 +182,7 @@ pub fn letter(answer: &Value) -> ExitCode {
     print(&text)
 }
 
-/// Shows bytes as text where they are text, else in base64 as they came.
+/// Formats bytes as text if they are UTF-8, else in base64 as received.
 fn bytes(value: &Value) -> String {
     let Some(encoded) = value.as_str() else { return "(null)".to_owned() };
     let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded);

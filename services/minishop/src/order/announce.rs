@@ -1,4 +1,4 @@
-//! `minishop order announce`: announces orders again whose event is lost.
+//! `minishop order announce`: announces orders again whose event was lost.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,10 +16,10 @@ pub struct Lost {
     /// The orders' ids.
     #[arg(required_unless_present = "older_than", conflicts_with = "older_than")]
     ids: Vec<String>,
-    /// All that were accepted at least so long ago, such as 15m, and whose event is lost.
+    /// All orders that were accepted at least this long ago, such as 15m, and whose event is lost.
     #[arg(long, value_parser = duration)]
     older_than: Option<Duration>,
-    /// Tell what would happen, and change nothing.
+    /// Show what would happen, and change nothing.
     #[arg(long)]
     dry_run: bool,
     /// Why, for the audit.
@@ -30,7 +30,7 @@ pub struct Lost {
     operator: String,
 }
 
-/// Asks until all orders were looked at; everything that was answered, as one document.
+/// Asks page by page until all orders were checked; returns all answers as one document.
 pub async fn announce(client: &Client, lost: &Lost) -> Result<Value, Failure> {
     let mut body = json!({"dryRun": lost.dry_run, "reason": lost.reason, "operator": lost.operator});
     if !lost.ids.is_empty() {
@@ -52,7 +52,7 @@ pub async fn announce(client: &Client, lost: &Lost) -> Result<Value, Failure> {
     }
 }
 
-/// Prints what was announced and what was left alone; exit 1 when something was.
+/// Prints the announced and the skipped orders; exit 1 when one was skipped.
 pub fn print(answer: &Value, lost: &Lost, output: Output) -> ExitCode {
     let rows = |member: &str| answer[member].as_array().map_or(&[][..], Vec::as_slice);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
 use crate::output::Output;
 
-/// How long a server may be silent.
+/// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a command asks, and how it prints the answer.
@@ -31,13 +31,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a client, or ends the command: an address that is none is a wrong command line.
+    /// Creates a client. An invalid address ends the command like a wrong command line.
     pub fn client(&self) -> Result<Client, ExitCode> {
         Client::new(&self.server).map_err(|problem| refuse(&[problem]))
     }
 }
 
-/// Asks one server.
+/// A client of one server.
 pub struct Client {
     http: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
     server: String,
@@ -46,14 +46,14 @@ pub struct Client {
 /// Why there is no answer to print.
 #[derive(Debug)]
 pub enum Failure {
-    /// The server says no: its problem document, as far as it is one.
+    /// The server refused: its status and problem document; null if the body is not JSON.
     Refused(StatusCode, Value),
     /// The server cannot be reached or is silent.
     Unreachable(String),
 }
 
 impl Failure {
-    /// Gives the exit code that says the same.
+    /// Returns the exit code of this failure.
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Refused(..) => EXIT_NO,
@@ -80,7 +80,7 @@ impl fmt::Display for Failure {
 }
 
 impl Client {
-    /// Takes a server's address, such as `http://127.0.0.1:3000`; the error is worded for the command line.
+    /// Creates a client of an address such as `http://127.0.0.1:3000`; the error is worded for the command line.
     fn new(server: &str) -> Result<Self, String> {
         let sound = server.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
         if !sound {
@@ -108,7 +108,7 @@ impl Client {
         Request::builder().method(method).uri(format!("{}{path}", self.server))
     }
 
-    /// Opens a stream of server-sent events behind the one that was seen last; `None` when nothing can follow it.
+    /// Opens a stream of server-sent events after the event `last`; `None` when nothing can follow it.
     pub async fn events(&self, path: &str, last: Option<&str>) -> Result<Option<Incoming>, Failure> {
         let mut request = self.request(Method::GET, path);
         if let Some(last) = last {

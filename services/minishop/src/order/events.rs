@@ -1,4 +1,4 @@
-//! Server-sent events: following a stream of them, and coming again behind what was seen when the connection is lost.
+//! Follows a stream of server-sent events; after a lost connection, reconnects after the last event seen.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,18 +10,18 @@ use serde_json::Value;
 
 use super::client::{Client, Failure};
 
-/// A server that sends nothing for so long, not even a comment, is gone.
+/// A server that sends nothing for this long, not even a comment, is gone.
 const SILENCE: Duration = Duration::from_secs(45);
-/// How long a server may be away before it is given up.
+/// How long to reconnect before giving up.
 const PATIENCE: Duration = Duration::from_mins(1);
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Hands each event behind the one that was seen last to `tell`, until that says `false` or nothing can follow.
+/// Passes each event after `last` to `tell`, until that returns `false` or nothing can follow.
 pub async fn follow(client: &Client, path: &str, mut last: Option<String>, mut tell: impl FnMut(&Value) -> bool) -> ExitCode {
     let mut away_since = Instant::now();
     loop {
         match client.events(path, last.as_deref()).await {
-            // What was seen was the last.
+            // The final event was seen.
             Ok(None) => return ExitCode::SUCCESS,
             Ok(Some(body)) => {
                 if follow_one(body, &mut last, &mut tell).await {
@@ -39,7 +39,7 @@ pub async fn follow(client: &Client, path: &str, mut last: Option<String>, mut t
     }
 }
 
-/// Tells whether the same request may soon be answered otherwise.
+/// Returns whether a retry may soon succeed.
 fn passes(failure: &Failure) -> bool {
     match failure {
         Failure::Unreachable(_) => true,
@@ -47,7 +47,7 @@ fn passes(failure: &Failure) -> bool {
     }
 }
 
-/// Hands over the events of one connection; `true` when that is the end.
+/// Passes the events of one connection to `tell`. Returns whether `tell` returned `false`.
 async fn follow_one(mut body: Incoming, last: &mut Option<String>, tell: &mut impl FnMut(&Value) -> bool) -> bool {
     let mut text = Vec::new();
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(SILENCE, body.frame()).await {
@@ -66,7 +66,7 @@ async fn follow_one(mut body: Incoming, last: &mut Option<String>, tell: &mut im
     false
 }
 
-/// Reads one event: its id, if it has one, and its data. A comment is none.
+/// Parses one event: its id, if it has one, and its data; `None` for a comment.
 fn event(block: &str) -> Option<(Option<String>, Value)> {
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     Some((field("id").map(str::to_owned), serde_json::from_str(field("data")?).ok()?))

@@ -60,7 +60,7 @@ fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
     value[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Shows a value. Error messages hold strangers' text, which a terminal must not obey.
+/// Formats a value without control characters: error messages hold foreign text, which must not control the terminal.
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),

@@ -8,7 +8,7 @@ use super::client::{Client, encoded};
 use super::events;
 use crate::output::{self, Output};
 
-/// Prints each version of an order behind `seen` until its status is final.
+/// Prints each version of an order after `seen` until its status is final.
 pub async fn follow(client: &Client, id: &str, seen: Option<u32>, output: Output) -> ExitCode {
     let path = format!("/orders/{}/events", encoded(id));
     let last = seen.map(|version| version.to_string());

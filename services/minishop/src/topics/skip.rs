@@ -1,7 +1,7 @@
-//! `minishop topics skip`: has the workers step over records that nobody can read.
+//! `minishop topics skip`: has the workers step over records that none of them can read.
 //!
-//! It writes an entry into the audit, which a worker finds that waits at that place; it settles the records as one dead letter without
-//! content, in one transaction with its position, and reads on behind them. Where the workers do not wait it changes nothing.
+//! It writes an audit entry. A worker that waits at that offset finds it, settles the records as one dead letter without content,
+//! in one transaction with its position, and reads on after them. Where no worker waits the entry has no effect.
 
 use std::process::ExitCode;
 
@@ -27,8 +27,8 @@ pub struct Args {
     /// The first offset that cannot be read, as the alarm names it.
     #[arg(long)]
     offset: i64,
-    /// Read on at this offset; the next one unless given. A batch that cannot be read has more records than one: kafka-dump-log
-    /// tells its last offset.
+    /// Read on at this offset; by default the next one. A batch that cannot be read has more records than one: kafka-dump-log
+    /// shows its last offset.
     #[arg(long)]
     until: Option<i64>,
     /// Why, for the audit and the dead letter.
@@ -39,7 +39,7 @@ pub struct Args {
     operator: String,
 }
 
-/// Writes down what is to be stepped over; exit 1 when it is refused, 69 when database or brokers do not answer.
+/// Records what to step over; exit 1 when it is refused, 69 when database or brokers do not answer.
 pub async fn run(args: Args, config: Config, brokers: &str, printed: Output) -> ExitCode {
     match skip(args, &config, brokers).await {
         Ok(gap) if printed == Output::Json => output::json(&json!(gap)),
@@ -75,7 +75,7 @@ async fn skip(args: Args, config: &Config, brokers: &str) -> Result<Gap, Failure
     Ok(gap)
 }
 
-/// Refuses what the workers have read already.
+/// Refuses an offset that the workers have already settled.
 async fn not_settled(store: &Store, gap: &Gap) -> Result<(), Failure> {
     let positions = store.inbox.positions(&gap.consumer).await.map_err(Failure::of_store)?;
     let at = positions.iter().find(|at| at.partition == gap.partition && at.topic == gap.topic);

@@ -1,4 +1,4 @@
-//! Commands that work on database and brokers themselves.
+//! Commands that access the database and the brokers directly.
 
 use crate::announcing;
 use crate::outbox;

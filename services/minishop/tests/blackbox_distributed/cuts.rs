@@ -12,11 +12,11 @@ use crate::proxy::Proxy;
 use crate::shop::Shop;
 use crate::wait::eventually;
 
-/// How long connections are cut under load, alone and with others, and how often.
+/// Length of each phase of cuts, and the interval of the cuts.
 const CUTTING: Duration = Duration::from_secs(10);
 const BEAT: Duration = Duration::from_millis(300);
 
-/// Makes the command of an API whose connections go through a proxy.
+/// Returns the command of an API whose database connections go through a proxy.
 fn api_behind(shop: &Shop, proxy: &Proxy) -> Command {
     let mut command = shop.command(&["api"]);
     command.env("DATABASE_URL", shop.database().replace(shop.database_address(), proxy.address()));
@@ -39,14 +39,14 @@ fn an_order_whose_commit_lost_its_answer_comes_before_its_customers_next() {
             promises.push(order(next, &format!("next-{round}-{n}"), &customer));
         }
     };
-    // At first there is no other API; then the next order goes to another one.
+    // First there is no other API; then the next order goes to another one.
     lose("alone", &first);
     let second = shop.api();
     lose("both", &second);
     check(&shop, &promises);
 }
 
-/// Cuts all connections of the shop, again and again.
+/// Cuts all database connections of the shop repeatedly.
 fn cut(shop: &Shop) {
     let began = Instant::now();
     while began.elapsed() < CUTTING {
@@ -58,7 +58,7 @@ fn cut(shop: &Shop) {
 #[test]
 fn while_connections_are_cut_again_and_again_nothing_is_lost_or_reordered() {
     let shop = Shop::new();
-    // At first one of each role, which sends from memory what it has committed; then two.
+    // First one process of each role, which publishes from memory what it has committed; then two.
     let mut processes = vec![shop.api(), shop.worker()];
     let load = Load::default();
     load.moved(processes[0].addr("http"));

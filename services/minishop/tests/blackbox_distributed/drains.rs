@@ -13,7 +13,7 @@ use crate::rest::get;
 use crate::shop::Shop;
 use crate::wait::eventually;
 
-/// Undoes what makes other tests quick: as an operator would run it.
+/// Starts a process without the settings that make other tests quick, as an operator would run it.
 fn as_shipped(mut command: Command) -> Process {
     command.env_remove("MINISHOP_KAFKA_SESSION_TIMEOUT").env_remove("MINISHOP_DRAIN_WAIT");
     Process::start(command)
@@ -39,7 +39,7 @@ fn sigterm_under_load_drains_each_role_and_loses_nothing() {
         load.moved(next_api.addr("http"));
         flows(&load);
         assert_eq!(worker.terminate(), Some(0), "the worker's drain ends with 0");
-        // Far sooner than the group would miss it: it has said goodbye.
+        // Well before its session would expire, because it has left the group.
         eventually(Duration::from_secs(8), "the other worker holds all partitions", || {
             let shares = assignments(shop.brokers(), &shop.group());
             (shares.len() == 1 && shares[0].len() == 8).then_some(())
@@ -68,7 +68,7 @@ fn a_request_that_was_on_its_way_is_answered_by_the_drain() {
         "POST /orders HTTP/1.1\r\nhost: {http}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n"
     );
     connection.write_all(format!("{head}\r\n{}", &BODY[..length / 2]).as_bytes()).unwrap();
-    // Served after it on another connection, so the first has been taken up.
+    // A later request on another connection is answered, so the first one has been accepted.
     assert_eq!(get(&http, "/orders/none").status, 400);
     api.ask_to_end();
     eventually(Duration::from_secs(15), "the API listens no more", || TcpStream::connect(&http).is_err().then_some(()));

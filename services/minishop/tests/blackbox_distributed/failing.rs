@@ -1,4 +1,4 @@
-//! What fails, and how it is repaired.
+//! Failing events and their repair.
 
 use crate::dead_letters;
 use crate::endpoint::Endpoint;
@@ -7,7 +7,7 @@ use crate::process::Process;
 use crate::repair;
 use crate::shop::Shop;
 
-/// Plays a scenario with an API and two workers that call an endpoint.
+/// Runs a scenario with an API and two workers that call an endpoint.
 fn with_an_endpoint(scenario: fn(&Place<'_>, &Endpoint)) {
     let shop = Shop::new();
     let endpoint = Endpoint::start();

@@ -1,4 +1,4 @@
-//! Records that others have written to `orders.created`.
+//! Records that other producers have written to `orders.created`.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::rest::get;
 use crate::shop::Shop;
 use crate::wait::eventually;
 
-/// The demo's own record, as it was written then.
+/// The demo's original record.
 const DEMO: &str = include_str!("../../../../proto/fixtures/orders.created.json");
 const WAIT: Duration = Duration::from_secs(20);
 
-/// Writes values to one partition, in this order, all under one key.
+/// Produces values to one partition, in this order and under one key.
 fn produce(shop: &Shop, partition: i32, key: &str, values: &[&[u8]]) {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", shop.brokers()).set("linger.ms", "0").create().unwrap();
@@ -31,7 +31,7 @@ fn produce(shop: &Shop, partition: i32, key: &str, values: &[&[u8]]) {
     }
 }
 
-/// Another order of the demo's form.
+/// Returns another order in the demo's format, with its event.
 fn demo_order(n: u128, key: &str) -> (Uuid, String) {
     let mut event: Value = serde_json::from_str(DEMO).unwrap();
     let order = Uuid::from_u128(0x2b7e_1c52_6b0a_4e0e_8d5e_0000_0000_0000 + n);
@@ -60,13 +60,13 @@ fn an_event_in_the_demos_format_is_adopted_and_processed_once() {
     let shop = Shop::new();
     let (api, _worker) = (shop.api(), shop.worker());
     let order: Uuid = serde_json::from_str::<Value>(DEMO).unwrap()["data"]["orderId"].as_str().unwrap().parse().unwrap();
-    // Twice, as a producer does that missed the broker's answer, and once more under another event id.
+    // Twice, as by a producer that missed the broker's answer, and once more under another event id.
     let again = DEMO.replace("7d9f4f0e", "7d9f4f0f");
     assert_ne!(DEMO, again);
     produce(&shop, 3, "c1", &[DEMO.trim_end().as_bytes(), DEMO.trim_end().as_bytes(), again.trim_end().as_bytes()]);
     let (next, event) = demo_order(1, "order-c1-002");
     produce(&shop, 3, "c1", &[event.as_bytes()]);
-    // The last of the partition first: then all before it are settled.
+    // The last of the partition first: once it is processed, all before it are settled.
     for order in [next, order] {
         is_processed_once(&shop, api.addr("http"), &order);
     }

@@ -1,7 +1,7 @@
-//! kill -9 of every process, again and again, while clients order.
+//! Repeated kill -9 of every process while clients order.
 //!
-//! A process sends what it has committed from memory where it leads, and reads what others have committed. So that both happen,
-//! the dead come back at once for a while, and then one stays away until its leases have run out.
+//! Where a process leads, it publishes its own rows from memory and reads those that others committed. To cover both, the
+//! killed processes restart at once for a while, and then one stays away until its leases have expired.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,19 +14,19 @@ use crate::process::Process;
 use crate::shop::Shop;
 use crate::wait::eventually;
 
-/// How often all that follows is done.
+/// How often the whole sequence runs.
 const ROUNDS: usize = 2;
-/// Kills in a row whose victims come back at once, of APIs and of workers.
+/// Kills in a row after which the process restarts at once, of APIs and of workers.
 const API_KILLS: usize = 5;
 const WORKER_KILLS: usize = 3;
-/// How long the last victim of a round stays away: its leases have run out, and for some seconds the other is alone.
+/// How long the last killed process of a round stays away: its leases expire, and for some seconds the other is alone.
 const AWAY: Duration = Duration::from_secs(14);
-/// What a process must have done in its life before it is killed: one that has not begun proves nothing.
+/// What a process must have done before it is killed: an idle one proves nothing.
 const WORK: usize = 20;
-/// A worker waits for its partitions until the group has forgotten the one that was killed: 6 s, and more if others die too.
+/// Timeout for a worker to settle events: the session of a killed worker lasts 6 s, and the wait is longer if others die too.
 const LIFE: Duration = Duration::from_mins(1);
 
-/// Kills workers by turns, and returns those that run in the end.
+/// Kills workers in turn, and returns those that run in the end.
 fn kill_workers(shop: &Shop) -> [Process; 2] {
     let mut workers = [shop.worker(), shop.worker()];
     for kill in 0..ROUNDS * (WORKER_KILLS + 1) {
@@ -43,7 +43,7 @@ fn kill_workers(shop: &Shop) -> [Process; 2] {
     workers
 }
 
-/// Kills APIs by turns while orders are accepted, until no worker is killed any more; returns those that run in the end.
+/// Kills APIs in turn while orders are accepted, until no worker is killed any more; returns those that run in the end.
 fn kill_apis(shop: &Shop, load: &Load, killing_workers: &AtomicBool) -> [Process; 2] {
     let mut apis = [shop.api(), shop.api()];
     load.spread(apis.iter().map(|api| api.addr("http")));
@@ -66,7 +66,7 @@ fn kill_apis(shop: &Shop, load: &Load, killing_workers: &AtomicBool) -> [Process
 
 #[test]
 fn kill_9_of_every_process_under_load_loses_and_doubles_nothing() {
-    /// Says so also when it fails: the thread of the APIs waits for it.
+    /// Clears the flag also on a panic, because the thread of the APIs waits for it.
     struct Done<'a>(&'a AtomicBool);
     impl Drop for Done<'_> {
         fn drop(&mut self) {

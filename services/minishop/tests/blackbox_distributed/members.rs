@@ -1,4 +1,4 @@
-//! Workers that die, come back or go: how soon somebody reads their partitions again.
+//! Workers that die, return or leave: how soon others read their partitions.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::rest::post;
 use crate::shop::Shop;
 use crate::wait::eventually;
 
-/// Orders of as many customers: some for each of the eight partitions.
+/// Orders of as many customers, so that each of the eight partitions gets some.
 const ORDERS: usize = 64;
-/// How soon the group must have settled before a test begins.
+/// Timeout for the group to become stable before a test begins.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// Starts a worker as an operator would, with the default session timeout; under a name of its own if there is one.
+/// Starts a worker with the default session timeout, as an operator would, and with an instance id if `name` is given.
 fn worker(shop: &Shop, name: Option<&str>) -> Process {
     let mut command = shop.command(&["worker"]);
     command.env_remove("MINISHOP_KAFKA_SESSION_TIMEOUT");
@@ -21,7 +21,7 @@ fn worker(shop: &Shop, name: Option<&str>) -> Process {
     Process::start(command)
 }
 
-/// Waits until the group has so many members, each with as many partitions as the others.
+/// Waits until the group has this many members with equal shares of the partitions.
 fn shared_by(shop: &Shop, members: usize, within: Duration) {
     eventually(within, "the members share the partitions", || {
         let shares = assignments(shop.brokers(), &shop.group());
@@ -29,7 +29,7 @@ fn shared_by(shop: &Shop, members: usize, within: Duration) {
     });
 }
 
-/// Orders for many customers, and waits until all of it is processed.
+/// Orders for many customers, and waits until all orders are processed.
 fn orders_flow(shop: &Shop, api: &Process, round: usize, within: Duration) {
     for n in 0..ORDERS {
         let body = format!(r#"{{"customerId":"customer-{round}-{n}","items":[{{"productId":"p1","qty":2,"price":10.5}}]}}"#);
@@ -81,7 +81,7 @@ fn a_worker_with_a_name_that_ends_orderly_leaves_the_group() {
     let mut workers = ["worker-1", "worker-2"].map(|name| worker(&shop, Some(name)));
     shared_by(&shop, 2, SETTLED);
     assert_eq!(workers[0].terminate(), Some(0));
-    // Sooner than its session would have ended.
+    // Sooner than its session would have expired.
     shared_by(&shop, 1, Duration::from_secs(5));
     orders_flow(&shop, &api, 0, Duration::from_secs(5));
     assert_eq!(workers[1].terminate(), Some(0));

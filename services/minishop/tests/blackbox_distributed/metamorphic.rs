@@ -19,21 +19,21 @@ use crate::shop::Shop;
 const ORDERS: usize = 200;
 const CUSTOMERS: usize = 7;
 
-/// What Redis does meanwhile.
+/// What Redis does during a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Redis {
     On,
     Off,
     /// Emptied, and all subscriptions cut, each second.
     Flushed,
-    /// Always full: it has one megabyte, and drops what was used least recently for each new entry.
+    /// Always full: it has one megabyte, and evicts the least recently used entries for each new one.
     Evicting,
-    /// Says on every channel, all the time, what nobody has said: also, of every order that there is, that it has changed.
+    /// Publishes invalid and false hints on every channel all the time: also that every order has changed.
     Lying,
 }
 
 impl Redis {
-    /// How often it does so.
+    /// Returns the interval of the misbehaviour.
     const fn beat(self) -> Option<Duration> {
         match self {
             Self::On | Self::Off => None,
@@ -100,7 +100,7 @@ impl Connection {
         self.answer()
     }
 
-    /// Reads a number of the server's own account; 0 if it is not told.
+    /// Reads a number from the server's `INFO`; 0 if it is missing.
     fn number(&mut self, section: &str, name: &str) -> u64 {
         let told = self.say(&["INFO", section]).join("\n");
         let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix([':', '=']));
@@ -125,16 +125,16 @@ impl Connection {
     }
 }
 
-/// All that a run leaves behind, without what differs by nature: ids and times.
+/// Everything that a run leaves behind, except ids and times.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     orders: Vec<(String, String, String, i32, i64)>,
-    /// Idempotency keys by topic and customer, in their order.
+    /// Idempotency keys by topic and customer, in order.
     topics: BTreeMap<(String, String), Vec<String>>,
     answers: Vec<(u16, bool)>,
 }
 
-/// Sends the same commands as every other run: orders, each fifth again, each ninth with another content.
+/// Sends the same commands in every run: orders, each fifth again, each ninth with other content.
 fn order(apis: &[Process], accepted: &Mutex<Vec<Uuid>>) -> Vec<(u16, bool)> {
     let mut answers = Vec::new();
     let mut send = |n: usize, qty: usize| {
@@ -160,7 +160,7 @@ fn order(apis: &[Process], accepted: &Mutex<Vec<Uuid>>) -> Vec<(u16, bool)> {
     answers
 }
 
-/// Says that the misbehaviour is over when it is dropped, also by a test that fails: its thread is waited for.
+/// Ends the misbehaviour on drop, also when the test fails, because its thread is joined.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -217,7 +217,7 @@ fn topics(shop: &Shop) -> BTreeMap<(String, String), Vec<String>> {
         for record in shop.records(topic) {
             let event: Value = serde_json::from_slice(record.value.as_deref().unwrap()).unwrap();
             let text = |value: &Value| value.as_str().unwrap().to_owned();
-            // Copies are lawful.
+            // Copies are allowed.
             if seen.insert(text(&event["eventId"])) {
                 let place = (topic.to_owned(), text(&event["data"]["customerId"]));
                 topics.entry(place).or_default().push(text(&event["idempotencyKey"]));

@@ -1,4 +1,4 @@
-//! A server is away while clients order, and comes back.
+//! A server is stopped while clients order, and starts again.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use crate::servers::OwnServer;
 use crate::shop::Shop;
 use crate::wait::eventually;
 
-/// Longer than a lease: whoever was there before the outage is forgotten after it.
+/// Longer than a lease: after the outage no process from before it holds one.
 const OUTAGE: Duration = Duration::from_secs(12);
-/// How soon everything flows again after an outage.
+/// Timeout for everything to work again after an outage.
 const RECOVERY: Duration = Duration::from_secs(20);
-/// Orders that show that orders flow.
+/// Number of acknowledged orders that shows that orders flow.
 const FLOW: usize = 100;
 
 fn flows(load: &Load, within: Duration) {
@@ -32,7 +32,7 @@ fn become_ready(processes: &[Process]) {
     eventually(RECOVERY, "every process is ready", || processes.iter().all(ready).then_some(()));
 }
 
-/// The processes that the outage found are those that drain in the end: none was restarted.
+/// Drains the processes from before the outage: none was restarted.
 fn drain(processes: Vec<Process>) {
     for mut process in processes {
         assert_eq!(process.terminate(), Some(0), "a drain ends with 0");
@@ -45,7 +45,7 @@ fn while_postgresql_is_away_clients_hear_503_and_nothing_is_lost() {
     let shop = Shop::on(server.addresses());
     let processes = vec![shop.api(), shop.api(), shop.worker(), shop.worker()];
     let load = Load::default();
-    // A customer's next order goes to the other API, as soon as the one before it is answered.
+    // A customer's next order goes to the other API as soon as the previous one is answered.
     load.spread(processes[..2].iter().map(|api| api.addr("http")));
     let ((), promises) = load.during(6, || {
         flows(&load, RECOVERY);
@@ -56,7 +56,7 @@ fn while_postgresql_is_away_clients_hear_503_and_nothing_is_lost() {
         let during = load.acknowledged();
         eventually(OUTAGE, "no process says that it is ready", || (!processes.iter().any(ready)).then_some(()));
         passes(OUTAGE, began, "the outage lasts");
-        // Each client may have had one more on its way.
+        // Each client may have had one more in flight.
         assert!(load.acknowledged() <= during + 6, "acknowledged without a database");
         server.start_again();
         flows(&load, RECOVERY);
@@ -76,7 +76,7 @@ fn while_kafka_is_away_orders_are_accepted_and_follow_later() {
     let shop = Shop::on(server.addresses());
     let processes = vec![shop.api(), shop.api(), shop.worker(), shop.worker()];
     let load = Load::default();
-    // A customer's next order goes to the other API, as soon as the one before it is answered.
+    // A customer's next order goes to the other API as soon as the previous one is answered.
     load.spread(processes[..2].iter().map(|api| api.addr("http")));
     let (waiting, promises) = load.during(2, || {
         flows(&load, RECOVERY);
@@ -101,7 +101,7 @@ fn while_kafka_is_away_orders_are_accepted_and_follow_later() {
 fn while_redis_is_away_only_the_metrics_tell() {
     let server = OwnServer::start("redis");
     let shop = Shop::on(server.addresses());
-    // Two of a role: only then is there somebody to give a hint to.
+    // Two of a role, because a process needs another one to send hints to.
     let processes = vec![shop.api(), shop.api(), shop.worker()];
     let sum = |name| processes.iter().map(|process| counted(process, name)).sum::<u64>();
     let hints = || sum("minishop_redis_hints_received_total");

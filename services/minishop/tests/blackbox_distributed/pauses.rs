@@ -1,4 +1,4 @@
-//! A process stands still for longer than its leases last, and goes on as if nothing had been.
+//! A process is stopped (SIGSTOP) for longer than its leases last, and continues.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The database is put back to an older copy of itself under running processes, as at a fail-over to a replica that lagged.
+//! The database is replaced by an older copy under running processes, as at a fail-over to a replica that lagged.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ const PUT_BACK: &str = "
         PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
     END $$";
 
-/// Orders for each customer, at each API in turn; a database that has only just cut its connections is asked again.
+/// Orders for each customer, at the APIs in turn; retries while the database has just cut its connections.
 fn order(apis: &[Process], round: &str) {
     for (n, api) in (0..CUSTOMERS).zip(apis.iter().cycle()) {
         let body = format!(r#"{{"customerId":"c{n}","items":[{{"productId":"{round}","qty":2,"price":10.5}}]}}"#);

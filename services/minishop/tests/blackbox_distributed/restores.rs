@@ -1,4 +1,4 @@
-//! An older copy of the database is put back under running processes, as a fail-over to a standby that lagged does.
+//! An older copy of the database is restored under running processes, as at a fail-over to a standby that lagged.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::servers::OwnServer;
 use crate::shop::Shop;
 use crate::wait::eventually;
 
-/// Copies the database as it stands. Whoever is connected is cut off, since a copy is made of a database that rests.
+/// Copies the database. All connections are cut, because PostgreSQL copies only an unused database.
 fn copy(shop: &Shop) {
     shop.administer("ALTER DATABASE {} ALLOW_CONNECTIONS false");
     shop.administer("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'");
@@ -23,7 +23,7 @@ fn copy(shop: &Shop) {
     shop.administer("ALTER DATABASE {} ALLOW_CONNECTIONS true");
 }
 
-/// Puts the copy in the place of the database.
+/// Replaces the database by the copy.
 fn put_back(shop: &Shop) {
     shop.administer("ALTER DATABASE {} ALLOW_CONNECTIONS false");
     shop.administer("DROP DATABASE {} WITH (FORCE)");
@@ -35,7 +35,7 @@ fn order_five(api: &Process, prefix: &str) -> Vec<Promise> {
     (0..5).map(|n| order(api, &format!("{prefix}-{n}"), &format!("c{n}"))).collect()
 }
 
-/// Reads which orders a topic tells of.
+/// Returns the orders that have an event in a topic.
 fn told(shop: &Shop, topic: &str) -> HashSet<Uuid> {
     let order =
         |value: &[u8]| serde_json::from_slice::<Value>(value).unwrap()["data"]["orderId"].as_str().unwrap().parse().unwrap();
@@ -52,7 +52,7 @@ fn after_an_older_copy_of_the_database_came_back_every_new_order_is_announced() 
     settled(&shop);
     copy(&shop);
     server.stop();
-    // These are lost with the database that they were written to: no server could keep them.
+    // These are lost with the database that holds them: nothing could keep them.
     order_five(&apis[0], "lost");
     eventually(Duration::from_secs(20), "their events are known to wait", || {
         (apis.iter().map(|api| counted(api, "minishop_outbox_rows")).max() == Some(5)).then_some(())

@@ -43,7 +43,7 @@ fn replayed(answer: &Response<CreateOrderResponse>) -> bool {
     answer.metadata().get("idempotent-replayed").is_some_and(|value| value == "true")
 }
 
-/// The canonical JSON of a message is the REST body.
+/// Returns a message's canonical JSON, which is the REST body.
 fn in_json(answer: &Response<CreateOrderResponse>) -> String {
     String::from_utf8(json::to_vec(answer.get_ref())).unwrap()
 }
@@ -84,7 +84,7 @@ fn grpc_replays_what_rest_has_created_and_either_refuses_another_order() {
 fn a_hundred_at_once_over_both_protocols_make_one_order() {
     const EACH: usize = 50;
     let shop = Shop::new();
-    // Two processes: the database alone can decide between them.
+    // Two processes, so only the database can decide between them.
     let apis = [shop.api(), shop.api()];
     let answers: Vec<(String, bool)> = std::thread::scope(|scope| {
         let over_rest: Vec<_> = (0..EACH)

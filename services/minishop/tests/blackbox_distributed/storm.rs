@@ -1,4 +1,4 @@
-//! A group that never comes to rest.
+//! A group that rebalances all the time.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use crate::process::Process;
 use crate::shop::Shop;
 use crate::wait::eventually;
 
-/// How long the group is shaken before a calm, how often there is one, and how often a worker leaves in between.
+/// Length of a storm, their number, and the interval at which a worker is replaced.
 const STORM: Duration = Duration::from_secs(42);
 const STORMS: usize = 2;
 const BEAT: Duration = Duration::from_secs(2);
-/// How long one API and one worker are alone: for some seconds after the leases of the others have run out.
+/// How long one API and one worker are alone: some seconds longer than the leases of the others.
 const CALM: Duration = Duration::from_secs(14);
-/// Each so many beats a worker is killed instead of asked to leave.
+/// Every this many beats a worker is killed instead of drained.
 const KILL: usize = 4;
 
 fn leave(process: &mut Process) {
     assert_eq!(process.terminate(), Some(0), "a drain ends with 0");
 }
 
-/// Lets a worker leave and another come at each beat.
+/// Replaces a worker at each beat.
 fn shake(shop: &Shop, workers: &mut [Process]) {
     let storm = Instant::now();
     for beat in 0.. {
@@ -52,7 +52,7 @@ fn two_minutes_of_rebalances_keep_effects_once_and_keys_in_order() {
         for _ in 0..STORMS {
             shake(&shop, &mut workers);
             load.moved(apis[0].addr("http"));
-            // Until every client has heard of it.
+            // Until every client uses the new address.
             let wanted = load.acknowledged() + 50;
             eventually(BEAT * 5, "no client asks the other API", || (load.acknowledged() >= wanted).then_some(()));
             leave(&mut apis[1]);

@@ -1,4 +1,4 @@
-//! `topics check` on topics that somebody has changed.
+//! `topics check` on topics whose settings were changed.
 
 use std::process::Output;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn what_create_makes_passes_check_whatever_the_brokers_defaults_are() {
-    // Its defaults are changed, and other tests' topics must not be.
+    // A broker of its own, because its defaults are changed, which must not affect other tests' topics.
     let server = OwnServer::start("kafka");
     let addresses = server.addresses();
     let client: AdminClient<DefaultClientContext> =
@@ -73,7 +73,7 @@ fn topics_that_lose_events_by_their_settings_are_named_all_at_once() {
         format!("error[TOPIC_UNSAFE] {created}: retention.ms is 60000"),
         format!("error[TOPIC_UNSAFE] {dead}: max.message.bytes is 1048588"),
     ];
-    // The brokers hear of a change a moment after it was taken.
+    // The brokers apply a change a moment after they accepted it.
     eventually(Duration::from_secs(20), "all are named", || {
         let found = check(&shop);
         let all = wanted.iter().all(|line| said(&found).contains(line)) && said(&found).matches("error[").count() == 4;

@@ -18,7 +18,7 @@ use crate::process::Process;
 use crate::rest::post;
 use crate::shop::{Shop, block_on};
 
-/// Takes spans over OTLP/gRPC and keeps them, each with the name of the service that it is from.
+/// Receives spans over OTLP/gRPC and keeps them, each with the name of its service.
 #[derive(Debug, Clone, Default)]
 struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
 
@@ -57,7 +57,7 @@ impl Collector {
         (collector, told.recv().unwrap())
     }
 
-    /// Finds the one span of a service that lies in a trace below a parent; its id.
+    /// Returns the id of the only span of a service below `parent` in a trace.
     fn below(&self, service: &str, trace: &str, parent: &str) -> String {
         let all = self.0.lock().unwrap();
         let found =

@@ -1,5 +1,5 @@
-//! A batch that the broker's disk has damaged. The broker hands it out as it is, and the client library passes over it without a word
-//! as soon as a good one follows.
+//! A batch damaged on the broker's disk. The broker serves it as it is, and the client library silently skips it as soon as
+//! a valid one follows.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn order(api: &Process, customer: &str) {
     assert_eq!(post(api.addr("http"), "/orders", &[], &body).status, 201);
 }
 
-/// Finds the file of a partition that holds its first records.
+/// Finds the file with the first records of a partition.
 fn segment(below: &Path, partition: &str) -> PathBuf {
     let mut places = vec![below.to_owned()];
     while let Some(place) = places.pop() {
@@ -43,7 +43,7 @@ fn a_batch_that_the_disk_has_damaged_is_not_passed_over_and_skipped_only_when_an
     server.stop();
     let file = segment(server.state(), &format!("{}-{}", shop.topic("orders.created"), damaged.partition));
     let mut bytes = fs::read(&file).unwrap();
-    // Behind the batch's head, which the broker itself reads.
+    // Behind the batch's header, which the broker itself reads.
     bytes[80] ^= 0xff;
     fs::write(&file, bytes).unwrap();
     server.start_again();

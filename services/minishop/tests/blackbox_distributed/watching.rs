@@ -28,7 +28,7 @@ fn signal(process: &Process, name: &str) {
     assert!(Command::new("kill").args([name, &process.pid().to_string()]).status().unwrap().success());
 }
 
-/// Watches orders one after the other while a worker in another process handles them; how late each watcher heard, in ms, sorted.
+/// Watches orders one after the other while a worker in another process handles them; returns each watcher's delay in ms, sorted.
 fn lateness(with_redis: bool) -> Vec<i64> {
     let shop = Shop::new();
     let start = |role: &str| {
@@ -43,7 +43,7 @@ fn lateness(with_redis: bool) -> Vec<i64> {
     settled(&shop);
     let mut heard = HashMap::new();
     for _ in 0..15 {
-        // The worker stands still until somebody watches.
+        // The worker is stopped until the order is watched.
         signal(&worker, "-STOP");
         let id = order(&api, ORDER);
         let mut events = Events::open(api.addr("http"), &id, None);
@@ -94,7 +94,7 @@ fn a_cancel_that_races_the_worker_ends_in_one_final_status_with_one_event() {
     const ORDERS: usize = 120;
     let shop = Shop::new();
     let (api, other, worker) = (shop.api(), shop.api(), shop.worker());
-    // Once the worker has its partitions, the race is open.
+    // Once the worker has its partitions, cancels and the worker race.
     let first = order(&api, ORDER);
     settled(&shop);
     let mut answered: HashMap<Uuid, u16> = HashMap::from([(first.parse().unwrap(), 409)]);
@@ -107,7 +107,7 @@ fn a_cancel_that_races_the_worker_ends_in_one_final_status_with_one_event() {
                     let mut answered = Vec::new();
                     for n in 0..ORDERS / 4 {
                         let id = order(api, &body);
-                        // Some at once, some when the worker is at it.
+                        // Some at once, some while the worker handles the order.
                         std::thread::park_timeout(Duration::from_millis(8 * (n as u64 % 8)));
                         let path = format!("/orders/{id}/cancel");
                         let both = [api, other].map(|api| post(api.addr("http"), &path, &[], "{}"));
@@ -143,7 +143,7 @@ fn a_cancel_that_races_the_worker_ends_in_one_final_status_with_one_event() {
         assert_eq!(events.keys().copied().collect::<HashSet<_>>(), orders, "orders.{status}");
         assert!(events.values().all(|ids| ids.len() == 1), "one event for each: {events:?}");
     }
-    // The worker reads each created event once, and does nothing for an order that was cancelled before.
+    // The worker settles each created event once, also that of an order that was cancelled before.
     eventually(Duration::from_secs(30), "every created event is settled", || {
         (usize::try_from(shop.number("SELECT count(*) FROM inbox")) == Ok(ORDERS + 1)).then_some(())
     });

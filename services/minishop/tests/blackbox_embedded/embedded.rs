@@ -1,4 +1,4 @@
-//! What a process on embedded parts shows to the checker.
+//! The checker's view of a process on embedded parts.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct Embedded<'a> {
 }
 
 impl Embedded<'_> {
-    /// Asks the store, over a connection of its own that only reads.
+    /// Queries the store over a read-only connection of its own.
     fn rows<T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin>(&self, sql: &'static str) -> Vec<T> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             let options = SqliteConnectOptions::new().filename(self.dir.join("data/minishop.db")).read_only(true);
@@ -44,7 +44,7 @@ impl Ledger for Embedded<'_> {
         self.number("SELECT count(*) FROM outbox_waiting")
     }
 
-    /// One connection writes.
+    /// SQLite has one writer.
     fn deadlocks(&self) -> i64 {
         0
     }

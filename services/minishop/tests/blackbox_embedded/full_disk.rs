@@ -1,4 +1,4 @@
-//! A disk that is full: what clients and probes are told, and how the process finds the space again.
+//! A full disk: what clients and probes see, and how the process recovers.
 
 use std::fs;
 use std::io::Write;
@@ -11,7 +11,7 @@ use crate::rest::{get, post};
 use crate::wait::eventually;
 use crate::{ORDER, up};
 
-/// True when a disk can be made for the test alone; those who run all tests must be able to.
+/// Returns whether this test can mount a disk of its own; it must if `MINISHOP_TEST_KAFKA` is set.
 #[expect(clippy::disallowed_methods, reason = "the test runner says by the environment that it has installed all")]
 fn may_mount() -> bool {
     let may = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
@@ -19,7 +19,7 @@ fn may_mount() -> bool {
     may
 }
 
-/// `up` with its data on a disk of 24 MB, a third of which can be freed. The disk is seen only by the process.
+/// Starts `up` with its data on a disk of 24 MB, a third of which can be freed. Only the process has the disk mounted.
 fn up_on_a_small_disk(dir: &Path) -> Process {
     let data = dir.join("data");
     fs::create_dir(&data).unwrap();
@@ -32,12 +32,12 @@ fn up_on_a_small_disk(dir: &Path) -> Process {
     Process::start(command)
 }
 
-/// The process's disk, seen from here.
+/// Returns the path of the process's disk as seen from outside.
 fn seen(server: &Process, dir: &Path) -> PathBuf {
     format!("/proc/{}/root{}", server.pid(), dir.join("data").display()).into()
 }
 
-/// Takes all space that is left.
+/// Fills the remaining space.
 fn fill(disk: &Path) {
     let mut more = fs::File::create(disk.join("more")).unwrap();
     for size in [65_536, 4_096, 1] {

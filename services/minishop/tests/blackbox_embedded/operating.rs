@@ -1,4 +1,4 @@
-//! What operators do, on embedded parts.
+//! Operators' commands, on embedded parts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::rest::post;
 use crate::wait::eventually;
 use crate::{announcing, dead_letters, outbox, repair, replaying, topics, up};
 
-/// Plays a scenario beside a server.
+/// Runs a scenario against a server.
 fn beside(server: &Process, dir: &Path, scenario: impl FnOnce(&Place<'_>)) {
     let command = |words: &[&str]| {
         let mut command = minishop(words);
@@ -24,7 +24,7 @@ fn beside(server: &Process, dir: &Path, scenario: impl FnOnce(&Place<'_>)) {
     scenario(&Place { http, brokers, prefix: String::new(), command: &command });
 }
 
-/// Plays a scenario on a server of its own.
+/// Runs a scenario on a server of its own.
 fn alone(scenario: fn(&Place<'_>)) {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Process::start(up(dir.path()));
@@ -32,7 +32,7 @@ fn alone(scenario: fn(&Place<'_>)) {
     assert_eq!(server.terminate(), Some(0), "a drain ends with 0");
 }
 
-/// Plays a scenario on a server whose worker calls an endpoint.
+/// Runs a scenario on a server whose worker calls an endpoint.
 fn with_an_endpoint(scenario: fn(&Place<'_>, &Endpoint)) {
     let (dir, endpoint) = (tempfile::tempdir().unwrap(), Endpoint::start());
     let mut command = up(dir.path());

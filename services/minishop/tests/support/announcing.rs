@@ -20,7 +20,7 @@ fn processed(place: &Place<'_>, order: &str) {
     eventually(PATIENCE, "every event is sent", || (place.read("/ops/status")["outboxDepth"] == 0).then_some(()));
 }
 
-/// The one order of an installation; `sql` runs a statement on its database.
+/// Needs an installation without orders; `sql` runs a statement on its database.
 pub fn an_order_whose_event_is_lost_is_announced_again_and_processed(place: &Place<'_>, sql: &dyn Fn(&'static str)) {
     let body = json!({"customerId": "c1", "items": [{"productId": "p1", "qty": 2, "price": 10.5}]});
     let made: Value = serde_json::from_str(&post(place.http, "/orders", &[], &body.to_string()).body).unwrap();
@@ -30,7 +30,7 @@ pub fn an_order_whose_event_is_lost_is_announced_again_and_processed(place: &Pla
     let told: Value = serde_json::from_slice(&refused.stdout).unwrap();
     assert_eq!((refused.status.code(), &told["skipped"][0]["reason"]), (Some(1), &json!("NOT_CREATED")), "{refused:?}");
 
-    // As if a store from before had been put back: the event has been read, and nothing of it is left.
+    // As after a restore of an older store: the event was consumed, and no trace of it is left.
     for statement in [
         "DELETE FROM timeline",
         "DELETE FROM inbox",

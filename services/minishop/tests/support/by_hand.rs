@@ -1,4 +1,4 @@
-//! Orders one at a time, where the test decides which one is next.
+//! Single orders whose sequence the test decides.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::process::Process;
 use crate::rest::try_post;
 use crate::wait::eventually;
 
-/// How soon an API that lives answers with success, whatever was away before.
+/// Timeout for an API to answer with success, whatever was unavailable before.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// Orders for a customer under a key, again and again until it is acknowledged.
+/// Orders for a customer under a key, and retries until the order is acknowledged.
 pub fn order(api: &Process, key: &str, customer: &str) -> Promise {
     let body = format!(r#"{{"customerId":"{customer}","items":[{{"productId":"p1","qty":2,"price":10.5}}]}}"#);
     let sent = Instant::now();

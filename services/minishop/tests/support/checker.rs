@@ -1,4 +1,4 @@
-//! Counts what became of the promises, in the store and in the topics.
+//! Checks the promises against store and topics.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use uuid::Uuid;
 use crate::load::{Promise, in_full};
 use crate::wait::eventually;
 
-/// What an installation shows to whoever checks it. Both databases read the same statements.
+/// The checker's view of an installation. Both databases run the same statements.
 pub trait Ledger {
-    /// Asks the store for one number.
+    /// Queries the store for one number.
     fn number(&self, sql: &'static str) -> i64;
-    /// Asks the store for orders.
+    /// Queries the store for orders.
     fn orders(&self, sql: &'static str) -> Vec<Order>;
     /// Reads all records of a topic, in order per partition.
     fn records(&self, topic: &str) -> Vec<Record>;
     /// Counts the events that wait in the outbox.
     fn waiting(&self) -> i64;
-    /// Counts the transactions that the store rolled back since they waited for each other.
+    /// Counts the transactions that the store rolled back because of a deadlock.
     fn deadlocks(&self) -> i64;
 }
 
@@ -42,7 +42,7 @@ const ORDERS: &str = "SELECT order_id AS id, idempotency_key, customer_id, statu
     settled_event_id, (SELECT count(*) FROM timeline t WHERE t.order_id = o.order_id AND t.version IS NOT NULL) AS status_rows \
     FROM orders o";
 
-/// Waits until nothing is on its way any more.
+/// Waits until nothing is in flight.
 pub fn settled(ledger: &impl Ledger) {
     let mut told = Instant::now();
     eventually(Duration::from_mins(1), "every order is processed and every event sent", || {
@@ -55,8 +55,8 @@ pub fn settled(ledger: &impl Ledger) {
     });
 }
 
-/// Waits until nothing is on its way any more, then holds store and topics to the promises: each one kept once and in its
-/// order, no order that nobody sent, nothing given up.
+/// Waits until nothing is in flight, then checks store and topics: each promise is kept once and in order, there is no
+/// order that nobody sent, and nothing was given up.
 pub fn check(ledger: &impl Ledger, promises: &[Promise]) {
     settled(ledger);
     let orders: HashMap<Uuid, Order> = ledger.orders(ORDERS).into_iter().map(|order| (order.id, order)).collect();
@@ -97,8 +97,8 @@ pub fn check(ledger: &impl Ledger, promises: &[Promise]) {
     assert_eq!(settled, ledger.number("SELECT count(*) FROM orders"), "each event is settled once");
 }
 
-/// Counts the orders that stand behind one of their customer's that was sent only after they had been acknowledged. Orders that
-/// were under way at once may come in any order.
+/// Counts the orders that come after one of the same customer that was sent only after their acknowledgement. Orders in
+/// flight together may come in any order.
 pub fn overtaken(first: &HashMap<String, Vec<Uuid>>, promises: &HashMap<Uuid, &Promise>) -> usize {
     let mut overtaken = 0;
     for orders in first.values() {
@@ -116,7 +116,7 @@ pub fn overtaken(first: &HashMap<String, Vec<Uuid>>, promises: &HashMap<Uuid, &P
     overtaken
 }
 
-/// What a topic says.
+/// The events of a topic.
 struct Events {
     /// Event ids by order.
     ids: HashMap<Uuid, HashSet<Uuid>>,
@@ -125,7 +125,7 @@ struct Events {
 }
 
 impl Events {
-    /// Reads a topic; each envelope has the six keys and tells of its order what the store tells, and copies are equal.
+    /// Reads a topic. Each envelope must have the six keys and agree with the stored order, and copies must be equal.
     fn read(ledger: &impl Ledger, topic: &str, orders: &HashMap<Uuid, Order>) -> Self {
         let mut events = Self { ids: HashMap::new(), first: HashMap::new() };
         let mut seen: HashMap<Uuid, Record> = HashMap::new();

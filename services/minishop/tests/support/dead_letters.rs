@@ -1,4 +1,4 @@
-//! Dead letters on the command line: looked at, processed again, given up; and operations on their way.
+//! Dead letters on the command line: inspected, redriven and discarded; and operations while they run.
 
 use std::io::{BufRead as _, BufReader, Lines};
 use std::process::{Child, ChildStdout};
@@ -14,12 +14,12 @@ use crate::rest::post;
 use crate::wait::eventually;
 
 const WAIT: Duration = Duration::from_mins(1);
-/// Records that are no events.
+/// Number of records that are not events.
 const GARBAGE: usize = 12;
 /// Customers whose orders the endpoint refuses, with two orders each.
 const CUSTOMERS: usize = 8;
 
-/// Writes what is no event.
+/// Produces records that are not events.
 pub fn produce_garbage(brokers: &str, topic: &str, count: usize) {
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers).set("linger.ms", "0").create().unwrap();
     for n in 0..count {
@@ -58,7 +58,7 @@ impl StatusWatch {
         Self { child, lines }
     }
 
-    /// Reads on until so many are dead and so many operations have ended.
+    /// Reads until this many are dead and this many operations have ended.
     fn until(&mut self, dead: usize, ended: usize) {
         let told = |line: std::io::Result<String>| serde_json::from_str::<Value>(&line.unwrap()).unwrap();
         let wanted = |now: &Value| {
@@ -76,7 +76,7 @@ impl Drop for StatusWatch {
     }
 }
 
-/// Waits until the parking lot holds so many.
+/// Waits until the lot holds this many dead and waiting events and no retrying ones.
 fn parked(place: &Place<'_>, dead: usize, waiting: usize) {
     let wanted = json!({"retrying": 0, "waiting": waiting, "dead": dead});
     eventually(WAIT, &format!("the lot holds {wanted}"), || (place.json(&["dlq", "status"])["parked"] == wanted).then_some(()));
@@ -90,7 +90,7 @@ fn count(operation: &Value, name: &str) -> u64 {
     operation["progress"][name].as_u64().unwrap()
 }
 
-/// Plays everything that an operator does with dead letters, on an installation whose worker calls the endpoint.
+/// Runs everything that an operator does with dead letters, on an installation whose worker calls the endpoint.
 pub fn dead_letters_are_looked_at_processed_again_and_given_up(place: &Place<'_>, endpoint: &Endpoint) {
     let mut watch = StatusWatch::start(place);
     let customers: Vec<String> = (0..CUSTOMERS).map(|n| format!("customer-{n}")).collect();
@@ -122,7 +122,7 @@ pub fn dead_letters_are_looked_at_processed_again_and_given_up(place: &Place<'_>
     assert_eq!(place.refused(&["dlq", "--server", "http://127.0.0.1:1", "list"]).0, Some(69));
 }
 
-/// Looks at what there is in every way; the id of a record that is no event.
+/// Inspects the dead letters in every way; returns the id of a record that is not an event.
 fn looked_at(place: &Place<'_>, order: &str) -> String {
     let groups = place.json(&["dlq", "groups"]);
     let told: Vec<_> = groups.as_array().unwrap().iter().map(|group| (text(&group["errorCode"]), &group["count"])).collect();
@@ -164,7 +164,7 @@ fn looked_at(place: &Place<'_>, order: &str) -> String {
     oldest
 }
 
-/// Asks for what must not begin.
+/// Sends requests that must be refused.
 fn refused_before_anything_begins(place: &Place<'_>, id: &str) {
     let dry = place.json(&["dlq", "redrive", "--code", "JSON_INVALID", "--dry-run"]);
     assert_eq!((&dry["matched"], &dry["operation"]), (&json!(GARBAGE), &Value::Null));
@@ -186,7 +186,7 @@ fn refused_before_anything_begins(place: &Place<'_>, id: &str) {
     assert_eq!(letters(place, &[]).len(), GARBAGE + CUSTOMERS, "nothing was changed");
 }
 
-/// A redrive while nothing is fixed fails with its first dead letter, and leaves the others alone.
+/// A redrive before the fix fails with its first dead letter and leaves the others alone.
 fn stops_by_itself(place: &Place<'_>) {
     let words = ["dlq", "redrive", "--code", "WEBHOOK_REFUSED", "--yes", "--wait", "--operator", "ana", "--reason", "too early"];
     let stopped = place.run(&[&words[..], &["--output", "json"]].concat());
@@ -200,7 +200,7 @@ fn stops_by_itself(place: &Place<'_>) {
     assert_eq!((redriven.len(), redriven.iter().sum::<i64>()), (CUSTOMERS, 1), "all are dead, and one was tried again");
 }
 
-/// A redrive releases nothing while it is paused, and discards go on meanwhile; resumed, it brings everything through.
+/// A paused redrive releases nothing, while discards continue; resumed, it processes everything.
 fn rests_while_it_is_paused(place: &Place<'_>, id: &str) {
     let begun = place.json(&["dlq", "redrive", "--code", "WEBHOOK_REFUSED", "--yes", "--rate", "2", "--reason", "fixed"]);
     assert_eq!(begun["matched"], json!(CUSTOMERS), "the waiting ones are no dead letters: {begun}");
@@ -216,7 +216,7 @@ fn rests_while_it_is_paused(place: &Place<'_>, id: &str) {
     let one = place.json(&one);
     assert_eq!((&one["operation"]["state"], count(&one["operation"], "succeeded")), (&json!("done"), 1));
     assert_eq!(one["items"][0]["reason"], "NOT_FOUND");
-    // Seconds pass: a redrive that is not at rest would release some more.
+    // This takes seconds, in which a redrive that is not paused would release more.
     let rest = ["dlq", "discard", "--code", "JSON_INVALID", "--yes", "--reason", "bytes of a stranger", "--rate", "4", "--wait"];
     let rest = place.run(&rest);
     assert_eq!(rest.status.code(), Some(0), "{rest:?}");
@@ -234,7 +234,7 @@ fn rests_while_it_is_paused(place: &Place<'_>, id: &str) {
     );
 }
 
-/// A cancelled operation leaves the rest dead for others; a discard fails an order, and the next one of its key is due.
+/// A cancelled operation leaves the rest dead for others; a discard fails an order and makes the next event of its key due.
 fn ends_when_it_is_cancelled(place: &Place<'_>, endpoint: &Endpoint) {
     let customers: Vec<String> = (0..CUSTOMERS).map(|n| format!("late-{n}")).collect();
     for customer in &customers {
@@ -272,7 +272,7 @@ fn ends_when_it_is_cancelled(place: &Place<'_>, endpoint: &Endpoint) {
     assert_eq!(place.json(&["order", "get", &behind])["status"], "processed");
 }
 
-/// Who did what, and why.
+/// Checks who did what, and why.
 fn is_told_in_the_audit(place: &Place<'_>) {
     let audit = place.json(&["dlq", "audit", "--limit", "1000"]);
     let audit = audit.as_array().unwrap();

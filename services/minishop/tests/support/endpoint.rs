@@ -1,4 +1,4 @@
-//! An endpoint of the team's own, as the webhook handler calls it. Its threads end with the connections of the worker.
+//! The endpoint that the webhook handler calls. It has a thread for each connection of the worker.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// The secret that workers sign with in these tests.
+/// The secret with which workers sign in these tests.
 pub const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// One call that was answered with success.
+/// A call that was answered with success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fulfilled {
     pub event: Uuid,
@@ -47,7 +47,7 @@ impl Endpoint {
         endpoint
     }
 
-    /// The settings of a worker that calls it.
+    /// Returns the settings of a worker that calls this endpoint.
     pub fn settings(&self) -> [(&'static str, String); 3] {
         [
             ("MINISHOP_HANDLER", "webhook".to_owned()),
@@ -61,12 +61,12 @@ impl Endpoint {
         self.state.lock().unwrap().refused.insert(customer.to_owned());
     }
 
-    /// Fulfils everybody's orders from now on.
+    /// Fulfils all customers' orders from now on.
     pub fn fix(&self) {
         self.state.lock().unwrap().refused.clear();
     }
 
-    /// Lists the calls that were answered with success, in their order.
+    /// Returns the calls that were answered with success, in their order.
     pub fn fulfilled(&self) -> Vec<Fulfilled> {
         self.state.lock().unwrap().fulfilled.clone()
     }
@@ -92,7 +92,7 @@ impl Endpoint {
     }
 }
 
-/// Reads the body of the next request; `None` when the connection has ended.
+/// Reads the body of the next request; `None` if the connection has ended.
 fn request(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     let (mut line, mut length) = (String::new(), 0);
     loop {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// A server that sends nothing for so long, not even a comment, is gone.
+/// A server that sends nothing for this long, not even a comment, is gone.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// An open stream.
 pub struct Events(BufReader<TcpStream>);
 
 impl Events {
-    /// Watches an order behind a version. HTTP/1.0 sends a body as it is.
+    /// Watches an order from after version `seen`. Over HTTP/1.0 the body is not chunked.
     pub fn open(addr: &str, order: &str, seen: Option<i64>) -> Self {
         let mut stream = TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(SILENCE)).unwrap();
@@ -26,7 +26,7 @@ impl Events {
         events
     }
 
-    /// Waits for the next version and the status of the order; `None` when the stream has ended or was cut.
+    /// Waits for the next version and status of the order; `None` if the stream has ended or was cut.
     pub fn next(&mut self) -> Option<(i64, String)> {
         loop {
             let line = self.line()?;

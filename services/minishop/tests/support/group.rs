@@ -1,11 +1,11 @@
-//! Looks at a consumer group from outside.
+//! Reads the state of a consumer group.
 
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-/// Asks the brokers which partitions each member of a group holds; a member that waits for some has none.
+/// Returns the partitions of each group member as the brokers report them; empty for a member that waits for some.
 pub fn assignments(brokers: &str, group: &str) -> Vec<Vec<i32>> {
     let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
     let groups = client.fetch_group_list(Some(group), Duration::from_secs(10)).unwrap();
@@ -13,7 +13,7 @@ pub fn assignments(brokers: &str, group: &str) -> Vec<Vec<i32>> {
     members.map(|member| member.assignment().map(partitions).unwrap_or_default()).collect()
 }
 
-/// Reads the consumer protocol's assignment of one topic: version, count of topics, name, count of partitions, partitions.
+/// Parses the consumer protocol's assignment of one topic: version, count of topics, name, count of partitions, partitions.
 fn partitions(bytes: &[u8]) -> Vec<i32> {
     let number = |at: usize| bytes.get(at..at + 4).map_or(0, |four| i32::from_be_bytes(four.try_into().unwrap()));
     if number(2) == 0 {

@@ -1,4 +1,4 @@
-//! Clients that order without a pause, and tell exactly what was promised to them.
+//! Clients that order without a pause and record exactly what was promised to them.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,36 +10,35 @@ use uuid::Uuid;
 
 use crate::rest::{Answer, try_get, try_post};
 
-/// How long one command may stay without a certain outcome.
+/// How long the outcome of one command may stay unknown.
 const CERTAIN: Duration = Duration::from_mins(1);
-/// How long one answer may take, whatever has failed.
+/// Timeout of one answer, whatever has failed.
 const ANSWER: Duration = Duration::from_secs(6);
-/// How long a command may be tried whose commit is in doubt: its deadline, for as long as its client waits for certainty.
+/// Timeout of a command whose commit is in doubt: it may use its whole deadline, because its client waits for certainty.
 const IN_DOUBT: Duration = Duration::from_secs(61);
-/// How long a client waits before it sends a command again.
+/// Pause before a client sends a command again.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// An order that a client was promised.
 #[derive(Debug, Clone)]
 pub struct Promise {
-    /// The client's key.
+    /// Idempotency key.
     pub key: String,
-    /// The order, as the answer names it.
+    /// Order id in the answer.
     pub order: Uuid,
-    /// Whose order it is. Most customers order through one client and one at a time; one orders through all of them at once.
+    /// Customer of the order. Most customers order through one client and one at a time; one orders through all of them at once.
     pub customer: String,
-    /// What it costs, in minor units.
+    /// Total in minor units.
     pub total_minor: i32,
-    /// When it was sent for the first time, and when the client read the answer: a later order of the customer is one that was
-    /// sent after that.
+    /// When it was first sent, and when the client read the answer: later orders of the customer were sent after that.
     pub sent: Instant,
     pub acknowledged: Instant,
 }
 
-/// What the clients share with the test that lets them loose.
+/// State shared by the clients and the test.
 #[derive(Debug, Default)]
 pub struct Load {
-    /// Where the APIs answer now; each client goes from one to the next.
+    /// Where the APIs answer now; each client uses them in turn.
     addresses: Mutex<Vec<String>>,
     stop: AtomicBool,
     acknowledged: AtomicUsize,
@@ -48,29 +47,29 @@ pub struct Load {
 }
 
 impl Load {
-    /// Says where the API answers from now on.
+    /// Sets the API's address.
     pub fn moved(&self, address: &str) {
         self.spread([address]);
     }
 
-    /// Says where several APIs answer. A customer's orders go to each in turn.
+    /// Sets the addresses of several APIs. A customer's orders go to each in turn.
     pub fn spread<'a>(&self, addresses: impl IntoIterator<Item = &'a str>) {
         *self.addresses.lock().unwrap() = addresses.into_iter().map(str::to_owned).collect();
     }
 
-    /// Counts what was acknowledged.
+    /// Returns the number of acknowledged commands.
     pub fn acknowledged(&self) -> usize {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
-    /// Tells which refusals there were, and how many of each.
+    /// Returns the refusals with their counts.
     pub fn refusals(&self) -> BTreeMap<String, usize> {
         self.refusals.lock().unwrap().clone()
     }
 
-    /// Runs `clients` clients while `test` runs, then until each knows what became of its last command.
+    /// Runs `clients` clients while `test` runs, and then until each knows the outcome of its last command.
     pub fn during<T>(&self, clients: u32, test: impl FnOnce() -> T) -> (T, Vec<Promise>) {
-        /// A test that fails must not leave the clients running.
+        /// Stops the clients also when the test fails.
         struct Stop<'a>(&'a AtomicBool);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
@@ -100,7 +99,7 @@ impl Load {
 
     /// Sends one command until its outcome is certain, then reads the order back.
     fn order(&self, client: u32, n: u32) -> Promise {
-        // Odd numbers in turn, so that with two APIs a customer's next order goes to the other one.
+        // Odd periods, so that with two APIs a customer's next order goes to the other one.
         let customer = if n % 15 == 14 { "everybodys".to_owned() } else { format!("c{client}-{}", n % 5) };
         let key = format!("k-{client}-{n}");
         let (qty, cents) = (1 + n % 3, 50 + n % 7);
@@ -109,19 +108,19 @@ impl Load {
         let answer = self.until(n, 201, |api| try_post(api, "/orders", &[("x-idempotency-key", &key)], &body));
         let acknowledged = Instant::now();
         let order = serde_json::from_str::<Value>(&answer.body).unwrap()["orderId"].as_str().unwrap().parse().unwrap();
-        // Acknowledged is readable, at once; while nothing answers it is asked for again.
+        // An acknowledged order is readable at once; the read is repeated while nothing answers.
         self.until(n, 200, |api| try_get(api, &format!("/orders/{order}")));
         let total_minor = i32::try_from(qty * (1000 + cents)).unwrap();
         Promise { key, order, customer, total_minor, sent, acknowledged }
     }
 
-    /// Sends a request again while it is unknown what became of it; any other answer than that or `wanted` fails the test.
+    /// Repeats a request until its outcome is known; any answer other than `wanted` or 503 fails the test.
     fn until(&self, n: u32, wanted: u16, send: impl Fn(&str) -> std::io::Result<Answer>) -> Answer {
         let deadline = Instant::now() + CERTAIN;
         loop {
             let address = {
                 let addresses = self.addresses.lock().unwrap();
-                // Before the first one is told, nothing answers.
+                // Nothing answers before the first address is set.
                 addresses.get(n as usize % addresses.len().max(1)).cloned().unwrap_or_default()
             };
             let began = Instant::now();
@@ -144,12 +143,12 @@ impl Load {
     }
 }
 
-/// Whether a command may have waited for the outcome of an earlier try.
+/// Returns whether a command may have waited for the outcome of an earlier attempt.
 fn may_have_been_in_doubt(wanted: u16, answer: &std::io::Result<Answer>) -> bool {
     wanted == 201 && answer.as_ref().is_ok_and(|answer| answer.status == 201 || answer.body.contains("OUTCOME_UNKNOWN"))
 }
 
-/// Prints minor units as the contract prints them: `21` and `10.5`.
+/// Formats minor units like the contract: `21` and `10.5`.
 pub fn in_full(minor: i64) -> String {
     let text = format!("{}.{:02}", minor / 100, minor % 100);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -1,9 +1,9 @@
-//! What a process says of itself.
+//! Metrics of a process.
 
 use crate::process::Process;
 use crate::rest::get;
 
-/// Adds up a counter's series.
+/// Returns the sum of a counter's series.
 pub fn counted(process: &Process, name: &str) -> u64 {
     let text = get(process.addr("admin"), "/metrics").body;
     let series = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));

@@ -1,4 +1,4 @@
-//! `minishop outbox` beside a running installation.
+//! `minishop outbox` on a running installation.
 
 use crate::place::Place;
 

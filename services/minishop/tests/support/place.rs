@@ -1,4 +1,4 @@
-//! A running installation with the command line beside it: what a scenario that holds in both modes knows of the mode.
+//! A running installation with its command line: what a scenario needs to know to run in both modes.
 
 use std::process::{Child, Command, Output};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::wait::eventually;
 
 /// A running installation.
 pub struct Place<'a> {
-    /// Where REST answers.
+    /// Address of the REST API.
     pub http: &'a str,
     /// Kafka's bootstrap address.
     pub brokers: &'a str,
-    /// What stands before the names of its topics.
+    /// Prefix of its topics' names.
     pub prefix: String,
-    /// Makes a command of the real binary with the installation's settings.
+    /// Returns a command of the real binary with the installation's settings.
     pub command: &'a dyn Fn(&[&str]) -> Command,
 }
 
@@ -41,31 +41,31 @@ impl Place<'_> {
         self.start(words).wait_with_output().unwrap()
     }
 
-    /// Runs a command that must succeed; what it prints as a table.
+    /// Runs a command that must succeed; returns the table that it prints.
     pub fn table(&self, words: &[&str]) -> String {
         let done = self.run(words);
         assert_eq!(done.status.code(), Some(0), "{words:?}: {done:?}");
         String::from_utf8(done.stdout).unwrap()
     }
 
-    /// Runs a command that must succeed; its JSON.
+    /// Runs a command that must succeed; returns its JSON.
     pub fn json(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.table(&[words, &["--output", "json"]].concat())).unwrap()
     }
 
-    /// Runs a command that must not succeed: its exit code, and what it says.
+    /// Runs a command that must fail; returns its exit code and standard error.
     pub fn refused(&self, words: &[&str]) -> (Option<i32>, String) {
         let done = self.run(words);
         assert_ne!(done.status.code(), Some(0), "{words:?}: {done:?}");
         (done.status.code(), String::from_utf8(done.stderr).unwrap())
     }
 
-    /// A topic's full name.
+    /// Returns a topic's full name.
     pub fn topic(&self, name: &str) -> String {
         topics::prefixed(&self.prefix, name)
     }
 
-    /// Reads all events of a topic of ours, in order per partition.
+    /// Reads all events of one of the installation's topics, in order per partition.
     pub fn events(&self, name: &str) -> Vec<Value> {
         events(self.brokers, &self.topic(name))
     }
@@ -73,7 +73,7 @@ impl Place<'_> {
 
 /// Reads all records of a topic, in order per partition.
 pub fn records(brokers: &str, topic: &str) -> Vec<Record> {
-    // A topic that was only just made has no leaders yet.
+    // A new topic has no leaders at first.
     let open = || Tail::open(brokers, &[topic.to_owned()], Start::Beginning).ok();
     let tail = eventually(Duration::from_secs(20), "the topic can be read", open);
     tail.rest(Duration::from_mins(1)).unwrap()

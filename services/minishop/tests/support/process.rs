@@ -1,4 +1,4 @@
-//! One running process of the real binary, ended with the test.
+//! A running process of the real binary, killed at the end of the test.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use crate::wait::eventually;
 
-/// No drain may take longer.
+/// Timeout of every drain.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Makes a command of the real binary, on free ports. Settings of whoever runs the tests do not reach it.
+/// Returns a command of the real binary, on free ports and without the environment of the test run.
 pub fn minishop(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minishop"));
     command.args(words).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for listener in ["HTTP", "GRPC", "ADMIN", "KAFKA"] {
         command.env(format!("MINISHOP_{listener}_ADDR"), "127.0.0.1:0");
     }
-    // A killed member holds up its group for as long as this.
+    // A killed member blocks its group for this long.
     command.env("MINISHOP_KAFKA_SESSION_TIMEOUT", "6s");
     command.env("MINISHOP_DRAIN_WAIT", "0ms");
     command
 }
 
-/// A process of the real binary. It stays in the test's process group, which nextest ends as a whole when time is up.
+/// A process of the real binary. It stays in the test's process group, which nextest kills as a whole at its timeout.
 pub struct Process {
     child: Child,
     ready: String,
@@ -43,18 +43,17 @@ impl Process {
         process
     }
 
-    /// Reads an address of the ready line.
+    /// Returns an address from the ready line.
     pub fn addr(&self, name: &str) -> &str {
         let wanted = format!("{name}=");
         self.ready.split_whitespace().find_map(|part| part.strip_prefix(&wanted)).unwrap()
     }
 
-    /// Tells the process's id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends the process as a power cut would.
+    /// Kills the process without a drain, as a power cut would.
     pub fn kill(&mut self) {
         assert_eq!(self.child.try_wait().unwrap(), None, "it had ended by itself");
         self.child.kill().unwrap();
@@ -67,24 +66,23 @@ impl Process {
         assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
     }
 
-    /// Reads what the process said on standard error, once it has ended.
+    /// Returns what the process wrote to standard error.
     pub fn said(&mut self) -> String {
         let mut said = String::new();
         let _ = self.log.rewind().and_then(|()| self.log.read_to_string(&mut said));
         said
     }
 
-    /// Asks the process to end.
     pub fn ask_to_end(&mut self) {
         self.signal("TERM");
     }
 
-    /// Waits until it has drained, and returns its exit code.
+    /// Waits until the process has drained, and returns its exit code.
     pub fn ended(&mut self) -> Option<i32> {
         eventually(DRAIN, "the process has drained", || self.child.try_wait().unwrap()).code()
     }
 
-    /// Does both.
+    /// Sends SIGTERM and waits for the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.ask_to_end();
         self.ended()

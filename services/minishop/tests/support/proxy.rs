@@ -1,18 +1,18 @@
-//! Stands between a process and PostgreSQL, and cuts a connection between a commit and its answer.
+//! A proxy between a process and PostgreSQL that cuts a connection between a commit and its answer.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// How the server ends an answer outside a transaction: what was asked for is committed.
+/// The end of the server's answer outside a transaction: the request is committed.
 const IDLE: &[u8] = b"Z\0\0\0\x05I";
 
 /// Forwards until the test's process ends.
 #[derive(Debug, Clone)]
 pub struct Proxy {
     address: String,
-    /// What the next statement whose answer is lost carries.
+    /// Identifies the statement whose commit loses its answer next.
     mark: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
@@ -24,7 +24,7 @@ impl Proxy {
         let (serving, server) = (proxy.clone(), server.to_owned());
         std::thread::spawn(move || {
             for near in listener.incoming().flatten() {
-                // Only then it is refused, as by the server itself.
+                // Otherwise `near` is dropped, as by the server itself.
                 if let Ok(far) = TcpStream::connect(&server) {
                     serving.carry(near, far);
                 }
@@ -33,17 +33,16 @@ impl Proxy {
         proxy
     }
 
-    /// Where it listens.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Loses the answer to the next commit of a transaction with a statement that carries `mark`.
+    /// Loses the answer to the next commit of a transaction that contains a statement with `mark`.
     pub fn lose_answer(&self, mark: &str) {
         *self.mark.lock().unwrap() = Some(mark.as_bytes().to_vec());
     }
 
-    /// Whether it has lost it.
+    /// Returns whether the answer was lost.
     pub fn has_lost_it(&self) -> bool {
         self.mark.lock().unwrap().is_none()
     }
@@ -77,7 +76,7 @@ impl Proxy {
     }
 }
 
-/// Passes on what `look` lets pass, until one side has ended; then both have.
+/// Forwards what `look` allows until one side ends, then ends both.
 fn pass_on(from: &mut TcpStream, to: &mut TcpStream, mut look: impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; 65_536];
     while let Ok(length @ 1..) = from.read(&mut buffer) {

@@ -1,4 +1,4 @@
-//! One customer's orders fail, the others' flow; after the fix a redrive brings them all through in their order.
+//! One customer's orders fail while the others' flow; after the fix a redrive processes them all in order.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn parked(place: &Place<'_>) -> (u64, u64, u64) {
     (of("retrying"), of("waiting"), of("dead"))
 }
 
-/// Waits until every event is in its topic.
+/// Waits until every event is published.
 fn sent(place: &Place<'_>) {
     eventually(PATIENCE, "every event is sent", || (place.read("/ops/status")["outboxDepth"] == 0).then_some(()));
 }

@@ -1,4 +1,4 @@
-//! `minishop events replay` beside a running installation.
+//! `minishop events replay` on a running installation.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn create_topic(place: &Place<'_>, name: &str) {
     assert!(made[0].is_ok(), "{made:?}");
 }
 
-/// An order that is processed.
+/// Creates an order and waits until it is processed.
 fn order(place: &Place<'_>, customer: &str) -> Value {
     let body = format!(r#"{{"customerId":"{customer}","currency":"BRL","items":[{{"productId":"p1","qty":3,"price":0.1}}]}}"#);
     let answer = post(place.http, "/orders", &[("x-correlation-id", "corr-r")], &body);
@@ -31,15 +31,15 @@ fn order(place: &Place<'_>, customer: &str) -> Value {
     })
 }
 
-/// What is published again, and how it is held to what was published first.
+/// Replays history and compares it with what was published first.
 struct History<'a> {
     place: &'a Place<'a>,
-    /// How many topics were replayed to.
+    /// Number of topics replayed to.
     made: usize,
 }
 
 impl History<'_> {
-    /// Publishes a selection to a new topic; it must be the events of these orders, byte for byte, each once and in order.
+    /// Replays a selection to a new topic; it must yield the events of these orders, byte for byte, each once and in order.
     fn again(&mut self, selection: &[&str], orders: &[&Value]) {
         self.made += 1;
         let topic = self.place.topic(&format!("history-{}", self.made));
@@ -61,7 +61,7 @@ impl History<'_> {
     }
 }
 
-/// Publishes history again, by order, by customer and by time, and to no live topic.
+/// Replays history by order, by customer and by time, but never to a live topic.
 pub fn history_is_published_again_to_another_topic_and_to_no_live_one(place: &Place<'_>) {
     let (first, other, third) = (order(place, "c1"), order(place, "c2"), order(place, "c1"));
     let text = |order: &Value, name: &str| order[name].as_str().unwrap().to_owned();
@@ -72,7 +72,7 @@ pub fn history_is_published_again_to_another_topic_and_to_no_live_one(place: &Pl
         place.refused(&words)
     };
     for name in minishop_contracts::topics::ALL {
-        // The topic of this installation, and the one that another installation may have.
+        // A topic of this installation, and one that another installation may have.
         for topic in [place.topic(name).as_str(), name] {
             let (code, said) = to(topic, &["--customer", "c1", "--yes"]);
             assert!(code == Some(1) && said.contains("topic NOT_ALLOWED"), "{topic}: {code:?} {said}");

@@ -1,10 +1,10 @@
-//! The smallest HTTP client that can talk to the service.
+//! A minimal HTTP client for the service.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// A server that is silent for so long will not answer any more.
+/// A server that is silent for this long will not answer any more.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// An answer.

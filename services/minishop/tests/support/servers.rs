@@ -1,4 +1,4 @@
-//! A server of a test's own, which it may stop.
+//! A server of a test's own that it may stop.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +13,8 @@ pub struct OwnServer {
 }
 
 impl OwnServer {
-    /// Starts `postgres`, `kafka` or `redis`. Its state stands below that of the shared servers, where `infra/test` finds what a
-    /// test that was killed has left behind.
+    /// Starts `postgres`, `kafka` or `redis`. Its state is below that of the shared servers, where `infra/test` finds what
+    /// a killed test has left behind.
     pub fn start(name: &'static str) -> Self {
         #[expect(clippy::disallowed_methods, reason = "names the place of the shared servers")]
         let shared = std::env::var("MINISHOP_TEST_STATE").expect("MINISHOP_TEST_STATE is not set; run infra/test");
@@ -23,7 +23,7 @@ impl OwnServer {
         server
     }
 
-    /// Tells where the servers answer: this one, and the shared ones. It keeps its port as long as it lives.
+    /// Returns the addresses of this server and of the shared ones. It keeps its port.
     pub fn addresses(&self) -> Addresses {
         let lines = self.run("env", None);
         let read = |name: &str| {
@@ -39,12 +39,12 @@ impl OwnServer {
         addresses
     }
 
-    /// Tells where all of its state stands.
+    /// Returns the directory of its state.
     pub fn state(&self) -> &Path {
         &self.state
     }
 
-    /// Stops it in its orderly way.
+    /// Stops it gracefully.
     pub fn stop(&self) {
         self.run("stop-one", Some(self.name));
     }

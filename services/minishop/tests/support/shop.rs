@@ -12,7 +12,7 @@ use crate::checker::{Ledger, Order};
 use crate::place::{self, Place};
 use crate::process::{Process, minishop};
 
-/// Where the servers answer.
+/// Addresses of the servers.
 #[derive(Debug, Clone)]
 pub struct Addresses {
     /// PostgreSQL, as a URL.
@@ -24,7 +24,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Reads where `infra/test` has started servers. Without them these tests fail: a gap would look like a pass.
+    /// Reads the addresses of the servers that `infra/test` has started. Without them a test fails: a gap would look like a pass.
     pub fn given() -> Self {
         #[expect(clippy::disallowed_methods, reason = "names the servers for tests")]
         let read = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run infra/test"));
@@ -32,14 +32,14 @@ impl Addresses {
     }
 }
 
-/// A database and topics that no other test uses; the database goes with the test.
+/// A database and topics that no other test uses; the database is dropped with the test.
 #[derive(Debug)]
 pub struct Shop {
     servers: Addresses,
     name: String,
 }
 
-/// Runs what is asynchronous to its end.
+/// Runs a future to its end.
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
@@ -51,7 +51,7 @@ async fn execute(url: &str, sql: String) -> sqlx::Result<()> {
 }
 
 impl Shop {
-    /// Makes the database and, by the real commands, its schema and the topics.
+    /// Creates the database and, by the real commands, its schema and topics.
     pub fn on(servers: Addresses) -> Self {
         let name = format!("blackbox_{:016x}", rand_u64());
         block_on(execute(&servers.postgres, format!("CREATE DATABASE {name}"))).unwrap();
@@ -63,12 +63,12 @@ impl Shop {
         shop
     }
 
-    /// The same on the servers that `infra/test` has started.
+    /// Creates an installation on the servers that `infra/test` has started.
     pub fn new() -> Self {
         Self::on(Addresses::given())
     }
 
-    /// Makes a command of the real binary that works on this installation.
+    /// Returns a command of the real binary with this installation's settings.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = minishop(words);
         command.env("DATABASE_URL", self.database()).env("KAFKA_BROKERS", self.brokers());
@@ -86,23 +86,23 @@ impl Shop {
         Process::start(self.command(&["worker"]))
     }
 
-    /// Plays a scenario on this installation, through one of its APIs.
+    /// Runs a scenario on this installation, through one of its APIs.
     pub fn place(&self, api: &Process, scenario: impl FnOnce(&Place<'_>)) {
         let command = |words: &[&str]| self.command(words);
         scenario(&Place { http: api.addr("http"), brokers: self.brokers(), prefix: self.prefix(), command: &command });
     }
 
-    /// Kafka's bootstrap address.
+    /// Returns Kafka's bootstrap address.
     pub fn brokers(&self) -> &str {
         &self.servers.kafka
     }
 
-    /// The consumer group of the workers.
+    /// Returns the consumer group of the workers.
     pub fn group(&self) -> String {
         format!("{}minishop-worker", self.prefix())
     }
 
-    /// A topic's full name.
+    /// Returns a topic's full name.
     pub fn topic(&self, name: &str) -> String {
         topics::prefixed(&self.prefix(), name)
     }
@@ -112,7 +112,7 @@ impl Shop {
         place::records(self.brokers(), &self.topic(topic))
     }
 
-    /// Asks the database, over a connection of its own.
+    /// Queries the database over a connection of its own.
     pub fn rows<T: for<'r> FromRow<'r, PgRow> + Send + Unpin>(&self, sql: &'static str) -> Vec<T> {
         block_on(async {
             let mut connection = PgConnection::connect(&self.database()).await.unwrap();
@@ -133,22 +133,22 @@ impl Shop {
         self.number("SELECT count(*) FROM outbox_waiting")
     }
 
-    /// Asks the database for one number.
+    /// Queries the database for one number.
     pub fn number(&self, sql: &'static str) -> i64 {
         self.rows::<(i64,)>(sql)[0].0
     }
 
-    /// Runs a statement on the server, outside this database; `{}` in it is the database's name.
+    /// Runs a statement on the server, outside this database; `{}` stands for the database's name.
     pub fn administer(&self, statement: &str) {
         block_on(execute(&self.servers.postgres, statement.replace("{}", &self.name))).unwrap();
     }
 
-    /// The host and port of the database's server.
+    /// Returns host and port of the database's server.
     pub fn database_address(&self) -> &str {
         self.servers.postgres.rsplit_once('/').unwrap().0.rsplit_once(['@', '/']).unwrap().1
     }
 
-    /// The database, as a URL.
+    /// Returns the database's URL.
     pub fn database(&self) -> String {
         format!("{}/{}", self.servers.postgres.rsplit_once('/').unwrap().0, self.name)
     }
@@ -182,7 +182,7 @@ impl Ledger for Shop {
 
 impl Drop for Shop {
     fn drop(&mut self) {
-        // A server that a test has stopped takes its databases with it.
+        // A stopped server is removed with its databases.
         let _ = block_on(execute(&self.servers.postgres, format!("DROP DATABASE {} WITH (FORCE)", self.name)));
     }
 }

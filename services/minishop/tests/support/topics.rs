@@ -1,4 +1,4 @@
-//! `minishop topics` beside a running installation.
+//! `minishop topics` on a running installation.
 
 use minishop_contracts::topics;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ pub fn topics_are_checked_on_the_command_line(place: &Place<'_>) {
     let made = place.json(&["topics", "create"]);
     assert!(made.as_array().unwrap().iter().all(|topic| topic["result"] == "existed"), "{made}");
     assert_eq!(place.refused(&["topics", "check", "--kafka-brokers", "127.0.0.1:1"]).0, Some(69));
-    // Only what stands in the log and no worker has read can be skipped, and not without a reason.
+    // Only an offset that is in the log and that no worker has read can be skipped, and only with a reason.
     for (offset, reason) in [("1000000", "broken"), ("0", " ")] {
         let words = ["topics", "skip", "--partition", "0", "--offset", offset, "--reason", reason];
         let (code, said) = place.refused(&words);

@@ -1,11 +1,11 @@
-//! Waiting for what another process does.
+//! Waiting for another process.
 
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at: often enough to lose no time, seldom enough to leave the cores to what is tested.
+/// Interval of polls: often enough to lose no time, seldom enough to leave the cores to the processes under test.
 const PACE: Duration = Duration::from_millis(10);
 
-/// Polls until `look` finds something; panics with `what` at the deadline. A failed test shows how long each wait took.
+/// Polls until `look` returns a value; panics with `what` at the deadline. A failed test shows how long each wait took.
 pub fn eventually<T>(within: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {

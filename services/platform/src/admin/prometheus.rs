@@ -1,10 +1,10 @@
-//! Metrics in the text format of Prometheus (version 0.0.4), for scrapers that do not ask for `OpenMetrics`.
+//! Metrics in the Prometheus text format (version 0.0.4), for scrapers that do not ask for `OpenMetrics`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-/// Rewrites `OpenMetrics` text: counters and infos are described under the names of their samples, and there are neither
-/// exemplars nor units nor an end mark.
+/// Converts `OpenMetrics` text: describes counters and infos under the names of their samples; drops exemplars, units and the end
+/// mark.
 pub(super) fn from_open_metrics(open: &str) -> String {
     let kind = |line: &str| line.strip_prefix("# TYPE ")?.rsplit_once(' ').map(|(name, kind)| (name.to_owned(), kind.to_owned()));
     let kinds: HashMap<String, String> = open.lines().filter_map(kind).collect();
@@ -12,7 +12,7 @@ pub(super) fn from_open_metrics(open: &str) -> String {
     for line in open.lines() {
         match line.strip_prefix("# ").map(|rest| rest.splitn(3, ' ').collect::<Vec<_>>()).as_deref() {
             None => {
-                // Label values come from closed lists: none holds the mark of an exemplar.
+                // Label values come from closed lists: none contains this separator.
                 let sample = line.split_once(" # {").map_or(line, |(sample, _)| sample);
                 let _ = writeln!(text, "{sample}");
             }

@@ -1,4 +1,4 @@
-//! What every binary does around its process: the command line, the runtime, and the exit code.
+//! The frame of every binary: command line, runtime and exit code.
 
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ struct Cli {
     flags: Flags,
 }
 
-/// Runs a binary that plays one role, from its command line to its exit code.
+/// Runs a single-role binary, from its command line to its exit code.
 pub fn main(
     name: &'static str,
     about: &'static str,
@@ -52,12 +52,12 @@ pub fn main(
     }
 }
 
-/// Runs to the exit code on a runtime of its own.
+/// Runs to the exit code on its own runtime.
 pub fn block_on(run: impl Future<Output = ExitCode>) -> ExitCode {
     match runtime() {
         Ok(runtime) => {
             let code = runtime.block_on(run);
-            // Threads that still block, such as a consumer that closes, must not hold up the exit.
+            // Blocked threads, such as a closing consumer, must not delay the exit.
             runtime.shutdown_timeout(Duration::from_secs(2));
             code
         }
@@ -65,7 +65,7 @@ pub fn block_on(run: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Writes problems to standard error, one a line.
+/// Writes problems to standard error, one per line.
 pub fn refuse(problems: &[String]) -> ExitCode {
     for problem in problems {
         eprintln!("{problem}");
@@ -73,7 +73,7 @@ pub fn refuse(problems: &[String]) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-/// Prints text. A reader that has seen enough (`| head -1`) is no failure.
+/// Prints text. A closed pipe (`| head -1`) is not a failure.
 pub fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

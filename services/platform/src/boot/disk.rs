@@ -1,4 +1,4 @@
-//! Asks the store once a second whether it takes writes, and says in the process's health what it answers.
+//! Pings the store every second and reports in the process's health whether it accepts writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +8,17 @@ use tokio_util::sync::CancellationToken;
 use crate::ctx::Status;
 use crate::store::Orders;
 
-/// Time between two questions.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Answers in a row that a store must fail to be called away: one alone may have waited too long behind others.
+/// Consecutive failures before the store counts as away: a single ping may only have queued for too long.
 const FAILURES: u32 = 2;
 
-/// Says whether the embedded event log takes writes.
+/// Returns whether the embedded event log accepts writes.
 pub type Writable = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// Keeps the health of the store, and notes an event log that refuses writes, until the drain.
+/// Updates the store's health until the drain, and notes an event log that refuses writes.
 ///
-/// The log is only noted: orders are accepted without it and their events wait, as while Kafka is away.
+/// The log is only noted: without it, orders are accepted and their events wait, as while Kafka is away.
 pub(super) async fn watch(
     orders: Arc<dyn Orders>,
     log: Option<Writable>,
@@ -44,7 +43,7 @@ pub(super) async fn watch(
                 failures = 0;
                 status.set("store", Ok(()));
             }
-            // What the disk holds is unknown: boot ends the process.
+            // The state of the disk is unknown: boot ends the process.
             Err(error) if error.is_sync_failure() => return Err(error.into()),
             Err(error) => {
                 failures = failures.saturating_add(1);

@@ -1,4 +1,4 @@
-//! The life of one process: what is opened in which order, what waits for what, and how it ends.
+//! The lifecycle of a process: what opens in which order, what waits for what, and how it ends.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -26,18 +26,18 @@ use crate::store::postgres::{self, PostgresSettings};
 use crate::store::{Role, Store, sqlite};
 use crate::{admin, telemetry};
 
-/// The embedded store, in the data directory.
+/// The store's file in the data directory.
 const STORE_FILE: &str = "minishop.db";
-/// How long one attempt to reach Kafka may take at start.
+/// The timeout of one attempt to reach Kafka at start.
 const KAFKA_PATIENCE: Duration = Duration::from_secs(3);
 
-/// An embedded event log that is open: its clients may connect, and are answered once it runs.
+/// An open embedded event log: clients may connect; they get answers once it runs.
 pub struct EmbeddedLog {
-    /// Where it listens.
+    /// Its listening address.
     pub addr: SocketAddr,
-    /// Says whether it takes writes.
+    /// Returns whether it accepts writes.
     pub writable: Writable,
-    /// Serves until the token ends.
+    /// Serves until the token is cancelled.
     pub run: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send>,
 }
 
@@ -47,23 +47,23 @@ impl std::fmt::Debug for EmbeddedLog {
     }
 }
 
-/// Opens the embedded event log with its topics. This room does not know the log; who has it hands it in.
+/// Opens the embedded event log with its topics. Passed in, because this crate does not depend on the broker.
 pub type OpenLog = fn(Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLog>>;
 
 /// A process that is about to start.
 #[derive(Debug)]
 pub struct Process {
-    /// Its name in logs, traces and PostgreSQL, such as `minishop-api`.
+    /// The name in logs, traces and PostgreSQL, such as `minishop-api`.
     pub name: &'static str,
-    /// Which roles it plays.
+    /// The roles it runs.
     pub shape: Shape,
-    /// What the operator has set.
+    /// The operator's settings.
     pub config: Config,
-    /// Opens the event log when no Kafka is named.
+    /// Opens the event log if no Kafka is named.
     pub open_log: Option<OpenLog>,
 }
 
-/// How a step of the start went.
+/// The result of a startup step.
 enum Started<T> {
     Done(T),
     /// A signal came first; nothing needs draining yet.
@@ -73,7 +73,7 @@ enum Started<T> {
 impl Process {
     /// Runs the process from its first log line to its exit code.
     ///
-    /// `roles` is called once the stores answer; the tasks that it returns are spawned, watched and drained here.
+    /// Calls `roles` once the store is open; spawns, watches and drains the tasks that it returns.
     pub async fn run(self, roles: impl AsyncFnOnce(Ctx) -> anyhow::Result<Vec<Task>>) -> ExitCode {
         match self.start(roles).await {
             Ok(code) => code,
@@ -132,7 +132,7 @@ impl Process {
         let [drain, drain_relay, drain_log] = std::array::from_fn(|_| CancellationToken::new());
         let mut phases = Phases::default();
         let kafka_addr = log.as_ref().map(|log| log.addr);
-        // The log must run before the roles start: they may wait for its answers.
+        // The log runs only once `supervise` spawns it: `roles` must not wait for it.
         let (log_task, writable) = log.map(|log| (Task::new("event log", (log.run)(drain_log.clone())), log.writable)).unzip();
         let disk = disk::watch(store.orders.clone(), writable, status.clone(), drain.clone());
         let ctx = Ctx {
@@ -182,7 +182,7 @@ async fn open_log(config: &Arc<Config>, shape: Shape, open: Option<OpenLog>) -> 
     }
 }
 
-/// Opens the store; while a database is away it is tried again and again, and readiness says so.
+/// Opens the store. While the database is away, retries; readiness reports it.
 async fn open_store(
     name: &str,
     config: &Config,
@@ -218,14 +218,13 @@ async fn open_store(
     }
 }
 
-/// Words a final error of the store as start-up errors are worded.
+/// Formats a final store error like all startup errors.
 pub fn store_refused(error: OpenError) -> anyhow::Error {
     let code = error.code();
     anyhow::anyhow!("error[{code}] store: {:#}", anyhow::Error::from(error))
 }
 
-/// Asks Kafka for the topics. The API starts without an answer (`false`), since it accepts orders while Kafka is away; others
-/// wait.
+/// Checks the topics. While Kafka is away, retries; the API, which accepts orders meanwhile, gets `false` at once.
 async fn await_topics(
     config: &Config,
     shape: Shape,
@@ -264,8 +263,8 @@ fn topics_missing(missing: &[String]) -> String {
     format!("error[TOPIC_MISSING] KAFKA_BROKERS: {} not there; run `minishop topics create`", missing.join(", "))
 }
 
-/// Asks for the topics until all are there, for a process that started while Kafka was away: it would not have started
-/// without them, and now it says what is missing for as long as it is.
+/// Polls until all topics exist, for an API that started while Kafka was away. Until then it notes what is missing; with Kafka
+/// up, the process would not have started.
 async fn check_topics_later(
     config: Arc<Config>,
     brokers: String,
@@ -293,7 +292,7 @@ async fn check_topics_later(
     Ok(())
 }
 
-/// The roles whose outbox rows a process writes.
+/// Returns the roles whose outbox rows a process writes.
 fn roles_of(shape: Shape) -> Vec<Role> {
     match shape {
         Shape::Up => vec![Role::Api, Role::Worker],
@@ -302,7 +301,7 @@ fn roles_of(shape: Shape) -> Vec<Role> {
     }
 }
 
-/// Names this start of a process. Pids come again, in containers at once: only randomness tells two starts apart.
+/// Names this start of the process. Pids repeat, in containers at every start: only randomness distinguishes two starts.
 fn owner(name: &str, ids: &dyn Ids) -> String {
     let start = u64::from_be_bytes(ids.random()[..8].try_into().expect("eight of ten bytes"));
     format!("{name}-{}-{start:016x}", std::process::id())

@@ -1,7 +1,7 @@
-//! Consuming: one group member, polled by one thread of its own.
+//! A member of a consumer group, polled by its own thread.
 //!
-//! Rebalance handlers run on the polling thread, inside [`Consumer::poll`]. Nothing commits by itself: what is committed is
-//! what the caller names, after its own transaction.
+//! Rebalance handlers run on the polling thread, inside [`Consumer::poll`]. Nothing is committed automatically: the caller
+//! commits positions after its own transaction.
 
 mod context;
 mod look;
@@ -26,11 +26,11 @@ pub use look::{Look, look_at, range_of};
 pub use record::{Partition, Record};
 pub use tail::{Start, Tail};
 
-/// How often it is looked whether the group has been left, and how long an answer may take.
+/// The interval of the checks whether the member has left its group, and the timeout of one.
 const LEAVE_POLL: Duration = Duration::from_millis(50);
 const LEAVE_ANSWER: Duration = Duration::from_secs(1);
 
-/// Who consumes what.
+/// A consumer's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Bootstrap servers.
@@ -41,25 +41,25 @@ pub struct Settings {
     pub topics: Vec<String>,
     /// How long the group waits for a silent member.
     pub session_timeout: Duration,
-    /// The member's own name (KIP-345): one that is killed and comes back under it within the session has its partitions again at
-    /// once, without a rebalance. Two processes under one name: the first is put out for good ([`PollError::Replaced`]).
+    /// The static member name (KIP-345): a killed member that returns under it within the session timeout gets its partitions
+    /// back at once, without a rebalance. Of two processes with one name, the first is fenced ([`PollError::Replaced`]).
     pub instance_id: Option<String>,
     /// Names this process to the broker; no other process may use it.
     pub client_id: String,
 }
 
-/// Hears of partitions that go and names what was settled of them.
+/// Receives revoked partitions; returns their settled positions.
 pub type Revoked = Box<dyn Fn(&[Partition]) -> Vec<Position> + Send + Sync>;
-/// Hears of partitions that come, or that are another member's already.
+/// Receives assigned or lost partitions.
 pub type OnPartitions = Box<dyn Fn(&[Partition]) + Send + Sync>;
 
-/// What the owner does when partitions come and go. Each runs on the polling thread and holds up the group.
+/// The owner's rebalance handlers. They run on the polling thread and delay the group.
 pub struct Handlers {
-    /// Partitions come; they are read from the group's committed offsets, or from the beginning.
+    /// Partitions are assigned; reading starts at the group's committed offsets, or at the beginning.
     pub assigned: OnPartitions,
-    /// Partitions go. Waits for what runs and names what was settled, which is then committed before they are given up.
+    /// Partitions are revoked. Waits for running work and returns the settled positions, which are then committed.
     pub revoked: Revoked,
-    /// Partitions are gone and may be another member's already: nothing may be committed.
+    /// Partitions are lost and may already have another owner: nothing may be committed.
     pub lost: OnPartitions,
 }
 
@@ -69,19 +69,19 @@ impl fmt::Debug for Handlers {
     }
 }
 
-/// Why a poll gave no record.
+/// Why a poll returned no record.
 #[derive(thiserror::Error)]
 pub enum PollError {
-    /// The poll came too late and the group has put this member out. Drop what is queued and poll again.
+    /// The poll came too late and the group removed this member. Drop what is queued and poll again.
     #[error("the consumer was not polled in time and left its group")]
     Exceeded,
-    /// A record somewhere cannot be read; the client does not say where. It may hold up its partition for good, or be passed over.
+    /// A record somewhere is unreadable; the client does not say where. It may block its partition for good, or be skipped.
     #[error("a record cannot be read: {0}")]
     Unreadable(KafkaError),
     /// The client recovers by itself. Poll again.
     #[error("the event log cannot be read at the moment")]
     Passing(#[source] anyhow::Error),
-    /// Another process has joined the group under this member's own name. End the process.
+    /// Another process has joined the group under this member's name. End the process.
     #[error("another process has taken this member's place in the group")]
     Replaced,
     /// This member can never read again. End the process.
@@ -95,8 +95,8 @@ impl fmt::Debug for PollError {
     }
 }
 
-/// One member of a consumer group. Closing it (by dropping) leaves the group, but for a member with a name of its own, which only
-/// [`Consumer::leave`] takes out of it; do either on a thread that may block.
+/// One member of a consumer group. Dropping it leaves the group, unless the member is static (has an `instance_id`): only
+/// [`Consumer::leave`] removes that one. Do either on a thread that may block.
 pub struct Consumer {
     inner: BaseConsumer<Callbacks>,
     group: String,
@@ -111,7 +111,7 @@ impl fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    /// Joins the group. The servers need not answer yet: the client connects when they do.
+    /// Joins the group. The brokers need not answer yet: the client connects when they do.
     pub fn join(settings: &Settings, handlers: Handlers) -> anyhow::Result<Self> {
         let heartbeat = (settings.session_timeout.as_millis() / 3).min(3_000);
         let mut config = base(&settings.brokers, &settings.client_id);
@@ -135,17 +135,17 @@ impl Consumer {
         Ok(Self { inner, group, client_id, is_named: settings.instance_id.is_some() })
     }
 
-    /// Leaves the group and closes. Waits at most so long for the brokers to have heard it; tells whether they have.
+    /// Leaves the group and closes. Waits up to `at_most` for the brokers to confirm; returns whether the member has left.
     ///
-    /// The client closes a member with a name of its own without a word, so that its partitions wait for it to come back: right after
-    /// a crash, wrong after an orderly end, of which nobody can know that a start will follow it.
+    /// Closing a static member sends no leave request, so its partitions wait for it to return. That is right after a crash, but
+    /// not after an orderly stop, after which it may never return.
     pub fn leave(self, at_most: Duration) -> bool {
         let deadline = Instant::now() + at_most;
         if !self.is_named {
             return true;
         }
         self.inner.unsubscribe();
-        // Polled, so that the partitions are given up; what is still delivered of them is another member's to read.
+        // Polls, so that the partitions are given up. Records still delivered are for their next owner.
         while Instant::now() < deadline {
             let _ = self.inner.poll(LEAVE_POLL);
             if self.inner.assignment().is_ok_and(|assigned| assigned.count() == 0) && self.is_gone() {
@@ -155,13 +155,13 @@ impl Consumer {
         false
     }
 
-    /// Asks the brokers whether the group is without this member.
+    /// Returns whether the group no longer lists this member.
     fn is_gone(&self) -> bool {
         let Ok(list) = self.inner.fetch_group_list(Some(&self.group), LEAVE_ANSWER) else { return false };
         !list.groups().iter().flat_map(GroupInfo::members).any(|member| member.client_id() == self.client_id)
     }
 
-    /// Waits for the next record, at most `wait`, and serves the group. `None` when none came.
+    /// Waits up to `wait` for the next record, and serves the group. `None` when none came.
     pub fn poll(&self, wait: Duration) -> Result<Option<Record>, PollError> {
         match self.inner.poll(wait) {
             None => Ok(None),
@@ -173,22 +173,22 @@ impl Consumer {
         }
     }
 
-    /// Tells whether another process has joined under this member's own name.
+    /// Returns whether another process has joined under this member's name.
     fn is_fenced(&self) -> bool {
         self.inner.client().fatal_error().is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
     }
 
-    /// Stops the delivery of all assigned partitions; polling goes on.
+    /// Pauses all assigned partitions; the caller keeps polling.
     pub fn pause(&self) -> anyhow::Result<()> {
         Ok(self.inner.pause(&self.inner.assignment()?)?)
     }
 
-    /// Goes on with all assigned partitions.
+    /// Resumes all assigned partitions.
     pub fn resume(&self) -> anyhow::Result<()> {
         Ok(self.inner.resume(&self.inner.assignment()?)?)
     }
 
-    /// Commits positions and does not wait; a failure is logged, and the next commit makes it good.
+    /// Commits positions without waiting. A failure is logged, and the next commit covers it.
     pub fn commit(&self, positions: &[Position]) -> anyhow::Result<()> {
         Ok(self.inner.commit(&list(positions)?, CommitMode::Async)?)
     }
@@ -198,7 +198,7 @@ impl Consumer {
         Ok(self.inner.commit(&list(positions)?, CommitMode::Sync)?)
     }
 
-    /// Reads what the group has committed of partitions; those without a commit are left out.
+    /// Returns the positions that the group has committed; partitions without a commit are left out.
     pub fn committed(&self, partitions: &[Partition], wait: Duration) -> anyhow::Result<Vec<Position>> {
         let mut asked = TopicPartitionList::new();
         for p in partitions {
@@ -207,29 +207,29 @@ impl Consumer {
         Ok(record::positions(&self.inner.committed_offsets(asked, wait)?))
     }
 
-    /// Tells whether a commit without waiting has failed since the last call.
+    /// Returns whether a commit without waiting has failed since the last call.
     pub fn commit_failed(&self) -> bool {
         self.inner.context().commit_failed()
     }
 
-    /// Reads where a partition begins and ends.
+    /// Returns a partition's first and end offset.
     pub fn range(&self, partition: &Partition, wait: Duration) -> anyhow::Result<(i64, i64)> {
         Ok(self.inner.fetch_watermarks(&partition.topic, partition.partition, wait)?)
     }
 
-    /// Moves the reading of an assigned partition. What was fetched from elsewhere is not delivered any more. Fails while the
-    /// assignment is not yet in force.
+    /// Moves the position in an assigned partition. Records fetched before are dropped. Fails while the assignment is not yet in
+    /// force.
     pub fn seek(&self, to: &Position, wait: Duration) -> anyhow::Result<()> {
         Ok(self.inner.seek(&to.topic, to.partition, Offset::Offset(to.next_offset), wait)?)
     }
 
-    /// Tells how far the client has read the partitions, as of the last statistics (every 5 s), and how many there have been.
+    /// Returns the count of statistics so far (one every 5 s) and how far the client has read each partition.
     pub fn reaches(&self) -> (u64, HashMap<(String, i32), Reach>) {
         self.inner.context().reaches()
     }
 }
 
-/// What every reader sets.
+/// The settings of every reader.
 fn base(brokers: &str, client_id: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -245,7 +245,7 @@ fn base(brokers: &str, client_id: &str) -> ClientConfig {
         // The default of a second stalls a partition whose local queue was full.
         .set("fetch.queue.backoff.ms", "10")
         .set("fetch.wait.max.ms", "100")
-        // A topic or partition that is made later is found within this time; the default is 5 minutes.
+        // Bounds how late a new topic or partition is found; the default is 5 minutes.
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("socket.keepalive.enable", "true")
         .set("socket.nagle.disable", "true");
@@ -271,7 +271,7 @@ fn judge(error: KafkaError) -> PollError {
     }
 }
 
-/// Tells whether an error is that of what stands in the log: bytes, checksums and codecs.
+/// Returns whether an error comes from the content of the log: bytes, checksums, codecs.
 fn is_of_a_record(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

@@ -1,4 +1,4 @@
-//! Record headers, and the bytes in which the stores keep them.
+//! Record headers, and their encoding in the stores.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -14,12 +14,12 @@ impl Headers {
         self
     }
 
-    /// Reads the first header of a name as UTF-8; `None` when it is absent, null or not UTF-8.
+    /// Returns the first header of a name as UTF-8; `None` when it is absent, null or not UTF-8.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).and_then(|(_, v)| std::str::from_utf8(v.as_deref()?).ok())
     }
 
-    /// Writes count, then length-prefixed names and values (big-endian; −1 is a null value).
+    /// Encodes the count, then length-prefixed names and values (big-endian; −1 is a null value).
     pub fn encode(&self) -> Bytes {
         let mut writer = HeaderWriter::default();
         for (name, value) in &self.0 {
@@ -28,7 +28,7 @@ impl Headers {
         writer.finish()
     }
 
-    /// Reads what [`Headers::encode`] wrote; `None` when the bytes are not such.
+    /// Decodes the output of [`Headers::encode`]; `None` for other bytes.
     pub fn decode(mut bytes: Bytes) -> Option<Self> {
         let count = bytes.try_get_u32().ok()?;
         let mut headers = Vec::new();
@@ -45,7 +45,7 @@ impl Headers {
     }
 }
 
-/// Writes headers straight into the bytes of [`Headers::encode`]. Clone one that holds the constant headers for each record.
+/// Writes the encoding of [`Headers::encode`] directly. Put the constant headers into one writer and clone it for each record.
 #[derive(Debug, Clone, Default)]
 pub struct HeaderWriter {
     count: usize,
@@ -61,7 +61,7 @@ impl HeaderWriter {
     /// Appends a header whose value may be null.
     pub fn put_or_null(&mut self, name: &str, value: Option<&[u8]>) {
         if self.count == 0 {
-            // Room for the count, which is known at the end.
+            // Room for the count, which is known only at the end.
             self.out.put_u32(0);
         }
         self.count += 1;
@@ -76,7 +76,7 @@ impl HeaderWriter {
         }
     }
 
-    /// Gives the bytes.
+    /// Returns the encoded bytes.
     pub fn finish(mut self) -> Bytes {
         if self.count == 0 {
             self.out.put_u32(0);

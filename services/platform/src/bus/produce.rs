@@ -1,4 +1,4 @@
-//! Producing: one idempotent producer, sends in order, reports by token.
+//! The producer: idempotent, sends in order, reports by token.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::relay::Token;
 /// How batches are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// Not at all: every client reads that, also those that know gzip at best.
+    /// Uncompressed: readable by every client, also by those that know gzip at most.
     #[default]
     None,
     /// By gzip.
@@ -34,7 +34,7 @@ pub enum Compression {
 impl Compression {
     const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
 
-    /// Spells it as Kafka does.
+    /// Returns Kafka's name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -45,24 +45,24 @@ impl Compression {
         }
     }
 
-    /// Reads Kafka's spelling.
+    /// Parses Kafka's name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|compression| compression.as_str() == text)
     }
 }
 
-/// What became of a record.
+/// The outcome of one send.
 #[derive(Debug)]
 pub struct Report {
-    /// Which record.
+    /// Identifies the record.
     pub token: Token,
-    /// Where it was sent to; empty when it is published.
+    /// Its topic; empty when it is published.
     pub topic: String,
-    /// Whether it was sent alone.
+    /// Whether it had its own batch.
     pub alone: bool,
-    /// How long it was under way.
+    /// The time in flight.
     pub took: Duration,
-    /// `Err` when the broker or the client gave it up for good.
+    /// `Err` when the broker or the client gave the record up for good.
     pub result: Result<(), SendError>,
 }
 
@@ -72,21 +72,21 @@ pub enum SendError {
     /// The local queue is full: wait for a report, then send the same record again.
     #[error("the producer's queue is full")]
     QueueFull,
-    /// The producer is beyond repair: make a new one and start again from the table.
+    /// The producer is unusable: create a new one and start again from the table.
     #[error("the producer failed for good: {0}")]
     Fatal(String),
-    /// The record is larger than the broker takes.
+    /// The record is larger than the broker accepts.
     #[error("the record is too large")]
     TooLarge,
-    /// This record can never be published: something of its own is wrong.
+    /// The record is faulty and can never be published.
     #[error("the record was refused: {0}")]
     Record(String),
-    /// The topic takes no records, or not from us: try again later.
+    /// The topic accepts no records, or not ours: retry later.
     #[error("the topic takes no records: {0}")]
     Topic(String),
 }
 
-/// What a record on its way carries.
+/// The context of a record in flight.
 struct Sent {
     token: Token,
     alone: bool,
@@ -113,18 +113,18 @@ impl ProducerContext for Reports {
             Ok(_) => (String::new(), Ok(())),
             Err((error, message)) => (message.topic().to_owned(), Err(advice(error))),
         };
-        // Without a receiver the relay is gone, and what was sent stays in the table.
+        // Without a receiver the relay is gone; its records stay in the table.
         let _ = self.0.send(Report { token, topic, alone, took: at.elapsed(), result });
     }
 }
 
 /// Sends records in the order of the calls. Ordering and de-duplication hold within one producer, not across two.
 ///
-/// When a batch fails for good, the producer fails with it ([`SendError::Fatal`]): else the client library would renumber what
-/// is in flight behind it and publish that first.
+/// When a batch fails for good, the producer fails with it ([`SendError::Fatal`]): otherwise the client would renumber the
+/// batches in flight behind it and publish those first.
 pub struct Producer {
     batching: ThreadedProducer<Reports>,
-    /// Sends each record in a batch of its own; made when it is first needed.
+    /// Sends each record in a batch of its own; created when first needed.
     single: Option<ThreadedProducer<Reports>>,
     config: ClientConfig,
     reports: Reports,
@@ -137,15 +137,15 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Producer {
-    /// Makes a producer; it connects by itself, whenever the broker answers.
+    /// Creates a producer; it connects when the broker answers.
     pub fn new(brokers: &str, compression: Compression, reports: mpsc::UnboundedSender<Report>) -> anyhow::Result<Self> {
         let (config, reports) = (config(brokers, compression), Reports(reports));
         let batching = config.create_with_context(reports.clone()).context("cannot make a producer")?;
         Ok(Self { batching, single: None, config, reports })
     }
 
-    /// Queues one record in a batch of its own. Its failure is no other record's, and lets others go past it: whoever sends so
-    /// waits for its [`Report`].
+    /// Queues one record in a batch of its own. Its failure fails no other record and lets others overtake it: the caller must
+    /// wait for its [`Report`].
     pub fn send_alone(
         &mut self,
         token: Token,
@@ -165,17 +165,17 @@ impl Producer {
         send(self.single.insert(single), Sent::now(token, true), topic, key, value, headers)
     }
 
-    /// Queues one record; its fate comes as a [`Report`]. An empty key is sent as null when the headers say that it was.
+    /// Queues one record; its outcome arrives as a [`Report`]. An empty key is sent as null if the headers say that it was null.
     pub fn send(&self, token: Token, topic: &str, key: &[u8], value: Option<&Bytes>, headers: &Headers) -> Result<(), SendError> {
         send(&self.batching, Sent::now(token, false), topic, key, value, headers)
     }
 
-    /// Waits until the queue is empty, at most so long. Blocks its thread.
+    /// Waits until the queue is empty, at most `at_most`. Blocks its thread.
     pub fn flush(&self, at_most: Duration) {
         let _ = self.batching.flush(at_most);
     }
 
-    /// Sends nothing more of what is queued. The client library takes its time to end, so it does that beside the caller.
+    /// Discards all records queued or in flight. Closing the client library is slow, so another thread does it.
     pub fn give_up(self) {
         let producers: Vec<_> = std::iter::once(self.batching).chain(self.single).collect();
         for producer in &producers {
@@ -193,16 +193,16 @@ fn config(brokers: &str, compression: Compression) -> ClientConfig {
         .set("enable.idempotence", "true")
         .set("enable.gapless.guarantee", "true")
         .set("acks", "all")
-        // A timed-out message leaves a gap in its partition: the relay decides when to give up, which is never.
+        // A message that times out leaves a gap in its partition. Only the relay may give up, and it never does.
         .set("message.timeout.ms", "0")
-        // The client sends each partition in a request of its own: at 5 ms eight partitions cost a fifth more CPU an order,
-        // at 20 ms they save another tenth for twice the delay.
+        // The client sends one request per partition: with eight partitions, 5 ms costs a fifth more CPU per order; 20 ms saves
+        // another tenth for twice the delay.
         .set("linger.ms", "10")
         .set("compression.type", compression.as_str())
         .set("queue.buffering.max.messages", "10000")
         .set("queue.buffering.max.kbytes", "65536")
         .set("message.max.bytes", "2000000")
-        // Java's clients choose partitions this way; librdkafka's default (CRC32) would choose others.
+        // Chooses partitions like Java's clients; librdkafka's default (CRC32) differs.
         .set("partitioner", "murmur2_random")
         .set("allow.auto.create.topics", "false")
         .set("socket.keepalive.enable", "true")
@@ -223,7 +223,7 @@ fn send(
         owned = owned.insert(Header { key: name, value: value.as_deref() });
     }
     let mut record = BaseRecord::with_opaque_to(topic, Box::new(sent)).headers(owned);
-    // The outbox keeps bytes, which cannot be null.
+    // The outbox stores a null key as empty bytes.
     if !key.is_empty() || headers.get(kafka::DLQ_KEY_NULL).is_none() {
         record = record.key(key);
     }
@@ -239,7 +239,7 @@ fn advice(error: &KafkaError) -> SendError {
     match error.rdkafka_error_code() {
         Some(Code::QueueFull) => SendError::QueueFull,
         Some(Code::MessageSizeTooLarge) => SendError::TooLarge,
-        // Errors of the record itself (KIP-467), which no other try can pass.
+        // Errors of the record itself (KIP-467): no retry can succeed.
         Some(Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidMessage | Code::InvalidMessageSize) => {
             SendError::Record(reason())
         }

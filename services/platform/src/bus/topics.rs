@@ -1,4 +1,4 @@
-//! Topics: which are there, and making those that are not.
+//! Topics: listing them, and creating the missing ones.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// How long records must be kept: less does not outlast an outage over a weekend.
+/// The shortest safe retention: a shorter one does not outlast an outage over a weekend.
 pub const SAFE_RETENTION: Duration = Duration::from_hours(7 * 24);
 
-/// How large the largest record of a topic of ours is: a dead letter carries a whole record in its value, and more in its headers.
+/// Returns the size of the largest record in our topics, in bytes. A dead letter's value is a whole record, and its headers add
+/// more.
 pub const fn largest_record(is_dead_letters: bool) -> u32 {
     if is_dead_letters { 2_000_000 } else { 1_000_000 }
 }
@@ -23,41 +24,41 @@ pub const fn largest_record(is_dead_letters: bool) -> u32 {
 pub struct Topic {
     /// The name, prefix included.
     pub name: String,
-    /// How many partitions it has.
+    /// The number of partitions.
     pub partitions: usize,
-    /// How many brokers keep each record, at the partition with the fewest.
+    /// The replicas of the partition with the fewest.
     pub replicas: usize,
 }
 
-/// What becomes of a topic's records.
+/// Topic settings that limit its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How long they are kept; `None` is for ever.
+    /// How long records are kept; `None` means for ever.
     pub retention: Option<Duration>,
-    /// Whether all but the newest of each key may be thrown away.
+    /// Whether compaction may remove all but the newest record of a key.
     pub compacted: bool,
-    /// How many bytes a batch may have.
+    /// The largest batch, in bytes.
     pub largest: u64,
 }
 
-/// Whether a topic was made.
+/// The result of creating one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Made {
-    /// It is new.
+    /// It was missing.
     Created,
-    /// It was there; its settings were left alone.
+    /// It existed; its settings are unchanged.
     Existed,
 }
 
-/// Lists all topics. The error means that no broker answered within `patience`.
+/// Lists all topics. Fails if no broker answers within `patience`.
 pub async fn list(brokers: &str, patience: Duration) -> anyhow::Result<Vec<Topic>> {
     let client: BaseConsumer = config(brokers).create().context("cannot make a Kafka client")?;
     let ask = move || client.fetch_metadata(None, patience).map(|metadata| metadata.topics().iter().map(describe).collect());
     tokio::task::spawn_blocking(ask).await?.with_context(|| format!("no broker answers at {brokers}"))
 }
 
-/// Tells whether a topic is there. The error means that no broker answered within `patience`.
+/// Returns whether a topic exists. Fails if no broker answers within `patience`.
 pub async fn exists(brokers: &str, topic: &str, patience: Duration) -> anyhow::Result<bool> {
     let client: BaseConsumer = config(brokers).create().context("cannot make a Kafka client")?;
     let name = topic.to_owned();
@@ -68,14 +69,14 @@ pub async fn exists(brokers: &str, topic: &str, patience: Duration) -> anyhow::R
     tokio::task::spawn_blocking(ask).await?.with_context(|| format!("no broker answers at {brokers}"))
 }
 
-/// Names those of our topics that are not there.
+/// Returns which of our topics do not exist.
 pub async fn missing(brokers: &str, prefix: &str, patience: Duration) -> anyhow::Result<Vec<String>> {
     let there = list(brokers, patience).await?;
     let wanted = topics::ALL.iter().map(|topic| topics::prefixed(prefix, topic));
     Ok(wanted.filter(|name| !there.iter().any(|topic| topic.name == *name)).collect())
 }
 
-/// Lists the settings with which a topic of ours is made, whatever the brokers' defaults are.
+/// Returns the settings with which our topics are created, overriding the brokers' defaults.
 pub fn settings_of_new(name: &str, prefix: &str) -> [(&'static str, String); 3] {
     let dead_letters = name == topics::prefixed(prefix, topics::CREATED_DEAD_LETTERS);
     [
@@ -85,8 +86,8 @@ pub fn settings_of_new(name: &str, prefix: &str) -> [(&'static str, String); 3] 
     ]
 }
 
-/// Makes our topics with the brokers' default replication, and waits until the brokers tell of them; one that exists is left as it
-/// is.
+/// Creates our topics with the brokers' default replication, and waits until the brokers list them. Existing topics are left
+/// unchanged.
 pub async fn create(brokers: &str, prefix: &str, partitions: i32, patience: Duration) -> anyhow::Result<Vec<(String, Made)>> {
     let client: AdminClient<DefaultClientContext> = config(brokers).create().context("cannot make a Kafka client")?;
     let names: Vec<String> = topics::ALL.iter().map(|topic| topics::prefixed(prefix, topic)).collect();
@@ -106,7 +107,7 @@ pub async fn create(brokers: &str, prefix: &str, partitions: i32, patience: Dura
             Err((name, code)) => anyhow::bail!("error[DEPENDENCY_REFUSED] {name}: {code}"),
         }
     }
-    // The brokers hear of a new topic a moment after it was made.
+    // The brokers learn of a new topic a moment after its creation.
     let end = Instant::now() + patience;
     while !missing(brokers, prefix, patience).await?.is_empty() && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -114,10 +115,10 @@ pub async fn create(brokers: &str, prefix: &str, partitions: i32, patience: Dura
     Ok(made)
 }
 
-/// Reads the settings of topics, in their order.
+/// Returns topics' settings, in the order of `names`.
 pub async fn settings(brokers: &str, names: &[&str], patience: Duration) -> anyhow::Result<Vec<Settings>> {
     if names.is_empty() {
-        // To ask about nothing is refused.
+        // An empty request is refused.
         return Ok(Vec::new());
     }
     let client: AdminClient<DefaultClientContext> = config(brokers).create().context("cannot make a Kafka client")?;
@@ -145,7 +146,7 @@ fn told(resource: &ConfigResource) -> anyhow::Result<Settings> {
     })
 }
 
-/// Tells librdkafka's version.
+/// Returns librdkafka's version.
 pub fn client_version() -> String {
     rdkafka::util::get_rdkafka_version().1
 }

@@ -1,4 +1,4 @@
-//! Joins the settings, and names everything that is wrong with them.
+//! Joins the settings, and reports everything that is wrong with them.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::bus::produce::Compression;
 use crate::hints;
 use crate::telemetry::{self, LogFormat};
 
-/// How much longer each retry may wait than the one before.
+/// The factor between the ceilings of successive retries.
 const RETRY_FACTOR: u32 = 4;
 
-/// What was found wrong, one line each: `error[CODE] setting: what it is, what it must be`.
+/// Problems, one line each: `error[CODE] setting: what it is, what it must be`.
 #[derive(Debug, Default)]
 pub(super) struct Problems(Vec<String>);
 
@@ -26,7 +26,7 @@ impl Problems {
         self.0.push(format!("error[{code}] {setting}: {text}"));
     }
 
-    /// Reads a value; a wrong one is named, and `meanwhile` stands for it so that the rest can be checked.
+    /// Parses a value. Reports an error and returns `meanwhile` for it, so that the rest can be checked.
     pub(super) fn read<T>(&mut self, setting: &str, text: &str, meanwhile: T, read: impl FnOnce(&str) -> Result<T, String>) -> T {
         read(text).unwrap_or_else(|problem| {
             self.add("CONFIG_VALUE", setting, &format!("{} {problem}", shown(text)));
@@ -46,7 +46,7 @@ impl Problems {
         self.read(setting, text, false, values::boolean)
     }
 
-    /// Takes a secret from its own setting or from the file that another one names.
+    /// Returns a secret from its own setting or from the file that another setting names.
     pub(super) fn secret(&mut self, setting: &str, given: Option<SecretString>, file: Option<&Path>) -> Option<SecretString> {
         let (given, file) =
             (given.filter(|secret| !secret.expose_secret().is_empty()), file.filter(|p| !p.as_os_str().is_empty()));
@@ -59,7 +59,7 @@ impl Problems {
             .ok()
     }
 
-    /// Checks an address that may hold a password, of which no part may be shown.
+    /// Checks an address that may contain a password: no part of it may be shown.
     fn url(&mut self, setting: &str, url: Option<&SecretString>, check: fn(&str) -> Result<(), String>) {
         if let Some(Err(problem)) = url.map(|url| check(url.expose_secret())) {
             self.add("CONFIG_VALUE", setting, &problem);
@@ -68,7 +68,7 @@ impl Problems {
 }
 
 impl Flags {
-    /// Joins and checks the settings; the error has one line for each problem.
+    /// Joins and checks the settings; the error has one line per problem.
     pub fn check(self, shape: Shape) -> Result<Config, Vec<String>> {
         let mut found = Problems::default();
         let database_url = found.secret("DATABASE_URL", self.database_url, self.database_url_file.as_deref());
@@ -135,11 +135,11 @@ impl Flags {
     }
 }
 
-/// Checks what settings mean for each other.
+/// Checks the settings against each other.
 fn relations(config: &Config, shape: Shape, insecure: bool, found: &mut Problems) {
     let embedded = shape == Shape::Up;
     for (name, set) in [("DATABASE_URL", config.database_url.is_some()), ("KAFKA_BROKERS", config.kafka_brokers.is_some())] {
-        // A file that cannot be read was named already.
+        // A file that cannot be read is already reported.
         let named = found.0.iter().any(|line| line.contains(&format!(" {name}")));
         if !set && !embedded && !named {
             found.add("CONFIG_RELATION", name, "is not set; a process that is not `up` needs servers of their own");
@@ -183,7 +183,7 @@ mod tests {
         Cli::try_parse_from([&["minishop"], args].concat()).expect("flags of the right form").flags.check(shape)
     }
 
-    /// The codes and settings that are named, in their order.
+    /// The codes and settings reported, in order.
     fn named(args: &[&str], shape: Shape) -> Vec<String> {
         let problems = check(args, shape).expect_err("something is wrong");
         let start =

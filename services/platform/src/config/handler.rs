@@ -1,4 +1,4 @@
-//! How orders are handled: confirmed at once, or by the team's own endpoint.
+//! How orders are handled: confirmed at once, or by calling a webhook.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,9 +41,9 @@ pub struct HandlerFlags {
 /// How orders are handled.
 #[derive(Debug, Clone)]
 pub enum Handling {
-    /// They are confirmed; nothing outside has to happen.
+    /// Confirmed, without any call.
     Confirm,
-    /// An endpoint is called for each.
+    /// An endpoint is called for each order.
     Webhook(Webhook),
 }
 
@@ -52,25 +52,25 @@ pub enum Handling {
 pub struct Webhook {
     /// Where events are posted.
     pub url: Uri,
-    /// The key of the signatures, decoded.
+    /// The signing key, decoded.
     pub key: SecretSlice<u8>,
-    /// How long a call may take, the whole answer included.
+    /// The timeout of a call, until the whole response is read.
     pub timeout: Duration,
-    /// How many calls run at a time.
+    /// The most concurrent calls.
     pub concurrency: usize,
     /// Which addresses may be called.
     pub targets: Targets,
 }
 
 impl HandlerFlags {
-    /// Joins the settings; without the webhook handler those of the webhook are checked too, and then not used.
+    /// Joins the settings. Without the webhook handler, webhook settings are checked but not used.
     pub(super) fn check(self, found: &mut Problems) -> Handling {
         let webhook = found.read("MINISHOP_HANDLER", &self.handler, false, is_webhook);
         let url = self.webhook_url.filter(|url| !url.is_empty());
         if webhook && url.is_none() {
             found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_URL", "is not set; the webhook handler needs the address to call");
         }
-        // What stands before an @ could be a password: nothing of the address is repeated.
+        // The part before an @ could be a password, so no part of the address is repeated.
         let url = url
             .and_then(|url| endpoint(&url).map_err(|problem| found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_URL", &problem)).ok());
         let named = self.webhook_secret.is_some() || self.webhook_secret_file.is_some();
@@ -94,7 +94,7 @@ impl HandlerFlags {
 }
 
 impl Handling {
-    /// Names the handler.
+    /// Returns the handler's name.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Confirm => "confirm",
@@ -102,7 +102,7 @@ impl Handling {
         }
     }
 
-    /// Gives the endpoint's settings.
+    /// Returns the endpoint's settings.
     pub const fn webhook(&self) -> Option<&Webhook> {
         match self {
             Self::Confirm => None,
@@ -127,7 +127,7 @@ fn targets(text: &str) -> Result<Targets, String> {
     }
 }
 
-/// The lease of an event under way is the timeout and half a minute: it must not grow without bound.
+/// Bounded, because the lease of a claimed event is the timeout plus half a minute.
 fn timeout(text: &str) -> Result<Duration, String> {
     let timeout = values::duration(text)?;
     let fits = (Duration::from_millis(100)..=Duration::from_mins(5)).contains(&timeout);

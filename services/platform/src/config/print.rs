@@ -1,4 +1,4 @@
-//! Shows the settings that hold, in the form of the configuration file.
+//! Prints the effective settings in the form of the configuration file.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::Config;
 use crate::telemetry::LogFormat;
 
 impl Config {
-    /// Writes each setting as a line of the configuration file; secrets are hidden and settings without a value left out.
+    /// Formats each setting as a line of the configuration file; hides secrets and omits settings without a value.
     pub fn print(&self) -> String {
         let text = |value: &dyn ToString| Some(toml::Value::String(value.to_string()));
         let hidden = |set: bool| set.then(|| toml::Value::String("(hidden)".to_owned()));
@@ -51,7 +51,7 @@ impl Config {
     }
 }
 
-/// Writes a duration as it is read: in the largest unit that is exact.
+/// Formats a duration in the largest unit that is exact.
 fn span(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {

@@ -1,4 +1,4 @@
-//! Where settings come from: flag, then environment, then file, then default; and names that nobody knows.
+//! Where settings come from: flag, environment, file, then default. Unknown names are refused.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,26 +8,26 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches};
 
-/// Variables of ours that are no flags, or no settings of this process.
+/// Our variables that are not flags, or not settings of this process.
 const OTHERS: [&str; 4] = ["MINISHOP_CONFIG", "MINISHOP_SERVER", "MINISHOP_API_KEY", "MINISHOP_BENCH_HTTP"];
 
-/// Settings that give up a protection. Nobody is led to them by a slip of the hand.
+/// Settings that weaken security: never suggested for a misspelt name.
 const WEAKENING: [&str; 1] = ["insecure"];
 
-/// What reading the command line came to.
+/// The result of reading the command line.
 #[derive(Debug)]
 pub enum Parsed<P> {
-    /// The command with its settings, and what is wrong beside it, one line each; with a problem it must not run.
+    /// The command with its settings, and problems, one line each. With a problem it must not run.
     Command(P, Vec<String>),
-    /// Text that was asked for, such as the help.
+    /// Requested text, such as the help.
     Text(String),
-    /// What is wrong, one line each.
+    /// Problems, one line each.
     Problems(Vec<String>),
 }
 
-/// Reads this process's arguments by `command`, its environment, and the file that they name.
+/// Reads this process's arguments by `command`, its environment, and the configuration file they name.
 ///
-/// `shape` makes the tree of commands of it. A setting that is hidden below a command is refused on that command's line.
+/// `shape` adds the subcommands. A setting that is hidden below a command is refused on that command's line.
 pub fn parse<P: FromArgMatches>(command: Command, shape: fn(Command) -> Command) -> Parsed<P> {
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -67,7 +67,7 @@ fn parse_from<P: FromArgMatches>(
             }
             Err(error) => {
                 problems.push(worded(&error, |flag| is_hidden(&command, &args, flag)));
-                // clap stops at the first: without it, the rest of the line may have more to say.
+                // clap stops at the first error. Without that flag, it may find more.
                 if !remove_culprit(&mut args, &error) {
                     return Parsed::Problems(problems);
                 }
@@ -76,7 +76,7 @@ fn parse_from<P: FromArgMatches>(
     }
 }
 
-/// Names the settings on the command line that the command does not take.
+/// Reports the settings on the command line that the command does not accept.
 fn foreign(tree: &Command, matches: &ArgMatches) -> Vec<String> {
     let Some(command) = matches.subcommand_name().and_then(|name| tree.find_subcommand(name)) else { return Vec::new() };
     let given = |arg: &&clap::Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
@@ -88,14 +88,14 @@ fn foreign(tree: &Command, matches: &ArgMatches) -> Vec<String> {
     hidden.filter(given).map(worded).collect()
 }
 
-/// Tells whether the command on a line does not take a flag that others do.
+/// Returns whether the command refuses a flag that others accept.
 fn is_hidden(tree: &Command, args: &[OsString], flag: &str) -> bool {
     let command = args.iter().skip(1).find_map(|arg| tree.find_subcommand(arg));
     let hides = |arg: &clap::Arg| arg.is_hide_set() && arg.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long));
     command.is_some_and(|command| command.get_arguments().any(hides))
 }
 
-/// Takes the flag that an error is about off the command line, with its value; `false` when it is not about a flag.
+/// Removes the flag named in an error from the command line, with its value; `false` if the error names no flag.
 fn remove_culprit(args: &mut Vec<OsString>, error: &clap::Error) -> bool {
     let Some(ContextValue::String(culprit)) = error.get(ContextKind::InvalidArg) else { return false };
     let Some(flag) = culprit.split([' ', '=']).next().filter(|flag| flag.starts_with('-')) else { return false };
@@ -110,7 +110,7 @@ fn remove_culprit(args: &mut Vec<OsString>, error: &clap::Error) -> bool {
     true
 }
 
-/// Lists the variables that flags name, with the flags' ids.
+/// Returns the variables of flags, with the flags' ids.
 fn settings(command: &Command) -> Vec<(String, String)> {
     let named = |arg: &clap::Arg| Some((arg.get_env()?.to_str()?.to_owned(), arg.get_id().to_string()));
     command.get_arguments().filter_map(named).collect()
@@ -132,15 +132,15 @@ fn unknown_variables(variables: &BTreeMap<String, String>, known: &[(String, Str
         .collect()
 }
 
-/// Kubernetes injects these for a Service whose name begins with `minishop`; nobody has set them.
+/// Returns whether Kubernetes injects a variable for a Service named `minishop…`: nobody has set it.
 fn is_service_variable(name: &str) -> bool {
     let numbered_port = name.split("_PORT_").nth(1).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.ends_with("_PORT") || numbered_port
 }
 
-/// Finds the name that was probably meant: at most a third of its letters differ, and never more than three.
+/// Returns the name that was probably meant: at most a third of its letters differ, and at most three.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Beginnings that all have make nothing alike.
+    // Prefixes that all names share do not count.
     let own = |name: &str| {
         let name = name.trim_start_matches('-').to_lowercase().replace('-', "_");
         name.strip_prefix("minishop_").map(str::to_owned).unwrap_or(name)
@@ -174,7 +174,7 @@ fn config_path(args: &[OsString], variables: &BTreeMap<String, String>) -> Optio
     variables.get("MINISHOP_CONFIG").filter(|path| !path.is_empty()).map(Into::into)
 }
 
-/// Reads a file of `key = value` lines; gives flag ids with values, and what is wrong.
+/// Reads a file of `key = value` lines; returns flag ids with values, and problems.
 fn read_file(path: &Path, known: &[(String, String)]) -> (Vec<(String, String)>, Vec<String>) {
     let place = path.display().to_string();
     let (mut values, mut problems) = (Vec::new(), Vec::new());
@@ -211,7 +211,7 @@ fn read_table(path: &Path, place: &str) -> Result<toml::Table, String> {
     })
 }
 
-/// Words clap's error in one line. What `hidden` says yes to is not suggested.
+/// Formats clap's error in one line, without suggestions for which `hidden` is true.
 fn worded(error: &clap::Error, hidden: impl Fn(&str) -> bool) -> String {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
@@ -264,7 +264,7 @@ mod tests {
         )
     }
 
-    /// All problems, in names and in values.
+    /// All problems, of names and of values.
     fn problems(parsed: Parsed<Cli>) -> Vec<String> {
         match parsed {
             Parsed::Problems(problems) => problems,

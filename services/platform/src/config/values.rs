@@ -1,4 +1,4 @@
-//! How each kind of value is read. An error goes on from the value: what it is not, and what to give instead.
+//! Parsers for setting values. An error text continues the value: what it is not, and what to give instead.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use secrecy::SecretString;
 use crate::bus::produce::Compression;
 use crate::telemetry::LogFormat;
 
-/// How much of a value an error repeats.
+/// The most characters that errors repeat.
 const SHOWN: usize = 64;
 
-/// Repeats the beginning of a value, on one line.
+/// Returns a value's beginning, on one line.
 pub(super) fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(SHOWN).collect::<String>())
 }
@@ -30,7 +30,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "is no address; give an IP and a port such as 127.0.0.1:3000 (port 0 takes a free one)".to_owned())
 }
 
-/// Reads a duration such as `250ms`, `5s`, `10m`, `1h` or `7d`.
+/// Parses a duration such as `250ms`, `5s`, `10m`, `1h` or `7d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -47,7 +47,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "is too long; give less".to_owned())
 }
 
-/// Reads a duration that is not zero.
+/// Parses a duration above zero.
 pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration.is_zero() { Err("is no time at all; give more".to_owned()) } else { Ok(duration) }
@@ -92,7 +92,7 @@ pub(super) fn topic_prefix(text: &str) -> Result<String, String> {
         .ok_or_else(|| "cannot begin a topic's name; use at most 200 letters, digits, dots, dashes, underscores".to_owned())
 }
 
-/// Reads a member's own name; the brokers hold it to the rules of a topic's name.
+/// Parses a static member name, to which brokers apply the rules of topic names.
 pub(super) fn instance_id(text: &str) -> Result<String, String> {
     let fits = (1..=249).contains(&text.len())
         && text != "."
@@ -103,7 +103,7 @@ pub(super) fn instance_id(text: &str) -> Result<String, String> {
     })
 }
 
-/// Checks a list of hosts with ports.
+/// Checks a list of `host:port`.
 pub(super) fn brokers(text: &str) -> Result<(), String> {
     let fits = |broker: &str| {
         let host_and_port = broker.trim().rsplit_once(':');
@@ -115,7 +115,7 @@ pub(super) fn brokers(text: &str) -> Result<(), String> {
     if text.split(',').all(fits) { Ok(()) } else { Err("is no list of servers; give host:port,host:port".to_owned()) }
 }
 
-/// Checks the address of a PostgreSQL database without repeating any of it but its scheme.
+/// Checks a PostgreSQL URL; errors repeat nothing of it but its scheme.
 pub(super) fn database_url(url: &str) -> Result<(), String> {
     const FORM: &str = "give postgres://user@host:port/database";
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
@@ -125,7 +125,7 @@ pub(super) fn database_url(url: &str) -> Result<(), String> {
         return Err("has more than one `@`; write %40 for one within user or password".to_owned());
     }
     let host = authority.rsplit('@').next().unwrap_or_default();
-    // A socket's directory stands in the query.
+    // The directory of a Unix socket is in the query.
     let socket = rest.split_once('?').is_some_and(|(_, query)| query.contains("host="));
     if host.split(':').next().is_some_and(str::is_empty) && !host.starts_with('[') && !socket {
         return Err(format!("names no host; {FORM}"));
@@ -133,7 +133,7 @@ pub(super) fn database_url(url: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Names the scheme of an address; what has none could be a password.
+/// Describes a URL's scheme. A text without one could be a password.
 fn other_scheme(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, _)) if scheme.len() <= 20 && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
@@ -143,7 +143,7 @@ fn other_scheme(url: &str) -> String {
     }
 }
 
-/// Reads a secret from a file, without the line break at its end.
+/// Reads a secret from a file, without the trailing line break.
 pub(super) fn secret_file(path: &Path) -> Result<SecretString, String> {
     let wrong = |error: std::io::Error| format!("cannot be read: {error}; name a file that this process may read");
     let mode = std::fs::metadata(path).map_err(wrong)?.permissions().mode();

@@ -1,5 +1,5 @@
-//! `orders.created`: its bytes and its headers, made from an order. The API writes it once for each order; a replay writes it again,
-//! with the same bytes.
+//! `orders.created`: its value and headers, built from an order. The API writes it once per order; a replay writes the same bytes
+//! again.
 
 use bytes::Bytes;
 use minishop_contracts::events::v1::{OrderCreated, OrderItem};
@@ -18,10 +18,10 @@ use crate::relay::shard_of;
 use crate::store::{NewEvent, Role};
 use crate::telemetry::propagation::TraceContext;
 
-/// The version of an order that was just accepted.
+/// The version of a new order.
 pub const FIRST_VERSION: i32 = 1;
 
-/// An order, as its first event tells it.
+/// The order data in its first event.
 #[derive(Debug, Clone, Copy)]
 pub struct NewOrderFacts<'a> {
     /// The order.
@@ -30,7 +30,7 @@ pub struct NewOrderFacts<'a> {
     pub event_id: EventId,
     /// When it was accepted.
     pub at: Timestamp,
-    /// Whose it is.
+    /// The order's owner.
     pub client_id: &'a ClientId,
     /// The customer.
     pub customer_id: &'a str,
@@ -40,17 +40,17 @@ pub struct NewOrderFacts<'a> {
     pub total_minor: i64,
     /// The currency's code, if one was given.
     pub currency: Option<&'a str>,
-    /// How many decimals the currency has.
+    /// The currency's decimals.
     pub scale: u32,
-    /// The key of the request.
+    /// The request's idempotency key.
     pub key: &'a IdempotencyKey,
-    /// The correlation id of the request.
+    /// The request's correlation id.
     pub correlation_id: &'a CorrelationId,
-    /// The trace of the request.
+    /// The request's trace.
     pub trace: Option<&'a TraceContext>,
 }
 
-/// Writes the event of a new order. Holds the headers that are the same for all.
+/// Builds the events of new orders. Holds the headers common to all.
 #[derive(Debug)]
 pub struct CreatedEvents {
     topic: String,
@@ -67,7 +67,7 @@ impl CreatedEvents {
         Self { topic, key, constant }
     }
 
-    /// Writes the event.
+    /// Builds the event.
     pub fn event(&self, order: &NewOrderFacts<'_>) -> NewEvent {
         let order_id = order.order_id.to_string();
         let event_id = order.event_id.to_string();
@@ -84,7 +84,7 @@ impl CreatedEvents {
             at: order.at,
             client: &order.client_id.0,
             correlation_id: order.correlation_id.as_str(),
-            // A request has no id but the one that follows it everywhere.
+            // A request has no id except its correlation id.
             causation_id: order.correlation_id.as_str(),
             trace: order.trace,
         };

@@ -1,4 +1,4 @@
-//! What the headers of every event of ours tell, whichever event it is.
+//! The headers common to all events that MiniShop writes.
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
@@ -9,7 +9,7 @@ use crate::bus::HeaderWriter;
 use crate::store::Role;
 use crate::telemetry::propagation::TraceContext;
 
-/// An event, as its headers tell it.
+/// The header values of an event.
 pub(crate) struct EventHeaders<'a> {
     pub event_id: &'a str,
     pub order_id: &'a str,
@@ -20,7 +20,7 @@ pub(crate) struct EventHeaders<'a> {
     pub trace: Option<&'a TraceContext>,
 }
 
-/// Begins with what all events of a role tell.
+/// Starts a header list with the constants of a role.
 pub(crate) fn constant(role: Role) -> HeaderWriter {
     let mut headers = HeaderWriter::default();
     headers.put(names::CE_SPECVERSION, names::CE_SPECVERSION_1_0.as_bytes());
@@ -33,7 +33,7 @@ pub(crate) fn constant(role: Role) -> HeaderWriter {
 }
 
 impl EventHeaders<'_> {
-    /// Ends a list of headers.
+    /// Appends these headers and encodes the list.
     pub(crate) fn finish(&self, mut headers: HeaderWriter) -> Bytes {
         // The same digits as `occurredAt` in the envelope.
         headers.put(names::CE_TIME, self.at.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());

@@ -1,5 +1,5 @@
-//! Changes of an order to a final status, each with the one event that announces it. The API cancels, the worker processes and
-//! gives up; all three are written here, so that they look alike.
+//! Changes of an order to a final status, each with its event. The API cancels; the worker processes and gives up. All events are
+//! built here, so that they look alike.
 
 use bytes::Bytes;
 use minishop_contracts::events::v1::{OrderSettled, order_settled};
@@ -19,16 +19,16 @@ use crate::relay::shard_of;
 use crate::store::{NewEvent, Role, Transition};
 use crate::telemetry::propagation::TraceContext;
 
-/// The order that changes, as its event tells it.
+/// The order data in the event of a change.
 #[derive(Debug, Clone, Copy)]
 pub struct OrderRef<'a> {
     /// The order.
     pub order_id: OrderId,
-    /// Whose it is.
+    /// The order's owner.
     pub client_id: &'a ClientId,
     /// The customer.
     pub customer_id: &'a str,
-    /// The sum of all lines in units of the currency.
+    /// The sum of all lines in major units of the currency.
     pub total: f64,
     /// The currency's code, if one was given.
     pub currency: Option<&'a str>,
@@ -36,24 +36,24 @@ pub struct OrderRef<'a> {
     pub key: &'a IdempotencyKey,
     /// The correlation id of that request.
     pub correlation_id: &'a CorrelationId,
-    /// The version that it must have, or the change does not happen.
+    /// The expected version: with any other, the order does not change.
     pub version: i32,
 }
 
 /// Why an order changes.
 #[derive(Debug, Clone, Copy)]
 pub struct Cause<'a> {
-    /// The event whose effect the change is: the new event's id is derived from it, so that a second try makes the same one.
+    /// The event that caused the change. The new event's id is derived from it, so that a retry derives the same id.
     pub event_id: EventId,
     /// When that event happened.
     pub occurred_at: Timestamp,
-    /// What the `causation-id` header says: the event's id, or the correlation id of an operator's request.
+    /// The `causation-id` header: the event's id, or the correlation id of an operator's request.
     pub causation_id: &'a str,
-    /// The trace that goes on with the new event.
+    /// The trace that the new event continues.
     pub trace: &'a TraceContext,
 }
 
-/// Writes changes and their events. Holds what is the same for all.
+/// Builds changes and their events. Holds what all have in common.
 #[derive(Debug)]
 pub struct StatusEvents {
     role: Role,
@@ -68,7 +68,7 @@ impl StatusEvents {
         Self { role, key: config.event_key, prefix: config.topic_prefix.clone(), constant: headers::constant(role) }
     }
 
-    /// Makes the change of an order to `to`, a final status, with the event that announces it.
+    /// Builds an order's change to `to`, a final status, with its event.
     pub fn change(&self, order: &OrderRef<'_>, to: Status, cause: &Cause<'_>, now: Timestamp) -> Transition {
         let event_type = to_event_type(to);
         let event_id = EventId::derived(cause.event_id, cause.occurred_at, event_type);
@@ -77,7 +77,7 @@ impl StatusEvents {
         Transition { order_id, expected_version, to, at: now, cause: cause.event_id, event }
     }
 
-    /// Writes the event of a change under an id that is known.
+    /// Builds the event of a change with a given id.
     pub fn event(
         &self,
         order: &OrderRef<'_>,

@@ -1,14 +1,14 @@
-//! When to leave a failing server alone.
+//! A circuit breaker for a failing server.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row that open the breaker, and for how long.
+/// Consecutive failures that open the breaker, and for how long.
 const FAILURES: u32 = 5;
 const OPEN: Duration = Duration::from_secs(5);
 
-/// Counts failures in a row; after enough of them nothing is tried for a while, then one call at a time until one succeeds.
+/// Blocks calls for a while after consecutive failures. From then on, each failure blocks them again, until a call succeeds.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: u32,
@@ -16,17 +16,17 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// Tells whether a call may be tried.
+    /// Returns whether a call may be made.
     pub fn allows(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| now >= until)
     }
 
-    /// Tells whether calls fail so often that they are left out.
+    /// Returns whether it has opened and no call succeeded since.
     pub fn is_open(&self) -> bool {
         self.until.is_some()
     }
 
-    /// Takes note of a call; tells whether this one opened the breaker.
+    /// Records the outcome of a call; returns whether it opened the breaker.
     pub fn note(&mut self, done: bool, now: Instant) -> bool {
         if done {
             *self = Self::default();

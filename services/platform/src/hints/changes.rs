@@ -1,4 +1,4 @@
-//! Orders that were changed, told to whoever watches them.
+//! Hints about changed orders, for their watchers.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,26 +6,26 @@ use minishop_core::ids::OrderId;
 use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
-/// How many messages a listener may be behind before it is told that it has missed some.
+/// The messages that a subscriber may lag behind before it misses some.
 const BEHIND: usize = 1024;
-/// How many orders may wait to be told to other processes; more are not told.
+/// The most orders queued for other processes; more are dropped.
 const WAITING: usize = 16_384;
-/// How many orders one message to other processes names.
+/// The most orders in one message to other processes.
 const TOLD_AT_ONCE: usize = 1024;
-/// Parts the sender's name from the orders.
+/// Separates the sender's name from the orders.
 const PART: u8 = 0;
 
-/// Orders that changed, as one message names them.
+/// The changed orders of one message.
 pub type ChangedOrders = Arc<[OrderId]>;
 
-/// Tells of changed orders, here and in other processes. Cheap to clone. Only a hint: who misses it polls.
+/// Announces changed orders, here and in other processes. Cheap to clone. Only a hint: subscribers must also poll.
 #[derive(Debug, Clone)]
 pub struct Changes {
     here: broadcast::Sender<ChangedOrders>,
     abroad: Option<Arc<Abroad>>,
 }
 
-/// What waits to be told to other processes.
+/// The queue for other processes.
 #[derive(Debug, Default)]
 struct Abroad {
     waiting: Mutex<Vec<OrderId>>,
@@ -39,12 +39,12 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// Tells other processes too, once somebody carries it there.
+    /// Creates one that also queues orders for other processes.
     pub(super) fn with_others() -> Self {
         Self { abroad: Some(Arc::default()), ..Self::default() }
     }
 
-    /// Tells of orders whose change was just committed. Never blocks and never fails.
+    /// Announces orders whose change was just committed. Never blocks or fails.
     pub fn committed(&self, orders: Vec<OrderId>) {
         if orders.is_empty() {
             return;
@@ -58,18 +58,18 @@ impl Changes {
         self.heard(orders);
     }
 
-    /// Tells this process what another one said.
+    /// Notifies the subscribers in this process.
     pub(super) fn heard(&self, orders: Vec<OrderId>) {
-        // An error means that nobody listens.
+        // Fails without subscribers.
         let _ = self.here.send(orders.into());
     }
 
-    /// Listens from now on.
+    /// Subscribes from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<ChangedOrders> {
         self.here.subscribe()
     }
 
-    /// Waits for orders that other processes should be told of.
+    /// Waits for orders to announce to other processes.
     pub(super) async fn to_tell(&self) -> Vec<OrderId> {
         let Some(abroad) = &self.abroad else { return std::future::pending().await };
         loop {
@@ -86,7 +86,7 @@ impl Changes {
     }
 }
 
-/// Writes a message: who says it, then the orders, 16 bytes each.
+/// Encodes a message: the sender, then the orders, 16 bytes each.
 pub(super) fn written(owner: &str, orders: &[OrderId]) -> Vec<u8> {
     let mut message = Vec::with_capacity(owner.len() + 1 + 16 * orders.len());
     message.extend_from_slice(owner.as_bytes());
@@ -97,7 +97,7 @@ pub(super) fn written(owner: &str, orders: &[OrderId]) -> Vec<u8> {
     message
 }
 
-/// Reads a message of another process; nothing of our own, and nothing that is no message.
+/// Decodes a message of another process; empty for our own messages and malformed ones.
 pub(super) fn read(message: &[u8], owner: &str) -> Vec<OrderId> {
     let Some(at) = message.iter().position(|byte| *byte == PART) else { return Vec::new() };
     let (sender, orders) = (&message[..at], &message[at + 1..]);

@@ -1,4 +1,4 @@
-//! Connections that remember what they have heard, so that a request which was lost on a kept one is told from one that failed.
+//! Connections that remember what they received, to distinguish a request lost on a reused connection from one that failed.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -14,21 +14,21 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::Service;
 
-/// What one connection has heard. Errors carry it with what is known of their connection.
+/// What one connection has received. Errors carry it in their connection info.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Heard(Arc<Told>);
 
 #[derive(Debug, Default)]
 struct Told {
-    /// Whether something was answered to an earlier request.
+    /// Whether an earlier request got a response.
     before: AtomicBool,
-    /// Whether something was answered to this one.
+    /// Whether bytes of the current response have arrived.
     now: AtomicBool,
 }
 
 impl Heard {
     fn said(&self) {
-        // What was heard until then was of the request before.
+        // Bytes received until now belong to the previous request.
         if self.0.now.swap(false, Ordering::SeqCst) {
             self.0.before.store(true, Ordering::SeqCst);
         }
@@ -38,8 +38,8 @@ impl Heard {
         self.0.now.store(true, Ordering::SeqCst);
     }
 
-    /// Tells whether a connection that had been kept was closed before a byte of this answer came. A server closes what was idle
-    /// for long, and cannot know that a request is under way: nothing is wrong with it.
+    /// Returns whether a reused connection was closed before a byte of this response arrived. That is not a fault of the server:
+    /// it closes long-idle connections and cannot know that a request is on its way.
     pub fn nothing(error: &Error) -> bool {
         let mut extensions = Extensions::new();
         let Some(connection) = error.connect_info() else { return false };
@@ -49,7 +49,7 @@ impl Heard {
     }
 }
 
-/// Makes connections that remember.
+/// Opens connections that remember.
 #[derive(Debug, Clone)]
 pub(super) struct Keeping<C>(pub C);
 
@@ -72,7 +72,6 @@ where
     }
 }
 
-/// One connection.
 #[derive(Debug)]
 pub(super) struct Kept<S> {
     stream: TokioIo<S>,

@@ -11,9 +11,9 @@ use super::shard::{Ask, Moment};
 use super::task::RelayTask;
 use crate::store::{Acknowledged, Leadership, OutboxRow, OutboxStats, Result, StoreError};
 
-/// How often `Outbox::stats` is read.
+/// The interval of `Outbox::stats`.
 const MEASURE: Duration = Duration::from_secs(1);
-/// How often the table is vacuumed, if at least this many rows were removed.
+/// The interval of vacuums, and the fewest removed rows that justify one.
 const VACUUM: Duration = Duration::from_secs(1);
 const WORTH_A_VACUUM: i64 = 1_000;
 /// The longest pause between requests while the store is away.
@@ -25,11 +25,11 @@ pub(super) enum Done {
     Led(Moment, Result<Leadership>),
     /// Rows, at most this many of each shard.
     Brought(Vec<Ask>, usize, Result<Vec<OutboxRow>>),
-    /// Whether the store took the published numbers.
+    /// Whether the store accepted the published numbers.
     Acknowledged(Vec<Acknowledged>, Result<bool>),
     /// Whether the store has set the row aside.
     Aside(Aside, Result<bool>),
-    /// How much waits.
+    /// The backlog.
     Measured(Result<OutboxStats>),
     /// Whether this process may vacuum.
     Vacuumed(Result<bool>),
@@ -42,10 +42,10 @@ pub(super) struct Upkeep {
     measure_at: Moment,
     vacuuming: bool,
     vacuum_at: Moment,
-    /// Rows that were removed since the last vacuum.
+    /// Rows removed since the last vacuum.
     removed: i64,
     may_not_vacuum: bool,
-    /// Failed requests in a row.
+    /// Consecutive failed requests.
     failures: u32,
 }
 

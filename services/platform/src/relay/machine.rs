@@ -1,7 +1,7 @@
 //! The state machine over all shards that this process leads. Pure: it does no I/O, and the time is an argument.
 //!
-//! [`Machine::wants`] returns the requests to the store that are due. Each answer comes back through its own method (`led`, `brought`,
-//! `acknowledged`, `aside`, or `store_failed`). At most one request of each [`Job`] runs at a time.
+//! [`Machine::wants`] returns the requests to the store that are due. Each answer comes back through its own method (`led`,
+//! `brought`, `acknowledged`, `aside`, or `store_failed`). At most one request of each [`Job`] runs at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,24 +10,24 @@ use super::messages::{Aside, Job, Sending, Trouble, Want};
 use super::shard::{Alarm, Ask, Moment, Shard, State, Token};
 use crate::store::{Acknowledged, LEASE, Leadership, OutboxRow, Renewal};
 
-/// How long a shard is sent from after its lease was requested: `LEASE` less a second for the answer's way back and for clocks that
-/// run at different speeds.
+/// How long after a lease request its shard may be sent from: `LEASE` less a second for the delay of the answer and for clock
+/// drift.
 const USABLE: Duration = LEASE.saturating_sub(Duration::from_secs(1));
-/// How often leases are renewed.
+/// The interval of lease renewals.
 const RENEW: Duration = Duration::from_secs(1);
-/// How soon leases are requested again while some shard is `Lost`.
+/// The pause before leases are requested again while some shard is `Lost`.
 const ANEW: Duration = Duration::from_millis(20);
-/// How often `acknowledge` runs while records are in flight, and how many published numbers make it run at once.
+/// The interval of `acknowledge` while records are in flight, and how many published numbers make it run at once.
 const STORE: Duration = Duration::from_millis(50);
 const MANY_PUBLISHED: i64 = 1_000;
-/// How often the table is read for rows that nobody hands over. It starts at the first interval and doubles while nothing is found, up
-/// to the second while other processes write, else up to the third.
+/// The interval of table reads for rows that nobody hands over. It starts at the first value and doubles while nothing is found,
+/// up to the second while other processes write, else up to the third.
 const LOOK: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(500)];
 /// How soon the next read may follow: after this many times the duration of the last ones, within bounds. On a busy server reads are
 /// slow; then fewer of them bring more rows each.
 const READ_PAUSE: u32 = 24;
 const READ_EVERY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(40));
-/// How long a shard waits after its topic refused a record.
+/// The pause of a shard after its topic refused a record.
 const REST: Duration = Duration::from_millis(500);
 /// Records that the producer may hold unreported; its own queue holds 10 000.
 const MOST_IN_FLIGHT: usize = 8_000;
@@ -43,12 +43,12 @@ pub(super) struct Machine {
     asides: Vec<Aside>,
     in_flight: usize,
     others_write: bool,
-    /// How many `Shard`s were made: each gets a range of `life` numbers of its own.
+    /// How many `Shard`s were created: each has its own range of `life` numbers.
     taken: u32,
-    /// Counts events after which the store may be another one. A lease that was requested before such an event is requested again.
+    /// Counts events after which the store may be another one. Leases requested before such an event are requested again.
     session: u64,
     led_in: u64,
-    /// Requests to the store that have not been answered.
+    /// Requests in flight to the store.
     running: BTreeSet<Job>,
     renew_at: Moment,
     store_at: Moment,
@@ -176,7 +176,8 @@ impl Machine {
             self.look_every = (self.look_every * 2).min(LOOK[if self.others_write { 1 } else { 2 }]);
             self.look_at = now + self.look_every;
         }
-        let asks: Vec<Ask> = self.shards.values().filter(|shard| due || shard.misses()).filter_map(|shard| shard.ask(due)).collect();
+        let asks: Vec<Ask> =
+            self.shards.values().filter(|shard| due || shard.misses()).filter_map(|shard| shard.ask(due)).collect();
         self.read_from = now;
         if asks.is_empty() {
             return None;
@@ -258,7 +259,7 @@ impl Machine {
         }
     }
 
-    /// A request failed or its outcome is unknown: drops all rows in memory and takes the leases again.
+    /// Drops all rows in memory and requests the leases again: a request failed or its outcome is unknown.
     pub fn store_failed(&mut self, job: Job, retry_at: Moment) {
         self.running.remove(&job);
         self.retry_at = retry_at;
@@ -273,8 +274,8 @@ impl Machine {
         self.shards.values_mut().for_each(Shard::lose);
     }
 
-    /// Takes rows that this process has committed; the store confirmed the commit at `answered_at`. Returns whether some belong to
-    /// shards that other processes lead.
+    /// Takes rows that this process has committed; the store confirmed the commit at `answered_at`. Returns whether some belong
+    /// to shards that other processes lead.
     pub fn hand(&mut self, rows: Vec<OutboxRow>, answered_at: Moment) -> bool {
         let mut of_others = false;
         for row in rows {
@@ -292,7 +293,8 @@ impl Machine {
         self.look_at = Moment::ZERO;
     }
 
-    /// A connection to the store was lost or is new, so the store may be an older copy. Nothing is sent until the table has been read.
+    /// Sends nothing until the table has been read: a connection to the store was lost or is new, so the store may be an older
+    /// copy.
     pub fn verify(&mut self, now: Moment) {
         self.session += 1;
         self.shards.values_mut().for_each(|shard| shard.verify(now));
@@ -307,7 +309,7 @@ impl Machine {
         self.shards.values().find_map(|shard| shard.next(now))
     }
 
-    /// The producer has accepted the next row of a shard.
+    /// Notes that the producer accepted a shard's next row.
     pub fn sent(&mut self, token: Token) {
         if let Some(shard) = self.shards.get_mut(&token.shard) {
             shard.sent();
@@ -315,7 +317,7 @@ impl Machine {
         }
     }
 
-    /// The producer refuses the next row of a shard for good: it is set aside.
+    /// Sets the next row of a shard aside: the producer refuses it for good.
     pub fn cannot_send(&mut self, token: Token, reason: String) {
         let row = self.shards.get_mut(&token.shard).and_then(Shard::take_next);
         self.asides.extend(row.map(|row| Aside { token, event_id: row.event.event_id, reason }));
@@ -346,7 +348,7 @@ impl Machine {
         self.asides.extend(event_id.map(|event_id| Aside { token, event_id, reason }));
     }
 
-    /// A dead letter is too large: it goes without its value, which stays in the store.
+    /// Sends a dead letter that is too large again, without its value, which stays in the store.
     pub fn without_value(&mut self, token: Token, now: Moment) {
         if let Some(shard) = self.shards.get_mut(&token.shard) {
             shard.without_value.insert(token.number);
@@ -354,14 +356,14 @@ impl Machine {
         }
     }
 
-    /// The topic of a shard's next row takes no records.
+    /// Pauses a shard: its topic accepts no records.
     pub fn stop(&mut self, shard: i16, now: Moment) {
         if let Some(shard) = self.shards.get_mut(&shard) {
             shard.stop(now + REST);
         }
     }
 
-    /// A new producer replaces the old one, whose reports are ignored from now on.
+    /// Forgets what is in flight: reports of the replaced producer are ignored.
     pub fn producer_lost(&mut self, now: Moment) {
         self.in_flight = 0;
         for shard in self.shards.values_mut() {

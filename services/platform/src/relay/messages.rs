@@ -12,7 +12,7 @@ pub(super) enum Want {
     Lead(Renewal),
     /// Read rows, at most this many of each shard.
     Read(Vec<Ask>, usize),
-    /// Store up to which number each shard is published, and remove the rows.
+    /// Store the number up to which each shard is published, and remove the rows.
     Acknowledge(Vec<Acknowledged>),
     /// Set a row aside.
     SetAside(Aside),
@@ -35,14 +35,14 @@ pub(super) enum Job {
     SetAside,
 }
 
-/// Why a record was not published. A failure in a batch of several records may be caused by any one of them.
+/// Why a record was not published. In a batch, any record may have caused the failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trouble {
     /// The record itself can never be published.
     OfRecord(String),
-    /// A dead letter is larger than the broker takes.
+    /// A dead letter is larger than the broker accepts.
     TooLarge,
-    /// Its topic does not exist or takes nothing from this client.
+    /// Its topic does not exist or accepts nothing from this client.
     OfTopic,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Trouble {
 pub(super) struct Sending<'a> {
     pub token: Token,
     pub row: &'a OutboxRow,
-    /// Send it without its value: the topic does not take a dead letter of this size.
+    /// Send it without its value: the topic does not accept a dead letter of this size.
     pub without_value: bool,
     /// Send it in a batch of its own, with no other record of its shard in flight.
     pub alone: bool,

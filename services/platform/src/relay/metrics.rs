@@ -1,4 +1,4 @@
-//! What the relay counts.
+//! The relay's metrics.
 
 use std::sync::atomic::AtomicU64;
 
@@ -9,10 +9,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use crate::ctx::Metrics;
 use crate::store::OutboxStats;
 
-/// The relay's metric families.
 #[derive(Debug, Clone)]
 pub(super) struct RelayMetrics {
-    /// Records that the broker has acknowledged; copies count again.
+    /// Records that the broker has acknowledged; duplicates count again.
     pub published: Counter,
     /// Records that the broker or the client refused; they are sent again.
     pub refused: Counter,
@@ -31,7 +30,7 @@ pub(super) struct RelayMetrics {
 }
 
 impl RelayMetrics {
-    /// Registers the families; call once a process.
+    /// Registers the families; call once per process.
     pub fn register(metrics: &Metrics) -> Self {
         let new = Self {
             published: Counter::default(),
@@ -62,7 +61,7 @@ impl RelayMetrics {
         new
     }
 
-    /// Notes how much waits.
+    /// Records the backlog.
     pub fn measured(&self, stats: OutboxStats) {
         self.rows.set(stats.depth);
         self.oldest.set(stats.oldest.as_secs_f64());

@@ -12,10 +12,10 @@ use super::task::RelayTask;
 use crate::bus::Headers;
 use crate::bus::produce::{Producer, Report, SendError};
 
-/// How often the same topic is warned of.
+/// The shortest time between two warnings.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
-/// A topic that takes no records, and when that was logged last.
+/// A topic that accepts no records, and when that was last logged.
 #[derive(Debug, Default)]
 pub(super) struct TopicTrouble {
     at: Option<Moment>,
@@ -45,7 +45,7 @@ impl RelayTask {
         }
     }
 
-    /// Replaces the producer; every row that is not stored as published is sent again from the table.
+    /// Replaces the producer; rows that are not stored as published are sent again from the table.
     fn renew_producer(&mut self, now: Moment) {
         // Reports of the old producer must not reach the shards.
         let (report_to, reports) = mpsc::unbounded_channel();
@@ -88,7 +88,7 @@ impl RelayTask {
             SendError::QueueFull => Trouble::OfTopic,
         };
         self.machine.report(token, Err(trouble), now);
-        // Records behind it must not be published before it is sent again.
+        // Records behind it must not be published before its retry.
         if !alone {
             tracing::debug!(topic, "a record among others failed; they are sent again, one by one");
             self.renew_producer(now);
@@ -101,7 +101,7 @@ impl RelayTask {
         self.renew_producer(now);
     }
 
-    /// Logs that a topic takes no records, at most every [`TELL_AGAIN`].
+    /// Logs that a topic accepts no records, at most every [`TELL_AGAIN`].
     fn tell_topic(&mut self, shard: i16, topic: &str, reason: &str, now: Moment) {
         let waiting = self.stats.lock().expect("no holder of the statistics panics").depth;
         self.topic_trouble.shard = Some(shard);
@@ -171,7 +171,7 @@ fn is_dead_letter(topic: &str) -> bool {
     topic.ends_with(topics::CREATED_DEAD_LETTERS)
 }
 
-/// Queues a row with the producer; a dead letter that the broker refused for its size goes without its value, which stays in the
+/// Queues a row with the producer. A dead letter that the broker refused for its size goes without its value, which stays in the
 /// store.
 fn send_row(producer: &mut Producer, next: &Sending<'_>) -> Result<(), SendError> {
     let event = &next.row.event;

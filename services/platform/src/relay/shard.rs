@@ -1,9 +1,9 @@
 //! One outbox shard, as its leader sees it. Pure: no I/O.
 //!
-//! Numbers are gapless and in the order of the commits. `enqueued` is the highest number taken in sequence; `log.published` is the number
-//! up to which everything is published; `stored` is the last `acknowledged` that the store confirmed. A contradiction (another event
-//! under a known number, or a known row that is gone) ends this *life* of the shard: all rows in memory are dropped, the lease is taken
-//! with a new epoch, and the table is read from `acknowledged`.
+//! Numbers are gapless and in the order of the commits. `enqueued` is the highest number taken in sequence; `log.published` is
+//! the number up to which everything is published; `stored` is the last `acknowledged` that the store confirmed. A contradiction
+//! (another event under a known number, or a known row that is gone) ends this *life* of the shard: all rows in memory are
+//! dropped, the lease is taken with a new epoch, and the table is read from `acknowledged`.
 
 mod log;
 mod read;
@@ -99,7 +99,7 @@ pub(super) struct Shard {
     gap: Option<(i64, i64)>,
     /// An alarm that is raised only if no other process turns out to lead the shard.
     suspicion: Option<Alarm>,
-    /// Another process waits for the shard: nothing more is sent, and the lease is given back when nothing is on its way.
+    /// Another process waits for the shard: nothing more is sent, and the lease is given back once everything sent is stored.
     surplus: bool,
     /// Dead letters that are sent without their value, since the broker refused them for their size.
     pub without_value: BTreeSet<i64>,
@@ -119,7 +119,8 @@ pub(super) enum Sabotage {
 }
 
 impl Shard {
-    /// Starts with a new lease. `place` is unique within the process: no report for an earlier `Shard` of the same number matches.
+    /// Starts with a new lease. `place` is unique within the process: no report for an earlier `Shard` of the same number
+    /// matches.
     pub fn new(place: u32, led: &Led, asked_at: Moment, lease_until: Moment) -> Self {
         let mut shard = Self {
             number: led.shard,
@@ -153,7 +154,8 @@ impl Shard {
 
     /// Takes a renewed lease. After a new epoch it starts again at `led.acknowledged`.
     ///
-    /// Returns the pending alarm, unless the epoch shows that another process led the shard meanwhile and caused the contradiction.
+    /// Returns the pending alarm, unless the epoch shows that another process led the shard meanwhile and caused the
+    /// contradiction.
     pub fn renewed(&mut self, led: &Led, asked_at: Moment, lease_until: Moment) -> Option<Alarm> {
         let suspicion = self.suspicion.take().filter(|_| led.epoch <= self.epoch + 1);
         if self.state == State::Lost || led.epoch != self.epoch {
@@ -232,7 +234,7 @@ impl Shard {
         }
     }
 
-    /// The highest number taken in sequence.
+    /// Returns the highest number taken in sequence.
     pub fn enqueued(&self) -> i64 {
         self.log.last()
     }
@@ -290,7 +292,7 @@ impl Shard {
     fn push(&mut self, row: OutboxRow) {
         debug_assert_eq!(row.number, self.enqueued() + 1, "a number is never skipped");
         if self.before.known(row.number).is_some_and(|id| id != row.event.event_id) {
-            // No row of the lost past is in memory any more, but operators must know.
+            // Rows of the lost history are no longer in memory, but operators must know.
             self.suspicion = Some(Alarm::WentBack { shard: self.number, number: row.number, found: ANOTHER_EVENT });
             self.before = Log::at(0);
         }
@@ -308,18 +310,19 @@ impl Shard {
         self.push(row);
     }
 
-    /// Ends this life because the store contradicts what this leader knows. If the lease was lost, another leader may be the cause.
+    /// Ends this life because the store contradicts what this leader knows. If the lease was lost, another leader may be the
+    /// cause.
     pub fn went_back(&mut self, number: i64, found: &'static str) {
         self.lose();
         self.suspicion = Some(Alarm::WentBack { shard: self.number, number, found });
     }
 
-    /// The event under a number, if it is remembered.
+    /// Returns the event of a number, if it is remembered.
     pub fn known(&self, number: i64) -> Option<EventId> {
         self.log.known(number)
     }
 
-    /// Whether all known rows are published.
+    /// Returns whether all known rows are published.
     pub fn is_idle(&self) -> bool {
         self.log.published() == self.enqueued() && self.ahead.is_empty()
     }

@@ -1,4 +1,5 @@
-//! The relay's task: it sends rows, handles delivery reports and starts requests to the store. It never waits for store or broker.
+//! The relay's task: it sends rows, handles delivery reports and starts requests to the store. It never waits for store or
+//! broker.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::ctx::{Metrics, Status};
 use crate::hints::Hints;
 use crate::store::{Operations, Outbox, OutboxRow, OutboxStats, Role, Store};
 
-/// How long a drain waits for reports.
+/// How long a drain waits for reports, then for the store.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// The relay's settings.
@@ -29,7 +30,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The owner of this process's leases; unique per start.
     pub owner: String,
-    /// The roles that this process plays.
+    /// The roles of this process.
     pub roles: Vec<Role>,
     /// Bootstrap servers.
     pub brokers: String,
@@ -39,7 +40,7 @@ pub struct Settings {
     pub hints: Hints,
 }
 
-/// Runs the relay. Made with its [`Relay`] handle.
+/// Runs the relay. Created with its [`Relay`] handle.
 pub struct RelayTask {
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) operations: Operations,
@@ -77,7 +78,7 @@ impl std::fmt::Debug for RelayTask {
 }
 
 impl RelayTask {
-    /// Makes a relay and its handle; once a process, since it registers its metrics.
+    /// Creates a relay and its handle. Call once per process: it registers metrics.
     pub fn new(store: &Store, settings: Settings, status: Status, metrics: &Metrics) -> anyhow::Result<(Relay, Self)> {
         let (hand_over, rows) = mpsc::unbounded_channel();
         let (report_to, reports) = mpsc::unbounded_channel();
@@ -105,7 +106,7 @@ impl RelayTask {
         Ok((relay, task))
     }
 
-    /// Sends until `drain` ends; then waits for reports (at most 5 s), stores what is published and gives the leases back.
+    /// Sends until `drain` is cancelled; then waits up to 5 s for reports, stores what is published and gives the leases back.
     pub async fn run(mut self, drain: CancellationToken) -> anyhow::Result<()> {
         let (mut rows, mut reports) = (Vec::new(), Vec::new());
         loop {

@@ -1,7 +1,7 @@
 //! How long an HTTP/1 connection may wait for a request: long before its first byte, short after it.
 //!
-//! hyper knows one limit for both. A short one closes connections that clients keep for later, who then lose a request on them;
-//! a long one lets slow clients hold a connection with half a head.
+//! hyper has one limit for both. A short one closes connections that clients keep for later, which then lose a request; a long
+//! one lets slow clients hold a connection with half a head.
 
 use std::io;
 use std::pin::Pin;
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use hyper::rt::{Sleep, Timer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// When the head that is awaited began to come.
+/// When the awaited head began to arrive.
 #[derive(Debug)]
 struct Heard {
     origin: Instant,
-    /// Milliseconds after the origin, and one; 0 while nothing came.
+    /// Milliseconds after the origin, plus one; 0 while nothing has arrived.
     began: AtomicU64,
 }
 
@@ -35,7 +35,7 @@ impl Heard {
     }
 }
 
-/// Makes the two halves: a stream that notes what comes, and the timer that waits accordingly.
+/// Creates a stream that records when bytes arrive, and the timer that waits accordingly.
 ///
 /// hyper's own limit must be `head`; `idle` is at least as long.
 pub(super) fn watch<S>(stream: S, head: Duration, idle: Duration) -> (Watched<S>, HeadTimer) {
@@ -43,7 +43,7 @@ pub(super) fn watch<S>(stream: S, head: Duration, idle: Duration) -> (Watched<S>
     (Watched { stream, heard: noted.clone() }, HeadTimer { heard: noted, head, idle })
 }
 
-/// A stream that notes when something comes.
+/// A stream that records when bytes arrive.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,
@@ -96,7 +96,7 @@ impl Timer for HeadTimer {
         self.sleep_until(Instant::now() + duration)
     }
 
-    /// hyper begins to wait for a head, and would wait until `deadline`.
+    /// Called when hyper starts to wait for a head; `deadline` is its own limit.
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
         self.heard.began.store(0, Ordering::Relaxed);
         let idle_until = deadline + self.idle.saturating_sub(self.head);

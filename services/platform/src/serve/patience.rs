@@ -1,4 +1,4 @@
-//! How long a peer may read nothing of what is written to it.
+//! How long a peer may read nothing that is written to it.
 
 use std::io;
 use std::pin::Pin;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream that fails when a write makes no progress for too long: whoever stopped reading must not hold memory and a place.
+/// A stream that fails when a write makes no progress for too long: a peer that stopped reading must not hold memory and a slot.
 #[derive(Debug)]
 pub(super) struct Patient<S> {
     stream: S,
     limit: Duration,
-    /// Ends when the limit is reached; there while a write waits.
+    /// Ends at the limit; set while a write waits.
     end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -22,7 +22,7 @@ impl<S> Patient<S> {
         Self { stream, limit, end: None }
     }
 
-    /// Looks at the time while a write waits.
+    /// Fails a write that has waited for too long.
     fn judge(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.end = None;

@@ -1,4 +1,4 @@
-//! What a row means, for either database: each function names its columns, in the order in which a statement selects them.
+//! Maps rows of either database to values. Each function lists its columns in the order in which a statement selects them.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -21,7 +21,7 @@ use super::{
     Position, Result, StoreError,
 };
 
-/// A row whose columns are read by their places. The two databases differ in how they keep a time.
+/// A row whose columns are read by index. The two databases differ in how they store a time.
 pub(super) trait Columns {
     fn text(&self, n: usize) -> sqlx::Result<&str>;
     fn maybe_text(&self, n: usize) -> sqlx::Result<Option<&str>>;
@@ -66,23 +66,23 @@ macro_rules! columns {
 columns!(PgRow, |time: Timestamp| time);
 columns!(SqliteRow, from_millis);
 
-/// Reads one row; a value that this binary does not write is the store's fault.
+/// Reads one row. A value that this binary does not write is a `StoreError::Fail`.
 pub(super) fn one<R, T, E: Display>(operation: &'static str, row: &R, read: impl Fn(&R) -> Result<T, E>) -> Result<T> {
     read(row).map_err(|error| StoreError::unreadable(operation, error))
 }
 
-/// Reads all rows of an answer.
+/// Reads all rows.
 pub(super) fn all<R, T, E: Display>(operation: &'static str, rows: &[R], read: impl Fn(&R) -> Result<T, E>) -> Result<Vec<T>> {
     rows.iter().map(|row| one(operation, row, &read)).collect()
 }
 
-/// Keeps the first row of each id, which is the first column.
+/// Keeps the first row of each id. The id is the first column.
 pub(super) fn once_each(rows: &mut Vec<impl Columns>) {
     let mut seen = HashSet::new();
     rows.retain(|row| row.id(0).map_or(true, |id| seen.insert(id)));
 }
 
-/// Reads an event with the digest under which it was settled.
+/// Reads an event id and the digest under which the event was settled.
 pub(super) fn digest((id, sha): (Uuid, Vec<u8>)) -> sqlx::Result<(EventId, [u8; 32])> {
     let sha = sha.try_into().map_err(|_| sqlx::Error::Decode("a digest has 32 bytes".into()))?;
     Ok((EventId(id), sha))
@@ -220,7 +220,7 @@ macro_rules! claimed_columns {
 }
 pub(super) use claimed_columns;
 
-/// A claimed row; whether its last attempt was abandoned is for the caller to add.
+/// A claimed row. The caller sets `abandoned`.
 pub(super) fn claimed(row: &impl Columns) -> sqlx::Result<Claimed> {
     let bytes = |n| row.maybe_bytes(n).map(|bytes| bytes.map(Bytes::copy_from_slice));
     Ok(Claimed {

@@ -1,10 +1,10 @@
-//! One seam for the families whose statements are the same in both databases but for a few words.
+//! The seam for families whose statements differ between the databases in a few words only.
 //!
-//! A statement is written once. Where the databases differ it holds a mark, which each reads in its own way:
-//! `@now1` is the time: parameter 1, or the database's own clock where that is null (PostgreSQL);
-//! `@later1` is the same with the seconds of parameter 2 added; `@any3` asks for a member of the list in parameter 3;
-//! `@ids3` does so for a list of ids; `@each3` gives its members as the column `e.value`; `@json4` takes parameter 4 as JSON; `@lock` and `@skip` lock the rows that are
-//! read, the latter leaving out those that others hold.
+//! A statement is written once. Where the databases differ it holds a mark, which each replaces by its own words. A digit names a
+//! parameter: `@now1` is the time in parameter 1 or, where that is null, PostgreSQL's clock; `@later1` adds the seconds in
+//! parameter 2 to it; `@any3` tests for a member of the list of numbers in parameter 3, `@ids3` of a list of ids; `@each3` is a
+//! list of numbers as rows with the column `e.value`; `@json4` takes parameter 4 as JSON. `@lock` locks the rows that are read;
+//! `@skip` does too, and leaves out rows that others hold.
 
 use std::collections::HashSet;
 
@@ -19,17 +19,15 @@ use uuid::Uuid;
 use super::columns::Columns;
 use super::{NewEvent, Note, Result, Transition};
 
-/// A statement in the words of both databases.
+/// A statement in both SQL dialects.
 #[derive(Debug)]
 pub(super) struct Statement {
-    /// PostgreSQL's text.
     pub postgres: String,
-    /// SQLite's text.
     pub sqlite: String,
 }
 
 impl Statement {
-    /// Reads the marks.
+    /// Replaces the marks.
     pub(super) fn new(text: &str) -> Self {
         Self { postgres: marked(text, postgres), sqlite: marked(text, sqlite) }
     }
@@ -75,7 +73,7 @@ fn sqlite(name: &str, n: &str) -> String {
     }
 }
 
-/// A value that a statement is run with.
+/// A statement's parameter.
 #[derive(Debug, Clone)]
 pub(super) enum Arg {
     Long(i64),
@@ -86,7 +84,7 @@ pub(super) enum Arg {
     Time(Option<Timestamp>),
     Longs(Vec<i64>),
     Ids(Vec<Uuid>),
-    /// The time as the database keeps it.
+    /// The time by PostgreSQL's clock or, with SQLite, by this process's.
     Now,
 }
 
@@ -124,24 +122,23 @@ either!(text -> &str, maybe_text -> Option<&str>, bytes -> &[u8], maybe_bytes ->
 pub(super) trait Database: Send + Sync + std::fmt::Debug {
     /// Runs one statement that only reads.
     async fn read(&self, operation: &'static str, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>>;
-    /// Begins a transaction on a connection of its own; nobody cancels it.
+    /// Begins a transaction on the family's own connection. One at a time; never cancelled.
     async fn begin(&self, operation: &'static str) -> Result<Box<dyn Work>>;
 }
 
 /// A transaction.
 #[async_trait]
 pub(super) trait Work: Send {
-    /// Runs one statement and gives what it returns.
+    /// Runs one statement and returns its rows.
     async fn run(&mut self, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>>;
-    /// Changes orders behind their fence, as the consumer does; returns those that passed.
+    /// Changes the orders whose fence holds, as the consumer does; returns them.
     async fn apply(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>>;
-    /// Appends events to the outbox, as the last step: their shards stay locked until the commit. Returns their numbers.
+    /// Appends events to the outbox and returns their numbers. The last step: it locks their shards until the commit.
     async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>>;
-    /// Writes facts into timelines.
+    /// Writes timeline rows.
     async fn note(&mut self, notes: &[Note]) -> Result<()>;
-    /// Commits.
     async fn commit(self: Box<Self>) -> Result<()>;
-    /// Keeps nothing. Dropping does the same at the price of the connection.
+    /// Rolls back. Dropping does too, but with PostgreSQL it closes the connection.
     async fn rollback(self: Box<Self>) -> Result<()>;
 }
 

@@ -1,4 +1,4 @@
-//! Endpoints that workers leave alone: each worker tells of its own, for as long as it does. What a dead worker told goes by its age.
+//! Outages of handler endpoints. Each worker repeats its own report while an outage lasts; a dead worker's report expires.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -9,9 +9,9 @@ use super::Result;
 use super::columns::{self, Columns};
 use super::database::{Arg, Database, Row, Statement};
 
-/// How often a worker says again what it has told.
+/// How often a worker repeats its report.
 pub const TOLD_EVERY: Duration = Duration::from_secs(5);
-/// After so many seconds without a word of it, a worker is taken for dead.
+/// Seconds without a report after which a worker counts as dead.
 const STALE: i64 = 15;
 
 static TELL: LazyLock<Statement> = LazyLock::new(|| {
@@ -39,25 +39,25 @@ static LIST: LazyLock<Statement> = LazyLock::new(|| {
 #[derive(Debug, Clone)]
 pub struct Endpoints(Arc<dyn Database>);
 
-/// Why an endpoint is left alone.
+/// The outage of an endpoint to which a worker pauses its calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
-    /// Since when.
+    /// When the outage began.
     pub since: Timestamp,
     /// One sentence for an operator.
     pub why: String,
-    /// When a call finds out next; past, while some do.
+    /// When the next probe is due; in the past while probes run.
     pub next_probe_at: Timestamp,
 }
 
-/// An endpoint that a worker leaves alone.
+/// An endpoint to which a worker pauses its calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PausedEndpoint {
-    /// The worker.
+    /// The id of the worker process.
     pub owner: String,
     /// The endpoint's address.
     pub endpoint: String,
-    /// Why, since when, and until when.
+    /// What the worker reported last.
     pub outage: Outage,
 }
 
@@ -66,7 +66,7 @@ impl Endpoints {
         Self(database)
     }
 
-    /// Writes that a worker leaves an endpoint alone, or that it does no longer; what dead workers told is deleted.
+    /// Stores an outage that a worker reports; `None` deletes the worker's outages. Also deletes the reports of dead workers.
     pub async fn tell(&self, owner: &str, endpoint: &str, outage: Option<&Outage>) -> Result<()> {
         let mut work = self.0.begin("endpoints.tell").await?;
         work.run(&FORGET, vec![Arg::Now, Arg::Long(-STALE)]).await?;
@@ -87,7 +87,7 @@ impl Endpoints {
         work.commit().await
     }
 
-    /// Lists the endpoints that living workers leave alone.
+    /// Lists the outages that live workers report.
     pub async fn paused(&self) -> Result<Vec<PausedEndpoint>> {
         const OPERATION: &str = "endpoints.paused";
         columns::all(OPERATION, &self.0.read(OPERATION, &LIST, vec![Arg::Now, Arg::Long(-STALE)]).await?, paused)

@@ -1,4 +1,4 @@
-//! What the databases' errors mean for the caller: try again, find out, or give up.
+//! What a database's errors mean for the caller: retry, find out whether a commit happened, or give up.
 
 use std::fmt::{self, Display as _};
 use std::path::PathBuf;
@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use super::{Position, StoreError};
 use crate::telemetry::Chain;
 
-/// Why a store could not be opened. All but [`OpenError::Retry`] are final: an operator has to act. Its `Debug` is the chain of its
+/// Why a store could not be opened. All but [`OpenError::Retry`] are final: an operator has to act. `Debug` prints the chain of
 /// causes in one line.
 #[derive(thiserror::Error)]
 pub enum OpenError {
-    /// The file is damaged or another program's. It was not touched.
+    /// The file is damaged or belongs to another program. It was not touched.
     #[error("{path} is damaged or not MiniShop's: {reason}")]
     Corrupt {
         /// The file.
@@ -18,7 +18,7 @@ pub enum OpenError {
         /// What was found.
         reason: String,
     },
-    /// A setting of the database would lose acknowledged orders.
+    /// The database has a setting with which this binary cannot work safely.
     #[error("the database has {setting}={found}, MiniShop needs {needed}")]
     Unsafe {
         /// The setting, as the database names it.
@@ -28,10 +28,10 @@ pub enum OpenError {
         /// What it must be.
         needed: &'static str,
     },
-    /// Between us and the database stands a connection pooler that cannot be worked with.
+    /// A connection pooler in front of the database shares server connections among sessions, or refuses ours.
     #[error("{what}")]
     Pooler {
-        /// What it does, and what to do.
+        /// What the pooler does, and how to fix it.
         what: String,
     },
     /// A newer MiniShop has migrated the database.
@@ -53,7 +53,7 @@ pub enum OpenError {
     /// The server answered, and refused: wrong password, no such database, untrusted certificate.
     #[error("the database refuses this login")]
     Refused {
-        /// What it said.
+        /// The server's error.
         #[source]
         source: anyhow::Error,
     },
@@ -62,27 +62,27 @@ pub enum OpenError {
     DataDir {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: anyhow::Error,
     },
-    /// The database is away or busy; open it again later.
+    /// The database is unreachable or busy; open it again later.
     #[error("the database is unreachable")]
     Retry {
-        /// What happened.
+        /// The cause.
         #[source]
         source: anyhow::Error,
     },
-    /// Something else, which will not pass by itself: a migration that fails, a malformed address.
+    /// Any other error that does not pass by itself: a failed migration, a malformed address.
     #[error("the store cannot be opened")]
     Fail {
-        /// What happened.
+        /// The cause.
         #[source]
         source: anyhow::Error,
     },
 }
 
-// What is derived would show the stack that `anyhow` takes when RUST_BACKTRACE is set, in every log line.
+// A derived `Debug` would print the backtrace that `anyhow` takes when RUST_BACKTRACE is set, in every log line.
 impl fmt::Debug for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Chain(self).fmt(f)
@@ -96,7 +96,7 @@ impl fmt::Debug for OpenError {
 }
 
 impl OpenError {
-    /// Names the error as start-up messages do.
+    /// Returns the error's code in start-up messages.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Corrupt { .. } => "STORE_CORRUPT",
@@ -111,13 +111,13 @@ impl OpenError {
         }
     }
 
-    /// Tells whether opening again later may succeed without an operator.
+    /// Returns whether opening again later may succeed without an operator.
     pub const fn is_retry(&self) -> bool {
         matches!(self, Self::Retry { .. })
     }
 }
 
-/// The disk refused to make a commit durable. What it kept is unknown, so the process must end (exit 74) and read it again.
+/// The disk failed to sync a commit. What it holds is unknown, so the process must end (exit 74) and read it again.
 #[derive(Debug, Clone)]
 pub struct SyncFailed(pub String);
 
@@ -129,7 +129,7 @@ impl fmt::Display for SyncFailed {
 
 impl std::error::Error for SyncFailed {}
 
-/// Another transaction holds what this one needs, and it did not let go in time. Nothing was written.
+/// Another transaction did not release a lock within the lock timeout. Nothing was written.
 #[derive(Debug, Clone, Copy)]
 pub struct Contended;
 
@@ -139,8 +139,8 @@ impl fmt::Display for Contended {
     }
 }
 
-/// The store stands lower than this consumer has seen it stand: an older copy has taken its place, as at a fail-over to a replica
-/// that lagged. Attached to the source of a [`StoreError::Retry`]: nothing was written, and what lies between is to be read again.
+/// The store is behind what this consumer has seen: an older copy replaced it, such as a lagging replica at a fail-over. Attached
+/// to the source of a [`StoreError::Retry`]: nothing was written, and the records in between must be read again.
 #[derive(Debug, Clone)]
 pub struct WentBack(pub Vec<Position>);
 
@@ -152,8 +152,8 @@ impl fmt::Display for WentBack {
 
 impl std::error::Error for WentBack {}
 
-/// The database refused a value that it was handed: too long, out of range, against a constraint. Attached to the source of a
-/// [`StoreError::Fail`] that is the input's fault and not the database's.
+/// The database refused a value: too long, out of range, against a constraint. Attached to the source of a [`StoreError::Fail`]
+/// that the input caused.
 #[derive(Debug, Clone)]
 pub struct ValueRefused(pub String);
 
@@ -166,39 +166,39 @@ impl fmt::Display for ValueRefused {
 impl std::error::Error for ValueRefused {}
 
 impl StoreError {
-    /// Tells whether the input can never be written. Any other failure is the database's, whatever the input.
+    /// Returns whether the input can never be written. Any other failure is the database's, whatever the input.
     pub fn blames_the_input(&self) -> bool {
         matches!(self, Self::Fail { source, .. } if source.is::<ValueRefused>())
     }
 
-    /// Tells whether another transaction is in the way of a row, and of this row alone: others may go on.
+    /// Returns whether another transaction locks a row that this call needs. Calls on other rows may succeed.
     pub fn is_contended(&self) -> bool {
         matches!(self, Self::Retry { source, .. } if source.is::<Contended>())
     }
 
-    /// Tells whether the disk failed to sync, after which no answer of this process can be trusted: end it with exit 74.
+    /// Returns whether the disk failed to sync. No answer of this process can be trusted then: end it with exit 74.
     pub fn is_sync_failure(&self) -> bool {
         matches!(self, Self::Fail { source, .. } if source.is::<SyncFailed>())
     }
 
-    /// Tells where the store stands if it is an older one than the consumer has seen.
+    /// Returns the stored positions that are behind what the consumer has seen, if any are.
     pub fn went_back(&self) -> Option<&[Position]> {
         let Self::Retry { source, .. } = self else { return None };
         source.downcast_ref::<WentBack>().map(|WentBack(positions)| &positions[..])
     }
 
-    /// Tells whether nothing was written and the same call may succeed later.
+    /// Returns whether nothing was written and the same call may succeed later.
     pub const fn is_retry(&self) -> bool {
         matches!(self, Self::Retry { .. })
     }
 
-    /// Says that a stored value is not what this binary writes.
+    /// Makes the error of a stored value that this binary does not write.
     pub(super) fn unreadable(operation: &'static str, what: impl fmt::Display) -> Self {
         Self::Fail { operation, source: anyhow::anyhow!("stored value cannot be read: {what}") }
     }
 }
 
-/// Compares the schema's version with what this binary brings; says whether there is something to migrate.
+/// Compares the schema's version with this binary's; returns whether a migration is due.
 pub(super) const fn compare_schema(store: i64, binary: i64, may_migrate: bool) -> Result<bool, OpenError> {
     if store > binary {
         Err(OpenError::SchemaAhead { store, binary })

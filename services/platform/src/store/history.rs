@@ -1,4 +1,4 @@
-//! The history of orders, whoever's they are: what a replay is made from.
+//! Past orders of all clients, from which a replay makes its events.
 
 use std::sync::{Arc, LazyLock};
 
@@ -9,7 +9,7 @@ use super::columns::{self, Columns};
 use super::database::{Arg, Database, Row, Statement};
 use super::{Origin, Result};
 
-/// The last of a page of ids.
+/// The last id of a page.
 static LAST: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "SELECT p.order_id FROM (SELECT order_id FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2) p \
@@ -32,7 +32,7 @@ static READ: LazyLock<Statement> = LazyLock::new(|| {
 #[derive(Debug, Clone)]
 pub struct History(Arc<dyn Database>);
 
-/// Which orders; what is `None` chooses all.
+/// A filter for orders; `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Past {
     /// This order.
@@ -45,21 +45,21 @@ pub struct Past {
     pub until: Option<Timestamp>,
 }
 
-/// An order with what its events said.
+/// An order with the data of its events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastOrder {
-    /// The order, and what announced it.
+    /// The order and the event that announced it.
     pub origin: Origin,
-    /// How it ended, if it did and its timeline is still kept.
+    /// How it ended; `None` if it has not, or if its timeline row is gone.
     pub end: Option<End>,
 }
 
 /// How an order ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// The event that announced it.
+    /// The event that announced the end.
     pub event_id: EventId,
-    /// When.
+    /// When it ended.
     pub at: Timestamp,
     /// The event that caused it.
     pub cause: EventId,
@@ -70,10 +70,9 @@ impl History {
         Self(database)
     }
 
-    /// Looks at so many orders in the order of their ids, behind `after`, and reads those that are chosen.
+    /// Scans at most `most` orders above `after` in id order; returns those that match `past`, and the last id scanned.
     ///
-    /// Tells which was looked at last; `None` when none is left. However few are chosen, no statement takes longer than a page:
-    /// no index serves every choice.
+    /// The id is `None` when no order is left. A page bounds the time of each statement: no index serves every filter.
     pub async fn orders(&self, past: &Past, after: Option<OrderId>, most: i64) -> Result<(Vec<PastOrder>, Option<OrderId>)> {
         const OPERATION: &str = "history.orders";
         let (first, after) = (after.is_none(), Arg::Id(Some(after.map_or(uuid::Uuid::nil(), |id| id.0))));

@@ -1,4 +1,4 @@
-//! Old rows that nothing needs any more.
+//! Deletion of rows that nothing needs any more.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use async_trait::async_trait;
 
 use super::Result;
 
-/// Forgets old rows in small bites, so that nothing waits for it.
+/// Deletes old rows in small batches, so that nothing waits for it.
 #[async_trait]
 pub trait Housekeeping: Send + Sync + std::fmt::Debug {
     /// Deletes at most `limit` inbox rows of a consumer that were settled longer than `age` ago by the database's clock, oldest
     /// first, and returns how many.
     ///
-    /// An event that stands in the lot keeps its row: until it is settled for good, a copy of it must be known as one. The same
-    /// event read again after its row is gone would pass the gate, and find the fence of its order closed.
+    /// A parked event keeps its row: until it leaves the lot, a copy must be recognised as one. After its row is deleted, a copy
+    /// passes the gate and fails at the fence of its order.
     async fn forget_settled(&self, consumer: &str, age: Duration, limit: i64) -> Result<u64>;
 }

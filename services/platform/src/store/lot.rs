@@ -1,8 +1,8 @@
-//! The parking lot: events that were set aside, and how a worker takes them up again.
+//! The parking lot: parked events, and how a worker claims them.
 //!
-//! A key's *head* is its blocking row with the smallest id; only heads, and rows that block nothing, are handled. A row is *due*
-//! when `next_attempt_at` is set and has passed, by the database's clock. Taking it up leases it: the attempt is counted and
-//! committed before anything runs, and whatever is written of it later names the lease and does nothing if that was lost.
+//! The *head* of a key is its blocking row with the smallest id; only heads, and rows that do not block, are handled. A row is
+//! *due* when `next_attempt_at` is set and has passed, by the database's clock. A claim leases the row: it counts the attempt and
+//! commits before the handler runs. Every later write names the lease and does nothing if the lease was lost.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,48 +14,48 @@ use minishop_core::ids::{ClientId, EventId, OrderId};
 
 use super::{ConsumerTx, Result};
 
-/// Over how long the leases of one claim end. A row whose handling kills its worker takes the others of its claim with it: had their
-/// leases one end, all would be claimed together again, until every one of them had used up its attempts.
+/// The time over which the leases of one claim end. A row that kills its worker takes the others of its claim with it: if their
+/// leases ended together, all would be claimed together again, until every one had used up its attempts.
 pub(super) const LEASE_SPREAD: Duration = Duration::from_secs(15);
 
-/// How many keys are looked at in one step of a sweep.
+/// The most keys that one step of a sweep reads.
 pub(super) const KEYS_AT_ONCE: i32 = 1_000;
 
-/// The right to a claimed row: gone when the row was claimed again, released or drained.
+/// The right to write a claimed row. Lost when the row is claimed again, released or drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// The row.
+    /// The row's id.
     pub id: i64,
-    /// How often the row had been leased or released by then.
+    /// How often the row has been leased or released, this lease included.
     pub epoch: i64,
-    /// The event that stands in it. A database that goes back to an older copy gives the same ids to other events.
+    /// The event in the row: after a restore the database gives the same row ids to other events.
     pub event_id: EventId,
 }
 
-/// What one step of a sweep came to.
+/// The result of one step of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeDue {
-    /// How many rows are due now.
+    /// How many rows became due.
     pub due: u64,
-    /// The key after which the next step begins; `None` when all keys have been looked at.
+    /// The key after which the next step begins; `None` after the last key.
     pub after: Option<Bytes>,
 }
 
-/// What a worker asks the lot for.
+/// A worker's request for due rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
-    /// The types that it can read; rows that need another one stay.
+    /// The event types that it can read; rows that need another one stay.
     pub types: &'a [String],
-    /// How long the rows are its own at least; each of them a little longer, so that they do not come back all at once.
+    /// The shortest lease. Each row gets up to `LEASE_SPREAD` more, so that they do not all come back at once.
     pub lease: Duration,
-    /// At most so many rows.
+    /// The most rows to claim.
     pub limit: usize,
 }
 
-/// A claimed row: an event as it was set aside.
+/// A claimed event, as it was parked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// The right to it.
+    /// The lease of its row.
     pub lease: Lease,
     /// The id under which it was settled.
     pub event_id: EventId,
@@ -63,27 +63,27 @@ pub struct Claimed {
     pub order_id: Option<OrderId>,
     /// The key whose events keep their order.
     pub record_key: Bytes,
-    /// Where it was read.
+    /// The source topic.
     pub topic: String,
-    /// Where it was read.
+    /// The source partition.
     pub partition: i32,
-    /// Where it was read.
+    /// The source offset.
     pub offset: i64,
-    /// The record's key as it was.
+    /// The original record key.
     pub raw_key: Option<Bytes>,
-    /// The record's value as it was.
+    /// The original record value.
     pub raw_value: Option<Bytes>,
     /// The record's headers, as `bus::Headers` encodes them.
     pub raw_headers: Bytes,
-    /// How often it has been taken up since it was parked or redriven, this time included.
+    /// Attempts since it was parked or redriven, this one included.
     pub attempts: i32,
     /// How often an operator has redriven it.
     pub redrives: i32,
-    /// When it was set aside.
+    /// When it was parked.
     pub parked_at: Timestamp,
     /// When it failed first.
     pub first_failed_at: Option<Timestamp>,
-    /// Whether the attempt before this one came to no end: its worker died, or lost its lease.
+    /// Whether the previous attempt did not end: its worker died, or lost its lease.
     pub abandoned: bool,
 }
 
@@ -92,75 +92,75 @@ pub struct Claimed {
 pub struct Failure {
     /// The kind, from `core::parking::ErrorClass`.
     pub class: &'static str,
-    /// The code, from `core::parking::DeadCode`; none while it is tried again.
+    /// The code, from `core::parking::DeadCode`; `None` while it is retried.
     pub code: Option<&'static str>,
     /// One sentence, without U+0000.
     pub message: String,
     /// Digest that groups equal failures.
     pub fingerprint: [u8; 32],
-    /// When.
+    /// When it failed.
     pub at: Timestamp,
 }
 
-/// What becomes of a claimed row that stays in the lot.
+/// The new state of a claimed row that stays in the lot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
-    /// The right to it, which ends.
+    /// The lease, which ends.
     pub lease: Lease,
-    /// In how long it is due again; `None` gives it up: it is dead.
+    /// The wait until it is due again; `None` makes it dead.
     pub again_in: Option<Duration>,
-    /// Whether the attempt is taken back: nothing was tried.
+    /// Whether the attempt is not counted: nothing was tried.
     pub uncounted: bool,
-    /// Whether later events of its key need not wait for it any more.
+    /// Whether later events of its key stop waiting for it.
     pub unblocks: bool,
-    /// What failed; `None` leaves what stands there.
+    /// What failed; `None` keeps the stored failure.
     pub failure: Option<Failure>,
 }
 
-/// What a claimed row turned out to be once it could be read.
+/// What a claimed event turned out to be once a worker could decode it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The right to it, which stays.
+    /// The lease, which stays valid under `event_id`.
     pub lease: Lease,
     /// The event's own id.
     pub event_id: EventId,
     /// The order it is about.
     pub order_id: OrderId,
-    /// Whose it is.
+    /// The order's client.
     pub client_id: ClientId,
     /// Its type as written.
     pub event_type: String,
 }
 
-/// A consumer's transaction that also ends or keeps claimed rows. Each step returns the ids of the rows whose lease held;
-/// the caller leaves out what belongs to the others.
+/// A consumer transaction that also ends or keeps claimed rows. Each step returns the ids of the rows whose lease held; the
+/// caller leaves out what belongs to the others.
 ///
-/// Orders that it reads by id stay as they are until it ends: an event is given up for an order that cannot be cancelled meanwhile.
+/// It locks the orders that it reads by id: an order must not be cancelled while its event is given up.
 #[async_trait]
 pub trait LotTx: ConsumerTx {
-    /// Deletes rows, and makes the next row of each key due.
+    /// Deletes rows, and makes the next row of each key that they blocked due.
     async fn drain(&mut self, leases: &[Lease]) -> Result<HashSet<i64>>;
-    /// Puts rows back, to be tried again or given up.
+    /// Releases rows, to be retried or as dead letters.
     async fn release(&mut self, rows: &[Release]) -> Result<HashSet<i64>>;
-    /// Writes what rows turned out to be.
+    /// Writes the identity of rows.
     async fn identify(&mut self, rows: &[Identity]) -> Result<HashSet<i64>>;
 }
 
-/// The parking lot, as a worker takes it up.
+/// The parking lot, as a worker uses it.
 #[async_trait]
 pub trait Lot: Send + Sync + std::fmt::Debug {
     /// Counts the lot's rows by state.
     async fn counts(&self) -> Result<HashMap<minishop_core::parking::State, i64>>;
-    /// Tells for how long the oldest event that needs a type beyond `types` has been held.
+    /// Returns how long the oldest event that needs a type beyond `types` has been held.
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>>;
-    /// Leases due rows, counts their attempt and commits; in no order. Two callers never get the same row, nor two blocking
-    /// rows of one key.
+    /// Leases due rows, counts their attempt and commits. The rows come in no order. Two callers never get the same row, nor two
+    /// blocking rows of one key.
     async fn claim(&self, consumer: &str, claim: &Claim<'_>) -> Result<Vec<Claimed>>;
-    /// Tells in how long a row is due, zero if one is; `None` when no row has a time.
+    /// Returns the time until the next row is due, zero if one is; `None` when no row has a time.
     async fn next_due(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>>;
-    /// Makes due what waits for nothing: heads that were missed when the row before them went, and events whose type is among
-    /// `types` by now. One step looks at some keys after `after`, so that claims need not wait for a large lot.
+    /// Makes due what waits for nothing: heads that were missed when the row before them left, and events whose type is now in
+    /// `types`. One step visits a bounded number of keys after `after`, so that claims need not wait for a large lot.
     async fn make_due(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<MadeDue>;
-    /// Begins a transaction on the lot's own connection. One at a time; nobody cancels it.
+    /// Begins a transaction on the lot's own connection. One at a time; never cancelled.
     async fn begin(&self, consumer: &str) -> Result<Box<dyn LotTx>>;
 }

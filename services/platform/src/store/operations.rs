@@ -1,7 +1,7 @@
-//! Operations: dead letters as operators look for them, operations over them, and the audit.
+//! Dead letters as operators see them, operations over them, and the audit.
 //!
-//! The API freezes an operation's set in one transaction and reads on; a worker runs it, step by step, each step one transaction
-//! behind the operation's lease. Where an operation stands is read off its rows alone.
+//! The API freezes an operation's set in one transaction. A worker runs it step by step; each step is one transaction behind the
+//! operation's lease. An operation's progress is read from its rows alone.
 
 mod announce;
 mod audit;
@@ -38,14 +38,14 @@ impl Operations {
     }
 }
 
-/// Chooses dead letters; what is `None` chooses all.
+/// A filter for dead letters; `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeadLetterFilter {
-    /// The kind of failure.
+    /// From `core::parking::ErrorClass`.
     pub error_class: Option<String>,
-    /// The code.
+    /// From `core::parking::DeadCode`.
     pub error_code: Option<String>,
-    /// The group.
+    /// The digest of a group of equal failures.
     pub error_fingerprint: Option<Bytes>,
     /// The topic, prefix included.
     pub topic: Option<String>,
@@ -55,7 +55,7 @@ pub struct DeadLetterFilter {
     pub order_id: Option<OrderId>,
 }
 
-/// An event of the parking lot as operators list it.
+/// A parked event, as operators list it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     /// The row's id.
@@ -66,90 +66,90 @@ pub struct Letter {
     pub order_id: Option<OrderId>,
     /// The event's type as written.
     pub event_type: Option<String>,
-    /// Where it was read.
+    /// Source topic, partition and offset.
     pub position: (String, i32, i64),
     /// The record key.
     pub record_key: Bytes,
     /// Whether later events of the key wait for it.
     pub blocks: bool,
-    /// Where it stands, as `core::parking` spells it.
+    /// From `core::parking::State`.
     pub state: String,
-    /// The kind of failure.
+    /// From `core::parking::ErrorClass`; empty if it has not failed.
     pub error_class: String,
-    /// The code.
+    /// From `core::parking::DeadCode`; empty if it has none.
     pub error_code: String,
-    /// One sentence.
+    /// The last error in one sentence; empty if it has not failed.
     pub error_message: String,
-    /// The group.
+    /// The digest that groups equal failures.
     pub error_fingerprint: Option<Bytes>,
-    /// How often it was tried.
+    /// Attempts since it was parked or redriven.
     pub attempts: i32,
-    /// How often it was redriven.
+    /// How often operators have redriven it.
     pub redrives: i32,
-    /// When it failed first.
+    /// When it failed first, else when it was parked.
     pub first_failed_at: Timestamp,
-    /// When it failed last.
+    /// When it failed last, else when it was parked.
     pub last_failed_at: Timestamp,
 }
 
-/// An event of the parking lot with everything that is known of it.
+/// A parked event with everything that is stored of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WholeLetter {
-    /// What lists say.
+    /// What lists show.
     pub letter: Letter,
-    /// The record's key as it was.
+    /// The original record key.
     pub raw_key: Option<Bytes>,
-    /// The record's value as it was.
+    /// The original record value.
     pub raw_value: Option<Bytes>,
     /// The record's headers, as `bus::Headers` encodes them.
     pub raw_headers: Bytes,
-    /// When it was set aside.
+    /// When it was parked.
     pub parked_at: Timestamp,
-    /// When it is tried again.
+    /// When it is retried.
     pub next_attempt_at: Option<Timestamp>,
     /// How many events of its key wait behind it.
     pub waiting: i64,
-    /// Where its order stands.
+    /// The status of its order, if the store has it.
     pub order_status: Option<String>,
 }
 
-/// Dead letters with one fault.
+/// Dead letters with the same failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterGroup {
-    /// What tells the group; `None` for those that were never grouped.
+    /// The group's digest; `None` for dead letters without one.
     pub error_fingerprint: Option<Bytes>,
-    /// The kind of failure.
+    /// From `core::parking::ErrorClass`.
     pub error_class: String,
-    /// The code.
+    /// From `core::parking::DeadCode`.
     pub error_code: String,
-    /// The sentence of its newest dead letter.
+    /// The message of its newest dead letter.
     pub error_message: String,
-    /// How many there are.
+    /// How many dead letters it has.
     pub count: i64,
-    /// When the first of them failed first.
+    /// The earliest first failure.
     pub first_failed_at: Timestamp,
-    /// When one of them failed last.
+    /// The latest failure.
     pub last_failed_at: Timestamp,
-    /// The newest of them.
+    /// The row id of the newest dead letter.
     pub example: i64,
 }
 
-/// A record key whose events wait, by the event that is next.
+/// A record key with parked events, by its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedKey {
-    /// The id of the event that is next.
+    /// The head's row id.
     pub head: i64,
     /// The record key.
     pub record_key: Bytes,
-    /// Where that event stands.
+    /// The head's state.
     pub state: String,
-    /// Its error code, empty when it has not failed.
+    /// The head's error code; empty if it has none.
     pub error_code: String,
-    /// How often it was tried.
+    /// The head's attempts.
     pub attempts: i32,
-    /// When it was set aside.
+    /// When the head was parked.
     pub since: Timestamp,
-    /// When it is tried again.
+    /// When the head is retried.
     pub next_attempt_at: Option<Timestamp>,
     /// How many events wait behind it.
     pub waiting: i64,
@@ -157,21 +157,21 @@ pub struct ParkedKey {
     pub needs_type: Option<String>,
 }
 
-/// Which dead letters an operation is about.
+/// The dead letters that an operation covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// These rows.
+    /// Row ids.
     Ids(Vec<i64>),
-    /// All dead letters that a filter chooses now.
+    /// All dead letters that match a filter now.
     Filter(DeadLetterFilter),
 }
 
-/// Who asks for what, as the audit keeps it.
+/// Who asks for what, as the audit stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedBy {
     /// The authenticated client.
     pub client_id: ClientId,
-    /// Who it says it is; may be empty.
+    /// The operator's name as the client gives it; may be empty.
     pub operator: String,
     /// Why; may be empty.
     pub reason: String,
@@ -179,60 +179,60 @@ pub struct RequestedBy {
     pub correlation_id: CorrelationId,
 }
 
-/// An operation that is to begin.
+/// An operation to begin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewOperation {
     /// Its id.
     pub id: OperationId,
-    /// What it does.
+    /// Redrive or discard.
     pub kind: Kind,
-    /// What it is about.
+    /// The dead letters it covers.
     pub selection: Selection,
-    /// The filter as its message's JSON, to be shown again.
+    /// The filter as its message's JSON, for display.
     pub filter: Option<String>,
-    /// Events in a second at most.
+    /// The most events per second.
     pub rate: i32,
     /// The share of failures above which it stops.
     pub failure_ratio: f64,
     /// Who asks.
     pub requested_by: RequestedBy,
-    /// When.
+    /// When it was requested.
     pub at: Timestamp,
 }
 
-/// What a selection comes to.
+/// The frozen set of a selection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FrozenSet {
-    /// How many dead letters are taken.
+    /// How many dead letters it has.
     pub matched: i64,
-    /// What is left alone, and why: at most [`SHOWN_ITEMS`].
+    /// Row ids that are left out, and why: at most [`SHOWN_ITEMS`].
     pub skipped: Vec<(i64, Skip)>,
 }
 
-/// An operation as it stands.
+/// An operation's current state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
-    /// What it does.
+    /// Redrive or discard.
     pub kind: Kind,
-    /// Where it stands.
+    /// Running, paused, stopped or done.
     pub state: State,
     /// The filter as its message's JSON.
     pub filter: Option<String>,
-    /// Events in a second at most.
+    /// The most events per second.
     pub rate: i32,
     /// The share of failures above which it stops.
     pub failure_ratio: f64,
     /// Who asked.
     pub requested_by: RequestedBy,
-    /// When it was begun.
+    /// When it began.
     pub created_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// Why it stopped; empty unless it did.
     pub stopped_because: String,
-    /// How far it is.
+    /// Its dead letters, counted by state.
     pub tally: Tally,
 }
 
@@ -241,9 +241,9 @@ pub struct Operation {
 pub struct Item {
     /// The row's id.
     pub parked_id: i64,
-    /// The event.
+    /// The event's id.
     pub event_id: Option<EventId>,
-    /// The order.
+    /// The order that the event is about.
     pub order_id: Option<OrderId>,
     /// What became of it.
     pub state: ItemState,
@@ -256,48 +256,48 @@ pub struct Item {
 pub struct OperationQuery {
     /// Only this kind.
     pub kind: Option<Kind>,
-    /// Only those that stand there.
+    /// Only this state.
     pub state: Option<State>,
     /// Only operations with a smaller id than the last one of the page before.
     pub before: Option<OperationId>,
-    /// At most so many.
+    /// The most operations to return.
     pub limit: i64,
 }
 
-/// Something that an operator did, or that an operation came to.
+/// An action of an operator, or an outcome of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRow {
     /// The entry's id; 0 before it is written.
     pub id: i64,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// What.
+    /// Such as `redrive`, `cancel` or `skip`.
     pub action: String,
     /// Who asked, and why.
     pub requested_by: RequestedBy,
-    /// What it came to.
+    /// Such as `accepted`, `stopped` or `done`.
     pub outcome: String,
-    /// The operation.
+    /// The operation, if the action is about one.
     pub operation_id: Option<OperationId>,
-    /// More, as a JSON object.
+    /// Details as a JSON object.
     pub detail: Option<String>,
 }
 
-/// An operation on lease to a worker.
+/// An operation that a worker has leased.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
     /// The operation.
     pub operation: Operation,
-    /// Tells this lease from later ones.
+    /// The lease's epoch: a later lease of another worker has a greater one.
     pub epoch: i64,
 }
 
-/// A dead letter that is to be discarded, and its order.
+/// A dead letter to discard, and its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscardCandidate {
     /// The row's id.
     pub parked_id: i64,
-    /// The event.
+    /// The event's id.
     pub event_id: EventId,
     /// Whether it is the event that announced its order. A refused copy that only names an order is not.
     pub announced: bool,
@@ -310,7 +310,7 @@ pub struct DiscardCandidate {
 pub struct CandidateOrder {
     /// The order.
     pub order_id: OrderId,
-    /// Whose it is.
+    /// The client that created it.
     pub client_id: ClientId,
     /// The customer.
     pub customer_id: String,
@@ -322,15 +322,15 @@ pub struct CandidateOrder {
     pub total_minor: i64,
     /// The currency's code.
     pub currency: Option<String>,
-    /// Where it stands.
+    /// The current status.
     pub status: Status,
-    /// Its version.
+    /// The current version.
     pub version: i32,
-    /// The trace of that request.
+    /// The W3C trace context of that request.
     pub traceparent: Option<String>,
     /// When it was accepted.
     pub created_at: Timestamp,
 }
 
-/// How many items an answer shows at most.
+/// The most items that an answer shows.
 pub const SHOWN_ITEMS: i64 = 1000;

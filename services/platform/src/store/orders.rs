@@ -19,11 +19,11 @@ pub struct NewOrder {
     pub order_id: OrderId,
     /// The caller; with `key` the scope of idempotency.
     pub client_id: ClientId,
-    /// The caller's name for the command.
+    /// The caller's idempotency key.
     pub key: IdempotencyKey,
     /// The command's digest.
     pub fingerprint: Fingerprint,
-    /// The customer.
+    /// The customer's id.
     pub customer_id: String,
     /// The currency's code; `None` when the caller named none.
     pub currency: Option<String>,
@@ -35,22 +35,22 @@ pub struct NewOrder {
     pub correlation_id: CorrelationId,
     /// The W3C trace context of the request, if it was traced.
     pub traceparent: Option<String>,
-    /// The time of acceptance; the event says the same.
+    /// The time of acceptance, also in the event.
     pub created_at: Timestamp,
-    /// `orders.created`.
+    /// The `orders.created` event.
     pub event: NewEvent,
 }
 
-/// The columns of an order that never change and that a replay is answered from.
+/// The columns of an order that never change; a repeated request is answered from them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRecord {
     /// The caller.
     pub client_id: ClientId,
-    /// The caller's name for the command.
+    /// The caller's idempotency key.
     pub key: IdempotencyKey,
-    /// The order that the key made.
+    /// The order that was created under the key.
     pub order_id: OrderId,
-    /// The digest of the command that made it.
+    /// The digest of the command that created it.
     pub fingerprint: Fingerprint,
     /// The total in minor units.
     pub total_minor: i64,
@@ -58,16 +58,16 @@ pub struct KeyRecord {
     pub currency: Option<String>,
 }
 
-/// An order as it is read.
+/// An order as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderRow {
     /// The order's id.
     pub order_id: OrderId,
     /// The caller that created it.
     pub client_id: ClientId,
-    /// The customer.
+    /// The customer's id.
     pub customer_id: String,
-    /// Where it stands.
+    /// The current status.
     pub status: Status,
     /// 1 when created, one more with each change of status.
     pub version: i32,
@@ -86,7 +86,7 @@ pub struct OrderRow {
 /// Which orders to list: newest first, by keyset on the order id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListQuery {
-    /// Whose orders.
+    /// The client whose orders are listed.
     pub client_id: ClientId,
     /// Only this customer's.
     pub customer_id: Option<String>,
@@ -94,40 +94,40 @@ pub struct ListQuery {
     pub status: Option<Status>,
     /// Only orders with a smaller id than the last one of the page before.
     pub before: Option<OrderId>,
-    /// Only orders with this id or a greater one: the end of what is looked at.
+    /// Only orders with this id or a greater one: where the scan ends.
     pub down_to: Option<OrderId>,
-    /// At most so many, 1 to 501.
+    /// The most orders to return, 1 to 501.
     pub limit: i64,
 }
 
-/// One connection that accepts orders. Owned by one task that nobody cancels.
+/// One connection that accepts orders. Owned by one task that is never cancelled.
 #[async_trait]
 pub trait Intake: Send {
-    /// Inserts up to 256 orders and their events in one statement and commits; returns the outbox number of each order's event.
+    /// Inserts up to 256 orders and their events in one transaction; returns the outbox number of each order's event.
     ///
-    /// `batch` is sorted by (client, key) and holds no key twice. An order that is not in the answer was not made: its key
-    /// existed, here or in a concurrent commit; read it with [`Orders::by_keys`]. After [`StoreError::Unknown`] run the same
-    /// batch with the same ids again: an order that the first run made is then found by key *with its own order id*.
+    /// `batch` is sorted by (client, key) and holds no key twice. An order that is missing in the answer was not inserted: its
+    /// key existed, here or in a concurrent commit; read it with [`Orders::by_keys`]. After [`StoreError::Unknown`] run the same
+    /// batch with the same ids again: an order that the first run inserted is then found by key *with its own order id*.
     async fn accept(&mut self, batch: &[NewOrder]) -> Result<HashMap<OrderId, i64>>;
 }
 
-/// One connection that takes orders back. Owned by one task that nobody cancels.
+/// One connection that cancels orders. Owned by one task that is never cancelled.
 #[async_trait]
 pub trait Cancels: Send {
-    /// Changes an order, tells its timeline, queues the event that announces it, and makes a dead event of the order that
-    /// holds up its key due again, in one transaction; `detail` is a JSON object for the timeline.
+    /// Cancels an order in one transaction: changes its status, writes its timeline, appends its event to the outbox, and makes
+    /// parked events of it due that are dead or wait for a retry. `detail` is a JSON object for the timeline.
     ///
-    /// Returns the event's outbox number, or `None` when the order does not stand where the change begins. After
-    /// [`StoreError::Unknown`] run the same change again: an order that the first run changed is then `None`.
+    /// Returns the event's outbox number, or `None` when the order does not pass the fence. After [`StoreError::Unknown`] run the
+    /// same change again: an order that the first run changed is then `None`.
     async fn cancel(&mut self, change: &Transition, detail: &str) -> Result<Option<i64>>;
 }
 
-/// An order that has changed since somebody looked.
+/// An order that has changed since it was last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// The order as it stands.
+    /// The order as it is now.
     pub order: OrderRow,
-    /// When it came to stand there, by the clock of who changed it; `None` for an order that is still new.
+    /// When it changed, by the clock of the process that changed it; `None` for an order that is still new.
     pub at: Option<Timestamp>,
 }
 
@@ -140,15 +140,15 @@ pub trait Orders: Send + Sync + std::fmt::Debug {
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>>;
     /// Reads one order of a client; another client's is `None`.
     async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>>;
-    /// Reads a page. A status is looked for in row after row, so bound such a query with [`Orders::nth`].
+    /// Reads a page. A status is searched row by row, so bound such a query with [`Orders::nth`].
     async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>>;
-    /// Finds the `n`th order, from 1, of a list whatever its status, in an index alone; `None` when there are fewer. Its limit and
-    /// `down_to` count for nothing.
+    /// Finds the `n`th order, from 1, of a list of any status, in an index alone; `None` when there are fewer. Ignores the
+    /// query's limit and `down_to`.
     async fn nth(&self, query: &ListQuery, n: i64) -> Result<Option<OrderId>>;
     /// Opens a connection for cancelling.
     async fn cancels(&self) -> Result<Box<dyn Cancels>>;
-    /// Reads those of many orders, of whatever client, that have a greater version than the one they are known with.
+    /// Reads the orders, of any client, whose version is greater than the known one.
     async fn changed(&self, known: &[(OrderId, i32)]) -> Result<Vec<Changed>>;
-    /// Asks the database for a sign of life; also says whether it takes writes.
+    /// Checks that the database answers and accepts writes.
     async fn ping(&self) -> Result<()>;
 }

@@ -1,7 +1,7 @@
-//! The outbox: events that wait for the relay, and who may send them.
+//! The outbox: events that wait to be published, and which process may publish them.
 //!
-//! It is a log in shards. Inside a shard, numbers are gapless and in the order of the commits: a transaction takes its numbers under
-//! the shard's lock, as the last thing that it locks, and holds it until it has committed. So whoever sees a number has seen all
+//! The outbox is a log in shards. Inside a shard, numbers are gapless and in commit order: a transaction takes its numbers under
+//! the shard's lock, the last that it takes, and holds it until it has committed. So a reader that sees a number has seen all
 //! before it.
 
 use std::time::Duration;
@@ -13,13 +13,13 @@ use minishop_core::ids::{EventId, OrderId};
 use super::Result;
 use super::error::OpenError;
 
-/// How many outbox shards each role has. A key's shard must never change while rows wait, so the store says the same, and a store
-/// with another number is refused when it is opened.
+/// How many outbox shards each role has. A key's shard must never change while rows wait, so the store has the number too, and a
+/// store with another number is refused when it is opened.
 pub const SHARDS_PER_ROLE: i16 = 4;
-/// The first shard of each role: that of the worker is this, whatever the number of shards.
+/// The distance between the first shards of the roles, whatever the number of shards.
 pub(crate) const ROLE_STRIDE: i16 = 16;
 
-/// An event that waits to be published, before the database has given it its number.
+/// An event to publish, before the database has given it a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
     /// The outbox shard, from role and record key; see `relay::shard_of`.
@@ -40,14 +40,14 @@ pub struct NewEvent {
     pub headers: Bytes,
 }
 
-/// An event that waits to be published, in its place.
+/// An outbox row: an event and its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
-    /// The place within the shard, 1 or more, without gaps. Rows are sent in this order.
+    /// The number within the shard, from 1, without gaps. Rows are sent in this order.
     pub number: i64,
-    /// What is sent.
+    /// The event to send.
     pub event: NewEvent,
-    /// Whether it is not to be sent: it could not be published, and its bytes are kept elsewhere.
+    /// Whether the leader passes over it: it was set aside, or fills a missing number.
     pub set_aside: bool,
 }
 
@@ -57,14 +57,14 @@ impl OutboxRow {
         Self { number, event, set_aside: false }
     }
 
-    /// Roughly how many bytes it takes in memory.
+    /// Estimates how many bytes it takes in memory.
     pub fn size(&self) -> usize {
         let NewEvent { record_key, payload, headers, .. } = &self.event;
         256 + record_key.len() + payload.as_ref().map_or(0, Bytes::len) + headers.len()
     }
 }
 
-/// Which process role wrote an outbox row; each role has [`SHARDS_PER_ROLE`] shards of its own.
+/// The process role that wrote an outbox row; each role has [`SHARDS_PER_ROLE`] shards of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Shards from 0.
@@ -77,7 +77,7 @@ impl Role {
     /// Both roles.
     pub const ALL: [Self; 2] = [Self::Api, Self::Worker];
 
-    /// Tells the first of its shards.
+    /// Returns the first of its shards.
     pub const fn first_shard(self) -> i16 {
         match self {
             Self::Api => 0,
@@ -85,13 +85,13 @@ impl Role {
         }
     }
 
-    /// Lists its shards.
+    /// Returns its shards.
     pub fn shards(self) -> std::ops::Range<i16> {
         self.first_shard()..self.first_shard() + SHARDS_PER_ROLE
     }
 }
 
-/// Refuses a store with other outbox shards than ours: rows of a key that wait there would be overtaken by new ones.
+/// Refuses a store with other outbox shards: new rows of a key would overtake those that wait there.
 pub(super) fn check_shards(found: &[i16]) -> std::result::Result<(), OpenError> {
     if Role::ALL.into_iter().flat_map(Role::shards).eq(found.iter().copied()) {
         return Ok(());
@@ -110,9 +110,9 @@ pub struct Led {
     pub shard: i16,
     /// How often the lease has been taken. A renewal keeps it.
     pub epoch: i64,
-    /// Up to which number everything is published, as stored.
+    /// The number up to which everything is published, as stored.
     pub acknowledged: i64,
-    /// Whether it is more than the process's share: another process waits for it.
+    /// Whether it is beyond the process's share: another process waits for it.
     pub surplus: bool,
 }
 
@@ -121,7 +121,7 @@ pub struct Led {
 pub struct Renewal {
     /// Leases to take with a new epoch.
     pub anew: Vec<i16>,
-    /// Surplus shards of which nothing is on its way: their leases may go to other processes.
+    /// Surplus shards with nothing in flight: their leases may go to other processes.
     pub finished: Vec<i16>,
 }
 
@@ -130,7 +130,7 @@ pub struct Renewal {
 pub struct Leadership {
     /// The shards that this process may send from, until `LEASE` after the renewal *began*.
     pub shards: Vec<Led>,
-    /// Whether other processes write to shards of these roles: then rows come that nobody hands over.
+    /// Whether other processes write to shards of these roles: their rows are not handed over to this one.
     pub others_write: bool,
 }
 
@@ -144,31 +144,31 @@ pub struct Span {
     pub shard: i16,
     /// The first number.
     pub low: i64,
-    /// The number behind the last.
+    /// The number after the last.
     pub high: i64,
 }
 
-/// Numbers that follow what is stored, and are published.
+/// Published numbers that follow the stored one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
     /// The shard.
     pub shard: i16,
     /// The epoch of the lease.
     pub epoch: i64,
-    /// What is stored so far.
+    /// The acknowledged number that is stored so far.
     pub low: i64,
-    /// The events that bear the next numbers, one or more. What is removed must be exactly these.
+    /// The events of the next numbers, at least one. The removed rows must be exactly these.
     pub events: Vec<EventId>,
 }
 
 impl Acknowledged {
-    /// What is to be stored: the last of the numbers.
+    /// Returns the acknowledged number to store: the last of these.
     pub fn high(&self) -> i64 {
         self.low + i64::try_from(self.events.len()).expect("fewer than 2^63 events")
     }
 }
 
-/// How much waits to be published.
+/// The outbox backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OutboxStats {
     /// Rows that wait.
@@ -182,22 +182,22 @@ pub struct OutboxStats {
 pub trait Outbox: Send + Sync + std::fmt::Debug {
     /// Renews, takes and gives back leases for a process that is alive in `roles`.
     ///
-    /// A process takes shards whose lease has run out, also of a role that no process plays, up to its share of each role. A surplus
-    /// shard is marked, and given back once the process says that it has finished with it: what is on its way when a lease
-    /// changes hands is published twice. With SQLite the lock on the data directory is the lease: all shards, alone.
+    /// A process takes shards whose lease has expired: up to its share of its roles, and all of a role that no process has. A
+    /// surplus shard is marked, and given back once the process reports it finished: what is in flight when a lease changes hands
+    /// is published twice. With SQLite the lock on the data directory is the lease: one process leads all shards.
     async fn lead(&self, owner: &str, roles: &[Role], renewal: &Renewal) -> Result<Leadership>;
-    /// Gives all leases back and signs off.
+    /// Gives back all leases of a process and signs it off.
     async fn release(&self, owner: &str) -> Result<()>;
-    /// Reads rows of each span in the order of their numbers, at most `limit` a span, all in one snapshot.
+    /// Reads the rows of each span in number order, at most `limit` a span, each span in one snapshot.
     async fn read(&self, spans: &[Span], limit: i64) -> Result<Vec<OutboxRow>>;
-    /// Stores what is published and removes the rows before it; `false`, and nothing is written, where the store is not the one that
-    /// the caller knows: the lease is another's, another event bears a number, or rows are gone. A lost commit only causes
-    /// copies, so it need not wait for the disk.
+    /// Stores what is published and removes the rows before it. Returns `false`, and writes nothing, if the store is not the one
+    /// that the caller knows: another process has the lease, another event has a number, or rows are gone. A lost commit only
+    /// causes copies, so it need not wait for the disk.
     async fn acknowledge(&self, owner: &str, published: &[Acknowledged]) -> Result<bool>;
-    /// Tells how many connections to the store this process has opened: over a new one the store may be another copy of itself.
+    /// Returns how many connections this process has opened: behind a new one the store may be another copy of itself.
     fn connections(&self) -> u64;
-    /// Tells how much waits.
+    /// Returns the backlog.
     async fn stats(&self) -> Result<OutboxStats>;
-    /// Frees the space of removed rows; `false` when the process has no right to do that.
+    /// Frees the space of removed rows; returns `false` when the process lacks the privilege.
     async fn vacuum(&self) -> Result<bool>;
 }

@@ -28,13 +28,13 @@ use session::Session;
 pub struct PostgresSettings {
     /// The application name, such as `minishop-api`.
     pub app_name: String,
-    /// Whether an older schema is brought up to date at start.
+    /// Whether an older schema is migrated at start.
     pub migrate: bool,
 }
 
 /// Connects, checks the server and the schema, and opens the pools.
 ///
-/// A server that is away or starting is [`OpenError::Retry`]: call again later.
+/// A server that is unreachable or starting is [`OpenError::Retry`]: call again later.
 pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, OpenError> {
     let sessions = connect::Sessions::new(url, &settings.app_name)?;
     connect::prepare(&sessions, settings.migrate).await?;
@@ -43,7 +43,7 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
         relay: Pool::new(&sessions.relay, 4),
         housekeeping: Pool::new(&sessions.worker, 1),
         intake: sessions.intake.clone(),
-        // Like the worker, it changes one order behind a fence.
+        // Like the worker, a cancel changes one order behind a fence.
         cancels: sessions.worker.clone(),
         full: orders::Full::default(),
     };
@@ -61,13 +61,13 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
     })
 }
 
-/// Brings a database's schema up to date and returns its version.
+/// Migrates a database's schema and returns its version.
 pub async fn migrate(url: &str) -> Result<i64, OpenError> {
     connect::prepare(&connect::Sessions::new(url, "minishop-migrate")?, true).await?;
     Ok(connect::binary_version())
 }
 
-/// What the families without a connection of their own share.
+/// State shared by the families without a connection of their own.
 #[derive(Debug, Clone)]
 struct Db {
     reads: Pool,

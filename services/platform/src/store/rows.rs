@@ -1,4 +1,4 @@
-//! The rows of one consumer transaction: what passes the gate, what changes, what is set aside and noted.
+//! The rows of one consumer transaction: what passes the gate, what changes, what is parked and noted.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,16 +15,16 @@ use super::NewEvent;
 pub struct InboxEntry {
     /// The event's id.
     pub event_id: EventId,
-    /// Digest of the event's value, to tell a copy from another event under the same id.
+    /// Digest of the event's value: it distinguishes a copy from another event with the same id.
     pub data_sha: [u8; 32],
     /// The order it is about, if it could be read.
     pub order_id: Option<OrderId>,
 }
 
-/// What the gate found.
+/// The gate's answer.
 #[derive(Debug, Clone, Default)]
 pub struct Gate {
-    /// Events that are new to this consumer: theirs is the effect.
+    /// Events that are new to this consumer: they take effect.
     pub fresh: HashSet<EventId>,
     /// The digests under which the others were settled.
     pub settled: HashMap<EventId, [u8; 32]>,
@@ -37,13 +37,13 @@ pub struct KnownOrder {
     pub order_id: OrderId,
     /// The caller that created it.
     pub client_id: ClientId,
-    /// The caller's name for the command.
+    /// The caller's idempotency key.
     pub key: IdempotencyKey,
     /// The digest of its content.
     pub fingerprint: Fingerprint,
-    /// Where it stands.
+    /// The current status.
     pub status: Status,
-    /// Its version.
+    /// The current version.
     pub version: i32,
     /// The event that announced it.
     pub created_event_id: EventId,
@@ -60,7 +60,7 @@ pub struct AdoptedOrder {
     pub key: IdempotencyKey,
     /// The digest of its content.
     pub fingerprint: Fingerprint,
-    /// The customer.
+    /// The customer's id.
     pub customer_id: String,
     /// The currency's code.
     pub currency: Option<String>,
@@ -81,28 +81,28 @@ pub struct AdoptedOrder {
 /// A change of an order's status, behind a fence.
 #[derive(Debug, Clone)]
 pub struct Transition {
-    /// The order, which must stand in `created`.
+    /// The order, whose status must be `created`.
     pub order_id: OrderId,
     /// The version that it must have.
     pub expected_version: i32,
-    /// Where it goes.
+    /// The new status.
     pub to: Status,
     /// The time of the change.
     pub at: Timestamp,
     /// The event that caused it, for the timeline.
     pub cause: EventId,
-    /// What is published when the fence lets it pass.
+    /// The event to publish if the order passes the fence.
     pub event: NewEvent,
 }
 
-/// An event that is set aside.
+/// An event to park.
 #[derive(Debug, Clone)]
 pub struct ParkedEvent {
-    /// The record key (or the customer for a record without one); events behind a blocking one of the key wait.
+    /// The record key (or the customer for a record without one). Later events of the key wait behind a blocking one.
     pub record_key: Bytes,
     /// Whether later events of the key must wait for it.
     pub blocks: bool,
-    /// Where it stands.
+    /// The state in which it is parked.
     pub state: minishop_core::parking::State,
     /// The event's id, derived if it names none.
     pub event_id: EventId,
@@ -114,17 +114,17 @@ pub struct ParkedEvent {
     pub event_type: Option<String>,
     /// The type that a worker must know to handle it.
     pub needs_type: Option<String>,
-    /// Where it was read.
+    /// The source topic.
     pub topic: String,
-    /// Where it was read.
+    /// The source partition.
     pub partition: i32,
-    /// Where it was read.
+    /// The source offset.
     pub offset: i64,
-    /// The record's key as it was.
+    /// The original record key.
     pub raw_key: Option<Bytes>,
-    /// The record's value as it was.
+    /// The original record value.
     pub raw_value: Option<Bytes>,
-    /// The record's headers as they were, as `bus::Headers` encodes them.
+    /// The record's headers, as `bus::Headers` encodes them.
     pub raw_headers: Bytes,
     /// The kind of failure, from `core::parking::ErrorClass`.
     pub error_class: Option<&'static str>,
@@ -138,31 +138,33 @@ pub struct ParkedEvent {
     pub failed_at: Option<Timestamp>,
 }
 
-/// A fact of an order's life that is no change of status (those are written by the fence).
+/// A timeline fact that is not a change of status (the fence writes those).
 ///
 /// | kind | what happened | detail |
 /// |---|---|---|
 /// | `adopted` | the order came by its event and not by our API | |
-/// | `ignored` | the event found its order changed already: a recorded no-op | |
+/// | `ignored` | the order had changed already when its event came: a recorded no-op | |
 /// | `parked` | the event waits in the lot | `because`: `order` (behind an earlier event of its key), `handler` (due at once) |
 /// | `held` | the event waits for a newer worker | `needsType` |
-/// | `attempt` | handling failed and is tried again | `attempt`, `class`, `message`; `nextAttemptAt` unless `class` is `crash` |
+/// | `attempt` | handling failed and is retried | `attempt`, `class`, `message`; `nextAttemptAt` unless `class` is `crash` |
 /// | `released` | handling succeeded and the event left the lot | `attempts`, the last one included |
 /// | `dead` | the event was given up and is a dead letter | `attempts`, `class`, `code`, `message` |
 /// | `fulfilled_after_cancel` | the handler succeeded, but the order had been cancelled meanwhile | `attempt` |
+/// | `redriven` | an operator's redrive made the dead letter due again | `operation`, `redrives`, this one included |
+/// | `discarded` | an operator discarded the dead letter | `operation`, `reason` |
 ///
 /// `class` and `code` are `core::parking`'s; times are RFC 3339 in UTC.
 #[derive(Debug, Clone)]
 pub struct Note {
     /// The order.
     pub order_id: OrderId,
-    /// What happened.
+    /// The kind, from the table.
     pub kind: &'static str,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
     /// The event that caused it.
     pub cause: EventId,
-    /// More, as a JSON object.
+    /// Details as a JSON object.
     pub detail: Option<String>,
 }
 
@@ -180,23 +182,23 @@ pub struct Position {
 /// Everything that one consumer transaction writes beside the fence.
 #[derive(Debug, Clone, Default)]
 pub struct Journal {
-    /// Events set aside.
+    /// Events to park.
     pub parked: Vec<ParkedEvent>,
     /// Events to publish: those of the orders that passed the fence, and dead letters.
     pub events: Vec<NewEvent>,
     /// Facts for the timeline.
     pub notes: Vec<Note>,
-    /// Inbox rows of duplicates, which name the order they double.
+    /// Duplicate events, with the order that each repeats.
     pub duplicates: Vec<(EventId, OrderId)>,
-    /// How far the batch reaches.
+    /// The positions after the batch.
     pub positions: Vec<Position>,
-    /// Where the consumer last saw the store stand in partitions of the batch; those of which it knows nothing are left out. A
-    /// store that stands lower now is another one: nothing is written.
+    /// The stored positions that the consumer last saw in partitions of the batch; unknown ones are left out. If the store is
+    /// behind one of them, it is another store: nothing is written.
     pub seen: Vec<Position>,
 }
 
 impl Journal {
-    /// Tells where the consumer saw the store stand in the partition of a position; 0 when it knows nothing.
+    /// Returns the stored offset that the consumer last saw in a position's partition; 0 when unknown.
     pub(super) fn seen_at(&self, position: &Position) -> i64 {
         let seen = self.seen.iter().find(|s| s.partition == position.partition && s.topic == position.topic);
         seen.map_or(0, |s| s.next_offset)

@@ -29,10 +29,10 @@ use super::error::OpenError;
 use super::{Endpoints, History, Operations, Store, StoreError};
 use writer::{Broken, Writer};
 
-/// Opens the store in a file, making it if it is absent, and starts its writer.
+/// Opens the store in a file, which it creates if absent, and starts its writer.
 ///
 /// The caller holds the lock on the data directory. Must be called within a tokio runtime. With `migrate` an older schema is
-/// brought up to date, otherwise it is [`OpenError::SchemaBehind`].
+/// migrated; without, it is [`OpenError::SchemaBehind`].
 pub async fn open(path: &Path, clock: Arc<dyn Clock>, migrate: bool) -> Result<Store, OpenError> {
     let connection = connect::prepare(path, migrate).await?;
     let db = Db { readers: connect::readers(path).await?, writer: Writer::start(path, connection), clock };
@@ -49,14 +49,14 @@ pub async fn open(path: &Path, clock: Arc<dyn Clock>, migrate: bool) -> Result<S
     })
 }
 
-/// Brings a file's schema up to date and returns its version.
+/// Migrates a file's schema and returns its version.
 pub async fn migrate(path: &Path) -> Result<i64, OpenError> {
     connect::prepare(path, true).await?;
     Ok(connect::binary_version())
 }
 
-/// Writes what stands in the write-ahead log into the file, so that a copy of the file alone is whole. For a clean exit, when
-/// nothing is written any more; what cannot be done then is done at the next start.
+/// Writes the write-ahead log back into the file, so that a copy of the file alone is complete. For a clean exit, when nothing is
+/// written any more; what cannot be done then is done at the next start.
 pub async fn checkpoint(path: &Path) {
     use sqlx::Connection;
     let done = async {
@@ -72,14 +72,14 @@ pub async fn checkpoint(path: &Path) {
     }
 }
 
-/// Tells the version of the SQLite library in this binary.
+/// Returns the version of the SQLite library in this binary.
 pub async fn library_version() -> Result<String, sqlx::Error> {
     use sqlx::Connection;
     let mut memory = sqlx::SqliteConnection::connect("sqlite::memory:").await?;
     first(sqlx::query_scalar("SELECT sqlite_version()").fetch_all(&mut memory).await?)
 }
 
-/// What all families share.
+/// State shared by all families.
 #[derive(Debug, Clone)]
 struct Db {
     readers: SqlitePool,
@@ -93,15 +93,15 @@ impl Db {
     }
 }
 
-/// The first row of a statement that was run to its end.
+/// Returns the first row of a statement that was run to its end.
 ///
-/// `fetch_one` and `fetch_optional` stop at the first row. SQLite then commits while the statement is reset, and sqlx drops
-/// that outcome: on a full disk a commit that failed would be taken for a success. The house rules refuse them here.
+/// `fetch_one` and `fetch_optional` stop at the first row. SQLite then commits while the statement is reset, and sqlx drops that
+/// outcome: on a full disk a failed commit would look like a success. The house rules ban them here.
 fn first<T>(rows: Vec<T>) -> sqlx::Result<T> {
     rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)
 }
 
-/// Makes the mapper of an operation's errors.
+/// Returns a mapper for the errors of an operation.
 fn failed(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |error| Broken::from(error).during(operation)
 }

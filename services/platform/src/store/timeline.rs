@@ -1,4 +1,4 @@
-//! What happened to one order.
+//! The timeline of one order.
 
 use async_trait::async_trait;
 use minishop_core::clock::Timestamp;
@@ -8,10 +8,10 @@ use minishop_core::parking::State;
 
 use super::{OrderRow, Result};
 
-/// An order with the names of where it came from and of what told of it.
+/// An order with its key, its trace, and the events that announced it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The order as it stands.
+    /// The order as it is now.
     pub order: OrderRow,
     /// The key of the request that created it.
     pub key: IdempotencyKey,
@@ -19,7 +19,7 @@ pub struct Origin {
     pub traceparent: Option<String>,
     /// The event that announced it.
     pub created_event_id: EventId,
-    /// The event that told of its final status.
+    /// The event that announced its final status.
     pub settled_event_id: Option<EventId>,
     /// Whether it came by an event and not by our own API.
     pub adopted: bool,
@@ -28,32 +28,32 @@ pub struct Origin {
 /// A row of the timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
-    /// Its place: rows are written down in this order.
+    /// Rows are written in the order of their ids.
     pub id: i64,
     /// The order's version after it, for a change of status.
     pub version: Option<i32>,
-    /// The status, or the word of a note.
+    /// The status, or the kind of a note.
     pub kind: String,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
     /// The event that caused it.
     pub cause: EventId,
-    /// More, as a JSON object.
+    /// Details as a JSON object.
     pub detail: Option<String>,
 }
 
-/// An event of an order that stands in the parking lot.
+/// A parked event of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedState {
-    /// The event.
+    /// The event's id.
     pub event_id: EventId,
-    /// Where it stands.
+    /// Retrying, waiting or dead.
     pub state: State,
-    /// How often handling it was tried.
+    /// Attempts since it was parked or redriven.
     pub attempts: i32,
-    /// When it is tried next.
+    /// When it is retried.
     pub next_attempt_at: Option<Timestamp>,
-    /// When it came there.
+    /// When it was parked.
     pub parked_at: Timestamp,
     /// Whether later events of its key wait for it.
     pub blocks: bool,
@@ -70,8 +70,8 @@ pub struct ParkedState {
 pub trait Timeline: Send + Sync + std::fmt::Debug {
     /// Reads one order of a client; another client's is `None`.
     async fn origin(&self, client: &ClientId, id: OrderId) -> Result<Option<Origin>>;
-    /// Reads rows of an order's timeline in their order, behind a place; the first have places above 0.
+    /// Reads rows of an order's timeline with an id above `after`, in id order; ids are above 0.
     async fn facts(&self, order: OrderId, after: i64, limit: i64) -> Result<Vec<Fact>>;
-    /// Reads the events of an order that stand in the parking lot now, oldest first.
+    /// Reads the parked events of an order, oldest first.
     async fn standing(&self, order: OrderId, limit: i64) -> Result<Vec<ParkedState>>;
 }

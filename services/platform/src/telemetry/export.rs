@@ -1,4 +1,4 @@
-//! Spans over OTLP/gRPC, when the standard variables name a collector.
+//! Exports spans over OTLP/gRPC if the standard variables name a collector.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use tracing_subscriber::filter::{DynFilterFn, Filtered, dynamic_filter_fn};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// How long the last spans may take at exit.
+/// The timeout for exporting the last spans at exit.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// Sends the last spans when the process ends.
+/// Exports the last spans when the process ends.
 #[derive(Debug, Default)]
 #[must_use = "spans that are not flushed are lost"]
 pub struct Flush(Option<SdkTracerProvider>);
 
 impl Flush {
-    /// Sends what is still collected, for at most two seconds.
+    /// Exports the remaining spans, for at most two seconds.
     pub async fn finish(self) {
         let Some(provider) = self.0 else { return };
         let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH)).await;
@@ -38,7 +38,7 @@ type Ours<S> = fn(&Metadata<'_>, &Context<'_, S>) -> bool;
 
 /// Builds the exporting layer; `None` when no collector is named or the SDK is disabled.
 ///
-/// Endpoint, headers, time-outs, sampler, batching and resource attributes are read by the SDK from its own variables.
+/// The SDK reads endpoint, headers, timeouts, sampler, batching and resource attributes from its own variables.
 pub(super) fn layer<S>(service: &'static str) -> anyhow::Result<Option<(Spans<S>, Flush)>>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
@@ -60,13 +60,13 @@ where
     }
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("minishop"));
-    // Asked each time: a callsite that is asked once takes over what the thread's last check has left in the registry, and then
-    // a span may be missing.
+    // Dynamic, to be asked each time: a callsite with a cached answer takes over what the thread's last check left in the
+    // registry, and a span may be lost.
     let ours = dynamic_filter_fn(is_ours as Ours<S>);
     Ok(Some((layer.with_filter(ours), Flush(Some(provider)))))
 }
 
-/// Tells whether a span is ours: those of the libraries, the exporter's above all, would drown ours or trace the tracing.
+/// Returns whether a span is ours. Spans of libraries would drown ours, and the exporter's would trace the tracing.
 fn is_ours<S>(metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
     metadata.target().starts_with("minishop") && *metadata.level() <= Level::INFO
 }

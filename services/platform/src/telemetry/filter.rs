@@ -1,4 +1,4 @@
-//! Which lines are written.
+//! The filter for log lines.
 
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -9,9 +9,9 @@ use tracing_subscriber::layer::{Context, Filter};
 
 /// Asks an [`EnvFilter`] for each line that may be written.
 ///
-/// Left to itself it answers once for all lines of a place, and those then take over what the thread's last question has left
-/// in the registry: after a library asked whether it may log and this filter said no, as librdkafka's does for each client, the next
-/// line of the thread was lost.
+/// By itself, it answers once per callsite, which then takes over what the thread's last check left in the registry: after this
+/// filter had refused a library that asked whether it may log, as librdkafka's does for each client, the next line of the thread
+/// was lost.
 pub(super) struct Asked(pub EnvFilter);
 
 impl<S: Subscriber> Filter<S> for Asked {
@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// What was written.
+    /// The written lines.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -78,13 +78,13 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let layer = fmt::layer().with_writer(move || writer.clone());
-        // As at a start without a collector of spans: without this layer nothing was lost.
+        // As at a start without a span collector: without this layer, nothing was lost.
         let spans: Option<Filtered<fmt::Layer<Registry>, LevelFilter, Registry>> = None;
         let filter = Asked(EnvFilter::new("info,librdkafka=warn"));
         let subscriber = tracing_subscriber::registry().with(spans).with(layer.with_filter(filter));
         tracing::subscriber::with_default(subscriber, || {
             for n in 0..3 {
-                // Here another layer might want the line, so the answer as a whole may be yes.
+                // Another layer might want the line, so the overall answer may be yes.
                 let _ = tracing::enabled!(target: "librdkafka", tracing::Level::INFO);
                 tracing::info!("line {n}");
                 tracing::info!(target: "librdkafka", "left out");

@@ -1,4 +1,4 @@
-//! W3C Trace Context: read strictly, handed on with a new span id, so that one trace id covers an order's whole way.
+//! W3C Trace Context: parsed strictly and passed on with a new span id, so that one trace id covers an order's whole path.
 //!
 //! Source: <https://www.w3.org/TR/trace-context/>.
 
@@ -19,7 +19,7 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Reads the two headers; `None` when `traceparent` is not valid. An invalid `tracestate` alone is dropped.
+    /// Parses the two headers; `None` when `traceparent` is not valid. An invalid `tracestate` alone is dropped.
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
         let mut parts = traceparent.split('-');
         let (version, trace_id, span_id, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -39,69 +39,69 @@ impl TraceContext {
         })
     }
 
-    /// Begins a trace of our own, not sampled by anybody before us.
+    /// Starts a new trace, marked as sampled.
     pub fn new(ids: &dyn Ids) -> Self {
         let random = ids.random().into_iter().chain(ids.random()).take(16);
         let trace_id = random.fold(String::with_capacity(32), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text
         });
-        // All zeros is not a trace id; the chance is 2^-128, the cost of the check nothing.
+        // All zeros is not a trace id; the chance is 2^-128, and the check costs nothing.
         let trace_id = if trace_id.bytes().all(|b| b == b'0') { "1".repeat(32) } else { trace_id };
         Self { trace_id, span_id: span_id(ids), flags: 1, tracestate: None }
     }
 
-    /// Makes the context of a span that begins a trace: the span's own while spans are exported, else a new one.
+    /// Returns the context of a span that starts a trace: the span's own while spans are exported, else a new one.
     pub fn begin_in(span: &Span, ids: &dyn Ids) -> Self {
         current(span).unwrap_or_else(|| Self::new(ids))
     }
 
-    /// Makes the context of a step below this one: same trace, new span.
+    /// Returns the context of a step below this one: same trace, new span.
     #[must_use]
     pub fn child(&self, ids: &dyn Ids) -> Self {
         Self { span_id: span_id(ids), ..self.clone() }
     }
 
-    /// Makes `span` a part of this trace and gives the context to hand on.
+    /// Makes `span` a part of this trace and returns the context to pass on.
     ///
-    /// That is the span's own context while spans are exported, else a child of this one: the trace id survives either way.
-    /// Call it before the span is entered.
+    /// That is the span's own context while spans are exported, else a child of this one: the trace id survives either way. Call
+    /// it before the span is entered.
     #[must_use]
     pub fn continue_in(&self, span: &Span, ids: &dyn Ids) -> Self {
         attach_parent(span, self);
         match current(span) {
-            // A span that was begun already keeps its own trace.
+            // A span that has already begun keeps its own trace.
             Some(own) if own.trace_id == self.trace_id => Self { tracestate: self.tracestate.clone(), ..own },
             _ => self.child(ids),
         }
     }
 
-    /// Writes the `traceparent` header.
+    /// Returns the `traceparent` header.
     pub fn traceparent(&self) -> String {
         format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags)
     }
 
-    /// Reads the `tracestate` header to hand on.
+    /// Returns the `tracestate` header to pass on.
     pub fn tracestate(&self) -> Option<&str> {
         self.tracestate.as_deref()
     }
 
-    /// Reads the 32 hexadecimal digits of the trace id.
+    /// Returns the trace id, 32 hexadecimal digits.
     pub fn trace_id(&self) -> &str {
         &self.trace_id
     }
 }
 
-/// Makes a span the child of a context that came over the wire. Does nothing while no spans are exported.
+/// Makes a span the child of a received context. Does nothing while no spans are exported.
 pub fn attach_parent(span: &Span, parent: &TraceContext) {
     let (Ok(trace), Ok(id)) = (TraceId::from_hex(&parent.trace_id), SpanId::from_hex(&parent.span_id)) else { return };
     let state = parent.tracestate.as_deref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
     let remote = SpanContext::new(trace, id, TraceFlags::new(parent.flags), true, state);
-    // An error means that nothing is exported or that the span has begun: then the trace goes on without it.
+    // Fails if nothing is exported or the span has begun: the trace then continues without the span.
     let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));
 }
 
-/// Reads the `traceparent` of a span; `None` while no spans are exported.
+/// Returns the `traceparent` of a span; `None` while no spans are exported.
 pub fn current_traceparent(span: &Span) -> Option<String> {
     current(span).map(|context| context.traceparent())
 }
@@ -123,7 +123,7 @@ fn span_id(ids: &dyn Ids) -> String {
     format!("{number:016x}")
 }
 
-/// At most 32 members and 512 characters of printable ASCII, each member `key=value`.
+/// Returns whether a `tracestate` is printable ASCII of at most 32 members and 512 characters, each member `key=value`.
 fn sound_state(state: &str) -> bool {
     state.len() <= 512
         && state.bytes().all(|b| matches!(b, b' '..=b'~' | b'\t'))

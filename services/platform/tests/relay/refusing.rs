@@ -1,4 +1,4 @@
-//! Records and topics that the event log does not take.
+//! Records and topics that the event log refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +17,13 @@ async fn published(log: &Log, topic: &str) -> Vec<usize> {
     log.records(topic).await.iter().map(number).collect()
 }
 
-/// What was published, without copies.
+/// Returns what was published, without copies.
 async fn firsts(log: &Log, topic: &str) -> Vec<usize> {
     let mut seen = BTreeSet::new();
     published(log, topic).await.into_iter().filter(|n| seen.insert(*n)).collect()
 }
 
-/// A key of another shard.
+/// Returns a key of another shard.
 fn another_key(key: &str) -> String {
     let shard = |key: &str| shard_of(Role::Api, key.as_bytes());
     (2..99).map(|n| format!("c{n}")).find(|other| shard(other) != shard(key)).unwrap()
@@ -125,7 +125,7 @@ async fn a_topic_that_is_missing_lets_its_shard_wait_and_no_other() {
     until("nothing is said", async || running.note().is_some()).await;
     let note = running.note().unwrap();
     assert!(note.contains(MISSING), "{note}");
-    // What comes meanwhile goes behind.
+    // Rows committed meanwhile come after them.
     running.relay.hand_over(world.commit(&(25..50).map(missing).collect::<Vec<_>>()).await);
     running.relay.hand_over(world.commit_numbered(&other, 10..20).await);
     until("the other shard waits too", async || world.waiting().await == 50).await;
@@ -190,7 +190,7 @@ async fn what_is_in_flight_behind_a_failed_batch_is_not_published_before_it() {
     let running = Running::start(&world, log.addr);
     let large = 105;
     for start in (0..600).step_by(20) {
-        // Each of these fits into a batch, and no two of them do.
+        // Each commit fits into one batch, and no two of them do.
         let of = |n| sized("c1", n, if n == large { 250_000 } else { 6_000 });
         running.relay.hand_over(world.commit(&(start..start + 20).map(of).collect::<Vec<_>>()).await);
     }

@@ -1,4 +1,4 @@
-//! A store, an event log and a relay between them.
+//! A store, an event log and the relay between them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub const TOPIC: &str = "orders.created";
-/// Above the half minute after which the client gives up on a topic that is not there.
+/// Longer than the 30 s after which the client gives up on a missing topic.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct World {
@@ -46,7 +46,7 @@ impl World {
         numbers.into_iter().zip(journal.events).map(|(number, event)| OutboxRow::new(number, event)).collect()
     }
 
-    /// Commits events of one key, numbered in their values.
+    /// Commits events of one key, each with its number as value.
     pub async fn commit_numbered(&self, key: &str, numbers: std::ops::Range<usize>) -> Vec<OutboxRow> {
         self.commit(&numbers.map(|n| event(key, n)).collect::<Vec<_>>()).await
     }
@@ -57,12 +57,12 @@ impl World {
         settlement.record(&Journal { events: events.to_vec(), ..Journal::default() }).await.expect("the events are written");
     }
 
-    /// How many rows wait.
+    /// Returns how many rows wait.
     pub async fn waiting(&self) -> i64 {
         self.store.outbox.stats().await.expect("the store answers").depth
     }
 
-    /// Runs a statement beside the store.
+    /// Runs a statement on a connection beside the store.
     pub async fn sql(&self, sql: &'static str) {
         let path = self.dir.path().join("minishop.db");
         let mut connection = SqliteConnection::connect(path.to_str().expect("UTF-8")).await.expect("the file opens");
@@ -78,12 +78,12 @@ impl World {
     }
 }
 
-/// Waits until nothing waits to be published.
+/// Waits until no row waits to be published.
 pub async fn emptied(world: &World) {
     until("rows still wait", async || world.waiting().await == 0).await;
 }
 
-/// Waits until something is so.
+/// Waits until `is_so` returns true; panics with `otherwise` at the deadline.
 pub async fn until(otherwise: &str, is_so: impl AsyncFn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so().await {
@@ -105,7 +105,7 @@ pub fn event(key: &str, number: usize) -> NewEvent {
     }
 }
 
-/// An event of so many bytes, which nothing can compress.
+/// Returns an event with an incompressible value of `bytes` bytes.
 pub fn sized(key: &str, number: usize, bytes: usize) -> NewEvent {
     let payload = std::iter::repeat_with(rand::random::<[u8; 16]>).take(bytes / 16).flatten().collect();
     NewEvent { payload: Some(payload), ..event(key, number) }
@@ -147,12 +147,12 @@ impl Running {
         value.expect("a sample of this name").parse().expect("a number")
     }
 
-    /// What is wrong with a part, if anything is.
+    /// Returns what is wrong with a part, if anything is.
     pub fn fault(&self, part: &str) -> Option<String> {
         self.status.parts().into_iter().find(|(name, _)| *name == part).and_then(|(_, state)| state.err())
     }
 
-    /// What the relay says to operators.
+    /// Returns the relay's note to operators.
     pub fn note(&self) -> Option<String> {
         self.status.notes().into_iter().find(|(part, _)| *part == "relay").map(|(_, note)| note)
     }
@@ -174,7 +174,7 @@ impl Log {
         Self::start_at(world, any_port()).await
     }
 
-    /// Starts with our topic.
+    /// Starts with [`TOPIC`].
     pub async fn start_at(world: &World, addr: SocketAddr) -> Self {
         let log = Self::start_empty(world.dir.path().join("log.db"), addr).await;
         log.topic(TOPIC, TopicSettings::default().max_message_bytes).await;
@@ -192,13 +192,13 @@ impl Log {
         Self { addr, handle }
     }
 
-    /// Makes a topic that takes batches of so many bytes.
+    /// Creates a topic that accepts batches of up to `max_message_bytes`.
     pub async fn topic(&self, name: &str, max_message_bytes: u32) {
         let settings = TopicSettings { max_message_bytes, ..TopicSettings::default() };
         self.handle.ensure_topic(name, 3, settings).await.expect("the topic is made");
     }
 
-    /// Reads what was published, in the order of its partition.
+    /// Reads what was published, in partition order.
     pub async fn records(&self, topic: &str) -> Vec<Record> {
         let (brokers, topic) = (self.addr.to_string(), topic.to_owned());
         let read = move || Tail::open(&brokers, &[topic], Start::Beginning)?.rest(PATIENCE);
@@ -210,7 +210,7 @@ pub fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// Reads the numbers that were published to our topic, in the order of their partition.
+/// Reads the numbers published to [`TOPIC`], in partition order.
 pub async fn numbers(log: &Log) -> Vec<usize> {
     let records = log.records(TOPIC).await;
     let whole = |record: &Record| record.value.as_deref() == record.headers.get("n").map(str::as_bytes);

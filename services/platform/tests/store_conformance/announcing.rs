@@ -15,7 +15,7 @@ fn ask(which: Unannounced) -> Announce {
     Announce { which, consumer: "worker".to_owned(), dry_run: false, requested_by, at: now() }
 }
 
-/// Announces; each order's event is the one that it was accepted with.
+/// Announces; each order's event is the one with which it was accepted.
 async fn announce(f: &Fixture, made: &[NewOrder], which: Unannounced) -> AnnouncedAgain {
     let event = |id: OrderId| made.iter().find(|order| order.order_id == id).map(|order| order.event.clone());
     let ask = ask(which);
@@ -34,7 +34,7 @@ async fn lost(f: &Fixture, made: &[NewOrder]) {
     f.sql("DELETE FROM outbox_event").await;
 }
 
-/// Settles events at the gate, with or without what they do.
+/// Settles events at the gate, with or without their effect.
 async fn gated(f: &Fixture, orders: &[NewOrder], does: bool) {
     let mut settlement = f.store.inbox.begin("worker").await.unwrap();
     settlement.gate(&orders.iter().map(|order| entry(order.event.event_id)).collect::<Vec<_>>()).await.unwrap();
@@ -70,7 +70,7 @@ pub async fn an_event_that_was_settled_without_its_order_passes_the_gate_again(f
 pub async fn lost_orders_are_walked_in_bites_and_none_is_passed_over(f: Fixture) {
     let made: Vec<NewOrder> = ["a", "b", "c", "d", "e"].iter().flat_map(|client| orders(client, 0..500)).collect();
     lost(&f, &made).await;
-    // A bite ends behind a page of the table, here with the first one.
+    // A call ends with a page of the table, here with the first one.
     let (mut found, mut after, mut calls) = (Vec::new(), None, 0);
     loop {
         let later = now() + std::time::Duration::from_secs(1);

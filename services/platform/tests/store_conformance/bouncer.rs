@@ -15,11 +15,11 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Starts one before the server of `url`, with more lines of configuration.
+    /// Starts one in front of the server of `url`, with further configuration lines.
     pub async fn before(url: &str, more: &str) -> Self {
         let rest = url.rsplit_once('@').expect("a user").1;
         let (host, port) = rest.split_once('/').expect("a database").0.split_once(':').expect("a port");
-        // Another process may take the port in between: then there is another one.
+        // Another process may take the port in between; then another one is tried.
         for _ in 0..5 {
             if let Some(started) = Self::start(host, port, more).await {
                 return started;
@@ -52,7 +52,7 @@ impl Bouncer {
         None
     }
 
-    /// The address of the same database behind it.
+    /// Returns the URL of the same database through the bouncer.
     pub fn url(&self, url: &str) -> String {
         let (before, rest) = url.rsplit_once('@').expect("a user");
         format!("{before}@127.0.0.1:{}/{}", self.port, rest.split_once('/').expect("a database").1)
@@ -60,7 +60,7 @@ impl Bouncer {
 }
 
 fn command(file: &Path) -> Command {
-    // Debian keeps it where only root's PATH leads.
+    // Debian installs it in a directory that is only in root's PATH.
     let program = ["/usr/sbin/pgbouncer"].into_iter().find(|path| Path::new(path).exists()).unwrap_or("pgbouncer");
     let mut command = Command::new(program);
     command.arg("-q").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

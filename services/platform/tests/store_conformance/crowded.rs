@@ -1,5 +1,5 @@
-//! A lot with twenty thousand waiting events, of few keys and of many. What a statement looks at must not grow with what waits, and
-//! in PostgreSQL it must not depend on what its planner was told of the table, or when.
+//! A lot with twenty thousand waiting events, of few keys and of many. What a statement reads must not grow with the
+//! backlog, and in PostgreSQL it must not depend on the planner's statistics or their age.
 
 use bytes::Bytes;
 use minishop_core::parking::State;
@@ -8,25 +8,26 @@ use minishop_platform::store::{Claim, Claimed, Lease, Release, Store};
 use crate::parking::LEASE;
 use crate::support::{Fixture, on_postgres};
 
-/// What waits.
+/// Waiting events.
 const WAITING: i64 = 20_000;
-/// What all steps of a pass may look at together: a sweep looks at a thousand keys, all else at a few rows for each of 32 leases.
+/// Limit of rows and index entries read by all steps of a pass: a sweep reads a thousand keys, each other step a few rows
+/// for each of 32 leases.
 const LOOKED_AT: i64 = WAITING / 2;
 
 /// What PostgreSQL's planner knows of the table when it makes its plans.
 #[derive(Debug, Clone, Copy)]
 enum Knows {
-    /// Nothing: the table was never looked at.
+    /// Nothing: the table was never analysed.
     Nothing,
     /// It was empty, without a page.
     Empty,
-    /// It was empty, but its pages stood there, and were full once.
+    /// It was empty, but had pages that were full before.
     Emptied,
-    /// All that waits.
+    /// Everything that waits.
     All,
 }
 
-/// Puts events there: the first of each key is due, the others wait behind it.
+/// Inserts events: the first of each key is due, the others wait behind it.
 async fn fill(f: &Fixture, keys: i64) {
     let numbers = format!("WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {WAITING})");
     let (key, id, time, raw) = if f.is_distributed() {
@@ -45,7 +46,7 @@ async fn fill(f: &Fixture, keys: i64) {
     .await;
 }
 
-/// Everything that the lot and the stream do with a lot, once; returns what was claimed.
+/// Runs every step of the lot and of the stream that reads the lot, once; returns the claimed events.
 async fn pass(store: &Store) -> Vec<Claimed> {
     let types = ["orders.created".to_owned()];
     let claimed = store.lot.claim("worker", &Claim { types: &types, lease: LEASE, limit: 32 }).await.unwrap();
@@ -77,7 +78,7 @@ pub async fn twenty_thousand_waiting_events_are_worked_off_key_by_key_in_order(f
         let counts = f.store.lot.counts().await.unwrap();
         let gone = 3 * keys.min(32);
         assert_eq!(counts[&State::Dead], gone - gone / 2);
-        // Heads that were made due by nobody, behind what has gone.
+        // Heads that nobody made due, behind the removed ones.
         f.sql("UPDATE parked SET next_attempt_at = NULL, state = 'waiting' WHERE state <> 'dead'").await;
         let types = ["orders.created".to_owned()];
         let (mut due, mut after) = (0, None);
@@ -95,7 +96,7 @@ pub async fn twenty_thousand_waiting_events_are_worked_off_key_by_key_in_order(f
     }
 }
 
-/// Counts what has been looked at in the lot: rows in the table, and entries of its indexes.
+/// Counts what was read in the lot: rows of the table, and entries of its indexes.
 async fn looked_at(f: &Fixture) -> i64 {
     f.long(
         "SELECT (SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables WHERE relname = 'parked')::bigint \
@@ -106,7 +107,7 @@ async fn looked_at(f: &Fixture) -> i64 {
 
 async fn a_pass_looks_at_little(f: Fixture, keys: i64, knows: Knows) {
     f.sql("ALTER TABLE parked SET (autovacuum_enabled = off)").await;
-    // Every plan is made once and for all, as one is that has been used for some time.
+    // Every plan is generic from the start, as a plan is after some use.
     f.sql("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET plan_cache_mode = force_generic_plan', current_database()); END $$")
         .await;
     match knows {
@@ -130,7 +131,7 @@ async fn a_pass_looks_at_little(f: Fixture, keys: i64, knows: Knows) {
     }
     let before = looked_at(&f).await;
     assert_eq!(pass(&worker).await.len(), usize::try_from(keys.min(32)).unwrap());
-    // A server process tells what it has looked at when it ends.
+    // A server process reports its statistics when it ends.
     drop(worker);
     f.alone().await;
     let looked_at = looked_at(&f).await - before;

@@ -1,4 +1,4 @@
-//! All who write at once, as two APIs and two workers do: no two of their transactions wait for each other.
+//! All writers at once, as with two APIs and two workers: no two of their transactions deadlock.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use crate::support::{Fixture, adopted, entry, now, on_postgres, order_of, parked
 
 const ROUNDS: usize = 40;
 
-/// One process's handle, and the orders that anybody has made.
+/// One process's store, and the orders that all have made.
 #[derive(Clone)]
 struct Crowd {
     store: Store,
@@ -26,7 +26,7 @@ struct Crowd {
     n: usize,
 }
 
-/// Whether an outcome is one that its caller comes again after.
+/// Returns the value, or `None` after an error that the caller may retry; fails on any other error.
 fn may_come_again<T: std::fmt::Debug>(outcome: Result<T>) -> Option<T> {
     match outcome {
         Ok(value) => Some(value),
@@ -37,14 +37,14 @@ fn may_come_again<T: std::fmt::Debug>(outcome: Result<T>) -> Option<T> {
     }
 }
 
-/// Orders under keys that others use too.
+/// Returns orders under keys that others use too.
 fn batch(round: usize, n: usize, count: usize) -> Vec<NewOrder> {
     let start = (n * 7 + round * 13) % 30;
     (start..start + count).map(|k| order_of("a", &format!("k{}-{k:03}", round / 4), &format!("c{}", k % 9))).collect()
 }
 
 impl Crowd {
-    /// Some of the orders that were made last.
+    /// Returns some of the newest orders.
     fn some(&self, count: usize) -> Vec<NewOrder> {
         let made = self.made.lock().unwrap();
         let from = made.len().saturating_sub(60 + rand::random_range(0..30));
@@ -75,7 +75,7 @@ impl Crowd {
 
     async fn settle(&self) {
         for round in 0..ROUNDS {
-            // Some of the orders come by events before anybody has accepted them.
+            // Some orders come by events before anybody has accepted them.
             let mut orders = self.some(15);
             orders.extend(batch(round + 1, self.n, 3));
             may_come_again(self.settle_once(&orders).await);
@@ -184,7 +184,7 @@ impl Crowd {
     }
 }
 
-/// Counts the deadlocks that the server has seen in the database. Connections tell what they have counted when they end.
+/// Counts the deadlocks of the database. Connections report their statistics when they end.
 async fn deadlocks(f: &Fixture) -> i64 {
     let ours = "pg_stat_activity WHERE datname = current_database() AND application_name = 'minishop-test'";
     f.sql(&format!("SELECT pg_terminate_backend(pid) FROM {ours}")).await;

@@ -1,4 +1,4 @@
-//! What is forgotten, and what is not.
+//! What housekeeping removes, and what it keeps.
 
 use std::time::Duration;
 
@@ -49,14 +49,14 @@ pub async fn an_event_that_stands_in_the_lot_is_not_forgotten(f: Fixture) {
     assert!(gate.settled.contains_key(&events[0]) && gate.fresh.contains(&events[1]));
 }
 
-/// An operation over so many dead letters, none of which is taken up yet.
+/// Begins an operation over `count` dead letters, none of which is claimed yet.
 async fn begun(f: &Fixture, count: usize) {
     let selection = Selection::Ids(dead(f, count).await);
     let new = NewOperation { at: f.clock(), ..operation(Kind::Discard, selection) };
     f.store.operations.begin(&new).await.unwrap().unwrap();
 }
 
-/// An operation that has discarded so many dead letters: as many items, and two audit rows more.
+/// Runs an operation that discards `count` dead letters: as many items, and two more audit rows.
 async fn ended(f: &Fixture, count: usize) {
     begun(f, count).await;
     let operations = &f.store.operations;

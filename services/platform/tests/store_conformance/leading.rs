@@ -1,4 +1,4 @@
-//! Leases, locks and rights: what only PostgreSQL has.
+//! Leases, locks and privileges: only PostgreSQL has them.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{Fixture, all_shards, on_postgres, order_of, orders, settings};
 
-/// Asks for leases; tells the shards, and whether others write.
+/// Requests leases; returns the shards, and whether others write.
 async fn lead(store: &Store, owner: &str, roles: &[Role], renewal: &Renewal) -> Leadership {
     store.outbox.lead(owner, roles, renewal).await.unwrap()
 }
@@ -123,7 +123,7 @@ async fn a_shard_that_is_given_back_stands_where_it_was_left() {
     .await;
 }
 
-/// Connects as a role that may do all that a process needs, and owns nothing.
+/// Connects as a role with all privileges that a process needs, and without ownership.
 async fn stranger(f: &Fixture) -> (String, Store) {
     let (role, url) = (format!("stranger_{}", uuid::Uuid::from_u128(rand::random()).simple()), f.url());
     f.sql(&format!("CREATE ROLE {role} LOGIN")).await;

@@ -1,4 +1,4 @@
-//! Orders that are cancelled, watched and told about.
+//! Orders that are cancelled and watched, and their timeline.
 
 use minishop_core::order::Status;
 use minishop_core::parking::State;

@@ -1,4 +1,4 @@
-//! Transactions that meet at one order, driven by hand: whichever comes first, no key is held up and nobody waits for ever.
+//! Transactions that meet at one order, in a forced sequence: whichever comes first, no key is blocked and none waits for ever.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::support::{Fixture, now, order, parked, processed};
 
 type Cancelled = Result<Option<i64>, StoreError>;
 
-/// The event of an order, which blocks its key, and another one behind it.
+/// Returns the event of an order, which blocks its key, and another one behind it.
 fn event_of(order: &NewOrder, state: State) -> [ParkedEvent; 2] {
     let event = ParkedEvent { order_id: Some(order.order_id), event_id: order.event.event_id, ..parked("c1", state, true) };
     [event, parked("c1", State::Waiting, true)]
 }
 
-/// An order whose event stands in the lot.
+/// Creates an order whose event is in the lot.
 async fn with_event(f: &Fixture, state: State) -> NewOrder {
     let order = order("a", "k");
     f.accept(std::slice::from_ref(&order)).await;
@@ -53,7 +53,7 @@ fn cancel(f: &Fixture, order: &NewOrder, tasks: &mut JoinSet<Cancelled>) -> Abor
     tasks.spawn(async move { store.orders.cancels().await?.cancel(&change, "{}").await })
 }
 
-/// The order is cancelled, and its event and the one behind it are taken up one after the other.
+/// Checks that the order is cancelled, and that its event and the one behind it are claimed one after the other.
 async fn flows(f: &Fixture, order: &NewOrder) {
     assert_eq!(f.get(order).await.unwrap().status, Status::Cancelled);
     for left in [1, 0] {
@@ -96,7 +96,7 @@ pub async fn a_pass_of_the_lot_that_meets_a_cancel_waits_and_sees_it(f: Fixture)
     let order = with_event(&f, State::Retrying).await;
     claim(&f).await;
     let mut cancels = JoinSet::new();
-    // The cancel has changed the order and cannot end: somebody has written what comes next in its timeline and does not commit.
+    // The cancel has changed the order and cannot end: an open transaction has written the next row of its timeline.
     let told = "INSERT INTO timeline (order_id, version, kind, at, cause) SELECT order_id, 2, 'x', now(), order_id FROM orders";
     let held = f.hold(told).await;
     let task = cancel(&f, &order, &mut cancels);

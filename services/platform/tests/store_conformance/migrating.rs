@@ -1,4 +1,4 @@
-//! The upgrade from the outbox of ids (up to migration 6) to the one of gapless numbers.
+//! The upgrade from the outbox with ids (up to migration 6) to the one with gapless numbers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::support::{clock_of, event, now, on_bare_postgres, order, order_id, or
 
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
-/// The last schema of the old outbox.
+/// The last migration of the old outbox.
 const OLD: i64 = 6;
 
 /// The old build's statement that accepts orders on PostgreSQL.
@@ -34,7 +34,7 @@ const OLD_ACCEPT: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2
     FROM input JOIN made USING (order_id) ORDER BY n RETURNING order_id, id) \
     SELECT coalesce(array_agg(order_id), '{}'), coalesce(array_agg(id), '{}') FROM queued";
 
-/// The others of its statements that name the outbox, on PostgreSQL.
+/// The old build's other statements with the outbox, on PostgreSQL.
 const OLD_POSTGRES: &[&str] = &[
     "WITH e AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
     $6::int[], $7::bytea[], $8::bytea[], $9::uuid[], $10::int[], $11::text[], $12::timestamptz[], $13::uuid[]) WITH ORDINALITY \
@@ -75,7 +75,7 @@ const OLD_POSTGRES: &[&str] = &[
     expires_at = clock_timestamp() + interval '10 s' WHERE shard = ANY($2)",
 ];
 
-/// The same on SQLite.
+/// The old build's statements with the outbox, on SQLite.
 const OLD_SQLITE: &[&str] = &[
     "INSERT INTO outbox (shard, event_id, topic, record_key, order_id, order_version, payload, headers, created_at) \
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING event_id, id",
@@ -87,12 +87,12 @@ const OLD_SQLITE: &[&str] = &[
     "SELECT count(*), min(created_at) FROM outbox",
 ];
 
-/// In which shard the old build put a key: it had sixteen of each role.
+/// Returns the old build's shard of a key: it had sixteen for each role.
 fn old_shard(role: Role, key: &[u8]) -> i16 {
     role.first_shard() + i16::try_from(spread(key) % 16).unwrap()
 }
 
-/// Events of many keys of both roles, mixed, with and without what may be missing; in the order in which they were committed.
+/// Returns events of many keys of both roles, mixed, with and without optional values, in the order of their commits.
 fn old_rows() -> Vec<(Role, NewEvent)> {
     let key = |n: usize| format!("c{}", n * 7 % 60);
     let row = |n: usize| {
@@ -107,7 +107,7 @@ fn old_rows() -> Vec<(Role, NewEvent)> {
     (0..600).map(row).collect()
 }
 
-/// Writes rows as the values of an INSERT.
+/// Formats rows as the values of an INSERT.
 fn values(rows: &[(Role, NewEvent)], bytes: impl Fn(&[u8]) -> String, last: &str) -> String {
     let or_null = |text: Option<String>| text.unwrap_or_else(|| "NULL".to_owned());
     let row = |(role, event): &(Role, NewEvent)| {
@@ -125,7 +125,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// Sees every row in its new shard, in the order of the old ids, and numbers that go on.
+/// Checks that every row is in its new shard, in the order of the old ids, and that numbers continue behind them.
 async fn assert_moved(store: &Store, rows: Vec<(Role, NewEvent)>) {
     let mut wanted: BTreeMap<i16, Vec<NewEvent>> = BTreeMap::new();
     for (role, event) in rows {
@@ -224,7 +224,7 @@ async fn accept_as_before(connection: &mut PgConnection, order: &NewOrder) -> sq
     Ok(query.fetch_one(connection).await?.0.len())
 }
 
-/// Waits until so many transactions wait for others' locks.
+/// Waits until `count` transactions wait for locks.
 async fn until_blocked(url: &str, count: i64) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let mut observer = PgConnection::connect(url).await.unwrap();
@@ -240,7 +240,7 @@ async fn an_order_that_the_old_build_accepts_during_the_upgrade_is_moved_or_is_n
         let mut second = PgConnection::connect(&url).await.unwrap();
         let orders: Vec<NewOrder> = (0..3).map(|n| order("a", &format!("k{n}"))).collect();
         assert_eq!(accept_as_before(&mut second, &orders[0]).await.unwrap(), 1);
-        // One old process stands before its commit when the upgrade begins, another comes while it waits.
+        // One old process is before its commit when the upgrade begins; another one comes while the upgrade waits.
         first.execute("BEGIN").await.unwrap();
         assert_eq!(accept_as_before(&mut first, &orders[1]).await.unwrap(), 1);
         let (mut late, order, settings) = (JoinSet::new(), orders[2].clone(), settings(true));

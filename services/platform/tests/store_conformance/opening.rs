@@ -1,4 +1,4 @@
-//! Opening a store, and refusing to.
+//! Opening a store, and refusals to open it.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ async fn closed_file(dir: &Path) -> std::path::PathBuf {
     let store = sqlite::open(&path, clock_of(now()), true).await.unwrap();
     store.orders.intake().await.unwrap().accept(&orders("a", 0..200)).await.unwrap();
     drop(store);
-    // A connection of its own empties the write-ahead log into the file.
+    // A separate connection checkpoints the write-ahead log into the file.
     let mut connection = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
     let busy = async |connection: &mut SqliteConnection| {
         let (busy, ..): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await.unwrap();
@@ -79,8 +79,8 @@ async fn after_a_checkpoint_the_file_alone_is_whole() {
     assert!(copy.orders.get(&made[199].client_id, made[199].order_id).await.unwrap().is_some());
 }
 
-/// Reads in two connections by turns, each longer than a commit takes, so that the log is never without a reader that stands
-/// behind its end.
+/// Reads on two connections in turn, each longer than a commit takes, so that some reader always keeps the write-ahead log
+/// from being reset.
 async fn read_without_pause(path: std::path::PathBuf, stop: tokio_util::sync::CancellationToken) {
     let mut reads = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
     let mut next = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
@@ -114,7 +114,7 @@ async fn the_write_ahead_log_is_bounded_under_readers_that_never_pause() {
     }
     stop.cancel();
     reader.await.unwrap();
-    // The writer insists from 16 MiB on, and every 8 MiB with more patience; the fifth time outlasts any read.
+    // The writer forces checkpoints from 16 MiB on, and every 8 MiB with a longer timeout; the fifth one outlasts any read.
     assert!(largest < 64 << 20, "it grew to {largest} bytes while 120 MB were written");
 }
 
@@ -173,7 +173,7 @@ fn connect_settings() -> PostgresSettings {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_tried_again() {
-    // Port 1 on the loopback: nobody listens there.
+    // Nothing listens on port 1 of the loopback.
     let error = postgres::connect("postgres://postgres@127.0.0.1:1/x", &connect_settings()).await.unwrap_err();
     assert!(error.is_retry(), "{error:?}");
 }
@@ -209,7 +209,7 @@ async fn lost_connections_are_made_again() {
         let ours = "pg_stat_activity WHERE application_name = 'minishop-test' AND datname = current_database()";
         f.sql(&format!("SELECT pg_terminate_backend(pid) FROM {ours}")).await;
         while f.count(ours).await > 0 {}
-        // A connection that was idle is asked for a sign of life first; one that was not is found lost by the statement.
+        // An idle connection is checked before use; the loss of any other one shows in the statement.
         let first = intake.accept(&batch).await;
         assert!(matches!(first, Ok(_) | Err(StoreError::Unknown { .. } | StoreError::Retry { .. })), "{first:?}");
         assert!(intake.accept(&batch).await.unwrap().is_empty(), "the same batch runs again");

@@ -1,4 +1,4 @@
-//! The parking lot as a worker takes it up.
+//! The parking lot as a worker uses it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use minishop_platform::store::{Claim, Claimed, Failure, Identity, Journal, Lease
 use crate::support::{Fixture, client, entry, event_id, now, order_id, parked};
 
 pub const LEASE: Duration = Duration::from_secs(40);
-/// After so long every lease of a claim has run out.
+/// After this time every lease of a claim has expired.
 const OVER: Duration = Duration::from_secs(40 + 15);
 
 fn types() -> Vec<String> {
@@ -224,7 +224,7 @@ pub async fn an_event_is_held_until_its_type_is_known(f: Fixture) {
     assert_eq!(oldest(&newer).await, None);
     assert_eq!(make_due(&newer).await, 1);
     let lease = Claim { types: &newer, lease: LEASE, limit: 32 };
-    // The older worker leaves it alone although it is due.
+    // The older worker leaves the event alone although it is due.
     f.sql("DELETE FROM parked WHERE attempts > 0").await;
     assert_eq!(claim(&f.store, 32).await, []);
     assert_eq!(f.store.lot.next_due("worker", &types()).await.unwrap(), None);
@@ -264,7 +264,7 @@ pub async fn another_consumers_rows_are_not_touched(f: Fixture) {
 pub async fn a_lease_from_before_a_restore_changes_nothing(f: Fixture) {
     park(&f, vec![due("c1"), waiting("c1")]).await;
     let old = claim(&f.store, 1).await[0].lease;
-    // An older copy of the database is put back: the same numbers are given out again, to another event.
+    // After a restore of an older copy of the database, another event gets the same id.
     let other = event_id();
     let id = if f.is_distributed() { format!("'{other}'") } else { format!("x'{}'", other.0.simple()) };
     f.sql(&format!("UPDATE parked SET event_id = {id} WHERE id = {}", old.id)).await;

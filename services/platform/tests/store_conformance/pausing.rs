@@ -1,4 +1,4 @@
-//! Endpoints that workers leave alone.
+//! Outages of endpoints, for which workers pause calls.
 
 use std::time::Duration;
 

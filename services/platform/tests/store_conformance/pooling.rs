@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::bouncer::Bouncer;
 use crate::support::{Fixture, on_postgres, orders, settings};
 
-/// What its users set so that it takes sessions with start-up parameters, and silently drops them.
+/// Common setting that accepts start-up parameters and silently drops them.
 const LENIENT: &str = "ignore_startup_parameters = extra_float_digits,options";
 
 async fn refusal(url: &str) -> OpenError {
@@ -27,7 +27,7 @@ fn is_refused_by_name(error: &OpenError, part: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_shares_server_connections_among_sessions_is_refused_by_name() {
     on_postgres(async |f: Fixture| {
-        // Which server connection is given next: the one that was used last, or the one that has waited longest.
+        // Which server connection is used next: the last used one, or the longest idle one.
         for order in ["server_round_robin = 0", "server_round_robin = 1"] {
             let bouncer = Bouncer::before(f.url(), &format!("pool_mode = transaction\n{LENIENT}\n{order}")).await;
             is_refused_by_name(&refusal(&bouncer.url(f.url())).await, "transaction mode");
@@ -65,7 +65,7 @@ async fn a_pooler_in_session_mode_works_as_it_comes() {
             assert_eq!(store.orders.intake().await.unwrap().accept(&batch).await.unwrap().len(), 3);
             assert_eq!(store.outbox.lead("one", &[Role::Api], &Renewal::default()).await.unwrap().shards.len(), 8);
             store.outbox.release("one").await.unwrap();
-            // Its limits are in force on the server connection, whatever became of start-up parameters.
+            // The store's limits apply on the server connection even if start-up parameters were dropped.
             let mut stopped = store.inbox.begin("worker").await.unwrap();
             stopped.orders(&[batch[0].order_id], &[]).await.unwrap();
             let limited = "pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
@@ -89,7 +89,7 @@ async fn a_parameter_that_a_pooler_refuses_is_told_by_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_connection_that_bears_the_mark_of_another_session_is_not_used() {
     on_postgres(async |f: Fixture| {
-        // It forgets to reset what a session leaves behind: each session finds what the one before has set.
+        // It does not reset sessions: each finds what the previous one has set.
         let bouncer = Bouncer::before(f.url(), &format!("pool_mode = session\nserver_reset_query =\n{LENIENT}")).await;
         let refused = async {
             match postgres::connect(&bouncer.url(f.url()), &settings(false)).await {

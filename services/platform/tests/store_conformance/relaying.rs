@@ -1,4 +1,4 @@
-//! The outbox, as the relay uses it.
+//! The outbox as the relay uses it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{Fixture, all_shards, event, event_id, order, order_id, order_of, orders, read_all};
 
-/// Orders of many customers, whose events go to every shard of the API.
+/// Returns orders of many customers, whose events use every shard of the API.
 fn of_many(client: &str, count: usize) -> Vec<minishop_platform::store::NewOrder> {
     (0..count).map(|n| order_of(client, &format!("k{n:03}"), &format!("c{n}"))).collect()
 }
 
-/// Reads numbers and events of each shard.
+/// Groups numbers and event ids by shard.
 fn by_shard(rows: &[OutboxRow]) -> BTreeMap<i16, Vec<(i64, EventId)>> {
     let mut shards: BTreeMap<i16, Vec<_>> = BTreeMap::new();
     for row in rows {
@@ -35,7 +35,7 @@ fn assert_gapless(rows: &[OutboxRow]) {
     }
 }
 
-/// Events of the worker that are all of one key.
+/// Returns events of the worker, all of one key.
 fn of_one_key(count: usize) -> Vec<NewEvent> {
     (0..count).map(|_| event(Role::Worker, "c1", order_id(), 2)).collect()
 }

@@ -9,8 +9,8 @@ use minishop_core::operation::{ItemState, Kind, Skip, State};
 use minishop_core::order::Status;
 use minishop_core::parking::State as Parked;
 use minishop_platform::store::{
-    Action, DeadLetterFilter, DiscardCandidate, FrozenSet, Journal, NewOperation, NewOrder, Operation, OperationQuery, Operations, ParkedEvent,
-    RequestedBy, Run, Selection, Transition,
+    Action, DeadLetterFilter, DiscardCandidate, FrozenSet, Journal, NewOperation, NewOrder, Operation, OperationQuery,
+    Operations, ParkedEvent, RequestedBy, Run, Selection, Transition,
 };
 
 use crate::support::{Fixture, client, event_id, now, order, order_id, orders, parked, processed, unique};
@@ -39,7 +39,7 @@ fn all() -> Selection {
     Selection::Filter(DeadLetterFilter::default())
 }
 
-/// A blocking dead letter of an order.
+/// Returns a blocking dead letter of an order.
 fn dead_of(order: &NewOrder) -> ParkedEvent {
     ParkedEvent {
         order_id: Some(order.order_id),
@@ -59,7 +59,7 @@ async fn park(f: &Fixture, parked: Vec<ParkedEvent>) -> Vec<i64> {
     ids(f).await.into_iter().filter(|id| !before.contains(id)).collect()
 }
 
-/// The ids of all dead letters, oldest first.
+/// Returns the ids of all dead letters, oldest first.
 async fn ids(f: &Fixture) -> Vec<i64> {
     let letters = f.store.operations.dead_letters(&DeadLetterFilter::default(), None, 10_000).await.unwrap();
     letters.into_iter().rev().map(|letter| letter.id).collect()
@@ -237,7 +237,7 @@ pub async fn released_dead_letters_are_due_again_and_decided_by_their_rows(f: Fi
         (t.pending, t.released, t.succeeded, t.failed)
     };
     assert_eq!(tally(&operations.decide(&run).await.unwrap().unwrap()), (1, 3, 0, 0), "nothing is decided yet");
-    // One was processed, one is being tried, one failed again.
+    // One was processed, one is being retried, one failed again.
     f.sql(&format!("DELETE FROM parked WHERE id = {}", known[0])).await;
     f.sql(&format!("UPDATE parked SET attempts = 1 WHERE id = {}", known[1])).await;
     f.sql(&format!("UPDATE parked SET attempts = 1, error_class = 'transient', error_code = 'X' WHERE id = {}", known[2])).await;
@@ -345,8 +345,9 @@ pub async fn a_discard_leaves_another_event_under_a_known_id_alone(f: Fixture) {
     park(&f, vec![dead_of(&made)]).await;
     begin(&f, &operation(Kind::Discard, all())).await;
     let run = claim(&f.store.operations, "w").await.remove(0);
-    // Read before a restore that has given the id to another event.
-    let candidate = DiscardCandidate { event_id: event_id(), ..f.store.operations.discard_candidates(&run, 10).await.unwrap().remove(0) };
+    // As if read before a restore that gave the id to another event.
+    let candidate =
+        DiscardCandidate { event_id: event_id(), ..f.store.operations.discard_candidates(&run, 10).await.unwrap().remove(0) };
     let number = f.store.operations.discard(&run, &candidate, Some(&failed(&made)), now()).await.unwrap().unwrap();
     assert_eq!((number, f.get(&made).await.unwrap().status, f.count("parked").await), (None, Status::Created, 1));
     assert_eq!(f.count("operation_item WHERE state = 'skipped' AND reason = 'NOT_FOUND'").await, 1);
@@ -355,7 +356,7 @@ pub async fn a_discard_leaves_another_event_under_a_known_id_alone(f: Fixture) {
 pub async fn an_event_that_was_refused_first_fails_its_order_when_it_is_given_up_later(f: Fixture) {
     let made = order("a", "k1");
     f.accept(std::slice::from_ref(&made)).await;
-    // A worker that misread it let its key go on; a better one knew whose it was.
+    // One worker could not read it, so its key continued; a newer worker identified its order.
     park(&f, vec![ParkedEvent { blocks: false, ..dead_of(&made) }]).await;
     begin(&f, &operation(Kind::Discard, all())).await;
     let run = claim(&f.store.operations, "w").await.remove(0);

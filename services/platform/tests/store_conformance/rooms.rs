@@ -1,4 +1,4 @@
-//! A PostgreSQL server whose disk is full: a tablespace on a small file system in memory, which root alone can make.
+//! A PostgreSQL server with a full disk: a tablespace on a small file system in memory, which only root can mount.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -9,11 +9,11 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::{Fixture, on_postgres, order, orders};
 
-/// A small file system; it goes with the test.
+/// A small file system; unmounted with the test.
 struct Disk(tempfile::TempDir);
 
 impl Disk {
-    /// Mounts one that the server may use; `None` where nobody may mount.
+    /// Mounts one that the server may use; `None` if mounting is not allowed.
     fn mount() -> Option<Self> {
         let dir = tempfile::Builder::new().prefix("minishop-full").tempdir_in("/var/tmp").unwrap();
         let mounted = run("mount", &["-t", "tmpfs", "-o", "size=48m,mode=755", "none", dir.path().to_str().unwrap()]);
@@ -24,7 +24,7 @@ impl Disk {
         self.0.path()
     }
 
-    /// Leaves no room at all.
+    /// Fills the file system.
     fn fill(&self) {
         let mut filler = std::fs::File::create(self.path().join("filler")).unwrap();
         let full = std::io::copy(&mut std::io::repeat(0), &mut filler).unwrap_err();
@@ -77,7 +77,7 @@ async fn a_server_without_room_for_orders_takes_no_writes_until_there_is_some() 
         let mut intake = f.store.orders.intake().await.unwrap();
         intake.accept(&[order("a", "first")]).await.unwrap();
         disk.fill();
-        // What is free in the pages that there are is filled first.
+        // Free space in existing pages is used first.
         let mut refused = None;
         for n in 0..100 {
             if let Err(error) = intake.accept(&orders(&format!("client-{n}"), 0..200)).await {

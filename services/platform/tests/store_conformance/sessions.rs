@@ -1,4 +1,4 @@
-//! What holds for the sessions of a PostgreSQL store: durability, and how long their locks last when their process stops.
+//! Sessions of a PostgreSQL store: durability, and how long their locks last if their process is stopped.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::support::{Fixture, entry, on_postgres, order, orders, processed};
 
-/// Lets tables tell with which durability each of their rows was changed.
+/// Adds triggers that record the durability of each change.
 async fn watched(f: &Fixture) {
     f.sql("CREATE TABLE seen (what text, durability text)").await;
     f.sql(
@@ -35,7 +35,7 @@ async fn nothing_but_the_relays_deletes_is_committed_without_waiting_for_the_dis
         settlement.gate(&[entry(made.event.event_id)]).await.unwrap();
         settlement.commit().await.unwrap();
         for row in &rows[..3] {
-            // The same connections serve both in turn.
+            // The same connections serve durable and lazy commits in turn.
             let led = f.store.outbox.lead("one", &[Role::Api], &Renewal::default()).await.unwrap().shards;
             let led = led.iter().find(|led| led.shard == row.event.shard).unwrap();
             let events = vec![row.event.event_id];
@@ -61,7 +61,7 @@ async fn a_process_that_stops_before_its_commit_holds_others_up_for_three_second
     on_postgres(async |f: Fixture| {
         let made = order("a", "k");
         f.accept(std::slice::from_ref(&made)).await;
-        // Each kind of writer of more than one statement; it does nothing more, as a process that was stopped.
+        // Each kind of transaction with several statements; it then does nothing, like a process that is stopped.
         for lot in [false, true] {
             let mut stopped: Box<dyn ConsumerTx> =
                 if lot { f.store.lot.begin("worker").await.unwrap() } else { f.store.inbox.begin("worker").await.unwrap() };

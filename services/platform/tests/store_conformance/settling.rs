@@ -18,7 +18,7 @@ async fn begin(store: &Store) -> Box<dyn ConsumerTx> {
     store.inbox.begin("worker").await.unwrap()
 }
 
-/// Settles and announces, as a worker does; tells the outbox number of each order that passed.
+/// Settles and announces like a worker; returns the outbox number of each order that passed.
 async fn settle(store: &Store, transitions: &[Transition]) -> HashMap<OrderId, i64> {
     let mut settlement = begin(store).await;
     let passed = settlement.apply(transitions).await.unwrap();
@@ -256,7 +256,7 @@ pub async fn a_settlement_that_never_ends_does_not_stop_the_others(f: Fixture) {
 pub async fn settlements_and_orders_run_side_by_side(f: Fixture) {
     let settled = async |n: usize| -> Result<()> {
         let batch = orders(&format!("client-{n}"), 0..20);
-        // On a slow disk the intake's short patience with locks ends while a table grows; its writer tries again, too.
+        // On a slow disk the intake's short lock timeout ends while a table grows; its writer retries, too.
         let mut intake = f.store.orders.intake().await?;
         while let Err(error) = intake.accept(&batch).await {
             assert!(error.is_contended(), "{error:?}");

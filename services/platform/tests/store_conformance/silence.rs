@@ -1,4 +1,4 @@
-//! A PostgreSQL server that goes without a word, as when its machine vanishes: nothing comes, no connection is closed.
+//! A PostgreSQL server that falls silent, as when its machine vanishes: nothing arrives, and no connection is closed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{Fixture, on_postgres, order_id, settings};
 
-/// Stands between a store and its server, and holds everything back once it is told to. Ends with the test.
+/// A proxy between a store and its server that holds everything back once `silent` is set. Ends with the test.
 struct Wire {
     addr: SocketAddr,
     silent: watch::Sender<bool>,
@@ -35,7 +35,7 @@ impl Wire {
     }
 }
 
-/// Carries bytes both ways until the wire falls silent; a connection that has fallen silent stays so.
+/// Forwards bytes both ways until the wire falls silent; a silent connection stays silent.
 async fn carry(mut near: TcpStream, mut far: TcpStream, mut silent: watch::Receiver<bool>) {
     tokio::select! {
         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
@@ -48,7 +48,7 @@ fn gave_up<T: std::fmt::Debug>(outcome: &Result<T>) {
     assert!(matches!(outcome, Err(StoreError::Retry { .. } | StoreError::Unknown { .. })), "{outcome:?}");
 }
 
-/// Takes locks that every statement has to wait for.
+/// Takes locks for which every statement has to wait.
 async fn lock(url: &str) -> PgConnection {
     let mut holder = PgConnection::connect(url).await.unwrap();
     let lock = "BEGIN; LOCK TABLE outbox_event, relay_owner, parked, orders, inbox, operation IN ACCESS EXCLUSIVE MODE";
@@ -56,7 +56,7 @@ async fn lock(url: &str) -> PgConnection {
     holder
 }
 
-/// Takes the wire away from statements that wait for the locks, and lets the locks go.
+/// Silences the wire while the statements wait for the locks, then releases the locks.
 async fn cut_off_while_they_wait(url: &str, wire: &Wire, mut holder: PgConnection, statements: i64) {
     // Within one transaction the view would never change.
     let mut observer = PgConnection::connect(url).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_server_that_has_gone_without_a_word_holds_nobody_up() {
                 store.operations.operation(id),
             )
         };
-        // Their connections are made before.
+        // Opens the connections beforehand.
         let _ = work().await;
         let holder = lock(f.url()).await;
         let ((stats, lead, claimed, changed, forgotten, operation), ()) =
@@ -102,7 +102,7 @@ async fn a_server_that_has_gone_without_a_word_holds_nobody_up() {
         gave_up(&operation);
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 
-        // Nobody is handed a connection that has fallen silent.
+        // No caller gets a connection that has fallen silent.
         wire.silent.send_replace(false);
         store.outbox.stats().await.unwrap();
         store.outbox.lead("one", &[Role::Api], &Renewal::default()).await.unwrap();

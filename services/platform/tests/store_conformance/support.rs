@@ -1,4 +1,4 @@
-//! Fresh stores, and rows to put into them.
+//! Fresh stores, and rows for them.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -26,13 +26,13 @@ use minishop_platform::store::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tokio::task::AbortHandle;
 
-/// A fresh store, and what is needed to look behind it.
+/// A fresh store, and access to its database.
 pub struct Fixture {
     pub store: Store,
     place: Place,
 }
 
-/// A transaction that holds what it has written or locked.
+/// A transaction that keeps its locks.
 pub struct Held(PgConnection);
 
 impl Held {
@@ -54,7 +54,7 @@ pub async fn sqlite() -> Fixture {
     Fixture { store, place: Place::Sqlite { clock, path, _dir: dir } }
 }
 
-/// Runs a test on a fresh database, and drops it even when the test fails.
+/// Runs a test on a fresh database, and drops it even if the test fails.
 pub async fn on_postgres(test: impl AsyncFnOnce(Fixture)) {
     let with_store = async |url: String| {
         let store = postgres::connect(&url, &settings(true)).await.expect("a fresh database opens");
@@ -63,7 +63,7 @@ pub async fn on_postgres(test: impl AsyncFnOnce(Fixture)) {
     on_bare_postgres(with_store).await;
 }
 
-/// Does the same with the address of a database without any table.
+/// Runs a test with the URL of a database without tables.
 pub async fn on_bare_postgres(test: impl AsyncFnOnce(String)) {
     let Some(server) = server() else { return };
     let name = format!("store_{}", uuid::Uuid::from_u128(rand::random()).simple());
@@ -98,7 +98,7 @@ async fn run_sql(url: &str, sql: &str) -> u64 {
 }
 
 impl Fixture {
-    /// The address of the PostgreSQL database.
+    /// Returns the URL of the PostgreSQL database.
     pub fn url(&self) -> &str {
         match &self.place {
             Place::Sqlite { .. } => panic!("a file has no address"),
@@ -114,7 +114,7 @@ impl Fixture {
         }
     }
 
-    /// A second handle on the same database: another process with PostgreSQL, the same one with SQLite.
+    /// Returns a second store on the same database: another process with PostgreSQL, the same one with SQLite.
     pub async fn second(&self) -> Store {
         match &self.place {
             Place::Sqlite { .. } => self.store.clone(),
@@ -134,7 +134,7 @@ impl Fixture {
         }
     }
 
-    /// Tells whether this is the store of the distributed mode.
+    /// Returns whether this is the store of the distributed mode.
     pub fn is_distributed(&self) -> bool {
         matches!(self.place, Place::Postgres { .. })
     }
@@ -145,7 +145,7 @@ impl Fixture {
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect("a number")
     }
 
-    /// Waits until no process of a store is connected to the PostgreSQL database; the fixture's own has not been used.
+    /// Waits until no store is connected to the PostgreSQL database; the fixture's own store must not have been used.
     pub async fn alone(&self) {
         let others = "pg_stat_activity WHERE datname = current_database() AND application_name = 'minishop-test'";
         let mut tick = tokio::time::interval(Duration::from_millis(5));
@@ -154,7 +154,7 @@ impl Fixture {
         }
     }
 
-    /// Begins a transaction beside the store's, with one statement. SQLite has one writer: nothing can stand beside it.
+    /// Begins a transaction beside the store's, with one statement; `None` on SQLite, which has one writer.
     pub async fn hold(&self, sql: &str) -> Option<Held> {
         let Place::Postgres { url } = &self.place else { return None };
         let mut connection = PgConnection::connect(url).await.expect("the server answers");
@@ -164,8 +164,8 @@ impl Fixture {
         Some(Held(connection))
     }
 
-    /// Waits until so many transactions wait for others' locks, or the task has ended: then it waited for nothing. With SQLite's
-    /// one writer a task waits for its turn, which nobody can see, and need not.
+    /// Waits until `count` transactions wait for locks, or until the task has ended without a wait. On SQLite, with its one
+    /// writer, a task queues where it cannot be observed, so this returns at once.
     pub async fn until_blocked(&self, count: i64, task: &AbortHandle) {
         let Place::Postgres { .. } = &self.place else { return };
         let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -190,7 +190,8 @@ impl Fixture {
         }
     }
 
-    /// Lets all outbox rows, set-aside events and leases grow older by the database's clock.
+    /// Advances the database's clock, or moves the times of outbox rows, leases, operations, audit, outages and parked
+    /// events back.
     pub async fn age(&self, by: Duration) {
         match &self.place {
             Place::Sqlite { clock, .. } => clock.advance(TimeDelta::from_std(by).expect("a short time")),
@@ -214,7 +215,7 @@ impl Fixture {
         }
     }
 
-    /// Tells the time by the database's clock.
+    /// Returns the time of the database's clock.
     pub fn clock(&self) -> Timestamp {
         match &self.place {
             Place::Sqlite { clock, .. } => clock.now(),
@@ -232,7 +233,7 @@ impl Fixture {
         self.store.orders.get(&order.client_id, order.order_id).await.expect("an answer")
     }
 
-    /// Reads what waits to be published, shard by shard in the order of the numbers.
+    /// Reads the rows that wait to be published, by shard and number.
     pub async fn pending(&self) -> Vec<OutboxRow> {
         let stored = self.acknowledged().await;
         let mut rows = self.rows().await;
@@ -245,7 +246,7 @@ impl Fixture {
         read_all(&self.store).await
     }
 
-    /// Tells up to which number each shard is published, as stored.
+    /// Returns the stored number up to which each shard is published.
     pub async fn acknowledged(&self) -> HashMap<i16, i64> {
         const SQL: &str = "SELECT shard, acknowledged FROM outbox_shard";
         let rows: Vec<(i16, i64)> = match &self.place {
@@ -261,7 +262,7 @@ impl Fixture {
         rows.into_iter().collect()
     }
 
-    /// Says what a leader would say that has published a shard up to a number.
+    /// Returns what a leader acknowledges after it has published a shard up to a number.
     pub async fn published(&self, owner: &str, shard: i16, number: i64) -> Acknowledged {
         let leadership = self.store.outbox.lead(owner, &Role::ALL, &Renewal::default()).await.expect("an answer");
         let led = leadership.shards.iter().find(|led| led.shard == shard).expect("the only process leads every shard");
@@ -270,14 +271,14 @@ impl Fixture {
         Acknowledged { shard, epoch: led.epoch, low: led.acknowledged, events }
     }
 
-    /// Stores that a shard is published up to a number.
+    /// Acknowledges a shard up to a number.
     pub async fn acknowledge(&self, owner: &str, shard: i16, number: i64) -> bool {
         let published = self.published(owner, shard, number).await;
         self.store.outbox.acknowledge(owner, &[published]).await.expect("an answer")
     }
 }
 
-/// All shards of both roles.
+/// Returns all shards of both roles.
 pub fn all_shards() -> Vec<i16> {
     Role::ALL.into_iter().flat_map(Role::shards).collect()
 }
@@ -292,7 +293,7 @@ pub fn now() -> Timestamp {
     from_millis(1_760_000_000_123)
 }
 
-/// A number that no other call in this process got.
+/// Returns a number that is unique in this process.
 pub fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -333,7 +334,7 @@ pub fn event(role: Role, record_key: &str, order_id: OrderId, version: i32) -> N
     }
 }
 
-/// A new order of customer `c1`.
+/// Returns a new order of customer `c1`.
 pub fn order(client_name: &str, key_text: &str) -> NewOrder {
     order_of(client_name, key_text, "c1")
 }
@@ -356,7 +357,7 @@ pub fn order_of(client_name: &str, key_text: &str, customer: &str) -> NewOrder {
     }
 }
 
-/// Orders of one client under the keys `k000`, `k001` and so on, sorted as an intake batch is.
+/// Returns orders of one client under the keys `k000`, `k001` and so on, sorted like an intake batch.
 pub fn orders(client_name: &str, range: std::ops::Range<usize>) -> Vec<NewOrder> {
     range.map(|n| order(client_name, &format!("k{n:03}"))).collect()
 }

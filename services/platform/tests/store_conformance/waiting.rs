@@ -1,4 +1,4 @@
-//! What operators see and do where the outbox cannot go on.
+//! What operators see and do when the outbox cannot continue.
 
 use minishop_core::ids::EventId;
 use minishop_platform::store::{Journal, Missing, NewEvent, OutboxShard, RequestedBy, Role, Unpublished};

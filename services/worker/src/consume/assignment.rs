@@ -1,4 +1,4 @@
-//! What the poll thread and the processor share: the partitions, the queue, and how far each partition is settled.
+//! State shared by the poll thread and the processor: assigned partitions, queued records, settled offsets.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -10,51 +10,51 @@ use minishop_platform::bus::consume::Partition;
 use minishop_platform::store::Position;
 use tokio::sync::Notify;
 
-/// Records that may wait for the processor.
+/// Records in the queue at which reading pauses.
 const MOST_RECORDS: usize = 2048;
-/// Bytes that may wait for the processor, and that one transaction takes.
+/// Bytes in the queue at which reading pauses, and the most bytes of one transaction.
 const MOST_BYTES: usize = 32 << 20;
 const MOST_BYTES_OF_BATCH: usize = 8 << 20;
 
-/// What the processor does next, in one transaction or a few.
+/// The processor's next job, in one transaction or a few.
 #[derive(Debug)]
 pub enum Work {
-    /// Settles records.
+    /// Records to settle.
     Batch(Vec<Record>),
-    /// Steps over records that cannot be read.
+    /// Unreadable records to step over.
     Gap(Gap),
 }
 
-/// The partitions of this member and everything that is known of them.
+/// The partitions of this member and their state.
 #[derive(Debug, Default)]
 pub struct Assignment {
     owned: HashSet<Partition>,
-    /// Partitions of which it is not known yet where they must be read from. Until it is, nothing of them is processed.
+    /// Partitions whose resume point is not known yet; their records are not processed.
     unchecked: HashSet<Partition>,
-    /// Whether partitions have come since the poll thread looked.
+    /// Whether partitions were assigned since the poll thread last asked.
     news: bool,
     queue: VecDeque<Record>,
-    /// What is to be stepped over once all before it is settled.
+    /// Gaps to step over; each waits until all records before it are settled.
     gaps: Vec<Gap>,
     bytes: usize,
-    /// The partitions of the running transaction, without those that have gone meanwhile; `None` when none runs.
+    /// The partitions of the running transaction, without those given up since; `None` when none runs.
     running: Option<HashSet<Partition>>,
     settled: HashMap<Partition, i64>,
     committed: HashMap<Partition, i64>,
-    /// Where the store stood when it was last looked at or written to, of checked partitions in which it has settled anything.
+    /// The store's position as last read or written; only of checked partitions of which it has settled something.
     seen: HashMap<Partition, i64>,
     closed: bool,
 }
 
 impl Assignment {
-    /// Takes partitions up; they wait to be checked.
+    /// Adds assigned partitions, unchecked.
     pub fn come(&mut self, partitions: &[Partition]) {
         self.news = true;
         self.owned.extend(partitions.iter().cloned());
         self.unchecked.extend(partitions.iter().cloned());
     }
 
-    /// Stops the processing of partitions; a transaction that already runs still counts.
+    /// Stops processing partitions; a transaction that already runs still counts.
     pub fn stop(&mut self, partitions: &[Partition]) {
         self.owned.retain(|p| !partitions.contains(p));
         self.unchecked.retain(|p| !partitions.contains(p));
@@ -62,7 +62,7 @@ impl Assignment {
         self.drop_queued(|p| partitions.contains(p));
     }
 
-    /// Gives partitions up: what is queued of them is dropped, and nothing that still runs counts any more.
+    /// Gives partitions up: drops their queued records, and a running transaction no longer counts for them.
     pub fn go(&mut self, partitions: &[Partition]) {
         self.stop(partitions);
         self.settled.retain(|p, _| !partitions.contains(p));
@@ -73,20 +73,20 @@ impl Assignment {
         }
     }
 
-    /// Tells whether partitions have come since the last call.
+    /// Returns whether partitions were assigned since the last call.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news)
     }
 
-    /// Tells which partitions wait to be checked.
+    /// Lists the partitions to check.
     pub fn unchecked(&self) -> Vec<Partition> {
         self.unchecked.iter().cloned().collect()
     }
 
-    /// Ends the check of a partition that is read on; `stored` is where the store stands.
+    /// Marks a partition as checked; it is read on from where it was. `stored` is the store's position.
     pub fn checked(&mut self, partition: &Partition, next_offset: i64, stored: Option<i64>) {
         self.unchecked.remove(partition);
-        // Of one that was checked before, what is settled may not be committed yet.
+        // If it was checked before, its settled offset may not be committed yet.
         if !self.settled.contains_key(partition) {
             self.committed.insert(partition.clone(), next_offset);
         }
@@ -94,50 +94,50 @@ impl Assignment {
         self.seen.extend(stored.map(|stored| (partition.clone(), stored)));
     }
 
-    /// Ends the check of a partition that is read from elsewhere now: what is queued came from where it was read before, and what
-    /// was settled there is not in this store.
+    /// Marks a partition as checked whose reading moved to `next_offset`: drops its queued records, and its settled offset, which
+    /// is not in this store.
     pub fn moved(&mut self, partition: &Partition, next_offset: i64, stored: Option<i64>) {
         self.drop_queued(|p| p == partition);
         self.settled.remove(partition);
         self.checked(partition, next_offset, stored);
     }
 
-    /// Has partitions checked once more.
+    /// Marks partitions as unchecked again.
     pub fn check_again(&mut self, of: &[Position]) {
         self.unchecked.extend(self.owned.iter().filter(|p| of.iter().any(|at| is_of(at, p))).cloned());
     }
 
-    /// Has all partitions checked once more in which the store stands lower than it was seen to stand.
+    /// Marks partitions as unchecked again if the store's position is lower than it was seen.
     pub fn doubt(&mut self, stored: &[Position]) {
         let stands = |p: &Partition| stored.iter().find(|at| is_of(at, p)).map_or(0, |at| at.next_offset);
         let lower = self.seen.iter().filter(|(p, seen)| self.owned.contains(*p) && stands(p) < **seen);
         self.unchecked.extend(lower.map(|(p, _)| p.clone()));
     }
 
-    /// Tells how far this member has read a partition that it has checked before, and where it saw the store stand.
+    /// Returns how far this member has read a checked partition, and the store's position as last seen.
     pub fn known(&self, partition: &Partition) -> (Option<i64>, Option<i64>) {
         let read = self.settled.get(partition).or_else(|| self.committed.get(partition));
         (read.copied(), self.seen.get(partition).copied())
     }
 
-    /// Tells where the store was seen to stand in partitions.
+    /// Returns the store's positions as last seen.
     fn seen_of<'p>(&self, of: impl IntoIterator<Item = &'p Partition>) -> Vec<Position> {
         of.into_iter().filter_map(|p| Some(position(p, *self.seen.get(p)?))).collect()
     }
 
-    /// Lists the partitions of this member, and whether it is known where they are read from.
+    /// Returns the partitions of this member, and whether each is checked.
     pub fn partitions(&self) -> HashMap<Partition, bool> {
         self.owned.iter().map(|p| (p.clone(), !self.unchecked.contains(p))).collect()
     }
 
-    /// Has records stepped over that cannot be read.
+    /// Queues a gap to step over, once.
     pub fn step_over(&mut self, gap: Gap) {
         if self.owned.contains(&gap.partition) && !self.gaps.contains(&gap) {
             self.gaps.push(gap);
         }
     }
 
-    /// Takes what is to be stepped over next: all before it is settled.
+    /// Takes the first gap before which nothing is queued.
     fn take_gap(&mut self) -> Option<Gap> {
         let is_next = |gap: &Gap| {
             !self.unchecked.contains(&gap.partition) && !self.queue.iter().any(|record| record.place() == gap.partition)
@@ -148,7 +148,7 @@ impl Assignment {
         Some(gap)
     }
 
-    /// Queues a record; one of a partition that has gone is dropped.
+    /// Queues a record, unless its partition is no longer owned.
     pub fn push(&mut self, record: Record) {
         if self.owned.contains(&record.place()) {
             self.bytes += record.size();
@@ -156,7 +156,7 @@ impl Assignment {
         }
     }
 
-    /// Takes a batch of checked partitions; `None` while there is none.
+    /// Takes a batch from checked partitions; `None` if there is none.
     pub fn take(&mut self, most: usize) -> Option<Vec<Record>> {
         if self.closed {
             return None;
@@ -169,7 +169,7 @@ impl Assignment {
                 passed.push_back(record);
                 continue;
             }
-            // A record larger than the bound goes alone.
+            // A record larger than the limit goes alone.
             if !batch.is_empty() && bytes + record.size() > MOST_BYTES_OF_BATCH {
                 self.queue.push_front(record);
                 break;
@@ -188,7 +188,7 @@ impl Assignment {
         Some(batch)
     }
 
-    /// Ends a transaction that is committed.
+    /// Ends a committed transaction.
     pub fn settled(&mut self, positions: &[Position]) {
         let running = self.running.take().unwrap_or_default();
         for position in positions {
@@ -200,7 +200,7 @@ impl Assignment {
         }
     }
 
-    /// Ends a transaction that failed: its records are the first in the queue again, but for those whose partition has gone.
+    /// Ends a failed transaction: its records return to the front of the queue, except those of partitions no longer owned.
     pub fn put_back(&mut self, batch: Vec<Record>) {
         let running = self.running.take().unwrap_or_default();
         let owned = |record: &Record| running.contains(&record.place()) && self.owned.contains(&record.place());
@@ -211,7 +211,7 @@ impl Assignment {
         }
     }
 
-    /// Tells what is settled and not committed, of some partitions or of all.
+    /// Returns the offsets that are settled and not committed, of some partitions or of all.
     pub fn due(&self, of: Option<&[Partition]>) -> Vec<Position> {
         let asked = |p: &&Partition| of.is_none_or(|of| of.contains(p));
         let news = |p: &&Partition, next: &i64| self.committed.get(p) != Some(next);
@@ -219,32 +219,32 @@ impl Assignment {
         due.map(|(p, next)| position(p, *next)).collect()
     }
 
-    /// Notes that everything settled was handed to the broker.
+    /// Notes that all settled offsets were sent to the broker.
     pub fn committed(&mut self) {
         self.committed.extend(self.settled.iter().map(|(p, next)| (p.clone(), *next)));
     }
 
-    /// Forgets what was handed to the broker, since it did not arrive.
+    /// Marks all settled offsets as not committed: a commit failed.
     pub fn commit_failed(&mut self) {
         self.committed.retain(|p, _| !self.settled.contains_key(p));
     }
 
-    /// Tells the group's offset of each partition, as far as it is known.
+    /// Returns the group's offset of each partition, as far as known.
     pub fn offsets(&self) -> Vec<(Partition, i64)> {
         self.committed.iter().map(|(p, next)| (p.clone(), *next)).collect()
     }
 
-    /// Tells whether no more should be read for now.
+    /// Returns whether reading should pause.
     pub fn is_full(&self) -> bool {
         self.queue.len() >= MOST_RECORDS || self.bytes >= MOST_BYTES
     }
 
-    /// Tells whether reading pays again.
+    /// Returns whether reading should resume.
     pub fn is_half_empty(&self) -> bool {
         self.queue.len() <= MOST_RECORDS / 2 && self.bytes <= MOST_BYTES / 2
     }
 
-    /// Ends the processing: no batch is taken any more.
+    /// Ends the processing: drops the queue; no batch is taken any more.
     pub fn close(&mut self) {
         self.closed = true;
         self.drop_queued(|_| true);
@@ -269,7 +269,7 @@ fn position(of: &Partition, next_offset: i64) -> Position {
     Position { topic: of.topic.to_string(), partition: of.partition, next_offset }
 }
 
-/// The assignment, with what wakes those who wait for it.
+/// The assignment, and the signals of its changes.
 #[derive(Debug)]
 pub struct Shared {
     state: Mutex<Assignment>,
@@ -281,7 +281,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Makes an assignment without partitions.
+    /// Creates an assignment without partitions.
     pub fn new() -> Self {
         Self { state: Mutex::default(), changed: Condvar::new(), records: Notify::new(), polled_at: Mutex::new(Instant::now()) }
     }
@@ -291,12 +291,12 @@ impl Shared {
         self.state.lock().expect("no holder of the assignment panics")
     }
 
-    /// Says that records wait, or that partitions may be processed now.
+    /// Signals that records wait, or that partitions were checked.
     pub fn wake(&self) {
         self.records.notify_one();
     }
 
-    /// Waits for work; tells also where the store was seen to stand in its partitions. One caller at a time.
+    /// Waits for work; returns it with the store's positions of its partitions as last seen. One caller at a time.
     pub async fn next(&self, most: usize) -> (Work, Vec<Position>) {
         loop {
             let work = {
@@ -316,40 +316,40 @@ impl Shared {
         }
     }
 
-    /// Ends a transaction that is committed.
+    /// Ends a committed transaction.
     pub fn settled(&self, positions: &[Position]) {
         self.lock().settled(positions);
         self.changed.notify_all();
     }
 
-    /// Ends a transaction that failed.
+    /// Ends a failed transaction.
     pub fn put_back(&self, work: Work) {
         match work {
             Work::Batch(batch) => self.lock().put_back(batch),
-            // The poll thread asks for it again.
+            // The poll thread requests it again.
             Work::Gap(_) => self.lock().put_back(Vec::new()),
         }
         self.changed.notify_all();
     }
 
-    /// Waits, blocking, until no transaction over these partitions (or any) runs, at most so long.
+    /// Blocks until no transaction runs over these partitions (or any), at most `at_most`.
     pub fn wait_idle(&self, of: Option<&[Partition]>, at_most: Duration) {
         let wait = self.changed.wait_timeout_while(self.lock(), at_most, |state| state.runs_one_of(of));
         drop(wait.expect("no holder of the assignment panics"));
     }
 
-    /// Waits, blocking, until the queue is not full, at most so long; tells whether it is not.
+    /// Blocks until the queue is not full, at most `at_most`; returns whether it has room.
     pub fn wait_for_room(&self, at_most: Duration) -> bool {
         let wait = self.changed.wait_timeout_while(self.lock(), at_most, |state| state.is_full());
         !wait.expect("no holder of the assignment panics").1.timed_out()
     }
 
-    /// Notes that the thread polls.
+    /// Notes a poll.
     pub fn beat(&self) {
         *self.polled_at.lock().expect("an assignment cannot panic") = Instant::now();
     }
 
-    /// Waits until the thread has not polled for so long.
+    /// Waits until the thread has not polled for `limit`.
     pub async fn silence(&self, limit: Duration) {
         loop {
             let silent = self.polled_at.lock().expect("an assignment cannot panic").elapsed();

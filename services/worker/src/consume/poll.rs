@@ -19,26 +19,26 @@ use super::sight::Sight;
 use super::unreadable::Watch;
 use crate::metrics::WorkerMetrics;
 
-/// Records that are read before the thread looks after other things.
+/// Records read per round, between the thread's other duties.
 const AT_ONCE: usize = 512;
-/// How long a rebalance waits for the running transaction, and how long the drain does.
+/// How long a rebalance, and the drain, wait for the running transaction.
 const REBALANCE_WAIT: Duration = Duration::from_secs(3);
 const DRAIN_WAIT: Duration = Duration::from_secs(5);
-/// How long the brokers may take to hear that this member leaves.
+/// How long leaving the group may take.
 const LEAVE_WAIT: Duration = Duration::from_secs(3);
-/// How long the thread waits for room in the queue before it pauses the partitions; a rebalance waits as long.
+/// How long the thread waits for room in the queue before it pauses the partitions; this delays a rebalance as much.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(500);
-/// How long the thread waits for the next record: while the partitions are paused none comes, and room is looked for.
+/// How long the thread waits for the next record. While the partitions are paused none comes, and the queue is checked for room.
 const POLL: Duration = Duration::from_millis(100);
 const POLL_PAUSED: Duration = Duration::from_millis(10);
 /// How often settled offsets are committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// How long store and group may take to say where partitions stand, and a partition's leader to say where it begins.
+/// How long the store and the group may take to return offsets, and a partition's leader its range.
 const ANSWER: Duration = Duration::from_secs(3);
 const ANSWER_OF_LEADER: Duration = Duration::from_secs(1);
-/// How often they are asked while they do not: the thread is held up meanwhile.
+/// The pauses between checks while an answer is missing: a check blocks the thread.
 const CHECK_AGAIN: Backoff = Backoff { base: Duration::from_millis(200), factor: 2, cap: Duration::from_secs(10) };
-/// How often a log that cannot be read is spoken of.
+/// How often read failures are logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// Polls until the drain, then leaves the group.
@@ -78,7 +78,7 @@ fn handlers(shared: &Arc<Shared>, metrics: &WorkerMetrics) -> Handlers {
     Handlers {
         assigned: Box::new(move |partitions| assigned.lock().come(partitions)),
         revoked: Box::new(move |partitions| {
-            // What waits of them is taken by nobody any more; what runs is awaited, and what was settled is still theirs.
+            // Queued records are dropped; the running transaction is awaited, and what it settles is committed.
             revoked.lock().stop(partitions);
             revoked.wait_idle(Some(partitions), REBALANCE_WAIT);
             let mut state = revoked.lock();
@@ -102,23 +102,23 @@ pub(super) struct Poller<'c> {
     pub(super) runtime: &'c Handle,
     pub(super) consumer: Consumer,
     pub(super) paused: bool,
-    /// What cannot be read.
+    /// Detects unreadable records.
     pub(super) sight: Sight,
     pub(super) watch: Watch,
     complained_at: Option<Instant>,
 }
 
 impl Poller<'_> {
-    /// Queues what the client has, and pauses or resumes the partitions as the queue fills and empties.
+    /// Queues fetched records; pauses and resumes the partitions as the queue fills and empties.
     fn read(&mut self) -> anyhow::Result<()> {
         self.collect()?;
         let (full, half_empty, news) = {
             let mut state = self.shared.lock();
             (state.is_full(), state.is_half_empty(), state.take_news())
         };
-        // To pause costs more than to wait a little: the client then throws away what it has fetched ahead.
+        // Pausing costs more than a short wait: the client discards what it has prefetched.
         let paused = if self.paused { !half_empty } else { full && !self.shared.wait_for_room(WAIT_FOR_ROOM) };
-        // The client keeps a partition paused while it is away: one that comes must be told what holds now.
+        // The client remembers a pause across a revocation: newly assigned partitions need the current state.
         if paused != self.paused || news {
             if paused { self.consumer.pause() } else { self.consumer.resume() }
                 .context("cannot pause or resume the partitions")?;
@@ -145,7 +145,7 @@ impl Poller<'_> {
                     came += 1;
                 }
                 Ok(None) => break,
-                // Where it is comes out by what comes, or does not come, of each partition.
+                // The error names no partition: `sight` infers it from what each of them delivers.
                 Err(PollError::Unreadable(error)) => self.sight.complained(error.to_string(), Instant::now()),
                 Err(PollError::Passing(error)) => {
                     if self.complained_at.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
@@ -154,7 +154,7 @@ impl Poller<'_> {
                     }
                     break;
                 }
-                // The partitions are lost, and the client says so next.
+                // The partitions are lost; the client reports that next.
                 Err(PollError::Exceeded) => {
                     tracing::warn!("polled too late; the group has moved the partitions");
                     break;
@@ -175,7 +175,7 @@ impl Poller<'_> {
         Ok(())
     }
 
-    /// Finds out where newly assigned partitions must be read from; tells whether that is known of all now.
+    /// Determines where unchecked partitions must be read from; returns whether all are checked now.
     fn check(&mut self) -> bool {
         let partitions = self.shared.lock().unchecked();
         if partitions.is_empty() {
@@ -184,7 +184,7 @@ impl Poller<'_> {
         if let Err(error) = self.check_all(&partitions) {
             tracing::debug!(error = format!("{error:#}"), "where some partitions stand cannot be told yet");
         }
-        // The processor looks for itself what it may take.
+        // Records of partitions that are checked now may be processed.
         self.shared.wake();
         self.shared.lock().unchecked().is_empty()
     }
@@ -196,7 +196,7 @@ impl Poller<'_> {
         let of = |list: &[Position], p: &Partition| {
             list.iter().find(|at| at.partition == p.partition && *at.topic == *p.topic).map(|at| at.next_offset)
         };
-        // One without a leader must not keep the others waiting, nor many of them the thread.
+        // A partition without a leader must not delay the others, nor many of them the thread.
         let (started, mut outcome) = (Instant::now(), Ok(()));
         for partition in partitions.iter().take_while(|_| started.elapsed() < ANSWER) {
             let (read, seen) = self.shared.lock().known(partition);
@@ -209,7 +209,7 @@ impl Poller<'_> {
         outcome
     }
 
-    /// Reads a partition from where it must be read, and raises the alarms.
+    /// Seeks if needed, marks the partition as checked, and reports an older store and lost records.
     fn follow(&mut self, partition: &Partition, resume_point: ResumePoint) -> anyhow::Result<()> {
         let found = resume_point.judge();
         if found.store_is_behind {
@@ -247,7 +247,7 @@ impl Poller<'_> {
         Ok(())
     }
 
-    /// Commits what is settled without waiting, and tells how far the group lags.
+    /// Commits settled offsets without waiting, and updates the lag metric.
     fn commit(&self) {
         let mut state = self.shared.lock();
         if self.consumer.commit_failed() {
@@ -260,7 +260,7 @@ impl Poller<'_> {
                     state.committed();
                     crash::point("after_offset");
                 }
-                // The next one is further on, and the inbox absorbs what is read again.
+                // The next commit makes it good, and the inbox absorbs records that are read again.
                 Err(error) => tracing::debug!(error = format!("{error:#}"), "an offset commit was refused"),
             }
         }
@@ -275,7 +275,7 @@ impl Poller<'_> {
         }
     }
 
-    /// Waits for the running transaction, commits what is settled and leaves the group; what is queued is read again.
+    /// Waits for the running transaction, commits settled offsets and leaves the group; queued records are read again.
     fn leave(self) {
         self.shared.lock().close();
         self.shared.wait_idle(None, DRAIN_WAIT);
@@ -289,7 +289,7 @@ impl Poller<'_> {
                 ),
             }
         }
-        // With a rebalance whose handlers find nothing left to do.
+        // Leaving calls the handlers, which find nothing left to do.
         if !self.consumer.leave(LEAVE_WAIT) {
             tracing::info!("the group could not be left; it finds out by itself that this member is gone");
         }

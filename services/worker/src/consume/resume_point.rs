@@ -1,13 +1,13 @@
 //! Where an assigned partition must be read from: the group's offset against the store's, and against what the log still has.
 
-/// What is known of a partition when it is assigned.
+/// The offsets of an assigned partition, as its sources report them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResumePoint {
-    /// How far it was read: the group's next offset, or this worker's own, which may be ahead of it; `None` when there is none.
+    /// The group's next offset, or this worker's own if that is ahead; `None` when there is neither.
     pub committed: Option<i64>,
-    /// The store's: what this consumer has settled there; `None` when it has settled nothing.
+    /// The store's position; `None` when this consumer has settled nothing there.
     pub stored: Option<i64>,
-    /// Where this worker saw the store stand before; `None` when the partition has only just come.
+    /// The store's position as this worker last saw it; `None` for a newly assigned partition.
     pub seen: Option<i64>,
     /// The first offset that the log still has.
     pub first: i64,
@@ -15,28 +15,29 @@ pub struct ResumePoint {
     pub end: i64,
 }
 
-/// What is to be done about it.
+/// Where to read, and what to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finding {
-    /// Where the partition is read from, if the group has an offset at all.
+    /// The offset to read from.
     pub next_offset: i64,
-    /// Whether the store is older than the group's offset, so that the partition must be read again from the store's.
+    /// Whether the store is older than the group's offset, so that the partition must be read again from the store's position.
     pub store_is_behind: bool,
-    /// How many records the log has dropped before they were settled.
+    /// Records that the log dropped before they were settled.
     pub lost: i64,
 }
 
 impl ResumePoint {
-    /// Judges. The store is believed before the group, but only backwards: a topic that was made anew has smaller offsets than
-    /// the store remembers.
+    /// Compares the offsets. The store overrides the group, but only backwards: a recreated topic has smaller offsets than the
+    /// store remembers.
     pub fn judge(self) -> Finding {
         let went_back = self.seen.is_some_and(|seen| self.stored.unwrap_or(0) < seen);
-        // An offset beyond the log's end is that of an earlier topic of this name, and says nothing of what was settled in this one.
+        // A position beyond the log's end belongs to an earlier topic of this name; it does not count here.
         let stored = self.stored.filter(|stored| !went_back || *stored <= self.end).unwrap_or(self.first);
         let store_is_behind = self.committed.is_some_and(|committed| stored < committed);
         let wanted = match self.committed {
             Some(committed) => committed.min(stored),
-            // Without a commit the log is read from its beginning, where only what the store has settled may be missing.
+            // Without a group offset the log is read from its beginning; what is lost lies between the store's position and
+            // there.
             None => stored.min(self.first),
         };
         Finding { next_offset: wanted.max(self.first), store_is_behind, lost: (self.first - wanted).max(0) }

@@ -1,5 +1,5 @@
-//! What the client library cannot read, and where that is. It tells neither: a batch that it cannot parse holds up its partition
-//! without a word, one with a wrong checksum it passes over. Pure: what is seen goes in, what is to be done comes out.
+//! Finds the records that the client library cannot read. It does not say where they are: a batch that it cannot parse blocks its
+//! partition silently, one with a wrong checksum is skipped. Pure: observations go in, decisions come out.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,37 +7,37 @@ use std::time::{Duration, Instant};
 use minishop_platform::bus::Record;
 use minishop_platform::bus::consume::{Partition, Reach};
 
-/// How long a partition's reading stands still, although its leader answers and has more, before it is said that it cannot be read.
+/// How long a partition may make no progress, although its leader answers and has more, before it counts as unreadable.
 const STANDS_STILL: Duration = Duration::from_secs(15);
-/// How long a complaint may be what explains a gap.
+/// How long a read error may explain a gap.
 const COMPLAINT_COUNTS: Duration = Duration::from_mins(1);
 
-/// A partition that is not read beyond an offset, since nobody can read what stands there.
+/// A partition that is not read beyond an unreadable offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// The first offset that cannot be read.
     pub offset: i64,
-    /// What the client library said, as far as it said anything.
+    /// The client library's error, if it reported one.
     pub error: String,
 }
 
-/// Whether a record goes on to the processor.
+/// Whether a record passes to the processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passing {
-    /// It does.
+    /// It passes.
     Yes,
-    /// It stands behind something that cannot be read.
+    /// It is behind an unreadable offset.
     No,
-    /// Records from this offset on are missing before it, and a complaint has come: they may have been passed over.
+    /// Records from this offset on are missing before it, and the client reported an error: it may have skipped them.
     Doubtful(i64),
 }
 
-/// What is seen of the partitions of this member.
+/// What was observed of this member's partitions.
 #[derive(Debug, Default)]
 pub struct Sight {
-    /// The offset that comes next, if nothing is missing.
+    /// The next offset, if nothing is missing.
     expected: HashMap<Partition, i64>,
-    /// The first record that came, of partitions of which it is not known yet from where they should be read.
+    /// The first delivered offset, of partitions whose resume point is not known yet.
     first: HashMap<Partition, i64>,
     held: HashMap<Partition, Held>,
     still: HashMap<Partition, (i64, Instant)>,
@@ -45,18 +45,18 @@ pub struct Sight {
 }
 
 impl Sight {
-    /// Notes that the client has complained of a record, somewhere.
+    /// Notes a read error, which names no partition.
     pub fn complained(&mut self, error: String, now: Instant) {
         self.complaint = Some((error, now));
     }
 
-    /// Tells what was complained of last, if it was lately.
+    /// Returns the last read error, if it is recent.
     pub fn complaint(&self, now: Instant) -> Option<&str> {
         let (error, at) = self.complaint.as_ref()?;
         (now.duration_since(*at) <= COMPLAINT_COUNTS).then_some(error.as_str())
     }
 
-    /// Judges a record that was delivered.
+    /// Judges a delivered record.
     pub fn passes(&mut self, record: &Record, now: Instant) -> Passing {
         let partition = record.place();
         if let Some(held) = self.held.get(&partition) {
@@ -77,20 +77,20 @@ impl Sight {
         }
     }
 
-    /// Lets a doubtful record pass: nothing before it was there to be read.
+    /// Lets a doubtful record pass: the missing offsets hold no record.
     pub fn accept(&mut self, record: &Record) {
         self.expected.insert(record.place(), record.offset + 1);
     }
 
-    /// Takes note from where a partition should have been read; tells whether records may have been passed over before the first
-    /// that came.
+    /// Notes the offset from which a partition should have been read; returns whether records may have been skipped before the
+    /// first delivered one.
     pub fn was_to_begin(&mut self, partition: &Partition, offset: i64, now: Instant) -> bool {
         let first = self.first.remove(partition);
         self.expected.entry(partition.clone()).or_insert(offset);
         first.is_some_and(|first| first > offset) && self.complaint(now).is_some()
     }
 
-    /// Notes from where a partition is read now.
+    /// Notes the offset from which a partition is read now.
     pub fn begins(&mut self, partition: &Partition, offset: i64) {
         self.expected.insert(partition.clone(), offset);
         self.first.remove(partition);
@@ -98,17 +98,17 @@ impl Sight {
         self.still.remove(partition);
     }
 
-    /// Holds a partition before an offset; tells whether that is new.
+    /// Holds a partition before an offset; returns whether that is new.
     pub fn hold(&mut self, partition: &Partition, offset: i64, error: String) -> bool {
         self.held.insert(partition.clone(), Held { offset, error }).is_none_or(|held| held.offset != offset)
     }
 
-    /// Lists what is held.
+    /// Lists the held partitions.
     pub fn held(&self) -> Vec<(Partition, Held)> {
         self.held.iter().map(|(partition, held)| (partition.clone(), held.clone())).collect()
     }
 
-    /// Forgets partitions that are another member's now.
+    /// Forgets partitions that are not this member's any more.
     pub fn keep(&mut self, is_ours: impl Fn(&Partition) -> bool) {
         self.expected.retain(|partition, _| is_ours(partition));
         self.first.retain(|partition, _| is_ours(partition));
@@ -116,10 +116,10 @@ impl Sight {
         self.still.retain(|partition, _| is_ours(partition));
     }
 
-    /// Tells before which offset a partition is not read on although there is more; its leader must be asked whether there is.
+    /// Returns the offset at which a partition makes no progress although there may be more; only its leader can confirm that.
     pub fn stands_still(&mut self, partition: &Partition, reach: Reach, now: Instant) -> Option<i64> {
         let next = self.next(partition, reach);
-        // Below 0 the client does not know yet where to begin, or where the end is: its leader will say.
+        // Negative offsets are unknown to the client. With an unknown `end` there may be more: the leader knows.
         let has_more = reach.queued == 0 && next >= 0 && (next < reach.end || reach.end < 0);
         let still = has_more && !self.held.contains_key(partition);
         if !still || self.still.get(partition).is_some_and(|(before, _)| *before != next) {
@@ -131,8 +131,8 @@ impl Sight {
         still.then_some(next)
     }
 
-    /// What the client reads next. Behind a batch with a wrong checksum it may go on anywhere in the bytes, take some for an offset
-    /// that is far beyond the end, and begin from the beginning, again and again: then it is what has not been delivered yet.
+    /// Returns the offset that the client reads next. After a wrong checksum it may continue anywhere in the bytes, take some for
+    /// an offset far beyond the end, and start over, again and again: then it is the first offset not delivered yet.
     fn next(&self, partition: &Partition, reach: Reach) -> i64 {
         match self.expected.get(partition) {
             Some(expected) if reach.next > reach.end || reach.next < *expected => *expected,
@@ -140,12 +140,13 @@ impl Sight {
         }
     }
 
-    /// Takes the leader's word that there is more behind what stands still; tells whether it has stood still for so long that it cannot be read.
+    /// Returns whether a partition has made no progress for so long that it is unreadable. Its leader must have confirmed that
+    /// there is more.
     pub fn cannot_be_read(&self, partition: &Partition, now: Instant) -> bool {
         self.still.get(partition).is_some_and(|(_, since)| now.duration_since(*since) >= STANDS_STILL)
     }
 
-    /// Takes it back that a partition stands still: its leader does not answer, or has no more.
+    /// Notes that a partition makes no progress for good reason: its leader does not answer, or has no more.
     pub fn is_idle(&mut self, partition: &Partition) {
         self.still.remove(partition);
     }

@@ -1,4 +1,4 @@
-//! Partitions that cannot be read on: they are named, alarms are raised, and an operator's word lets them go on.
+//! Partitions held at unreadable records: detection, alarms, and the skips that operators request.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use super::poll::Poller;
 use super::sight::{Held, Passing};
 use crate::process::gap::Gap;
 
-/// How long a look at one place may take. The poll thread waits for it.
+/// How long one diagnostic read may take. It blocks the poll thread.
 const LOOK: Duration = Duration::from_secs(3);
-/// How long the leader may take to say where its partition ends, the store what operators have said, and a seek.
+/// How long the leader may take to return its partition's range, the store the requested skips, and a seek.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How often a place is tried again that cannot be read, and how often it is spoken of.
+/// How often a held offset is tried again, and how often it is logged.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 const SPEAK_AGAIN: Duration = Duration::from_mins(5);
 
-/// When something was done last for what cannot be read.
+/// When held partitions were last handled.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     statistics: u64,
@@ -26,7 +26,7 @@ pub(super) struct Watch {
     spoke_at: Option<Instant>,
 }
 
-/// Tells whether it is time to do something again, and notes that it is done.
+/// Returns whether `every` has passed since `at`; if so, sets `at` to now.
 fn is_time(at: &mut Option<Instant>, every: Duration) -> bool {
     let due = at.is_none_or(|at| at.elapsed() >= every);
     if due {
@@ -36,7 +36,7 @@ fn is_time(at: &mut Option<Instant>, every: Duration) -> bool {
 }
 
 impl Poller<'_> {
-    /// Judges a record that was delivered; tells whether it is to be processed.
+    /// Judges a delivered record; returns whether it is to be processed.
     pub(super) fn admits(&mut self, record: &Record) -> bool {
         let missing = match self.sight.passes(record, Instant::now()) {
             Passing::Yes => return true,
@@ -45,13 +45,13 @@ impl Poller<'_> {
         };
         let partition = record.place();
         match look_at(&self.ctx.brokers, &partition, missing, LOOK) {
-            // A transaction's marker, or what compaction took away.
+            // The missing offsets hold a transaction marker, or were compacted.
             Ok(Look::Record(offset)) if offset >= record.offset => {
                 self.sight.accept(record);
                 return true;
             }
             Ok(Look::Unreadable(error)) => self.hold(&partition, missing, error),
-            // It is read again, and looked at again.
+            // It is read and judged again.
             Ok(_) => self.read_from(&partition, missing),
             Err(error) => {
                 tracing::debug!(error = ?error, "a place of the event log cannot be looked at");
@@ -61,7 +61,7 @@ impl Poller<'_> {
         false
     }
 
-    /// Looks after what cannot be read, each time the client has told how far it is.
+    /// Handles partitions that make no progress; runs once per client statistics.
     pub(super) fn watch(&mut self) {
         let (statistics, reaches) = self.consumer.reaches();
         if statistics == self.watch.statistics {
@@ -91,11 +91,11 @@ impl Poller<'_> {
     fn find_still(&mut self, partition: &Partition, reach: Reach) {
         let now = Instant::now();
         let Some(next) = self.sight.stands_still(partition, reach, now) else { return };
-        // The leader's own word: while it is away, or a transaction is open, nothing stands still.
+        // Only the leader's answer counts: while it is unavailable, or a transaction is open, there is no standstill.
         if self.consumer.range(partition, ANSWER).is_ok_and(|(_, end)| end > next) {
             if self.sight.cannot_be_read(partition, now) {
                 let error = match look_at(&self.ctx.brokers, partition, next, LOOK) {
-                    // Somebody can read it: this client is to try once more.
+                    // Another client can read it: this one tries again.
                     Ok(Look::Record(_)) => return self.read_from(partition, next),
                     Ok(Look::Unreadable(error)) => error,
                     Ok(Look::Nothing) => "its bytes are no records".to_owned(),
@@ -114,7 +114,7 @@ impl Poller<'_> {
         }
     }
 
-    /// Lets the client stand at a partition's end, where it finds nothing that it cannot read.
+    /// Seeks to a partition's end, where the client finds nothing unreadable.
     fn rest(&self, partition: &Partition) {
         if let Ok((_, end)) = self.consumer.range(partition, ANSWER) {
             self.seek(partition, end);
@@ -134,7 +134,7 @@ impl Poller<'_> {
         }
     }
 
-    /// Has the processor step over what an operator has said, and reads on behind what it has stepped over.
+    /// Has the processor step over the gaps that operators want skipped; resumes reading behind those that it has stepped over.
     fn skip(&mut self, held: &[(Partition, Held)]) {
         let skips = self.ctx.store.operations.skips(&self.ctx.config.kafka_group);
         let Ok(Ok(skips)) = self.runtime.block_on(async { tokio::time::timeout(ANSWER, skips).await }) else { return };
@@ -165,7 +165,7 @@ impl Poller<'_> {
         }
     }
 
-    /// Raises the alarms for what is held, and takes back those for what is not any more.
+    /// Raises alarms for the held partitions, and clears those that no longer apply.
     fn tell(&mut self) {
         let held = self.sight.held();
         self.metrics.unreadable(held.iter().map(|(partition, _)| partition));

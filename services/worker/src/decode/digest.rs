@@ -1,4 +1,4 @@
-//! The digest under which an event is settled: it tells a copy from another event that claims the same id.
+//! The digest under which an event is settled: it distinguishes a copy from another event with the same id.
 
 use minishop_contracts::events::Envelope;
 use serde_json::Value;
@@ -6,15 +6,15 @@ use sha2::{Digest, Sha256};
 
 use super::Created;
 
-/// Half of it is of the record's bytes, half of what they mean.
+/// Half digests the record's bytes, half their meaning.
 ///
-/// Either half is enough for a copy. A producer, a mirror or a tool may write the same event anew: other white space, another order of
-/// members, `21.0` for `21`, ids in the other case, members that nobody reads. And bytes that are equal are the same event for
-/// workers too that read other versions of it, and in rows that were written when all of it was a digest of the bytes.
+/// Either half suffices for a copy. A producer, a mirror or a tool may rewrite the same event: other white space, another order
+/// of members, `21.0` for `21`, ids in the other case, members that nobody reads. Equal bytes are the same event also for workers
+/// that read other versions of it, and in older rows, whose whole digest is of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventDigest(pub [u8; 32]);
 
-/// Where the half of the meaning begins.
+/// The byte at which the meaning's half begins.
 const MEANING: usize = 16;
 
 impl EventDigest {
@@ -23,7 +23,7 @@ impl EventDigest {
         Self(Sha256::digest(value).into())
     }
 
-    /// Digests a created event. Its id is the key under which it is settled; members that nobody reads are no part of it.
+    /// Digests a created event, without its id (the key under which it is settled) and without members that nobody reads.
     pub fn of_created(value: &[u8], envelope: &Envelope<'_>, event: &Created) -> Self {
         let mut hash = head("minishop.orders.created", envelope);
         text(&mut hash, event.correlation_id.as_str());
@@ -32,7 +32,7 @@ impl EventDigest {
         Self::of_bytes(value).meaning(hash)
     }
 
-    /// Digests an event of which only a newer worker knows what matters: all of its data does.
+    /// Digests an event that only a newer worker can read: all of its data counts.
     pub fn of_newer(value: &[u8], envelope: &Envelope<'_>) -> Self {
         let Ok(data) = serde_json::from_str(envelope.data.get()) else { return Self::of_bytes(value) };
         let mut hash = head(&envelope.r#type, envelope);
@@ -41,7 +41,7 @@ impl EventDigest {
         Self::of_bytes(value).meaning(hash)
     }
 
-    /// Tells whether an event that was settled under this digest is the same one.
+    /// Returns whether the event settled under the digest `settled` is the same one.
     pub fn is_of(&self, settled: &[u8; 32]) -> bool {
         self.0[..MEANING] == settled[..MEANING] || self.0[MEANING..] == settled[MEANING..]
     }
@@ -52,7 +52,7 @@ impl EventDigest {
     }
 }
 
-/// Digests what every event says. Times are kept to the millisecond.
+/// Digests the members that every event has; times to the millisecond.
 fn head(of: &str, envelope: &Envelope<'_>) -> Sha256 {
     let mut hash = Sha256::new();
     text(&mut hash, of);
@@ -61,7 +61,7 @@ fn head(of: &str, envelope: &Envelope<'_>) -> Sha256 {
     hash
 }
 
-/// Every part has its length before it, so that no two events share what is digested.
+/// Digests the length before the part, so that two events never digest the same bytes.
 fn text(hash: &mut Sha256, part: &str) {
     length(hash, part.len());
     hash.update(part);
@@ -71,14 +71,14 @@ fn length(hash: &mut Sha256, length: usize) {
     hash.update(u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes());
 }
 
-/// Digests JSON by what it says: members by their names (the parser sorts them), numbers by their values.
+/// Digests JSON by meaning: members by name (the parser sorts them), numbers by value.
 fn canonical(hash: &mut Sha256, value: &Value) {
     match value {
         Value::Null => hash.update("n"),
         Value::Bool(value) => hash.update(if *value { "t" } else { "f" }),
         Value::Number(number) => {
             hash.update("#");
-            // A double is what most readers take a number for; whole numbers that it cannot hold keep their digits.
+            // Most readers take a number for a double; beyond 2^53 - 1, where that is inexact, a number keeps its digits.
             let double = number.as_f64().filter(|double| double.abs() <= 9_007_199_254_740_991.0);
             text(hash, &double.map_or_else(|| number.to_string(), |double| double.to_string()));
         }

@@ -1,6 +1,6 @@
 //! Handles by calling the team's own endpoint: the envelope is posted with a Standard Webhooks signature, at least once.
 //!
-//! 2xx is success; 409, 410 and 422 refuse the order for good; every other answer, or none, is tried again later.
+//! 2xx is success; 409, 410 and 422 refuse the order for good; any other answer, or none, is retried later.
 
 mod breaker;
 mod signature;
@@ -31,9 +31,9 @@ use super::{Delivery, Endpoint, Handled, Handler};
 use breaker::{Breaker, BreakerOutage, Permit};
 use signature::Signer;
 
-/// An endpoint's `Retry-After` is followed up to here.
+/// The longest `Retry-After` of the endpoint that is followed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
-/// How much longer than its own limit a call may take before the lot cuts it off.
+/// How much longer than its own timeout a call may take before the lot cuts it off.
 const BEYOND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Calls one endpoint.
@@ -46,7 +46,7 @@ pub struct Webhook {
     timeout: Duration,
     clock: Arc<dyn Clock>,
     breaker: Mutex<Breaker>,
-    /// The outage as it was told last.
+    /// The outage as last published.
     told: Mutex<Option<BreakerOutage>>,
     outage: watch::Sender<Option<Outage>>,
     metrics: WebhookMetrics,
@@ -102,14 +102,14 @@ impl Webhook {
         let texts = [
             (signature::ID, id.as_str()),
             (signature::SIGNATURE, &self.signer.sign(&id, at, &delivery.envelope)),
-            // The endpoint's own idempotency: the same for every attempt at this event.
+            // The endpoint's idempotency key: equal in every attempt at this event.
             (names::IDEMPOTENCY_KEY_STANDARD, id.as_str()),
             (names::CORRELATION_ID, delivery.correlation_id.as_str()),
             (names::TRACEPARENT, &delivery.trace.traceparent()),
             (names::TRACESTATE, delivery.trace.tracestate().unwrap_or_default()),
         ];
         for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-            // Ids and traces were checked when they came in; one that fits no header is left out.
+            // Ids and traces were validated on input; one that does not fit in a header is left out.
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(HeaderName::from_static(name), value);
             }
@@ -117,7 +117,8 @@ impl Webhook {
         headers
     }
 
-    /// Reads the endpoint's `Retry-After`: seconds, or a date (RFC 9110, 10.2.3). Anything else, or a time that has passed, counts as absent.
+    /// Parses the endpoint's `Retry-After`: seconds, or a date (RFC 9110, 10.2.3). Anything else, or a past date, counts as
+    /// absent.
     fn retry_after(&self, answer: &Answer) -> Option<Duration> {
         let text = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
         let retry_after = match text.parse::<u64>() {
@@ -139,7 +140,7 @@ impl Webhook {
         }
     }
 
-    /// Lets the breaker know; tells what the call comes to.
+    /// Informs the breaker; returns the call's result, `Paused` for a failure that does not count as an attempt.
     fn note(&self, permit: Permit<'_>, delivery: &Delivery, handled: Handled) -> Handled {
         let failed = if let Handled::Failed { message, .. } = &handled { Some(message.as_str()) } else { None };
         let (has_failed, counts) = (failed.is_some(), permit.note(&delivery.record_key, failed, Instant::now()));
@@ -147,7 +148,7 @@ impl Webhook {
         if has_failed && !counts { Handled::Paused } else { handled }
     }
 
-    /// Tells when calls begin to pause, when they may find out next, and when they go on.
+    /// Publishes the outage if it changed: log, metric and `outage`.
     fn tell(&self) {
         let mut told = self.told.lock().expect("no holder panics");
         let now = breaker::lock(&self.breaker).outage_now();
@@ -168,7 +169,7 @@ impl Webhook {
         *told = now;
     }
 
-    /// Gives an outage's times by the clock on the wall.
+    /// Converts an outage's times to the wall clock.
     fn dated(&self, outage: &BreakerOutage) -> Outage {
         let (clock, instant) = (self.clock.now(), Instant::now());
         let since = TimeDelta::from_std(instant.saturating_duration_since(outage.since)).unwrap_or_default();
@@ -202,7 +203,7 @@ impl Handler for Webhook {
     }
 
     fn concurrency(&self) -> usize {
-        // As few find out as need to: what is claimed beyond that would only be handed back.
+        // During an outage only probes are needed: what is claimed beyond them would be handed back.
         breaker::lock(&self.breaker).room().map_or(self.concurrency, |room| room.min(self.concurrency))
     }
 
@@ -213,7 +214,7 @@ impl Handler for Webhook {
     }
 
     fn longest(&self) -> Duration {
-        // The call's own limit comes first, so that the breaker hears of it.
+        // The call's own timeout comes first, so that the breaker learns of it.
         self.timeout + BEYOND_TIMEOUT
     }
 }

@@ -14,10 +14,10 @@ use super::claimed_event::{ClaimedEvent, Ended};
 use crate::handlers::{Delivery, Handled, Handler};
 use crate::upcast::Versions;
 
-/// How long a paused handler is left alone when it does not say for how long itself.
+/// The pause if a paused handler names none.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Calls the handler, which may panic or hang; the case comes back with what it came to.
+/// Calls the handler, which may panic or hang; returns the event with the outcome.
 pub(super) async fn call(handler: Arc<dyn Handler>, versions: Arc<Versions>, mut case: ClaimedEvent) -> ClaimedEvent {
     let Some(delivery) = delivery(&case, &versions) else { return case };
     let span = tracing::info_span!(
@@ -65,7 +65,7 @@ fn delivery(case: &ClaimedEvent, versions: &Versions) -> Option<Delivery> {
     })
 }
 
-/// Makes a sentence of what a handler said: one line that every database can hold.
+/// Turns a handler's text into one line that every database can hold.
 fn sentence(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }

@@ -1,4 +1,4 @@
-//! A claimed row on its way through the lot: what it says, and what handling came to.
+//! A claimed event on its way through the lot: its content, and the outcome of handling.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -15,26 +15,26 @@ use crate::judge::{Verdict, judge};
 use crate::process::known::Known;
 use crate::upcast::Versions;
 
-/// A claimed row.
+/// A leased row, decoded.
 #[derive(Debug)]
 pub(super) struct ClaimedEvent {
     pub row: Claimed,
-    /// The record as it was read once.
+    /// The record as it was read from the topic.
     pub record: Record,
-    /// The event's own id, which is not the row's if the record was refused when it came.
+    /// The event's own id, which differs from the row's if the record was refused at first.
     pub event_id: EventId,
     pub digest: EventDigest,
-    /// What it says, read anew: the row may be older than this worker's decoder.
+    /// Decoded again: the row may be older than this worker's decoder.
     pub content: Content,
-    /// The trace that the call went on with.
+    /// The trace of the call.
     pub trace: Option<TraceContext>,
-    /// What handling came to, and how long it took; `None` before.
+    /// The outcome of the call, and how long it took; `None` before it.
     pub ended: Option<(Ended, Duration)>,
-    /// Whether what it came to may be on disk already: then its lease is gone for that.
+    /// Whether the outcome may be committed already; if so, that has ended the lease.
     pub in_doubt: bool,
 }
 
-/// What handling came to.
+/// The outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
     Done,
@@ -46,14 +46,14 @@ pub(super) enum Ended {
     Refused {
         message: String,
     },
-    /// Nothing was tried, and nothing should be for so long.
+    /// No attempt is used up; due again in `again_in`.
     Paused {
         again_in: Duration,
     },
 }
 
 impl ClaimedEvent {
-    /// Reads a row. A decoder that panics refuses it: the row stays, and reads well once the decoder is fixed.
+    /// Decodes a row. If the decoder panics, the event is refused: the row stays, and decodes once the decoder is fixed.
     pub fn read(row: Claimed, versions: &Versions) -> Self {
         let record = Record {
             topic: row.topic.as_str().into(),
@@ -80,18 +80,18 @@ impl ClaimedEvent {
         if let Content::Created(created) = &self.content { Some(created) } else { None }
     }
 
-    /// Tells whether it was refused when it came and reads well now: it has not passed the gate under its own id.
+    /// Returns whether it was refused at first and decodes now: it has not passed the gate under its own id.
     pub fn is_restored(&self) -> bool {
         self.created().is_some() && self.event_id != self.row.event_id
     }
 
-    /// Tells whether it was judged when it was set aside. One that could not be read then was not.
+    /// Returns whether it was judged when it was parked; one that did not decode then was not.
     fn is_judged(&self) -> bool {
         !self.is_restored() && self.row.order_id.is_some()
     }
 
-    /// Judges it by what the store knows now. Once judged, only the order's status counts: an adopted order begins with the
-    /// event that brought it, whatever number that event bears.
+    /// Judges it by what the store knows now. Once judged, only the order's status counts: an adopted order starts at version 1,
+    /// whatever sequence its event bears.
     pub fn judge(&self, event: &Created, known: &Known) -> Verdict {
         let by_id = known.by_id(event.order_id);
         match by_id {
@@ -101,7 +101,7 @@ impl ClaimedEvent {
         }
     }
 
-    /// Says what the row turned out to be, if that is not what stands in it.
+    /// Returns what the row turned out to be, if it was not judged when it was parked.
     pub fn identity(&self) -> Option<Identity> {
         let created = self.created().filter(|_| !self.is_judged())?;
         Some(Identity {

@@ -1,4 +1,4 @@
-//! What becomes of a case, given what the store knows of its order.
+//! Decides what becomes of a claimed event, given what the store knows of its order.
 
 use std::time::Duration;
 
@@ -18,22 +18,22 @@ use crate::outgoing::Death;
 use crate::process::known::Known;
 use crate::process::rows;
 
-/// The longest wait that a handler can ask for.
+/// The longest delay that a handler can ask for.
 const LONGEST_REQUEST: Duration = Duration::from_mins(5);
-/// How long an event is left alone that only a newer worker can read.
+/// The delay of an event that only a newer worker can read.
 const UNREADABLE: Duration = Duration::from_mins(1);
 
-/// What is known when cases are decided.
+/// What is known when events are decided.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub now: Timestamp,
-    /// What the gate said of the events that came to it only now.
+    /// The gate's answer for restored events.
     pub gate: Gate,
     pub known: Known,
 }
 
 impl LotStore {
-    /// Decides a case: whether it needs a call, or what its call or its order's change meanwhile comes to.
+    /// Decides on an event: whether its handler is called or, if not, what is written.
     pub(super) fn decide(&self, case: &ClaimedEvent, facts: &mut Facts) -> Decision {
         if case.is_restored() && case.ended.is_none() && !facts.gate.fresh.contains(&case.event_id) {
             return if facts.gate.settled.get(&case.event_id).is_some_and(|settled| case.digest.is_of(settled)) {
@@ -74,7 +74,7 @@ impl LotStore {
         change
     }
 
-    /// The order awaits the event.
+    /// Decides on an event that its order awaits.
     fn handle(&self, case: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
         let limit = self.config.retry_attempts;
         match &case.ended {
@@ -115,7 +115,7 @@ impl LotStore {
         change
     }
 
-    /// The order has changed before its event was handled, or while it was.
+    /// Decides on an event whose order changed before or during its handling.
     fn too_late(&self, case: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
         let cancelled = facts.known.by_id(event.order_id).is_some_and(|order| order.status == Status::Cancelled);
         let fulfilled = matches!(case.ended, Some((Ended::Done, _))) && self.handles_outside();
@@ -152,7 +152,7 @@ impl LotStore {
         change
     }
 
-    /// Gives up a record that is no event of ours, or claims what is another's. Its key need not wait for it.
+    /// Gives up a record that is not a valid event, or claims another one's identity. Its key need not wait for it.
     fn refuse(&self, case: &ClaimedEvent, refused: &Refused, now: Timestamp) -> Decision {
         let mut change = self.give_up(case, None, &death(case, (ErrorClass::Refused, refused.code), &refused.message, now));
         if let Row::Release(release) = &mut change.row {
@@ -161,7 +161,7 @@ impl LotStore {
         change
     }
 
-    /// Gives an event up, with its dead letter; the timeline is told if it is known to be its order's.
+    /// Gives an event up, with its dead letter; `event` is set, and noted in the timeline, if it is known to be its order's.
     fn give_up(&self, case: &ClaimedEvent, event: Option<&Created>, death: &Death<'_>) -> Decision {
         let release = Release {
             lease: case.row.lease,

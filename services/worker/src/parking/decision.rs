@@ -1,4 +1,4 @@
-//! What is written of a case: its row's fate, and what goes with it.
+//! The decision on a claimed event, as it is written.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use minishop_core::ids::OrderId;
 use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::store::{AdoptedOrder, Identity, Lease, NewEvent, Note, Release, Transition};
 
-/// What becomes of a row.
+/// What becomes of the row.
 #[derive(Debug)]
 pub(super) enum Row {
     /// It stays leased, for the call.
@@ -17,7 +17,7 @@ pub(super) enum Row {
     Release(Release),
 }
 
-/// Everything that is written of a case, in one transaction; nothing of it if the lease was lost.
+/// All writes for an event, in one transaction; none of them if the lease was lost.
 #[derive(Debug)]
 pub(super) struct Decision {
     pub row: Row,
@@ -25,20 +25,20 @@ pub(super) struct Decision {
     pub identity: Option<Identity>,
     pub adopt: Option<AdoptedOrder>,
     pub transition: Option<Transition>,
-    /// The order that the event doubles.
+    /// The order that another event announced first.
     pub duplicate: Option<OrderId>,
     pub letter: Option<NewEvent>,
     pub notes: Vec<Note>,
 }
 
-/// What it came to, for the log and the metrics.
+/// The outcome, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LotOutcome {
     /// The handler is called next.
     Called,
     /// Its order is processed.
     Processed,
-    /// Its order had changed before it could be handled: a recorded no-op.
+    /// Its order changed before it could be handled: a recorded no-op.
     Ignored,
     /// Its order was cancelled while it was handled.
     Late,
@@ -46,11 +46,11 @@ pub(super) enum LotOutcome {
     Duplicate,
     /// The same event was settled meanwhile.
     Copy,
-    /// It is tried again.
+    /// It is retried.
     Retried { again_in: Duration },
-    /// Nothing was tried.
+    /// No attempt was used up.
     HandedBack,
-    /// It is given up.
+    /// It is a dead letter.
     Dead(ErrorClass, DeadCode),
 }
 
@@ -59,13 +59,13 @@ impl Decision {
         Self { row, outcome, identity: None, adopt: None, transition: None, duplicate: None, letter: None, notes: Vec::new() }
     }
 
-    /// The right to the row once its identity is written: a lease names the event that stands there.
+    /// Returns the lease once `identity` is written: a lease names the event of its row.
     pub fn lease_after(&self, lease: Lease) -> Lease {
         self.identity.as_ref().map_or(lease, |identity| Lease { event_id: identity.event_id, ..lease })
     }
 }
 
-/// Gives a row back as if it had not been taken up.
+/// Gives a row back without counting the attempt.
 pub(super) fn handed_back(lease: Lease, again_in: Duration) -> Release {
     Release { lease, again_in: Some(again_in), uncounted: true, unblocks: false, failure: None }
 }

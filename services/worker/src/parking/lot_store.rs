@@ -1,4 +1,4 @@
-//! What the lot's task claims and writes with: the store, and who is told.
+//! What the lot's task claims and writes with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::metrics::WorkerMetrics;
 use crate::outgoing::EventWriter;
 use crate::worker_shared::WorkerShared;
 
-/// Claims rows, and writes what becomes of them.
+/// Claims rows, and writes the decisions on them.
 #[derive(Debug)]
 pub(super) struct LotStore {
     pub lot: Arc<dyn Lot>,
@@ -52,23 +52,23 @@ impl LotStore {
         }
     }
 
-    /// Claims due rows and reads them.
+    /// Claims due rows and decodes them.
     pub async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<ClaimedEvent>, StoreError> {
         let rows = self.lot.claim(&self.config.kafka_group, &Claim { types: &self.types, lease, limit }).await?;
         Ok(rows.into_iter().map(|row| ClaimedEvent::read(row, &self.setup.versions)).collect())
     }
 
-    /// Tells in how long a row is due.
+    /// Returns in how long a row is due; `None` if no row has a time.
     pub async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
         self.lot.next_due(&self.config.kafka_group, &self.types).await
     }
 
-    /// Makes due what was missed among some of the keys after `after`.
+    /// Makes missed rows due, among some keys after `after`.
     pub async fn make_due(&self, after: Option<&Bytes>) -> Result<MadeDue, StoreError> {
         self.lot.make_due(&self.config.kafka_group, &self.types, after).await
     }
 
-    /// Gives rows back as if they had not been taken up, due at once.
+    /// Gives rows back without counting the attempt, due at once.
     pub async fn give_back(&self, leases: impl Iterator<Item = Lease>) -> Result<(), StoreError> {
         let back: Vec<_> = leases.map(|lease| handed_back(lease, Duration::ZERO)).collect();
         if back.is_empty() {

@@ -1,4 +1,4 @@
-//! What the lot counts.
+//! The lot's metrics.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,19 +13,18 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::claimed_event::{ClaimedEvent, Ended};
 
-/// What an attempt came to.
+/// The label of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Attempted {
     pub outcome: &'static str,
 }
 
-/// Where set-aside events stand.
+/// The label of parked events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct StateLabel {
     pub state: &'static str,
 }
 
-/// The lot's metric families.
 #[derive(Debug, Clone)]
 pub(super) struct LotMetrics {
     attempts: Family<Attempted, Counter>,
@@ -68,7 +67,7 @@ impl LotMetrics {
         new
     }
 
-    /// Counts a call that has ended.
+    /// Counts an ended call.
     pub(super) fn handled(&self, case: &ClaimedEvent) {
         let Some((ended, took)) = &case.ended else { return };
         let outcome = match ended {
@@ -82,7 +81,7 @@ impl LotMetrics {
         self.seconds.observe(took.as_secs_f64());
     }
 
-    /// Tells how much stands in the lot.
+    /// Sets how many events are parked, and the age of the oldest held one.
     pub(super) fn standing(&self, counts: &HashMap<State, i64>, oldest_held: Option<Duration>) {
         for state in State::ALL {
             let count = counts.get(state).copied().unwrap_or_default();

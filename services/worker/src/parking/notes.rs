@@ -1,4 +1,4 @@
-//! What the timeline is told of a case; the kinds and their details are listed at [`Note`].
+//! Timeline notes of claimed events; the kinds and their details are listed at [`Note`].
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::claimed_event::ClaimedEvent;
 use crate::decode::Created;
 use crate::outgoing::Death;
 
-/// What is known of an attempt whose outcome nobody told.
+/// The message of an attempt whose outcome is unknown.
 pub(super) const NO_END: &str = "the worker ended, or its lease ran out, before the attempt came to an end";
 
 pub(super) fn note(case: &ClaimedEvent, event: &Created, at: Timestamp, kind: &'static str, detail: Option<&Value>) -> Note {
@@ -36,7 +36,7 @@ pub(super) fn attempt(
     note(case, event, at, "attempt", Some(&detail))
 }
 
-/// The attempt before this one, of which nothing was heard.
+/// Builds the note of the attempt before this one, whose outcome is unknown.
 pub(super) fn abandoned(case: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
     let detail = json!({
         "attempt": case.row.attempts - 1,

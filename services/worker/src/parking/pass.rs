@@ -1,4 +1,4 @@
-//! One transaction over cases: what each comes to, written under its lease.
+//! One transaction over claimed events: the decision on each, written under its lease.
 
 use std::collections::HashSet;
 
@@ -17,23 +17,24 @@ use crate::process::known::Known;
 
 /// How a transaction ended.
 enum Attempt {
-    /// It is committed.
+    /// Committed.
     Written(Vec<Decision>),
-    /// It was rolled back: other workers have these rows now, and the gate must not be passed for them.
+    /// Rolled back: other workers have these rows now, and the gate must not be passed for them.
     Lost(HashSet<i64>),
 }
 
-/// What a committed transaction left behind.
+/// The result of a committed transaction.
 struct Written {
     rows: Vec<OutboxRow>,
-    /// The cases whose lease was lost: nothing of them is written.
+    /// The rows whose lease was lost: nothing of them was written.
     lost: HashSet<i64>,
 }
 
 impl LotStore {
-    /// Decides cases and writes it; returns those whose handler is to be called. After an error all of them come back.
+    /// Decides on events and writes the decisions; returns the events to call the handler for. An error returns those to decide
+    /// again.
     ///
-    /// A batch that the store refuses is tried one by one, and a case whose own values are to blame is given up.
+    /// A batch that the store refuses is split into single events, and an event whose own values are to blame is given up.
     pub(super) async fn pass(&self, mut cases: Vec<ClaimedEvent>) -> Result<Vec<ClaimedEvent>, (Vec<ClaimedEvent>, StoreError)> {
         match self.attempt(&cases).await {
             Ok(Attempt::Written(changes)) => Ok(self.calls_of(cases, &changes)),
@@ -66,7 +67,7 @@ impl LotStore {
             match Box::pin(self.pass(vec![case])).await {
                 Ok(more) => calls.extend(more),
                 Err((back, error)) => {
-                    // What is to be called has been written as such; it is decided once more.
+                    // The calls found so far have not started; they are decided again.
                     return Err((calls.into_iter().chain(back).chain(rest).collect(), error));
                 }
             }
@@ -117,24 +118,24 @@ impl LotStore {
                 Some(InboxEntry { event_id: case.event_id, data_sha: case.digest.0, order_id })
             })
             .collect();
-        // One order for all workers, so that two of them cannot wait for each other.
+        // All workers insert in the same order, so that two of them cannot deadlock.
         entries.sort_by_key(|entry| entry.event_id);
         let gate = if entries.is_empty() { Gate::default() } else { tx.gate(&entries).await? };
         let known = Known::read(tx, cases.iter().filter_map(ClaimedEvent::created).collect(), Vec::new()).await?;
         Ok(Facts { now: self.clock.now(), gate, known })
     }
 
-    /// Tells whether handling has an effect outside: confirming has none.
+    /// Returns whether handling has an effect outside; confirming has none.
     pub(super) fn handles_outside(&self) -> bool {
         matches!(self.setup.place, HandlerPlace::Lot(_))
     }
 }
 
-/// Leaves out what must not be decided twice after an error, and marks the rest if that may be on disk.
+/// After an error of unknown outcome, drops the events that must not be decided twice, and marks the others as in doubt.
 ///
-/// Whether the gate has let a restored event pass is not known then, and it lets nothing pass twice: claimed anew it is found out.
-/// Should a commit have been taken for refused that was not, the row bears the event's own id by now and is no longer what the lease
-/// names, so that it is not drained as a copy of itself.
+/// Whether a restored event has passed the gate is unknown then, and the gate passes nothing twice; the next claim finds out. If
+/// a commit that was reported as failed did happen, the row bears the event's own id by now; the lease still names the old id, so
+/// the row is not drained as a copy of itself.
 fn doubted(mut cases: Vec<ClaimedEvent>, error: &StoreError) -> Vec<ClaimedEvent> {
     if matches!(error, StoreError::Unknown { .. }) {
         cases.retain(|case| !case.is_restored() || case.ended.is_some());
@@ -145,7 +146,7 @@ fn doubted(mut cases: Vec<ClaimedEvent>, error: &StoreError) -> Vec<ClaimedEvent
     cases
 }
 
-/// Writes changes and commits.
+/// Writes decisions and commits.
 async fn write(mut tx: Box<dyn LotTx>, cases: &[ClaimedEvent], changes: &[Decision]) -> Result<Written, StoreError> {
     let lost = end_leases(tx.as_mut(), cases, changes).await?;
     let live: Vec<&Decision> =
@@ -174,7 +175,7 @@ async fn write(mut tx: Box<dyn LotTx>, cases: &[ClaimedEvent], changes: &[Decisi
     Ok(Written { rows: rows.collect(), lost })
 }
 
-/// Writes what rows turned out to be; returns those whose lease was lost.
+/// Writes the identities of rows; returns the rows whose lease was lost.
 async fn identify(tx: &mut dyn LotTx, changes: &[Decision]) -> Result<HashSet<i64>, StoreError> {
     let identities: Vec<_> = changes.iter().filter_map(|change| change.identity.clone()).collect();
     if identities.is_empty() {
@@ -204,7 +205,7 @@ async fn end_leases(tx: &mut dyn LotTx, cases: &[ClaimedEvent], changes: &[Decis
     Ok(cases.iter().map(|case| case.row.lease.id).filter(|id| !held.contains(id)).collect())
 }
 
-/// What was read is no longer so: the next try sees it.
+/// Returns the error for data that changed since it was read: the next try sees the change.
 fn changed(operation: &'static str) -> StoreError {
     StoreError::Retry { operation, source: anyhow::anyhow!("an order or a row has changed meanwhile") }
 }

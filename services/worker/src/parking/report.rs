@@ -1,4 +1,4 @@
-//! What is said and counted of the lot's rows, after the commit.
+//! Logs and metrics of the lot's events, after the commit.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use super::lot_store::LotStore;
 use crate::decode::Created;
 use crate::metrics::{Dead, Settled};
 
-/// An event that has been held for so long waits for a worker that nobody rolls out.
+/// An event held for this long waits for a worker that nobody rolls out.
 const HELD_TOO_LONG: Duration = Duration::from_mins(15);
 
 impl LotStore {
-    /// Counts and logs what became of a case.
+    /// Counts and logs the decision on an event.
     pub(super) fn tell(&self, case: &ClaimedEvent, change: &Decision, lost: bool) {
         if lost && case.in_doubt {
             tracing::info!(parked.id = case.row.lease.id, event.id = %case.event_id, "an outcome in doubt had been written");
@@ -84,8 +84,8 @@ impl LotStore {
         );
     }
 
-    /// Counts the lot, and raises the alarm when an event has been held for too long: in the log at most once in that time, and
-    /// for as long as it lasts in what `/readyz?verbose` notes.
+    /// Counts the lot, and raises an alarm when an event has been held for too long: in the log at most once per `HELD_TOO_LONG`,
+    /// in `/readyz?verbose` for as long as it lasts.
     pub(super) async fn count(&self, alarm_at: &mut Instant) -> Result<(), StoreError> {
         let counts = self.lot.counts().await?;
         let held = self.lot.oldest_held(&self.config.kafka_group, &self.types).await?;

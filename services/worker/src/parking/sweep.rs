@@ -1,28 +1,28 @@
-//! When the lot is searched for rows that should be due and are not: some keys at a time, so that claims never wait for a large lot.
+//! Schedules the sweep for rows that should be due and are not: some keys at a time, so that claims never wait for a large lot.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-/// How often, when nothing tells that there may be some.
+/// The pause between sweeps that nothing brings forward.
 const EVERY: Duration = Duration::from_secs(5);
-/// How soon when the stream has set something behind another event; and no oftener than takes a twentieth of the time.
+/// The pause when the stream has parked an event behind another one. Sweeps take at most a twentieth of the time.
 const SOON: Duration = Duration::from_millis(100);
 const SHARE: u32 = 20;
 
-/// Where the search stands.
+/// The state of the sweep.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    /// When the next one begins; the next step, while one is under way.
+    /// When the next sweep starts, or the next step of the running one.
     at: Instant,
-    /// Before this it is not begun again.
+    /// No sweep starts before this.
     may_begin_at: Instant,
-    /// After which key it goes on; `None` between two searches.
+    /// The key after which it continues; `None` between two sweeps.
     after: Option<Bytes>,
-    /// How long this one has taken so far.
+    /// How long this sweep has taken so far.
     took: Duration,
-    /// Whether something was set behind another event that this one may have passed already.
+    /// Whether an event was parked behind one that this sweep may have passed already.
     again: bool,
 }
 
@@ -31,7 +31,7 @@ impl Sweep {
         Self { at: now, may_begin_at: now, after: None, took: Duration::ZERO, again: false }
     }
 
-    /// Something was set behind another event, which may have gone meanwhile.
+    /// Brings the next sweep forward: an event was parked behind another one, which may have left the lot meanwhile.
     pub fn soon(&mut self) {
         if self.after.is_some() {
             self.again = true;
@@ -48,8 +48,8 @@ impl Sweep {
         self.after.as_ref()
     }
 
-    /// Takes note of a step that began then. `after` tells where the next one goes on; `None` ends the search, and so does a
-    /// failure: what is due is taken up first then.
+    /// Notes a step. `after` is the key after which the next one continues; `None` ends the sweep, and so does a failure: due
+    /// rows are claimed first then.
     pub fn stepped(&mut self, began: Instant, now: Instant, after: Option<Bytes>) {
         self.took += now.saturating_duration_since(began);
         self.after = after;

@@ -1,4 +1,4 @@
-//! Records that nobody can read: one dead letter names the place, and the partition goes on behind it.
+//! Unreadable records that an operator skips: one dead letter stands for them, and the partition continues behind them.
 
 use minishop_core::parking::DeadCode;
 use minishop_platform::bus::consume::Partition;
@@ -10,17 +10,17 @@ use super::plan::Plan;
 use super::{Processor, write};
 use crate::decode::{Content, EventDigest, Incoming, Refused, id_of_record};
 
-/// Records that are stepped over.
+/// A range of records to step over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Gap {
     pub partition: Partition,
-    /// The first offset that cannot be read.
+    /// The first unreadable offset.
     pub from: i64,
-    /// The offset from which it is read on.
+    /// The offset from which reading resumes.
     pub until: i64,
-    /// What the client library said.
+    /// The client library's error.
     pub error: String,
-    /// Who has decided it, and why.
+    /// Who requested the skip, and why.
     pub requested_by: RequestedBy,
 }
 
@@ -33,7 +33,7 @@ impl Gap {
         Refused { code: DeadCode::RecordUnreadable, message, event_type: None }
     }
 
-    /// The record that stands for them: a place without content.
+    /// Returns the record that stands for the gap: a place without content.
     fn record(&self) -> Record {
         let Partition { topic, partition } = self.partition.clone();
         Record { topic, partition, offset: self.from, key: None, value: None, headers: Headers::default(), timestamp: 0 }
@@ -41,7 +41,7 @@ impl Gap {
 }
 
 impl Processor {
-    /// Settles records that are stepped over; doing it again changes nothing.
+    /// Settles a gap; doing it again changes nothing.
     pub(crate) async fn step_over(&self, gap: &Gap, seen: &[Position]) -> Result<Vec<Position>, StoreError> {
         let started = Instant::now();
         let (record, refused) = (gap.record(), gap.refused());

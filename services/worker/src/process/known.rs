@@ -1,4 +1,4 @@
-//! The orders that a batch is judged by.
+//! The orders against which a batch is judged.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use minishop_platform::store::{ConsumerTx, KnownOrder, StoreError};
 
 use crate::decode::Created;
 
-/// Orders found by id and by (client, key); the first of a kind stays. A batch asks for each of its records.
+/// Orders by id and by (client, key); the first of each stays. Indexed, since a batch looks up each of its records.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     orders: Vec<KnownOrder>,
@@ -17,7 +17,8 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Reads the orders that events may concern: those of their ids, and those that used their keys; and those that `named` says.
+    /// Reads the orders that may concern `events`: those with their order ids, and those that used their keys; also those in
+    /// `named`.
     pub async fn read(tx: &mut dyn ConsumerTx, events: Vec<&Created>, named: Vec<OrderId>) -> Result<Self, StoreError> {
         let ids: Vec<OrderId> = events.iter().map(|event| event.order_id).chain(named).collect();
         if ids.is_empty() {

@@ -1,4 +1,4 @@
-//! What a batch will write, as it is decided record by record.
+//! The writes of a batch, decided record by record.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,31 +16,31 @@ use crate::decode::{Content, Created, Incoming, Refused};
 use crate::judge::{Verdict, judge};
 use crate::outgoing::{Death, EventWriter};
 
-/// Records that are refused although they decode, by their places in the batch.
+/// Records that are refused although they decode, by index in the batch.
 pub(super) type Refusals = HashMap<usize, Refused>;
 
-/// What became of a record.
+/// The outcome of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamOutcome {
     /// Its order is processed.
     Processed,
-    /// Its order does not await it: a recorded no-op.
+    /// Its order is not in the expected state: a recorded no-op.
     Ignored,
     /// Another event announced the same order.
     Duplicate,
-    /// The same event again.
+    /// The same event was settled before.
     Copy,
-    /// A newer version, kept for a newer worker.
+    /// A newer version, held for a newer worker.
     Held,
-    /// Waits behind another event of its key.
+    /// It waits behind another event of its key.
     Parked,
-    /// Waits for the handler, due at once.
+    /// It waits for the handler, due at once.
     Queued,
     /// A dead letter.
     Dead(DeadCode),
 }
 
-/// A record and what became of it, told once it is on disk.
+/// A record and its outcome, reported after the commit.
 #[derive(Debug)]
 pub(super) struct Fate<'r> {
     pub incoming: &'r Incoming<'r>,
@@ -48,21 +48,21 @@ pub(super) struct Fate<'r> {
     pub span: Option<Span>,
 }
 
-/// What a batch will write.
+/// The writes of a batch.
 #[derive(Debug)]
 pub(super) struct Plan<'r> {
     now: Timestamp,
-    /// What the store knows of the batch's orders, and what the batch adopts.
+    /// The batch's orders as the store knows them, and those that the batch adopts.
     pub known: Known,
-    /// Whether events are handled from the lot: then none is here.
+    /// Whether events are handled from the lot; if so, none is handled here.
     pub to_the_lot: bool,
-    /// Keys whose events must wait; grows with what this batch holds back.
+    /// Keys whose events must wait; grows as this batch parks events.
     pub parked_keys: HashSet<Bytes>,
     pub adopt: Vec<AdoptedOrder>,
     pub transitions: Vec<Transition>,
     pub journal: Journal,
     pub fates: Vec<Fate<'r>>,
-    /// What must be settled under another id; if there is any, nothing of this plan is written.
+    /// Records to settle under another id; if there are any, nothing of this plan is written.
     pub refusals: Refusals,
 }
 
@@ -81,7 +81,7 @@ impl<'r> Plan<'r> {
         }
     }
 
-    /// Decides on a record that is new.
+    /// Decides on a new record.
     pub(super) fn decide(&mut self, n: usize, incoming: &'r Incoming<'r>, events: &EventWriter, ids: &dyn Ids) {
         match &incoming.content {
             Content::Refused(refused) => self.refuse(incoming, refused, events),
@@ -110,7 +110,7 @@ impl<'r> Plan<'r> {
         };
         if verdict == Verdict::Adopt {
             let order = rows::adopted(incoming.event_id, event);
-            // The next event of its key is judged by it.
+            // The next event of its key is judged against it.
             self.known.add(rows::known_of(&order));
             self.adopt.push(order);
             self.note(event.order_id, "adopted", incoming, None);
@@ -127,7 +127,7 @@ impl<'r> Plan<'r> {
         let trace = trace.continue_in(&span, ids);
         match outcome {
             StreamOutcome::Processed => {
-                // An adopted order begins with the event that brought it, whatever number that event bears.
+                // An adopted order starts at version 1, whatever sequence its event bears.
                 let expected = if verdict == Verdict::Adopt { 1 } else { event.sequence };
                 self.transitions.push(events.processed(incoming.event_id, event, expected, self.now, &trace));
             }
@@ -146,7 +146,8 @@ impl<'r> Plan<'r> {
         self.fates.push(Fate { incoming, outcome, span: Some(span) });
     }
 
-    /// Tells the timeline of its order, if this is the event that announced it: any other may name whatever order it likes.
+    /// Notes in the order's timeline that its event is held, but only for the event that announced it: any other could name any
+    /// order.
     fn note_held(&mut self, incoming: &Incoming<'_>, event_type: &str) {
         let order = incoming.held_order().and_then(|id| self.known.by_id(id));
         if let Some(order) = order.filter(|order| order.created_event_id == incoming.event_id) {
@@ -177,7 +178,7 @@ impl<'r> Plan<'r> {
         self.fates.push(Fate { incoming, outcome: StreamOutcome::Dead(refused.code), span: None });
     }
 
-    /// Leaves a record to the next try, which refuses it.
+    /// Leaves a record to the next attempt, which refuses it.
     pub(super) fn refuse_next(&mut self, n: usize, code: DeadCode, message: &str, incoming: &Incoming<'_>) {
         let event_type = incoming.created().map(|created| created.event_type.clone());
         self.refusals.insert(n, Refused { code, message: message.to_owned(), event_type });

@@ -1,4 +1,4 @@
-//! What is said and counted of records, after the commit.
+//! Logs and metrics of records, after the commit.
 
 use minishop_contracts::headers::kafka;
 use minishop_core::clock::Timestamp;
@@ -12,7 +12,7 @@ use crate::decode::{Content, Incoming};
 use crate::metrics::{Dead, Settled, WorkerMetrics};
 
 impl StreamOutcome {
-    /// Spells the outcome as a metric's label.
+    /// Returns the outcome as a metric label.
     const fn as_str(self) -> &'static str {
         match self {
             Self::Processed => "processed",
@@ -28,14 +28,14 @@ impl StreamOutcome {
 }
 
 impl Fate<'_> {
-    /// Notes that the fence has stopped an order's change.
+    /// Changes the outcome to ignored if the fence stopped the order's transition.
     pub(super) fn was_stopped(&mut self, stopped: impl Fn(OrderId) -> bool) {
         if self.outcome == StreamOutcome::Processed && self.incoming.created().is_some_and(|created| stopped(created.order_id)) {
             self.outcome = StreamOutcome::Ignored;
         }
     }
 
-    /// Counts and logs what became of the record, and ends its span.
+    /// Counts and logs the outcome, and ends the span.
     pub(super) fn tell(&self, now: Timestamp, metrics: &WorkerMetrics) {
         metrics.events.get_or_create(&Settled { outcome: self.outcome.as_str() }).inc();
         if let Some(span) = &self.span {
@@ -59,7 +59,7 @@ impl Fate<'_> {
     }
 }
 
-/// Two records that claim one identity are somebody's fault or attack; all else is one producer's mistake.
+/// Logs a dead letter: as an error if two records claim one identity (a fault or an attack), else as a producer's mistake.
 fn dead(incoming: &Incoming<'_>, code: DeadCode) {
     let (record, correlation, trace) = (incoming.record, correlation_id(incoming), trace_id(incoming));
     let (correlation, trace) = (correlation.as_deref(), trace.as_deref());
@@ -87,7 +87,7 @@ fn dead(incoming: &Incoming<'_>, code: DeadCode) {
     }
 }
 
-/// A copy is nothing to speak of, unless somebody expects something of it.
+/// Logs a copy only if it is a dead letter that was produced again: somebody expects an effect.
 fn copy(incoming: &Incoming<'_>) {
     let record = incoming.record;
     let Some((_, partition, offset)) = named_place(record) else { return };
@@ -117,7 +117,7 @@ fn held(incoming: &Incoming<'_>) {
     );
 }
 
-/// Finds a correlation id that may be logged.
+/// Returns a correlation id that is safe to log.
 fn correlation_id(incoming: &Incoming<'_>) -> Option<String> {
     let of_header = || incoming.record.headers.get(kafka::CORRELATION_ID).and_then(CorrelationId::parse);
     let id = incoming.created().map(|created| created.correlation_id.clone()).or_else(of_header)?;

@@ -1,8 +1,8 @@
-//! Dead letters that somebody has produced to the topic again, by hand or with a tool that copies records.
+//! Dead letters that were produced to the topic again, by hand or with a tool that copies records.
 //!
-//! What they are is found out by what this store has done and not by what they say: their headers name the place of the record that
-//! died, and that place with the record's own bytes makes the id under which that record was settled. Nobody can name a place
-//! where other bytes were refused, and only what would be refused once more is looked at: no header stops a good event.
+//! They are recognized by what this store has done, not by what they claim: their headers name the place of the record that died,
+//! and that place with the record's own bytes yields the id under which that record was settled. Nobody can name a place where
+//! other bytes were refused, and only records that would be refused again are checked: no header stops a good event.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,9 +15,9 @@ use super::plan::Refusals;
 use super::rows;
 use crate::decode::{Incoming, id_of_record};
 
-/// Where a record was that is a dead letter now, as its headers say: topic, partition, offset.
+/// Returns where the original of a dead letter was, according to its headers: topic, partition, offset.
 pub(super) fn named_place(record: &Record) -> Option<(&str, i32, i64)> {
-    // The last of a name: one that died, was produced by hand and died again bears those of both deaths.
+    // The last header of a name counts: a record that died, was produced by hand and died again bears those of both deaths.
     let last = |wanted: &str| record.headers.0.iter().rev().find(|(name, _)| name == wanted)?.1.as_deref();
     let text = |wanted: &str| std::str::from_utf8(last(wanted)?).ok();
     let number = |wanted: &str| text(wanted)?.parse::<i64>().ok();
@@ -38,7 +38,7 @@ pub(super) async fn find(
         return Ok(HashSet::new());
     }
     let settled = tx.known_digests(&asked).await?;
-    // After a restore the first record and the one that was made of it may come together.
+    // After a restore the original and its copy may come in one batch.
     let mut before = HashMap::new();
     let mut found = HashSet::new();
     for (n, incoming, original) in refused {
@@ -52,10 +52,10 @@ pub(super) async fn find(
     Ok(found)
 }
 
-/// Gives the id under which a record was settled at the place that it names.
+/// Returns the id under which a record was settled at the place that it names.
 fn original(incoming: &Incoming<'_>) -> Option<EventId> {
     let (topic, partition, offset) = named_place(incoming.record)?;
     let id = EventId::of_record(topic, partition, offset, incoming.record.value.as_deref().unwrap_or_default());
-    // One that names its own place would be taken for its own copy when it is read again; it is, but it says nothing.
+    // A record that names its own place would count as its own copy when it is read again: true, but not worth a log line.
     (id != id_of_record(incoming.record)).then_some(id)
 }

@@ -1,4 +1,4 @@
-//! The rows that records become.
+//! Conversions of records into store rows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,18 +12,18 @@ use minishop_platform::telemetry::propagation::TraceContext;
 use crate::decode::{Content, Created, Incoming, Refused, id_of_record};
 
 impl Incoming<'_> {
-    /// Tells whether it is an event of this topic, whatever its version.
+    /// Returns whether this is an event of this topic, of any version.
     pub(super) fn is_event(&self) -> bool {
         !matches!(self.content, Content::Refused(_))
     }
 
-    /// Names the order of an event that only a newer worker can read.
+    /// Returns the order of an event that only a newer worker can read.
     pub(super) fn held_order(&self) -> Option<OrderId> {
         if let Content::Newer { order_id, .. } = &self.content { *order_id } else { None }
     }
 }
 
-/// Counts the records up to the first whose event or order is in the batch already: one statement changes an order once.
+/// Counts the records before the first one whose event or order is already in the batch: a statement changes an order only once.
 pub(super) fn batch_length(rest: &[Incoming<'_>]) -> usize {
     let (mut events, mut orders) = (HashSet::new(), HashSet::new());
     rest.iter()
@@ -34,7 +34,7 @@ pub(super) fn batch_length(rest: &[Incoming<'_>]) -> usize {
         .count()
 }
 
-/// Computes how far a batch reaches in each partition.
+/// Returns the positions after a batch.
 pub(super) fn positions(batch: &[Incoming<'_>]) -> Vec<Position> {
     let mut next: HashMap<(&str, i32), i64> = HashMap::new();
     for incoming in batch {
@@ -45,12 +45,12 @@ pub(super) fn positions(batch: &[Incoming<'_>]) -> Vec<Position> {
         .into_iter()
         .map(|((topic, partition), next_offset)| Position { topic: topic.to_owned(), partition, next_offset })
         .collect();
-    // One order of rows for all workers, so that two of them cannot wait for each other.
+    // All workers write in the same order, so that two of them cannot deadlock.
     list.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     list
 }
 
-/// Gives the id under which a record is settled: the event's, or one of its own if it is refused.
+/// Returns the id under which a record is settled: the event's, or one of its own if it is refused.
 pub(super) fn settled_id(incoming: &Incoming<'_>, refused: bool) -> EventId {
     if refused { id_of_record(incoming.record) } else { incoming.event_id }
 }
@@ -59,7 +59,7 @@ pub(super) fn entry(event_id: EventId, incoming: &Incoming<'_>) -> InboxEntry {
     InboxEntry { event_id, data_sha: incoming.digest.0, order_id: incoming.created().map(|created| created.order_id) }
 }
 
-/// Makes the row of an event that waits behind another one of its key.
+/// Builds the row of an event that waits behind another one of its key.
 pub(super) fn waiting(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent {
     let created = incoming.created();
     ParkedEvent {
@@ -85,12 +85,12 @@ pub(super) fn waiting(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent 
     }
 }
 
-/// Makes the row of an event that the handler is to be given.
+/// Builds the row of an event that is due for the handler.
 pub(super) fn due(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent {
     ParkedEvent { state: State::Retrying, ..waiting(incoming, event_type) }
 }
 
-/// Makes the row of an event that a newer worker will handle.
+/// Builds the row of an event that is held for a newer worker.
 pub(super) fn held(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent {
     ParkedEvent {
         needs_type: Some(event_type.to_owned()),
@@ -99,7 +99,7 @@ pub(super) fn held(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent {
     }
 }
 
-/// Makes the row of a refused record. It blocks nothing: there is nothing to keep in order with.
+/// Builds the row of a refused record. It blocks nothing: it has no order to keep.
 pub(super) fn dead(id: EventId, incoming: &Incoming<'_>, refused: &Refused, now: Timestamp) -> ParkedEvent {
     ParkedEvent {
         blocks: false,
@@ -111,7 +111,7 @@ pub(super) fn dead(id: EventId, incoming: &Incoming<'_>, refused: &Refused, now:
         error_message: Some(refused.message.clone()),
         error_fingerprint: Some(error_fingerprint(ErrorClass::Refused, refused.code.as_str(), &refused.message)),
         failed_at: Some(now),
-        // Whose it is was not proved.
+        // Its client was not verified.
         client_id: None,
         ..waiting(incoming, "")
     }
@@ -134,7 +134,7 @@ pub(crate) fn adopted(id: EventId, event: &Created) -> AdoptedOrder {
     }
 }
 
-/// Shows an order that this batch adopts as if it were known already.
+/// Converts an adopted order into the known order that it will be.
 pub(crate) fn known_of(order: &AdoptedOrder) -> KnownOrder {
     KnownOrder {
         order_id: order.order_id,

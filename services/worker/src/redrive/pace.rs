@@ -1,8 +1,8 @@
-//! How fast an operation may go.
+//! The rate limit of an operation.
 
 use minishop_core::clock::Timestamp;
 
-/// Hands out an operation's rate: at most so many in a second, and what was not used is not saved up for longer than that.
+/// A token bucket: it fills at the operation's rate per second and holds at most one second's worth.
 #[derive(Debug)]
 pub(super) struct Pace {
     rate: f64,
@@ -11,12 +11,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Begins with one, so that a slow rate begins at once.
+    /// Starts with one token, so that a slow rate starts at once.
     pub(super) fn new(rate: i32, now: Timestamp) -> Self {
         Self { rate: f64::from(rate.max(1)), at: now, budget: 1.0 }
     }
 
-    /// Tells how many may go now. A clock that went back gives nothing.
+    /// Returns how many may go now. A clock that went back adds nothing.
     pub(super) fn allowed(&mut self, now: Timestamp) -> usize {
         let passed = now.signed_duration_since(self.at).to_std().unwrap_or_default().as_secs_f64();
         self.at = now;
@@ -26,7 +26,7 @@ impl Pace {
         whole
     }
 
-    /// Takes what went.
+    /// Takes `count` tokens.
     pub(super) fn took(&mut self, count: usize) {
         #[expect(clippy::cast_precision_loss, reason = "at most a rate of 10 000")]
         let count = count as f64;

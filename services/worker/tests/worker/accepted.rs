@@ -1,4 +1,4 @@
-//! Events that are odd and yet good.
+//! Odd but valid events.
 
 use bytes::Bytes;
 use minishop_core::ids::{ClientId, EventId};

@@ -1,4 +1,4 @@
-//! Child processes that die at a named point: this test program again, told by its environment what to do and where to die.
+//! Child processes that die at a named point: this test program again, instructed by its environment.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output, Stdio};
@@ -8,20 +8,20 @@ use minishop_platform::crash;
 const AT: &str = "CRASH_AT";
 const NTH: &str = "CRASH_NTH";
 
-/// Reads what the parent says.
+/// Reads an instruction of the parent.
 #[expect(clippy::disallowed_methods, reason = "the parent says by the environment what to do")]
 pub fn told(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// In the child: dies at the point that the parent names, if it names one.
+/// In the child: arms the crash point that the parent names, if it names one.
 pub fn arm() {
     if let Some(point) = told(AT) {
         crash::arm(&point, told(NTH).unwrap().parse().unwrap());
     }
 }
 
-/// Runs an ignored test of this program as a process of its own.
+/// Runs an ignored test of this program as a separate process.
 async fn run(test: &'static str, env: &[(&str, String)]) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored", "--nocapture"]).stdin(Stdio::null());
@@ -38,7 +38,7 @@ pub async fn dies(test: &'static str, env: &[(&str, String)], point: &str, nth: 
     assert!(said.contains(&format!("crash point {point}")), "{said}");
 }
 
-/// Runs a child that must come to its end.
+/// Runs a child that must end well.
 pub async fn ends_well(test: &'static str, env: &[(&str, String)]) {
     let output = run(test, env).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

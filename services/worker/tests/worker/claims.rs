@@ -1,4 +1,4 @@
-//! Copies, and events that claim what is another's: an event id, an order, a key.
+//! Copies, and events that claim another one's id, order or key.
 
 use minishop_core::ids::{EventId, OrderId};
 use minishop_platform::bus::{Headers, Record};
@@ -12,7 +12,7 @@ use crate::shop::Shop;
 const PROCESSED: &str = "orders.processed";
 
 impl Shop {
-    /// Reads the last dead letter's code.
+    /// Returns the last dead letter's code.
     async fn last_code(&self) -> Option<String> {
         self.parked().await.pop()?.error_code
     }
@@ -110,7 +110,7 @@ pub async fn another_event_under_a_settled_id_is_a_dead_letter(shop: Shop) {
     assert_eq!(shop.parked().await.len(), 2);
 }
 
-/// The same event as other programs write it.
+/// Returns the same event as other programs write it.
 fn spellings(event: &Sent) -> Vec<(&'static str, Vec<u8>)> {
     let text = event.json.to_string();
     let (id, order) = (event.text("/eventId"), event.text("/data/orderId"));
@@ -146,7 +146,7 @@ pub async fn the_same_event_by_another_serializer_is_a_copy(shop: Shop) {
         assert_eq!((shop.last_code().await, shop.events("copy")), (None, n as u64 + 1), "{what}");
     }
     assert_eq!(shop.snapshot().await, before);
-    // It is the event that was settled, however it was written first.
+    // The same holds whichever spelling comes first.
     let (first, second) = (created(), created());
     let of_first = spelled(&first, self::spellings(&first).remove(1).1);
     shop.step(&[of_first, first.record(), spelled(&second, self::spellings(&second).remove(3).1), second.record()]).await;
@@ -179,7 +179,7 @@ pub async fn an_event_that_was_settled_under_its_bytes_alone_is_still_known(shop
     let (first, second, bad) = (event.record(), held.record(), bad.record());
     shop.step(&[first, second, bad.clone()]).await;
     let parked = shop.parked().await.len();
-    // As builds before this one have left it.
+    // The digests as earlier builds stored them.
     let quote = if shop.is_distributed() { ("'\\x", "'") } else { ("x'", "'") };
     let hex = |bytes: &[u8]| {
         bytes.chunks(16).map(|half| format!("{:032x}", u128::from_be_bytes(half.try_into().unwrap()))).collect::<Vec<_>>()
@@ -198,7 +198,7 @@ pub async fn an_event_that_was_settled_under_its_bytes_alone_is_still_known(shop
     let again = Record { headers: naming, offset: bad.offset + 900_000, ..bad.clone() };
     shop.try_step(&[event.record(), held.record(), bad, again]).await.unwrap();
     assert_eq!((shop.parked().await.len(), shop.events("copy")), (parked, 4));
-    // A worker that reads more of an event than the one that set it aside.
+    // A worker that reads more of an event than the one that parked it.
     let newer_worker = shop.hands_that_read(HandlerPlace::Stream, newer());
     newer_worker.stream(&[held.record()]).await;
     assert_eq!((shop.parked().await.len(), newer_worker.metric("worker_events_total{outcome=\"copy\"}")), (parked, 1));
@@ -274,7 +274,7 @@ pub async fn events_of_a_key_are_published_in_the_order_of_their_records(shop: S
     let first = created();
     let mut events = vec![first.clone()];
     for n in 0..400 {
-        // Known and unknown orders, copies between them, so that the batch is cut.
+        // Known and unknown orders, with copies that cut the batch.
         let event = first.same_customer();
         events.push(if n % 3 == 0 { event.accepted(&shop, "anonymous").await } else { event });
         if n % 50 == 0 {

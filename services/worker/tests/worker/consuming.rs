@@ -17,7 +17,7 @@ use crate::records::{Sent, created, record};
 use crate::redriving::begin_on;
 use crate::shop::{self, Shop};
 
-/// Waits until something is so, and says at the end of its patience what was seen last.
+/// Waits until `is` holds; fails after a minute with the last value seen.
 pub async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, is: impl Fn(&T) -> bool) {
     let mut tick = tokio::time::interval(Duration::from_millis(25));
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
@@ -63,7 +63,7 @@ pub fn worker(store: &Store, log: &Log, owner: &str) -> Worker {
 }
 
 impl Worker {
-    /// Drains the worker, and waits until all of it has ended well.
+    /// Drains the worker, and waits until all its tasks have ended well.
     pub async fn drain(mut self) {
         self.ctx.drain.cancel();
         while let Some(ended) = self.tasks.join_next().await {
@@ -71,12 +71,12 @@ impl Worker {
         }
     }
 
-    /// Reads the lag of a partition that this worker reads.
+    /// Returns the lag of a partition, if this worker reads it.
     fn lag(&self, partition: i32) -> Option<u64> {
         self.partition_metric("worker_consumer_lag_records", partition)
     }
 
-    /// Reads what a metric says of a partition.
+    /// Returns a metric of a partition.
     pub fn partition_metric(&self, name: &str, partition: i32) -> Option<u64> {
         shop::sample(&self.metrics, &format!("{name}{{topic=\"{}\",partition=\"{partition}\"}}", self.topic))
     }
@@ -86,7 +86,7 @@ impl Worker {
         (0..PARTITIONS).filter(|n| self.lag(*n).is_some()).count()
     }
 
-    /// Reads what an operator should know of a part.
+    /// Returns the status note of a part.
     pub fn note(&self, part: &str) -> Option<String> {
         self.ctx.status.notes().into_iter().find_map(|(name, note)| (name == part).then_some(note))
     }
@@ -116,7 +116,7 @@ pub async fn settled_records_are_committed_and_not_read_again(shop: Shop) {
     let first = worker(&shop.store, &log, "first");
     until_processed(&shop, 300).await;
     eventually(async || shop.parked().await.len(), |dead| *dead == 10).await;
-    // Without a drain: by itself.
+    // By itself, without a drain.
     eventually(async || log.ends_and_offsets().await, |(ends, offsets)| ends == offsets).await;
     let lag = async || (0..PARTITIONS).map(|n| first.lag(n).unwrap_or(1)).sum::<u64>();
     eventually(lag, |lag| *lag == 0).await;
@@ -218,7 +218,7 @@ pub async fn a_partition_that_went_while_it_was_paused_is_read_when_it_comes_bac
 pub async fn a_dead_letter_is_published_as_its_record_came(shop: Shop) {
     let log = log(&shop).await;
     let keyed = |key: &'static [u8]| Record { key: Some(Bytes::from_static(key)), ..record(Some(b"no event")) };
-    // The producer's way to a null key.
+    // The header makes the producer send a null key.
     let keyless = Record { headers: Headers::default().with("dlq-key-null", "true"), ..keyed(b"") };
     let empty = Record { value: Some(Bytes::new()), ..keyed(b"c") };
     let null = Record { value: None, ..keyed(b"d") };
@@ -248,7 +248,7 @@ pub async fn dead_letters_that_are_produced_to_the_topic_make_no_others(shop: Sh
         tokio::task::spawn_blocking(read).await.unwrap()
     };
     eventually(async || letters().await.len(), |count| *count == 3).await;
-    // With their headers, as a tool that copies records does it.
+    // With their headers, as a tool that copies records does.
     log.send(&letters().await).await;
     log.send_events(&[created()]).await;
     until_processed(&shop, 1).await;
@@ -260,7 +260,7 @@ pub async fn dead_letters_that_are_produced_to_the_topic_make_no_others(shop: Sh
 pub async fn what_operators_did_long_ago_is_forgotten(shop: Shop) {
     let log = log(&shop).await;
     let (long_ago, now) = if shop.is_distributed() { ("to_timestamp(0)", "clock_timestamp()") } else { ("0", "1760000000000") };
-    // Over no dead letters, and so done at once.
+    // Over no dead letters, so done at once.
     begin_on(&shop.store.operations, Kind::Redrive, 100).await;
     shop.sql(&format!("UPDATE operation SET ended_at = {long_ago}")).await;
     shop.sql(&format!("UPDATE audit SET at = {long_ago}")).await;
@@ -280,7 +280,7 @@ pub async fn workers_that_come_and_go_settle_each_event_once(shop: Shop) {
     until_processed(&shop, 400).await;
     let second = worker(&shop.store, &log, "second");
     log.send_events(&all[400..800]).await;
-    // Both have some of the partitions.
+    // Both own some of the partitions.
     let shared = async || (first.events("processed"), second.events("processed"));
     let mut sent = 800;
     while second.events("processed") == 0 {

@@ -24,7 +24,7 @@ use crate::log::log;
 use crate::records::{Sent, created, record};
 use crate::shop::{self, Shop};
 
-/// The worker, as the child process that it runs in.
+/// The test that is the worker's child process.
 const WORKER: &str = "crash::worker_that_dies";
 
 const STORE: &str = "CRASH_STORE";
@@ -32,7 +32,7 @@ const DIR: &str = "CRASH_DIR";
 const BROKERS: &str = "CRASH_BROKERS";
 const PREFIX: &str = "CRASH_PREFIX";
 
-/// Points that a worker passes while its stream and its lot are stepped.
+/// Points that a worker passes while its stream and lot are stepped.
 const STEPPED: [&str; 7] = [
     "after_handler_before_tx",
     "mid_worker_tx",
@@ -43,8 +43,8 @@ const STEPPED: [&str; 7] = [
     "retry_after_commit",
 ];
 
-/// Points of the poll thread and of what it shares with the processor. A worker that dies in the midst of its first transaction must
-/// have committed no offset; it is the last, so that the next one finds the group where it was left.
+/// Points of the poll thread and of what it shares with the processor. A worker that dies within its first transaction must have
+/// committed no offset; it is the last, so that the next one finds the group where it was left.
 const POLLED: [&str; 3] = ["after_effect_before_offset", "after_offset", "mid_worker_tx"];
 
 /// Not a test: the worker that dies, or ends well.
@@ -70,7 +70,7 @@ async fn worker_that_dies() {
     tasks.join_next().await.unwrap().unwrap().unwrap();
 }
 
-/// Reads the feed from where the last worker committed its offset, and works until nothing is left to do.
+/// Reads the feed from the last worker's committed offset, and steps until nothing is left to do.
 async fn step_to_the_end(ctx: &Ctx, dir: &Path) {
     let (metrics, setup) = (
         WorkerMetrics::register(&ctx.metrics),
@@ -103,7 +103,7 @@ fn fed(line: &Value) -> Record {
     Record { offset: line["offset"].as_i64().unwrap(), key: Some(text("key").into()), ..record(Some(text("value").as_bytes())) }
 }
 
-/// An endpoint that outlives workers: it writes down each call, and answers by what it remembers.
+/// An endpoint that outlives workers: it logs each call, and answers by that log.
 #[derive(Debug)]
 struct Endpoint(PathBuf);
 
@@ -112,7 +112,7 @@ impl Handler for Endpoint {
     async fn handle(&self, delivery: &Delivery) -> Handled {
         let before = calls(&self.0).into_iter().filter(|id| *id == delivery.order_id).count();
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.0.join("calls")).unwrap();
-        // In one write: calls run side by side.
+        // In one write: calls run concurrently.
         file.write_all(format!("{}\n", delivery.order_id).as_bytes()).unwrap();
         if delivery.record_key.starts_with(b"refused") {
             return Handled::Refused { message: "422".to_owned() };
@@ -162,7 +162,7 @@ pub async fn a_worker_killed_at_any_point_of_stream_and_lot_loses_doubles_and_re
             std::fs::write(dir.path().join("feed"), Value::from(lines).to_string()).unwrap();
             let env = [(STORE, shop.address()), (DIR, dir.path().to_str().unwrap().to_owned())];
             child::dies(WORKER, &env, point, nth).await;
-            // Nobody waits for the dead worker's leases.
+            // The dead worker's leases need not be awaited.
             shop.end_leases().await;
             child::ends_well(WORKER, &env).await;
             look(&shop, &events, dir.path(), &format!("{point}:{nth}")).await;
@@ -170,7 +170,7 @@ pub async fn a_worker_killed_at_any_point_of_stream_and_lot_loses_doubles_and_re
     }
 }
 
-/// Holds a worker's traces to what was fed.
+/// Compares what a worker left behind with what was fed.
 async fn look(shop: &Shop, events: &[Sent], dir: &Path, what: &str) {
     let (refused, good): (Vec<&Sent>, Vec<&Sent>) =
         events.iter().partition(|event| event.key.as_ref().unwrap().starts_with(b"refused"));
@@ -219,7 +219,7 @@ pub async fn a_worker_killed_around_its_offset_commit_loses_and_doubles_nothing(
     }
     let worker = worker(&shop.store, &log, "last");
     until_processed(&shop, sent).await;
-    // An offset that was committed too early loses nothing, since the store is believed before the group; but it is seen here.
+    // An offset committed too early loses nothing, since the store overrides the group; but it shows here.
     assert_eq!(worker.metric("worker_store_behind_group_total"), 0, "the group is never ahead of the store");
     worker.drain().await;
     assert_eq!((shop.count("timeline WHERE kind = 'processed'").await, shop.count("parked").await), (sent, 0));

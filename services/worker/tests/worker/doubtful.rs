@@ -1,4 +1,4 @@
-//! Commits of the lot whose answer is lost: whatever the store says of them, they are on disk.
+//! Commits of the lot whose answer is lost: whatever the store reports, they happened.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::lot::{fixed_reader, misspelt, redrive};
 use crate::records::created;
 use crate::shop::Shop;
 
-/// A lot one of whose commits is answered by nothing.
+/// A lot with one commit that happens but returns an error.
 #[derive(Debug)]
 struct Doubtful {
     lot: Arc<dyn Lot>,
-    /// How many commits are answered before.
+    /// How many commits are answered before that.
     left: Arc<AtomicUsize>,
     lost: fn() -> StoreError,
 }
@@ -42,7 +42,7 @@ fn unknown() -> StoreError {
     StoreError::Unknown { operation: "inbox.commit", source: anyhow::anyhow!("the connection was cut") }
 }
 
-/// What no store should say of a commit that it made, and what one did.
+/// An error that no store should return for a commit that happened; one did.
 fn refused() -> StoreError {
     StoreError::Retry {
         operation: "inbox.commit",
@@ -140,7 +140,7 @@ pub async fn a_commit_of_the_lot_whose_answer_is_lost_loses_and_doubles_nothing(
     for lost in [unknown, refused] {
         for nth in 1..=8 {
             let case = format!("commit {nth}, {}", lost());
-            // Refused when they came, they read well now and pass the gate only in the lot.
+            // Refused at first, it decodes now and passes the gate only in the lot.
             let restored = misspelt(created());
             shop.step(&[restored.record()]).await;
             letters += 1;
@@ -156,7 +156,7 @@ pub async fn a_commit_of_the_lot_whose_answer_is_lost_loses_and_doubles_nothing(
             worker.stream(&[first.record(), second.record(), refused.record()]).await;
             letters += 1;
             for _ in 0..12 {
-                // An error is told once, and tried again.
+                // The error comes once; the next step retries.
                 let _ = worker.lot.step().await;
                 shop.end_leases().await;
                 shop.pass(Duration::from_hours(12)).await;

@@ -1,4 +1,4 @@
-//! Stores that refuse, and stores that are in disorder.
+//! Stores that refuse values, and broken stores.
 
 use minishop_platform::store::StoreError;
 
@@ -7,7 +7,7 @@ use crate::shop::Shop;
 
 pub async fn an_event_that_the_store_cannot_hold_is_a_dead_letter_and_its_neighbours_flow(shop: Shop) {
     let events: Vec<_> = (0..37).map(|_| created()).collect();
-    // The clock stands still, so that the second adoption, wherever it comes, breaks this rule.
+    // The clock stands still, so that the second adoption, wherever it comes, violates this index.
     shop.sql("CREATE UNIQUE INDEX one_adoption_at_a_time ON timeline (at, kind) WHERE kind = 'adopted'").await;
     let mut known = Vec::new();
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! An endpoint that fails at random, called for real.
+//! An endpoint that fails at random, called over HTTP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::records::{Sent, created};
 use crate::shop::Shop;
 
-/// Of ten calls so many are answered by 500, at random but the same in each run.
+/// How many of ten calls are answered with 500: at random, but the same in each run.
 const FAILING: u64 = 4;
 
 /// Answers until it is dropped.
@@ -90,13 +90,13 @@ pub async fn six_customers_flow_though_four_calls_in_ten_fail(shop: Shop) {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         while shop.count("orders WHERE status = 'processed'").await < all {
             if !shop.is_distributed() {
-                // The lot's clock is the test's.
+                // The test moves the lot's clock.
                 shop.pass(Duration::from_millis(20)).await;
             }
             tick.tick().await;
         }
     };
-    // A pause of 30 s for each five failures in a row took minutes.
+    // With a pause of 30 s per five failures in a row this took minutes.
     let handled = async {
         let in_time = tokio::time::timeout(Duration::from_secs(25), handled).await;
         ctx.drain.cancel();

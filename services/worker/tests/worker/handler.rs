@@ -1,4 +1,4 @@
-//! Handlers that do what a test tells them.
+//! Handlers that follow a test's script.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -12,16 +12,16 @@ use tokio::sync::Notify;
 
 type Answer = dyn Fn(&Delivery, usize) -> Reaction + Send + Sync;
 
-/// How a handler takes a delivery.
+/// How a handler reacts to a delivery.
 pub enum Reaction {
     Say(Handled),
-    /// Never comes back.
+    /// Never returns.
     Hang,
-    /// Says it when [`Scripted::open`] is called.
+    /// Returned when [`Scripted::open`] is called.
     When(Handled),
 }
 
-/// A handler with a script, which writes down what it is given.
+/// A scripted handler, which records its deliveries.
 pub struct Scripted {
     answer: Box<Answer>,
     calls: Mutex<Vec<Delivery>>,
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Scripted {
     }
 }
 
-/// Makes a handler of a function of the delivery and of how often its order was given before.
+/// Creates a handler from a function of the delivery and of how often its order was delivered before.
 pub fn scripted(answer: impl Fn(&Delivery, usize) -> Reaction + Send + Sync + 'static) -> Arc<Scripted> {
     Arc::new(Scripted {
         answer: Box::new(answer),
@@ -60,7 +60,7 @@ impl Scripted {
         HandlerPlace::Lot(self.clone())
     }
 
-    /// The orders that were given, in their order.
+    /// Returns the delivered orders, in order.
     pub fn calls(&self) -> Vec<OrderId> {
         self.calls.lock().unwrap().iter().map(|delivery| delivery.order_id).collect()
     }
@@ -69,7 +69,7 @@ impl Scripted {
         self.calls.lock().unwrap().last().unwrap().clone()
     }
 
-    /// The orders of each key, in the order in which they were given first.
+    /// Returns the orders of each key, in the order of their first deliveries.
     pub fn first_calls(&self) -> HashMap<Bytes, Vec<OrderId>> {
         let mut first: HashMap<Bytes, Vec<OrderId>> = HashMap::new();
         for delivery in self.calls.lock().unwrap().iter() {
@@ -81,13 +81,13 @@ impl Scripted {
         first
     }
 
-    /// Lets one of those that wait say its word.
+    /// Lets one waiting call return.
     pub fn open(&self) {
         self.door.notify_one();
     }
 }
 
-/// Takes a key out of those that run, also when the call is dropped.
+/// Removes a key from the running ones, also when the call is dropped.
 struct Running<'s>(&'s Scripted, Bytes);
 
 impl Drop for Running<'_> {

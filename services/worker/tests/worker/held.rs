@@ -58,7 +58,7 @@ pub async fn events_behind_a_blocking_one_wait_in_their_order(shop: Shop) {
     }
     let parked: Vec<_> = shop.parked().await.into_iter().map(|parked| parked.raw_value.map(Into::into)).collect();
     assert_eq!(parked, expected);
-    // A known order's copy waits for nobody.
+    // A duplicate of a known order does not wait.
     let duplicate = held.same_customer().accepted(&shop, "a").await.with("/eventId", "another");
     shop.step(&[duplicate.record()]).await;
     assert_eq!((shop.events("duplicate"), shop.parked().await.len()), (1, expected.len()));

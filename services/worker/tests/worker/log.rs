@@ -20,7 +20,7 @@ use crate::shop::{Shop, server};
 
 pub const PARTITIONS: i32 = 4;
 
-/// Topics of its own, and a group of its own.
+/// A log with its own topics and group.
 pub struct Log {
     pub brokers: String,
     pub prefix: String,
@@ -33,18 +33,18 @@ struct Embedded {
     dir: tempfile::TempDir,
 }
 
-/// What becomes of a batch that stands in the log.
+/// How a stored batch is damaged.
 #[derive(Debug, Clone, Copy)]
 pub enum Damage {
-    /// No record can be made out, and the checksum is right.
+    /// No record can be parsed; the checksum is right.
     Garbage,
-    /// It says that it is compressed with lz4, is not, and the checksum is right.
+    /// It claims to be compressed with lz4 and is not; the checksum is right.
     Codec,
     /// The checksum is wrong.
     Checksum,
 }
 
-/// Makes an embedded log whose batches can be damaged. It writes each batch as it comes, one for each request.
+/// Creates an embedded log whose batches can be damaged. It stores each batch as it comes, one per request.
 pub async fn damageable() -> Log {
     embedded().await
 }
@@ -78,7 +78,7 @@ async fn embedded() -> Log {
 }
 
 impl Log {
-    /// Names one of the topics whose names begin with `orders.`.
+    /// Returns the full name of an `orders.` topic.
     pub fn topic(&self, name: &str) -> String {
         format!("{}orders.{name}", self.prefix)
     }
@@ -102,7 +102,7 @@ impl Log {
         self.send(&events.iter().map(Sent::record).collect::<Vec<_>>()).await;
     }
 
-    /// Reads the end of each partition and what the group has committed of it.
+    /// Reads the end of each partition and the group's offset.
     pub async fn ends_and_offsets(&self) -> (Vec<i64>, Vec<i64>) {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("group.id", format!("{}g", self.prefix));
@@ -125,7 +125,7 @@ impl Log {
         .unwrap()
     }
 
-    /// Drops all records before the end of each partition but the last `keep`.
+    /// Drops all records of each partition but the last `keep`.
     pub async fn retain(&self, keep: i64) {
         let (ends, _) = self.ends_and_offsets().await;
         let admin: AdminClient<DefaultClientContext> =
@@ -138,7 +138,7 @@ impl Log {
         assert!(done.elements().iter().all(|e| e.error().is_ok()), "{done:?}");
     }
 
-    /// Stops the embedded log, damages all batches of a partition from an offset on, and starts it again where it was.
+    /// Stops the embedded log, damages all batches of a partition from an offset on, and restarts it at the same address.
     pub async fn damage(&mut self, partition: i32, from: i64, damage: Damage) {
         let Embedded { stop, mut run, dir } = self.embedded.take().unwrap();
         drop(stop);

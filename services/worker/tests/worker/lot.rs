@@ -1,4 +1,4 @@
-//! The parking lot, stepped by hand: attempts, deaths, leases, and what changes meanwhile.
+//! The parking lot, stepped by hand: attempts, dead letters, leases, and concurrent changes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::records::{Sent, created, record};
 use crate::shop::Shop;
 
 const DEAD: &str = "orders.created.dlq";
-/// The lease of a call: the longest call and half a minute.
+/// Longer than a call's lease: the longest call and half a minute.
 const LEASE: Duration = Duration::from_secs(41);
 
 fn kinds(timeline: &[(String, Value)]) -> Vec<&str> {
@@ -30,7 +30,7 @@ pub async fn a_handler_that_fails_twice_and_then_succeeds_processes_once(shop: S
     worker.stream(&[event.record()]).await;
     assert_eq!(shop.order(event.order_id()).await.unwrap().status, "created", "nothing is handled in the stream");
     assert_eq!(worker.lot().await, 1);
-    // Restarted between all attempts: nothing is forgotten. The waits are the longest of each backoff.
+    // Restarted between all attempts: nothing is lost. The waits are the longest of each backoff.
     for wait in [1, 4].map(Duration::from_mins) {
         worker = shop.hands(handler.place());
         assert_eq!(worker.lot().await, 0, "not before its time");
@@ -120,7 +120,7 @@ pub async fn a_handler_that_ends_its_worker_is_found_out_over_restarts(shop: Sho
     shop.hands(handler.place()).stream(&[event.record()]).await;
     for attempt in 1..=8 {
         let mut worker = shop.hands(handler.place());
-        // The attempt is on disk when the call begins; then the process is gone.
+        // The attempt is committed when the call starts; then the process is gone.
         let started = async {
             let mut tick = tokio::time::interval(Duration::from_millis(2));
             while handler.calls().len() < attempt {
@@ -291,7 +291,7 @@ pub async fn an_event_that_the_store_cannot_settle_is_given_up_and_its_neighbour
     assert_eq!((parked.len(), &*parked[0].state, parked[0].error_code.as_deref()), (1, "dead", Some("DATA_INVALID")));
 }
 
-/// Reads what only a fixed reader can.
+/// A reader after a fix: it also reads events with `customer` for `customerId`.
 pub fn fixed_reader(envelope: &Envelope<'_>) -> Result<OrderCreated, String> {
     let data: Value = serde_json::from_str(envelope.data.get()).unwrap();
     let Some(customer) = data.get("customer") else { return read_v1(envelope) };
@@ -308,13 +308,13 @@ pub fn fixed_reader(envelope: &Envelope<'_>) -> Result<OrderCreated, String> {
     })
 }
 
-/// Spells an event so that only a fixed reader reads it.
+/// Misspells an event so that only `fixed_reader` reads it.
 pub fn misspelt(event: Sent) -> Sent {
     let customer = event.text("/data/customerId");
     event.without("/data/customerId").with("/data/customer", customer)
 }
 
-/// What an operator's redrive does to dead letters.
+/// Does to dead letters what an operator's redrive does.
 pub async fn redrive(shop: &Shop) {
     let now = if shop.is_distributed() { "clock_timestamp()" } else { "0" };
     let set = format!("state = 'retrying', attempts = 0, redrives = redrives + 1, next_attempt_at = {now}");
@@ -339,7 +339,7 @@ pub async fn a_refused_record_that_reads_after_a_fix_passes_the_gate_under_its_o
     worker.drain().await;
     assert_eq!(handler.calls(), [good.order_id(), good.order_id()]);
     assert_eq!(shop.order(good.order_id()).await.unwrap().status, "processed");
-    // Another meaning under a settled id is no copy.
+    // Another meaning under a settled id is not a copy.
     let left = shop.parked().await;
     assert_eq!((left.len(), left[0].error_code.as_deref()), (1, Some("DUPLICATE_CONFLICT")));
 }

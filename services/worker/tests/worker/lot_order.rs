@@ -24,14 +24,14 @@ use crate::log::log;
 use crate::records::{Sent, created};
 use crate::shop::{self, Hands, Shop};
 
-/// Makes the events of so many customers, by turns.
+/// Creates `each` events per customer, in turns.
 fn by_turns(customers: usize, each: usize) -> Vec<Sent> {
     let first: Vec<Sent> = (0..customers).map(|_| created()).collect();
     let rest = (1..each).flat_map(|_| first.iter().map(Sent::same_customer).collect::<Vec<_>>());
     first.clone().into_iter().chain(rest).collect()
 }
 
-/// The orders of each key in the order of their events.
+/// Returns the orders of each key, in the order of their events.
 fn of_keys(events: &[Sent]) -> HashMap<Bytes, Vec<OrderId>> {
     let mut orders: HashMap<Bytes, Vec<OrderId>> = HashMap::new();
     for event in events {
@@ -40,7 +40,7 @@ fn of_keys(events: &[Sent]) -> HashMap<Bytes, Vec<OrderId>> {
     orders
 }
 
-/// The same of the processed events that wait to be published.
+/// Returns the orders of each key, in the order of their unpublished processed events.
 async fn published(shop: &Shop) -> HashMap<Bytes, Vec<OrderId>> {
     let mut orders: HashMap<Bytes, Vec<OrderId>> = HashMap::new();
     for row in shop.published("orders.processed").await {
@@ -86,7 +86,7 @@ pub async fn one_failing_customer_holds_up_nobody_else(shop: Shop) {
     assert_eq!((published(&shop).await, shop.parked().await.len()), (all, 0), "the tenth follows in its order");
 }
 
-/// Version 2 has its lines by product.
+/// Upcasts to version 2, whose lines are keyed by product.
 fn by_product(mut data: Value) -> Result<Value, String> {
     let lines = data["items"].as_array().ok_or("no lines")?.clone();
     let named = lines.into_iter().map(|line| (line["productId"].as_str().unwrap_or_default().to_owned(), line));
@@ -161,7 +161,7 @@ pub async fn workers_side_by_side_keep_every_keys_order_whatever_fails(shop: Sho
         }
     });
     let stores = [shop.store.clone(), shop.second().await];
-    // However often a slow machine cuts a call off, nobody is given up.
+    // Calls that a slow machine cuts off must not use up the attempts.
     let hands = |n: usize| shop.hands_on(stores[n].clone(), WorkerShared::new(handler.place(), Versions::current()), 10_000);
     let mut workers = [hands(0), hands(1)];
     stream(&workers[0], &events[..30]).await;
@@ -178,7 +178,7 @@ pub async fn workers_side_by_side_keep_every_keys_order_whatever_fails(shop: Sho
         let [one, two] = &mut workers;
         let step = async |worker: &mut Hands, patience| tokio::time::timeout(patience, worker.lot.step()).await.is_ok();
         let ended = futures::join!(step(one, patience[0]), step(two, patience[1]));
-        // One that was cut off in whatever it did is gone, as a killed process is.
+        // A worker that was cut off, wherever it was, is gone like a killed process.
         if !ended.0 {
             workers[0] = hands(0);
         }
@@ -236,7 +236,7 @@ pub async fn a_key_that_the_lot_has_let_go_is_published_in_its_order(shop: Shop)
     }
 }
 
-/// Reads a topic until so many orders are told of: the orders of each key, by their first copy.
+/// Reads a topic until it has `count` orders; returns the orders of each key, by their first copy.
 async fn read_topic(ctx: &Ctx, topic: &str, count: usize) -> HashMap<Bytes, Vec<OrderId>> {
     let (brokers, topic) = (ctx.brokers.clone(), topic.to_owned());
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);

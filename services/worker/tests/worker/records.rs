@@ -1,4 +1,4 @@
-//! Records as producers write them: ours, the demo's and stranger ones.
+//! Records as producers write them: ours, the demo's and unusual ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::shop::{Shop, now};
 
-/// A created event on its way into the topic. Every new one has ids, key and customer of its own.
+/// A created event to be put into the topic. Each new one has its own ids, key and customer.
 #[derive(Debug, Clone)]
 pub struct Sent {
     pub json: Value,
@@ -33,7 +33,7 @@ fn random() -> [u8; 10] {
     bytes
 }
 
-/// Makes an event of our API: 2 × 10.50 = 21 for a customer of its own.
+/// Creates an event as our API does: 2 × 10.50 = 21, for a new customer.
 pub fn created() -> Sent {
     let n = unique();
     let customer = format!("customer-{n}");
@@ -56,7 +56,7 @@ pub fn created() -> Sent {
     }
 }
 
-/// Puts any bytes into the topic.
+/// Returns a record with any bytes.
 pub fn record(value: Option<&[u8]>) -> Record {
     Record {
         topic: Arc::from("orders.created"),
@@ -70,7 +70,7 @@ pub fn record(value: Option<&[u8]>) -> Record {
 }
 
 impl Sent {
-    /// Sets a member by its JSON pointer, such as `/data/total`; a member that is not there is added.
+    /// Sets a member by its JSON pointer, such as `/data/total`; adds it if absent.
     pub fn with(mut self, pointer: &str, value: impl Into<Value>) -> Self {
         let (parent, name) = pointer.rsplit_once('/').unwrap();
         match self.json.pointer_mut(parent).unwrap() {
@@ -97,7 +97,7 @@ impl Sent {
         self
     }
 
-    /// Makes another event of the same customer.
+    /// Creates another event of the same customer.
     pub fn same_customer(&self) -> Self {
         created().with("/data/customerId", self.json["data"]["customerId"].clone()).keyed(self.key.as_deref())
     }
@@ -114,7 +114,7 @@ impl Sent {
         EventId::from_text(&self.text("/eventId"))
     }
 
-    /// Puts the event into the topic, at an offset of its own.
+    /// Returns a record of the event, at a new offset.
     pub fn record(&self) -> Record {
         Record { key: self.key.clone(), headers: self.headers.clone(), ..record(Some(self.json.to_string().as_bytes())) }
     }

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::records::{Sent, created};
 use crate::shop::{Shop, metric, now};
 
-/// A worker's runner of operations, with a clock that the test moves.
+/// A worker's operation runner, with a clock that the test moves.
 struct Runner {
     redrive: Redrive,
     clock: Arc<ManualClock>,
@@ -36,7 +36,7 @@ impl Runner {
         Self { redrive: Redrive::new(&ctx, setup), clock, ctx }
     }
 
-    /// Moves all operations one step, a second after the step before.
+    /// Advances all operations by one step, a second after the previous one.
     async fn step(&mut self) -> Progress {
         self.clock.advance(TimeDelta::seconds(1));
         self.redrive.step().await.unwrap()
@@ -56,7 +56,7 @@ async fn begin(shop: &Shop, kind: Kind, rate: i32) -> OperationId {
     begin_on(&shop.store.operations, kind, rate).await
 }
 
-/// Begins an operation over all dead letters.
+/// Starts an operation over all dead letters.
 pub async fn begin_on(operations: &Operations, kind: Kind, rate: i32) -> OperationId {
     let new = NewOperation {
         id: OperationId::new(now(), SystemIds.random()),
@@ -104,7 +104,7 @@ async fn park(shop: &Shop, parked: Vec<ParkedEvent>) {
     settlement.commit().await.unwrap();
 }
 
-/// Parks the events of so many orders, each dead and at the head of a key of its own.
+/// Parks the events of `count` orders, each dead and the head of its own key.
 pub async fn dead(shop: &Shop, count: usize) -> Vec<Sent> {
     let mut orders = Vec::new();
     for _ in 0..count {
@@ -118,12 +118,12 @@ async fn stands(shop: &Shop, id: OperationId) -> Operation {
     shop.store.operations.operation(id).await.unwrap().unwrap()
 }
 
-/// Does with every released row what a working handler would come to.
+/// Ends every released row as a handler that succeeds would.
 async fn all_succeed(shop: &Shop) {
     shop.sql("DELETE FROM parked WHERE state = 'retrying'").await;
 }
 
-/// Does with every released row what a handler that refuses would come to.
+/// Ends every released row as a handler that refuses would.
 async fn all_fail(shop: &Shop) {
     shop.sql(
         "UPDATE parked SET state = 'dead', attempts = 1, error_class = 'permanent', error_code = 'X' WHERE state = 'retrying'",
@@ -179,7 +179,7 @@ pub async fn a_worker_that_takes_over_goes_on_where_the_rows_say(shop: Shop) {
     let id = begin(&shop, Kind::Redrive, 10_000).await;
     let mut released = 0;
     for _ in 0..40 {
-        // The worker before this one was killed, and its lease has run out.
+        // The previous worker was killed, and its lease has expired.
         shop.sql("UPDATE operation SET owner = NULL").await;
         let mut runner = Runner::new(&shop);
         runner.step().await;

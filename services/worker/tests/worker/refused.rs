@@ -1,4 +1,4 @@
-//! Records that are no events of ours.
+//! Records that are not valid events.
 
 use bytes::Bytes;
 use minishop_platform::bus::{Headers, Record};
@@ -10,7 +10,7 @@ use crate::shop::{Parked, Shop};
 
 const DEAD: &str = "orders.created.dlq";
 
-/// Each refused record, what is told of it: code and a word of the message.
+/// Returns refused records, each with its code and a word of its message.
 pub fn refused() -> Vec<(Record, &'static str, String)> {
     let mut rows = Vec::new();
     let mut row = |record: Record, code: &'static str, word: &str| rows.push((record, code, word.to_owned()));
@@ -94,7 +94,7 @@ pub async fn a_record_that_is_no_event_is_a_dead_letter_and_the_next_one_flows(s
     let rows = refused();
     let mut all = Vec::new();
     for (bad, code, word) in &rows {
-        // A good event behind it, under its record key.
+        // A good event behind it, under the same record key.
         let good = created().keyed(bad.key.as_deref());
         let batch = [bad.clone(), good.record()];
         shop.step(&batch).await;

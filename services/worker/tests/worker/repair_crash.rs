@@ -1,4 +1,4 @@
-//! Workers that die in the midst of an operation.
+//! Workers that die during an operation.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use crate::child::{self, told};
 use crate::redriving::{begin_on, dead};
 use crate::shop::{self, Shop, now};
 
-/// The worker, as the child process that it runs in.
+/// The test that is the worker's child process.
 const WORKER: &str = "repair_crash::worker_that_dies";
 
 const STORE: &str = "REPAIR_STORE";
 const KIND: &str = "REPAIR_KIND";
 
-/// Not a test: a process that begins an operation unless it was begun, and a worker that runs it; it dies, or ends well.
+/// Not a test: starts an operation unless one was started, and a worker that runs it and dies, or ends well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "runs only as the child process of other tests"]
 async fn worker_that_dies() {
@@ -57,7 +57,7 @@ pub async fn a_worker_killed_in_any_step_of_an_operation_loses_and_doubles_nothi
             let orders = dead(&shop, 9).await;
             let env = [(STORE, shop.address()), (KIND, kind.as_str().to_owned())];
             child::dies(WORKER, &env, point, *nth).await;
-            // Nobody waits for the dead worker's leases.
+            // The dead worker's leases need not be awaited.
             shop.end_leases().await;
             shop.sql("UPDATE operation SET owner = NULL").await;
             child::ends_well(WORKER, &env).await;

@@ -1,4 +1,4 @@
-//! History made again from the store.
+//! Events rebuilt from the store's history.
 
 use minishop_platform::clock::SystemIds;
 use minishop_platform::replay::ReplayWriter;

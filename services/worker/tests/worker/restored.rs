@@ -5,14 +5,14 @@ use crate::log::{Log, log};
 use crate::records::{Sent, created};
 use crate::shop::{self, Shop};
 
-/// Remembers what the store holds.
+/// Saves what the store holds.
 async fn keep(shop: &Shop) {
     shop.sql("CREATE TABLE kept_orders AS SELECT order_id FROM orders").await;
     shop.sql("CREATE TABLE kept_events AS SELECT event_id FROM inbox").await;
     shop.sql("CREATE TABLE kept_offsets AS SELECT partition, next_offset FROM consumed").await;
 }
 
-/// Puts the store back to what it held, at one blow.
+/// Puts the store back to what was saved, in one transaction.
 async fn put_back(shop: &Shop) {
     shop.sql_at_once(
         "DELETE FROM timeline WHERE order_id NOT IN (SELECT order_id FROM kept_orders);
@@ -60,7 +60,7 @@ pub async fn a_store_that_goes_back_under_a_running_worker_is_read_again_before_
     assert_eq!(running.metric("worker_store_behind_group_total"), 4, "each partition raises the alarm once");
     assert_eq!(shop.parked().await.len(), 0);
     running.drain().await;
-    // Nothing is left to find out for a worker that comes later.
+    // A later worker finds nothing more to report.
     let later = worker(&shop.store, &log, "later");
     settle(&shop, &log, &[created()], 181).await;
     assert_eq!(later.metric("worker_store_behind_group_total"), 0);

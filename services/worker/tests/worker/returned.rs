@@ -1,4 +1,4 @@
-//! Dead letters that somebody produces to the topic again, and records that only say they were such.
+//! Dead letters that are produced to the topic again, and records that only claim to be such.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::shop::Shop;
 
 const DEAD: &str = "orders.created.dlq";
 
-/// What is said in this thread: the processor runs in the test's own.
+/// The log of this thread: the processor runs in the test's own.
 #[derive(Debug, Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -30,7 +30,7 @@ impl Write for Lines {
 }
 
 impl Lines {
-    /// Counts the warnings that tell the way since the last call.
+    /// Counts the warnings since the last call that point to `minishop dlq redrive`.
     fn take_warnings(&self) -> usize {
         let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
         text.lines().filter(|line| line.contains("WARN") && line.contains("minishop dlq redrive")).count()
@@ -44,14 +44,14 @@ fn listen() -> (Lines, tracing::subscriber::DefaultGuard) {
     (lines, tracing::subscriber::set_default(subscriber))
 }
 
-/// The record that a tool makes of a dead letter.
+/// Returns the record that a tool makes of a dead letter.
 fn again(letter: &OutboxRow) -> Record {
     let event = &letter.event;
     let key = Some(event.record_key.clone()).filter(|key| !key.is_empty());
     Record { key, value: event.payload.clone(), headers: Headers::decode(event.headers.clone()).unwrap(), ..record(None) }
 }
 
-/// Headers that name a place.
+/// Returns headers that name a place.
 fn naming(place: &Record) -> Headers {
     Headers::default()
         .with("dlq-topic", &*place.topic)
@@ -59,7 +59,7 @@ fn naming(place: &Record) -> Headers {
         .with("dlq-offset", place.offset.to_string())
 }
 
-/// Events that read well and are refused for what they claim.
+/// Returns events that decode and are refused for what they claim.
 async fn claims(shop: &Shop) -> Vec<Record> {
     let known = created().accepted(shop, "a").await;
     let settled = created();
@@ -90,7 +90,7 @@ pub async fn a_dead_letter_that_is_produced_again_has_no_effect(shop: Shop) {
         shop.step(std::slice::from_ref(letter)).await;
     }
     assert_eq!((shop.snapshot().await == before, lines.take_warnings()), (true, letters.len()), "nor one by one");
-    // A store that is read again from before meets both in one batch.
+    // A store that was put back meets both in one batch.
     let garbage = Record { offset: 900_000, ..record(Some(b"garbage")) };
     let made_of_it = Record { offset: 900_001, headers: naming(&garbage), ..garbage.clone() };
     let behind = created();
@@ -117,7 +117,7 @@ pub async fn a_dead_letter_of_the_lot_that_is_produced_again_has_no_effect(shop:
 pub async fn a_forged_place_makes_nothing_disappear(shop: Shop) {
     let (garbage, good) = (record(Some(b"garbage")), created());
     shop.step(&[garbage.clone(), good.record()]).await;
-    // Refused once for whose it claims to be; the right one says the same.
+    // Refused because its client is false; the genuine event has the same bytes.
     let known = created().accepted(&shop, "a").await;
     let stolen = Sent { headers: Headers::default(), ..known.clone() }.header("ce_client", "b").record();
     shop.step(std::slice::from_ref(&stolen)).await;
@@ -152,7 +152,7 @@ pub async fn a_forged_place_makes_nothing_disappear(shop: Shop) {
     assert_eq!(lines.take_warnings(), 0);
     shop.step(&[Record { headers: naming(&first), ..second }]).await;
     assert_eq!((shop.parked().await.len(), lines.take_warnings()), (before + bad.len(), 1), "this one is what it says");
-    // One that died once more bears the names of both places.
+    // A record that died twice bears the headers of both places.
     let twice = again(&shop.published(DEAD).await.into_iter().rfind(names_two_places).unwrap());
     shop.step(&[twice]).await;
     assert_eq!(shop.parked().await.len(), before + bad.len());

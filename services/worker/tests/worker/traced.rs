@@ -1,4 +1,4 @@
-//! The spans that are exported.
+//! Exported spans.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ impl SpanExporter for Kept {
     }
 }
 
-/// One thread, so that the subscriber sees everything.
+/// On one thread, so that the subscriber sees everything.
 #[tokio::test]
 async fn an_orders_span_goes_on_with_the_records_trace_and_is_the_processed_events_parent() {
     let kept = Kept::default();

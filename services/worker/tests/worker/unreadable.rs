@@ -1,4 +1,4 @@
-//! Records that the client library cannot read: their partition waits, others flow, and an operator's word lets it go on.
+//! Records that the client library cannot read: their partition waits, others flow, and an operator's skip resumes it.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,8 @@ fn stuck(worker: &Worker) -> BTreeSet<i32> {
     (0..PARTITIONS).filter(|n| worker.partition_metric("worker_partition_unreadable", *n) == Some(1)).collect()
 }
 
-/// Sends events, damages a batch of partition 1, and sees the worker name the place, flow around it, and step over it when it is told.
+/// Sends events, damages a batch of partition 1, and checks that the worker reports the place, reads around it, and skips it on
+/// request.
 async fn a_place_is_named_and_stepped_over(shop: &Shop, damage: Damage, word: &str) {
     let mut log = damageable().await;
     let events: Vec<Sent> = (0..60).map(|_| created()).collect();
@@ -40,13 +41,13 @@ async fn a_place_is_named_and_stepped_over(shop: &Shop, damage: Damage, word: &s
     let note = running.note("event log").unwrap();
     let place = format!("partition 1 of {} cannot be read at offset {}", log.topic("created"), before[1]);
     assert!(note.contains(&place) && note.contains(word), "{note}");
-    // What comes behind it waits, and others flow.
+    // Records behind it wait; other partitions flow.
     let more: Vec<Sent> = (0..40).map(|_| created()).collect();
     log.send_events(&more).await;
     let (ends, _) = log.ends_and_offsets().await;
     let waiting = ends[1] - behind[1];
     until_processed(shop, 100 - lost - waiting).await;
-    // Another place, and one that ends behind the log's end, are not meant.
+    // A skip of another offset, or beyond the log's end, has no effect.
     let gap =
         |offset, until| Gap { consumer: format!("{}g", log.prefix), topic: log.topic("created"), partition: 1, offset, until };
     for other in [gap(before[1] + 1, behind[1]), gap(before[1], ends[1] + 1_000)] {

@@ -1,4 +1,4 @@
-//! Orders that go into one statement, and what is known of its tries.
+//! The orders of one statement, and the state of its attempts.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use super::super::queue::{Entry, FOLLOWER_WAIT};
 use super::super::{AcceptOutcome, refusals};
 
-/// How long before its deadline a request is told how it stands: its own clock would only say that the time is up.
+/// How long before its deadline a request is answered: at the deadline it would only get `DEADLINE_EXCEEDED`.
 const MARGIN: Duration = Duration::from_millis(20);
 
-/// Orders in the order of their keys and, in the same places, the requests that wait for them.
+/// Orders, sorted by key, and the requests that wait for them, at the same indices.
 #[derive(Debug, Default)]
 pub struct Batch {
     orders: Vec<NewOrder>,
@@ -30,7 +30,7 @@ struct Wait {
 }
 
 impl Batch {
-    /// Takes queued orders.
+    /// Makes a batch of queued orders.
     pub fn of(entries: Vec<Entry>) -> Self {
         let waits = |entry: Entry| (entry.order, Wait { reply: entry.reply, queued: entry.queued, deadline: entry.deadline });
         let (orders, waits) = entries.into_iter().map(waits).unzip();
@@ -49,7 +49,7 @@ impl Batch {
         self.orders.is_empty()
     }
 
-    /// Parts the batch: first what fits, then the rest, both in their order.
+    /// Splits the batch into the orders that fit and the rest; both stay sorted.
     pub fn partition(self, fits: impl Fn(&NewOrder) -> bool) -> (Self, Self) {
         self.part(|order, _| fits(order))
     }
@@ -64,23 +64,23 @@ impl Batch {
         (first, rest)
     }
 
-    /// Gives each order with the request that waits for it.
+    /// Returns each order with the sender of its answer.
     pub fn into_iter(self) -> impl Iterator<Item = (NewOrder, oneshot::Sender<AcceptOutcome>)> {
         self.orders.into_iter().zip(self.waits.into_iter().map(|wait| wait.reply))
     }
 }
 
-/// A batch that is tried until it is answered.
+/// A batch that is retried until it is answered.
 #[derive(Debug)]
 pub struct Job {
     pub batch: Batch,
-    /// How often it was tried.
+    /// Failed attempts.
     pub tries: u32,
-    /// Whether an earlier try may have committed.
+    /// Whether an earlier attempt may have committed.
     pub doubt: bool,
-    /// Whether the last try found another transaction in the way.
+    /// Whether another transaction blocked the last attempt.
     pub held: bool,
-    /// When it is tried again.
+    /// When the next attempt is due.
     pub at: Instant,
 }
 
@@ -89,14 +89,14 @@ impl Job {
         Self { batch, tries: 0, doubt: false, held: false, at }
     }
 
-    /// Notes what a failed try says. All that matters is whether something may have been written, and by whom.
+    /// Records a failed attempt: whether it may have committed, and whether another transaction blocked it.
     pub fn failed(&mut self, error: &StoreError) {
         self.tries += 1;
         self.doubt |= matches!(error, StoreError::Unknown { .. });
         self.held = error.is_contended();
     }
 
-    /// Parts the job in two, which are tried at once.
+    /// Splits the job in two, both due at once.
     pub fn halves(mut self) -> Vec<Self> {
         let half = self.batch.len() / 2;
         let second = Batch { orders: self.batch.orders.split_off(half), waits: self.batch.waits.split_off(half) };
@@ -104,18 +104,18 @@ impl Job {
         vec![half(second), half(self.batch)]
     }
 
-    /// Tells when the first of its requests must be answered.
+    /// Returns when the first of its requests must be answered.
     pub fn until(&self) -> Instant {
         self.batch.waits.iter().map(|wait| self.limit(wait)).min().unwrap_or(self.at)
     }
 
     fn limit(&self, wait: &Wait) -> Instant {
         let deadline = wait.deadline - MARGIN;
-        // In doubt the answer must be found out, for as long as anybody waits for it.
+        // In doubt the outcome must be found out, for as long as anybody waits for it.
         if self.held && !self.doubt { deadline.min(wait.queued + FOLLOWER_WAIT) } else { deadline }
     }
 
-    /// Takes out what cannot be waited for any longer.
+    /// Removes and returns the orders that must be answered at `now`.
     pub fn take_late(&mut self, now: Instant) -> Batch {
         let batch = std::mem::take(&mut self.batch);
         let (late, live) = batch.part(|_, wait| self.limit(wait) <= now);
@@ -123,7 +123,7 @@ impl Job {
         late
     }
 
-    /// Says how things stand when there is no more time.
+    /// Returns the refusal of orders that are out of time.
     pub fn give_up(&self, ids: &dyn Ids) -> Refusal {
         if self.doubt {
             refusals::outcome_unknown()

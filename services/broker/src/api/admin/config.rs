@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::settings::{Settings, TopicSettings};
 
-/// Kafka's marks for where a value comes from.
+/// Kafka's codes for the source of a value.
 pub(super) const SOURCE_TOPIC: i8 = 1;
 pub(super) const SOURCE_BROKER: i8 = 4;
 
-/// Kafka's marks for a value's type.
+/// Kafka's codes for the type of a value.
 const STRING: i8 = 2;
 const INT: i8 = 3;
 const LONG: i8 = 5;
@@ -21,9 +21,9 @@ pub(super) struct Entry {
     pub kind: i8,
 }
 
-/// Takes one setting of a create request, or says why not. `None` asks for the default.
+/// Applies one setting of a create request, or returns why it is invalid. `None` keeps the default.
 ///
-/// Settings that can have only one value here are taken with that value, so that scripts written for Kafka work.
+/// Settings that can have only one value here accept that value, so that scripts written for Kafka work.
 pub(super) fn apply(settings: &mut TopicSettings, name: &str, value: Option<&str>) -> Result<(), String> {
     let Some(value) = value else { return Ok(()) };
     let wrong = |fits: &str| Err(format!("{name}: {fits}"));
@@ -54,7 +54,7 @@ pub(super) fn apply(settings: &mut TopicSettings, name: &str, value: Option<&str
     Ok(())
 }
 
-/// A count, or −1 for `None`.
+/// Parses a count; −1 means `None`.
 fn number(value: &str) -> Result<Option<u64>, ()> {
     if value == "-1" {
         return Ok(None);
@@ -62,7 +62,7 @@ fn number(value: &str) -> Result<Option<u64>, ()> {
     value.parse().map(Some).map_err(|_| ())
 }
 
-/// All settings of a topic.
+/// Returns all settings of a topic.
 pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
     let or_never = |n: Option<String>| n.unwrap_or_else(|| "-1".to_owned());
     let entry = |name, value, kind| Entry { name, value, kind };
@@ -77,7 +77,7 @@ pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
     ]
 }
 
-/// What tools ask of the broker itself.
+/// Returns the broker's own settings that tools request.
 pub(super) fn broker_entries(settings: &Settings) -> Vec<Entry> {
     let entry = |name, value, kind| Entry { name, value, kind };
     vec![

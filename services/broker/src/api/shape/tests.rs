@@ -1,4 +1,4 @@
-//! The shapes against the codec's own idea of every request.
+//! Checks the shapes against the codec's encoding of every request.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
@@ -43,7 +43,7 @@ fn encoded<Q: Encodable>(request: &Q, version: i16) -> Bytes {
     bytes.freeze()
 }
 
-/// A request with something in every array that its version has.
+/// Returns a request with elements in every array of its version.
 fn full(api: ApiKey, version: i16) -> Bytes {
     match api {
         ApiKey::Produce => {
@@ -154,7 +154,7 @@ fn create_topics() -> CreateTopicsRequest {
     CreateTopicsRequest::default().with_topics(vec![topic; 2])
 }
 
-/// A request with nothing set.
+/// Returns an empty request.
 fn empty(api: ApiKey, version: i16) -> Bytes {
     match api {
         ApiKey::Produce => encoded(&ProduceRequest::default(), version),
@@ -221,8 +221,8 @@ fn a_count_above_the_bytes_that_are_there_is_refused() {
     assert_eq!(check(ApiKey::DescribeGroups, 0, &many), Err(()), "more elements than any client needs");
 }
 
-/// What librdkafka 2.12.1 sends for the metadata of all topics, without the header, when it may create topics; as it was seen
-/// on the wire in version 13, and as its source writes the versions before.
+/// The body that librdkafka 2.12.1 sends for the metadata of all topics when it may create topics: captured on the wire in
+/// version 13, and taken from its source for earlier versions.
 fn librdkafkas_request_for_all_topics(version: i16) -> Vec<u8> {
     let (count, create, cluster, of_topics, tags) = ([0; 4], 1, 0, 0, 0);
     let flags = if version <= 10 { vec![create, cluster, of_topics] } else { vec![create, of_topics] };

@@ -10,13 +10,13 @@ use tokio::{
 use super::{Group, Phase};
 use crate::groups::{Join, JoinOutcome, JoinRefused, Joined, Member, Waiting};
 
-/// Longest that an id handed out to a new member holds up a rebalance.
+/// How long a pending id of a new member may delay a rebalance.
 const PENDING: Duration = Duration::from_secs(30);
-/// How often a newcomer may start the first wait of an empty group again.
+/// Limit of an empty group's first wait, in multiples of the delay.
 const RESTARTS: u32 = 4;
 
 impl Group {
-    /// Takes a member in. The answer comes through the channel once the group is complete.
+    /// Adds a member or lets it rejoin. The answer comes through the channel once the group is complete.
     pub fn join(
         &mut self,
         mut join: Join,
@@ -39,7 +39,7 @@ impl Group {
                 if same {
                     return Ok(self.take_back(&old, join, now));
                 }
-                // Whoever is new to the others has to be assigned anew, also if it asks for what it had.
+                // The others do not know the new id, so it needs a new assignment even with an unchanged request.
                 return Ok(self.admit(join, true, now));
             } else if join.id_first && join.instance.is_none() {
                 self.pending.insert(join.member.clone(), now + join.session.min(PENDING));
@@ -53,11 +53,11 @@ impl Group {
         Ok(self.admit(join, false, now))
     }
 
-    /// A static member that is back within its session goes on in the generation of before, with its share of before, and
-    /// the others notice nothing.
+    /// Lets a static member that returns within its session continue in its generation with its assignment; the others
+    /// notice nothing.
     ///
-    /// It must not assign if it leads, for a stable group tells nobody. A client that cannot be told so is told that its
-    /// former self leads.
+    /// If it leads, it must not assign, because a stable group distributes no assignments. A client that does not
+    /// understand `skip_assignment` is given its former id as the leader.
     fn take_back(&mut self, old: &str, join: Join, now: Instant) -> Waiting<JoinOutcome> {
         let (sender, waiting) = oneshot::channel();
         let (id, may_skip) = (join.member.clone(), join.may_skip);
@@ -76,7 +76,7 @@ impl Group {
         waiting
     }
 
-    /// Takes a member in; with `anew` even if it asks for nothing new.
+    /// Adds or updates a member; with `anew` it always starts a rebalance.
     fn admit(&mut self, join: Join, anew: bool, now: Instant) -> Waiting<JoinOutcome> {
         let (sender, waiting) = oneshot::channel();
         let id = join.member.clone();
@@ -92,7 +92,7 @@ impl Group {
         }
         let repeat = match self.phase {
             Phase::Joining { .. } | Phase::Empty => false,
-            // A repeated request whose answer was lost; the leader's own rejoin asks for a new assignment.
+            // A repeated request whose answer was lost. A rejoin of the leader, however, requests a new assignment.
             Phase::Syncing { .. } => !changed,
             Phase::Stable => !changed && !leads,
         };
@@ -108,7 +108,7 @@ impl Group {
         waiting
     }
 
-    /// The same protocol type as the others and a strategy that all of them know.
+    /// Returns whether `join` has the others' protocol type and a strategy that all of them know.
     fn agrees(&self, join: &Join) -> bool {
         let others = || self.members.iter().filter(|(id, _)| **id != join.member).map(|(_, member)| member);
         others().next().is_none()
@@ -120,7 +120,7 @@ impl Group {
         self.members.iter().find(|(_, member)| member.instance.as_ref() == Some(instance)).map(|(id, _)| id.clone())
     }
 
-    /// A restarted static member takes the place of its former self, whose requests are refused from now on.
+    /// Replaces a static member by its restarted self; requests with the former id are refused from now on.
     fn replace(&mut self, old: &str, new: &str) {
         if let Some(mut member) = self.members.remove(old) {
             let error = ResponseError::FencedInstanceId;
@@ -136,7 +136,7 @@ impl Group {
     pub(super) fn start_joining(&mut self, now: Instant) {
         let timeout = self.members.values().map(|member| member.rebalance).max().unwrap_or_default();
         match &mut self.phase {
-            // Others that start at the same time share the first rebalance.
+            // Members that start at the same time share the first rebalance.
             Phase::Joining { settled, last_settled, .. } => {
                 if *settled > now {
                     *settled = (now + self.delay).min(*last_settled);
@@ -184,7 +184,7 @@ impl Group {
         }
     }
 
-    /// Among the strategies that all members know, the one that most of them prefer.
+    /// Returns the strategy that most members prefer, among those that all know.
     fn choose_protocol(&self) -> StrBytes {
         let common = |name: &StrBytes| self.members.values().all(|member| member.speaks(name));
         let mut votes: Vec<(StrBytes, usize)> = Vec::new();

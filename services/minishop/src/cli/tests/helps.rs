@@ -1,4 +1,4 @@
-//! Each command's help shows what the command takes.
+//! Each command's help shows the settings that it takes.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use clap::CommandFactory as _;
 
 use super::super::{Cli, tree};
 
-/// Reads the flags of a command's help.
+/// Returns the flags in a command's help.
 fn shown(words: &[&str]) -> BTreeSet<String> {
     let mut tree = tree::with_settings(Cli::command());
     tree.build();

@@ -1,4 +1,4 @@
-//! What the README says of commands, flags, settings, defaults, routes and calls is so.
+//! What the README says about commands, flags, settings, defaults, routes and calls is true.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ static README: LazyLock<String> =
 /// What the README shows as code: spans within text and cells, and the lines of console and shell blocks.
 #[derive(Debug, Default)]
 struct Shown {
-    /// The spans of one paragraph's line, or of one row of a table, cell by cell.
+    /// The spans of each line of text, or of each row of a table, cell by cell.
     rows: Vec<Vec<Vec<String>>>,
     /// Commands as they would be typed, each on one line.
     lines: Vec<String>,
@@ -35,7 +35,7 @@ impl Shown {
                 None if line.starts_with('|') => shown.rows.push(line.trim_matches('|').split('|').map(spans).collect()),
                 None => shown.rows.push(vec![spans(line)]),
                 Some("console" | "sh") => {
-                    // In a console, what does not begin with a prompt and is no continuation is output.
+                    // In a console block, a line without a prompt is output, unless it continues a command.
                     let goes_on = !typed.is_empty();
                     let prompted = line.strip_prefix("$ ").or((block.as_deref() == Some("sh") || goes_on).then_some(line));
                     let Some(part) = prompted else { continue };
@@ -59,7 +59,7 @@ fn spans(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Splits a line as a shell does, as far as quotes and comments go; what is behind a pipe or an ampersand is left out.
+/// Splits a line like a shell: understands quotes and comments, and stops at a pipe or an ampersand.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {
@@ -78,7 +78,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Puts something in the place of `ID`, `IDS...`, `...`, `<id>` and the like, and takes what stands in brackets as given.
+/// Replaces placeholders such as `ID`, `IDS...`, `...` and `<id>`, and takes what is in brackets as given.
 fn filled(word: &str) -> String {
     let word = word.trim_matches(['[', ']']);
     let bare = word.trim_end_matches("...").trim_matches(['<', '>', '…']);
@@ -86,7 +86,7 @@ fn filled(word: &str) -> String {
     if placeholder { "x".to_owned() } else { word.to_owned() }
 }
 
-/// Checks a command with its words, such as `dlq show ID`; a group alone, such as `dlq`, is one too. Gives the command's words.
+/// Parses a command such as `dlq show ID`, or a group alone, such as `dlq`. Returns the command's words.
 fn parses(typed: &[String]) -> Result<Vec<String>, String> {
     let given: Vec<String> = typed.iter().map(|word| filled(word)).collect();
     let path: Vec<String> = (1..=given.len().min(2))
@@ -104,8 +104,8 @@ fn parses(typed: &[String]) -> Result<Vec<String>, String> {
     }
 }
 
-/// Reads the commands of a cell or line: what stands behind a first `minishop group command` without that beginning, as in
-/// `` `minishop dlq pause ID`, `resume ID` ``, goes on with the group.
+/// Reads the commands of a cell or line. Spans after a first `minishop group command` belong to its group, as in
+/// `` `minishop dlq pause ID`, `resume ID` ``.
 fn commands(spans: &[String]) -> Vec<Vec<String>> {
     let (mut found, mut group) = (Vec::new(), None::<String>);
     for span in spans {
@@ -124,7 +124,7 @@ fn commands(spans: &[String]) -> Vec<Vec<String>> {
     found.into_iter().flat_map(alternatives).collect()
 }
 
-/// Writes out `watch|cancel|show`.
+/// Expands alternatives such as `watch|cancel|show`.
 fn alternatives(typed: Vec<String>) -> Vec<Vec<String>> {
     let Some(at) = typed.iter().position(|word| word.contains('|')) else { return vec![typed] };
     let each = |word: &str| [&typed[..at], &[word.to_owned()], &typed[at + 1..]].concat();
@@ -182,11 +182,11 @@ fn the_readme_names_every_command_and_no_other() {
     let named: BTreeSet<String> =
         spans(&text.join(" ")).into_iter().filter(|s| s.chars().all(|c| c.is_ascii_lowercase())).collect();
     let there: BTreeSet<String> = Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    // `up` is what runs without a command.
+    // `up` runs without a command.
     assert_eq!(named, there.into_iter().filter(|name| name != "up").collect());
 }
 
-/// Lists the settings that the README names; `_CAP` behind `MINISHOP_RETRY_BASE` is `MINISHOP_RETRY_CAP`.
+/// Lists the settings that the README names; `_CAP` after `MINISHOP_RETRY_BASE` means `MINISHOP_RETRY_CAP`.
 fn settings() -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     let (mut found, mut last) = (BTreeSet::new(), String::new());
@@ -204,7 +204,7 @@ fn settings() -> BTreeSet<String> {
     found
 }
 
-/// Every setting that the README names, with the default that the program has, and the words that state it there, if any do.
+/// Every setting that the README names, with the program's default, and the README's words that state it, if any.
 const SETTINGS: [(&str, Option<&str>, &str); 16] = [
     ("DATABASE_URL", None, ""),
     ("DATABASE_URL_FILE", None, ""),
@@ -223,7 +223,7 @@ const SETTINGS: [(&str, Option<&str>, &str); 16] = [
     ("MINISHOP_WEBHOOK_TARGETS", Some("any"), ""),
     ("MINISHOP_WEBHOOK_TIMEOUT", Some("10s"), "within 10 s (`MINISHOP_WEBHOOK_TIMEOUT`)"),
 ];
-/// Settings of the README that have no default to state.
+/// Settings of the README without a default.
 const WITHOUT_DEFAULT: [&str; 3] = ["MINISHOP_KAFKA_INSTANCE_ID", "MINISHOP_WEBHOOK_SECRET", "MINISHOP_WEBHOOK_URL"];
 
 #[test]
@@ -250,7 +250,11 @@ fn other_numbers_and_names_of_the_readme_are_those_of_the_program() {
     for stated in [
         format!("http={} grpc={} admin={} kafka={}", config.http_addr, config.grpc_addr, config.admin_addr, config.kafka_addr),
         format!("`--failure-ratio` ({})", operation::DEFAULT_FAILURE_RATIO),
-        format!("`--rate` ({}) a second, and at most {} redrives of a dead letter", operation::DEFAULT_RATE, operation::MOST_REDRIVES),
+        format!(
+            "`--rate` ({}) a second, and at most {} redrives of a dead letter",
+            operation::DEFAULT_RATE,
+            operation::MOST_REDRIVES
+        ),
         format!("{EXIT_NO} refused or stopped, 2 wrong usage, {EXIT_UNREACHABLE} not reachable"),
         format!("-t {} -C", topics::CREATED),
         format!("{}: true", headers::http::IDEMPOTENT_REPLAYED),
@@ -273,8 +277,8 @@ fn is_route(method: &str, path: &str) -> bool {
     ROUTES.iter().any(|route| route.method == method && fits(route.path))
 }
 
-/// Reads the routes of a row, such as `` `GET /ops/operations`, `/ops/operations/{id}` ``: a path without a method has that of
-/// the one before.
+/// Reads the routes of a row, such as `` `GET /ops/operations`, `/ops/operations/{id}` ``: a path without a method has the
+/// previous one.
 fn routes(row: &[Vec<String>]) -> Vec<(&str, &str)> {
     let mut method = "";
     let spans = row.iter().flatten().map(|span| match span.split_once(' ') {
@@ -288,7 +292,7 @@ fn routes(row: &[Vec<String>]) -> Vec<(&str, &str)> {
     spans.filter(|(_, path)| ours(path)).collect()
 }
 
-/// Reads the request of a line that calls curl at the REST listener.
+/// Reads the request of a line that calls the REST listener with curl.
 fn request(line: &str) -> Option<(&'static str, String)> {
     let typed = words(line);
     let (_, path) = typed.iter().find_map(|word| word.split_once(":3000")).filter(|_| typed[0] == "curl")?;

@@ -57,7 +57,7 @@ fn every_call_has_a_route_and_a_command_and_every_command_a_call() {
     assert!(named.iter().all(|words| command(&words.split(' ').collect::<Vec<_>>()).is_some_and(|c| !c.is_hide_set())));
 }
 
-/// Runs a command against a server that says no to everything; what it asked for first, as method and path.
+/// Runs a command against a server that refuses everything; returns the method and path of its first request.
 fn asked(line: &str) -> (String, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());

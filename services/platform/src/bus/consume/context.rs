@@ -1,4 +1,4 @@
-//! What librdkafka calls back: rebalances, statistics, commit results and its log.
+//! Callbacks of librdkafka: rebalances, statistics, commit results and its log.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,22 +14,21 @@ use super::{Handlers, Partition, list, record};
 /// How far the client has read a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
-    /// The offset that it asks for next.
+    /// The offset to fetch next.
     pub next: i64,
-    /// The first offset that the log does not have yet; below 0 while the client does not know it.
+    /// The end offset of the log; below 0 while unknown.
     pub end: i64,
-    /// Records that it has read and not delivered.
+    /// Records fetched but not delivered.
     pub queued: i64,
 }
 
-/// How often the client has told, and what it told last of each partition.
+/// The number of statistics, and the last one of each partition.
 pub(super) type Reaches = (u64, HashMap<(String, i32), Reach>);
 
 /// The consumer's callbacks. All but the log run on the polling thread.
 pub(super) struct Callbacks {
     handlers: Handlers,
     topics: Vec<Arc<str>>,
-    /// What the last statistics said, and how many there were.
     reaches: Mutex<Reaches>,
     commit_failed: AtomicBool,
 }
@@ -70,7 +69,7 @@ impl Callbacks {
             if !settled.is_empty()
                 && let Err(error) = list(&settled).and_then(|settled| Ok(consumer.commit(&settled, CommitMode::Sync)?))
             {
-                // The next owner reads these events once more and finds them settled.
+                // The next owner reads these events again and finds them settled.
                 tracing::warn!(%error, "the last offsets of revoked partitions were not committed");
             }
         }
@@ -120,7 +119,7 @@ impl ConsumerContext for Callbacks {
 }
 
 impl Partition {
-    /// Names the partitions of a list with the topics' shared names.
+    /// Builds a partition that shares the topic's name.
     pub(super) fn shared(topics: &[Arc<str>], topic: &str, partition: i32) -> Self {
         let topic = topics.iter().find(|t| ***t == *topic).cloned().unwrap_or_else(|| Arc::from(topic));
         Self { topic, partition }

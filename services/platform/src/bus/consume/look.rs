@@ -1,4 +1,4 @@
-//! A look at one place of one partition, with a client of its own: what it says is said of that place and of no other.
+//! Reads one offset of one partition with a client of its own, so that the answer concerns no other offset.
 
 use std::time::{Duration, Instant};
 
@@ -8,18 +8,18 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 
 use super::{Partition, PollError, base, judge};
 
-/// What is read from a place on.
+/// What a read from an offset finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
-    /// The first record stands at this offset, behind nothing that cannot be read.
+    /// The offset of the first record; nothing unreadable precedes it.
     Record(i64),
-    /// What stands there cannot be read, as the client says.
+    /// Something unreadable, with the client's error.
     Unreadable(String),
-    /// Nothing came in time.
+    /// Nothing in time.
     Nothing,
 }
 
-/// Reads a partition from an offset until something comes, at most so long. Blocks.
+/// Reads a partition from `offset` until the first result, at most `within`. Blocks.
 pub fn look_at(brokers: &str, partition: &Partition, offset: i64, within: Duration) -> anyhow::Result<Look> {
     let reader = reader(brokers)?;
     let mut list = TopicPartitionList::new();
@@ -40,13 +40,13 @@ pub fn look_at(brokers: &str, partition: &Partition, offset: i64, within: Durati
     Ok(Look::Nothing)
 }
 
-/// Reads where a partition begins and ends. Blocks; the error means that its leader does not answer, or that it is not there.
+/// Returns the first offset and the end offset of a partition. Blocks. Fails if its leader does not answer or it does not exist.
 pub fn range_of(brokers: &str, partition: &Partition, within: Duration) -> anyhow::Result<(i64, i64)> {
     Ok(reader(brokers)?.fetch_watermarks(&partition.topic, partition.partition, within)?)
 }
 
 fn reader(brokers: &str) -> anyhow::Result<BaseConsumer> {
-    // The client wants a group's name to assign by hand; this one is never joined.
+    // To assign by hand, the client requires a group name; this group is never joined.
     let mut config = base(brokers, "minishop-look");
     config.set("group.id", "minishop-look").set("isolation.level", "read_committed");
     config.create().context("cannot make a reader")

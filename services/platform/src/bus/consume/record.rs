@@ -1,4 +1,4 @@
-//! Records as they were read, copied out of the client's memory.
+//! Records, copied out of the client's memory.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub struct Record {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The place in the partition.
+    /// The offset in the partition.
     pub offset: i64,
     /// The key; `None` is Kafka's null.
     pub key: Option<Bytes>,
@@ -39,12 +39,12 @@ pub struct Record {
 }
 
 impl Record {
-    /// Names the partition.
+    /// Returns the partition.
     pub fn place(&self) -> Partition {
         Partition { topic: self.topic.clone(), partition: self.partition }
     }
 
-    /// Counts the bytes of key, value and headers.
+    /// Returns the bytes of key, value and headers.
     pub fn size(&self) -> usize {
         let of = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         of(&self.key) + of(&self.value) + self.headers.0.iter().map(|(name, value)| name.len() + of(value)).sum::<usize>()
@@ -64,8 +64,8 @@ pub(super) fn read(message: &BorrowedMessage<'_>, topics: &[Arc<str>]) -> Record
     }
 }
 
-/// Copies the headers. One whose *name* is not UTF-8 is left out: the client's safe interface panics on it, and a record
-/// must not stop the worker.
+/// Copies the headers. One whose *name* is not UTF-8 is left out: the client's safe interface panics on it, and a record must not
+/// stop the worker.
 fn headers(message: &BorrowedMessage<'_>) -> Headers {
     let Some(headers) = message.headers() else { return Headers::default() };
     let read = |n| {
@@ -79,7 +79,7 @@ pub(super) fn partitions(list: &TopicPartitionList, topics: &[Arc<str>]) -> Vec<
     list.elements().iter().map(|e| Partition::shared(topics, e.topic(), e.partition())).collect()
 }
 
-/// Reads the elements that have a whole offset.
+/// Returns the elements with an absolute offset.
 pub(super) fn positions(list: &TopicPartitionList) -> Vec<Position> {
     list.elements()
         .iter()

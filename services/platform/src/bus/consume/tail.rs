@@ -10,23 +10,23 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Record, base, record};
 
-/// How long metadata and end offsets may take.
+/// The timeout for metadata and for end offsets.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Where a reading begins.
+/// Where reading starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With the oldest record of each partition.
+    /// At the oldest record of each partition.
     Beginning,
-    /// With what is written from now on.
+    /// At the end: new records only.
     End,
 }
 
-/// A reader of whole topics, in order per partition. All its methods block: call them on a thread that may.
+/// Reads whole topics, in order per partition. All its methods block.
 pub struct Tail {
     inner: BaseConsumer,
     topics: Vec<Arc<str>>,
-    /// Partitions that had records at the start, and the offset where each ended.
+    /// Partitions that had records at the start, and their end offsets then.
     ends: Vec<(String, i32, i64)>,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Debug for Tail {
 impl Tail {
     /// Opens all partitions of existing topics.
     pub fn open(brokers: &str, topics: &[String], start: Start) -> anyhow::Result<Self> {
-        // The client wants a group's name to assign by hand; this one is never joined.
+        // To assign by hand, the client requires a group name; this group is never joined.
         let inner: BaseConsumer =
             base(brokers, "minishop-tail").set("group.id", "minishop-tail").create().context("cannot make a reader")?;
         let mut ends = Vec::new();
@@ -63,12 +63,12 @@ impl Tail {
         Ok(Self { inner, topics: topics.iter().map(|t| Arc::from(t.as_str())).collect(), ends })
     }
 
-    /// Waits for the next record, at most `wait`. `None` when none came.
+    /// Waits up to `wait` for the next record. `None` when none came.
     pub fn next(&self, wait: Duration) -> anyhow::Result<Option<Record>> {
         self.inner.poll(wait).map(|message| Ok(record::read(&message?, &self.topics))).transpose()
     }
 
-    /// Reads everything that was there when it was opened; an error when that takes longer than `within`.
+    /// Reads all records that existed when it was opened. Fails if that takes longer than `within`.
     pub fn rest(mut self, within: Duration) -> anyhow::Result<Vec<Record>> {
         let deadline = Instant::now() + within;
         let mut records = Vec::new();

@@ -19,7 +19,7 @@ pub(super) struct Log {
     /// The number of the first entry.
     first: i64,
     entries: VecDeque<Entry>,
-    /// Up to here everything is published.
+    /// Everything up to here is published.
     published: i64,
 }
 
@@ -72,7 +72,7 @@ impl Log {
         }
     }
 
-    /// Forgets everything behind the first number that is not published.
+    /// Forgets everything after the first number that is not published.
     pub fn cut_to_published(&mut self) {
         let kept = usize::try_from(self.published + 1 - self.first).unwrap_or(0);
         self.entries.truncate(kept);

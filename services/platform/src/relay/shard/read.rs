@@ -1,7 +1,7 @@
 //! Reading a shard's rows from the table.
 //!
-//! Each read starts at the *anchor*, the row with the number `enqueued`. The store keeps that row until a later one is published, so it
-//! must be there with the known event id. If it is, the store has not gone back.
+//! Each read starts at the *anchor*, the row with the number `enqueued`. The store keeps that row until a later one is published,
+//! so it must be there with the known event id. If it is, the store has not gone back.
 
 use super::{ANOTHER_EVENT, Alarm, ENOUGH_QUEUED, MOST_BYTES, Shard, State};
 use crate::store::{OutboxRow, Span};
@@ -39,7 +39,7 @@ pub(in super::super) struct Brought {
 }
 
 impl Shard {
-    /// Whether rows must be read before anything later is sent.
+    /// Returns whether rows must be read before anything later is sent.
     pub fn misses(&self) -> bool {
         match self.state {
             State::Unread => true,
@@ -48,7 +48,7 @@ impl Shard {
         }
     }
 
-    /// The next read; `None` when enough rows are in memory. With `due`, or after a hint, it goes to the end of the table.
+    /// Returns the next read; `None` when enough rows are in memory. With `due`, or after a hint, it goes to the end of the table.
     pub fn ask(&self, due: bool) -> Option<Ask> {
         let span = |low, high| Span { shard: self.number, low, high };
         let ask = |spans: Vec<Span>, anchor, leaves_rest| Some(Ask { spans, anchor, view: self.view, leaves_rest });
@@ -144,7 +144,7 @@ impl Shard {
         Brought { rows: taken, alarm: None }
     }
 
-    /// The anchor is missing. That is legitimate if this leader has removed it meanwhile, or if somebody emptied the table.
+    /// Handles a missing anchor. It is legitimate if this leader has removed the row meanwhile, or if somebody emptied the table.
     fn without_anchor(&mut self, anchor: i64, rows: &[OutboxRow]) -> Option<Brought> {
         if self.stored > anchor || self.storing.is_some_and(|high| high > anchor) {
             self.look = true;
@@ -181,8 +181,8 @@ impl Shard {
         }
     }
 
-    /// A snapshot taken after a commit holds all numbers before it. If a row in `ahead` is not reached by a complete read, the store has
-    /// lost it.
+    /// A snapshot taken after a commit contains all numbers before it. If a complete read ends below the first row in `ahead`, the store
+    /// has lost rows.
     fn check_ahead(&mut self, span: &Span) {
         let next = self.ahead.first_key_value().map(|(number, _)| *number);
         if let Some(next) = next.filter(|next| *next == span.high && *next > self.enqueued() + 1) {
@@ -199,7 +199,7 @@ impl Shard {
         }
     }
 
-    /// A number is missing. Our `acknowledged` is out of date if another process leads, so the lease is taken again before the alarm.
+    /// Handles a missing number. If another process leads, `acknowledged` is out of date: the alarm waits for a new lease.
     fn damaged(&mut self, number: i64, next: i64) -> Option<Alarm> {
         self.lose();
         if self.gap.replace((number, next)) != Some((number, next)) {

@@ -1,6 +1,7 @@
 //! Sending a shard's rows, and their delivery reports.
 //!
-//! When a batch fails, its producer fails with it, so that no later record overtakes. The records that were in flight are then sent
+//! When a batch fails, its producer fails with it, so that no later record overtakes. The records that were in flight are then
+//! sent
 //! *alone*: each in a batch of its own, after the report of the one before.
 
 #[cfg(test)]
@@ -23,13 +24,13 @@ impl Shard {
         Some(Sending { token, row, without_value: self.without_value.contains(&row.number), alone })
     }
 
-    /// Whether a failure reported now is the record's own: it was sent alone.
+    /// Returns whether a failure reported now is the record's own: it was sent alone.
     pub fn is_alone(&self, number: i64) -> bool {
         !matches!(self.state, State::Stopped(_)) && number <= self.alone_up_to
     }
 
-    /// A record failed in a batch, or its topic refused it. All records in flight are sent again, each alone: any record of the batch may
-    /// be the cause, and none may overtake another.
+    /// Sends all records in flight again, each alone, after a batch failed or a topic refused a record. Any record of the batch
+    /// may be the cause, and none may overtake another.
     pub fn doubt(&mut self, until: Moment) {
         if matches!(self.state, State::Live | State::Unread) {
             let sent = self.queue.front().map_or(self.enqueued(), |row| row.number - 1);
@@ -38,7 +39,7 @@ impl Shard {
         self.stop(until);
     }
 
-    /// The producer has accepted the next row.
+    /// Counts the next row as in flight: the producer accepted it.
     pub fn sent(&mut self) {
         if let Some(row) = self.take_next() {
             self.in_flight += 1;
@@ -58,25 +59,25 @@ impl Shard {
         Some(row)
     }
 
-    /// Whether a report belongs to this life.
+    /// Returns whether a report belongs to this life.
     pub fn is_current(&self, token: Token) -> bool {
         token.life == self.life && self.state != State::Lost
     }
 
-    /// A record of this life is published.
+    /// Marks a record of this life as published.
     pub fn published(&mut self, number: i64) {
         self.returned();
         self.log.publish(number);
         self.without_value.remove(&number);
     }
 
-    /// A record of this life has been reported.
+    /// Counts a report of this life.
     pub fn returned(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.alone &= self.in_flight > 0;
     }
 
-    /// The store keeps a row that cannot be published; it counts as published.
+    /// Counts a row as published that the store has set aside.
     pub fn set_aside(&mut self, number: i64) {
         self.log.publish(number);
     }
@@ -92,7 +93,7 @@ impl Shard {
         }
     }
 
-    /// The producer was replaced: no more reports come.
+    /// Stops after a change of producer: no more reports come.
     pub fn producer_lost(&mut self, now: Moment) {
         (self.in_flight, self.alone) = (0, false);
         self.stop(now);

@@ -1,4 +1,4 @@
-//! Storing up to which number everything is published.
+//! Storing the number up to which everything is published.
 
 use minishop_core::ids::EventId;
 
@@ -9,7 +9,7 @@ use crate::store::Acknowledged;
 const MOST_STORED: i64 = 2_000;
 
 impl Shard {
-    /// Returns the published numbers that are not stored, if there are any.
+    /// Returns the published numbers that are not stored, if any.
     pub fn to_store(&self) -> Option<Acknowledged> {
         let high = self.log.published().min(self.stored + MOST_STORED);
         if self.state == State::Lost || self.storing.is_some() || high <= self.stored {
@@ -19,18 +19,18 @@ impl Shard {
         Some(Acknowledged { shard: self.number, epoch: self.epoch, low: self.stored, events: events? })
     }
 
-    /// How many numbers are published and not stored.
+    /// Returns how many numbers are published but not stored.
     pub fn unstored(&self) -> i64 {
         self.log.published() - self.stored
     }
 
-    /// An `acknowledge` up to `high` is running.
-    /// Whether the lease of a surplus shard may be given back.
+    /// Returns whether the lease of a surplus shard may be given back.
     pub fn is_finished(&self) -> bool {
         let is_over = matches!(self.state, State::Lost | State::Damaged);
         self.surplus && (is_over || (self.in_flight == 0 && self.unstored() == 0))
     }
 
+    /// Records that an `acknowledge` up to `high` is running.
     pub fn storing(&mut self, high: i64) {
         self.storing = Some(high);
     }

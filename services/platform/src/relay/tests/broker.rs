@@ -12,13 +12,13 @@ pub struct Broker {
     /// First deliveries, by partition; each shard has one.
     logs: Vec<Vec<EventId>>,
     seen: Vec<HashMap<EventId, usize>>,
-    /// How many records were published that had been before.
+    /// Records that were published again.
     pub copies: usize,
     /// Events that can never be published.
     pub poison: HashSet<EventId>,
-    /// Until when it takes nothing.
+    /// Until then, it does not answer.
     pub away_until: Moment,
-    /// Until when its topic refuses everything.
+    /// Until then, its topic refuses everything.
     pub refuses_until: Moment,
 }
 

@@ -10,20 +10,20 @@ use super::super::shard::{Moment, Sabotage, Token};
 #[derive(Debug)]
 pub struct Process {
     pub machine: Machine,
-    /// Which start of it this is: what was meant for an earlier one is lost.
+    /// The number of this start: messages for an earlier one are lost.
     pub start: u64,
-    /// Which producer of this start.
+    /// The producer's number in it.
     pub session: u64,
-    /// What the producer holds, by partition.
+    /// Records in the producer, by partition.
     pub queues: Vec<VecDeque<(Token, EventId)>>,
-    /// What it holds to be sent alone.
+    /// Records in it that are sent alone.
     pub single: Vec<VecDeque<(Token, EventId)>>,
-    /// The sessions with the store are cut, and it has not noticed.
+    /// Cut from the store without having noticed.
     pub relay_is_cut: bool,
     pub writer_is_cut: bool,
-    /// It does nothing until then.
+    /// Until then, it does nothing.
     pub stopped_until: Moment,
-    /// When it is to look around again.
+    /// When it steps next.
     pub step_at: Moment,
 }
 

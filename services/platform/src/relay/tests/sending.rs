@@ -8,7 +8,7 @@ use minishop_core::ids::EventId;
 use rand::Rng;
 
 impl World {
-    /// Whether the broker answers; a producer that it does not answer tries again.
+    /// Returns whether the broker answers. While it does not, a producer retries.
     fn broker_answers(&mut self, process: usize, session: u64, shard: i16, alone: bool) -> bool {
         if self.processes[process].session != session {
             return false;
@@ -47,7 +47,7 @@ impl World {
             .filter_map(|_| self.processes[process].queues[n].pop_front())
             .collect();
         let ids = batch.iter().map(|(_, id)| id.0.as_u128());
-        // Some are too large together only.
+        // Some are too large only together.
         let is_too_large = !self.is_peaceful() && ids.clone().count() > 1 && ids.sum::<u128>().is_multiple_of(16);
         let is_poisoned = batch.iter().any(|(_, id)| self.broker.poison.contains(id));
         if self.broker.refuses_until > self.now {
@@ -69,7 +69,7 @@ impl World {
         self.say(|| format!("p{process} publishes {}/{}:{:x} life {}", token.shard, token.number, id.0.as_u128(), token.life));
     }
 
-    /// A batch fails, and its producer with it: nothing that is queued behind it is published.
+    /// Fails a batch, and its producer with it: nothing queued behind it is published.
     fn fail_batch(&mut self, process: usize, batch: &[(Token, EventId)], n: usize, trouble: &Trouble) {
         let (now, at) = (self.now, &mut self.processes[process]);
         at.queues[n].clear();
@@ -79,7 +79,7 @@ impl World {
         self.producer_dies(process);
     }
 
-    /// What a producer held when it died is on the broker, up to some point of each partition.
+    /// Publishes what a dead producer held, up to some point of each partition.
     pub fn empty_producer(&mut self, process: usize) {
         for shard in 0..SHARDS {
             let n = usize::try_from(shard).unwrap();

@@ -1,4 +1,4 @@
-//! A store that keeps the promises of `store::Outbox`, can be copied, and put back.
+//! A store that keeps the promises of `store::Outbox` and can be copied and restored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,7 +18,7 @@ struct Shard {
     owner: Option<usize>,
     epoch: i64,
     expires: Moment,
-    /// What was ever committed in this history of the store.
+    /// Everything ever committed in this history of the store.
     history: Vec<EventId>,
 }
 
@@ -38,7 +38,7 @@ impl Store {
         &mut self.shards[usize::try_from(shard).unwrap()]
     }
 
-    /// Commits events and gives them their numbers.
+    /// Commits events and numbers them.
     pub fn commit(&mut self, events: &[(i16, EventId)]) -> Vec<OutboxRow> {
         let commit = |(shard, id): &(i16, EventId)| {
             let of = self.shard(*shard);
@@ -87,7 +87,7 @@ impl Store {
         spans.iter().flat_map(of).collect()
     }
 
-    /// Stores what is published; what was not, although the leader says so, is a violation.
+    /// Stores what is published. Fails if an acknowledged event is not.
     pub fn acknowledge(
         &mut self,
         owner: usize,
@@ -125,7 +125,7 @@ impl Store {
         true
     }
 
-    /// Removes a row that waits before another, as a person does who looks for trouble.
+    /// Removes a waiting row before another, as a careless person does.
     pub fn remove(&mut self, shard: i16, n: usize) {
         let of = self.shard(shard);
         let waiting: Vec<i64> = of.rows.range(of.acknowledged + 1..).map(|(number, _)| *number).collect();
@@ -137,7 +137,7 @@ impl Store {
         }
     }
 
-    /// Has the leader step over missing numbers.
+    /// Steps over missing numbers.
     pub fn fill(&mut self, shard: i16, numbers: std::ops::Range<i64>) {
         let of = self.shard(shard);
         if of.rows.range(numbers.end..).next().is_none() {
@@ -160,7 +160,7 @@ impl Store {
     }
 }
 
-/// Whether an event stands for one that is gone.
+/// Returns whether an event stands in for a missing one.
 fn of_nobody(id: &EventId) -> bool {
     id.0.as_u128() >> 64 > 0
 }

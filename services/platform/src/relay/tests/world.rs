@@ -1,4 +1,4 @@
-//! The scheduler: what happens when, drawn from one seed.
+//! The scheduler: draws from one seed what happens and when.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,9 +19,9 @@ use crate::store::{Leadership, OutboxRow};
 const PROCESSES: usize = 3;
 /// How long faults happen and events are written; then everything heals.
 const TROUBLE: Duration = Duration::from_secs(40);
-/// How long it may take until nothing waits any more.
+/// How long the backlog may then take to empty.
 const HEALED: Duration = Duration::from_mins(1);
-/// Records that a producer holds.
+/// The most records in a producer.
 const PRODUCER: usize = 12;
 const SHARD_COUNT: usize = SHARDS as usize;
 
@@ -51,11 +51,11 @@ pub enum Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Faults {
     Happen,
-    /// Processes only join, one after the other: nothing may be published twice.
+    /// Processes only join, one by one: nothing may be published twice.
     Never,
 }
 
-/// Rows as a person reads them.
+/// Formats rows for people.
 fn names(rows: &[OutboxRow]) -> Vec<String> {
     rows.iter().map(|row| format!("{}/{}:{:x}", row.event.shard, row.number, row.event.event_id.0.as_u128())).collect()
 }
@@ -70,7 +70,7 @@ impl Event {
     }
 }
 
-/// An event at its time, for a process and the start of it that it is meant for.
+/// An event at its time, for one start of a process.
 struct At {
     moment: Moment,
     order: u64,
@@ -105,10 +105,11 @@ pub struct World {
     store: Store,
     pub broker: Broker,
     copies: VecDeque<Store>,
-    /// The store answers nobody until then.
+    /// Until then, the store answers nobody.
     store_away_until: Moment,
     went_back: bool,
-    /// Whether nobody's session broke then: what was in hand may be sent before it is noticed, so no order is promised.
+    /// Whether the store went back without breaking a session: rows in memory may be sent before anybody notices, so no order is
+    /// promised.
     unnoticed: bool,
     alarms: usize,
     events: u128,
@@ -141,7 +142,7 @@ impl World {
         }
     }
 
-    /// A world in which nothing fails.
+    /// Creates a world in which nothing fails.
     pub fn peaceful(seed: u64) -> Self {
         Self { faults: Faults::Never, ..Self::new(seed, None) }
     }
@@ -156,7 +157,7 @@ impl World {
         self
     }
 
-    /// Runs until nothing waits any more; returns a digest of the way, or what was violated.
+    /// Runs until nothing waits; returns a digest of the run, or the violation.
     pub fn run(mut self) -> Result<u64, String> {
         for process in 0..PROCESSES {
             let latest = if self.is_peaceful() { 10_000_000 } else { 50_000 };
@@ -206,7 +207,7 @@ impl World {
         Ok(self.trace)
     }
 
-    /// Schedules an event in so many microseconds.
+    /// Schedules an event in `least` to `most` microseconds.
     pub fn after(&mut self, least: u64, most: u64, process: usize, event: Event) {
         let at = self.now + Duration::from_micros(self.random.random_range(least..=most));
         self.at(at, process, event);
@@ -252,7 +253,7 @@ impl World {
         if self.processes[process].start != start {
             return Ok(());
         }
-        // What the store does, it does whether or not the process runs.
+        // The store works whether or not the process runs.
         if let Event::Run(want) = event {
             return self.run_job(process, want);
         }
@@ -293,7 +294,7 @@ impl World {
             }
             let Some(next) = at.machine.next(now) else { break };
             let (token, id, alone) = (next.token, next.row.event.event_id, next.alone);
-            // Half of what cannot be published is found out before it is sent.
+            // Half of the poisoned events are found before they are sent.
             if self.broker.poison.contains(&id) && id.0.as_u128() % 2 == 0 {
                 at.machine.cannot_send(token, "poison".to_owned());
                 continue;
@@ -337,11 +338,11 @@ impl World {
             }
             events.push((self.random.random_range(0..SHARDS), id));
         }
-        // Whoever writes on a new connection says so first.
+        // A writer on a new connection reports it first.
         if std::mem::take(&mut self.processes[process].writer_is_cut) {
             self.after(0, 0, process, Event::Verify);
         }
-        // Rolled back: its numbers go to the next.
+        // Rolled back: its numbers go to the next commit.
         if self.chance(8) {
             if self.sabotage == Some(Sabotage::HandOverBeforeTheAnswer) {
                 let mut copy = self.store.clone();
@@ -361,7 +362,7 @@ impl World {
         }
     }
 
-    /// The store does what it was asked, or not; its answer comes, or not.
+    /// Runs or fails a request in the store; the answer may be lost.
     fn run_job(&mut self, process: usize, want: Want) -> Result<(), String> {
         let failed = match &want {
             Want::Lead(_) => Job::Lead,
@@ -398,7 +399,7 @@ impl World {
                 Answer::Aside(Want::SetAside(aside), agreed)
             }
         };
-        // Done, and its answer lost.
+        // Done, but the answer is lost.
         let answer = if !calm && self.chance(1) { Answer::Failed(failed) } else { answer };
         let latest = if !calm && self.chance(3) { 1_500_000 } else { 2_000 };
         self.after(50, latest, process, Event::Answer(answer));
@@ -471,14 +472,14 @@ impl World {
         self.after(1_000, 3_000_000, process, Event::Step);
     }
 
-    /// An older copy of the store is put in its place; sometimes everybody's session breaks, sometimes nobody notices.
+    /// Replaces the store with an older copy. Usually all sessions break; sometimes nobody notices.
     fn go_back(&mut self) {
         let Some(copy) = self.copies.pop_front() else { return };
         self.say(|| "the store goes back".to_owned());
         self.copies.clear();
         let aside = self.store.aside.clone();
         self.store = copy;
-        // What was set aside stays known to the judge; the store itself forgets the mark with its rows.
+        // `judge` must still know what was set aside; the store itself loses the mark with its rows.
         self.store.aside.extend(aside);
         self.went_back = true;
         if self.chance(20) {

@@ -1,8 +1,8 @@
-//! Orders whose announcement was lost are announced again.
+//! Announces orders again after their announcement was lost.
 //!
-//! An order that is `created`, whose event waits neither in the outbox nor in the parking lot, moves only when its event comes once
-//! more: the log has lost it, retention dropped it unread, or a store came back from a backup. The event is made anew with the same id
-//! and bytes, so a copy that is on its way after all has no effect.
+//! An order that is `created`, and whose event waits neither in the outbox nor in the lot, only moves on if its event is
+//! published again: the log lost it, retention dropped it unread, or the store was restored from a backup. The event is rebuilt
+//! with the same id and bytes, so a copy that arrives after all has no effect.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -18,11 +18,11 @@ use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{NewEvent, Origin, OutboxRow, Result, StoreError};
 use super::{AuditRow, Operations, RequestedBy, audit};
 
-/// How many orders one statement looks at.
+/// Orders per statement.
 const PAGE: i64 = 2_000;
-/// How many orders one call looks at, at most.
+/// The most orders that one call reads.
 const LOOKED_AT: i64 = 20_000;
-/// How many orders one call announces, at most, but for the rest of its last page.
+/// A call stops reading when it has found this many orders; its last page may add more.
 const MOST: usize = 500;
 
 /// The columns that `columns::origin` reads, in its order.
@@ -40,7 +40,7 @@ macro_rules! origins {
 
 static BY_ID: LazyLock<Statement> = LazyLock::new(|| Statement::new(origins!("order_id @ids1")));
 
-/// The last of a page of ids.
+/// The last id of a page.
 static LAST: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "SELECT p.order_id FROM (SELECT order_id FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2) p \
@@ -51,7 +51,7 @@ static LAST: LazyLock<Statement> = LazyLock::new(|| {
 static OPEN: LazyLock<Statement> =
     LazyLock::new(|| Statement::new(origins!("order_id > $1 AND order_id <= $2 AND status = 'created' AND created_at < $3")));
 
-// All take their locks in one order: the gate's rows by event, then orders. What the lot holds is read after that.
+// Locks are taken in one order: inbox rows by event id, then orders. The lot is read after that.
 static AT_THE_GATE: LazyLock<Statement> =
     LazyLock::new(|| Statement::new("SELECT event_id FROM inbox WHERE consumer = $1 AND event_id @ids2 ORDER BY event_id @lock"));
 
@@ -70,32 +70,32 @@ static IN_THE_OUTBOX: LazyLock<Statement> =
 static OPEN_THE_GATE: LazyLock<Statement> =
     LazyLock::new(|| Statement::new("DELETE FROM inbox WHERE consumer = $1 AND event_id @ids2"));
 
-/// Which orders are to be announced again.
+/// The orders to announce again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unannounced {
-    /// These, should their announcement be lost.
+    /// These orders, if their announcement is lost.
     Ids(Vec<OrderId>),
-    /// All whose announcement is lost, in the order of their ids.
+    /// All whose announcement is lost, in id order.
     Before {
         /// Only orders that were accepted before this time.
         time: Timestamp,
-        /// Only orders behind this one.
+        /// Only orders with a greater id.
         after: Option<OrderId>,
     },
 }
 
-/// Who asks for which orders to be announced again.
+/// A request to announce orders again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announce {
     /// Which orders.
     pub which: Unannounced,
-    /// The consumer that changes them.
+    /// The consumer that handles their events.
     pub consumer: String,
-    /// Whether to tell what would happen and write nothing.
+    /// Whether to report what would happen and write nothing.
     pub dry_run: bool,
     /// Who asks.
     pub requested_by: RequestedBy,
-    /// When.
+    /// When it was requested.
     pub at: Timestamp,
 }
 
@@ -104,16 +104,16 @@ pub struct Announce {
 pub enum Left {
     /// There is no such order.
     NotFound,
-    /// It has gone on from `created`.
+    /// Its status is not `created`.
     NotCreated,
     /// Its event waits to be published.
     InOutbox,
-    /// Its event stands in the parking lot.
+    /// Its event, or another one of the order, is parked.
     InLot,
 }
 
 impl Left {
-    /// Names the reason as answers do.
+    /// Returns the reason's code in answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "NOT_FOUND",
@@ -124,21 +124,21 @@ impl Left {
     }
 }
 
-/// What came of it.
+/// The result of an [`Announce`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AnnouncedAgain {
     /// The orders that are announced again, or would be.
     pub orders: Vec<OrderId>,
     /// Their events in the outbox. Empty after a dry run.
     pub rows: Vec<OutboxRow>,
-    /// Orders that were asked for by id and are left alone.
+    /// Orders requested by id that are left alone, and why.
     pub left: Vec<(OrderId, Left)>,
-    /// The order behind which to go on; `None` when nothing is left to look at.
+    /// The order after which to continue; `None` when none is left.
     pub next: Option<OrderId>,
 }
 
 impl Operations {
-    /// Writes the events of orders whose announcement is lost into the outbox again, made by `made` of what the store knows.
+    /// Appends the events of orders whose announcement is lost to the outbox again; `made` rebuilds each from its order.
     pub async fn announce(
         &self,
         ask: &Announce,
@@ -161,8 +161,8 @@ impl Operations {
             return Ok(again);
         }
         if !settled.is_empty() {
-            // The event was settled and its order does not tell of it: it must pass the gate once more. What it does, it does once,
-            // since it changes an order that is `created`.
+            // The event was settled but its order did not change: it must pass the gate again. It has only one effect, since it
+            // changes only an order that is `created`.
             work.run(&OPEN_THE_GATE, vec![Arg::text(&ask.consumer), Arg::Ids(settled)]).await?;
         }
         audit::write(work.as_mut(), &entry(ask, &again.orders)).await?;
@@ -170,14 +170,14 @@ impl Operations {
             .iter()
             .map(|origin| made(origin).map_err(|error| StoreError::unreadable(OPERATION, error)))
             .collect::<Result<_>>()?;
-        // Last: it takes the places in the outbox.
+        // Last, since it locks the outbox shards.
         let places = work.announce(&events.iter().collect::<Vec<_>>()).await?;
         work.commit().await?;
         again.rows = places.into_iter().zip(events).map(|(number, event)| OutboxRow::new(number, event)).collect();
         Ok(again)
     }
 
-    /// Reads orders that may have lost their announcement, without a lock, and behind which order to go on.
+    /// Reads, without locks, orders that may have lost their announcement, and the order after which to continue.
     async fn candidates(&self, which: &Unannounced) -> Result<(Vec<Origin>, Option<OrderId>)> {
         const OPERATION: &str = "operations.candidates";
         let (time, after) = match which {
@@ -201,7 +201,7 @@ impl Operations {
         Ok((found, Some(OrderId(after))))
     }
 
-    /// Leaves out what waits anyway, so that a call finds something to do behind a long backlog.
+    /// Leaves out orders whose event waits in the outbox, so that a call gets past a long backlog.
     async fn without_waiting(&self, open: Vec<Origin>) -> Result<Vec<Origin>> {
         const OPERATION: &str = "operations.waiting";
         if open.is_empty() {
@@ -213,7 +213,7 @@ impl Operations {
     }
 }
 
-/// Locks what may have lost its announcement, and tells what has, with the events of it that were settled; notes the rest in `left`.
+/// Locks the candidates; returns those whose announcement is lost, and their settled events. Adds the others to `left`.
 async fn lost<'f>(
     work: &mut dyn Work,
     ask: &Announce,

@@ -1,4 +1,4 @@
-//! What operators did.
+//! The audit of operators' actions.
 
 use std::sync::LazyLock;
 
@@ -25,14 +25,14 @@ static LIST: LazyLock<Statement> = LazyLock::new(|| {
 });
 
 impl Operations {
-    /// Reads what operators did, newest first, with a smaller id than `before`.
+    /// Reads audit rows with an id below `before`, newest first.
     pub async fn audit(&self, before: Option<i64>, limit: i64) -> Result<Vec<AuditRow>> {
         const OPERATION: &str = "operations.audit";
         let args = vec![Arg::Long(before.unwrap_or(i64::MAX)), Arg::Long(limit)];
         columns::all(OPERATION, &self.0.read(OPERATION, &LIST, args).await?, audit_row)
     }
 
-    /// Writes down what an operator did beside the operations.
+    /// Writes the audit row of an action that belongs to no operation.
     pub async fn write_audit(&self, row: &AuditRow) -> Result<()> {
         let mut work = self.0.begin("operations.write_audit").await?;
         write(work.as_mut(), row).await?;
@@ -40,7 +40,7 @@ impl Operations {
     }
 }
 
-/// Writes an entry within a transaction.
+/// Writes an audit row within a transaction.
 pub(super) async fn write(work: &mut dyn Work, row: &AuditRow) -> Result<()> {
     let args = vec![
         Arg::Time(Some(row.at)),
@@ -56,7 +56,7 @@ pub(super) async fn write(work: &mut dyn Work, row: &AuditRow) -> Result<()> {
     work.run(&WRITE, args).await.map(drop)
 }
 
-/// Client, operator, reason, correlation id, from a column on.
+/// Client, operator, reason, correlation id, from column `at` on.
 pub(super) fn requested_by(row: &Row, at: usize) -> anyhow::Result<RequestedBy> {
     Ok(RequestedBy {
         client_id: ClientId(row.text(at)?.to_owned()),

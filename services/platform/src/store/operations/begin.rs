@@ -1,4 +1,4 @@
-//! The beginning of an operation: its set is frozen, and nothing that comes later is touched.
+//! Begins an operation: freezes its set, so that later dead letters are not touched.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -19,15 +19,15 @@ static INSERT: LazyLock<Statement> = LazyLock::new(|| {
     )
 });
 
-/// The clause of a selection by ids, with its one parameter.
+/// The clause of a selection by the ids in `$1`.
 macro_rules! ids_clause {
     () => {
         "p.state = 'dead' AND p.id @any1"
     };
 }
 
-// Sorted, so that two operations over one set wait for each other and cannot deadlock. What another operation has is skipped
-// by the unique index over pending items.
+// Sorted, so that two operations over one set wait for each other and cannot deadlock. The unique index over pending items skips
+// dead letters of another operation.
 macro_rules! freeze {
     ($clause:expr, $operation:literal, $most:literal) => {
         Statement::new(concat!(
@@ -88,9 +88,9 @@ static NOTHING_TO_DO: LazyLock<Statement> =
     LazyLock::new(|| Statement::new("UPDATE operation SET state = 'done', ended_at = @now1 WHERE id = $2"));
 
 impl Operations {
-    /// Freezes an operation's set and writes it down; a worker takes it up. An operation over nothing is done at once.
+    /// Freezes an operation's set and stores it for a worker. An operation over nothing is done at once.
     ///
-    /// Tells how it begins; `None` when ids were given and none of them is known: then nothing is written.
+    /// Returns the operation as it begins; `None` when ids were given and none of them is known: then nothing is written.
     pub async fn begin(&self, new: &NewOperation) -> Result<Option<(FrozenSet, Operation)>> {
         let mut work = self.0.begin("operations.begin").await?;
         let frozen = freeze(work.as_mut(), new).await?;
@@ -103,14 +103,14 @@ impl Operations {
         }
         let outcome = if frozen.matched == 0 { "done" } else { "accepted" };
         audit::write(work.as_mut(), &entry(new, &frozen, outcome)).await?;
-        // Read here: what failed after the commit would look as if nothing had been written.
+        // Read before the commit: a read that fails after it would look as if nothing had been written.
         let begun = progress::read(work.as_mut(), new.id.0).await?;
         work.commit().await?;
         crash::point("redrive_after_freeze");
         Ok(begun.map(|operation| (frozen, operation)))
     }
 
-    /// Tells what [`Operations::begin`] would freeze, and writes nothing.
+    /// Returns what [`Operations::begin`] would freeze, and writes nothing.
     pub async fn dry_run(&self, new: &NewOperation) -> Result<Option<FrozenSet>> {
         let mut work = self.0.begin("operations.dry_run").await?;
         let frozen = freeze(work.as_mut(), new).await?;
@@ -139,7 +139,7 @@ fn entry(new: &NewOperation, frozen: &FrozenSet, outcome: &str) -> AuditRow {
 async fn freeze(work: &mut dyn Work, new: &NewOperation) -> Result<FrozenSet> {
     insert(work, new).await?;
     let id = Arg::Id(Some(new.id.0));
-    // Giving up is no loop: only redrives are counted.
+    // Only redrives are limited: a discard cannot loop.
     let most = match new.kind {
         Kind::Redrive => i64::from(MOST_REDRIVES),
         Kind::Discard => i64::MAX,
@@ -183,7 +183,7 @@ async fn insert(work: &mut dyn Work, new: &NewOperation) -> Result<()> {
     work.run(&INSERT, args).await.map(drop)
 }
 
-/// Writes down why ids that were given are left alone.
+/// Stores why given ids are left out.
 async fn leave_others(work: &mut dyn Work, new: &NewOperation, ids: &[i64]) -> Result<()> {
     let own = work.run(&OWN, vec![Arg::Id(Some(new.id.0))]).await?;
     let own: HashSet<i64> = own.iter().filter_map(|row| row.long(0).ok()).collect();
@@ -195,8 +195,8 @@ async fn leave_others(work: &mut dyn Work, new: &NewOperation, ids: &[i64]) -> R
     Ok(())
 }
 
-/// Tells why rows were left alone: those that are not there, and of the others what `judge` says of how often they were redriven
-/// while they are dead; rows that are not dead are just that.
+/// Groups rows by why they were left out: `NotFound` if they do not exist, `NotDead` if they are not dead, else what `judge`
+/// makes of their number of redrives.
 pub(super) async fn reasons(
     work: &mut dyn Work,
     ids: &[i64],

@@ -1,4 +1,4 @@
-//! Dead letters and parked keys, as operators look for them.
+//! Dead letters and parked keys, as operators query them.
 
 use std::sync::LazyLock;
 
@@ -19,7 +19,7 @@ macro_rules! letter_columns {
     };
 }
 
-/// What a filter asks of `p`, with its six parameters from `$1` on.
+/// The condition of a filter on `p`, with its parameters `$1` to `$6`.
 macro_rules! filter_clause {
     () => {
         "p.state = 'dead' AND ($1 IS NULL OR p.error_class = $1) AND ($2 IS NULL OR p.error_code = $2) \
@@ -69,7 +69,7 @@ static PARKED_KEYS: LazyLock<Statement> = LazyLock::new(|| {
 });
 
 impl Operations {
-    /// Reads dead letters that a filter chooses, newest first, with a smaller id than `before`.
+    /// Reads dead letters that match a filter and have an id below `before`, newest first.
     pub async fn dead_letters(&self, filter: &DeadLetterFilter, before: Option<i64>, limit: i64) -> Result<Vec<Letter>> {
         const OPERATION: &str = "operations.dead_letters";
         let mut args = filter_args(filter);
@@ -77,20 +77,20 @@ impl Operations {
         columns::all(OPERATION, &self.0.read(OPERATION, &LIST, args).await?, letter)
     }
 
-    /// Reads one event of the parking lot, wherever it stands.
+    /// Reads one parked event in any state.
     pub async fn dead_letter(&self, id: i64) -> Result<Option<WholeLetter>> {
         const OPERATION: &str = "operations.dead_letter";
         let rows = self.0.read(OPERATION, &GET, vec![Arg::Long(id)]).await?;
         rows.first().map(|row| columns::one(OPERATION, row, whole_letter)).transpose()
     }
 
-    /// Groups the dead letters by their error's fingerprint, the largest group first.
+    /// Groups dead letters by the fingerprint of their error, the largest group first.
     pub async fn dead_letter_groups(&self, limit: i64) -> Result<Vec<LetterGroup>> {
         const OPERATION: &str = "operations.dead_letter_groups";
         columns::all(OPERATION, &self.0.read(OPERATION, &GROUPS, vec![Arg::Long(limit)]).await?, group)
     }
 
-    /// Reads the keys whose events wait, by their heads, the oldest first, with a greater id than `after`.
+    /// Reads the heads of keys with parked events, oldest first, with an id above `after`.
     pub async fn parked_keys(&self, after: Option<i64>, limit: i64) -> Result<Vec<ParkedKey>> {
         const OPERATION: &str = "operations.parked_keys";
         let args = vec![Arg::Long(after.unwrap_or(0)), Arg::Long(limit)];

@@ -1,4 +1,4 @@
-//! What is forgotten of operations and of what operators did.
+//! Deletes old operations and audit rows.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::super::database::{Arg, Statement};
 use super::Operations;
 use super::run::close;
 
-// The time stands in a query of its own: read for each row, no index could find what is old. Parameter 2 is negative.
+// The time is a subquery of its own: computed for each row, it could not be searched by an index. Parameter 2 is negative.
 static ITEMS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "DELETE FROM operation_item WHERE (operation_id, parked_id) IN (SELECT i.operation_id, i.parked_id FROM operation o \
@@ -32,10 +32,10 @@ static AUDIT: LazyLock<Statement> = LazyLock::new(|| {
 });
 
 impl Operations {
-    /// Deletes at most `limit` rows of operations that ended longer than `age` ago by the database's clock, and of the audit that
-    /// are as old, oldest first; returns how many.
+    /// Deletes at most `limit` rows of operations that ended longer than `age` ago by the database's clock, and audit rows of
+    /// that age, oldest first; returns how many.
     ///
-    /// An operation goes after its items, whole or over several calls; one that has not ended stays with everything it has.
+    /// An operation goes after its items, if need be over several calls. One that has not ended keeps its items.
     pub async fn forget(&self, age: Duration, limit: i64) -> Result<u64> {
         let mut work = self.0.begin("operations.forget").await?;
         let ago = Arg::Long(i64::try_from(age.as_secs()).map_or(i64::MIN, |seconds| -seconds));

@@ -1,4 +1,4 @@
-//! Places of the event log that an operator has told a consumer to step over. The audit is where that stands: who, when and why.
+//! Unreadable parts of the event log that an operator lets a consumer step over. The audit stores them: who, when and why.
 
 use std::sync::LazyLock;
 
@@ -12,9 +12,9 @@ use super::super::database::{Arg, Row, Statement};
 use super::audit::requested_by;
 use super::{AuditRow, Operations, RequestedBy};
 
-/// What the audit calls it.
+/// The action in the audit.
 const ACTION: &str = "skip";
-/// How many of the newest are looked through: there is one for each place that nobody can read.
+/// The most gaps that are read, newest first. There is one for each place that nobody can read.
 const MOST: i64 = 1000;
 
 static LIST: LazyLock<Statement> = LazyLock::new(|| {
@@ -23,7 +23,7 @@ static LIST: LazyLock<Statement> = LazyLock::new(|| {
     )
 });
 
-/// Records that nobody can read, and that a consumer steps over.
+/// Unreadable records that a consumer steps over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// The consumer's group.
@@ -34,19 +34,19 @@ pub struct Gap {
     pub partition: i32,
     /// The first offset that cannot be read.
     pub offset: i64,
-    /// The offset from which it reads on.
+    /// The next offset that is read.
     pub until: i64,
 }
 
 impl Operations {
-    /// Writes down that a consumer is to step over records once it stands before them and cannot read them.
+    /// Stores that a consumer steps over a gap once it reaches it and cannot read it.
     pub async fn skip(&self, gap: &Gap, requested_by: RequestedBy, at: Timestamp) -> Result<()> {
         let detail = serde_json::to_string(gap).expect("names and numbers are plain values");
         let (action, outcome) = (ACTION.to_owned(), "accepted".to_owned());
         self.write_audit(&AuditRow { id: 0, at, action, requested_by, outcome, operation_id: None, detail: Some(detail) }).await
     }
 
-    /// Reads what a consumer has been told to step over, newest first, and by whom.
+    /// Reads the gaps that a consumer is to step over, newest first, and who asked for each.
     pub async fn skips(&self, consumer: &str) -> Result<Vec<(Gap, RequestedBy)>> {
         const OPERATION: &str = "operations.skips";
         let rows = self.0.read(OPERATION, &LIST, vec![Arg::Long(MOST)]).await?;

@@ -1,4 +1,4 @@
-//! Operations as they are read, and as an operator changes their course.
+//! Reads operations, and lets operators pause, resume and cancel them.
 
 use std::sync::LazyLock;
 
@@ -67,16 +67,16 @@ static LEAVE_REST: LazyLock<Statement> = LazyLock::new(|| {
 /// What an operator does with an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Releases nothing more for now.
+    /// Releases no more dead letters until it is resumed.
     Pause,
-    /// Goes on.
+    /// Continues a paused operation.
     Resume,
     /// Ends it; what was not released stays dead.
     Cancel,
 }
 
 impl Action {
-    /// Spells the action as the audit does.
+    /// Returns the action's name in the audit.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pause => "pause",
@@ -87,7 +87,7 @@ impl Action {
 }
 
 impl Operations {
-    /// Reads an operation as it stands.
+    /// Reads an operation.
     pub async fn operation(&self, id: OperationId) -> Result<Option<Operation>> {
         const OPERATION: &str = "operations.operation";
         let rows = self.0.read(OPERATION, &GET, vec![Arg::Id(Some(id.0))]).await?;
@@ -106,16 +106,16 @@ impl Operations {
         columns::all(OPERATION, &self.0.read(OPERATION, &LIST, args).await?, operation)
     }
 
-    /// Reads what failed or was left alone in an operation, at most [`SHOWN_ITEMS`].
+    /// Reads the failed and skipped dead letters of an operation, at most [`SHOWN_ITEMS`].
     pub async fn items(&self, id: OperationId) -> Result<Vec<Item>> {
         const OPERATION: &str = "operations.items";
         let rows = self.0.read(OPERATION, &ITEMS, vec![Arg::Id(Some(id.0)), Arg::Long(SHOWN_ITEMS)]).await?;
         columns::all(OPERATION, &rows, item)
     }
 
-    /// Changes an operation's course; one that has ended, or stands so already, stays as it is.
+    /// Pauses, resumes or cancels an operation. One that has ended, or is in that state already, stays as it is.
     ///
-    /// Tells how it stands then, and whether anything changed; `None` when there is no such operation.
+    /// Returns the operation, and whether it changed; `None` when it does not exist.
     pub async fn control(
         &self,
         id: OperationId,
@@ -149,7 +149,7 @@ impl Operations {
     }
 }
 
-/// Stops an operation that has not ended: what was not released stays dead, and others may take it.
+/// Stops an operation that has not ended: dead letters not released stay dead, and other operations may take them.
 pub(super) async fn stop(work: &mut dyn Work, id: OperationId, because: &str) -> Result<bool> {
     let stopped = !work.run(&STOP, vec![Arg::Id(Some(id.0)), Arg::text(because)]).await?.is_empty();
     if stopped {
@@ -158,7 +158,7 @@ pub(super) async fn stop(work: &mut dyn Work, id: OperationId, because: &str) ->
     Ok(stopped)
 }
 
-/// Reads operations within a transaction.
+/// Reads an operation within a transaction.
 pub(super) async fn read(work: &mut dyn Work, id: Uuid) -> Result<Option<Operation>> {
     let rows = work.run(&GET, vec![Arg::Id(Some(id))]).await?;
     rows.first().map(|row| columns::one("operations.read", row, operation)).transpose()

@@ -1,5 +1,5 @@
-//! The steps of an operation that a worker runs. Each is one transaction that begins with the operation's row: a worker that has
-//! lost its lease, or an operation whose course an operator changed, is found out there.
+//! The steps of an operation that a worker runs. Each is one transaction that first locks the operation's row, which reveals a
+//! lost lease or an operator's pause or stop.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -52,7 +52,7 @@ static PENDING: LazyLock<Statement> = LazyLock::new(|| {
     )
 });
 
-// The error goes, so that the next one is told from it; the dead-letter record and the timeline keep it.
+// Clears the error, so that a new one stands out; the dead-letter record and the timeline keep the old one.
 static RELEASE: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "UPDATE parked SET state = 'retrying', attempts = 0, redrives = redrives + 1, next_attempt_at = @now1, \
@@ -99,8 +99,8 @@ static END: LazyLock<Statement> = LazyLock::new(|| {
 });
 
 impl Operations {
-    /// Takes or renews the lease of operations that have not ended, oldest first and paused ones last; others keep theirs until it
-    /// runs out.
+    /// Takes or renews the leases of operations that have not ended, oldest first and paused ones last. Leases of other workers
+    /// are taken only after they expire.
     pub async fn claim(&self, owner: &str, lease: std::time::Duration, limit: i64) -> Result<Vec<Run>> {
         const OPERATION: &str = "operations.claim";
         if self.0.read(OPERATION, &OPEN, Vec::new()).await?.is_empty() {
@@ -127,7 +127,7 @@ impl Operations {
         if work.run(&GIVE_BACK, vec![Arg::text(owner)]).await?.is_empty() { Ok(()) } else { work.commit().await }
     }
 
-    /// Finds out what became of released dead letters, and tells how far the operation is; `None` when the lease is lost.
+    /// Decides released dead letters and returns the operation; `None` when its lease is lost or it has ended.
     pub async fn decide(&self, run: &Run) -> Result<Option<Operation>> {
         let mut work = self.0.begin("operations.decide").await?;
         if fence(work.as_mut(), run).await?.is_none() {
@@ -139,7 +139,7 @@ impl Operations {
         Ok(operation)
     }
 
-    /// Makes at most so many of the operation's dead letters due again; tells how many were, `None` when it may not go on.
+    /// Makes at most `most` of the operation's dead letters due again; returns how many, or `None` when it may not continue.
     pub async fn release(&self, run: &Run, most: usize, at: Timestamp) -> Result<Option<usize>> {
         let mut work = self.0.begin("operations.release").await?;
         if fence(work.as_mut(), run).await? != Some(State::Running) {
@@ -172,9 +172,9 @@ impl Operations {
         columns::all(OPERATION, &self.0.read(OPERATION, &DISCARD_CANDIDATES, args).await?, discard_candidate)
     }
 
-    /// Gives one dead letter up: its row goes, its order changes behind its fence, the next event of its key becomes due.
+    /// Discards one dead letter: deletes its row, changes its order if the fence holds, and makes the next event of its key due.
     ///
-    /// Tells the outbox number of the order's event if the order changed; `None` when the operation may not go on.
+    /// Returns the outbox number of the order's event if the order changed; `None` when the operation may not continue.
     pub async fn discard(
         &self,
         run: &Run,
@@ -187,12 +187,12 @@ impl Operations {
             return Ok(None);
         }
         if let Some(transition) = transition {
-            // The order before what stands in the lot, as everybody does: else a cancel and this could wait for each other.
+            // The order is locked before the lot's row, as everywhere: otherwise a cancel and this could deadlock.
             work.run(&HOLD, vec![Arg::Id(Some(transition.order_id.0))]).await?;
         }
         let deleted = work.run(&DELETE, vec![Arg::Long(candidate.parked_id), Arg::Id(Some(candidate.event_id.0))]).await?;
         let Some(row) = deleted.first() else {
-            // A dead letter that is there and was not deleted is another event, under an id that a restore gave out again.
+            // A dead letter that exists and was not deleted is another event, to which a restore gave the same row id.
             for (skip, ids) in begin::reasons(work.as_mut(), &[candidate.parked_id], |_| Skip::NotFound).await? {
                 mark(work.as_mut(), run, ItemState::Skipped, skip.as_str(), ids).await?;
             }
@@ -219,7 +219,7 @@ impl Operations {
         Ok(Some(number))
     }
 
-    /// Stops an operation before its time; what was not released stays dead. `false` when it may not go on anyway.
+    /// Stops an operation early; dead letters not released stay dead. Returns `false` when the lease is lost or it had stopped.
     pub async fn stop(&self, run: &Run, because: &str, at: Timestamp) -> Result<bool> {
         let mut work = self.0.begin("operations.stop").await?;
         let stopped =
@@ -232,7 +232,7 @@ impl Operations {
         Ok(stopped)
     }
 
-    /// Ends an operation in which everything is decided; `false` when the lease is lost.
+    /// Ends an operation whose dead letters are all decided; returns `false` when the lease is lost.
     pub async fn end(&self, run: &Run, tally: &Tally, at: Timestamp) -> Result<bool> {
         let mut work = self.0.begin("operations.end").await?;
         let Some(state) = fence(work.as_mut(), run).await? else { return Ok(false) };
@@ -247,7 +247,7 @@ impl Operations {
     }
 }
 
-/// Ends a transaction that may have changed nothing.
+/// Commits, or rolls back a transaction that changed nothing.
 pub(super) async fn close(work: Box<dyn Work>, changed: bool) -> Result<()> {
     if changed { work.commit().await } else { work.rollback().await }
 }
@@ -271,14 +271,14 @@ fn numbers(rows: &[Row]) -> Result<Vec<i64>> {
     columns::all("operations.ids", rows, |row| row.long(0))
 }
 
-/// Tells the order's timeline. A refused copy is nobody's event, whatever order it names.
+/// Makes the timeline note of a release. A refused copy gets none: it is not the event of the order that it names.
 fn note_of_release(run: &Run, row: &Row, at: Timestamp) -> sqlx::Result<Option<Note>> {
     let Some(order_id) = row.maybe_id(2)?.filter(|_| row.flag(3).unwrap_or_default()) else { return Ok(None) };
     let detail = serde_json::json!({"operation": run.operation.id.to_string(), "redrives": row.int(4)?}).to_string();
     Ok(Some(Note { order_id: OrderId(order_id), kind: "redriven", at, cause: EventId(row.id(1)?), detail: Some(detail) }))
 }
 
-/// What is known of a row that was deleted.
+/// A row that was deleted from the lot.
 struct Gone {
     consumer: String,
     record_key: bytes::Bytes,
@@ -290,7 +290,7 @@ struct Gone {
 }
 
 impl Gone {
-    /// Keeps for the audit what can be found nowhere else.
+    /// Returns what the audit must keep, since nothing else does.
     fn detail(&self, id: i64) -> String {
         let (topic, partition, offset) = &self.position;
         let order = self.order_id.map(|id| id.to_string());

@@ -1,4 +1,4 @@
-//! What operators see and do where the outbox cannot go on: rows of a topic that takes nothing, and numbers that are gone.
+//! What operators see and do where the outbox is stuck: rows of a topic that accepts nothing, and missing numbers.
 
 use std::sync::LazyLock;
 
@@ -14,9 +14,9 @@ use super::super::database::{Arg, Row, Statement, Work};
 use super::run::close;
 use super::{AuditRow, Operations, RequestedBy, audit};
 
-/// How many rows one transaction sets aside.
+/// The most rows that one transaction sets aside.
 const PAGE: i64 = 500;
-/// A longer gap is no gap but another store.
+/// A longer gap means another store, not lost rows.
 const LONGEST_GAP: i64 = 100_000;
 
 static SHARDS: LazyLock<Statement> = LazyLock::new(|| {
@@ -26,7 +26,7 @@ static SHARDS: LazyLock<Statement> = LazyLock::new(|| {
     )
 });
 
-/// What a waiting row tells of itself.
+/// Selects the columns that `waiting` reads.
 macro_rules! rows {
     ($rest:literal) => {
         concat!("SELECT shard, number, event_id, topic, created_at FROM outbox_waiting WHERE NOT set_aside ", $rest)
@@ -59,7 +59,7 @@ static KEEP: LazyLock<Statement> = LazyLock::new(|| {
     )
 });
 
-// Whether the number is the first that is missing: what is published, the next number that is there, and whether the one before it is.
+// Finds the first missing number: the acknowledged one, the next that exists, and whether the one before it exists.
 static GAP: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
         "SELECT s.acknowledged, \
@@ -80,22 +80,22 @@ static FILL: LazyLock<Statement> = LazyLock::new(|| {
 pub struct OutboxShard {
     /// The shard.
     pub shard: i16,
-    /// Up to which number everything is published.
+    /// The number up to which everything is published.
     pub acknowledged: i64,
     /// The last number.
     pub last: i64,
-    /// How many rows wait; fewer than the numbers between the two where some are gone.
+    /// How many rows wait; fewer than `last - acknowledged` if some are gone.
     pub waiting: i64,
 }
 
-/// An event that waits to be published, or that could not be.
+/// An event that waits to be published, or that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEvent {
     /// The shard.
     pub shard: i16,
-    /// The number in it.
+    /// The number in the shard.
     pub number: i64,
-    /// The event.
+    /// The event's id.
     pub event_id: EventId,
     /// Its topic, prefix included.
     pub topic: String,
@@ -114,17 +114,17 @@ pub enum Unpublished {
     Topic(String),
 }
 
-/// Numbers that are gone from a shard.
+/// The answer to a request to step over missing numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
-    /// These are, from the first up to the last, and are stepped over.
+    /// The first and the last number that are stepped over.
     SteppedOver(i64, i64),
-    /// The number is not missing: it is there, or published, or none follows it, or one before it is missing too.
+    /// Nothing: the number exists, is published, is the last, follows another missing one, or begins too long a gap.
     No,
 }
 
 impl Operations {
-    /// Tells how far each shard is.
+    /// Reads the progress of each shard.
     pub async fn outbox_shards(&self) -> Result<Vec<OutboxShard>> {
         const OPERATION: &str = "operations.outbox_shards";
         let rows = self.0.read(OPERATION, &SHARDS, Vec::new()).await?;
@@ -151,9 +151,9 @@ impl Operations {
         columns::all(OPERATION, &rows, |row| anyhow::Ok(OutboxEvent { reason: Some(row.text(5)?.to_owned()), ..waiting(row)? }))
     }
 
-    /// Sets events aside that wait and cannot be published: they are kept with the reason, and later ones go on. Returns how many.
+    /// Sets waiting events aside, with the reason, so that later ones go on. Returns how many.
     ///
-    /// One that is on its way to a topic that takes it may be published all the same.
+    /// An event that is in flight to a topic that accepts it may be published all the same.
     pub async fn set_aside(&self, which: &Unpublished, requested_by: &RequestedBy, at: Timestamp) -> Result<u64> {
         let mut all = 0;
         loop {
@@ -187,7 +187,7 @@ impl Operations {
         Ok(done)
     }
 
-    /// Keeps a row that cannot be published, with the reason, and marks it; `false` when another event bears the number.
+    /// Keeps a row that cannot be published, with the reason, and marks it; returns `false` when the number is not this event's.
     pub async fn set_row_aside(&self, shard: i16, number: i64, event_id: EventId, reason: &str) -> Result<bool> {
         let mut work = self.0.begin("operations.set_row_aside").await?;
         let is_kept = keep(work.as_mut(), shard, number, event_id, reason).await?;
@@ -195,7 +195,7 @@ impl Operations {
         Ok(is_kept)
     }
 
-    /// Has the leader step over numbers that are gone from a shard, from this one up to the next that is there. Their events are lost.
+    /// Lets the leader step over missing numbers of a shard, from `number` up to the next that exists. Their events are lost.
     pub async fn step_over(&self, shard: i16, number: i64, requested_by: &RequestedBy, at: Timestamp) -> Result<Missing> {
         const OPERATION: &str = "operations.step_over";
         let rows = self.0.read(OPERATION, &GAP, vec![Arg::Long(shard.into()), Arg::Long(number)]).await?;

@@ -1,4 +1,4 @@
-//! Cancelling in PostgreSQL: one statement, which the server commits or not, whatever becomes of this process.
+//! Cancels in PostgreSQL: one statement, which the server commits or not, whatever happens to this process.
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -7,11 +7,11 @@ use super::super::{Cancels, Result, StoreError, Transition};
 use super::error::{Lost, failed};
 use super::session::{Kept, SILENCE, Session};
 
-// A dead event of the order would hold up its key for ever, and one
-// that waits for its next try until then: it is tried at once, and does nothing. Whoever gives the event up at this moment holds the
-// order, and this statement, which began before, sees the event as it was: so all rows of the order are taken, whatever their state,
-// and what is written is decided by what stands there then (a row that another transaction has changed meanwhile is read anew). The shard is
-// locked last: what asks for the number has counted all that was written before.
+// A dead event of the order would block its key for ever, one that waits for a retry until then: both become due at once, and
+// handling them does nothing. A transaction that gives the event up at this moment locks the order; this statement's snapshot is
+// older and shows the event as it was. So it takes all rows of the order, whatever their state, and the CASEs decide by the
+// current row (PostgreSQL rereads a row that another transaction has changed). The shard is locked last: `given` needs the count
+// of everything that was written before.
 const CANCEL: &str = "WITH done AS (UPDATE orders SET status = $3, version = version + 1, settled_event_id = $4 \
     WHERE order_id = $1 AND status = 'created' AND version = $2 RETURNING order_id, version, created_event_id), \
     told AS (INSERT INTO timeline (order_id, version, kind, at, cause, detail) \
@@ -27,7 +27,7 @@ const CANCEL: &str = "WITH done AS (UPDATE orders SET status = $3, version = ver
     queued AS (INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers) \
     SELECT $8, last + 1, $4, $9, $10, order_id, version, $11, $12 FROM given RETURNING number) SELECT number FROM queued";
 
-/// One connection that cancels, and connects again by itself after it was lost.
+/// One connection for cancels, replaced after it is lost.
 pub(super) struct PgCancels {
     kept: Kept,
 }

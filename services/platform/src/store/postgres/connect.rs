@@ -14,12 +14,12 @@ use super::session::{Session, Setting};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// The schema version that this binary brings.
+/// The schema version of this binary.
 pub(super) fn binary_version() -> i64 {
     MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0)
 }
 
-/// A migration takes as long as it takes.
+/// A migration has no time limit.
 const ADMIN: [Setting; 4] = [
     ("statement_timeout", "0"),
     ("lock_timeout", "30s"),
@@ -42,11 +42,11 @@ pub(super) struct Sessions {
 impl Sessions {
     pub(super) fn new(url: &str, app_name: &str) -> Result<Self, OpenError> {
         let base: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| OpenError::Fail { source: error.into() })?;
-        // Only the text of doubles would depend on it, which nobody reads here; poolers refuse it.
+        // Poolers refuse it, and only doubles sent as text depend on it: none are read here.
         let base = base.application_name(app_name).extra_float_digits(None);
         let usual = [("statement_timeout", "5s"), ("lock_timeout", "2s")];
-        // A generic plan made while the tables were empty would scan them for ever, and joins of a batch with itself must not
-        // be nested loops: they are quadratic.
+        // A generic plan made while the tables were empty would scan them for ever, and nested loops over a batch joined with
+        // itself are quadratic.
         let intake =
             [("statement_timeout", "5s"), ("lock_timeout", "50ms"), ("enable_seqscan", "off"), ("enable_nestloop", "off")];
         let worker = [("statement_timeout", "5s"), ("lock_timeout", "2s"), ("enable_seqscan", "off")];
@@ -63,7 +63,7 @@ impl Sessions {
     }
 }
 
-/// Checks the way to the server, the server and its schema; migrates an older schema if it may.
+/// Checks for a pooler, then checks the server and its schema; migrates an older schema if `migrate` is set.
 pub(super) async fn prepare(sessions: &Sessions, migrate: bool) -> Result<(), OpenError> {
     pooler::refuse(sessions.admin.options()).await?;
     let mut connection = sessions.admin.connect().await?;

@@ -18,7 +18,7 @@ use super::outbox;
 use super::pool::{Pool, begin, bounded, commit};
 use super::session::Session;
 
-/// Reads from the pool, and one connection that transactions take in turn.
+/// A pool for reads, and one connection that transactions take in turn.
 #[derive(Debug)]
 pub(super) struct PgDatabase {
     reads: Pool,
@@ -42,7 +42,7 @@ impl Database for PgDatabase {
     async fn begin(&self, operation: &'static str) -> Result<Box<dyn Work>> {
         let mut home = self.connection.clone().lock_owned().await;
         if let Some(mut connection) = home.take() {
-            // An idle connection may have been lost meanwhile; that is no reason to fail.
+            // An idle connection may have been lost meanwhile: connect again instead of failing.
             if begin(&mut connection).await.is_ok() {
                 return Ok(Box::new(PgWork { home, connection: Some(connection), operation }));
             }
@@ -53,7 +53,7 @@ impl Database for PgDatabase {
     }
 }
 
-/// One transaction. The connection is put back after the commit only: dropping closes it, and the server rolls back at once.
+/// One transaction. The connection is put back after a commit or rollback only: dropping closes it, and the server rolls back.
 struct PgWork {
     home: OwnedMutexGuard<Option<PgConnection>>,
     connection: Option<PgConnection>,
@@ -61,7 +61,7 @@ struct PgWork {
 }
 
 impl PgWork {
-    /// Takes the connection for a step; a step that fails or is cut off does not put it back, so no later one can run.
+    /// Takes the connection for a step. A step that fails or is cancelled does not put it back, so no later step can run.
     fn take(&mut self) -> Result<PgConnection> {
         let operation = self.operation;
         let gone = || StoreError::Retry { operation, source: anyhow::anyhow!("an earlier step of the transaction failed") };

@@ -9,7 +9,7 @@ use super::super::StoreError;
 use super::super::error::{Contended, OpenError, ValueRefused};
 use super::pooler;
 
-/// A lock was not to be had within `lock_timeout`.
+/// A lock was not granted within `lock_timeout`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 const DISK_FULL: &str = "53100";
@@ -23,7 +23,7 @@ pub(super) enum Lost {
     Commit,
 }
 
-/// Makes the mapper of an operation's errors.
+/// Returns a mapper for the errors of an operation.
 pub(super) fn failed(operation: &'static str, lost: Lost) -> impl Fn(sqlx::Error) -> StoreError {
     move |error| {
         if lost == Lost::Commit && is_in_doubt(&error) {
@@ -44,31 +44,31 @@ pub(super) fn failed(operation: &'static str, lost: Lost) -> impl Fn(sqlx::Error
     }
 }
 
-/// Tells whether a commit may have happened all the same: unless the server plainly refused, or nothing was sent, it may.
+/// Returns whether a commit may have happened all the same: unless the server plainly refused it, or nothing was sent.
 fn is_in_doubt(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(database) => match database.try_downcast_ref::<PgDatabaseError>() {
             Some(error) => !is_plain(error.severity(), error.code()),
             None => true,
         },
-        // There was no connection, or the statement could not be made.
+        // There was no connection, or the statement could not be encoded.
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Configuration(_) | sqlx::Error::Encode(_) => false,
         _ => true,
     }
 }
 
-/// Tells whether the server says of this very statement that it was rolled back. A backend that is told to end while its commit
-/// waits for the disk finishes it, and says only that it ends; a pooler speaks for a server that has gone.
+/// Returns whether the server reports that it rolled back this very statement. A backend that is terminated while its commit
+/// waits for the disk finishes the commit and reports only the termination; a pooler answers for a server that is gone.
 fn is_plain(severity: PgSeverity, code: &str) -> bool {
     severity == PgSeverity::Error && !["08", "57P"].iter().any(|class| code.starts_with(class))
 }
 
-/// Tells whether an error passes: the same call may succeed later.
+/// Returns whether the same call may succeed later.
 fn passes(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
-            // The last two groups are refusals to connect (28, 3D000, 55000): an operator can fix them while we run.
+            // 28, 3D000 and 55000 are refusals to connect: an operator can fix them while we run.
             matches!(
                 &*code,
                 "40001"
@@ -96,18 +96,18 @@ fn passes(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Tells whether a value is to blame: data exceptions, broken constraints, values too large for an index.
+/// Returns the refusal of a value: a data exception, a broken constraint, or a value too large for an index.
 fn refused_value(error: &sqlx::Error) -> Option<ValueRefused> {
     let code = code(error)?;
     ["22", "23", "54"].iter().any(|class| code.starts_with(class)).then(|| ValueRefused(format!("SQLSTATE {code}")))
 }
 
-/// Tells whether the server rolled the statement back because of its neighbours: running it again at once may work.
+/// Returns whether the server rolled the statement back because of concurrent ones: running it again at once may work.
 pub(super) fn is_contention(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| matches!(&*code, "40001" | "40P01"))
 }
 
-/// Tells whether the server's disk is full.
+/// Returns whether the server's disk is full.
 pub(super) fn is_full(error: &StoreError) -> bool {
     let (StoreError::Retry { source, .. } | StoreError::Unknown { source, .. } | StoreError::Fail { source, .. }) = error;
     source.downcast_ref::<sqlx::Error>().and_then(code).is_some_and(|code| code == DISK_FULL)
@@ -117,7 +117,7 @@ fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(DatabaseError::code)
 }
 
-/// Judges an error at connect.
+/// Classifies an error at connect.
 pub(super) fn open_error(error: sqlx::Error) -> OpenError {
     let code = code(&error).unwrap_or_default().into_owned();
     if let Some(refused) = error.as_database_error().and_then(|said| pooler::said_no(&code, said.message())) {

@@ -1,4 +1,4 @@
-//! Forgetting in PostgreSQL. Several workers may do it at once: what one is about to delete, another leaves alone.
+//! Housekeeping in PostgreSQL. Several workers may run it at once: each skips rows that another is deleting.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::super::{Housekeeping, Result};
 use super::Db;
 use super::error::{Lost, failed};
 
-// The statement's own time, since the clock's is no value that an index can be searched by.
+// `statement_timestamp()`, since an index cannot be searched by the volatile `clock_timestamp()`.
 const SETTLED: &str = "WITH old AS (SELECT event_id FROM inbox i \
     WHERE i.consumer = $1 AND i.settled_at < statement_timestamp() - $2::interval \
     AND NOT EXISTS (SELECT FROM parked p WHERE p.consumer = i.consumer AND p.event_id = i.event_id) \

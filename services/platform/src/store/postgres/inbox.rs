@@ -1,6 +1,6 @@
-//! The consumer's transaction in PostgreSQL, on the worker's own connection.
+//! The consumer transaction in PostgreSQL, on the worker's own connection.
 
-/// Runs a step on the settlement's connection.
+/// Runs a step on the transaction's connection.
 macro_rules! step {
     ($self:ident, $operation:literal, |$connection:ident, $consumer:ident| $work:expr) => {{
         let mut connection = $self.take($operation)?;
@@ -44,7 +44,7 @@ pub(super) struct Line {
     holds_orders: bool,
 }
 
-/// One transaction. The connection is put back after the commit only: dropping closes it, and the server rolls back at once.
+/// One transaction. The connection is put back only after the commit: dropping closes it, and the server rolls back at once.
 pub(super) struct PgConsumerTx {
     home: OwnedMutexGuard<Option<PgConnection>>,
     connection: Option<PgConnection>,
@@ -53,7 +53,7 @@ pub(super) struct PgConsumerTx {
 }
 
 impl Line {
-    /// Makes a line; with `holds_orders`, orders that a transaction has read by id stay as they are until it ends.
+    /// Makes a line. With `holds_orders`, a transaction locks the orders that it reads by id.
     pub(super) fn new(session: Session, holds_orders: bool) -> Self {
         Self { session, connection: Arc::default(), holds_orders }
     }
@@ -61,7 +61,7 @@ impl Line {
     pub(super) async fn begin(&self, operation: &'static str, consumer: &str) -> Result<PgConsumerTx> {
         let mut home = self.connection.clone().lock_owned().await;
         if let Some(mut connection) = home.take() {
-            // An idle connection may have been lost meanwhile; that is no reason to fail.
+            // An idle connection may have been lost meanwhile: connect again instead of failing.
             if begin(&mut connection).await.is_ok() {
                 return Ok(self.settlement(home, connection, consumer));
             }
@@ -104,7 +104,7 @@ impl Inbox for PgInbox {
 }
 
 impl PgConsumerTx {
-    /// Takes the connection for a step; a step that fails or is cut off does not put it back, so no later one can run.
+    /// Takes the connection for a step. A step that fails or is cancelled does not put it back, so no later step can run.
     fn take(&mut self, operation: &'static str) -> Result<PgConnection> {
         let gone = || StoreError::Retry { operation, source: anyhow::anyhow!("an earlier step of the transaction failed") };
         self.connection.take().ok_or_else(gone)

@@ -1,6 +1,6 @@
-//! Who may send from which shard: leases in a table, by the database's clock alone.
+//! Which process may publish from which shard: leases in a table, by the database's clock alone.
 //!
-//! An advisory lock lets one process at a time renew, so that every decision is made on a settled picture.
+//! An advisory lock lets one process at a time renew, so that the state does not change while it decides.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use super::error::{Lost, failed};
 use super::events::column;
 use super::pool::Pool;
 
-/// Any number that nothing else in the database locks.
+/// An advisory lock that nothing else in the database uses.
 const LOCK: i64 = 0x4d53_484f_4c45_4144;
 
-// A lease must not come back after a crash of the server, so this commit waits for the disk, unlike the relay's deletes.
+// This commit waits for the disk, unlike the relay's deletes: an old lease must not come back after a crash of the server.
 const BEGIN: &str = "SELECT pg_advisory_xact_lock($1)::text";
 
 const SIGN_OFF_DEAD: &str =
@@ -29,7 +29,7 @@ const OWNERS: &str = "SELECT role, owner FROM relay_owner";
 
 const LEASES: &str = "SELECT shard, CASE WHEN expires_at >= clock_timestamp() THEN owner END FROM outbox_shard ORDER BY shard";
 
-// A lease that ran out begins a new epoch also for its old owner: another may have led the shard meanwhile.
+// A lease that has expired begins a new epoch, even for its old owner.
 const TAKE: &str = "UPDATE outbox_shard SET epoch = epoch + CASE WHEN owner IS DISTINCT FROM $1 OR expires_at < clock_timestamp() \
     OR shard = ANY($3) THEN 1 ELSE 0 END, owner = $1, expires_at = clock_timestamp() + interval '10 s' WHERE shard = ANY($2) \
     RETURNING shard, epoch, acknowledged";
@@ -43,7 +43,7 @@ pub(super) async fn lead(pool: &Pool, owner: &str, roles: &[Role], renewal: &Ren
     in_turn(pool, "outbox.lead", async |connection| renew(connection, owner, roles, renewal).await).await
 }
 
-/// Gives all leases back and signs off.
+/// Gives back all leases of a process and signs it off.
 pub(super) async fn release(pool: &Pool, owner: &str) -> Result<()> {
     in_turn(pool, "outbox.release", async |connection| {
         sqlx::query(GIVE).bind(owner).bind(Vec::<i16>::new()).execute(&mut *connection).await?;
@@ -81,10 +81,10 @@ async fn renew(connection: &mut PgConnection, owner: &str, roles: &[Role], renew
     Ok(Leadership { shards, others_write: owners.iter().any(|(role, by)| numbers.contains(role) && by != owner) })
 }
 
-/// Chooses what to lead, and tells which of it is surplus: own shards first, then free ones, at most a fair share of each role. Own
-/// shards beyond it are surplus, and kept until they are finished with.
+/// Chooses the shards to lead, each with whether it is surplus: own shards first, then free ones, up to a fair share of each
+/// role. Own shards beyond the share are surplus, and kept until they are finished.
 ///
-/// A role that nobody plays is anybody's: its rows must not wait for it to come back.
+/// Free shards of a role without a process go to any process: its rows must not wait for it to come back.
 fn choose(owner: &str, owners: &[(i16, String)], leases: &[(i16, Option<String>)], finished: &[i16]) -> BTreeMap<i16, bool> {
     let mut chosen = BTreeMap::new();
     for role in Role::ALL.map(|role| role as i16) {

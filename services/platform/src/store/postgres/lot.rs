@@ -1,4 +1,4 @@
-//! The parking lot in PostgreSQL: how a worker takes it up.
+//! The parking lot in PostgreSQL.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,12 +21,11 @@ const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
 const OLDEST_HELD: &str = "SELECT extract(epoch FROM clock_timestamp() - (SELECT parked_at FROM parked \
     WHERE consumer = $1 AND needs_type IS NOT NULL AND NOT needs_type = ANY($2) ORDER BY parked_at LIMIT 1))::float8";
 
-// The clock is read once, in a query of its own: read for each row, no index could find what is due. Whoever else claims or
-// settles one of these rows at this moment has it locked, and only heads qualify, so skipping them leaves no gap in a key.
-// A row is its key's head if nothing is found from the key's begin on before it. The leases of one claim end one after the
-// other, see `LEASE_SPREAD`.
+// The clock is read once, in a subquery: read for each row, it could not be searched by an index. `SKIP LOCKED` leaves no gap in
+// a key: only heads qualify, and a locked one is being claimed or settled by another transaction. A row is its key's head if the
+// index finds none before it from the start of the key. The leases of one claim end one after the other, see `LEASE_SPREAD`.
 //
-// Nothing here is joined, see `Session::lookups`: what is to be leased is a list of ids.
+// Nothing here is joined, see `Session::lookups`: the rows to lease are a list of ids.
 const CLAIM: &str = concat!(
     "WITH due AS MATERIALIZED (SELECT h.id AS row_id, h.leased_until IS NOT NULL AS abandoned, random() AS late FROM parked h \
      WHERE h.consumer = $1 AND h.state <> 'dead' AND h.next_attempt_at <= (SELECT clock_timestamp()) \
@@ -48,8 +47,8 @@ const NEXT_DUE: &str = "SELECT extract(epoch FROM (SELECT next_attempt_at FROM p
     AND next_attempt_at IS NOT NULL AND (needs_type IS NULL OR needs_type = ANY($2)) \
     ORDER BY next_attempt_at LIMIT 1) - clock_timestamp())::float8";
 
-// Only what waits as its key's head can have been missed. From head to head it is one look at the index, however many events wait
-// behind them; the update looks at the state in a way that no index fits but the one by id.
+// Only heads can have been missed. Each step from head to head is one index lookup, however many events wait behind them. The
+// update uses the primary key, since no index fits `state || ''`.
 const MAKE_DUE: &str = "WITH RECURSIVE heads AS (SELECT 1 AS n, f.* FROM (SELECT record_key, consumer, id, state, next_attempt_at, \
     needs_type FROM parked WHERE blocks AND (record_key, consumer, id) > \
     (coalesce($3, ''::bytea), $1, CASE WHEN $3 IS NULL THEN 0 ELSE 9223372036854775807 END) \
@@ -62,7 +61,7 @@ const MAKE_DUE: &str = "WITH RECURSIVE heads AS (SELECT 1 AS n, f.* FROM (SELECT
     AND state || '' = 'waiting' AND next_attempt_at IS NULL RETURNING id) \
     SELECT (SELECT count(*) FROM missed), (SELECT record_key FROM heads WHERE n = $4)";
 
-/// The lot, with a connection of its own for transactions, so that stream and lot cannot hold each other up.
+/// The lot, with its own connection for transactions, so that stream and lot cannot block each other.
 #[derive(Debug)]
 pub(super) struct PgLot {
     line: Line,
@@ -124,7 +123,7 @@ impl Lot for PgLot {
     }
 }
 
-/// Reads an age or a wait; one that lies on the other side of now is none.
+/// Converts an age or a wait; a negative one is zero.
 fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }

@@ -20,12 +20,12 @@ use super::error::{self, Lost, failed, is_contention};
 use super::events::{self, column};
 use super::session::{Kept, SILENCE};
 
-/// How often a batch is run that the server rolled back because of its neighbours.
+/// How often a batch is run if the server rolls it back because of concurrent transactions.
 const TRIES: u32 = 4;
 
-// `ORDER BY n` is the caller's order by (client, key), so that writers take the unique index's locks in one order and cannot
-// deadlock. A row that is skipped because another transaction has just committed its key is in no part of the answer. The shards are
-// locked when the orders are made: what asks for the numbers has counted them.
+// `ORDER BY n` is the caller's order by (client, key), so that writers lock the unique index in one order and cannot deadlock. A
+// row that is skipped because another transaction has just committed its key is missing in the answer. The shards are locked
+// after the orders are inserted: the argument of `outbox_last` depends on them.
 const ACCEPT: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
     $6::int[], $7::bytea[], $8::bytea[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bigint[], \
     $15::text[], $16::text[], $17::text[], $18::timestamptz[]) WITH ORDINALITY AS t(shard, event_id, topic, record_key, \
@@ -65,27 +65,27 @@ const NTH: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id
 const NTH_OF_CUSTOMER: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id < $2 AND customer_id = $4 \
     ORDER BY order_id DESC OFFSET $3 LIMIT 1";
 
-// The index on (order, version) finds the row that tells of the change.
+// The index on (order, version) finds the timeline row of the change.
 const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
     o.items::text, o.correlation_id, o.created_at, t.at FROM UNNEST($1::uuid[], $2::int[]) k(order_id, version) \
     JOIN orders o ON o.order_id = k.order_id AND o.version > k.version \
     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
 
-// A write that is real and leaves nothing behind: a message in the log of writes, whose commit waits for the disk as an order's.
+// A real write that leaves nothing behind: a message in the WAL, whose commit waits for the disk like an order's.
 const PING: &str = "SELECT CASE WHEN pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' THEN false \
     ELSE pg_logical_emit_message(true, 'minishop', 'ping') IS NOT NULL END";
 
-// Takes room for a table that never comes to be, where the orders' tables are; whoever may not do that learns it from an order.
+// Takes space where the orders' tables are, and is rolled back. Without that privilege, only the next order finds out.
 const FIND_ROOM: &str =
     "SET LOCAL temp_tablespaces = ''; CREATE TEMPORARY TABLE minishop_room AS SELECT repeat('room', 1000) AS r";
 
-/// One connection that accepts orders, and connects again by itself after it was lost.
+/// One connection that accepts orders, replaced after it is lost.
 struct PgIntake {
     kept: Kept,
     full: Full,
 }
 
-/// Whether the server had no room for an order when one came last. Cheap to clone.
+/// Whether the server's disk was full at the last order. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Full(Arc<AtomicBool>);
 
@@ -120,7 +120,7 @@ impl Intake for PgIntake {
             Err(error) if error::is_full(error) => self.full.set(true),
             Err(_) => {}
         }
-        // After any error but the batch's own fault and a lock that was not to be had, the connection's state is in doubt.
+        // After any other error than the batch's own fault or a lock timeout, the connection's state is in doubt.
         if matches!(&outcome, Ok(_) | Err(StoreError::Fail { .. })) || outcome.as_ref().is_err_and(StoreError::is_contended) {
             self.kept.keep(connection);
         }
@@ -134,7 +134,7 @@ fn silent(operation: &'static str) -> StoreError {
 
 async fn accept(connection: &mut PgConnection, batch: &[NewOrder]) -> sqlx::Result<HashMap<OrderId, i64>> {
     let announced: Vec<NewEvent>;
-    // The event's order id is the join key, so it must be there.
+    // The event's order id is the join key, so it must be set.
     let events: Vec<&NewEvent> = if batch.iter().all(|order| order.event.order_id == Some(order.order_id)) {
         column(batch, |order| &order.event)
     } else {

@@ -1,4 +1,4 @@
-//! The outbox in PostgreSQL. Numbers are given by `outbox_last` (migration 7), inside the statements that write events.
+//! The outbox in PostgreSQL. Numbers come from `outbox_last` (migration 7), inside the statements that write events.
 
 use async_trait::async_trait;
 use sqlx::{PgConnection, Row as _};
@@ -16,10 +16,10 @@ const READ: &str = "SELECT o.shard, o.number, o.event_id, o.topic, o.record_key,
 
 const ACKNOWLEDGE: &str = "SELECT outbox_acknowledge($1, $2, $3, $4, $5, $6)::text";
 
-/// `outbox_acknowledge` found another store than the leader knows.
+/// The SQLSTATE of `outbox_acknowledge` if the store is not the one that the leader knows.
 const ANOTHER_STORE: &str = "MS001";
 
-// Two probes of the index for each shard.
+// Two index lookups for each shard.
 const STATS: &str = "SELECT coalesce(sum(greatest(coalesce(l.number, 0) - s.acknowledged, 0)), 0)::bigint, \
     coalesce((1000 * extract(epoch FROM clock_timestamp() - min(f.created_at)))::bigint, 0) FROM outbox_shard s \
     LEFT JOIN LATERAL (SELECT e.number FROM outbox_event e WHERE e.shard = s.shard ORDER BY e.number DESC LIMIT 1) l ON true \
@@ -28,7 +28,7 @@ const STATS: &str = "SELECT coalesce(sum(greatest(coalesce(l.number, 0) - s.ackn
 
 const MAY_VACUUM: &str = "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class WHERE oid = 'outbox_event'::regclass";
 
-// Several leaders may come to it at once: one is enough.
+// Several leaders may run it at once: one is enough.
 const VACUUM: &str = "VACUUM (TRUNCATE false, SKIP_LOCKED true) outbox_event";
 
 const APPEND: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
@@ -41,8 +41,8 @@ const APPEND: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uu
     i.order_id, i.order_version, i.payload, i.headers FROM input i JOIN given g USING (shard) RETURNING event_id, number) \
     SELECT coalesce(array_agg(event_id), '{}'), coalesce(array_agg(number), '{}') FROM queued";
 
-/// Appends events in their order and returns their numbers, in the same order. The last step of a transaction: it locks the shards
-/// until the commit.
+/// Appends events in their order and returns their numbers, in the same order. The last step of a transaction: it locks the
+/// shards until the commit.
 pub(super) async fn append(connection: &mut PgConnection, events: &[&NewEvent]) -> sqlx::Result<Vec<i64>> {
     if events.is_empty() {
         return Ok(Vec::new());

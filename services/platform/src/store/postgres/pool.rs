@@ -1,4 +1,4 @@
-//! Pools of connections. Every statement ends: a server that has gone without a word is a lost connection.
+//! Connection pools. Every statement is bounded: a server that stays silent counts as a lost connection.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ type Sql<'q> = Query<'q, Postgres, PgArguments>;
 pub(super) struct Pool(PgPool);
 
 impl Pool {
-    /// Opens a pool whose every connection is checked. Waiting for one is short: shedding is better than queueing twice.
+    /// Opens a pool that checks each new connection. The wait for one is short: rejecting is better than queueing twice.
     pub(super) fn new(session: &Session, size: u32) -> Self {
         let check = session.clone();
         let pool = PgPoolOptions::new()
@@ -41,12 +41,12 @@ impl Pool {
         self.lend(async |connection| sql.fetch_optional(connection).await).await
     }
 
-    /// Returns how many rows were changed.
+    /// Returns how many rows changed.
     pub(super) async fn execute(&self, sql: Sql<'_>) -> sqlx::Result<u64> {
         self.lend(async |connection| Ok(sql.execute(connection).await?.rows_affected())).await
     }
 
-    /// Runs work in a transaction. Its connection is put back after the commit only; else it is closed, and the server rolls back.
+    /// Runs `work` in a transaction. Its connection is put back only after the commit; else closing it rolls back.
     pub(super) async fn transaction<T>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>) -> sqlx::Result<T> {
         self.within("BEGIN", work).await
     }
@@ -84,7 +84,7 @@ impl Pool {
         let mut connection = self.0.acquire().await?;
         let outcome = tokio::time::timeout(SILENCE, work(&mut connection)).await;
         outcome.unwrap_or_else(|_| {
-            // Put back, it would be waited for by whoever takes it next.
+            // Put back, it would make its next user wait.
             drop(connection.detach());
             Err(silent())
         })
@@ -105,13 +105,13 @@ pub(super) async fn begin(connection: &mut PgConnection) -> sqlx::Result<()> {
     bounded(async { sqlx::raw_sql("BEGIN").execute(connection).await.map(drop) }).await
 }
 
-/// Commits. By the simple protocol: by the extended one the server says `COMMIT` and only then waits for what the client says next,
-/// so that it may still be ended there, after the commit, and answer with that.
+/// Commits by the simple protocol. By the extended one the server says `COMMIT` and then waits for the client's next message: a
+/// backend that is terminated there, after the commit, answers with that error.
 pub(super) async fn commit(connection: &mut PgConnection) -> sqlx::Result<()> {
     bounded(async { sqlx::raw_sql("COMMIT").execute(connection).await.map(drop) }).await
 }
 
-/// Bounds the wait for a server that has fallen silent; the connection must not be used afterwards.
+/// Bounds the wait for a silent server. After a timeout the connection must not be used.
 pub(super) async fn bounded<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     tokio::time::timeout(SILENCE, work).await.unwrap_or_else(|_| Err(silent()))
 }

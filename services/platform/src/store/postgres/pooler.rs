@@ -1,7 +1,7 @@
 //! Connection poolers that share a server connection among sessions, as `PgBouncer` does in transaction mode.
 //!
-//! Behind one, a session's settings are made on a connection that others use next: time limits are lost, and what one session sets
-//! the others commit with. This is found out before anything is set.
+//! Behind one, a session's settings apply to a connection that others use next: time limits are lost, and others commit with the
+//! settings of this session. This is detected before anything is set.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use sqlx::{ConnectOptions, Connection as _, PgConnection, Row as _};
 use super::super::error::OpenError;
 use super::error::open_error;
 
-/// How long the look may take.
+/// The timeout of the check.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// How often the two sessions take turns.
+/// The rounds in which the two sessions take turns.
 const TURNS: usize = 3;
 
-/// What tells one server process from any other, also of another server.
+/// Identifies a server process, also among several servers.
 const WHO: &str = "SELECT pid::text || ' ' || backend_start::text FROM pg_stat_get_activity(pg_backend_pid())";
 const BEGIN_WHO: &str = "BEGIN; SELECT pid::text || ' ' || backend_start::text FROM pg_stat_get_activity(pg_backend_pid())";
 
-/// Connects twice and refuses a server of whose processes two sessions share one, or one session has several.
+/// Connects twice. Refuses a server if two sessions share a process of it, or if one session gets several.
 pub(super) async fn refuse(options: &PgConnectOptions) -> Result<(), OpenError> {
     let silent = |_| OpenError::Retry { source: anyhow::anyhow!("no answer within {PATIENCE:?}") };
     let options = options.clone().disable_statement_logging();
@@ -35,10 +35,10 @@ pub(super) async fn refuse(options: &PgConnectOptions) -> Result<(), OpenError> 
     tokio::time::timeout(PATIENCE, look).await.map_err(silent)?
 }
 
-/// Tells whether each of two sessions keeps a server process of its own over transactions, while the other holds and frees its own.
+/// Returns whether each session keeps its own server process across transactions while the other takes and frees its own.
 ///
-/// A pooler that hands out what was freed last gives the second session the first one's process in the first turn; one that hands
-/// out what has waited longest, or that is busy with others, gives one of them another in the next.
+/// A pooler that hands out the process that was freed last gives the second session the first one's in the first round; one that
+/// hands out the longest idle, or that is busy with others, gives one of them another process in the next round.
 async fn have_their_own(one: &mut PgConnection, two: &mut PgConnection) -> sqlx::Result<bool> {
     let (first, second) = (ask(one, WHO).await?, ask(two, WHO).await?);
     let mut own = first != second;
@@ -54,12 +54,12 @@ async fn have_their_own(one: &mut PgConnection, two: &mut PgConnection) -> sqlx:
     Ok(own)
 }
 
-/// Asks in the simple protocol: prepared statements do not outlive a shared connection.
+/// Asks by the simple protocol: prepared statements do not survive on a shared connection.
 async fn ask(connection: &mut PgConnection, sql: &'static str) -> sqlx::Result<String> {
     sqlx::raw_sql(sql).fetch_one(connection).await?.try_get(0)
 }
 
-/// Words the refusal of a pooler that shares server connections among sessions.
+/// Makes the error for a pooler that shares server connections among sessions.
 pub(super) fn shares_sessions() -> OpenError {
     OpenError::Pooler {
         what: "DATABASE_URL leads to a connection pooler that shares server connections among sessions (transaction mode), so \
@@ -68,9 +68,9 @@ pub(super) fn shares_sessions() -> OpenError {
     }
 }
 
-/// Words the refusal of a pooler that said no to a session itself; `None` when something else was said.
+/// Makes the error for a pooler that refused the session itself; `None` for any other message.
 pub(super) fn said_no(code: &str, message: &str) -> Option<OpenError> {
-    // PgBouncer says nearly everything under one code, most of which passes.
+    // PgBouncer reports nearly everything under one code, and most of it passes.
     let for_good = code == "08P01"
         && ["unsupported startup parameter", "transaction blocks not allowed"].iter().any(|start| message.starts_with(start));
     for_good.then(|| OpenError::Pooler {

@@ -1,7 +1,7 @@
 //! One kind of connection: its settings, and the checks that each new connection must pass, at start and after a fail-over.
 //!
-//! Settings are made on the connection and read back in a later transaction: what a pooler on the way drops or gives to others is
-//! found out here. No session lowers durability; who need not wait for the disk says so inside its own transaction.
+//! Settings are made on the connection and read back in a later transaction, which detects a pooler that drops them or gives them
+//! to others. No session lowers durability; a transaction that need not wait for the disk sets that for itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,18 +15,18 @@ use super::super::error::OpenError;
 use super::error::open_error;
 use super::pooler;
 
-/// No answer for so long is a lost connection: above every limit that the server itself keeps.
+/// Silence after which a connection counts as lost: longer than any `statement_timeout` but that of migrations.
 pub(super) const SILENCE: Duration = Duration::from_secs(12);
-/// A connection that was used so lately is taken to be alive.
+/// A connection that was used this recently counts as alive.
 const FRESH: Duration = Duration::from_millis(10);
-/// How long a connection that was idle may take to say that it is alive.
+/// The timeout of the ping of an idle connection.
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A setting of the session, and its value as the server shows it.
 pub(super) type Setting = (&'static str, &'static str);
 
-/// What every kind of connection asks for, unless it asks for something else itself. Work of more than one statement that stops
-/// in between holds its locks for as long as the server lets it be idle.
+/// The settings of every kind of connection, unless the kind has its own. A transaction that stalls between statements holds its
+/// locks for as long as the server lets it be idle.
 const COMMON: [Setting; 6] = [
     ("idle_in_transaction_session_timeout", "2s"),
     ("default_transaction_isolation", "read committed"),
@@ -35,7 +35,7 @@ const COMMON: [Setting; 6] = [
     ("client_connection_check_interval", "1s"),
     ("transaction_timeout", "30s"),
 ];
-/// Only newer servers have it.
+/// Exists since PostgreSQL 17.
 const SINCE_17: &str = "transaction_timeout";
 
 /// How a kind of connection is made.
@@ -55,25 +55,25 @@ const APPLY: &str = "SELECT set_config(name, value, false) FROM UNNEST($1::text[
 
 const EFFECTIVE: &str = "SELECT current_setting(name, true) FROM UNNEST($1::text[]) WITH ORDINALITY s(name, n) ORDER BY n";
 
-/// The name under which a connection finds again that a server connection is its own.
+/// The setting by which a connection recognises its own server connection.
 const MARK: &str = "minishop.session";
 
 impl Session {
-    /// Makes a kind of connection. Nothing is asked for by start-up options: poolers drop or refuse them.
+    /// Makes a kind of connection. Its settings are not start-up options: poolers drop or refuse those.
     pub(super) fn new(base: &PgConnectOptions, own: &[Setting], opened: &Arc<AtomicU64>) -> Self {
         let common = COMMON.iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name));
         let settings = common.chain(own).copied().collect();
         Self { options: base.clone().disable_statement_logging(), settings, opened: opened.clone() }
     }
 
-    /// For statements that only follow indexes. The planner knows a queue as it was when it was empty, and sorting or collecting
-    /// what little it believes to be there costs the same to it as one look at the right index: neither may be chosen.
+    /// For statements that only use index lookups. The planner still estimates a queue as empty, and then sorting or collecting
+    /// the few rows it expects costs the same as one lookup in the right index: neither may be chosen.
     pub(super) fn lookups(mut self) -> Self {
         self.options = self.options.options([("enable_sort", "off"), ("enable_bitmapscan", "off")]);
         self
     }
 
-    /// Tells how many connections of all kinds have been opened.
+    /// Returns how many connections of all kinds have been opened.
     pub(super) fn opened(&self) -> u64 {
         self.opened.load(Ordering::SeqCst)
     }
@@ -93,12 +93,12 @@ impl Session {
         tokio::time::timeout(SILENCE, connect).await.map_err(silent)?
     }
 
-    /// Connects on behalf of an operation. A server that no longer fits, such as a replica after a fail-over, may be replaced.
+    /// Connects for an operation. Any error is a retry: a misfit server, such as a replica after a fail-over, may be replaced.
     pub(super) async fn connect_for(&self, operation: &'static str) -> Result<PgConnection, StoreError> {
         self.connect().await.map_err(|error| StoreError::Retry { operation, source: error.into() })
     }
 
-    /// Refuses a server that would lose what it acknowledges; makes the settings, and refuses those that do not last.
+    /// Refuses a server that would lose what it acknowledges, then applies the settings, and refuses a server that drops them.
     pub(super) async fn check(&self, connection: &mut PgConnection) -> Result<(), OpenError> {
         type Row = (i32, String, String, String, bool, String);
         let (version, fsync, pages, commit, standby, mark): Row =
@@ -125,7 +125,7 @@ impl Session {
         // remote_apply promises more than on.
         let commit = if commit == "remote_apply" { "remote_apply" } else { "on" };
         let known = |(name, _): &&Setting| version >= 170_000 || *name != SINCE_17;
-        // Before anything is written over it.
+        // Counted before anything is written over this connection.
         self.opened.fetch_add(1, Ordering::SeqCst);
         let mut wanted: Vec<Setting> = self.settings.iter().filter(known).copied().collect();
         wanted.push(("synchronous_commit", commit));
@@ -133,7 +133,7 @@ impl Session {
     }
 }
 
-/// Makes settings, and reads in a later transaction whether they are there.
+/// Applies settings, and checks in a later transaction that they are in effect.
 async fn apply(connection: &mut PgConnection, wanted: &[Setting]) -> Result<(), OpenError> {
     let mark = format!("{:016x}", rand::random::<u64>());
     let mut names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
@@ -153,13 +153,13 @@ async fn apply(connection: &mut PgConnection, wanted: &[Setting]) -> Result<(), 
     }
 }
 
-/// Finds the first setting that is not as it was asked for: its name, what it is, and what it must be.
+/// Finds the first setting that differs: its name, its value, and the value that it must have.
 fn differing(wanted: &[Setting], effective: Vec<Option<String>>) -> Option<(&'static str, String, &'static str)> {
     let found = wanted.iter().zip(effective).find(|((_, needed), is)| is.as_deref() != Some(*needed));
     found.map(|((name, needed), is)| (*name, is.unwrap_or_default(), *needed))
 }
 
-/// A connection that its owner keeps between calls, and that is made again after it was lost.
+/// A connection that its owner keeps between calls, replaced after it is lost.
 #[derive(Debug)]
 pub(super) struct Kept {
     session: Session,
@@ -167,15 +167,15 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Connects on behalf of an operation.
+    /// Connects for an operation.
     pub(super) async fn connect(session: Session, operation: &'static str) -> Result<Self, StoreError> {
         let connection = session.connect_for(operation).await?;
         Ok(Self { session, idle: Some((connection, Instant::now())) })
     }
 
-    /// Takes the connection out, so that a call that fails or is cut off leaves none behind in the midst of a statement.
+    /// Takes the connection out, so that a call that fails or is cancelled leaves none behind in the middle of a statement.
     ///
-    /// One that was idle is asked first: had it been lost meanwhile, the statement's outcome would be in doubt for nothing.
+    /// An idle one is pinged first: had it been lost meanwhile, the statement's outcome would be in doubt for nothing.
     pub(super) async fn take(&mut self, operation: &'static str) -> Result<PgConnection, StoreError> {
         if let Some((mut connection, since)) = self.idle.take()
             && (since.elapsed() < FRESH || is_alive(&mut connection).await)
@@ -185,7 +185,7 @@ impl Kept {
         self.session.connect_for(operation).await
     }
 
-    /// Puts a connection back that is fit for the next call.
+    /// Puts back a connection that is fit for the next call.
     pub(super) fn keep(&mut self, connection: PgConnection) {
         self.idle = Some((connection, Instant::now()));
     }

@@ -13,7 +13,7 @@ impl Bulk {
         Self { texts: [text(64), text(16), text(4), text(1)] }
     }
 
-    /// Cuts rows into chunks for which a statement stands ready, in their order.
+    /// Cuts rows, in their order, into chunks for which there is a statement.
     pub(super) fn chunks<'r, T>(&'static self, mut rows: &'r [T]) -> impl Iterator<Item = (&'static str, &'r [T])> {
         std::iter::from_fn(move || {
             let (size, sql) = self.texts.iter().find(|(size, _)| *size <= rows.len())?;

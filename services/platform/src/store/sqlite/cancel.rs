@@ -1,4 +1,4 @@
-//! Cancelling in SQLite: a unit of the writer.
+//! Cancels in SQLite: a unit of the writer.
 
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
@@ -11,9 +11,9 @@ const FENCE: &str = "UPDATE orders SET status = ?3, version = version + 1, settl
 
 const TELL: &str = "INSERT INTO timeline (order_id, version, kind, at, cause, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
-// A dead event of the order would hold up its key for ever, and one that waits for its next try until then: it is tried at once, and
-// does nothing. One that is given up at this moment is dead before this unit begins, or is given up by a pass of the lot that begins
-// after it and sees the order cancelled.
+// A dead event of the order would block its key for ever, one that waits for a retry until then: both become due at once, and
+// handling them does nothing. A concurrent pass of the lot gives the event up before this unit begins, or begins after it and
+// sees the order cancelled.
 const DUE: &str = "UPDATE parked SET state = 'retrying', attempts = CASE state WHEN 'dead' THEN 0 ELSE attempts END, \
     next_attempt_at = ?2 WHERE order_id = ?1 AND (state = 'dead' OR (state = 'retrying' AND leased_until IS NULL)) \
     AND (blocks OR event_id = (SELECT created_event_id FROM orders WHERE order_id = ?1))";
@@ -30,7 +30,7 @@ impl Cancels for SqliteCancels {
         let mut step = unit.step(OPERATION).await?;
         let place = cancel(step.connection(), change, detail, now).await.map_err(failed(OPERATION))?;
         step.done();
-        // Also where nothing changed: what closed the fence may wait for the same commit, and must be readable after this answer.
+        // Also if nothing changed: the unit that closed the fence may share this commit, and must be readable after this answer.
         unit.commit(OPERATION).await?;
         Ok(place)
     }

@@ -1,4 +1,4 @@
-//! Opening the file: is it ours, is it whole, is its schema ours, and are the settings those that keep what was acknowledged.
+//! Opens the file: checks that it is ours and undamaged, that its schema is ours, and that its settings keep acknowledged data.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,18 +13,18 @@ use super::first;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// Tells our file from another program's; also in the first migration.
+/// Marks a file as ours; also in the first migration.
 const APPLICATION_ID: i64 = 0x4d53_484f;
 
-/// Older versions can corrupt a file in WAL mode when two connections meet at its reset.
+/// Older versions can corrupt a file in WAL mode when two connections meet at the reset of the log.
 const OLDEST: (u32, u32, u32) = (3, 51, 3);
 
-/// Files above this size are not read through at start: it would take seconds.
+/// Bytes. Larger files are not read as a whole at start: it would take seconds.
 const CHECKED_WHOLE: u64 = 512 << 20;
 
-/// As long as a statement may take on PostgreSQL; what is not found by then is answered as a store that is away.
+/// The limit of a statement on PostgreSQL. A read that exceeds it fails as if the store were unreachable.
 const LONGEST_READ: Duration = Duration::from_secs(5);
-/// Steps of SQLite's machine between two looks at the clock: a fraction of a millisecond.
+/// Instructions of SQLite's virtual machine between two checks of the clock: a fraction of a millisecond.
 const STEPS: i32 = 10_000;
 
 /// Settings are per connection and not kept in the file, so each connection sets them and reads them back.
@@ -42,7 +42,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("fullfsync", "1"),
 ];
 
-/// The schema version that this binary brings.
+/// The schema version of this binary.
 pub(super) fn binary_version() -> i64 {
     MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0)
 }
@@ -81,7 +81,7 @@ pub(super) async fn readers(path: &Path) -> Result<SqlitePool, OpenError> {
                 limit(connection).await
             })
         })
-        // Asks the connection's thread, which is all that the pool's own test does.
+        // `before_acquire` asks the connection's thread already, which is all that the pool's own test does.
         .test_before_acquire(false)
         .before_acquire(|connection, _| Box::pin(async move { limit(connection).await.map(|()| true) }))
         .connect_with(options(path).create_if_missing(false).pragma("query_only", "ON"))
@@ -89,7 +89,7 @@ pub(super) async fn readers(path: &Path) -> Result<SqlitePool, OpenError> {
         .map_err(|error| open_error(path, error))
 }
 
-/// Ends whatever is read from now on after [`LONGEST_READ`]: a long one keeps the write-ahead log from starting anew.
+/// Limits reads from now on to [`LONGEST_READ`]: a long one keeps the write-ahead log from being reset.
 async fn limit(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     let end = Instant::now() + LONGEST_READ;
     connection.lock_handle().await?.set_progress_handler(STEPS, move || Instant::now() < end);
@@ -138,7 +138,7 @@ fn parse_version(text: &str) -> (u32, u32, u32) {
     (next(), next(), next())
 }
 
-/// Looks at an existing file through a connection that cannot write; returns its schema version.
+/// Inspects an existing file through a connection that cannot write; returns its schema version.
 async fn inspect(path: &Path) -> Result<i64, OpenError> {
     let corrupt = |reason: &str| OpenError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
     let options = SqliteConnectOptions::new().filename(path).read_only(true).pragma("cell_size_check", "ON");

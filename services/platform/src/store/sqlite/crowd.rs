@@ -1,4 +1,4 @@
-//! A crowded lot, for tests that count what a statement does: in instructions of SQLite's machine, which do not depend on time.
+//! A crowded lot, for tests that count the instructions of a statement in SQLite's virtual machine, which do not depend on time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,9 +7,9 @@ use sqlx::SqliteConnection;
 
 use super::connect;
 
-/// What waits.
+/// The parked events.
 pub(super) const WAITING: usize = 20_000;
-/// A statement may take so many: to go through all that waits takes ten times as many.
+/// The most instructions of a statement: a scan of all parked events takes ten times as many.
 pub(super) const STEPS: usize = 20_000;
 
 const FILL: &str = "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?1) \
@@ -18,7 +18,7 @@ const FILL: &str = "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 
     CASE WHEN n < ?2 THEN 'retrying' ELSE 'waiting' END, CAST(printf('%016d', n) AS BLOB), 'orders.created', 0, n, x'00', \
     CASE WHEN n < ?2 THEN n END, n FROM numbers";
 
-/// A store's connection, with events of so many keys in the lot: the first of each is due, the others wait behind it.
+/// A store's connection, with [`WAITING`] parked events of some keys: the first of each key is due, the others wait behind it.
 pub(super) struct Crowd {
     pub connection: SqliteConnection,
     steps: Arc<AtomicUsize>,
@@ -41,12 +41,12 @@ impl Crowd {
         Self { connection, steps, _dir: dir }
     }
 
-    /// Tells how many instructions have run since the last call.
+    /// Returns the instructions that have run since the last call.
     pub fn steps(&self) -> usize {
         self.steps.swap(0, Ordering::SeqCst)
     }
 
-    /// Gives the id under which an event of a number stands there.
+    /// Returns the id of the event with this number.
     pub fn event(number: usize) -> Vec<u8> {
         format!("{number:016}").into_bytes()
     }

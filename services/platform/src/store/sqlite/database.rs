@@ -69,7 +69,7 @@ impl Work for SqliteWork {
     }
 
     async fn rollback(self: Box<Self>) -> Result<()> {
-        // The unit's savepoint goes with it.
+        // Dropping the unit rolls back its savepoint.
         Ok(())
     }
 }

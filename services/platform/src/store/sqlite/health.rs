@@ -1,13 +1,13 @@
-//! What the writer knows of the disk: when it last took a commit, and whether it has refused one since it was last tried.
+//! What the writer knows of the disk: when it last committed, and whether a commit has failed since the last probe.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// For so long a commit proves that the disk takes writes.
+/// How long a commit proves that the disk accepts writes.
 const PROOF: Duration = Duration::from_secs(5);
-/// Bytes that a probe writes after a failure: more than the rest of a page that a full disk may still have, and more than
-/// an order needs.
+/// Bytes that a probe writes after a failure: more than the rest of a page that a full disk may still have, and more than an
+/// order needs.
 const AFTER_A_FAILURE: i64 = 64 << 10;
 
 /// Whether writes work, as the writer sees it.
@@ -18,7 +18,7 @@ pub(super) struct Health {
     overcome: AtomicU64,
 }
 
-/// A write to be tried: how many bytes, and which failure it would show to be over.
+/// A write to try: how many bytes, and which failures its success clears.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Probe {
     pub bytes: i64,
@@ -34,8 +34,8 @@ impl Health {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Tells what has to be written to know whether writes work; `None` while a commit of late proves it. After a failure
-    /// only a probe counts: a commit of less than an order may find room where an order does not.
+    /// Returns the write that shows whether writes work; `None` while a recent commit proves it. After a failure only a probe
+    /// counts: a commit smaller than an order may find room where an order does not.
     pub(super) fn probe(&self) -> Option<Probe> {
         let failures = self.failures.load(Ordering::Relaxed);
         if failures != self.overcome.load(Ordering::Relaxed) {

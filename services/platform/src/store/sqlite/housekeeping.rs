@@ -1,4 +1,4 @@
-//! Forgetting in SQLite: a unit of the one writer, small enough that others hardly wait.
+//! Housekeeping in SQLite: a unit of the one writer, small enough that others hardly wait.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The consumer's transaction in SQLite: a unit of the writer, step by step.
+//! The consumer transaction in SQLite: a unit of the writer, step by step.
 
 mod journal;
 mod leased;

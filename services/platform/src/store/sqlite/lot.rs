@@ -1,4 +1,4 @@
-//! The parking lot in SQLite: how a worker takes it up.
+//! The parking lot in SQLite.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -18,7 +18,7 @@ const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
 const OLDEST_HELD: &str = "SELECT min(parked_at) FROM parked WHERE consumer = ?1 AND needs_type IS NOT NULL \
     AND needs_type NOT IN (SELECT value FROM json_each(?2))";
 
-// There is one writer, so what is found here is still so when it is leased.
+// There is one writer, so the rows that are found here are unchanged when they are leased.
 const DUE: &str = "SELECT h.id, h.leased_until IS NOT NULL FROM parked h WHERE h.consumer = ?1 AND h.state <> 'dead' \
     AND h.next_attempt_at <= ?2 AND (h.leased_until IS NULL OR h.leased_until <= ?2) \
     AND (h.needs_type IS NULL OR h.needs_type IN (SELECT value FROM json_each(?3))) \
@@ -37,8 +37,7 @@ const NEXT_DUE: &str = "SELECT (SELECT next_attempt_at FROM parked WHERE consume
     AND next_attempt_at IS NOT NULL AND (needs_type IS NULL OR needs_type IN (SELECT value FROM json_each(?2))) \
     ORDER BY next_attempt_at LIMIT 1)";
 
-// Only what waits as its key's head can have been missed. From head to head it is one look at the index, however many events wait
-// behind them.
+// Only heads can have been missed. Each step from head to head is one index lookup, however many events wait behind them.
 const HEADS: &str = "WITH RECURSIVE heads(n, record_key) AS (SELECT 1, (SELECT record_key FROM parked WHERE consumer = ?1 AND blocks \
     AND record_key > coalesce(?3, 0) ORDER BY record_key LIMIT 1) \
     UNION ALL SELECT n + 1, (SELECT p.record_key FROM parked p WHERE p.consumer = ?1 AND p.blocks \
@@ -47,7 +46,7 @@ const HEADS: &str = "WITH RECURSIVE heads(n, record_key) AS (SELECT 1, (SELECT r
     AND (h.needs_type IS NULL OR h.needs_type IN (SELECT value FROM json_each(?2))) FROM heads CROSS JOIN parked h ON h.id = \
     (SELECT e.id FROM parked e WHERE e.consumer = ?1 AND e.record_key = heads.record_key AND e.blocks ORDER BY e.id LIMIT 1)";
 
-// What was a head when it was read is one still, unless it is gone or was made due.
+// A row that was a head when it was read is still one, unless it is gone or was made due.
 const MISSED: &str = "UPDATE parked SET next_attempt_at = ?2 WHERE id IN (SELECT value FROM json_each(?1)) AND state = 'waiting' \
     AND next_attempt_at IS NULL";
 
@@ -141,7 +140,7 @@ fn list<T: serde::Serialize>(values: &[T]) -> String {
     serde_json::to_string(values).expect("texts and numbers are valid JSON")
 }
 
-/// Computes how long it is from one time to another; none if the other came first.
+/// Returns the time from `from` to `to`, both in ms; zero if `to` is earlier.
 fn between(from: i64, to: i64) -> Duration {
     Duration::from_millis(u64::try_from(to - from).unwrap_or(0))
 }

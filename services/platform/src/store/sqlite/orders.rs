@@ -49,7 +49,7 @@ const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, 
     CROSS JOIN orders o ON o.order_id = unhex(k.value ->> 0) AND o.version > k.value ->> 1 \
     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
 
-/// Beginning a transaction and rolling it back writes nothing, and so works on a full disk.
+/// An update: a transaction that is rolled back writes nothing, and so works on a full disk.
 const PROBE: &str = "UPDATE probe SET at = ?1, filler = zeroblob(?2)";
 
 #[derive(Debug)]

@@ -77,7 +77,7 @@ pub(super) async fn append(connection: &mut SqliteConnection, events: &[&NewEven
     Ok(numbered.into_iter().map(|(number, _)| number).collect())
 }
 
-/// Stores one shard's progress; `false` where the store is another than the caller knows.
+/// Stores one shard's progress; returns `false` if the store is not the one that the caller knows.
 async fn acknowledge(connection: &mut SqliteConnection, to: &Acknowledged) -> sqlx::Result<bool> {
     let moved = sqlx::query(ACKNOWLEDGE).bind(to.shard).bind(to.low).bind(to.high());
     if moved.execute(&mut *connection).await?.rows_affected() == 0 {
@@ -107,7 +107,7 @@ impl Outbox for Db {
     async fn read(&self, spans: &[Span], limit: i64) -> Result<Vec<OutboxRow>> {
         const OPERATION: &str = "outbox.read";
         let mut rows = Vec::new();
-        // A snapshot for each shard is enough: what is promised of numbers holds within a shard.
+        // One snapshot for each shard is enough: numbers are ordered within a shard only.
         for span in spans {
             let query = sqlx::query(READ).bind(span.shard).bind(span.low).bind(span.high).bind(limit);
             rows.extend(query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?);
@@ -121,7 +121,7 @@ impl Outbox for Db {
         for to in published {
             let mut step = unit.step(OPERATION).await?;
             if !acknowledge(step.connection(), to).await.map_err(failed(OPERATION))? {
-                // Dropped, the unit is rolled back.
+                // Dropping the unit rolls it back.
                 return Ok(false);
             }
             step.done();
@@ -143,7 +143,7 @@ impl Outbox for Db {
     }
 
     async fn vacuum(&self) -> Result<bool> {
-        // SQLite uses freed pages again by itself.
+        // SQLite reuses freed pages by itself.
         Ok(true)
     }
 }

@@ -1,5 +1,5 @@
-//! A bound for the write-ahead log. SQLite starts it anew only when no reader stands behind its end, and readers that never
-//! pause keep it growing; so from a size on the writer insists.
+//! Bounds the write-ahead log. SQLite restarts it only when no reader uses it, and readers that never pause keep it growing; so
+//! above a limit the writer forces a checkpoint.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::first;
 
-/// Size from which on the writer insists; SQLite by itself keeps to 4 MB when readers let it.
+/// Bytes above which the writer forces a checkpoint; SQLite by itself keeps to 4 MB when readers let it.
 const LIMIT: u64 = 16 << 20;
-/// How much it may grow between two tries.
+/// Bytes by which it may grow between two tries.
 const STEP: u64 = 8 << 20;
-/// How long a try waits for those that read already, in ms. Nothing is written meanwhile, so the first ones give up soon;
-/// the last is longer than any read of ours may take.
+/// How long each try waits for running readers, in ms. Nothing is written meanwhile, so the first tries are short; the last is
+/// longer than any of our reads may take.
 const PATIENCE: [u32; 5] = [250, 500, 1_000, 2_000, 6_000];
 
 /// The write-ahead log beside the file.
@@ -25,14 +25,14 @@ pub(super) struct Wal {
 }
 
 impl Wal {
-    /// The one of the store in `file`.
+    /// Returns the log of the store in `file`.
     pub(super) fn of(file: &Path) -> Self {
         let mut path = file.as_os_str().to_owned();
         path.push("-wal");
         Self { path: path.into(), due: LIMIT, tries: 0 }
     }
 
-    /// Called after each commit: writes the log back into the file when it has grown too large.
+    /// Writes the log back into the file if it has grown too large. Called after each commit.
     pub(super) async fn bound(&mut self, connection: &mut SqliteConnection) {
         let size = std::fs::metadata(&self.path).map_or(0, |found| found.len());
         if size <= LIMIT {
@@ -49,7 +49,7 @@ impl Wal {
         self.tries += 1;
         self.due = size + STEP;
         if self.tries >= PATIENCE.len() {
-            // Not one of ours, which all have ended: another program's. It is asked again ever more seldom.
+            // Our reads have all ended: the reader is another program. The tries become ever rarer.
             self.due = size * 2;
             tracing::warn!(
                 wal.bytes = size,
@@ -60,7 +60,7 @@ impl Wal {
     }
 }
 
-/// True when a reader was in the way for all of `patience` ms.
+/// Returns whether a reader blocked the checkpoint for all of `patience` ms.
 async fn checkpoint(connection: &mut SqliteConnection, patience: u32) -> sqlx::Result<bool> {
     let wait = AssertSqlSafe(format!("PRAGMA busy_timeout = {patience}"));
     sqlx::query(wait).execute(&mut *connection).await?;

@@ -1,8 +1,8 @@
-//! The one writer: lends its connection to one unit of work after the other, and commits many units at once.
+//! The one writer: lends its connection to one unit of work after another, and commits many units at once.
 //!
-//! Each unit runs in a savepoint inside the group's transaction. A unit is answered after the group's commit, so its fsync is
-//! shared. A unit that is dropped, fails, or keeps the connection for too long is rolled back alone; nobody can hold up the
-//! others for more than [`LONGEST_LOAN`].
+//! Each unit runs in a savepoint inside the group's transaction. A unit is answered after the group's commit, so units share an
+//! fsync. A unit that is dropped, fails, or keeps the connection for too long is rolled back alone; it holds up the others for at
+//! most [`LONGEST_LOAN`] and the step that runs then.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use super::wal::Wal;
 
 /// How long a unit may keep the connection before it is taken back.
 const LONGEST_LOAN: Duration = Duration::from_secs(5);
-/// How many units share a commit at most.
+/// The most units that share a commit.
 const GROUP: usize = 64;
-/// A group that has run so long takes no further unit: the first ones wait for their answer.
+/// A group that has run this long takes no further unit: its first ones wait for their answer.
 const LONGEST_GROUP: Duration = Duration::from_millis(20);
-/// How many units may wait before their callers do.
+/// The most units that queue; further callers wait to enter.
 const QUEUE: usize = 256;
 
-/// Where writers queue. Clones share the one connection; it closes when the last clone is gone.
+/// A handle to the writer. Clones share the one connection; it closes when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Request>,
@@ -41,7 +41,7 @@ struct Request {
 type Slot = Arc<Mutex<Option<SqliteConnection>>>;
 type Ack = oneshot::Sender<Result<(), Broken>>;
 
-/// One unit of work: the connection, on loan. Dropping it rolls the unit back.
+/// One unit of work, with the connection on loan. Dropping it rolls the unit back.
 #[derive(Debug)]
 pub(super) struct Unit {
     slot: Slot,
@@ -67,7 +67,7 @@ impl Writer {
         Self { queue, health }
     }
 
-    /// What the writer knows of the disk.
+    /// Returns what the writer knows of the disk.
     pub(super) fn health(&self) -> &Health {
         &self.health
     }
@@ -102,7 +102,7 @@ impl Unit {
         let (ack, answer) = oneshot::channel();
         let late = || Broken::Retry("the transaction took too long and was rolled back".into());
         self.keep.send(ack).map_err(|_| late().during(operation))?;
-        // No answer at all: the runtime ends, and whether the commit ran is not known here.
+        // No answer at all: the runtime shuts down, and whether the commit ran is not known here.
         let lost = |_| StoreError::Unknown { operation, source: anyhow::anyhow!("the writer ended during the commit") };
         answer.await.map_err(lost)?.map_err(|broken| broken.during(operation))
     }
@@ -114,7 +114,7 @@ impl Step<'_> {
         &mut self.connection
     }
 
-    /// Ends the step well.
+    /// Marks the step as successful.
     pub(super) fn done(self) {
         *self.sound = true;
     }
@@ -160,7 +160,7 @@ impl State {
         }
     }
 
-    /// Opens the connection again after an error.
+    /// Reopens the connection after an error.
     async fn ready(&mut self) -> Result<(), Broken> {
         if let Some(dead) = &self.dead {
             return Err(dead.clone());
@@ -171,7 +171,7 @@ impl State {
         Ok(())
     }
 
-    /// Runs units until none waits, then commits those that ask for it.
+    /// Runs units until none waits or the group is full, then commits those that ask for it.
     async fn group(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>, acks: &mut Vec<Ack>) -> Result<(), Broken> {
         if let Err(broken) = self.run("BEGIN IMMEDIATE; SAVEPOINT unit").await {
             let _ = first.lend.send(Err(broken.clone()));
@@ -202,7 +202,7 @@ impl State {
         self.run(if acks.is_empty() { "ROLLBACK" } else { "COMMIT" }).await
     }
 
-    /// Lends the connection for one unit; returns where to answer if the unit is to be kept.
+    /// Lends the connection for one unit; returns where to answer if the unit asks for its commit.
     async fn lend(&mut self, request: Request) -> Option<Ack> {
         let slot = Arc::new(Mutex::new(self.connection.take()));
         let (keep, kept) = oneshot::channel();
@@ -217,7 +217,7 @@ impl State {
         sqlx::query(sql).execute(connection).await.map(drop).map_err(Broken::from)
     }
 
-    /// Drops the connection after an error: a long-lived one may go on reporting a fault that has passed.
+    /// Drops the connection after an error: a long-lived one may keep reporting a fault that has passed.
     async fn reset(&mut self, broken: &Broken) {
         if matches!(broken, Broken::Sync(_)) {
             self.dead = Some(broken.clone());
@@ -229,21 +229,21 @@ impl State {
     }
 }
 
-/// An error that several units are told.
+/// An error that several units receive.
 #[derive(Debug, Clone)]
 pub(super) enum Broken {
-    /// It may pass.
+    /// A retry may succeed.
     Retry(String),
-    /// It will not.
+    /// A retry does not help.
     Fail(String),
-    /// It will not, and a value is to blame.
+    /// A value is to blame; a retry does not help.
     Refused(String),
     /// The disk did not sync.
     Sync(String),
 }
 
 impl From<sqlx::Error> for Broken {
-    /// Judges an error by SQLite's result code.
+    /// Classifies an error by SQLite's result code.
     fn from(error: sqlx::Error) -> Self {
         let text = error.to_string();
         match (&error, extended_code(&error)) {
@@ -262,7 +262,7 @@ impl From<sqlx::Error> for Broken {
 }
 
 impl Broken {
-    /// Names the operation that met the error.
+    /// Makes the error of the operation that met it.
     pub(super) fn during(self, operation: &'static str) -> StoreError {
         match self {
             Self::Retry(text) => StoreError::Retry { operation, source: anyhow::anyhow!(text) },
@@ -279,7 +279,7 @@ impl Broken {
     }
 }
 
-/// Reads the low byte of SQLite's result code.
+/// Returns the low byte of SQLite's result code.
 pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
     extended_code(error).map(|code| code & 0xff)
 }

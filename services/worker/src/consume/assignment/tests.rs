@@ -20,7 +20,7 @@ fn at(n: i32, next_offset: i64) -> Position {
     Position { topic: "t".to_owned(), partition: n, next_offset }
 }
 
-/// Owns partitions 0 and 1 at offset 0, checked, with records queued.
+/// Owns partitions 0 and 1, both checked at offset 0, with `records` queued.
 fn assignment(records: &[(i32, i64)]) -> Assignment {
     let mut state = Assignment::default();
     state.come(&[partition(0), partition(1)]);
@@ -128,7 +128,7 @@ fn what_ends_after_its_partition_was_lost_is_not_committed() {
     let mut state = assignment(&[(0, 0), (1, 0)]);
     state.take(9).unwrap();
     state.go(&[partition(0)]);
-    // Assigned again before the transaction ends: it is the other assignment's all the same.
+    // Assigned again before the transaction ends: the transaction belongs to the earlier assignment.
     state.come(&[partition(0)]);
     state.settled(&[at(0, 1), at(1, 1)]);
     assert_eq!(state.due(None), [at(1, 1)]);

@@ -1,8 +1,8 @@
-//! When to leave an endpoint alone that is down, so that its outage uses up no attempts.
+//! Pauses the calls of an endpoint during an outage, so that the outage uses up no attempts.
 //!
-//! An outage is told by the share of the latest calls that failed: some that fail at random are no outage, nor are the orders of one
-//! customer that always fail. Then calls pause, and a few find out, over several keys, until most of them succeed. What fails
-//! meanwhile uses up no attempt, unless the endpoint has answered others well: then it is the order that fails.
+//! An outage shows in the share of the latest calls that failed: random failures are not an outage, nor are the orders of one
+//! customer that always fail. Then calls pause, and a few probes over several keys test the endpoint until most of them succeed.
+//! A failure meanwhile uses up no attempt, unless the endpoint has answered other probes well: then the order is at fault.
 
 #[cfg(test)]
 mod simulation;
@@ -16,25 +16,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-/// How many of the latest calls tell whether there is an outage, how old they may be, and how many of them failed then. Of calls of
-/// which three in ten fail at random, it is one such row in 60,000.
+/// An outage begins when `FAILED` of the latest `CALLS` calls, none older than `RECENT`, have failed. With three in ten failing
+/// at random, that is one window in 60,000.
 const CALLS: usize = 12;
 const RECENT: Duration = Duration::from_mins(1);
 const FAILED: usize = 11;
-/// Over so many record keys.
+/// The failures must be of at least this many record keys.
 const KEYS: usize = 3;
-/// The first pause; each one after it is twice as long, up to the longest.
+/// The first pause; each further one is twice as long, up to `LONGEST`.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
-/// How many calls find out at a time. Most of them decide.
+/// The most probes at a time; `MOST` equal results decide.
 const PROBES: usize = 5;
 const MOST: usize = PROBES / 2 + 1;
-/// When fewer keys wait, those decide that have told by then.
+/// After this time a round whose probes have ended is decided with fewer results: few keys may wait.
 const ROUND: Duration = Duration::from_secs(1);
-/// Calls that find out tell nothing of the endpoint if for so long they were of fewer than [`KEYS`] keys.
+/// Failed probes of fewer than [`KEYS`] keys in this time prove nothing about the endpoint: the outage ends.
 const IN_VAIN: Duration = Duration::from_mins(15);
 
-/// Tells outages.
+/// Detects outages.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     latest: VecDeque<Ended>,
@@ -42,7 +42,7 @@ pub(super) struct Breaker {
     rounds: u64,
 }
 
-/// A call that has ended.
+/// An ended call.
 #[derive(Debug)]
 struct Ended {
     key: Bytes,
@@ -50,48 +50,48 @@ struct Ended {
     at: Instant,
 }
 
-/// An outage that lasts.
+/// A current outage.
 #[derive(Debug)]
 struct Outage {
     since: Instant,
     why: String,
-    /// When calls may find out.
+    /// When probes may start.
     probe_at: Instant,
-    /// How long the pause after the next round is.
+    /// The pause after the next round.
     wait: Duration,
     round: Option<Round>,
-    /// Whether a call has succeeded since.
+    /// Whether a probe has succeeded since.
     answered: bool,
-    /// The keys whose calls found out in vain lately, and when they did last.
+    /// The keys whose probes failed within `IN_VAIN`, and when they did last.
     in_vain: HashMap<Bytes, Instant>,
 }
 
-/// Calls that find out.
+/// A round of probes.
 #[derive(Debug)]
 struct Round {
     number: u64,
     began: Instant,
     running: usize,
-    /// The last word of each key: whether its call succeeded.
+    /// The last result of each key: whether its call succeeded.
     words: HashMap<Bytes, bool>,
 }
 
-/// How an outage stands.
+/// A snapshot of an outage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BreakerOutage {
-    /// Since when.
+    /// When it began.
     pub since: Instant,
-    /// Why it is taken for one.
+    /// The failures that began it, then the last probe's error.
     pub why: String,
-    /// When calls find out next; now, while they do.
+    /// When the next probes may start; has passed while they run.
     pub probe_at: Instant,
 }
 
-/// The right to one call, and in which round it finds out, if it does.
+/// The right to one call; for a probe, the number of its round.
 pub(super) type Ticket = Option<u64>;
 
 impl Breaker {
-    /// Gives the right to a call; `None` while calls pause, or enough of them find out.
+    /// Admits a call; `None` while calls pause, or while enough probes run.
     fn admit(&mut self, now: Instant) -> Option<Ticket> {
         self.settle(now);
         let Some(outage) = &mut self.outage else { return Some(None) };
@@ -109,15 +109,15 @@ impl Breaker {
         Some(Some(round.number))
     }
 
-    /// Takes back the right to a call that has ended without a word.
+    /// Takes back the right to a call that ended without a result.
     fn give_back(&mut self, ticket: Ticket) {
         if let Some(round) = self.round(ticket) {
             round.running -= 1;
         }
     }
 
-    /// Takes note of how a call ended, with the reason if it failed; a refusal is an answer, and no failure. Tells whether the
-    /// failure counts as an attempt.
+    /// Notes the result of a call, with the reason if it failed; a refusal is an answer, not a failure. Returns whether a failure
+    /// counts as an attempt.
     fn note(&mut self, ticket: Ticket, key: &Bytes, failed: Option<&str>, now: Instant) -> bool {
         if self.outage.is_none() {
             self.note_usual(key, failed, now);
@@ -129,7 +129,7 @@ impl Breaker {
         }
         let Some(outage) = &mut self.outage else { return true };
         match failed {
-            // What was under way when calls paused tells nothing new.
+            // A call that was in flight when calls paused proves nothing new.
             _ if ticket.is_none() => {}
             None => {
                 (outage.answered, outage.wait) = (true, FIRST);
@@ -171,7 +171,7 @@ impl Breaker {
         });
     }
 
-    /// Draws the conclusion from a round that has said enough.
+    /// Ends the outage, or the round, once there are enough results.
     fn settle(&mut self, now: Instant) {
         let Some(outage) = &mut self.outage else { return };
         if now.saturating_duration_since(outage.since) >= IN_VAIN && (1..KEYS).contains(&outage.in_vain.len()) {
@@ -196,26 +196,26 @@ impl Breaker {
         (ticket == Some(round.number)).then_some(round)
     }
 
-    /// Tells how long nothing should be claimed.
+    /// Returns how long nothing should be claimed.
     pub fn paused(&mut self, now: Instant) -> Option<Duration> {
         self.settle(now);
         let left = self.outage.as_ref()?.probe_at.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }
 
-    /// Tells how many calls may run at a time; `None` for as many as usual.
+    /// Returns how many calls may run at a time; `None` for as many as usual.
     pub fn room(&self) -> Option<usize> {
         self.outage.is_some().then_some(PROBES)
     }
 
-    /// Tells how the outage stands, if there is one.
+    /// Returns the current outage, if there is one.
     pub fn outage_now(&self) -> Option<BreakerOutage> {
         let outage = self.outage.as_ref()?;
         Some(BreakerOutage { since: outage.since, why: outage.why.clone(), probe_at: outage.probe_at })
     }
 }
 
-/// The right to one call. A call may be dropped at any moment, by a drain, a time limit or a panic: no word of it would ever come.
+/// The right to one call. Dropping it takes the right back: a drain, a timeout or a panic may end a call without a result.
 #[derive(Debug)]
 pub(super) struct Permit<'b> {
     breaker: &'b Mutex<Breaker>,
@@ -229,7 +229,7 @@ impl<'b> Permit<'b> {
         Some(Self { breaker, ticket })
     }
 
-    /// Takes note of how the call ended; tells whether a failure counts as an attempt.
+    /// Notes the result of the call; returns whether a failure counts as an attempt.
     pub fn note(mut self, key: &Bytes, failed: Option<&str>, now: Instant) -> bool {
         let ticket = self.ticket.take();
         lock(self.breaker).note(ticket, key, failed, now)
@@ -248,7 +248,7 @@ pub(super) fn lock(breaker: &Mutex<Breaker>) -> MutexGuard<'_, Breaker> {
     breaker.lock().expect("no holder of the breaker panics")
 }
 
-/// A breaker of an outage whose first calls may find out then, for tests of other parts.
+/// Returns a breaker with an outage whose probes may start at `probe_at`, for tests of other modules.
 #[cfg(test)]
 pub(super) fn open(probe_at: Instant) -> Breaker {
     let (why, wait) = ("on purpose".to_owned(), FIRST);

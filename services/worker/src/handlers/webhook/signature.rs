@@ -1,4 +1,4 @@
-//! Signatures as Standard Webhooks 1.0 has them: HMAC-SHA256 over id, time and body.
+//! Signatures as in Standard Webhooks 1.0: HMAC-SHA256 over id, time and body.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,9 +6,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use sha2::Sha256;
 
-/// The message's id: the same for every attempt.
+/// The message id: equal in every attempt.
 pub(super) const ID: &str = "webhook-id";
-/// Seconds since 1970 at which the call was made.
+/// The time of the call, in seconds since 1970.
 pub(super) const TIMESTAMP: &str = "webhook-timestamp";
 /// `v1,` and the signature.
 pub(super) const SIGNATURE: &str = "webhook-signature";

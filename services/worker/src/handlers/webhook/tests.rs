@@ -15,7 +15,7 @@ use super::*;
 
 const BODY: &str = r#"{"eventId":"x","data":{"customerId":"žluťoučký"}}"#;
 
-/// What an endpoint does with one request.
+/// How an endpoint handles one request.
 #[derive(Clone)]
 enum Script {
     /// Writes these bytes and closes.
@@ -42,7 +42,7 @@ async fn serve(listener: &TcpListener, script: Script) -> (String, String, Optio
     let mut stream = reader.into_inner();
     let open = match script {
         Script::Bytes(text) => {
-            // A client that has heard enough may hang up in the middle.
+            // A client that has read enough may close the connection early.
             let _ = stream.write_all(text.as_bytes()).await;
             let _ = stream.shutdown().await;
             None
@@ -176,7 +176,7 @@ async fn an_endpoint_that_is_silent_or_drips_is_cut_off() {
     }
 }
 
-/// Lets calls fail until the endpoint is left alone.
+/// Lets calls fail until the breaker pauses them.
 async fn go_down(webhook: &Webhook) {
     for n in 0..12 {
         assert!(matches!(webhook.handle(&of_customer(n)).await, Handled::Failed { .. }));
@@ -208,7 +208,7 @@ async fn while_the_endpoint_is_down_calls_pause_and_a_few_find_out() {
 
 #[tokio::test]
 async fn a_call_that_was_to_find_out_and_is_dropped_leaves_that_to_the_next() {
-    // Takes connections and answers nothing.
+    // Accepts connections and answers nothing.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/", listener.local_addr().expect("bound"));
     let (webhook, delivery) = (webhook(&url, Duration::from_millis(200), Arc::new(SystemClock)), delivery());
@@ -227,7 +227,7 @@ async fn a_call_that_was_to_find_out_and_is_dropped_leaves_that_to_the_next() {
     );
 }
 
-/// What an endpoint does with the requests on one connection, one after the other; after the last it closes.
+/// Answers the requests on one connection in order, and closes it after the last; returns their ids.
 async fn serve_on_one(listener: &TcpListener, answers: &[&str]) -> Vec<String> {
     let (stream, _) = listener.accept().await.expect("a connection");
     let (mut reader, mut ids) = (BufReader::new(stream), Vec::new());
@@ -254,7 +254,7 @@ async fn a_kept_connection_that_is_closed_under_a_request_is_no_failure() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/", listener.local_addr().expect("bound"));
     let webhook = webhook(&url, Duration::from_secs(10), Arc::new(SystemClock));
-    // Each connection serves one request, is kept, and is closed when the next one comes on it.
+    // Each connection serves one request, is kept open, and is closed when the next one arrives.
     let endpoint = async {
         let mut seen = vec![serve_on_one(&listener, &[KEPT, ""]).await];
         for _ in 1..24 {

@@ -1,4 +1,4 @@
-//! A server that answers a `COMMIT` as it is told to, and what each answer means.
+//! A server that gives a set answer to a `COMMIT`, and what each answer means.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ fn error(severity: &str, code: &str) -> Vec<u8> {
     message(b'E', format!("S{severity}\0V{severity}\0C{code}\0Mas it was told\0\0").as_bytes())
 }
 
-/// Serves one session: lets it in, and answers its first statement with `answer`, then closes. Ends with the test.
+/// Serves one session: accepts it, answers its first statement with `answer`, then closes. Ends with the test.
 async fn server(answer: Vec<u8>) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, mut task) = (listener.local_addr().unwrap(), JoinSet::new());
@@ -43,7 +43,7 @@ async fn connected(addr: SocketAddr) -> PgConnection {
     options.connect().await.unwrap()
 }
 
-/// Commits at a server that answers so.
+/// Commits at a server that gives this answer.
 async fn committed(answer: Vec<u8>) -> Result<(), StoreError> {
     let (addr, _task) = server(answer).await;
     commit(&mut connected(addr).await).await.map_err(failed("commit", Lost::Commit))
@@ -52,7 +52,7 @@ async fn committed(answer: Vec<u8>) -> Result<(), StoreError> {
 #[tokio::test]
 async fn every_error_of_a_commit_but_a_plain_one_leaves_it_in_doubt() {
     assert!(committed([COMMITTED, READY].concat()).await.is_ok());
-    // The backend was told to end while its commit waited for the disk: the commit is done.
+    // The backend was terminated while its commit waited for the disk: the commit is done.
     let finished = committed([COMMITTED, &error("FATAL", "57P01")].concat()).await;
     assert!(matches!(finished, Err(StoreError::Unknown { .. })), "{finished:?}");
     for (severity, code) in [

@@ -1,4 +1,4 @@
-//! The step of a settlement that writes down: parked events, dead letters, notes, duplicates, positions.
+//! The step of a consumer transaction that records: parked events, dead letters, notes, duplicates, positions.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::super::super::{Journal, NewEvent, Note, ParkedEvent, Position};
 use super::super::events::column;
 use super::super::outbox;
 
-// A key's events are handled in the order of these ids, so they are drawn in the order of the batch.
+// A key's events are handled in the order of these ids, so the ids are given in the order of the batch.
 const PARK: &str = "INSERT INTO parked (consumer, record_key, blocks, state, event_id, order_id, client_id, type, needs_type, \
     topic, partition, source_offset, raw_key, raw_value, raw_headers, error_class, error_code, error_message, \
     error_fingerprint, next_attempt_at, first_failed_at, last_failed_at) \
@@ -30,8 +30,8 @@ const NOTES: &str = "INSERT INTO timeline (order_id, kind, at, cause, detail) \
 const DUPLICATES: &str = "UPDATE inbox i SET order_id = d.order_id FROM UNNEST($2::uuid[], $3::uuid[]) d(event_id, order_id) \
     WHERE i.consumer = $1 AND i.event_id = d.event_id";
 
-// Tells where the store stands lower than the consumer has seen it stand. The rows are locked in one order, and before any of them
-// is written: the sort behind the join needs all of them.
+// Returns where the store is behind what the consumer has seen. The rows are locked in one order, and before any is written: the
+// sort behind the join needs all of them.
 const POSITIONS: &str = "WITH t AS (SELECT * FROM UNNEST($2::text[], $3::int[], $4::bigint[], $5::bigint[]) \
     AS t(topic, partition, next_offset, seen)), \
     stood AS MATERIALIZED (SELECT c.topic, c.partition, c.next_offset FROM consumed c WHERE c.consumer = $1 \
@@ -43,7 +43,7 @@ const POSITIONS: &str = "WITH t AS (SELECT * FROM UNNEST($2::text[], $3::int[], 
     SELECT t.topic, t.partition, coalesce(s.next_offset, 0) FROM t LEFT JOIN stood s ON s.topic = t.topic \
     AND s.partition = t.partition WHERE coalesce(s.next_offset, 0) < t.seen";
 
-/// Writes a journal; returns the places of its events, or where the store has gone back.
+/// Writes a journal; returns the outbox numbers of its events, or where the store is behind.
 pub(super) async fn record(
     connection: &mut PgConnection,
     consumer: &str,
@@ -100,8 +100,8 @@ async fn park(connection: &mut PgConnection, consumer: &str, parked: &[ParkedEve
     query.execute(connection).await.map(drop)
 }
 
-/// Replaces U+0000, which PostgreSQL's text cannot hold: what foreign producers wrote must not stop the consumer. The bytes as
-/// they were stand in the raw columns.
+/// Replaces U+0000, which PostgreSQL's text cannot hold: what foreign producers write must not stop the consumer. The raw columns
+/// keep the original bytes.
 pub(super) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
@@ -116,7 +116,7 @@ pub(in super::super) async fn note(connection: &mut PgConnection, notes: &[Note]
     query.execute(connection).await.map(drop)
 }
 
-/// Notes how far a batch reaches; returns where the store stands lower than it was seen to stand.
+/// Stores the positions of a batch; returns where the store is behind what the consumer has seen.
 async fn move_on(connection: &mut PgConnection, consumer: &str, journal: &Journal) -> sqlx::Result<Vec<Position>> {
     let query = sqlx::query_as(POSITIONS)
         .bind(consumer)

@@ -1,4 +1,4 @@
-//! The steps of a settlement that end or keep claimed rows of the lot. Each names the lease and does nothing without it.
+//! The steps of a consumer transaction that end or keep claimed rows. Each names the lease and does nothing without it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::super::events::column;
 use super::journal::storable;
 use super::{PgConsumerTx, bounded};
 
-// Rows are asked for by a list of ids and told apart by a look into the lists, never joined with them: a plan that was made while
-// the lot was empty would go through all of it, and through the lists for each of its rows.
+// Rows are selected by a list of ids and checked against the lists in a subquery, never joined with them: a join planned while
+// the lot was empty would scan all of it, and the lists for each row.
 macro_rules! held {
     () => {
         "p.id = ANY($1::bigint[]) AND (SELECT p.lease_epoch = l.epoch AND p.event_id = l.event_id \
@@ -23,7 +23,7 @@ macro_rules! held {
 
 const DRAIN: &str = concat!("DELETE FROM parked p WHERE ", held!(), " RETURNING p.id, p.record_key, p.blocks");
 
-// The epoch moves on, so that what comes a second time, after a commit in doubt, finds nothing left to do.
+// The new epoch turns a second run, after a commit in doubt, into a no-op.
 const RELEASE: &str = concat!(
     "UPDATE parked p SET leased_until = NULL, lease_epoch = p.lease_epoch + 1, \
      (state, attempts, next_attempt_at, blocks, error_class, error_code, error_message, error_fingerprint, first_failed_at, \
@@ -46,9 +46,9 @@ const IDENTIFY: &str = concat!(
     " RETURNING p.id"
 );
 
-// A later statement than the one that let the key go: what was parked behind it and committed meanwhile is seen. The look begins
-// behind the row that went, so that it does not pass over all that went before it and is not vacuumed yet. The update looks at the
-// state in a way that no index fits but the one by id.
+// Runs after the statement that freed the key, so it sees rows that were parked behind it and committed meanwhile. The search
+// begins after the row that left, to pass over rows that are deleted but not vacuumed. The update uses the primary key, since no
+// index fits `state || ''`.
 const NEXT: &str = "UPDATE parked SET next_attempt_at = clock_timestamp() WHERE id = ANY(ARRAY(SELECT h.id \
     FROM UNNEST($2::bytea[], $3::bigint[]) k(record_key, id) CROSS JOIN LATERAL (SELECT p.id, p.record_key, p.consumer \
     FROM parked p WHERE p.blocks AND (p.record_key, p.consumer, p.id) > (k.record_key, $1, k.id) \
@@ -98,7 +98,7 @@ async fn release(connection: &mut PgConnection, consumer: &str, rows: &[Release]
     Ok(rows.into_iter().map(|(id, ..)| id).collect())
 }
 
-/// Makes the next rows due of keys that were let go, of (id, key, whether it held its key up).
+/// Makes the next row of each freed key due; `gone` is (id, key, whether the key was freed).
 async fn next(connection: &mut PgConnection, consumer: &str, gone: &[(i64, Vec<u8>, bool)]) -> sqlx::Result<()> {
     let (keys, ids): (Vec<&[u8]>, Vec<i64>) =
         gone.iter().filter(|(.., blocked)| *blocked).map(|(id, key, _)| (&key[..], *id)).unzip();

@@ -1,4 +1,4 @@
-//! The steps of a settlement that decide: gate, parked keys, orders, adoption, fence. Each is one statement over a batch.
+//! The steps of a consumer transaction that decide: gate, parked keys, orders, adoption, fence. Each statement takes a batch.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,7 +19,7 @@ const GATE: &str = "INSERT INTO inbox (consumer, event_id, data_sha, order_id) \
 
 const SETTLED: &str = "SELECT event_id, data_sha FROM inbox WHERE consumer = $1 AND event_id = ANY($2)";
 
-// One look for each key, however many events wait behind it: at the first that stands at its key or after it.
+// One index lookup for each key, however many events wait behind it: the first entry at the key or after it.
 const PARKED_KEYS: &str = "SELECT k.record_key FROM (SELECT DISTINCT UNNEST($2::bytea[])) k(record_key) \
     CROSS JOIN LATERAL (SELECT p.record_key, p.consumer FROM parked p WHERE p.blocks \
     AND (p.record_key, p.consumer) >= (k.record_key, $1) ORDER BY p.record_key, p.consumer, p.id LIMIT 1) p \
@@ -29,8 +29,8 @@ const BY_ID: &str = "SELECT order_id, client_id, idempotency_key, fingerprint, s
     FROM orders WHERE order_id = ANY($1)";
 
 // Sorted, so that two passes over the same orders wait for each other and cannot deadlock. Every transaction that changes orders
-// and what stands in the lot takes the orders first. A batch of the stream has no order in common with a pass of the lot, but for
-// copies that were refused and redriven: should these two deadlock, the one that is told so runs again.
+// and rows of the lot locks the orders first. A batch of the stream shares no order with a pass of the lot, except for copies
+// that were refused and redriven: if these two deadlock, the victim runs again.
 const HELD_BY_ID: &str = "SELECT order_id, client_id, idempotency_key, fingerprint, status, version, created_event_id \
     FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE";
 
@@ -47,7 +47,7 @@ const ADOPT: &str = "INSERT INTO orders (order_id, client_id, idempotency_key, f
     customer_id, currency, total_minor, items, correlation_id, traceparent, created_event_id, created_at, n) \
     ORDER BY n ON CONFLICT DO NOTHING RETURNING order_id";
 
-// What the timeline needs is returned by the update itself: joining the batch back would be quadratic.
+// The update itself returns what the timeline needs: joining the batch again would be quadratic.
 const SETTLE: &str = "WITH e AS (SELECT * FROM UNNEST($1::uuid[], $2::int[], $3::text[], $4::timestamptz[], $5::uuid[], $6::uuid[]) \
     WITH ORDINALITY AS t(order_id, expected, status, at, cause, event_id, n)), \
     done AS (UPDATE orders o SET status = e.status, version = o.version + 1, settled_event_id = e.event_id FROM e \
@@ -102,7 +102,7 @@ pub(super) async fn orders(
 }
 
 pub(super) async fn adopt(connection: &mut PgConnection, orders: &[AdoptedOrder]) -> sqlx::Result<HashSet<OrderId>> {
-    // The order in which intake writers lock the same index.
+    // Intake writers lock the same index in this order.
     let mut orders: Vec<&AdoptedOrder> = orders.iter().collect();
     orders.sort_by(|a, b| (&a.client_id, &a.key).cmp(&(&b.client_id, &b.key)));
     let query = sqlx::query_scalar::<_, Uuid>(ADOPT)

@@ -1,4 +1,4 @@
-//! The step of a settlement that writes down: parked events, dead letters, notes, duplicates, positions.
+//! The step of a consumer transaction that records: parked events, dead letters, notes, duplicates, positions.
 
 use std::sync::LazyLock;
 
@@ -38,7 +38,7 @@ static POSITION: LazyLock<Bulk> = LazyLock::new(|| {
     )
 });
 
-/// Writes a journal; returns the places of its events, or where the store has gone back.
+/// Writes a journal; returns the outbox numbers of its events, or where the store is behind.
 pub(super) async fn record(
     connection: &mut SqliteConnection,
     consumer: &str,
@@ -113,7 +113,7 @@ pub(in super::super) async fn note(connection: &mut SqliteConnection, notes: &[N
     Ok(())
 }
 
-/// Finds the partitions in which the store stands lower than it was seen to stand.
+/// Finds the partitions in which the store is behind what the consumer has seen.
 async fn gone_back(connection: &mut SqliteConnection, consumer: &str, journal: &Journal) -> sqlx::Result<Vec<Position>> {
     if journal.seen.is_empty() {
         return Ok(Vec::new());

@@ -1,5 +1,5 @@
-//! The steps of a settlement that end or keep claimed rows of the lot. Each names the lease and does nothing without it.
-//! A pass of the lot has at most some dozen rows, so each row is a statement.
+//! The steps of a consumer transaction that end or keep claimed rows. Each names the lease and does nothing without it. A pass of
+//! the lot has at most a few dozen rows, so each row is a statement.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use super::SqliteConsumerTx;
 
 const DRAIN: &str = "DELETE FROM parked WHERE id = ?1 AND lease_epoch = ?2 AND event_id = ?3 RETURNING record_key, blocks";
 
-// The epoch moves on, so that what comes a second time finds nothing left to do.
+// The new epoch turns a second run into a no-op.
 const RELEASE: &str = "UPDATE parked SET state = CASE WHEN ?3 IS NULL THEN 'dead' ELSE 'retrying' END, \
     attempts = attempts - ?4, leased_until = NULL, lease_epoch = lease_epoch + 1, next_attempt_at = ?3, \
     blocks = blocks AND NOT ?5, \
@@ -90,7 +90,7 @@ async fn release(connection: &mut SqliteConnection, consumer: &str, rows: &[Rele
     Ok(held)
 }
 
-/// Makes the next row of a key due, if the key was let go.
+/// Makes the next row of a key due, if the key was freed.
 async fn next(connection: &mut SqliteConnection, consumer: &str, key: Vec<u8>, free: bool, now: i64) -> sqlx::Result<()> {
     if free {
         sqlx::query(NEXT).bind(consumer).bind(key).bind(now).execute(connection).await?;

@@ -1,4 +1,4 @@
-//! The steps of a settlement that decide: gate, parked keys, orders, adoption, fence.
+//! The steps of a consumer transaction that decide: gate, parked keys, orders, adoption, fence.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -44,7 +44,7 @@ static ADOPT: LazyLock<Bulk> = LazyLock::new(|| {
     )
 });
 
-// The subquery on the ids makes the planner look the orders up by key whatever it guesses about `e`.
+// The subquery on the ids makes the planner look the orders up by key, whatever it estimates for `e`.
 const FENCE: &str = "WITH e AS MATERIALIZED (SELECT unhex(value ->> 0) AS order_id, value ->> 1 AS version, \
     value ->> 2 AS status, unhex(value ->> 3) AS event_id FROM json_each(?1)) \
     UPDATE orders SET status = e.status, version = orders.version + 1, settled_event_id = e.event_id FROM e \

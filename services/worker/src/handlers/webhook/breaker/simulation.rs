@@ -1,26 +1,26 @@
-//! Breaker and ordered retries in virtual time: keys whose orders are called one after the other, as the lot does, with waits that
-//! grow, against an endpoint that fails at random or for some time. A run follows from its seed alone.
+//! Breaker and ordered retries in virtual time: the orders of a key are called one after the other with growing waits, as in the
+//! lot, against an endpoint that fails at random or for some time. The seed determines a run.
 
 use super::*;
 
 /// How long a call takes.
 const CALL: Duration = Duration::from_millis(20);
 const CONCURRENCY: usize = 32;
-/// The waits and the attempts of the default configuration.
+/// The backoff and the attempts of the default configuration.
 const WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 const ATTEMPTS: u32 = 8;
-/// How long an event rests that was handed back without a pause to name.
+/// The delay of an event that was handed back when calls are not paused.
 const REST: Duration = Duration::from_secs(1);
 
-/// What the endpoint does.
+/// The endpoint's behaviour.
 #[derive(Debug, Clone, Copy)]
 struct Endpoint {
     /// The share of calls that fail at random.
     failing: f64,
-    /// When it is wholly down.
+    /// When it is completely down.
     down: (Duration, Duration),
-    /// So many of the first keys have an order that always fails.
+    /// The first `bad_keys` keys have orders that always fail.
     bad_keys: usize,
 }
 
@@ -30,12 +30,12 @@ const WELL: Endpoint = Endpoint { failing: 0.0, down: (Duration::ZERO, Duration:
 struct Key {
     orders: u32,
     attempts: u32,
-    /// The most that one of its orders has used up.
+    /// The most attempts that one of its orders has used up.
     most: u32,
     dead: bool,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Default)]
 struct Came {
     done: u32,
@@ -54,7 +54,7 @@ struct Run {
     keys: Vec<Key>,
     /// When each key's next order is due, soonest first.
     due: std::collections::BTreeSet<(Duration, usize)>,
-    /// When each call ends, and with which right.
+    /// When each call ends, and its ticket.
     calls: std::collections::BTreeMap<(Duration, usize), Ticket>,
     came: Came,
 }
@@ -73,7 +73,7 @@ impl Run {
         }
     }
 
-    /// Draws from 0 to 1 (splitmix64).
+    /// Draws a number from 0 to 1 (splitmix64).
     fn draw(&mut self) -> f64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.seed;
@@ -82,7 +82,7 @@ impl Run {
         f64::from(u32::try_from((bits ^ (bits >> 31)) >> 32).expect("32 bits")) / f64::from(u32::MAX)
     }
 
-    /// Runs for so long at most, or until nothing is left to do.
+    /// Runs until `end`, or until nothing is left to do.
     fn until(mut self, end: Duration) -> Came {
         let mut now = Duration::ZERO;
         while now < end {
@@ -105,7 +105,7 @@ impl Run {
         self.breaker.as_ref().and_then(Breaker::room).unwrap_or(CONCURRENCY)
     }
 
-    /// Calls for what is due, as far as there is room; tells for how long calls pause.
+    /// Starts due calls while there is room; returns how long calls are paused.
     fn claim(&mut self, now: Duration) -> Option<Duration> {
         let at = self.began + now;
         if let Some(pause) = self.breaker.as_mut().and_then(|breaker| breaker.paused(at)) {
@@ -203,7 +203,7 @@ fn an_endpoint_that_is_wholly_down_uses_up_no_attempt_beyond_the_window() {
 #[test]
 fn orders_that_always_fail_are_given_up_and_hold_up_nobody_else() {
     for seed in 0..SEEDS {
-        // Also when all began with an outage.
+        // Also after an outage at the start.
         for down in [Duration::ZERO, Duration::from_secs(20)] {
             let endpoint = Endpoint { bad_keys: 4, down: (Duration::ZERO, down), ..WELL };
             let came = Run::new(seed, endpoint, 6, 1_000, true).until(Duration::from_hours(24));

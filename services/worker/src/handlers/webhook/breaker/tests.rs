@@ -16,7 +16,7 @@ fn open(now: Instant) -> Breaker {
     breaker
 }
 
-/// Lets so many calls find out, each for a key of its own.
+/// Runs one probe per outcome, each for a key of its own.
 fn round(breaker: &mut Breaker, now: Instant, outcomes: &[bool]) {
     let tickets: Vec<_> = outcomes.iter().map(|_| breaker.admit(now).expect("it may find out")).collect();
     for (n, (ticket, good)) in tickets.into_iter().zip(outcomes).enumerate() {
