@@ -137,8 +137,8 @@ async fn replay(args: &Args, config: &Config) -> Result<ExitCode, Failure> {
     let mut sender = Sender::new(&brokers, config.kafka_compression, args.rate)?;
     let outcome = publish(&store, &past, &history, &mut sender).await;
     let word = if outcome.is_ok() { "done" } else { "stopped" };
-    write_audit(&store, args, word, orders, sender.delivered).await?;
-    outcome?;
+    let audited = write_audit(&store, args, word, orders, sender.delivered).await;
+    outcome.and(audited)?;
     Ok(tell(args, orders, events, sender.delivered))
 }
 
