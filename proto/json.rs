@@ -66,7 +66,7 @@ pub fn decode_command<T: Shaped>(bytes: &[u8]) -> Result<T, JsonError<T>> {
     read(tree::utf8(bytes).map_err(JsonError::Syntax)?)
 }
 
-/// Refuses every member of an object: for commands whose path says all. An empty body is an empty object.
+/// Refuses every member of an object: for commands whose path has all parameters. An empty body is an empty object.
 pub fn nothing(bytes: &[u8]) -> Result<Vec<Violation>, Syntax> {
     const NOTHING: &Shape = &Shape { tolerant: false, fields: &[] };
     let text = tree::utf8(bytes)?;

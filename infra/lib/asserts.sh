@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# The few words that the script tests are written in. Sourced, never run.
+# Assertions for the script tests. Sourced, never run.
 
 PASSED=0 FAILED=0
 
-# Runs a command and counts whether it succeeds; the sentence says what that proves.
+# Runs a command and counts whether it succeeds; the sentence says what success proves.
 proves() {
   local sentence=$1
   shift

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What every script here shares: messages, the cache directory, a stop watch. Sourced, never run.
+# Shared by every script here: messages, the cache directory, a stopwatch. Sourced, never run.
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -13,7 +13,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # The cache only saves time: every script works with an empty one.
 cache_dir() { printf '%s\n' "${MINISHOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/minishop}"; }
 
-# Milliseconds since some fixed moment, for durations.
+# Prints milliseconds since a fixed moment, for durations.
 now_ms() {
   local now=${EPOCHREALTIME/[.,]/}
   printf '%s\n' "${now%???}"

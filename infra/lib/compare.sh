@@ -1,24 +1,24 @@
 # shellcheck shell=bash
-# Two builds side by side on the same servers, by turns: what infra/bench --against does. Needs INFRA, WORK, LENGTH,
-# BUILDS and the words of infra/bench. Sourced, never run.
+# Compares two builds alternately on the same servers, for infra/bench --against. Needs INFRA, WORK, LENGTH, BUILDS and the
+# functions of infra/bench. Sourced, never run.
 
-# The CPU time in ticks that processes have used.
+# Prints the CPU time that processes have used, in ticks.
 ticks() {
   local pid stat fields sum=0
   for pid in "$@"; do
     stat=$(cat "/proc/$pid/stat" 2>/dev/null) || continue
-    # The command name may hold spaces and brackets: count fields after its last bracket.
+    # The command name may contain spaces and brackets: count fields after its last bracket.
     read -ra fields <<<"${stat##*) }"
     sum=$((sum + fields[11] + fields[12]))
   done
   echo "$sum"
 }
 
-# The same of PostgreSQL: of the server, of its backends, and of those that have ended, whose time the server has inherited.
+# Prints the same for PostgreSQL: the server, its backends, and ended backends, whose time the server has inherited.
 postgres_ticks() {
   local pid children stat fields
   read -r pid _ <"$WORK/servers/postgres.pid"
-  # The kernel ends this list without a newline, which read takes for a failure.
+  # The kernel ends this list without a newline, so read returns a failure.
   read -ra children <"/proc/$pid/task/$pid/children" || true
   stat=$(cat "/proc/$pid/stat")
   read -ra fields <<<"${stat##*) }"
@@ -27,7 +27,7 @@ postgres_ticks() {
 
 figure() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" <<<"$2"; }
 
-# Ends the roles from the given number on.
+# Stops the roles from the given index on.
 end_roles() {
   local from=$1 pid
   for pid in "${PIDS[@]:from}"; do kill -TERM "$pid"; done
@@ -35,7 +35,7 @@ end_roles() {
   PIDS=("${PIDS[@]:0:from}")
 }
 
-# Measures one build with so many processes of either role, on a database and topics of its own.
+# Measures one build with the given number of processes per role, on its own database and topics.
 measure() {
   local build=$1 roles=$2 round=$3 name http=() before own figures processed micros line
   BINARY=${BUILDS[$build]}
@@ -57,7 +57,7 @@ measure() {
   line+=",\"postgresMicrosPerOrder\":$((($(postgres_ticks) - before) * micros / processed))"
   line+=",\"ownMicrosPerOrder\":$((($(ticks "${PIDS[@]}") - own) * micros / processed))"
   line+=",\"outboxKiB\":$(outbox_kib)"
-  # What is accepted while nobody processes it: the workers are stopped.
+  # Acceptance alone: the workers are stopped.
   end_roles "$roles"
   figures=$(load "$(IFS=, && echo "${http[*]}")" --accept-only)
   line+=",\"acceptsAlonePerSecond\":$(figure acceptsPerSecond "$figures")"
@@ -66,8 +66,8 @@ measure() {
   echo "{\"build\":\"$build\",\"apis\":$roles,\"workers\":$roles,\"round\":$round,$line}" | tee -a "$WORK/figures"
 }
 
-# The same clients for both builds. Where no order was sent, the new topics had no leaders yet: they try again. Where an order was
-# not processed in time they fail too, and the figures tell.
+# Runs the same clients for both builds. They retry if they sent no order because the new topics had no leaders yet. They also
+# fail if an order is not processed in time; the figures show it.
 load() {
   local figures
   for _ in 1 2 3 4 5; do
@@ -79,13 +79,13 @@ load() {
   echo "$figures"
 }
 
-# The size of all tables of the outbox with their indexes, whatever a build calls them.
+# Prints the size of all outbox tables with their indexes, whatever their names in a build.
 outbox_kib() {
   psql -qAtc "SELECT sum(pg_total_relation_size(oid)) / 1024 FROM pg_class WHERE relkind = 'r' AND relname LIKE 'outbox%'" \
     "$DATABASE_URL" | cut -d. -f1
 }
 
-# Prints the median of each figure of each build and number of processes, then how the new build stands to the old one.
+# Prints the median of each figure per build and number of processes, then ratios: new build to old, two processes to one.
 medians() {
   tr -d '{}"' <"$WORK/figures" | awk -F, '
     {
@@ -111,13 +111,13 @@ medians() {
     }'
 }
 
-# Compares the builds over so many rounds.
+# Compares the builds over the given number of rounds.
 compare() {
   local rounds=$1 round roles build order
   SERVER=$DATABASE_URL
   for round in $(seq "$rounds"); do
     order=(old new)
-    # Whoever comes second finds fuller servers.
+    # The second build meets fuller servers, so the order alternates.
     if ((round % 2 == 0)); then order=(new old); fi
     for roles in 1 2; do
       for build in "${order[@]}"; do measure "$build" "$roles" "$round"; done

@@ -5,10 +5,10 @@ KAFKA_VERSION=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$INFR
 
 kafka_libs() { printf '%s/kafka-%s\n' "$(cache_dir)" "$KAFKA_VERSION"; }
 
-# Complete only once the last step of the installation has left its mark.
+# The last step of the installation creates this mark.
 kafka_installed() { [[ -e $(kafka_libs)/.complete ]]; }
 
-# The Java on PATH if it is new enough for Kafka 4, else one of Debian's.
+# Prints the Java on PATH if it is new enough for Kafka 4, else one of Debian's.
 kafka_java_bin() {
   local java
   for java in java /usr/lib/jvm/*/bin/java; do
@@ -20,7 +20,7 @@ kafka_java_bin() {
   return 1
 }
 
-# For tools that live a second: they start faster without the optimising compiler.
+# For short-lived tools: they start faster without the optimising compiler.
 kafka_java() {
   "$(kafka_java_bin)" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$(kafka_libs)/*" \
     -Dlog4j2.configurationFile="$INFRA/kafka/log4j2.properties" "$@"
@@ -55,8 +55,8 @@ kafka_start() {
     -Dlog4j2.configurationFile="$INFRA/kafka/log4j2.properties" kafka.Kafka "$STATE/kafka/server.properties"
 }
 
-# An open port is too early: the broker is ready once it shows itself in the metadata.
-# kcat itself tries again until 2 s have passed; its own pauses in between would be much longer.
+# An open port is not enough: the broker is ready once it is in the metadata.
+# kcat retries for 2 s; its default backoff would be much longer.
 kafka_probe() {
   kcat -b "127.0.0.1:$(port_of kafka)" -X reconnect.backoff.ms=20 -X reconnect.backoff.max.ms=50 -m 2 -L 2>/dev/null |
     grep -q ' 1 brokers:'

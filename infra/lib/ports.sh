@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Loopback ports, chosen once per state directory and kept, so that a server comes back where its clients look for it.
+# Loopback ports, chosen once per state directory and kept, so that a restarted server has the same address.
 # Needs STATE. Sourced, never run.
 
 port_is_free() {

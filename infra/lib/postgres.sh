@@ -28,13 +28,13 @@ postgres_init() {
   rm -rf "$STATE/postgres"
   mkdir -m 700 "$STATE/postgres"
   if ((EUID == 0)); then chown postgres: "$STATE/postgres"; fi
-  # Loopback only and made for tests, hence trust; --no-sync leaves out only the sync of the empty template.
+  # Loopback only and for tests, hence trust; --no-sync skips only the sync of the empty cluster.
   (cd / && "${prefix[@]}" "$bin/initdb" -D "$STATE/postgres" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync) \
     >>"$STATE/postgres.log" 2>&1
 }
 
-# A killed server that nobody has reaped yet still answers signals, so that the next one believes it alive. It is not:
-# drop its lock file. (Left-over backends are found by their shared memory, whatever this file says.)
+# A killed server that is not reaped yet still accepts signals, so the next one would take it for alive: remove its lock
+# file. (PostgreSQL finds left-over backends by their shared memory, without this file.)
 postgres_forget_zombie() {
   local pid file="$STATE/postgres/postmaster.pid"
   read -r pid 2>/dev/null <"$file" || return 0
@@ -55,7 +55,7 @@ postgres_start() {
 
 postgres_probe() { "$(postgres_bin)/pg_isready" -q -U postgres -h 127.0.0.1 -p "$(port_of postgres)"; }
 
-# INT is PostgreSQL's fast shutdown; TERM would wait until the last client has gone.
+# INT is PostgreSQL's fast shutdown; TERM would wait until the last client disconnects.
 postgres_stop() { end_process postgres INT 30; }
 
 postgres_url() { printf 'postgres://postgres@127.0.0.1:%s/postgres\n' "$(port_of postgres)"; }

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Processes that outlive the script that started them, kept by pid *and* start time, so that a pid which the kernel
-# has given to somebody else is never signalled. Needs STATE. Sourced, never run.
+# Processes that outlive the script that started them, recorded by pid *and* start time, so that a reused pid is never
+# signalled. Needs STATE. Sourced, never run.
 
-# Prints the start time of a live process (clock ticks since boot); fails when it is gone or only a zombie.
+# Prints the start time of a live process (clock ticks since boot); fails if it is gone or a zombie.
 start_time_of() {
   local stat fields
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
-  # The command name may hold spaces and brackets: count fields after its last bracket. State is then 0, start time 19.
+  # The command name may contain spaces and brackets: count fields after its last bracket. State is then 0, start time 19.
   read -ra fields <<<"${stat##*) }"
   [[ ${fields[0]} != Z ]] || return 1
   printf '%s\n' "${fields[19]}"
@@ -31,7 +31,7 @@ spawn() {
   remember "$name" $!
 }
 
-# Waits until the command succeeds; fails when the server dies before, or after the given seconds.
+# Waits until the command succeeds; fails if the server dies first, or after the given seconds.
 wait_ready() {
   local name=$1 seconds=$2 deadline
   shift 2
@@ -55,7 +55,7 @@ wait_gone() {
   done
 }
 
-# Ends a server by the given signal, and by KILL if that is not enough.
+# Stops a server with the given signal, and with KILL if it still runs after the given seconds.
 end_process() {
   local name=$1 signal=$2 seconds=$3 pid start
   if pid=$(running_pid "$name"); then
@@ -75,7 +75,7 @@ kill_process() {
   local name=$1 pid start children
   pid=$(running_pid "$name") || return 0
   start=$(start_time_of "$pid")
-  # The kernel ends this list without a newline, which read takes for a failure.
+  # The kernel ends this list without a newline, so read returns a failure.
   read -ra children <"/proc/$pid/task/$pid/children" || true
   kill -s KILL "$pid" "${children[@]}" 2>/dev/null || true
   wait_gone "$pid" "$start" 10

@@ -4,7 +4,7 @@
 redis_start() {
   have redis-server || die "Redis is not installed: run infra/install"
   mkdir -p "$STATE/redis"
-  # The append-only file lets a restarted server come back with its keys.
+  # The append-only file keeps the keys over a restart.
   spawn redis redis-server --bind 127.0.0.1 --port "$(port_of redis)" --dir "$STATE/redis" \
     --daemonize no --save '' --appendonly yes
 }

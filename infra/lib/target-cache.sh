@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Keeps the compiled crates of other people between clones on one machine, which saves most of a fresh clone's build.
-# Our own crates are left out: cargo would judge them by file times, which a new clone makes meaningless.
+# Keeps compiled third-party crates between clones on one machine, which saves most of a fresh clone's build.
+# Our own crates are left out: cargo would judge them by file times, which mean nothing in a new clone.
 # Losing the cache only costs time. Needs REPO. Sourced, never run.
 
 target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$REPO/target}"; }
 
-# A build belongs to one compiler and one set of versions.
+# Keyed by the compiler and the crate versions.
 target_cache() {
   local key
   key=$({ rustc -vV && cat "$REPO/Cargo.lock"; } | sha256sum | cut -c1-12)
@@ -20,7 +20,7 @@ restore_crates() {
   tar -xf "$tar" -C "$(target_dir)" || rm -rf "$tar" "$(target_dir)/release"
 }
 
-# Renamed when whole; the archives of other versions go.
+# Renames the archive when it is complete; removes those of other versions.
 save_crates() {
   local tar
   tar=$(target_cache)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Where infra/install keeps programs. Each directory is named after what it was made from, so that clones of different
-# ages share one cache without disturbing each other. Needs INFRA. Sourced, never run.
+# Where infra/install keeps programs. Each directory is named by a hash of its inputs, so that clones of different ages
+# share one cache without conflicts. Needs INFRA. Sourced, never run.
 
 GRPCURL_VERSION=v1.9.4
 

@@ -1,18 +1,18 @@
-//! How protobuf names become Rust paths.
+//! Converts protobuf names to Rust paths.
 
 use prost_reflect::{EnumDescriptor, MessageDescriptor};
 
-/// The Rust path of a message: `crate::orders::v1::Order`.
+/// Returns the Rust path of a message: `crate::orders::v1::Order`.
 pub fn message(message: &MessageDescriptor) -> String {
     path(message.package_name(), message.full_name())
 }
 
-/// The Rust path of an enum: `crate::orders::v1::order::Status`.
+/// Returns the Rust path of an enum: `crate::orders::v1::order::Status`.
 pub fn enumeration(enumeration: &EnumDescriptor) -> String {
     path(enumeration.package_name(), enumeration.full_name())
 }
 
-/// Whether a package is ours.
+/// Returns whether a package is ours.
 pub fn is_ours(package: &str) -> bool {
     package.starts_with("minishop.")
 }

@@ -1,6 +1,6 @@
 //! Reads the `buf.validate` options of a field.
 //!
-//! A rule that is not known here fails the build: a rule that nobody enforces would be a lie in the contract.
+//! An unknown rule fails the build: the contract must not state a rule that is not enforced.
 
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 
@@ -8,19 +8,19 @@ use crate::names;
 
 /// One rule.
 pub struct Rule {
-    /// When it is broken, as Rust over the value `v`. `None` when it is broken by a field with presence that is not there.
+    /// When it is broken, as Rust over the value `v`. `None`: it is broken if a field with presence is absent.
     pub condition: Option<String>,
-    /// The variant of `FieldCode` that it gives.
+    /// The variant of `FieldCode` that it reports.
     pub code: &'static str,
     /// What would be right.
     pub message: String,
 }
 
-/// The field codes that rules give, in order of precedence: a field reports the first that fits.
+/// The field codes that rules report, in order of precedence: a field reports the first that fits.
 const PRECEDENCE: [&str; 8] =
     ["Required", "TooLong", "TooMany", "InvalidCharacter", "InvalidFormat", "UnknownValue", "OutOfRange", "InvalidToken"];
 
-/// Gives the rules of a field in order of precedence.
+/// Returns the rules of a field in order of precedence.
 pub fn of(pool: &DescriptorPool, field: &FieldDescriptor) -> Vec<Rule> {
     let option = pool.get_extension_by_name("buf.validate.field").expect("buf/validate/validate.proto is imported");
     let options = field.options();
@@ -62,7 +62,7 @@ pub fn refuse_message_rules(pool: &DescriptorPool, message: &MessageDescriptor) 
     }
 }
 
-/// Everything that is set in a set of rules: protovalidate's own by their names, predefined ones by their full names.
+/// Returns everything that is set in a set of rules: protovalidate's own by name, predefined ones by full name.
 fn settings(set: &DynamicMessage) -> Vec<(String, Value)> {
     let own = set.fields().map(|(rule, value)| (rule.name().to_owned(), value.clone()));
     let predefined = set.extensions().map(|(rule, value)| (rule.full_name().to_owned(), value.clone()));
@@ -92,7 +92,7 @@ fn text_rules(field: &FieldDescriptor, set: &DynamicMessage) -> Vec<Rule> {
                 let message = format!("must have at most {n} characters");
                 rule(format!("crate::text::is_longer_than(v, {n})"), "TooLong", message)
             }
-            // Only tokens are limited in bytes, and what is wrong with a token is never told apart.
+            // Only tokens are limited in bytes, and every wrong token gets the same message.
             ("max_bytes", Value::U64(n)) => {
                 let message = "must be a token from an earlier answer to the same request";
                 rule(format!("v.len() > {n}"), "InvalidToken", message)
@@ -136,14 +136,14 @@ fn list_rules(field: &FieldDescriptor, set: &DynamicMessage) -> Vec<Rule> {
         .collect()
 }
 
-/// Makes one rule of all bounds. It asks whether the value lies in the range, so that NaN does not.
+/// Builds one rule from all bounds. It tests whether the value is in the range, since NaN is not.
 fn range(field: &FieldDescriptor, set: &DynamicMessage) -> Rule {
     let (mut low, mut high) = (None, None);
     for (name, value) in settings(set) {
         match (name.as_str(), value) {
             ("gte", bound) => low = Some(bound),
             ("lte", bound) => high = Some(bound),
-            // Both bounds are asked for below, and no number between two numbers is infinite.
+            // Both bounds are required below, and no number between them is infinite.
             ("finite", Value::Bool(true)) => {}
             (name, _) => unknown(field.full_name(), &format!("number.{name}")),
         }

@@ -1,7 +1,6 @@
-//! Writes the tables that JSON is compared with when it does not fit: the names and types of all fields.
+//! Writes the tables with which JSON is compared if it does not fit: the names and types of all fields.
 //!
-//! Only messages that are read from JSON have one: requests, and everything in events. A type that is not known here fails
-//! the build.
+//! Only messages that are read from JSON have one: requests, and everything in events. An unknown type fails the build.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +24,7 @@ pub fn generate(pool: &DescriptorPool) -> String {
     out
 }
 
-/// Whether a message belongs to events, which are read tolerantly.
+/// Returns whether a message belongs to events, which are read tolerantly.
 fn is_event(message: &MessageDescriptor) -> bool {
     message.package_name().starts_with("minishop.events.")
 }
@@ -64,7 +63,7 @@ fn kind(field: &FieldDescriptor) -> String {
         Kind::Double => "Double".into(),
         Kind::Bool => "Bool".into(),
         Kind::Enum(kind) => {
-            // The zero value means that nothing was said: nobody sends it.
+            // The zero value means that the field is not set: it is never sent.
             let words = kind.values().filter(|v| v.number() != 0);
             let words: Vec<_> = words.map(|v| format!("({:?}, {})", v.name(), v.number())).collect();
             format!("Enum(&[{}])", words.join(", "))

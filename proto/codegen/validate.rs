@@ -22,7 +22,7 @@ fn validator(pool: &DescriptorPool, message: &MessageDescriptor) -> String {
     )
 }
 
-/// Writes the check of one field. A field with presence is checked when it is there.
+/// Writes the check of one field. A field with presence is checked only if it is present.
 fn check(pool: &DescriptorPool, field: &FieldDescriptor) -> String {
     let (absent, rules): (Vec<_>, Vec<_>) = rules::of(pool, field).into_iter().partition(|rule| rule.condition.is_none());
     let body = body(field, &rules);
@@ -45,7 +45,7 @@ fn check(pool: &DescriptorPool, field: &FieldDescriptor) -> String {
     }
 }
 
-/// Writes the rules as one chain, so that only the first that fits is reported, and behind them what lies in the field.
+/// Writes the rules as one chain, so that only the first broken one is reported; the content of the field is checked last.
 fn body(field: &FieldDescriptor, rules: &[Rule]) -> String {
     let mut chain: Vec<String> = rules
         .iter()
@@ -70,12 +70,12 @@ fn by_reference(field: &FieldDescriptor) -> bool {
     field.is_list() || matches!(field.kind(), Kind::String | Kind::Message(_))
 }
 
-/// Writes the walk into a nested message or a list of them.
+/// Writes the check of a nested message or of a list of them.
 fn inner(field: &FieldDescriptor) -> Option<String> {
     let Kind::Message(nested) = field.kind() else {
         return None;
     };
-    // A map's entries are no messages in Rust, and no map has rules yet.
+    // Map entries are not messages in Rust, and no map has rules yet.
     if !names::is_ours(nested.package_name()) || nested.is_map_entry() {
         return None;
     }

@@ -3,9 +3,9 @@
 use super::v1::order_settled;
 use crate::topics;
 
-/// The type that is written for an accepted order.
+/// The type of an accepted order.
 pub const CREATED_V1: &str = "orders.created.v1";
-/// The type that the original demo wrote for the same.
+/// The type of an accepted order as the original demo wrote it.
 pub const CREATED_UNVERSIONED: &str = "orders.created";
 /// The type of a processed order.
 pub const PROCESSED_V1: &str = "orders.processed.v1";
@@ -19,14 +19,14 @@ pub const FAILED_V1: &str = "orders.failed.v1";
 pub enum EventType {
     /// An accepted order, version 1, or unversioned as the demo wrote it.
     CreatedV1,
-    /// An accepted order in a version that is newer than this reader: it is held until a reader knows it.
+    /// An accepted order in a version newer than this reader: held until a reader knows it.
     NewerVersion(u32),
-    /// Nothing that belongs on this topic.
+    /// Not a type of this topic.
     Unknown,
 }
 
 impl EventType {
-    /// Reads a type. Names are compared exactly; a version is a decimal number from 1 without leading zeros.
+    /// Parses a type. Names are compared exactly; a version is a decimal number from 1 without leading zeros.
     pub fn parse(text: &str) -> Self {
         let Some(rest) = text.strip_prefix(CREATED_UNVERSIONED) else {
             return Self::Unknown;
@@ -47,7 +47,7 @@ impl EventType {
 }
 
 impl order_settled::Status {
-    /// Gives the type of the event that tells of this status. `None` for an unspecified status.
+    /// Returns the type of the event that announces this status; `None` if unspecified.
     pub const fn event_type(self) -> Option<&'static str> {
         match self {
             Self::Unspecified => None,
@@ -57,7 +57,7 @@ impl order_settled::Status {
         }
     }
 
-    /// Gives the topic, without prefix, of the event that tells of this status. `None` for an unspecified status.
+    /// Returns the topic, without prefix, of the event that announces this status; `None` if unspecified.
     pub const fn topic(self) -> Option<&'static str> {
         match self {
             Self::Unspecified => None,

@@ -1,4 +1,4 @@
-//! Reading envelopes, tolerantly: what is not known is passed over, what is known must be right.
+//! Decodes envelopes tolerantly: unknown members are ignored, known ones must be valid.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,51 +13,51 @@ use crate::text;
 use crate::violation::Violation;
 use crate::wkt::Timestamp;
 
-/// How many bytes a record's value may have.
+/// The most bytes of a record's value.
 pub const MAX_VALUE_BYTES: usize = 1_000_000;
 
-/// How many characters the texts of an envelope may have.
+/// The most characters of an envelope's texts.
 const MAX_TEXT: usize = 255;
 
-/// How many objects and lists a value may open before its depth is counted exactly. An order of 100 lines opens 103.
+/// The most objects and lists that a value may open without an exact check of its depth. An order of 100 lines opens 103.
 const SURELY_FLAT: usize = 120;
 
-/// An event as it came: its data is read when its type is known.
+/// An event as received: its data is decoded once its type is known.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope<'a> {
     /// The event's id: any text of 1 to 255 characters.
     #[serde(borrow)]
     pub event_id: Cow<'a, str>,
-    /// The event's type; [`EventType::parse`](super::EventType::parse) tells what it means.
+    /// The event's type; [`EventType::parse`](super::EventType::parse) classifies it.
     #[serde(borrow)]
     pub r#type: Cow<'a, str>,
-    /// When the producer says that it happened. Nothing is ordered by it.
+    /// When it happened, according to the producer. Nothing is ordered by it.
     pub occurred_at: Timestamp,
-    /// The correlation id as it came, 1 to 255 characters of any kind. Where it is not one by
-    /// [`is_correlation_id`](crate::text::is_correlation_id), the event's id takes its place.
+    /// The correlation id as received, 1 to 255 characters of any kind. The event's id replaces one for which
+    /// [`is_correlation_id`](crate::text::is_correlation_id) does not hold.
     #[serde(borrow)]
     pub correlation_id: Cow<'a, str>,
     /// The idempotency key, 1 to 255 characters.
     #[serde(borrow)]
     pub idempotency_key: Cow<'a, str>,
-    /// The data, one JSON object that is not looked into yet.
+    /// The data: one JSON object, not decoded yet.
     #[serde(borrow)]
     pub data: &'a RawValue,
 }
 
-/// Why a record's value is no envelope.
+/// Why a record's value is not a valid envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnvelopeError {
-    /// There is no value, or an empty one.
+    /// The value is absent or empty.
     ValueEmpty,
     /// The value is larger than [`MAX_VALUE_BYTES`].
     ValueTooLarge,
     /// The value is not JSON in UTF-8.
     Json(Syntax),
-    /// The value is JSON, and a key of it is wrong.
+    /// The value is JSON, but not a valid envelope.
     Envelope {
-        /// The first wrong key; empty when the value is no object.
+        /// The first wrong key; empty if the value as a whole is wrong, such as a list.
         key: &'static str,
         /// What is wrong with it.
         problem: &'static str,
@@ -65,7 +65,7 @@ pub enum EnvelopeError {
 }
 
 impl EnvelopeError {
-    /// Gives the stable code that dead letters carry.
+    /// Returns the stable code that dead letters carry.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::ValueEmpty => "VALUE_EMPTY",
@@ -90,8 +90,8 @@ impl fmt::Display for EnvelopeError {
 
 impl std::error::Error for EnvelopeError {}
 
-/// Reads an envelope. A record without a value counts as empty bytes. The whole value is checked to be JSON, at most 127
-/// levels deep, also where it is passed over.
+/// Decodes an envelope. A record without a value counts as empty bytes. The whole value must be JSON at most 127 levels deep,
+/// ignored members included.
 pub fn decode_envelope(value: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
     if value.is_empty() {
         return Err(EnvelopeError::ValueEmpty);
@@ -101,7 +101,7 @@ pub fn decode_envelope(value: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
     }
     let text = tree::utf8(value).map_err(EnvelopeError::Json)?;
     let envelope = serde_json::from_str::<Envelope<'_>>(text).map_err(|_| explain(text))?;
-    // What is passed over is only skimmed by the parser: not for depth, nor for halves of surrogate pairs.
+    // The parser checks ignored members neither for depth nor for unpaired surrogates.
     if opened(text) > SURELY_FLAT || text.contains("\\u") {
         tree::parse(text).map_err(EnvelopeError::Json)?;
     }
@@ -120,14 +120,14 @@ pub fn decode_envelope(value: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
 }
 
 impl Envelope<'_> {
-    /// Reads the data of an accepted order and checks it by the rules of the proto.
+    /// Decodes the data of an accepted order and validates it by the rules of the proto.
     ///
-    /// The error holds what could be read, so that further checks can add to it.
+    /// The error contains the readable part, so that further checks can add to it.
     pub fn created(&self) -> Result<OrderCreated, Box<Partial<OrderCreated>>> {
         data(self.data)
     }
 
-    /// Reads the data of a settled order, as [`Envelope::created`] does.
+    /// Decodes the data of a settled order, as [`Envelope::created`] does.
     pub fn settled(&self) -> Result<OrderSettled, Box<Partial<OrderSettled>>> {
         data(self.data)
     }
@@ -137,7 +137,7 @@ fn data<T: Shaped>(raw: &RawValue) -> Result<T, Box<Partial<T>>> {
     let message = match json::read::<T>(raw.get()) {
         Ok(message) => message,
         Err(JsonError::Fields(partial)) => return Err(partial),
-        // The envelope was JSON, and its data an object: this cannot be, and is no reason to stop the worker.
+        // Cannot happen, since the envelope was JSON and its data an object; a panic would stop the worker.
         Err(JsonError::Syntax(at)) => {
             let violation = Violation::new("", crate::FieldCode::WrongType, at.message);
             return Err(Box::new(Partial { message: T::default(), violations: vec![violation] }));
@@ -147,13 +147,13 @@ fn data<T: Shaped>(raw: &RawValue) -> Result<T, Box<Partial<T>>> {
     if violations.is_empty() { Ok(message) } else { Err(Box::new(Partial { message, violations })) }
 }
 
-/// Counts how many objects and lists a text opens, in blocks that the compiler turns into vector instructions.
+/// Counts the objects and lists that a text opens, in blocks that the compiler vectorises.
 fn opened(text: &str) -> usize {
     let in_block = |block: &[u8]| -> u8 { block.iter().map(|b| u8::from(*b == b'{') | u8::from(*b == b'[')).sum() };
     text.as_bytes().chunks(128).map(|block| usize::from(in_block(block))).sum()
 }
 
-/// Finds the first wrong key of a value that could not be read.
+/// Finds the first wrong key of a value that could not be decoded.
 #[cold]
 fn explain(text: &str) -> EnvelopeError {
     let members = match tree::parse(text) {
@@ -196,7 +196,7 @@ fn check_length(key: &'static str, value: &str) -> Result<(), EnvelopeError> {
     Ok(())
 }
 
-/// No database text can hold U+0000. A correlation id may: it is replaced and never stored.
+/// Database texts cannot contain U+0000. A correlation id may: it is replaced and never stored.
 fn check_storable(key: &'static str, value: &str) -> Result<(), EnvelopeError> {
     if value.contains('\0') {
         return Err(wrong(key, "must not hold U+0000"));

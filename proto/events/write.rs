@@ -1,4 +1,4 @@
-//! Writing envelopes: exactly six keys, in this order.
+//! Encodes envelopes: exactly six keys, in a fixed order.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use super::v1::{OrderCreated, OrderSettled};
 use crate::json;
 use crate::wkt::Timestamp;
 
-/// What an envelope says besides its type and its data.
+/// The fields of an envelope except its type and its data.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     /// The event's id, a UUID.
@@ -20,7 +20,7 @@ pub struct Head<'a> {
     pub idempotency_key: &'a str,
 }
 
-/// The envelope as it is written. The typed messages of the proto say the same; this one borrows.
+/// The envelope as written. It equals the typed messages of the proto, but borrows its parts.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope<'a, T> {
@@ -32,15 +32,15 @@ struct Envelope<'a, T> {
     data: &'a T,
 }
 
-/// Writes the event of an accepted order.
+/// Encodes the event of an accepted order.
 pub fn encode_created(head: &Head<'_>, data: &OrderCreated) -> Vec<u8> {
     let lines: usize = data.items.iter().map(|item| item.product_id.len() + 64).sum();
     encode(kind::CREATED_V1, head, data, 384 + lines)
 }
 
-/// Writes the event of an order that reached a final status; the status decides the type.
+/// Encodes the event of an order that reached a final status; the status decides the type.
 ///
-/// `None` when `data.status` is none of the final ones.
+/// `None` if `data.status` is not final.
 pub fn encode_settled(head: &Head<'_>, data: &OrderSettled) -> Option<Vec<u8>> {
     let kind = data.status().event_type()?;
     Some(encode(kind, head, data, 384))

@@ -1,19 +1,19 @@
-//! Numbers by the digits that were written, not by the double that is nearest to them.
+//! Numbers by the digits that were written, not by the nearest double.
 //!
-//! A double carries any decimal of up to 15 digits. A longer one may round to the double of a shorter one:
-//! `10.4999999999999999999999` to that of 10.5, `1e-400` to 0. Such a number is read as the next double on its own side.
-//! No decimal of up to 15 digits lies that close (they are more than four doubles apart), so whoever counts digits later
-//! sees that there were more.
+//! A double preserves any decimal of up to 15 digits. A longer one may round to the double of a shorter one:
+//! `10.4999999999999999999999` to that of 10.5, `1e-400` to 0. Such a number is read as the adjacent double on its own side.
+//! No decimal of up to 15 digits is that close (they are more than four doubles apart), so a later check of the digits sees that
+//! there were more.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::number::is_json_number;
 
-/// How many digits of a decimal a double carries exactly.
+/// The most digits of a decimal that a double always preserves.
 const EXACT_DIGITS: usize = 15;
 
-/// Reads a text that is a number by JSON's grammar. It is equal to another number of at most 15 digits only if the digits are.
+/// Parses a number of JSON's grammar. The result equals a number of at most 15 digits only if the written digits do.
 pub(super) fn double(text: &str) -> Option<f64> {
     let nearest: f64 = text.parse().ok()?;
     if !nearest.is_finite() || !may_be_rounded(text) {
@@ -28,14 +28,14 @@ pub(super) fn double(text: &str) -> Option<f64> {
         Ordering::Less => f64::from_bits(nearest.to_bits() - 1),
         Ordering::Greater => f64::from_bits(nearest.to_bits() + 1),
     };
-    // What was not zero must not become it, and what has a size must keep one.
+    // A nonzero number must not become zero, nor a finite one infinite.
     let lost = (beside == 0.0 && nearest != 0.0) || !beside.is_finite();
     Some(if lost { nearest } else { beside })
 }
 
-/// Writes the numbers of a JSON text so that any reader of doubles sees where digits would be dropped; nearly always it is as it came.
+/// Rewrites the numbers of a JSON text that a reader of doubles would round to shorter ones. Most texts have none.
 ///
-/// Whole numbers stay: amounts as long as the rounded ones are out of range.
+/// Whole numbers stay: an amount long enough to be rounded is out of range.
 pub fn exact_numbers(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
@@ -61,7 +61,7 @@ pub fn exact_numbers(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Gives another text for a number that readers would round to a shorter one.
+/// Returns another text for a number that readers would round to a shorter one.
 fn rewritten(number: &str) -> Option<String> {
     if !may_be_rounded(number) || !is_json_number(number) {
         return None;
@@ -70,7 +70,7 @@ fn rewritten(number: &str) -> Option<String> {
     (number.parse() != Ok(exact)).then(|| format!("{exact:e}"))
 }
 
-/// Tells whether a number is so long, or written so, that a double may be another number.
+/// Returns whether a number is so long, or has an exponent, that its double may be that of a shorter number.
 fn may_be_rounded(number: &str) -> bool {
     let exponent = number.contains(['e', 'E']);
     exponent || (number.contains('.') && number.bytes().filter(u8::is_ascii_digit).count() > EXACT_DIGITS)
@@ -93,14 +93,14 @@ fn end_of_number(bytes: &[u8], start: usize) -> usize {
     start + bytes[start..].iter().take_while(part).count()
 }
 
-/// The size of a number, exactly: `0.DIGITS` times ten to the power of `point`. Zero has no digits.
+/// The exact absolute value of a number: `0.DIGITS` times ten to the power of `point`. Zero has no digits.
 struct Decimal {
     digits: Vec<u8>,
     point: i64,
 }
 
 impl Decimal {
-    /// Reads a number by JSON's grammar, without its sign.
+    /// Parses a number of JSON's grammar, without its sign.
     fn of(text: &str) -> Self {
         let size = text.trim_start_matches('-');
         let (mantissa, exponent) = size.split_once(['e', 'E']).unwrap_or((size, "0"));
@@ -110,7 +110,7 @@ impl Decimal {
         let trailing = all[leading..].iter().rev().take_while(|digit| **digit == b'0').count();
         let digits = all[leading..all.len() - trailing].to_vec();
         let length = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        // An exponent that no 64 bits hold is larger than any text is long.
+        // An exponent beyond 64 bits outweighs the digits of any text.
         let far = if exponent.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 };
         let exponent = exponent.parse().unwrap_or(far).clamp(i64::MIN / 2, i64::MAX / 2);
         let point = if digits.is_empty() { 0 } else { exponent + length(whole.len()) - length(leading) };
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// The shortest decimal text of what is read.
+    /// The shortest decimal text of the double that is read.
     fn read(text: &str) -> String {
         double(text).expect("a number").to_string()
     }
@@ -189,7 +189,7 @@ mod tests {
 
         #[test]
         fn more_digits_than_fifteen_never_read_as_fifteen(minor in 1_i64..=999_999_999_999_999, places in 0_usize..=4, tail in "[0-9]{0,30}[1-9]") {
-            // The digit behind an amount, wherever it stands, and the nines below it.
+            // Each amount with more digits after it, and the nines just below it.
             let amount = |minor: i64| {
                 let digits = format!("{minor:0>width$}", width = places + 1);
                 let (whole, fraction) = digits.split_at(digits.len() - places);

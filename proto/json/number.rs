@@ -1,4 +1,4 @@
-//! Numbers as proto3 JSON has them: bare or in quotes.
+//! Numbers of proto3 JSON: bare or in quotes.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,12 +8,12 @@ use serde::{Deserialize, Deserializer};
 
 use super::exact;
 
-/// Reads a number that stands bare or in quotes.
+/// Deserialises a number that is bare or in quotes.
 ///
 /// Whole numbers take no fraction or exponent and never wrap. The texts `NaN`, `Infinity` and `-Infinity` are doubles.
 pub(crate) struct Number<T>(pub T);
 
-/// A kind of number that proto3 JSON may hold.
+/// A number type of proto3 JSON.
 pub(crate) trait FromJson: Sized {
     fn from_i64(value: i64) -> Option<Self>;
     fn from_u64(value: u64) -> Option<Self>;
@@ -64,7 +64,7 @@ impl FromJson for f64 {
     }
 }
 
-/// Tells whether a text is a number by JSON's grammar (RFC 8259, section 6).
+/// Returns whether a text is a number of JSON's grammar (RFC 8259, section 6).
 pub(super) fn is_json_number(text: &str) -> bool {
     fn digits(text: &[u8]) -> usize {
         text.iter().take_while(|b| b.is_ascii_digit()).count()

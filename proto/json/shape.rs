@@ -1,4 +1,4 @@
-//! What a message looks like in JSON. The tables are generated from the protos.
+//! The shape of a message in JSON. The tables are generated from the protos.
 
 use serde::de::DeserializeOwned;
 
@@ -13,14 +13,14 @@ pub trait Shaped: DeserializeOwned + Default + Validate {
 /// The names and types of a message.
 #[derive(Debug)]
 pub struct Shape {
-    /// Whether unknown members and unknown enum values are passed over, as in events, or refused, as in commands.
+    /// Whether unknown members and unknown enum values are ignored, as in events, or refused, as in commands.
     pub tolerant: bool,
     /// The fields in the order of the proto.
     pub fields: &'static [Field],
 }
 
 impl Shape {
-    /// Finds a field by its JSON or its proto name; canonical proto3 JSON takes both.
+    /// Finds a field by its JSON or its proto name; canonical proto3 JSON accepts both.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| field.json == name || field.name == name)
     }
@@ -35,7 +35,7 @@ pub struct Field {
     pub json: &'static str,
     /// Whether it is a list.
     pub list: bool,
-    /// Whether null means that it is absent.
+    /// Whether null means absent.
     pub optional: bool,
     /// The type of the value, or of each entry.
     pub kind: Kind,
@@ -46,13 +46,13 @@ pub struct Field {
 pub enum Kind {
     /// A text.
     Text,
-    /// A whole number of 32 bits.
+    /// A 32-bit integer.
     Int32,
     /// A number.
     Double,
     /// True or false.
     Bool,
-    /// One of some words, or its number.
+    /// One of these names, or its number.
     Enum(&'static [(&'static str, i32)]),
     /// A time in RFC 3339.
     Timestamp,

@@ -1,4 +1,4 @@
-//! JSON as it was sent: every member in its place, given twice or not.
+//! JSON as sent: members in their order, repeated ones included.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub(crate) enum Node {
     Object(Vec<(String, Node)>),
 }
 
-/// Takes bytes as a JSON text, which is UTF-8 without a byte order mark (RFC 8259, section 8.1).
+/// Decodes bytes as a JSON text, which is UTF-8 without a byte order mark (RFC 8259, section 8.1).
 pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, Syntax> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let (line, column) = position(&bytes[..error.valid_up_to()]);
@@ -32,7 +32,7 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, Syntax> {
     Ok(text)
 }
 
-/// Reads one JSON value and nothing behind it, at most 127 levels deep.
+/// Parses one JSON value with nothing after it, at most 127 levels deep.
 pub(crate) fn parse(text: &str) -> Result<Node, Syntax> {
     serde_json::from_str(text).map_err(|error| {
         let place = format!(" at line {} column {}", error.line(), error.column());
@@ -42,13 +42,13 @@ pub(crate) fn parse(text: &str) -> Result<Node, Syntax> {
     })
 }
 
-/// Says that a text is JSON, but no object.
+/// Builds the error of a text that is JSON but not an object.
 pub(crate) fn not_an_object(text: &str) -> Syntax {
     let start = text.len() - text.trim_ascii_start().len();
     at(text, start, "must be one JSON object")
 }
 
-/// Says what is wrong at a byte of a text.
+/// Builds the error at a byte of a text.
 pub(crate) fn at(text: &str, offset: usize, message: &str) -> Syntax {
     let (line, column) = position(&text.as_bytes()[..offset]);
     syntax(line, column, message)
@@ -58,7 +58,7 @@ fn syntax(line: usize, column: usize, message: &str) -> Syntax {
     Syntax { line, column, message: message.to_owned() }
 }
 
-/// The line and column of the byte that follows these.
+/// Returns the line and column of the byte that follows these.
 fn position(before: &[u8]) -> (usize, usize) {
     let mut lines = before.split(|b| *b == b'\n');
     let last = lines.next_back().map_or(0, <[u8]>::len);

@@ -1,4 +1,4 @@
-//! Comparing JSON with the shape of a message.
+//! Compares JSON with the shape of a message.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use super::tree::Node;
 use crate::violation::{FieldCode, Path, Violation};
 use crate::wkt::Timestamp;
 
-/// How many unknown names get a hint; an answer lists no more.
+/// After this many violations unknown names get no hint: an answer lists no more.
 const HINTS: usize = 20;
 
-/// Keeps what fits a message, under JSON names, and says what does not.
+/// Returns the members that fit a message, under JSON names, and reports the others.
 pub(crate) fn message(shape: &'static Shape, members: Vec<(String, Node)>, out: &mut Vec<Violation>) -> Map<String, Value> {
     object(shape, members, &Path::ROOT, out)
 }
@@ -31,10 +31,10 @@ fn object(shape: &'static Shape, members: Vec<(String, Node)>, at: &Path<'_>, ou
     fitting
 }
 
-/// Tells known names from unknown ones, and first mentions from repeated ones.
+/// Finds unknown and repeated names.
 pub(crate) struct Names {
     shape: &'static Shape,
-    /// How often each field was given, counted up to two.
+    /// How often each field was given, counted up to three.
     times: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ impl Names {
         Self { shape, times: vec![0; shape.fields.len()] }
     }
 
-    /// Gives the field of a name that comes for the first time; else says what is wrong with it.
+    /// Returns the field of a name that is given for the first time; reports an unknown or repeated one.
     pub(crate) fn first(&mut self, name: &str, at: &Path<'_>, out: &mut Vec<Violation>) -> Option<&'static Field> {
         let Some(place) = self.shape.find(name) else {
             if !self.shape.tolerant {
@@ -74,7 +74,7 @@ fn member(shape: &Shape, field: &'static Field, node: Node, at: &Path<'_>, out: 
         return None;
     };
     let entries = entries.into_iter().enumerate().map(|(index, entry)| {
-        // An entry that does not fit keeps its place, so that the checks name the right ones behind it.
+        // A placeholder takes the position of an entry that does not fit, so that later entries keep their index.
         value(shape, field, entry, &at.entry(field.name, index), out).unwrap_or_else(|| placeholder(&field.kind))
     });
     Some(Value::Array(entries.collect()))
@@ -90,7 +90,7 @@ fn placeholder(kind: &Kind) -> Value {
     }
 }
 
-/// Keeps a value that fits its type; else says what is wrong with it.
+/// Returns a value that fits its type; reports one that does not.
 pub(crate) fn value(
     shape: &Shape,
     field: &'static Field,
@@ -146,7 +146,7 @@ fn double(node: Node) -> Option<Value> {
         Node::Int(n) => Some(Value::from(n)),
         Node::UInt(n) => Some(Value::from(n)),
         Node::Float(n) => Some(Value::from(n)),
-        // The text stays one: JSON's numbers have no infinity.
+        // Stays a text: JSON numbers have no infinity.
         Node::Text(text) => f64::from_text(&text).map(|_| Value::String(text)),
         _ => None,
     }
@@ -169,7 +169,7 @@ fn word(words: &[(&str, i32)], node: Node, tolerant: bool) -> Result<Value, Misf
     }
 }
 
-/// Says that a message has no field of this name, and which one was meant.
+/// Builds the violation of an unknown name, with the field that was probably meant.
 fn unknown(shape: &Shape, at: &Path<'_>, name: &str, hint: bool) -> Violation {
     if !hint {
         return Violation::unknown(at, name, "is not known here".into());

@@ -1,4 +1,4 @@
-//! Writing.
+//! Writes canonical proto3 JSON.
 
 use std::io;
 
@@ -12,7 +12,7 @@ pub fn to_vec<T: Serialize + ?Sized>(message: &T) -> Vec<u8> {
     out
 }
 
-/// Writes a message behind what `out` holds already, as [`to_vec`] does.
+/// Appends a message to `out`, written as by [`to_vec`].
 pub fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, message: &T) {
     message
         .serialize(&mut serde_json::Serializer::with_formatter(out, ProtoFormat))

@@ -1,4 +1,4 @@
-//! Wrong and right bodies of `POST /orders`.
+//! Invalid and valid bodies of `POST /orders`.
 
 use minishop_contracts::json::{self, JsonError};
 use minishop_contracts::orders::v1::{CreateOrderRequest, GetOrderRequest, OrderItem};
@@ -6,7 +6,7 @@ use minishop_contracts::{FieldCode, Validate, Violation};
 
 use crate::support::{BASE, expected, listed};
 
-/// Reads and checks a body as the API does, short of what needs the currency.
+/// Decodes and validates a body as the API does, without the checks that need the currency.
 fn answer(body: &str) -> Vec<String> {
     match json::decode_command::<CreateOrderRequest>(body.as_bytes()) {
         Ok(command) => listed(&command.violations()),
@@ -204,7 +204,7 @@ fn a_name_that_is_not_known_is_refused() {
     assert_answer(&with(r#""status":"processed""#), &["status UNKNOWN_FIELD"]);
     let line = BASE.replace(r#""qty""#, r#""quantitty":5,"qty""#);
     assert_answer(&line, &["items[0].quantitty UNKNOWN_FIELD"]);
-    // The client's own name is shown as it was sent, and not folded into the form of ours.
+    // The client's own name is shown as sent, not converted to a JSON name of ours.
     assert_answer(&with(r#""some_name":1"#), &["some_name UNKNOWN_FIELD"]);
 }
 
@@ -249,7 +249,7 @@ fn everything_that_is_wrong_comes_at_once() {
     let Err(JsonError::Fields(mut partial)) = json::decode_command::<CreateOrderRequest>(body.as_bytes()) else {
         panic!("an unknown name is refused")
     };
-    // The decimals need the currency: they are counted elsewhere, on what could be read.
+    // Counting decimals needs the currency: `core` does it, on the readable part.
     assert_eq!(partial.message.items[0].price, Some(1.999));
     partial.violations.push(Violation::new("items[0].price", FieldCode::TooManyDecimals, "too many decimals"));
     let seven = [

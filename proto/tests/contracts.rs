@@ -1,4 +1,4 @@
-//! The contracts from outside: what goes in, what comes out.
+//! Tests of the contracts through their public interface.
 
 mod commands;
 mod envelopes;

@@ -1,4 +1,4 @@
-//! Reading and writing events.
+//! Decoding and encoding events.
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ fn fixtures() -> Vec<String> {
     names
 }
 
-/// Says why a value is no envelope, as `CODE key`.
+/// Returns why a value is not a valid envelope, as `CODE key`.
 #[track_caller]
 fn refusal(value: &[u8]) -> String {
     match decode_envelope(value) {
@@ -70,7 +70,7 @@ fn todays_events_are_written_byte_for_byte() {
         let written =
             encode_created(&head(&typed.event_id, typed.occurred_at, &typed.correlation_id, &typed.idempotency_key), data);
         assert_eq!(String::from_utf8_lossy(&written), text, "{name}");
-        // The borrowed envelope of the writer is the message of the proto.
+        // The writer's borrowed envelope equals the message of the proto.
         assert_eq!(written, json::to_vec(&typed), "{name}");
     }
     for name in ["orders.processed.v1.json", "orders.failed.v1.json", "orders.cancelled.v1.json"] {
@@ -166,7 +166,7 @@ fn the_texts_of_an_envelope_are_short_and_can_be_stored() {
     assert_eq!(refusal(GOOD.replace("evt-1", r"a\u0000b").as_bytes()), "ENVELOPE_INVALID eventId");
     assert_eq!(refusal(GOOD.replace("evt-1", &"e".repeat(256)).as_bytes()), "ENVELOPE_INVALID eventId");
     assert_eq!(refusal(GOOD.replace("2026-01-31T12:00:00Z", "yesterday").as_bytes()), "ENVELOPE_INVALID occurredAt");
-    // A correlation id that is none is replaced later, not refused.
+    // An invalid correlation id is replaced later, not refused.
     for text in ["with blank", r"a\nb", r"a\u0000b", &"c".repeat(200)] {
         assert_eq!(refusal(GOOD.replace("corr-001", text).as_bytes()), "ok", "{text}");
     }

@@ -1,4 +1,4 @@
-//! What the generators write agrees with what is written by hand.
+//! Generated code agrees with hand-written code.
 
 use minishop_contracts::ops::v1::{DeadLetter, GetStatusResponse, ListDeadLettersResponse, ParkedCounts};
 use minishop_contracts::orders::v1::{CreateOrderResponse, ListOrdersResponse, Order, OrderItem, order};

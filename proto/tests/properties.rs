@@ -1,4 +1,4 @@
-//! What holds for every message.
+//! Properties of every message.
 
 use std::fmt::Debug;
 
@@ -16,7 +16,7 @@ use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A message survives its JSON and its bytes.
+/// Asserts that a message survives a round trip through JSON and through bytes.
 fn survives<T>(message: &T) -> Result<(), TestCaseError>
 where
     T: Message + Debug + Default + PartialEq + Serialize + DeserializeOwned,
@@ -30,7 +30,7 @@ where
     Ok(())
 }
 
-/// A command survives as itself, read strictly.
+/// Asserts that a command survives a round trip through the strict reader.
 fn is_read_back<T>(message: &T) -> Result<(), TestCaseError>
 where
     T: Message + Debug + Shaped + PartialEq + Serialize,
@@ -152,7 +152,7 @@ fn settled() -> impl Strategy<Value = events::OrderSettled> {
     )
 }
 
-/// Text that an envelope takes.
+/// Text that an envelope accepts.
 fn envelope_text() -> impl Strategy<Value = String> {
     "[^\u{0}]{1,255}"
 }

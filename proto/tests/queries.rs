@@ -1,4 +1,4 @@
-//! Wrong and right queries of `GET /orders`.
+//! Invalid and valid queries of `GET /orders`.
 
 use minishop_contracts::Validate;
 use minishop_contracts::orders::v1::{ListOrdersRequest, order};

@@ -1,11 +1,11 @@
-//! What several tests say often.
+//! Shared by several tests.
 
 use minishop_contracts::Violation;
 
-/// The base order of the wrong-input tables.
+/// The valid order that tests change into invalid ones.
 pub const BASE: &str = r#"{"customerId":"c1","items":[{"productId":"p1","qty":2,"price":10.5}]}"#;
 
-/// Turns violations into `field CODE`, sorted: they are compared as a set.
+/// Formats violations as `field CODE`, sorted: they are compared as a set.
 pub fn listed(violations: &[Violation]) -> Vec<String> {
     let mut list: Vec<_> = violations.iter().map(|v| format!("{} {}", v.json_field(), v.code.as_str())).collect();
     list.sort();

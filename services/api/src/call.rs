@@ -64,7 +64,7 @@ impl Call {
         let received = Instant::now();
         if headers.contains_key(AUTHORIZATION) {
             app.credentials
-                .call_once(|| tracing::warn!("a request has credentials, but authentication is off: all are anonymous"));
+                .call_once(|| tracing::warn!("a request carries credentials, but authentication is off; all are anonymous"));
         }
         let sent = single(headers, names::CORRELATION_ID).and_then(CorrelationId::parse);
         let correlation_id = sent.unwrap_or_else(|| CorrelationId::new(app.clock.now(), app.ids.random()));

@@ -78,11 +78,11 @@ fn detail(call: &Call) -> String {
 
 fn too_late(status: Status) -> Refusal {
     if status == Status::Created {
-        let detail = "The order was changed and changed back, as by a store that was restored; send the request again.";
+        let detail = "The order was changed and changed back, as by a restore of the store; send the request again.";
         return Refusal::new(Code::StoreUnavailable, detail);
     }
     let detail = match status {
-        Status::Failed => "The order has failed; there is nothing to cancel any more.",
+        Status::Failed => "The order has failed; there is nothing left to cancel.",
         _ => "The order is processed; it can no longer be cancelled.",
     };
     Refusal::new(Code::OrderNotCancellable, detail)

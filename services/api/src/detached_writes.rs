@@ -86,7 +86,7 @@ impl DetachedWrites {
         call: &Call,
         write: impl Future<Output = store::Result<T>> + Send + 'static,
     ) -> Result<T, Refusal> {
-        const UNKNOWN_OUTCOME: &str = "it may have been done; look before you send it again";
+        const UNKNOWN_OUTCOME: &str = "it may have taken effect; check before you send the request again";
         let worded = async move {
             match write.await {
                 Err(error) if error.is_sync_failure() => Err(error.into()),
@@ -136,10 +136,10 @@ pub fn outcome_unknown(doubt: &str) -> Refusal {
 }
 
 fn overloaded(wait: Duration) -> Refusal {
-    let detail = "More requests wait to be written than can be; nothing was written, send the request again later.";
+    let detail = "Too many requests wait to be written; nothing was written, send the request again later.";
     Refusal::new(Code::Overloaded, detail).after(wait)
 }
 
 fn shutting_down(wait: Duration) -> Refusal {
-    Refusal::new(Code::ShuttingDown, "This process shuts down; nothing was written, send the request again.").after(wait)
+    Refusal::new(Code::ShuttingDown, "This process is shutting down; nothing was written, send the request again.").after(wait)
 }

@@ -63,12 +63,12 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 async fn no_route(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
-    let detail = "Nothing answers under this path; check its spelling, a slash at the end counts.";
+    let detail = "No route has this path; check its spelling and the slash at its end.";
     refused(&app, request, Code::RouteNotFound, detail)
 }
 
 async fn no_method(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
-    refused(&app, request, Code::MethodNotAllowed, "The header `allow` lists the methods that this path takes.")
+    refused(&app, request, Code::MethodNotAllowed, "The header `allow` lists the methods that this path supports.")
 }
 
 fn refused(app: &App, request: Request<Body>, code: Code, detail: &'static str) -> Response {

@@ -6,6 +6,6 @@ use minishop_platform::boot;
 use minishop_platform::config::Shape;
 
 fn main() -> ExitCode {
-    let about = "MiniShop's API: takes orders over REST and gRPC and hands them to Kafka.";
+    let about = "MiniShop API: accepts orders over REST and gRPC and publishes their events to Kafka.";
     boot::main("minishop-api", about, Shape::Api, minishop_api::start)
 }

@@ -135,7 +135,7 @@ pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result
 
 /// Builds the refusal of a page token that is invalid or belongs to another list.
 pub fn foreign_token(call: &Call) -> Refusal {
-    let message = "must be the token of a page of this very list";
+    let message = "must be a page token of this list";
     fields::refuse_one(call.protocol, "page_token", FieldCode::InvalidToken, message)
 }
 
@@ -143,7 +143,7 @@ pub fn foreign_token(call: &Call) -> Refusal {
 pub fn order(row: OrderRow) -> Result<Order, Refusal> {
     let scale = Currency::scale_of(row.currency.as_deref());
     let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
-        tracing::error!(order.id = %row.order_id, %error, "the lines of a stored order cannot be read");
+        tracing::error!(order.id = %row.order_id, %error, "cannot read the items of a stored order");
         store_refusal(&minishop_platform::store::StoreError::Fail { operation: "orders.items", source: error.into() })
     })?;
     let items = items.into_iter().map(|item| OrderItem {

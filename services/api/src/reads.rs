@@ -23,7 +23,7 @@ pub async fn read<T>(call: &Call, reading: impl Future<Output = store::Result<T>
             warn!(error = ?error, "a read failed");
             Err(store_refusal(&error))
         }
-        Err(_) => Err(Refusal::new(Code::DeadlineExceeded, "The deadline passed before the store answered; ask again.")),
+        Err(_) => Err(Refusal::new(Code::DeadlineExceeded, "The deadline passed before the store answered; try again.")),
     }
 }
 

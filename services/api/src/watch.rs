@@ -65,7 +65,7 @@ pub async fn watch(app: &App, call: &Call, request: &WatchOrderRequest) -> Resul
 
 /// Builds the refusal of a resume token that is not a version.
 pub fn no_token(protocol: Protocol) -> Refusal {
-    fields::refuse_one(protocol, "resume_token", FieldCode::InvalidToken, "must be the version that was seen last")
+    fields::refuse_one(protocol, "resume_token", FieldCode::InvalidToken, "must be the last version that you have seen")
 }
 
 impl Watch {
@@ -101,6 +101,6 @@ fn as_new(row: &OrderRow) -> OrderRow {
 
 /// Builds the refusal that ends watches and subscriptions in a drain.
 pub fn shutting_down(wait: Duration) -> Refusal {
-    let detail = "This process shuts down; watch again, with the last version as resume token if you had one.";
+    let detail = "This process is shutting down; watch again, with the last version as resume token if you have one.";
     Refusal::new(Code::ShuttingDown, detail).after(wait)
 }

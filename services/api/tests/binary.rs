@@ -97,7 +97,7 @@ async fn a_pooler_that_it_cannot_work_with_ends_its_start_with_2() {
             let (code, said) = tokio::task::block_in_place(refused);
             let last = said.lines().last().unwrap_or_default();
             assert_eq!(code, Some(2), "{said}");
-            assert!(last.starts_with("error[POOLER_UNSUPPORTED] store: DATABASE_URL leads to a connection pooler"), "{said}");
+            assert!(last.starts_with("error[POOLER_UNSUPPORTED] store: DATABASE_URL points to a connection pooler"), "{said}");
         }
     })
     .await;

@@ -56,13 +56,13 @@ const VERSIONS: [(ApiKey, i16, i16); 22] = [
 pub(crate) enum Unfit {
     #[error("unknown API key {0}")]
     Api(i16),
-    #[error("{0:?} has no version {1} here")]
+    #[error("{0:?} version {1} is not supported")]
     Version(ApiKey, i16),
-    #[error("the request does not parse: {0}")]
+    #[error("cannot parse the request: {0}")]
     Malformed(String),
-    #[error("a produce request that wants no answer failed")]
+    #[error("a produce request with acks 0 failed")]
     Unanswered,
-    #[error("the answer cannot be written: {0}")]
+    #[error("cannot encode the response: {0}")]
     Answer(String),
 }
 
@@ -138,7 +138,7 @@ pub(crate) async fn begin(
     let header =
         RequestHeader::decode(&mut frame, api.request_header_version(version)).map_err(|e| Unfit::Malformed(e.to_string()))?;
     asked.client_id = header.client_id.unwrap_or_default();
-    let unfit = |()| Unfit::Malformed("its lengths are not those of the frame".to_owned());
+    let unfit = |()| Unfit::Malformed("its lengths do not match the frame".to_owned());
     let body = shape::fitting(api, version, frame).map_err(unfit)?;
     dispatch(api, asked, body, memory).await
 }

@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is not an event log or is damaged. It was not changed.
-    #[error("{}: {reason}; restore it from a copy or move it away, it is never made anew", file.display())]
+    #[error("{}: {reason}; restore it from a copy or move it away; it is never recreated", file.display())]
     Corrupt {
         /// The log's file.
         file: PathBuf,
@@ -24,7 +24,7 @@ pub enum Error {
         known: i64,
     },
     /// SQLite did not accept a setting that durability depends on.
-    #[error("SQLite setting {setting} is {found}, {expected} is needed")]
+    #[error("SQLite setting {setting} is {found}, but must be {expected}")]
     Unsafe {
         /// The setting's name.
         setting: &'static str,

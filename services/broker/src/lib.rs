@@ -194,7 +194,7 @@ impl Handle {
         };
         match topic.partitions.len() {
             n if i32::try_from(n) == Ok(partitions) => Ok(()),
-            n => Err(refused(format!("has {n} partitions, {partitions} are wanted"))),
+            n => Err(refused(format!("has {n} partitions instead of {partitions}"))),
         }
     }
 }

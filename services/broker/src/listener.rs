@@ -27,7 +27,7 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: Cancel
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => admit(&shared, &mut connections, stream, peer, &stop),
                 Err(e) => {
-                    tracing::warn!(error = %e, "accepting a connection to the event log failed");
+                    tracing::warn!(error = %e, "cannot accept a connection to the event log");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -42,14 +42,14 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: Cancel
         }
     };
     if tokio::time::timeout(GRACE, drain).await.is_err() {
-        tracing::debug!("connections to the event log were cut at the end");
+        tracing::debug!("cutting the open connections to the event log");
     }
 }
 
 fn admit(shared: &Arc<Shared>, connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken) {
     if connections.len() >= shared.settings.limits.connections {
         shared.counters.refused.add(1);
-        tracing::debug!(%peer, "refused a connection: there are {} already", connections.len());
+        tracing::debug!(%peer, "refusing a connection: {} are already open", connections.len());
         return;
     }
     shared.counters.accepted.add(1);
@@ -64,6 +64,6 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(e) = ended
         && e.is_panic()
     {
-        tracing::error!(error = %e, "a connection to the event log ended by a panic");
+        tracing::error!(error = %e, "a connection to the event log panicked");
     }
 }

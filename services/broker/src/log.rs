@@ -237,7 +237,7 @@ impl Writer {
         }
         // Waits for readers up to the busy timeout; new ones then read from the file.
         if let Err(e) = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
-            tracing::warn!(error = %e, "the event log's write-ahead log could not be written back");
+            tracing::warn!(error = %e, "cannot write back the event log's write-ahead log");
         }
     }
 
@@ -248,7 +248,7 @@ impl Writer {
         if fault(&error) != Fault::Retry {
             return Err(storage::refused(&file, operation, error));
         }
-        tracing::error!(error = %error, "the event log cannot be written ({operation}); produce is refused until it can");
+        tracing::error!(error = %error, "the event log cannot be written ({operation}); produce is refused until it recovers");
         self.shared.counters.writable.set(false);
         self.producers.clear();
         self.tail.clear();

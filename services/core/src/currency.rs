@@ -13,10 +13,10 @@ pub struct Currency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CurrencyError {
     /// Not three capital letters.
-    #[error("must be three capital letters of ISO 4217, such as BRL")]
+    #[error("must be an ISO 4217 code of three capital letters, such as BRL")]
     Format,
     /// Three capitals, but no currency in use that has a minor unit.
-    #[error("is not a currency of ISO 4217 that is in use")]
+    #[error("is not an active ISO 4217 currency")]
     Unknown,
 }
 

@@ -16,7 +16,7 @@ pub enum MoneyError {
     #[error("must be between 0 and 999999999999999 minor units")]
     OutOfRange,
     /// More decimals than the currency has.
-    #[error("has more digits after the point than the currency allows")]
+    #[error("has more decimals than the currency allows")]
     TooManyDecimals,
 }
 

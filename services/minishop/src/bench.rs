@@ -22,31 +22,31 @@ const REST: Duration = Duration::from_secs(30);
 /// What is loaded, with what, and for how long.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The REST address as host:port; of several APIs, separated by commas.
+    /// REST address as host:port; for several APIs, separated by commas.
     #[arg(long, env = "MINISHOP_BENCH_HTTP", value_delimiter = ',', default_value = "127.0.0.1:3000")]
     http: Vec<String>,
-    /// Bootstrap servers of the event log, to read `orders.processed`.
+    /// Kafka bootstrap servers, to read `orders.processed`.
     #[arg(long, env = "KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
     brokers: String,
-    /// Prefix of the topics.
+    /// Prefix of all topics.
     #[arg(long, env = "MINISHOP_TOPIC_PREFIX", default_value = "")]
     topic_prefix: String,
-    /// Connections, each with one request in flight.
+    /// Number of connections, each with one request in flight.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Seconds of load.
+    /// Duration of the load, in seconds.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Measure acceptance alone: does not wait for processed events, so no worker need run.
+    /// Measure only acceptance: do not wait for processed events, so that no worker is needed.
     #[arg(long)]
     accept_only: bool,
-    /// Serve an endpoint at this address for webhook workers; it fulfils all orders except those of failing customers.
+    /// Serve a webhook endpoint for workers at this address, as IP:port; it fulfils all orders except those of failing customers.
     #[arg(long, value_name = "ADDRESS")]
     endpoint: Option<std::net::SocketAddr>,
-    /// How many of every hundred customers the endpoint fails; their orders are not awaited.
+    /// Percentage of customers whose orders the endpoint fails, 0 to 99; their orders are not awaited.
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=99), requires = "endpoint")]
     failing: u64,
-    /// Print JSON instead of lines.
+    /// Print the JSON on one line instead of indented.
     #[arg(long)]
     json: bool,
 }
@@ -78,7 +78,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         load::one(&args, &track).await?;
         track.processed(1, FIRST).await;
         if track.begin() == 0 {
-            bail!("the first order was not seen processed within {FIRST:?}; does a worker run?");
+            bail!("no processed event of the first order within {FIRST:?}; check that a worker is running");
         }
     }
     let begun = Instant::now();
@@ -118,7 +118,7 @@ fn report(
         println!("{}", serde_json::to_string_pretty(&figures)?);
     }
     if processed < awaited && !args.accept_only {
-        bail!("{} of {awaited} accepted orders were not seen processed within {REST:?}", awaited - processed);
+        bail!("no processed event of {} of {awaited} accepted orders within {REST:?}", awaited - processed);
     }
     Ok(())
 }

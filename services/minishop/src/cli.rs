@@ -14,12 +14,12 @@ pub const EXIT_NO: u8 = 1;
 /// The server, the database or the brokers do not answer.
 pub const EXIT_UNREACHABLE: u8 = 69;
 
-/// An event-driven order service. Without a command, all roles run in one process on embedded parts.
+/// An event-driven order service. Without a command, all roles run in one process.
 #[derive(Debug, Parser)]
 #[command(
     name = "minishop",
     disable_version_flag = true,
-    after_help = "The settings of servers: minishop up --help · Exit codes: 0 done · 1 the answer is no: refused, not found, a check failed · 2 command line, configuration, or what must be fixed before a start · 69 not reachable · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
+    after_help = "Server settings: minishop up --help · Exit codes: 0 done · 1 the answer is no: refused, not found, a check failed · 2 invalid command line or configuration, or a problem to fix before a start · 69 not reachable · 70 a core task panicked or ended early · 74 fsync failed"
 )]
 struct Cli {
     /// Print the versions of MiniShop, librdkafka and SQLite.
@@ -33,25 +33,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run all roles in one process (the default).
+    /// Run all roles in one process (the default), on embedded parts unless PostgreSQL or Kafka is set.
     Up,
     /// Run the API on PostgreSQL and Kafka.
     Api,
     /// Run the worker on PostgreSQL and Kafka.
     Worker,
-    /// Bring the database's schema up to date.
+    /// Apply pending schema migrations to the database.
     Migrate,
     /// Create or check the topics, or skip unreadable records.
     Topics(crate::topics::Args),
-    /// Look at events that wait to be published, and unblock those that cannot be.
+    /// List events that wait to be published, and unblock stuck shards.
     Outbox(crate::outbox::Args),
     /// Create, read, watch, cancel and announce orders on a running server.
     Order(crate::order::Args),
-    /// Look at dead letters, process them again, or give them up.
+    /// Inspect dead letters, process them again (redrive), or give them up (discard).
     Dlq(crate::dlq::Args),
     /// Follow published events, or publish past events again.
     Events(crate::events::Args),
-    /// Load a running server; print rates and latencies.
+    /// Load-test a running server, and print rates and latencies.
     Bench(crate::bench::Args),
     /// Check or print the configuration.
     Config(crate::config::Args),

@@ -17,7 +17,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Report all problems at once; exit 2 if there is one.
+    /// Check the settings and report all problems at once; exit 2 if there is one.
     Check(Of),
     /// Print the effective settings as a configuration file, secrets hidden.
     Print(Of),
@@ -46,7 +46,7 @@ pub fn run(args: &Args, settings: Settings) -> ExitCode {
         Role::Worker => Shape::Worker,
     };
     match (settings.check(shape), &args.what) {
-        (Ok(_), What::Check(_)) => print("the configuration is good\n"),
+        (Ok(_), What::Check(_)) => print("the configuration is valid\n"),
         (Ok(config), What::Print(_)) => print(&config.print()),
         (Err(problems), _) => refuse(&problems),
     }

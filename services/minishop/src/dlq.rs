@@ -25,9 +25,9 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Show how many events wait: to be published, for a retry, behind other events, or for an operator.
+    /// Show how many events are to be published, retrying, waiting behind others or dead, and which endpoints are paused.
     Status {
-        /// Show it again whenever it changes, until interrupted.
+        /// Print the status on every change, until interrupted.
         #[arg(long)]
         watch: bool,
     },
@@ -35,7 +35,7 @@ enum What {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// At most this many.
+        /// Maximum number of dead letters.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
@@ -43,57 +43,57 @@ enum What {
     Groups,
     /// Show one dead letter with its original bytes.
     Show {
-        /// The dead letter's id.
+        /// Id of the dead letter.
         id: String,
     },
-    /// Process dead letters again: one, then five, then a tenth, then all; stops by itself when too many fail.
+    /// Process dead letters again: first one, then five, then a tenth, then the rest; stops when too many fail.
     Redrive {
         #[command(flatten)]
         set: Set,
-        /// Stop when a larger share of them fails, 0.01 to 1.
+        /// Stop when more than this share fails, 0.01 to 1; 0.1 unless given.
         #[arg(long)]
         failure_ratio: Option<f64>,
-        /// Why, for the audit.
+        /// Reason, for the audit log.
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Give dead letters up for good; their orders fail.
+    /// Give up dead letters for good; their orders become `failed`.
     Discard {
         #[command(flatten)]
         set: Set,
-        /// Why, for the audit and the orders' timelines.
+        /// Reason, for the audit log and the orders' timelines; required.
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// List the record keys whose events wait, the oldest first.
+    /// List record keys whose events wait, oldest first.
     Keys {
-        /// At most this many.
+        /// Maximum number of keys.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
     /// List redrives and discards, newest first.
     Operations {
-        /// At most this many.
+        /// Maximum number of operations.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
     /// Show the progress of a redrive or discard.
     Operation {
-        /// The operation's id.
+        /// Id of the operation.
         id: String,
-        /// Follow it until it has ended; exit 1 when it was stopped.
+        /// Show progress until the operation has ended; exit 1 if it was stopped.
         #[arg(long)]
         wait: bool,
     },
-    /// Pause an operation; no more dead letters are released.
+    /// Pause an operation: it releases no more dead letters.
     Pause(Control),
     /// Resume a paused operation.
     Resume(Control),
-    /// Cancel an operation; dead letters that were not released stay dead.
+    /// Cancel an operation: dead letters that were not released stay dead.
     Cancel(Control),
-    /// List what operators did, newest first.
+    /// List the entries of the audit log, newest first.
     Audit {
-        /// At most this many.
+        /// Maximum number of entries.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
@@ -102,12 +102,12 @@ enum What {
 /// The operation to control.
 #[derive(Debug, clap::Args)]
 struct Control {
-    /// The operation's id.
+    /// Id of the operation.
     id: String,
-    /// Why, for the audit.
+    /// Reason, for the audit log.
     #[arg(long, default_value = "")]
     reason: String,
-    /// Who asks, for the audit.
+    /// Name of the operator, for the audit log.
     #[arg(long, default_value = "")]
     operator: String,
 }
@@ -190,7 +190,7 @@ async fn operate(client: &Client, verb: &str, set: &Set, body: Value, output: Ou
             return Ok(Done::Ended(ExitCode::from(EXIT_NO)));
         }
     } else if let Confirm::Refuse = set.confirm() {
-        let what = "a filter may choose many, and nobody is there to confirm; give --yes, or look first with --dry-run";
+        let what = "a filter may match many dead letters; confirm at a terminal, give --yes, or check first with --dry-run";
         return Ok(Done::Ended(minishop_platform::boot::refuse(&[format!("error[USAGE] dlq {verb}: {what}")])));
     }
     let answer = client.post(&path, &body, None).await?;

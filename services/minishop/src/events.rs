@@ -23,20 +23,20 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Publish the events of past orders again, to a topic of a new consumer.
+    /// Publish the events of past orders again, to another topic, for a new consumer.
     Replay(replay::Args),
     /// Print events as they arrive, until interrupted.
     Tail {
-        /// Begin with the oldest event that is kept, not with the next one.
+        /// Start at the oldest event of the topics instead of the next one.
         #[arg(long)]
         from_beginning: bool,
-        /// Only these topics, without prefix.
+        /// Only this topic, named without prefix; may be repeated.
         #[arg(long = "topic", value_parser = clap::builder::PossibleValuesParser::new(topics::ALL))]
         topics: Vec<String>,
-        /// End after this many events.
+        /// Stop after this many events.
         #[arg(long)]
         limit: Option<usize>,
-        /// Print lines of text, or one JSON object per line.
+        /// Output format: lines of text, or one JSON object per line.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },

@@ -19,7 +19,7 @@ pub async fn run(config: Config) -> ExitCode {
         },
     };
     match migrated {
-        Ok(version) => boot::print(&format!("the schema has version {version}\n")),
+        Ok(version) => boot::print(&format!("the schema is at version {version}\n")),
         Err(error) if error.is_retry() => {
             eprintln!("{:#}", process::store_refused(error));
             ExitCode::from(EXIT_UNREACHABLE)

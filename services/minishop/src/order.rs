@@ -27,13 +27,13 @@ pub struct Args {
 enum What {
     /// Create an order.
     Create {
-        /// The customer.
+        /// Customer id, 1 to 128 characters.
         #[arg(long)]
         customer: String,
-        /// The currency, such as BRL.
+        /// ISO 4217 currency code, such as BRL.
         #[arg(long)]
         currency: Option<String>,
-        /// Key that makes a repeated call harmless; a new one unless given.
+        /// Idempotency key; repeated calls with it create one order. Generated unless given.
         #[arg(long)]
         idempotency_key: Option<String>,
         /// Items as product:quantity:price, such as p1:2:10.5.
@@ -50,10 +50,10 @@ enum What {
         /// Only orders of this customer.
         #[arg(long)]
         customer: Option<String>,
-        /// Only orders in this status.
+        /// Only orders in this status: created, processed, cancelled or failed.
         #[arg(long)]
         status: Option<String>,
-        /// At most this many.
+        /// Maximum number of orders.
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
@@ -62,11 +62,11 @@ enum What {
         /// The order's id.
         id: String,
     },
-    /// Show what happened to an order, and the state of its parked events.
+    /// Show an order's timeline and the state of its parked events.
     Show {
         /// The order's id.
         id: String,
-        /// At most this many entries.
+        /// Maximum number of timeline entries.
         #[arg(long, default_value_t = 500)]
         limit: usize,
     },
@@ -74,11 +74,11 @@ enum What {
     Watch {
         /// The order's id.
         id: String,
-        /// Only versions above this one.
+        /// Print only versions above this one.
         #[arg(long)]
         since: Option<u32>,
     },
-    /// Announce orders again that are still `created` and whose event is lost; exit 1 when a named one is skipped.
+    /// Announce orders again that are still `created` and whose event is lost; exit 1 if a given one is skipped.
     Announce(announce::Lost),
 }
 

@@ -20,7 +20,7 @@ use crate::store::{Failure, open, requested_by};
 /// What to do with the outbox.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How the result is printed.
+    /// Output format.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
     #[command(subcommand)]
@@ -29,33 +29,33 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// List events that wait to be published, the oldest first, or the state of each shard, or events that were set aside.
+    /// List events that wait to be published, oldest first; or the state of each shard; or events that were set aside.
     List(List),
-    /// Set events aside that cannot be published, such as all of a topic that refuses them. They are kept; later ones proceed.
+    /// Set aside, and keep, events that cannot be published, such as those of a topic that refuses them. Later events continue.
     SetAside(SetAside),
-    /// Step over numbers that are missing from a shard, as the alarm `outbox_gap` names them. Their events are lost.
+    /// Step over numbers that are missing from a shard, as named by the alarm `outbox_gap`. Their events are lost.
     StepOver(StepOver),
 }
 
 #[derive(Debug, clap::Args)]
 struct List {
-    /// How far each shard is published, and how many of its events wait.
+    /// Show how far each shard is published, and how many of its events wait or are missing.
     #[arg(long, conflicts_with = "set_aside")]
     shards: bool,
-    /// Events that were set aside, the newest first.
+    /// List events that were set aside, newest first.
     #[arg(long)]
     set_aside: bool,
-    /// At most this many events.
+    /// Maximum number of events, 1 to 10000.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
     limit: i64,
 }
 
 #[derive(Debug, clap::Args)]
 struct SetAside {
-    /// The event to set aside.
+    /// Event to set aside, by its id.
     #[arg(long, required_unless_present = "topic", conflicts_with = "topic")]
     event: Option<uuid::Uuid>,
-    /// Set all waiting events of this topic aside; its full name.
+    /// Set aside all waiting events of this topic, named with its prefix.
     #[arg(long)]
     topic: Option<String>,
     #[command(flatten)]
@@ -64,10 +64,10 @@ struct SetAside {
 
 #[derive(Debug, clap::Args)]
 struct StepOver {
-    /// The shard, as the alarm names it.
+    /// Shard, as named by the alarm.
     #[arg(long)]
     shard: i16,
-    /// The first number that is missing, as the alarm names it.
+    /// First missing number, as named by the alarm.
     #[arg(long)]
     number: i64,
     #[command(flatten)]
@@ -76,10 +76,10 @@ struct StepOver {
 
 #[derive(Debug, clap::Args)]
 struct Why {
-    /// Why, for the audit.
+    /// Reason, for the audit log.
     #[arg(long)]
     reason: String,
-    /// Who asks, for the audit.
+    /// Name of the operator, for the audit log.
     #[arg(long, default_value = "")]
     operator: String,
 }
@@ -88,7 +88,7 @@ impl Why {
     fn requested_by(self, at: Timestamp) -> Result<RequestedBy, Failure> {
         let Self { reason, operator } = self;
         if reason.trim().is_empty() {
-            return Err(refused("reason REQUIRED: say why; it stands in the audit"));
+            return Err(refused("reason REQUIRED: give a reason for the audit log"));
         }
         Ok(requested_by(operator, reason, at))
     }
@@ -142,12 +142,12 @@ async fn step_over(store: &Store, what: StepOver, at: Timestamp, printed: Output
     let requested_by = why.requested_by(at)?;
     match store.operations.step_over(shard, number, &requested_by, at).await.map_err(Failure::of_store)? {
         Missing::No => Err(refused(
-            "number NOT_ALLOWED: it is not the first that is missing from this shard; see `minishop outbox list --shards`",
+            "number NOT_ALLOWED: is not the first number of a gap, or the gap exceeds 100000 numbers; see the alarm `outbox_gap`",
         )),
         Missing::SteppedOver(from, to) => Ok(match printed {
             Output::Json => output::json(&json!({"shard": shard, "from": from, "to": to})),
             Output::Table => print(&format!(
-                "stepped over: numbers {from} to {to} of shard {shard}. To announce orders again whose event is lost: minishop order announce\n"
+                "stepped over: numbers {from} to {to} of shard {shard}; announce the orders of the lost events again with `minishop order announce --older-than 15m`\n"
             )),
         }),
     }

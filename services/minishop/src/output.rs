@@ -8,9 +8,9 @@ use minishop_platform::boot::print;
 /// How a listing is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
-    /// Columns with a heading.
+    /// Text for people.
     Table,
-    /// One JSON document.
+    /// JSON for programs.
     Json,
 }
 

@@ -59,7 +59,10 @@ pub async fn open(config: &Config, app_name: &str) -> Result<Store, Failure> {
     } else {
         let path = config.data_dir.join("minishop.db");
         if !path.exists() {
-            let text = format!("error[DATA_DIR] data-dir: {} is not there; name the server's", path.display());
+            let text = format!(
+                "error[DATA_DIR] data-dir: {} does not exist; set MINISHOP_DATA_DIR to the server's directory",
+                path.display()
+            );
             return Err(Failure::No(text));
         }
         sqlite::open(&path, Arc::new(SystemClock), false).await

@@ -24,7 +24,7 @@ const SAFE_REPLICAS: usize = 3;
 /// What to do with the topics.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How the result is printed.
+    /// Output format.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
     #[command(subcommand)]
@@ -33,7 +33,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Create the missing topics, with the brokers' default replication and settings that pass the check.
+    /// Create missing topics, with the brokers' default replication and settings that pass the check.
     Create,
     /// Check that all topics exist and that their settings lose no events; exit 1 if not. Warns below three replicas.
     Check,
@@ -78,7 +78,7 @@ fn row(name: &str, made: Made, prefix: &str) -> Value {
 fn told(name: &str, made: Made, prefix: &str) -> [String; 3] {
     let (result, settings) = match made {
         Made::Created => ("created", settings_of_new(name, prefix).map(|(name, value)| format!("{name}={value}")).join(" ")),
-        Made::Existed => ("existed", "as they were; see `minishop topics check`".to_owned()),
+        Made::Existed => ("existed", "unchanged; see `minishop topics check`".to_owned()),
     };
     [name.to_owned(), result.to_owned(), settings]
 }
@@ -90,7 +90,7 @@ async fn check(config: &Config, brokers: &str, output: Output) -> anyhow::Result
     for name in &wanted {
         match there.iter().find(|topic| topic.name == *name) {
             Some(topic) => found.push(topic),
-            None => faults.push(format!("error[TOPIC_MISSING] {name}: is not there; run `minishop topics create`")),
+            None => faults.push(format!("error[TOPIC_MISSING] {name}: does not exist; run `minishop topics create`")),
         }
     }
     let names: Vec<&str> = found.iter().map(|topic| topic.name.as_str()).collect();
@@ -103,7 +103,10 @@ async fn check(config: &Config, brokers: &str, output: Output) -> anyhow::Result
         eprintln!("{fault}");
     }
     for topic in found.iter().filter(|topic| topic.replicas < SAFE_REPLICAS) {
-        eprintln!("warning {}: has {} replicas, {SAFE_REPLICAS} survive the loss of a broker", topic.name, topic.replicas);
+        eprintln!(
+            "warning {}: has {} replicas; use {SAFE_REPLICAS} or more to survive the loss of a broker",
+            topic.name, topic.replicas
+        );
     }
     let printed = match output {
         Output::Json => output::json(&found),
@@ -119,15 +122,15 @@ async fn check(config: &Config, brokers: &str, output: Output) -> anyhow::Result
 fn risks(settings: &Settings, largest: u64) -> Vec<String> {
     let mut risks = Vec::new();
     if settings.compacted {
-        risks.push("cleanup.policy compacts, which throws away all but a key's newest event; set it to delete".to_owned());
+        risks.push("cleanup.policy compacts, which removes all but the newest event of each key; set it to delete".to_owned());
     }
     if let Some(kept) = settings.retention.filter(|kept| *kept < SAFE_RETENTION) {
         let (got, fits) = (kept.as_millis(), SAFE_RETENTION.as_millis());
-        risks.push(format!("retention.ms is {got}, and what no consumer has read by then is lost; set {fits} (a week) or more"));
+        risks.push(format!("retention.ms is {got}, and events not consumed by then are lost; set {fits} (a week) or more"));
     }
     if settings.largest < largest {
         let got = settings.largest;
-        risks.push(format!("max.message.bytes is {got}, and a larger record holds up all behind it; set {largest} or more"));
+        risks.push(format!("max.message.bytes is {got}, and larger records cannot be published whole; set {largest} or more"));
     }
     risks
 }

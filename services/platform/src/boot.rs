@@ -82,7 +82,7 @@ async fn supervise(
             () = announce.as_mut(), if !announced => announced = true,
             () = signals.next() => break,
             fault = first_end(&mut running) => {
-                tracing::error!("{fault}; the process ends");
+                tracing::error!("{fault}; the process exits");
                 return ExitCode::from(if fault.fsync { EXIT_FSYNC } else { EXIT_TASK });
             }
         }
@@ -97,7 +97,7 @@ async fn supervise(
     tokio::select! {
         code = withdrawn_then_drained => code,
         () = signals.interrupt() => {
-            tracing::warn!("an interrupt during the drain: ending at once");
+            tracing::warn!("interrupted during the drain; exiting at once");
             ExitCode::from(130)
         }
     }
@@ -142,14 +142,14 @@ async fn drain(running: Vec<Running>) -> ExitCode {
             match tokio::time::timeout_at(end, set.join_next()).await {
                 Ok(None) => break,
                 Ok(Some(Ok((_, Ok(()))))) => {}
-                Ok(Some(Ok((name, Err(error))))) => tracing::warn!("task {name} ended its drain with an error: {error:#}"),
+                Ok(Some(Ok((name, Err(error))))) => tracing::warn!("task {name} failed during the drain: {error:#}"),
                 Ok(Some(Err(error))) => {
-                    tracing::error!("a task panicked while it drained: {error}");
+                    tracing::error!("a task panicked during the drain: {error}");
                     code = ExitCode::from(EXIT_TASK);
                 }
                 // What is aborted here is durable; the next start finishes it.
                 Err(_) => {
-                    tracing::warn!("the drain took too long; {} tasks were abandoned", set.len());
+                    tracing::warn!("the drain takes too long; aborting {} tasks", set.len());
                     set.abort_all();
                     break;
                 }
@@ -227,7 +227,7 @@ pub fn lock_data_dir(dir: &Path) -> anyhow::Result<DataDirLock> {
     use std::io::{Read, Seek, Write};
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| {
-        format!("error[DATA_DIR] data-dir: cannot make {}; choose a writable directory with --data-dir", dir.display())
+        format!("error[DATA_DIR] data-dir: cannot create {}; choose a writable directory with --data-dir", dir.display())
     })?;
     let path = dir.join("lock");
     let mut file =

@@ -22,102 +22,102 @@ pub use values::duration;
 /// Every setting that a process takes, as flags and variables. All are texts here, so that one check names all that are wrong.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Flags {
-    /// A TOML file whose keys are the variables below in lower case, without `MINISHOP_`.
+    /// TOML configuration file; its keys are the variables below in lower case, without `MINISHOP_`.
     #[arg(long = "config", id = "config", global = true, env = "MINISHOP_CONFIG", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
-    /// Where REST listens; port 0 takes a free one.
+    /// Address of the REST listener, as IP:port; port 0 takes a free port.
     #[arg(long, global = true, env = "MINISHOP_HTTP_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
     http_addr: String,
-    /// Where gRPC listens.
+    /// Address of the gRPC listener, as IP:port.
     #[arg(long, global = true, env = "MINISHOP_GRPC_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     grpc_addr: String,
-    /// Where health and metrics listen; a worker that runs apart uses port 9465.
+    /// Address for health and metrics, as IP:port; 127.0.0.1:9464 unless set, 127.0.0.1:9465 for a separate worker.
     #[arg(long, global = true, env = "MINISHOP_ADMIN_ADDR", value_name = "ADDRESS")]
     admin_addr: Option<String>,
-    /// Where the embedded event log listens.
+    /// Address of the embedded event log, as IP:port.
     #[arg(long, global = true, env = "MINISHOP_KAFKA_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:9092")]
     kafka_addr: String,
-    /// Where the embedded stores live.
+    /// Directory of the embedded store and event log.
     #[arg(long, global = true, env = "MINISHOP_DATA_DIR", value_name = "DIRECTORY", default_value = "./.minishop")]
     data_dir: PathBuf,
-    /// PostgreSQL, as a URL; without it `up` uses the embedded store.
+    /// PostgreSQL URL, such as postgres://user@host:5432/database; without it, `up` uses the embedded store.
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = values::secret)]
     database_url: Option<SecretString>,
-    /// A file with the URL of PostgreSQL, instead of the URL.
+    /// File with the PostgreSQL URL, instead of the URL itself; must not be readable by others.
     #[arg(long, global = true, env = "DATABASE_URL_FILE", value_name = "FILE")]
     database_url_file: Option<PathBuf>,
-    /// Kafka bootstrap servers; without them `up` uses the embedded event log.
+    /// Kafka bootstrap servers; without them, `up` uses the embedded event log.
     #[arg(long, global = true, env = "KAFKA_BROKERS", value_name = "HOST:PORT,…")]
     kafka_brokers: Option<String>,
-    /// Redis, as a URL, for wake-ups between processes; without it, or while it is away, they poll.
+    /// Redis URL, such as redis://host:6379, for hints between processes; without a reachable Redis, they poll.
     #[arg(long, global = true, env = "REDIS_URL", hide_env_values = true, value_name = "URL", value_parser = values::secret)]
     redis_url: Option<SecretString>,
-    /// A file with the URL of Redis, instead of the URL.
+    /// File with the Redis URL, instead of the URL itself; must not be readable by others.
     #[arg(long, global = true, env = "REDIS_URL_FILE", value_name = "FILE")]
     redis_url_file: Option<PathBuf>,
-    /// Prefix of all topics and of the default group.
+    /// Prefix of all topics and of the default consumer group: at most 200 letters, digits, dots, dashes and underscores.
     #[arg(long, global = true, env = "MINISHOP_TOPIC_PREFIX", value_name = "TEXT", default_value = "")]
     topic_prefix: String,
-    /// Which field is the record key: customer or order.
+    /// Record key of events: customer or order.
     #[arg(long, global = true, env = "MINISHOP_EVENT_KEY", value_name = "FIELD", default_value = "customer")]
     event_key: String,
-    /// The consumer group; `<prefix>minishop-worker` unless given.
+    /// Consumer group of the workers; `<prefix>minishop-worker` unless set.
     #[arg(long, global = true, env = "MINISHOP_KAFKA_GROUP", value_name = "NAME")]
     kafka_group: Option<String>,
-    /// How long the group waits for a silent member.
+    /// Session timeout: the group reassigns the partitions of a worker that is silent for longer.
     #[arg(long, global = true, env = "MINISHOP_KAFKA_SESSION_TIMEOUT", value_name = "DURATION", default_value = "10s")]
     kafka_session_timeout: String,
-    /// How published events are compressed: none, gzip, snappy, lz4 or zstd; every consumer must be able to read it.
+    /// Compression of published events: none, gzip, snappy, lz4 or zstd; every consumer must support it.
     #[arg(long, global = true, env = "MINISHOP_KAFKA_COMPRESSION", value_name = "CODEC", default_value = "none")]
     kafka_compression: String,
-    /// A name in the group that stays when this worker is killed and started again; no other worker may have it.
+    /// Static member name in the consumer group (`group.instance.id`): unique per worker, unchanged by a restart.
     #[arg(long, global = true, env = "MINISHOP_KAFKA_INSTANCE_ID", value_name = "NAME")]
     kafka_instance_id: Option<String>,
     /// Partitions of new topics, 1 to 64.
     #[arg(long, global = true, env = "MINISHOP_TOPIC_PARTITIONS", value_name = "NUMBER", default_value = "8")]
     topic_partitions: String,
-    /// Refuse creates without an idempotency key.
+    /// Refuse requests that create an order without an idempotency key.
     #[arg(long, global = true, env = "MINISHOP_REQUIRE_IDEMPOTENCY_KEY", value_name = "BOOLEAN", default_value = "false", num_args = 0..=1, default_missing_value = "true")]
     require_idempotency_key: String,
     /// Serve gRPC reflection.
     #[arg(long, global = true, env = "MINISHOP_REFLECTION", value_name = "BOOLEAN", default_value = "true")]
     reflection: String,
-    /// Apply migrations at start: auto or off.
+    /// Whether to apply schema migrations at start: auto or off.
     #[arg(long, global = true, env = "MINISHOP_MIGRATE", value_name = "WHEN", default_value = "auto")]
     migrate: String,
-    /// How long readiness is withdrawn before the listeners close.
+    /// On shutdown, how long the process reports not ready before its listeners close.
     #[arg(long, global = true, env = "MINISHOP_DRAIN_WAIT", value_name = "DURATION", default_value = "2s")]
     drain_wait: String,
-    /// Shed new orders above so many waiting events.
+    /// Refuse new orders while more than this many events wait to be published.
     #[arg(long, global = true, env = "MINISHOP_OUTBOX_LIMIT_ROWS", value_name = "NUMBER", default_value = "1000000")]
     outbox_limit_rows: String,
-    /// Shed new orders when the oldest waiting event is older.
+    /// Refuse new orders while the oldest event that waits to be published is older than this.
     #[arg(long, global = true, env = "MINISHOP_OUTBOX_LIMIT_AGE", value_name = "DURATION", default_value = "1h")]
     outbox_limit_age: String,
-    /// How long the first retry of a failed event waits at most; each further one up to four times as long.
+    /// Maximum backoff before the first retry of a failed event; the maximum quadruples with each further retry.
     #[arg(long, global = true, env = "MINISHOP_RETRY_BASE", value_name = "DURATION", default_value = "1s")]
     retry_base: String,
-    /// How long any retry waits at most.
+    /// Maximum backoff before any retry.
     #[arg(long, global = true, env = "MINISHOP_RETRY_CAP", value_name = "DURATION", default_value = "1h")]
     retry_cap: String,
-    /// How often an event is tried before it is a dead letter, 1 to 100.
+    /// Attempts before an event becomes a dead letter, 1 to 100.
     #[arg(long, global = true, env = "MINISHOP_RETRY_ATTEMPTS", value_name = "NUMBER", default_value = "8")]
     retry_attempts: String,
-    /// How log lines look: pretty or json.
+    /// Log format: pretty or json.
     #[arg(long, global = true, env = "MINISHOP_LOG_FORMAT", value_name = "FORMAT", default_value = "pretty")]
     log_format: String,
-    /// Which log lines are written.
+    /// Log filter, such as `info,minishop_api=debug`; `info,librdkafka=warn` unless set.
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
     log: Option<String>,
-    /// How long the consumer knows copies of an event; must be above the retention of its topic.
+    /// How long the ids of settled events are kept, to recognize copies; must exceed `retention.ms` of `orders.created`.
     #[arg(long, global = true, env = "MINISHOP_INBOX_RETENTION", value_name = "DURATION", default_value = "14d")]
     inbox_retention: String,
-    /// How long it is known what operators did, and what operations that have ended came to.
+    /// How long the audit log and finished operations are kept.
     #[arg(long, global = true, env = "MINISHOP_AUDIT_RETENTION", value_name = "DURATION", default_value = "365d")]
     audit_retention: String,
     #[command(flatten)]
     handling: HandlerFlags,
-    /// Listen beyond loopback although there is no authentication yet.
+    /// Allow listeners beyond loopback, although there is no authentication.
     #[arg(long, global = true, env = "MINISHOP_INSECURE", value_name = "BOOLEAN", default_value = "false", num_args = 0..=1, default_missing_value = "true")]
     insecure: String,
 }

@@ -35,7 +35,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Checks the URL of a Redis server; the error repeats nothing of it.
 pub fn check_url(url: &str) -> Result<(), String> {
-    Client::open(url).map(drop).map_err(|_| "is not the address of a Redis server; give redis://host:port".to_owned())
+    Client::open(url).map(drop).map_err(|_| "is not a valid Redis URL; give redis://host:port".to_owned())
 }
 
 /// Sends and receives hints; without Redis, only in this process. Cheap to clone.
@@ -97,7 +97,7 @@ impl HintsTask {
         metrics: &Metrics,
         status: &Status,
     ) -> anyhow::Result<(Hints, Self)> {
-        let client = Client::open(url.expose_secret()).context("REDIS_URL is not the address of a Redis server")?;
+        let client = Client::open(url.expose_secret()).context("REDIS_URL is not a valid Redis URL")?;
         let hints = Hints { changes: Changes::with_others(), ..Hints::default() };
         let task = Self {
             client,
@@ -112,14 +112,14 @@ impl HintsTask {
             status: status.clone(),
         };
         metrics.with(|registry| {
-            registry.register("redis_calls", "Calls of Redis by what became of them", task.calls.clone());
-            registry.register("redis_hints_received", "Hints of other processes", task.received.clone());
+            registry.register("redis_calls", "Calls to Redis, by outcome", task.calls.clone());
+            registry.register("redis_hints_received", "Hints about outbox rows from other processes", task.received.clone());
             registry.register(
                 "redis_changed_orders_received",
-                "Orders that other processes said they changed",
+                "Changed orders reported by other processes",
                 task.changes_received.clone(),
             );
-            registry.register("redis_breaker_open", "1 while Redis is left alone after errors", task.open.clone());
+            registry.register("redis_breaker_open", "1 while calls to Redis are paused after errors", task.open.clone());
         });
         Ok((hints, task))
     }
@@ -154,7 +154,7 @@ impl HintsTask {
             let outcome = timeout(CALL, self.publish(&mut connection, channel, &message)).await;
             let done = matches!(outcome, Ok(Ok(())));
             if !done {
-                tracing::debug!(error = ?outcome, "a hint was not sent");
+                tracing::debug!(error = ?outcome, "cannot send a hint");
             }
             self.count("publish", if done { "ok" } else { "failed" });
             if breaker.note(done, Instant::now()) {
@@ -203,7 +203,7 @@ impl HintsTask {
                 }
             } else {
                 self.count("subscribe", "failed");
-                self.status.note("redis", Some("does not answer; processes find each other's events by polling".to_owned()));
+                self.status.note("redis", Some("does not answer; processes poll for each other's events".to_owned()));
             }
             tokio::time::sleep(AGAIN).await;
         }

@@ -71,7 +71,7 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
     /// The response was not complete in time.
-    #[error("no whole answer within {0:?}")]
+    #[error("no complete response within {0:?}")]
     TimedOut(Duration),
     /// The target is not on the public internet.
     #[error("the target is a private address, which this configuration refuses")]
@@ -117,7 +117,7 @@ impl Outbound {
             // The body does not matter, but the connection can be reused only after it was read.
             match Limited::new(body, READ).collect().await {
                 Err(error) if !error.is::<http_body_util::LengthLimitError>() => {
-                    return Err(OutboundError::Failed(format!("the answer broke off: {error}")));
+                    return Err(OutboundError::Failed(format!("the response was cut off: {error}")));
                 }
                 _ => {}
             }

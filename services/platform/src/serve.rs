@@ -124,7 +124,7 @@ impl Listener {
         drop(self.tcp);
         let all_done = async { while open.join_next().await.is_some() {} };
         if tokio::time::timeout(limits.drain, all_done).await.is_err() {
-            tracing::warn!(listener.addr = %self.addr, "cut connections that were still open at the end of the drain");
+            tracing::warn!(listener.addr = %self.addr, "the drain takes too long; cutting the open connections");
         }
         Ok(())
     }

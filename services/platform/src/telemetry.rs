@@ -45,7 +45,7 @@ impl fmt::Display for Chain<'_> {
 
 /// Checks a filter in the form of `RUST_LOG`.
 pub fn check_filter(filter: &str) -> Result<(), String> {
-    let wrong = |_| "is no filter; give levels and targets such as info,minishop_api=debug".to_owned();
+    let wrong = |_| "is not a valid filter; give levels and targets such as info,minishop_api=debug".to_owned();
     EnvFilter::try_new(filter).map(drop).map_err(wrong)
 }
 
@@ -55,7 +55,7 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 /// coloured only at a terminal, and never with `NO_COLOR` (no-color.org).
 pub fn start(service: &'static str, format: LogFormat, filter: Option<&str>) -> anyhow::Result<Flush> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info,librdkafka=warn"))
-        .context("error[CONFIG_VALUE] RUST_LOG: is not a filter; give levels and targets such as `info,minishop_api=debug`")?;
+        .context("error[CONFIG_VALUE] RUST_LOG: is not a valid filter; give levels and targets such as info,minishop_api=debug")?;
     #[expect(clippy::disallowed_methods, reason = "the variable by which people ask all programs for no colours")]
     let no_color = std::env::var_os("NO_COLOR");
     let colours = colours(std::io::stderr().is_terminal(), no_color.as_deref());

@@ -166,6 +166,7 @@ conformance! {
         an_event_is_held_until_its_type_is_known
         a_row_takes_the_identity_that_was_read
         another_consumers_rows_are_not_touched
+        a_missed_head_is_found_behind_another_consumers_head_of_the_key
         a_lease_from_before_a_restore_changes_nothing;
     pausing:
         an_outage_is_told_for_as_long_as_it_lasts_and_its_worker_lives;

@@ -66,7 +66,7 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
         return outcome.context("the poll thread panicked")?;
     }
     // Settled events stay settled; the group notices by itself that this member is gone.
-    tracing::warn!("the group could not be left in time");
+    tracing::warn!("cannot leave the group in time; it removes this member when its session expires");
     Ok(())
 }
 
@@ -104,7 +104,7 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
             }
             Err(error) if error.is_sync_failure() => {
                 shared.put_back(work);
-                return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
+                return Err(anyhow::Error::new(error).context("the disk failed to sync the worker's writes"));
             }
             // The poll thread finds the store's present position and reads again from there.
             Err(error) if error.went_back().is_some() => {
@@ -135,9 +135,13 @@ async fn looked_back(ctx: &Ctx, shared: &Shared) {
 fn failed(ctx: &Ctx, failures: u32, error: &StoreError) {
     match error {
         StoreError::Fail { .. } if failures.is_power_of_two() => {
-            tracing::error!(failures, error = ?error, "the store refuses the worker; an operator has to fix it, nothing is lost");
+            tracing::error!(
+                failures,
+                error = ?error,
+                "the store refuses a batch; retrying until an operator fixes the store, nothing is lost"
+            );
         }
-        _ if failures == 1 => tracing::warn!(error = ?error, "the worker cannot settle a batch; it keeps trying"),
+        _ if failures == 1 => tracing::warn!(error = ?error, "the worker cannot settle a batch; retrying"),
         _ => {}
     }
     if failures >= NOT_READY_AFTER {

@@ -160,7 +160,7 @@ fn content(envelope: &Envelope<'_>, id: EventId, record: &Record, versions: &Ver
         }
         Meaning::Unknown => Content::Refused(Refused {
             code: DeadCode::TypeUnknown,
-            message: format!("the type `{}` is none that this topic carries", minishop_contracts::text::shown(&event_type)),
+            message: format!("the topic does not carry the type `{}`", minishop_contracts::text::shown(&event_type)),
             event_type: Some(event_type),
         }),
     }

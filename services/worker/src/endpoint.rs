@@ -16,7 +16,7 @@ pub async fn run(ctx: Ctx, mut endpoint: Endpoint) -> anyhow::Result<()> {
             match endpoints.tell(&owner, &endpoint.name, outage.as_ref()).await {
                 Ok(()) => (told, failing) = (outage.is_some(), false),
                 Err(error) if !std::mem::replace(&mut failing, true) => {
-                    tracing::warn!(error = ?error, "operators cannot be told of the endpoint's outage; tried again");
+                    tracing::warn!(error = ?error, "cannot report the endpoint's outage to the store; retrying");
                 }
                 Err(_) => {}
             }
@@ -30,7 +30,7 @@ pub async fn run(ctx: Ctx, mut endpoint: Endpoint) -> anyhow::Result<()> {
         }
     }
     if told && let Err(error) = endpoints.tell(&owner, &endpoint.name, None).await {
-        tracing::warn!(error = ?error, "what was told of the endpoint's outage stays for some seconds");
+        tracing::warn!(error = ?error, "cannot clear the report of the endpoint's outage; it expires in some seconds");
     }
     Ok(())
 }

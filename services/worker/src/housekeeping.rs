@@ -53,9 +53,9 @@ impl Housekeeper {
     pub fn new(ctx: &Ctx) -> Self {
         let (forgotten, operations_forgotten) = (Counter::default(), Counter::default());
         ctx.metrics.with(|registry| {
-            let help = "Inbox rows that were older than their retention and deleted";
+            let help = "Inbox rows deleted because they were older than their retention";
             registry.register("worker_inbox_forgotten", help, forgotten.clone());
-            let help = "Rows of operations and audit that were older than their retention and deleted";
+            let help = "Operation and audit rows deleted because they were older than their retention";
             registry.register("worker_operations_forgotten", help, operations_forgotten.clone());
         });
         Self {
@@ -84,9 +84,9 @@ impl Housekeeper {
 fn objection(topic: Option<Duration>, inbox: Duration) -> Option<String> {
     let short = topic.is_none_or(|kept| kept >= inbox);
     short.then(|| {
-        let kept = topic.map_or_else(|| "for ever".to_owned(), |kept| format!("for {kept:?}"));
+        let kept = topic.map_or_else(|| "forever".to_owned(), |kept| format!("for {kept:?}"));
         format!(
-            "nothing is deleted from the inbox: the topic keeps records {kept}, the inbox knows copies for {inbox:?}; \
+            "no inbox rows are deleted: the topic keeps records {kept}, the inbox keeps event ids for {inbox:?}; \
             set MINISHOP_INBOX_RETENTION above the topic's retention.ms"
         )
     })
@@ -126,7 +126,7 @@ async fn round(ctx: &Ctx, housekeeper: &Housekeeper, old: Old) {
         match housekeeper.step(old).await {
             Ok(true) => {}
             Ok(false) => return,
-            Err(error) => return tracing::warn!(error = ?error, "old rows could not be deleted; tried again in a minute"),
+            Err(error) => return tracing::warn!(error = ?error, "cannot delete old rows; retrying in a minute"),
         }
         if timeout_at(Instant::now() + PAUSE, ctx.drain.cancelled()).await.is_ok() {
             return;

@@ -26,10 +26,10 @@ pub enum Verdict {
 pub fn judge(event_id: EventId, event: &Created, by_id: Option<&KnownOrder>, by_key: Option<&KnownOrder>) -> Verdict {
     match (by_id, by_key) {
         (Some(order), _) if order.client_id != event.client_id => {
-            Verdict::Refuse(DeadCode::ClientMismatch, "the order is known with another client")
+            Verdict::Refuse(DeadCode::ClientMismatch, "the order belongs to another client")
         }
         (Some(order), _) if order.fingerprint != event.fingerprint => {
-            Verdict::Refuse(DeadCode::DataMismatch, "the order is known with other data")
+            Verdict::Refuse(DeadCode::DataMismatch, "the order is stored with other data")
         }
         (Some(order), _) if order.created_event_id != event_id => Verdict::Duplicate(order.order_id),
         (Some(order), _) if order.status == Status::Created && order.version == event.sequence => Verdict::Handle,

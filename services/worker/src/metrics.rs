@@ -72,10 +72,10 @@ impl WorkerMetrics {
             lag: Family::default(),
         };
         metrics.with(|registry| {
-            registry.register("worker_events", "Events by what became of them", new.events.clone());
+            registry.register("worker_events", "Events by outcome", new.events.clone());
             registry.register("worker_dead_letters", "Dead letters by class and code", new.dead_letters.clone());
             registry.register("worker_batch_records", "Records in one transaction", new.batch.clone());
-            registry.register("worker_transaction_seconds", "Time of one transaction", new.transaction.clone());
+            registry.register("worker_transaction_seconds", "Duration of one transaction", new.transaction.clone());
             registry.register(
                 "worker_created_to_processed_seconds",
                 "Time from the event to its settlement",
@@ -83,18 +83,18 @@ impl WorkerMetrics {
             );
             registry.register(
                 "worker_store_behind_group",
-                "Partitions found ahead of the store, as after a restore or a fail-over to an older copy",
+                "Times that the store was behind a partition's offset, as after a restore or a fail-over to an older copy",
                 new.store_behind_group.clone(),
             );
             registry.register(
                 "worker_records_lost_to_retention",
-                "Records that the log dropped before they were read",
+                "Records that retention deleted before they were read",
                 new.lost_to_retention.clone(),
             );
-            registry.register("worker_reading_paused", "1 while the processor is behind", new.paused.clone());
+            registry.register("worker_reading_paused", "1 while reading is paused: the processor is behind", new.paused.clone());
             registry.register(
                 "worker_partition_unreadable",
-                "1 for a partition that waits before records that cannot be read",
+                "1 for a partition that waits at unreadable records",
                 new.unreadable.clone(),
             );
             registry.register("worker_consumer_lag_records", "Records not yet committed by the group", new.lag.clone());

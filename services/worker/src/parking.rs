@@ -124,12 +124,12 @@ impl LotTask {
             match self.advance().await {
                 Ok(()) => failures = 0,
                 Err(error) if error.is_sync_failure() => {
-                    return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
+                    return Err(anyhow::Error::new(error).context("the disk failed to sync the worker's writes"));
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     if failures.is_power_of_two() {
-                        tracing::warn!(failures, error = ?error, "the lot does not reach its store; it keeps trying, nothing is used up");
+                        tracing::warn!(failures, error = ?error, "the lot cannot reach the store; retrying, no attempt is used up");
                     }
                     let pause = store_pause(failures, ctx.ids.as_ref());
                     let _ = tokio::time::timeout(pause, ctx.drain.cancelled()).await;
@@ -267,11 +267,11 @@ impl LotTask {
         // Calls are aborted before their rows are given back.
         self.calls.shutdown().await;
         if let Err(error) = self.put_down().await {
-            tracing::warn!(error = ?error, "what was handled could not be written; it is handled again");
+            tracing::warn!(error = ?error, "cannot write the outcomes of handled events; they are handled again");
         }
         let leases = self.claimed.iter().map(|case| case.row.lease).chain(self.running.values().copied());
         if let Err(error) = self.lot_store.give_back(leases).await {
-            tracing::warn!(error = ?error, "leases could not be given back; they run out by themselves");
+            tracing::warn!(error = ?error, "cannot give leases back; they expire on their own");
         }
     }
 }

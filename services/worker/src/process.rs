@@ -105,7 +105,7 @@ impl Processor {
     async fn settle_or_split(&self, batch: &[Incoming<'_>], seen: &mut Seen) -> Result<Vec<Position>, StoreError> {
         match self.settle(batch, Refusals::new(), seen).await {
             Err(error @ StoreError::Fail { .. }) if batch.len() > 1 && !error.is_sync_failure() => {
-                tracing::warn!(batch.records = batch.len(), error = ?error, "the store refuses a batch; it is split");
+                tracing::warn!(batch.records = batch.len(), error = ?error, "the store refuses a batch; splitting it");
                 let (first, second) = batch.split_at(batch.len() / 2);
                 let mut positions = Box::pin(self.settle_or_split(first, seen)).await?;
                 positions.extend(Box::pin(self.settle_or_split(second, seen)).await?);
@@ -218,7 +218,7 @@ async fn gate<'r>(
 async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
     if !plan.adopt.is_empty() && tx.adopt(&plan.adopt).await?.len() < plan.adopt.len() {
         // Another transaction committed one of these orders since the lookup: the next try sees it.
-        return Err(StoreError::Retry { operation: "worker.adopt", source: anyhow::anyhow!("an order appeared meanwhile") });
+        return Err(StoreError::Retry { operation: "worker.adopt", source: anyhow::anyhow!("an order was created concurrently") });
     }
     let passed = if plan.transitions.is_empty() { HashSet::new() } else { tx.apply(&plan.transitions).await? };
     for stopped in plan.transitions.iter().filter(|t| !passed.contains(&t.order_id)) {

@@ -225,10 +225,10 @@ pub async fn run(ctx: Ctx, setup: WorkerShared) -> anyhow::Result<()> {
             Ok(Progress::Idle) => IDLE,
             Ok(Progress::Waiting | Progress::Moved) => wait,
             Err(error) if error.is_sync_failure() => {
-                return Err(anyhow::Error::new(error).context("the disk does not keep what the worker writes"));
+                return Err(anyhow::Error::new(error).context("the disk failed to sync the worker's writes"));
             }
             Err(error) => {
-                tracing::warn!(error = ?error, failures, "an operation cannot be moved; the worker keeps trying");
+                tracing::warn!(error = ?error, failures, "cannot advance an operation; retrying");
                 store_pause(failures, ctx.ids.as_ref()).max(STEP)
             }
         };

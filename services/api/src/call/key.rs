@@ -27,15 +27,12 @@ fn invalid(rule: InvalidKey) -> Refusal {
 fn mismatch() -> Refusal {
     Refusal::new(
         Code::IdempotencyKeyMismatch,
-        "The idempotency key is given more than once with different values; send one key, under one of its names.",
+        "The idempotency key is given more than once with different values; send one key, in one header.",
     )
 }
 
 fn absent() -> Refusal {
-    Refusal::new(
-        Code::IdempotencyKeyRequired,
-        "Send a key of your own choice in x-idempotency-key, and the same key when you repeat the request.",
-    )
+    Refusal::new(Code::IdempotencyKeyRequired, "Send a key of your choice in x-idempotency-key and the same key when you retry.")
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const TRIES: u32 = 3;
 /// How long before its deadline a request is answered: at the deadline it would only get `DEADLINE_EXCEEDED`.
 const MARGIN: Duration = Duration::from_millis(20);
 /// Ends the detail of a refusal in doubt: what may have happened, and what to do.
-pub(super) const UNKNOWN_OUTCOME: &str = "the order may be cancelled; send the request again";
+pub(super) const UNKNOWN_OUTCOME: &str = "the order may have been cancelled; send the request again";
 
 /// A request to cancel an order.
 pub(super) struct CancelRequest {
@@ -70,7 +70,7 @@ impl Canceller {
                     doubt |= matches!(source, StoreError::Unknown { .. });
                     (self.hand_over)(Committed::InDoubt);
                     if !doubt && !source.is_contended() && tries >= TRIES {
-                        warn!(order.id = %request.change.order_id, error = ?source, "the store did not cancel an order");
+                        warn!(order.id = %request.change.order_id, error = ?source, "cannot cancel an order; refusing it");
                         return Ok(Err(unavailable()));
                     }
                     let pause = Backoff::INFRASTRUCTURE.wait(tries.min(4), self.ids.jitter());
@@ -101,5 +101,5 @@ fn unavailable() -> Refusal {
 }
 
 fn internal() -> Refusal {
-    Refusal::new(Code::Internal, "This is a fault of ours; the order was not cancelled, send the request again.")
+    Refusal::new(Code::Internal, "This is an internal error; the order was not cancelled, send the request again.")
 }

@@ -31,7 +31,7 @@ pub fn check(app: &App, parts: &Parts) -> Result<(), Refusal> {
 pub fn sizes(parts: &Parts) -> Result<(), Refusal> {
     let uri = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
     if uri > URI_BYTES {
-        return Err(Refusal::new(Code::UriTooLong, format!("Path and query may have {URI_BYTES} bytes; shorten them.")));
+        return Err(Refusal::new(Code::UriTooLong, format!("Path and query may have at most {URI_BYTES} bytes; shorten them.")));
     }
     let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > BODY_BYTES as u64) {
@@ -44,7 +44,7 @@ fn host(app: &App, parts: &Parts) -> Result<(), Refusal> {
     if host::is_ours(app.config.http_addr, &parts.headers, &parts.uri) {
         return Ok(());
     }
-    Err(Refusal::new(Code::HostNotAllowed, "This listener answers to localhost only; ask it by that name."))
+    Err(Refusal::new(Code::HostNotAllowed, "This listener serves localhost only; use that name."))
 }
 
 /// Checks that the headers announce JSON in UTF-8, not encoded.
@@ -81,14 +81,14 @@ pub async fn body(body: Body) -> Result<Bytes, Refusal> {
         // The client went away or broke its own framing: nobody reads this answer.
         Ok(Err(_)) => Err(Refusal::new(Code::JsonInvalid, "The body ended early; send it again.")),
         Err(_) => {
-            let detail = "The body did not arrive in 30 seconds; send the request again with the same key.";
+            let detail = "The body did not arrive within 30 seconds; send the request again with the same key.";
             Err(Refusal::new(Code::RequestTimeout, detail))
         }
     }
 }
 
 fn too_large() -> Refusal {
-    Refusal::new(Code::BodyTooLarge, format!("A body may have {BODY_BYTES} bytes; send less at once."))
+    Refusal::new(Code::BodyTooLarge, format!("A body may have at most {BODY_BYTES} bytes; send less."))
 }
 
 #[cfg(test)]

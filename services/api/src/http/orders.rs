@@ -117,7 +117,7 @@ fn timeline_request(parts: &Parts, order_id: String) -> Result<GetOrderTimelineR
         Err(partial) => (partial.message, partial.violations),
     };
     if !std::mem::replace(&mut message.order_id, order_id).is_empty() {
-        found.push(Violation::new("order_id", FieldCode::DuplicateField, "stands in the path"));
+        found.push(Violation::new("order_id", FieldCode::DuplicateField, "is already given in the path"));
     }
     fields::checked(Protocol::Rest, message, found)
 }

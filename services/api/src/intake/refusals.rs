@@ -28,7 +28,7 @@ pub fn store_unavailable() -> Refusal {
 }
 
 pub fn internal() -> Refusal {
-    Refusal::new(Code::Internal, "This is a fault of ours; nothing was written, send the request again with the same key.")
+    Refusal::new(Code::Internal, "This is an internal error; nothing was written, send the request again with the same key.")
 }
 
 pub fn outcome_unknown() -> Refusal {
@@ -43,7 +43,7 @@ pub fn deadline_exceeded() -> Refusal {
 }
 
 pub fn in_flight(wait: Duration) -> Refusal {
-    let detail = "The first request with this key still runs; send the request again with the same key.";
+    let detail = "The first request with this key is still running; send the request again with the same key.";
     Refusal::new(Code::IdempotencyKeyInFlight, detail).after(wait)
 }
 
@@ -57,6 +57,6 @@ pub fn overloaded(wait: Duration) -> Refusal {
 }
 
 pub fn shutting_down(wait: Duration) -> Refusal {
-    let detail = "This process shuts down; nothing was written, send the request again.";
+    let detail = "This process is shutting down; nothing was written, send the request again.";
     Refusal::new(Code::ShuttingDown, detail).after(wait)
 }

@@ -131,7 +131,7 @@ impl Writer {
         match self.try_once(job.batch.orders()).await {
             Ok(made) => self.answer(job.batch, &made, job.doubt).await,
             Err(source) if source.is_sync_failure() => {
-                error!(error = ?source, "the disk does not sync; this process cannot go on");
+                error!(error = ?source, "the disk failed to sync; the process ends");
                 self.refuse(job.batch, &refusals::outcome_unknown());
                 self.fault = Some(source);
             }
@@ -143,7 +143,7 @@ impl Writer {
             }
             Err(error) if error.blames_the_input() => return job.halves(),
             Err(source @ StoreError::Fail { .. }) => {
-                error!(orders = job.batch.len(), error = ?source, "the store is in disorder");
+                error!(orders = job.batch.len(), error = ?source, "the store refused a batch; the database is not as expected");
                 self.refuse(job.batch, &fault(job.doubt));
             }
             Err(source) => {
@@ -165,7 +165,7 @@ impl Writer {
     /// Schedules a retry. A job that is neither in doubt nor held by another transaction is refused after `TRIES` attempts.
     fn postpone(&mut self, mut job: Job, source: &StoreError) {
         if !job.doubt && !job.held && job.tries >= TRIES {
-            warn!(orders = job.batch.len(), error = ?source, "the store did not take a batch");
+            warn!(orders = job.batch.len(), error = ?source, "the store does not answer; a batch is refused");
             return self.refuse(job.batch, &refusals::store_unavailable());
         }
         let wait = self.backoff(job.tries);
@@ -211,7 +211,7 @@ impl Writer {
         let records = match self.read(&scopes).await {
             Ok(records) => records,
             Err(source) => {
-                warn!(orders = scopes.len(), doubt, error = ?source, "the keys of a batch could not be read");
+                warn!(orders = scopes.len(), doubt, error = ?source, "cannot read the keys of a batch");
                 let refusal = if doubt { refusals::outcome_unknown() } else { refusals::store_refusal(&source) };
                 return self.refuse(batch, &refusal);
             }

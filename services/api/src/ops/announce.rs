@@ -30,10 +30,10 @@ pub fn checked(call: &Call, message: AnnounceOrdersRequest, mut found: Vec<Viola
             ));
         }
         (false, true) => {
-            found.push(Violation::new("older_than_seconds", FieldCode::Conflict, "must not be given beside order_ids"));
+            found.push(Violation::new("older_than_seconds", FieldCode::Conflict, "must not be given together with order_ids"));
         }
         (false, false) if !message.page_token.is_empty() => {
-            found.push(Violation::new("page_token", FieldCode::Conflict, "must not be given beside order_ids"));
+            found.push(Violation::new("page_token", FieldCode::Conflict, "must not be given together with order_ids"));
         }
         _ => {}
     }

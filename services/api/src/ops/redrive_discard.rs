@@ -28,7 +28,7 @@ pub trait Chooses {
     fn conflicts(&self) -> Vec<Violation> {
         match (self.ids().is_empty(), self.filter().is_some()) {
             (true, false) => vec![Violation::new("ids", FieldCode::Required, "must have at least one entry, or give a filter")],
-            (false, true) => vec![Violation::new("filter", FieldCode::Conflict, "must not be given beside ids")],
+            (false, true) => vec![Violation::new("filter", FieldCode::Conflict, "must not be given together with ids")],
             _ => Vec::new(),
         }
     }

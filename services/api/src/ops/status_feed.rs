@@ -54,7 +54,7 @@ impl StatusFeed {
         }
         let others = self.latest.receiver_count();
         if others >= MOST_SUBSCRIBERS {
-            let detail = "This process has as many subscribers as it takes; subscribe later, or poll the status.";
+            let detail = "This process has the most subscribers that it accepts; subscribe later, or poll the status.";
             return Err(Refusal::new(Code::Overloaded, detail).after(again));
         }
         if others == 0 {
@@ -126,7 +126,7 @@ impl StatusFeedTask {
                         self.send(now);
                     }
                     Err(error) if !std::mem::replace(&mut failing, true) => {
-                        warn!(error = ?error, "the pipeline's status cannot be read; its subscribers wait");
+                        warn!(error = ?error, "cannot read the pipeline's status; subscribers wait");
                     }
                     Err(_) => {}
                 }

@@ -63,7 +63,7 @@ impl OrderWatches {
         }
         let mut state = self.lock();
         if state.watches >= MOST_WATCHES {
-            let detail = "As many orders are watched here as may be; watch again later, or read the order now and then.";
+            let detail = "This process has the most watches that it accepts; watch again later, or poll the order.";
             return Err(Refusal::new(Code::Overloaded, detail).after(again));
         }
         state.watches += 1;

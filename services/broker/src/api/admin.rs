@@ -28,7 +28,7 @@ pub(super) async fn create_topics(asked: Asked, request: CreateTopicsRequest) ->
     for topic in &request.topics {
         let twice = request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
         let outcome = if twice {
-            Err((ResponseError::InvalidRequest, "the topic stands twice in the request".to_owned()))
+            Err((ResponseError::InvalidRequest, "the request names the topic twice".to_owned()))
         } else {
             create(&asked.shared, topic, request.validate_only).await
         };
@@ -62,7 +62,7 @@ fn partitions(topic: &CreatableTopic, usual: i32) -> Result<i32, (ResponseError,
     if topic.assignments.is_empty() {
         if !matches!(topic.replication_factor, 1 | -1) {
             let error = ResponseError::InvalidReplicationFactor;
-            return Err((error, "there is one broker, so the replication factor is 1".to_owned()));
+            return Err((error, "there is one broker, so the replication factor must be 1".to_owned()));
         }
         return Ok(if topic.num_partitions == -1 { usual } else { topic.num_partitions });
     }
@@ -79,11 +79,11 @@ fn partitions(topic: &CreatableTopic, usual: i32) -> Result<i32, (ResponseError,
 
 fn refusal(error: ResponseError, shared: &Shared) -> String {
     match error {
-        ResponseError::InvalidTopicException => "a name has 1 to 249 of A-Z a-z 0-9 . _ -, not . or ..".to_owned(),
+        ResponseError::InvalidTopicException => "a name has 1 to 249 characters of A-Z a-z 0-9 . _ -, not . or ..".to_owned(),
         ResponseError::InvalidPartitions => {
             format!("1 to {} partitions", shared.settings.limits.partitions)
         }
-        ResponseError::TopicAlreadyExists => "the topic exists".to_owned(),
+        ResponseError::TopicAlreadyExists => "the topic already exists".to_owned(),
         other => other.to_string(),
     }
 }

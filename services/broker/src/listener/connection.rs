@@ -32,16 +32,16 @@ enum Closed {
     Input(#[from] End),
     #[error(transparent)]
     Request(#[from] Unfit),
-    #[error("the client does not take its answers")]
+    #[error("the client does not read its responses")]
     Output,
-    #[error("the log stops")]
+    #[error("the log is stopping")]
     Stopping,
 }
 
 /// Serves one connection to its end. Dropping the future closes it at once; what is queued for the writer is still stored.
 pub(super) async fn serve(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken) {
     if let Err(e) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, error = %e, "a connection does not take TCP_NODELAY");
+        tracing::debug!(%peer, error = %e, "cannot set TCP_NODELAY on a connection");
     }
     let (input, output) = stream.into_split();
     // `write` holds one more answer.

@@ -22,15 +22,15 @@ const SHORTEST: i32 = 8;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum End {
     /// The client closed between two frames, or reset the connection.
-    #[error("the client is gone")]
+    #[error("the client disconnected")]
     Gone,
-    #[error("the client closed within a frame")]
+    #[error("the client disconnected within a frame")]
     Cut,
-    #[error("nothing came for {0:?}")]
+    #[error("nothing arrived for {0:?}")]
     Idle(Duration),
     #[error("a frame was not complete after {0:?}")]
     Slow(Duration),
-    #[error("a frame of {0} bytes was announced")]
+    #[error("a frame length of {0} bytes is out of range")]
     Length(i32),
     #[error("the client speaks {0}, not the Kafka protocol")]
     Foreign(&'static str),

@@ -59,10 +59,7 @@ pub(crate) async fn prepare(file: &Path) -> Result<(), Error> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             // SQLite would treat a foreign write-ahead log as that of the new file.
             if with_suffix(file, "-wal").exists() {
-                return Err(Error::Corrupt {
-                    file: file.to_owned(),
-                    reason: "its write-ahead log is there without it".to_owned(),
-                });
+                return Err(Error::Corrupt { file: file.to_owned(), reason: "its write-ahead log exists without it".to_owned() });
             }
             create(file).await
         }
@@ -100,14 +97,14 @@ async fn create(file: &Path) -> Result<(), Error> {
         }
     }
     new_file(&draft).map_err(failed)?;
-    fill(&draft).await.map_err(|e| refused(file, "make the event log", e))?;
+    fill(&draft).await.map_err(|e| refused(file, "create the event log", e))?;
     std::fs::rename(&draft, file).map_err(failed)?;
     let directory = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     File::open(directory).and_then(|d| d.sync_all()).map_err(failed)?;
-    tracing::info!(file = %file.display(), "made a new event log at {}", file.display());
+    tracing::info!(file = %file.display(), "created a new event log at {}", file.display());
     Ok(())
 }
 

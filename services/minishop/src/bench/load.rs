@@ -78,7 +78,7 @@ async fn connected(
     http: &str,
     work: impl AsyncFnOnce(&mut SendRequest<Full<Bytes>>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let stream = TcpStream::connect(http).await.with_context(|| format!("cannot reach {http}; is the server up?"))?;
+    let stream = TcpStream::connect(http).await.with_context(|| format!("cannot reach {http}; check that it is running"))?;
     stream.set_nodelay(true)?;
     let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = async { connection.await.map_err(anyhow::Error::from) };

@@ -9,16 +9,16 @@ use crate::order::client::encoded;
 /// A filter of dead letters; without a condition it matches all.
 #[derive(Debug, clap::Args)]
 pub struct Filter {
-    /// Only this kind of error, such as refused.
+    /// Only this error class, such as refused or transient.
     #[arg(long)]
     class: Option<String>,
     /// Only this error code, such as `DATA_INVALID`.
     #[arg(long)]
     code: Option<String>,
-    /// Only this group, by its fingerprint.
+    /// Only the group with this fingerprint, as listed by `dlq groups`.
     #[arg(long)]
     fingerprint: Option<String>,
-    /// Only events of this topic.
+    /// Only events of this topic, named with its prefix.
     #[arg(long)]
     topic: Option<String>,
     /// Only events of this record key.
@@ -53,7 +53,7 @@ impl Filter {
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Set {
-    /// The dead letters' ids.
+    /// Ids of dead letters, at most 1000.
     ids: Vec<String>,
     #[command(flatten)]
     filter: Filter,
@@ -66,13 +66,13 @@ pub struct Set {
     /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
-    /// At most this many events per second, 1 to 10000.
+    /// Maximum number of events per second, 1 to 10000; 100 unless given.
     #[arg(long)]
     rate: Option<i64>,
-    /// Who asks, for the audit.
+    /// Name of the operator, for the audit log.
     #[arg(long, default_value = "")]
     operator: String,
-    /// Follow the operation until it has ended; exit 1 when it was stopped.
+    /// Show progress until the operation has ended; exit 1 if it was stopped.
     #[arg(long)]
     pub wait: bool,
 }

@@ -102,7 +102,7 @@ pub fn audit(answer: &Value) -> ExitCode {
 /// Prints operations.
 pub fn operations(answer: &Value) -> ExitCode {
     output::table(
-        ["ID", "KIND", "STATE", "PENDING", "RELEASED", "SUCCEEDED", "FAILED", "SKIPPED", "BEGUN", "REASON"],
+        ["ID", "KIND", "STATE", "PENDING", "RELEASED", "SUCCEEDED", "FAILED", "SKIPPED", "STARTED", "REASON"],
         rows(answer).iter().map(line),
     )
 }
@@ -132,7 +132,7 @@ pub fn operation(answer: &Value) -> ExitCode {
 /// Prints what a redrive or a discard will do.
 pub fn begun(answer: &Value) -> ExitCode {
     let id = cell(&answer["operation"], "id");
-    let begun = if id.is_empty() { "a dry run: nothing changes".to_owned() } else { format!("operation {id}") };
+    let begun = if id.is_empty() { "dry run: nothing was changed".to_owned() } else { format!("operation {id}") };
     let printed = print(&format!("{} matched, {begun}\n", cell(answer, "matched")));
     for skipped in rows(&answer["skipped"]) {
         print(&format!("{} skipped: {}\n", cell(skipped, "id"), cell(skipped, "reason")));

@@ -39,22 +39,22 @@ const LAST_REPORTS: Duration = Duration::from_secs(30);
 /// What is published again, and where to.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The topic, by its full name; it must exist, and must not be one of the live topics.
+    /// Target topic, named with its prefix; must exist and must not be a live topic.
     #[arg(long)]
     to_topic: String,
-    /// The events of this order.
+    /// Only events of this order, by its id.
     #[arg(long)]
     order: Option<String>,
-    /// The events of this customer's orders.
+    /// Only events of this customer's orders.
     #[arg(long)]
     customer: Option<String>,
-    /// The events of orders accepted at or after this time, such as 2026-01-31T12:00:00Z.
+    /// Only events of orders accepted at or after this time, such as 2026-01-31T12:00:00Z.
     #[arg(long)]
     from: Option<DateTime<Utc>>,
-    /// The events of orders accepted before this time.
+    /// Only events of orders accepted before this time.
     #[arg(long, alias = "until")]
     to: Option<DateTime<Utc>>,
-    /// At most this many events per second, 1 to 10000.
+    /// Maximum number of events per second, 1 to 10000.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
     /// Show how many events match, and publish nothing.
@@ -63,13 +63,13 @@ pub struct Args {
     /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
-    /// Why, for the audit.
+    /// Reason, for the audit log.
     #[arg(long, default_value = "")]
     reason: String,
-    /// Who asks, for the audit.
+    /// Name of the operator, for the audit log.
     #[arg(long, default_value = "")]
     operator: String,
-    /// How the result is printed.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
@@ -137,8 +137,8 @@ async fn replay(args: &Args, config: &Config) -> Result<ExitCode, Failure> {
     let mut sender = Sender::new(&brokers, config.kafka_compression, args.rate)?;
     let outcome = publish(&store, &past, &history, &mut sender).await;
     let word = if outcome.is_ok() { "done" } else { "stopped" };
-    write_audit(&store, args, word, orders, sender.delivered).await?;
-    outcome?;
+    let audited = write_audit(&store, args, word, orders, sender.delivered).await;
+    outcome.and(audited)?;
     Ok(tell(args, orders, events, sender.delivered))
 }
 
@@ -164,13 +164,17 @@ fn selection(args: &Args) -> Result<Past, Failure> {
 async fn check_topic(args: &Args, config: &Config, brokers: &str) -> Result<(), Failure> {
     let is_live = |name: &str| args.to_topic == name || args.to_topic == topics::prefixed(&config.topic_prefix, name);
     if topics::ALL.iter().any(|name| is_live(name)) {
-        return Err(field("topic", "NOT_ALLOWED", "is a live topic: its consumers would take history for news"));
+        return Err(field(
+            "topic",
+            "NOT_ALLOWED",
+            "is a live topic: consumers would take past events for new; give another topic",
+        ));
     }
     let there = exists(brokers, &args.to_topic, PATIENCE).await;
     if there.map_err(|error| Failure::Unreachable(format!("{brokers}: {error:#}")))? {
         return Ok(());
     }
-    Err(field("topic", "UNKNOWN_VALUE", "is not there; create it first, with the settings that its consumer needs"))
+    Err(field("topic", "UNKNOWN_VALUE", "does not exist; create it first, with the settings that its consumer needs"))
 }
 
 async fn open(config: &Config) -> Result<Store, Failure> {
@@ -215,7 +219,7 @@ fn confirm(args: &Args, orders: usize, events: usize) -> Result<(), Failure> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Failure::Usage("nobody is there to confirm; give --yes, or look first with --dry-run".to_owned()));
+        return Err(Failure::Usage("confirmation needs a terminal; give --yes, or check first with --dry-run".to_owned()));
     }
     eprint!("publish {events} events of {orders} orders to {}? [y/N] ", args.to_topic);
     let _ = std::io::stderr().flush();
@@ -258,7 +262,7 @@ fn tell(args: &Args, orders: usize, events: usize, published: u64) -> ExitCode {
     if args.output == Output::Json {
         return output::json(&json!({"orders": orders, "events": events, "published": published, "topic": args.to_topic}));
     }
-    let done = if args.dry_run { "a dry run: nothing is published".to_owned() } else { format!("{published} published") };
+    let done = if args.dry_run { "dry run: nothing was published".to_owned() } else { format!("{published} published") };
     print(&format!("{orders} orders matched with {events} events; {done}\n"))
 }
 
@@ -313,7 +317,9 @@ impl Sender {
             return self.hear(report.result);
         }
         let unconfirmed = self.sent - i64::try_from(self.delivered).unwrap_or_default();
-        Err(Failure::Unreachable(format!("the brokers have not confirmed {unconfirmed} records")))
+        Err(Failure::Unreachable(format!(
+            "the brokers have not acknowledged {unconfirmed} records; the audit log has the number published"
+        )))
     }
 
     fn hear(&mut self, result: Result<(), SendError>) -> Result<(), Failure> {
@@ -324,5 +330,5 @@ impl Sender {
 }
 
 fn cut_short(error: &SendError) -> Failure {
-    Failure::No(format!("error[DEPENDENCY_REFUSED] the broker refuses a record: {error}; the audit says how many went out"))
+    Failure::No(format!("error[DEPENDENCY_REFUSED] the broker refused a record: {error}; the audit log has the number published"))
 }

@@ -13,19 +13,19 @@ use crate::output::{self, Output};
 /// Which orders.
 #[derive(Debug, clap::Args)]
 pub struct Lost {
-    /// The orders' ids.
+    /// Order ids.
     #[arg(required_unless_present = "older_than", conflicts_with = "older_than")]
     ids: Vec<String>,
-    /// All orders that were accepted at least this long ago, such as 15m, and whose event is lost.
+    /// All orders accepted at least this long ago, such as 15m, whose event is lost.
     #[arg(long, value_parser = duration)]
     older_than: Option<Duration>,
     /// Show what would happen, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Why, for the audit.
+    /// Reason, for the audit log.
     #[arg(long, default_value = "")]
     reason: String,
-    /// Who asks, for the audit.
+    /// Name of the operator, for the audit log.
     #[arg(long, default_value = "")]
     operator: String,
 }
@@ -62,7 +62,7 @@ pub fn print(answer: &Value, lost: &Lost, output: Output) -> ExitCode {
         let what = if lost.dry_run { "would be announced" } else { "announced" };
         let announced = rows("orderIds").iter().map(|id| [text(id), what.to_owned()]);
         let skipped = rows("skipped").iter().map(|left| [text(&left["orderId"]), text(&left["reason"])]);
-        output::table(["ORDER", "WHAT"], announced.chain(skipped))
+        output::table(["ORDER", "RESULT"], announced.chain(skipped))
     };
     if rows("skipped").is_empty() { printed } else { ExitCode::from(EXIT_NO) }
 }

@@ -22,10 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where a command asks, and how it prints the answer.
 #[derive(Debug, clap::Args)]
 pub struct Server {
-    /// The server's REST address.
+    /// REST address of the server, as http://host:port.
     #[arg(long, global = true, env = "MINISHOP_SERVER", default_value = "http://127.0.0.1:3000")]
     server: String,
-    /// How the answer is printed.
+    /// Output format.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }
@@ -68,7 +68,7 @@ impl fmt::Display for Failure {
             Self::Unreachable(why) => write!(f, "error[UNREACHABLE] {why}"),
             Self::Refused(status, problem) => {
                 let code = problem["code"].as_str().unwrap_or(status.as_str());
-                write!(f, "error[{code}] {}", problem["detail"].as_str().unwrap_or("the server refused"))?;
+                write!(f, "error[{code}] {}", problem["detail"].as_str().unwrap_or("the server refused the request"))?;
                 for error in problem["errors"].as_array().into_iter().flatten() {
                     let part = |name| error[name].as_str().unwrap_or_default();
                     write!(f, "\n  {} {}: {}", part("field"), part("code"), part("message"))?;
@@ -84,7 +84,7 @@ impl Client {
     fn new(server: &str) -> Result<Self, String> {
         let sound = server.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
         if !sound {
-            return Err("error[CONFIG_VALUE] --server: is no address; give one such as http://127.0.0.1:3000".to_owned());
+            return Err("error[CONFIG_VALUE] --server: is not a valid address; give one such as http://127.0.0.1:3000".to_owned());
         }
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
         Ok(Self { http, server: server.trim_end_matches('/').to_owned() })

@@ -30,7 +30,7 @@ pub fn print(timeline: &Value, output: Output) -> ExitCode {
         return output::json(timeline);
     }
     let told = output::table(
-        ["TIME", "WHAT", "VERSION", "CAUSED BY", "EVENT", "CORRELATION", "DETAIL"],
+        ["TIME", "KIND", "VERSION", "CAUSED BY", "EVENT", "CORRELATION", "DETAIL"],
         list(timeline, "entries").iter().map(|entry| {
             let version = Some(&entry["version"]).filter(|version| **version != 0).map_or_else(String::new, cell);
             let [at, kind, cause, event, correlation] =
@@ -39,12 +39,12 @@ pub fn print(timeline: &Value, output: Output) -> ExitCode {
         }),
     );
     if timeline["nextPageToken"].as_str().is_some_and(|token| !token.is_empty()) {
-        output::line("… there is more; see --limit");
+        output::line("… more entries exist; raise --limit");
     }
     if list(timeline, "parked").is_empty() {
         return told;
     }
-    output::line("\nStands in the parking lot now:");
+    output::line("\nParked events:");
     output::table(
         ["EVENT", "STATE", "ATTEMPTS", "NEXT ATTEMPT", "BLOCKS", "ERROR"],
         list(timeline, "parked").iter().map(|event| {

@@ -21,20 +21,20 @@ use crate::store::{Failure, open, requested_by};
 /// What is stepped over, and why.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The partition of `orders.created`, as the alarm names it.
+    /// Partition of `orders.created`, as named by the alarm.
     #[arg(long)]
     partition: i32,
-    /// The first offset that cannot be read, as the alarm names it.
+    /// First offset that cannot be read, as named by the alarm.
     #[arg(long)]
     offset: i64,
-    /// Read on at this offset; by default the next one. A batch that cannot be read has more records than one: kafka-dump-log
-    /// shows its last offset.
+    /// Offset at which the workers continue; the next one unless given. For an unreadable batch, give the offset after its last
+    /// one, which kafka-dump-log shows.
     #[arg(long)]
     until: Option<i64>,
-    /// Why, for the audit and the dead letter.
+    /// Reason, for the audit log and the dead letter.
     #[arg(long)]
     reason: String,
-    /// Who asks, for the audit and the dead letter.
+    /// Name of the operator, for the audit log and the dead letter.
     #[arg(long, default_value = "")]
     operator: String,
 }
@@ -44,7 +44,7 @@ pub async fn run(args: Args, config: Config, brokers: &str, printed: Output) -> 
     match skip(args, &config, brokers).await {
         Ok(gap) if printed == Output::Json => output::json(&json!(gap)),
         Ok(gap) => print(&format!(
-            "written down: a worker that waits at offset {} of partition {} of {} reads on at {}\n",
+            "recorded: a worker that is blocked at offset {} of partition {} of {} continues at offset {}\n",
             gap.offset, gap.partition, gap.topic, gap.until
         )),
         Err(failure) => failure.print(),
@@ -56,7 +56,7 @@ async fn skip(args: Args, config: &Config, brokers: &str) -> Result<Gap, Failure
     let topic = topics::prefixed(&config.topic_prefix, topics::CREATED);
     let until = until.unwrap_or_else(|| offset.saturating_add(1));
     if reason.trim().is_empty() {
-        return Err(refused("reason REQUIRED: say why; it stands in the audit and in the dead letter"));
+        return Err(refused("reason REQUIRED: give a reason for the audit log and the dead letter"));
     }
     let place = Partition { topic: topic.as_str().into(), partition };
     let servers = brokers.to_owned();
@@ -80,9 +80,10 @@ async fn not_settled(store: &Store, gap: &Gap) -> Result<(), Failure> {
     let positions = store.inbox.positions(&gap.consumer).await.map_err(Failure::of_store)?;
     let at = positions.iter().find(|at| at.partition == gap.partition && at.topic == gap.topic);
     match at.map_or(0, |at| at.next_offset) {
-        next if next > gap.offset => {
-            Err(refused(&format!("offset NOT_ALLOWED: the workers of {} have read it; they stand at {next}", gap.consumer)))
-        }
+        next if next > gap.offset => Err(refused(&format!(
+            "offset NOT_ALLOWED: the workers of {} have settled it; their next offset is {next}",
+            gap.consumer
+        ))),
         _ => Ok(()),
     }
 }

@@ -68,7 +68,7 @@ fn topics_that_lose_events_by_their_settings_are_named_all_at_once() {
         done.unwrap();
     }
     let wanted = [
-        format!("error[TOPIC_MISSING] {failed}: is not there"),
+        format!("error[TOPIC_MISSING] {failed}: does not exist"),
         format!("error[TOPIC_UNSAFE] {created}: cleanup.policy compacts"),
         format!("error[TOPIC_UNSAFE] {created}: retention.ms is 60000"),
         format!("error[TOPIC_UNSAFE] {dead}: max.message.bytes is 1048588"),

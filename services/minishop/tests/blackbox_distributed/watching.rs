@@ -168,7 +168,7 @@ fn the_command_line_cancels_shows_and_watches() {
     let (code, told) = run(&["order", "show", &id]);
     assert_eq!(code, Some(0));
     let lines: Vec<&str> = told.lines().collect();
-    assert!(lines[0].contains("WHAT") && lines[1].contains(" created ") && lines[2].contains(" cancelled "), "{told}");
+    assert!(lines[0].contains("KIND") && lines[1].contains(" created ") && lines[2].contains(" cancelled "), "{told}");
     let (code, told) = run(&["order", "show", &id, "--output", "json"]);
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!((code, told["entries"].as_array().unwrap().len(), &told["parked"]), (Some(0), 2, &Value::Array(Vec::new())));

@@ -17,7 +17,7 @@ use crate::ctx::{Ctx, Task};
 #[derive(Debug, Parser)]
 #[command(
     disable_version_flag = true,
-    after_help = "Exit codes: 0 done · 2 command line, configuration, or what must be fixed before a start · 70 a core task panicked or ended early · 74 the disk did not confirm a write"
+    after_help = "Exit codes: 0 done · 2 invalid command line or configuration, or a problem to fix before a start · 70 a core task panicked or ended early · 74 fsync failed"
 )]
 struct Cli {
     /// Print the versions of MiniShop and librdkafka.

@@ -33,12 +33,12 @@ pub(super) async fn watch(
         };
         let answer = tokio::select! { answer = turn => answer, () = drain.cancelled() => return Ok(()) };
         if let Some(writable) = &log {
-            status.note("event log", (!writable()).then(|| "the disk refuses writes; events wait".to_owned()));
+            status.note("event log", (!writable()).then(|| "the disk refuses writes; events wait in the outbox".to_owned()));
         }
         match answer {
             Ok(()) => {
                 if failures >= FAILURES {
-                    tracing::info!("the store takes writes again");
+                    tracing::info!("the store accepts writes again");
                 }
                 failures = 0;
                 status.set("store", Ok(()));
@@ -49,7 +49,7 @@ pub(super) async fn watch(
                 failures = failures.saturating_add(1);
                 let reason = format!("{:#}", anyhow::Error::from(error));
                 if failures == FAILURES {
-                    tracing::warn!("the store takes no writes: {reason}");
+                    tracing::warn!("the store does not accept writes: {reason}");
                 }
                 if failures >= FAILURES {
                     status.set("store", Err(reason));

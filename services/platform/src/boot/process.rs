@@ -209,7 +209,7 @@ async fn open_store(
             }
             Err(error) if error.is_retry() => {
                 status.set("store", Err(error.to_string()));
-                tracing::warn!("the store is away, trying again: {:#}", anyhow::Error::from(error));
+                tracing::warn!("the store is unavailable; retrying: {:#}", anyhow::Error::from(error));
             }
             Err(error) => return Err(store_refused(error)),
         }
@@ -243,13 +243,13 @@ async fn await_topics(
             }
             Ok(missing) => anyhow::bail!(topics_missing(&missing)),
             Err(error) if shape == Shape::Api => {
-                tracing::warn!("Kafka does not answer; orders are accepted and wait: {error:#}");
+                tracing::warn!("Kafka does not answer; orders are accepted and their events wait: {error:#}");
                 status.note("kafka", Some(AWAY.to_owned()));
                 return Ok(Started::Done(false));
             }
             Err(error) => {
                 status.set("kafka", Err(AWAY.to_owned()));
-                tracing::warn!("Kafka does not answer, trying again: {error:#}");
+                tracing::warn!("Kafka does not answer; retrying: {error:#}");
             }
         }
         tokio::select! { () = tokio::time::sleep(pause) => {}, () = signals.next() => return Ok(Started::Stopped) }
@@ -260,7 +260,7 @@ async fn await_topics(
 const AWAY: &str = "the event log does not answer";
 
 fn topics_missing(missing: &[String]) -> String {
-    format!("error[TOPIC_MISSING] KAFKA_BROKERS: {} not there; run `minishop topics create`", missing.join(", "))
+    format!("error[TOPIC_MISSING] KAFKA_BROKERS: {} missing; run `minishop topics create`", missing.join(", "))
 }
 
 /// Polls until all topics exist, for an API that started while Kafka was away. Until then it notes what is missing; with Kafka
@@ -284,7 +284,7 @@ async fn check_topics_later(
             status.note("kafka", Some(reason));
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
-        tracing::info!("the event log answers, all topics are there");
+        tracing::info!("the event log answers and all topics exist");
         status.note("kafka", None);
         status.set("kafka", Ok(()));
     };

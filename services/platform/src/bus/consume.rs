@@ -79,13 +79,13 @@ pub enum PollError {
     #[error("a record cannot be read: {0}")]
     Unreadable(KafkaError),
     /// The client recovers by itself. Poll again.
-    #[error("the event log cannot be read at the moment")]
+    #[error("the event log is temporarily unavailable")]
     Passing(#[source] anyhow::Error),
     /// Another process has joined the group under this member's name. End the process.
     #[error("another process has taken this member's place in the group")]
     Replaced,
     /// This member can never read again. End the process.
-    #[error("the consumer is beyond recovery")]
+    #[error("the consumer failed permanently")]
     Fatal(#[source] anyhow::Error),
 }
 
@@ -128,7 +128,7 @@ impl Consumer {
             .set("max.poll.interval.ms", settings.session_timeout.as_millis().max(300_000).to_string())
             .set("statistics.interval.ms", "5000")
             .create_with_context(Callbacks::new(handlers, &settings.topics))
-            .context("cannot make a consumer")?;
+            .context("cannot create a consumer")?;
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         inner.subscribe(&topics).context("cannot subscribe")?;
         let (group, client_id) = (settings.group.clone(), settings.client_id.clone());

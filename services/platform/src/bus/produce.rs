@@ -73,7 +73,7 @@ pub enum SendError {
     #[error("the producer's queue is full")]
     QueueFull,
     /// The producer is unusable: create a new one and start again from the table.
-    #[error("the producer failed for good: {0}")]
+    #[error("the producer failed permanently: {0}")]
     Fatal(String),
     /// The record is larger than the broker accepts.
     #[error("the record is too large")]
@@ -82,7 +82,7 @@ pub enum SendError {
     #[error("the record was refused: {0}")]
     Record(String),
     /// The topic accepts no records, or not ours: retry later.
-    #[error("the topic takes no records: {0}")]
+    #[error("the topic does not accept records: {0}")]
     Topic(String),
 }
 
@@ -140,7 +140,7 @@ impl Producer {
     /// Creates a producer; it connects when the broker answers.
     pub fn new(brokers: &str, compression: Compression, reports: mpsc::UnboundedSender<Report>) -> anyhow::Result<Self> {
         let (config, reports) = (config(brokers, compression), Reports(reports));
-        let batching = config.create_with_context(reports.clone()).context("cannot make a producer")?;
+        let batching = config.create_with_context(reports.clone()).context("cannot create a producer")?;
         Ok(Self { batching, single: None, config, reports })
     }
 

@@ -53,14 +53,14 @@ pub enum Made {
 
 /// Lists all topics. Fails if no broker answers within `patience`.
 pub async fn list(brokers: &str, patience: Duration) -> anyhow::Result<Vec<Topic>> {
-    let client: BaseConsumer = config(brokers).create().context("cannot make a Kafka client")?;
+    let client: BaseConsumer = config(brokers).create().context("cannot create a Kafka client")?;
     let ask = move || client.fetch_metadata(None, patience).map(|metadata| metadata.topics().iter().map(describe).collect());
     tokio::task::spawn_blocking(ask).await?.with_context(|| format!("no broker answers at {brokers}"))
 }
 
 /// Returns whether a topic exists. Fails if no broker answers within `patience`.
 pub async fn exists(brokers: &str, topic: &str, patience: Duration) -> anyhow::Result<bool> {
-    let client: BaseConsumer = config(brokers).create().context("cannot make a Kafka client")?;
+    let client: BaseConsumer = config(brokers).create().context("cannot create a Kafka client")?;
     let name = topic.to_owned();
     let ask = move || {
         let metadata = client.fetch_metadata(Some(&name), patience)?;
@@ -89,7 +89,7 @@ pub fn settings_of_new(name: &str, prefix: &str) -> [(&'static str, String); 3] 
 /// Creates our topics with the brokers' default replication, and waits until the brokers list them. Existing topics are left
 /// unchanged.
 pub async fn create(brokers: &str, prefix: &str, partitions: i32, patience: Duration) -> anyhow::Result<Vec<(String, Made)>> {
-    let client: AdminClient<DefaultClientContext> = config(brokers).create().context("cannot make a Kafka client")?;
+    let client: AdminClient<DefaultClientContext> = config(brokers).create().context("cannot create a Kafka client")?;
     let names: Vec<String> = topics::ALL.iter().map(|topic| topics::prefixed(prefix, topic)).collect();
     let settings: Vec<_> = names.iter().map(|name| settings_of_new(name, prefix)).collect();
     let new = names.iter().zip(&settings).map(|(name, settings)| {
@@ -121,7 +121,7 @@ pub async fn settings(brokers: &str, names: &[&str], patience: Duration) -> anyh
         // An empty request is refused.
         return Ok(Vec::new());
     }
-    let client: AdminClient<DefaultClientContext> = config(brokers).create().context("cannot make a Kafka client")?;
+    let client: AdminClient<DefaultClientContext> = config(brokers).create().context("cannot create a Kafka client")?;
     let options = AdminOptions::new().request_timeout(Some(patience));
     let wanted: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let described = client.describe_configs(&wanted, &options).await;
@@ -136,7 +136,7 @@ pub async fn settings(brokers: &str, names: &[&str], patience: Duration) -> anyh
 fn told(resource: &ConfigResource) -> anyhow::Result<Settings> {
     let value = |name: &str| {
         let value = resource.get(name).and_then(|entry| entry.value.as_deref());
-        value.with_context(|| format!("the brokers do not tell {name}"))
+        value.with_context(|| format!("the brokers do not report {name}"))
     };
     let millis: i64 = value("retention.ms")?.parse()?;
     Ok(Settings {

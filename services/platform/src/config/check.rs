@@ -52,7 +52,7 @@ impl Problems {
             (given.filter(|secret| !secret.expose_secret().is_empty()), file.filter(|p| !p.as_os_str().is_empty()));
         let Some(path) = file else { return given };
         if given.is_some() {
-            self.add("CONFIG_RELATION", setting, &format!("is set, and so is {setting}_FILE; set one of them"));
+            self.add("CONFIG_RELATION", setting, &format!("is set together with {setting}_FILE; set only one of them"));
         }
         values::secret_file(path)
             .map_err(|problem| self.add("SECRET_FILE", &format!("{setting}_FILE"), &format!("{} {problem}", path.display())))
@@ -142,11 +142,11 @@ fn relations(config: &Config, shape: Shape, insecure: bool, found: &mut Problems
         // A file that cannot be read is already reported.
         let named = found.0.iter().any(|line| line.contains(&format!(" {name}")));
         if !set && !embedded && !named {
-            found.add("CONFIG_RELATION", name, "is not set; a process that is not `up` needs servers of their own");
+            found.add("CONFIG_RELATION", name, "is not set; set it, only `minishop up` has an embedded replacement");
         }
     }
     if config.retry.base > config.retry.cap {
-        found.add("CONFIG_RELATION", "MINISHOP_RETRY_BASE", "is longer than MINISHOP_RETRY_CAP; give less");
+        found.add("CONFIG_RELATION", "MINISHOP_RETRY_BASE", "is longer than MINISHOP_RETRY_CAP; give a shorter duration");
     }
     let mut listeners = vec![("MINISHOP_ADMIN_ADDR", config.admin_addr)];
     if shape != Shape::Worker {
@@ -157,10 +157,10 @@ fn relations(config: &Config, shape: Shape, insecure: bool, found: &mut Problems
     }
     for (n, (name, addr)) in listeners.iter().enumerate() {
         if let Some((other, _)) = listeners[..n].iter().find(|(_, earlier)| earlier == addr && addr.port() != 0) {
-            found.add("CONFIG_RELATION", name, &format!("listens on {addr}, as {other} does; give each its own port"));
+            found.add("CONFIG_RELATION", name, &format!("{addr} is also the address of {other}; give each its own port"));
         }
         if !addr.ip().is_loopback() && *name != "MINISHOP_ADMIN_ADDR" && !insecure {
-            let text = format!("{addr} is not loopback, and there is no authentication; bind 127.0.0.1 or say --insecure");
+            let text = format!("{addr} is not loopback, and there is no authentication; use 127.0.0.1 or set --insecure");
             found.add("INSECURE_BIND", name, &text);
         }
     }

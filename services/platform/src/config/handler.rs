@@ -15,25 +15,25 @@ use crate::outbound::Targets;
 /// The settings of handling, as texts.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HandlerFlags {
-    /// What processing an order means: confirm (nothing outside) or webhook (an endpoint of yours is called).
+    /// How orders are processed: confirm (no external call) or webhook (your endpoint is called).
     #[arg(long, global = true, env = "MINISHOP_HANDLER", value_name = "NAME", default_value = "confirm")]
     handler: String,
-    /// The endpoint that fulfils orders; each event is posted to it.
+    /// HTTP or HTTPS URL of the endpoint that fulfils orders; each event is posted to it.
     #[arg(long, global = true, env = "MINISHOP_WEBHOOK_URL", value_name = "URL")]
     webhook_url: Option<String>,
-    /// The secret that signs each call (Standard Webhooks): `whsec_` and the base64 of 24 to 64 bytes.
+    /// Secret that signs each call (Standard Webhooks): `whsec_` followed by the base64 of 24 to 64 bytes.
     #[arg(long, global = true, env = "MINISHOP_WEBHOOK_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = values::secret)]
     webhook_secret: Option<SecretString>,
-    /// A file with that secret, instead of the secret.
+    /// File with that secret, instead of the secret itself; must not be readable by others.
     #[arg(long, global = true, env = "MINISHOP_WEBHOOK_SECRET_FILE", value_name = "FILE")]
     webhook_secret_file: Option<PathBuf>,
-    /// How long a call may take, the whole answer included.
+    /// Timeout of a call, until the whole response is read, 100ms to 5m.
     #[arg(long, global = true, env = "MINISHOP_WEBHOOK_TIMEOUT", value_name = "DURATION", default_value = "10s")]
     webhook_timeout: String,
-    /// How many calls run at a time, 1 to 256; those of one key come one after the other.
+    /// Maximum number of calls in flight, 1 to 256; calls of one record key run one at a time.
     #[arg(long, global = true, env = "MINISHOP_WEBHOOK_CONCURRENCY", value_name = "NUMBER", default_value = "32")]
     webhook_concurrency: String,
-    /// Whether the endpoint may be any address, or only one of the public internet: any or public.
+    /// Addresses that may be called: any, or public (only the public internet).
     #[arg(long, global = true, env = "MINISHOP_WEBHOOK_TARGETS", value_name = "WHICH", default_value = "any")]
     webhook_targets: String,
 }
@@ -68,7 +68,7 @@ impl HandlerFlags {
         let webhook = found.read("MINISHOP_HANDLER", &self.handler, false, is_webhook);
         let url = self.webhook_url.filter(|url| !url.is_empty());
         if webhook && url.is_none() {
-            found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_URL", "is not set; the webhook handler needs the address to call");
+            found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_URL", "is not set; give the URL that the webhook handler calls");
         }
         // The part before an @ could be a password, so no part of the address is repeated.
         let url = url
@@ -76,7 +76,7 @@ impl HandlerFlags {
         let named = self.webhook_secret.is_some() || self.webhook_secret_file.is_some();
         let secret = found.secret("MINISHOP_WEBHOOK_SECRET", self.webhook_secret, self.webhook_secret_file.as_deref());
         if webhook && !named {
-            found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_SECRET", "is not set; the webhook handler signs each call with it");
+            found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_SECRET", "is not set; give the secret that signs each call");
         }
         let key = secret.and_then(|secret| {
             key(&secret).map_err(|problem| found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_SECRET", problem)).ok()
@@ -115,7 +115,7 @@ fn is_webhook(text: &str) -> Result<bool, String> {
     match text {
         "confirm" => Ok(false),
         "webhook" => Ok(true),
-        _ => Err("is no handler; give confirm or webhook".to_owned()),
+        _ => Err("is not a valid handler; give confirm or webhook".to_owned()),
     }
 }
 
@@ -123,7 +123,7 @@ fn targets(text: &str) -> Result<Targets, String> {
     match text {
         "any" => Ok(Targets::Any),
         "public" => Ok(Targets::Public),
-        _ => Err("is neither; give any or public".to_owned()),
+        _ => Err("is not valid; give any or public".to_owned()),
     }
 }
 
@@ -131,28 +131,28 @@ fn targets(text: &str) -> Result<Targets, String> {
 fn timeout(text: &str) -> Result<Duration, String> {
     let timeout = values::duration(text)?;
     let fits = (Duration::from_millis(100)..=Duration::from_mins(5)).contains(&timeout);
-    if fits { Ok(timeout) } else { Err("does not fit; give 100ms to 5m".to_owned()) }
+    if fits { Ok(timeout) } else { Err("is out of range; give 100ms to 5m".to_owned()) }
 }
 
 fn endpoint(text: &str) -> Result<Uri, String> {
     const FORM: &str = "give http://host:port/path or https://host/path";
-    let uri: Uri = text.parse().map_err(|_| format!("is no address; {FORM}"))?;
+    let uri: Uri = text.parse().map_err(|_| format!("is not a valid URL; {FORM}"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(format!("is neither http nor https; {FORM}"));
     }
     match uri.authority() {
         Some(authority) if authority.as_str().contains('@') => {
-            Err("has a user or password; the signature tells the endpoint who calls".to_owned())
+            Err("has a user or password; remove it, calls are authenticated by their signature".to_owned())
         }
         Some(authority) if !authority.host().is_empty() => Ok(uri),
-        _ => Err(format!("names no host; {FORM}")),
+        _ => Err(format!("has no host; {FORM}")),
     }
 }
 
 /// Decodes the secret (Standard Webhooks: 24 to 64 random bytes).
 fn key(secret: &SecretString) -> Result<SecretSlice<u8>, &'static str> {
     const FORM: &str =
-        "is not of the form whsec_ and base64 of 24 to 64 bytes; make one with: echo whsec_$(openssl rand -base64 32)";
+        "is not whsec_ followed by the base64 of 24 to 64 bytes; create one with: echo whsec_$(openssl rand -base64 32)";
     let coded = secret.expose_secret().strip_prefix("whsec_").ok_or(FORM)?;
     let key = STANDARD.decode(coded).map_err(|_| FORM)?;
     if (24..=64).contains(&key.len()) { Ok(key.into()) } else { Err(FORM) }

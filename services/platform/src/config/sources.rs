@@ -156,9 +156,9 @@ fn unknown_key<'a>(place: &str, name: &str, known: impl Iterator<Item = &'a str>
     let name: String = name.chars().take(64).collect();
     let tip = match nearest(&name, known) {
         Some(nearest) => format!("did you mean {nearest}?"),
-        None => "remove it; `minishop config print` shows the settings".to_owned(),
+        None => "remove it; `minishop up --help` lists the settings".to_owned(),
     };
-    format!("error[CONFIG_UNKNOWN_KEY] {place}: {name} is no setting; {tip}")
+    format!("error[CONFIG_UNKNOWN_KEY] {place}: {name} is not a valid setting; {tip}")
 }
 
 fn config_path(args: &[OsString], variables: &BTreeMap<String, String>) -> Option<std::path::PathBuf> {
@@ -193,7 +193,7 @@ fn read_file(path: &Path, known: &[(String, String)]) -> (Vec<(String, String)>,
             toml::Value::Integer(number) => values.push((id.clone(), number.to_string())),
             toml::Value::Boolean(truth) => values.push((id.clone(), truth.to_string())),
             other => problems.push(format!(
-                "error[CONFIG_VALUE] {place}: {key} is a {}; give a text, a whole number, true or false",
+                "error[CONFIG_VALUE] {place}: {key} is a {}; give a string, a whole number, true or false",
                 other.type_str()
             )),
         }

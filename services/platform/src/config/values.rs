@@ -27,14 +27,14 @@ pub(super) fn secret(text: &str) -> Result<SecretString, Infallible> {
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "is no address; give an IP and a port such as 127.0.0.1:3000 (port 0 takes a free one)".to_owned())
+    text.parse().map_err(|_| "is not a valid address; give IP:port, such as 127.0.0.1:3000 (port 0 takes a free port)".to_owned())
 }
 
 /// Parses a duration such as `250ms`, `5s`, `10m`, `1h` or `7d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let bad = || "is no duration; give a whole number and a unit, such as 250ms, 5s, 10m, 1h or 7d".to_owned();
+    let bad = || "is not a valid duration; give a whole number and a unit, such as 250ms, 5s, 10m, 1h or 7d".to_owned();
     let number: u64 = number.parse().map_err(|_| bad())?;
     let millis = match unit {
         "ms" => 1,
@@ -44,37 +44,37 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400_000,
         _ => return Err(bad()),
     };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "is too long; give less".to_owned())
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "is too long; give a shorter duration".to_owned())
 }
 
 /// Parses a duration above zero.
 pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
-    if duration.is_zero() { Err("is no time at all; give more".to_owned()) } else { Ok(duration) }
+    if duration.is_zero() { Err("is zero; give a longer duration".to_owned()) } else { Ok(duration) }
 }
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| "is neither; give true or false".to_owned())
+    text.parse().map_err(|_| "is not a valid boolean; give true or false".to_owned())
 }
 
 pub(super) fn whole(text: &str, range: RangeInclusive<i64>) -> Result<i64, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| format!("does not fit; give a whole number from {} to {}", range.start(), range.end()))
+    number.ok_or_else(|| format!("is not valid; give a whole number from {} to {}", range.start(), range.end()))
 }
 
 pub(super) fn event_key(text: &str) -> Result<EventKey, String> {
-    EventKey::parse(text).ok_or_else(|| "is no record key; give customer or order".to_owned())
+    EventKey::parse(text).ok_or_else(|| "is not a valid record key; give customer or order".to_owned())
 }
 
 pub(super) fn compression(text: &str) -> Result<Compression, String> {
-    Compression::parse(text).ok_or_else(|| "is not a compression; give none, gzip, snappy, lz4 or zstd".to_owned())
+    Compression::parse(text).ok_or_else(|| "is not a valid compression; give none, gzip, snappy, lz4 or zstd".to_owned())
 }
 
 pub(super) fn migrate(text: &str) -> Result<bool, String> {
     match text {
         "auto" => Ok(true),
         "off" => Ok(false),
-        _ => Err("is neither; give auto or off".to_owned()),
+        _ => Err("is not valid; give auto or off".to_owned()),
     }
 }
 
@@ -82,14 +82,14 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "pretty" => Ok(LogFormat::Pretty),
         "json" => Ok(LogFormat::Json),
-        _ => Err("is no format; give pretty or json".to_owned()),
+        _ => Err("is not a valid log format; give pretty or json".to_owned()),
     }
 }
 
 pub(super) fn topic_prefix(text: &str) -> Result<String, String> {
     let fits = text.len() <= 200 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     fits.then(|| text.to_owned())
-        .ok_or_else(|| "cannot begin a topic's name; use at most 200 letters, digits, dots, dashes, underscores".to_owned())
+        .ok_or_else(|| "is not a valid topic prefix; use at most 200 letters, digits, dots, dashes and underscores".to_owned())
 }
 
 /// Parses a static member name, to which brokers apply the rules of topic names.
@@ -98,9 +98,8 @@ pub(super) fn instance_id(text: &str) -> Result<String, String> {
         && text != "."
         && text != ".."
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    fits.then(|| text.to_owned()).ok_or_else(|| {
-        "is not a valid name of a group's member; use 1 to 249 letters, digits, dots, dashes, underscores".to_owned()
-    })
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| "is not a valid member name; use 1 to 249 letters, digits, dots, dashes and underscores".to_owned())
 }
 
 /// Checks a list of `host:port`.
@@ -112,7 +111,7 @@ pub(super) fn brokers(text: &str) -> Result<(), String> {
             !host.is_empty() && (bracketed || !host.contains([':', '/', '@'])) && port.parse().is_ok_and(|port: u16| port > 0)
         })
     };
-    if text.split(',').all(fits) { Ok(()) } else { Err("is no list of servers; give host:port,host:port".to_owned()) }
+    if text.split(',').all(fits) { Ok(()) } else { Err("is not a valid list of servers; give host:port,host:port".to_owned()) }
 }
 
 /// Checks a PostgreSQL URL; errors repeat nothing of it but its scheme.
@@ -122,13 +121,13 @@ pub(super) fn database_url(url: &str) -> Result<(), String> {
     let Some(rest) = rest else { return Err(format!("{}; {FORM}", other_scheme(url))) };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.matches('@').count() > 1 {
-        return Err("has more than one `@`; write %40 for one within user or password".to_owned());
+        return Err("has more than one `@`; write `@` in the user or password as %40".to_owned());
     }
     let host = authority.rsplit('@').next().unwrap_or_default();
     // The directory of a Unix socket is in the query.
     let socket = rest.split_once('?').is_some_and(|(_, query)| query.contains("host="));
     if host.split(':').next().is_some_and(str::is_empty) && !host.starts_with('[') && !socket {
-        return Err(format!("names no host; {FORM}"));
+        return Err(format!("has no host; {FORM}"));
     }
     Ok(())
 }
@@ -137,18 +136,18 @@ pub(super) fn database_url(url: &str) -> Result<(), String> {
 fn other_scheme(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, _)) if scheme.len() <= 20 && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
-            format!("begins with `{scheme}`")
+            format!("has the scheme `{scheme}`")
         }
-        _ => "has another form".to_owned(),
+        _ => "is not a valid PostgreSQL URL".to_owned(),
     }
 }
 
 /// Reads a secret from a file, without the trailing line break.
 pub(super) fn secret_file(path: &Path) -> Result<SecretString, String> {
-    let wrong = |error: std::io::Error| format!("cannot be read: {error}; name a file that this process may read");
+    let wrong = |error: std::io::Error| format!("cannot be read: {error}; name a file that this process can read");
     let mode = std::fs::metadata(path).map_err(wrong)?.permissions().mode();
     if mode & 0o004 != 0 {
-        return Err("may be read by everybody; take the permission away (chmod o-r)".to_owned());
+        return Err("is readable by others; remove the permission (chmod o-r)".to_owned());
     }
     let text = std::fs::read_to_string(path).map_err(wrong)?;
     let secret = text.trim_end_matches(['\r', '\n']);

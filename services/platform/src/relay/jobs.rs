@@ -142,11 +142,11 @@ impl RelayTask {
                 match outcome {
                     Ok(false) if !self.upkeep.may_not_vacuum => {
                         self.upkeep.may_not_vacuum = true;
-                        tracing::warn!("this process may not VACUUM the outbox, so its table grows until autovacuum comes by");
-                        self.status.note("outbox", Some("no right to VACUUM outbox_event: make its owner this role".to_owned()));
+                        tracing::warn!("this process may not VACUUM the outbox; its table grows until autovacuum runs");
+                        self.status.note("outbox", Some("may not VACUUM outbox_event: make this role its owner".to_owned()));
                     }
                     Ok(_) => {}
-                    Err(error) => tracing::debug!(error = ?error, "the outbox was not vacuumed"),
+                    Err(error) => tracing::debug!(error = ?error, "cannot vacuum the outbox"),
                 }
             }
         }
@@ -165,7 +165,7 @@ impl RelayTask {
         self.upkeep.failures = self.upkeep.failures.saturating_add(1);
         let wait = Backoff::INFRASTRUCTURE.wait(self.upkeep.failures, rand::random()).min(LONGEST_PAUSE);
         if self.upkeep.failures == 1 {
-            tracing::warn!(job = ?job, error = ?error, "the relay cannot reach the store; it keeps trying");
+            tracing::warn!(job = ?job, error = ?error, "the relay cannot reach the store; retrying");
         }
         self.status.set("relay", Err("the store does not answer".to_owned()));
         self.machine.store_failed(job, now + wait.max(Duration::from_millis(10)));

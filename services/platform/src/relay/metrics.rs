@@ -49,14 +49,10 @@ impl RelayMetrics {
             registry.register("relay_publish_seconds", "Time from sending to acknowledgement", new.publish.clone());
             registry.register("relay_led_shards", "Outbox shards that this process leads", new.shards.clone());
             registry.register("outbox_set_aside", "Events that cannot be published and were set aside", new.set_aside.clone());
-            registry.register(
-                "outbox_went_back",
-                "Times that the store was found to be older than before",
-                new.went_back.clone(),
-            );
-            registry.register("outbox_gaps", "Times that a number was missing in the outbox", new.gaps.clone());
-            registry.register("outbox_rows", "Events that wait to be published, of all processes", new.rows.clone());
-            registry.register("outbox_oldest_seconds", "Age of the oldest of them", new.oldest.clone());
+            registry.register("outbox_went_back", "Times that the store went back to an older state", new.went_back.clone());
+            registry.register("outbox_gaps", "Times that numbers were missing in the outbox", new.gaps.clone());
+            registry.register("outbox_rows", "Events of all processes that wait to be published", new.rows.clone());
+            registry.register("outbox_oldest_seconds", "Age of the oldest event that waits to be published", new.oldest.clone());
         });
         new
     }

@@ -55,7 +55,7 @@ impl RelayTask {
                 self.reports = reports;
                 self.machine.producer_lost(now);
             }
-            Err(error) => tracing::error!("cannot make a producer: {error:#}"),
+            Err(error) => tracing::error!("cannot create a producer: {error:#}"),
         }
     }
 
@@ -90,14 +90,14 @@ impl RelayTask {
         self.machine.report(token, Err(trouble), now);
         // Records behind it must not be published before its retry.
         if !alone {
-            tracing::debug!(topic, "a record among others failed; they are sent again, one by one");
+            tracing::debug!(topic, "a record in a batch failed; sending its records again, one by one");
             self.renew_producer(now);
         }
         !alone
     }
 
     fn fail_producer(&mut self, reason: &str, now: Moment) {
-        tracing::error!(reason, "the producer failed for good; making a new one");
+        tracing::error!(reason, "the producer failed permanently; creating a new one");
         self.renew_producer(now);
     }
 
@@ -105,7 +105,7 @@ impl RelayTask {
     fn tell_topic(&mut self, shard: i16, topic: &str, reason: &str, now: Moment) {
         let waiting = self.stats.lock().expect("no holder of the statistics panics").depth;
         self.topic_trouble.shard = Some(shard);
-        self.status.note("relay", Some(format!("{topic} takes no records: {reason}; {waiting} rows of the outbox wait")));
+        self.status.note("relay", Some(format!("{topic} does not accept records: {reason}; {waiting} outbox rows wait")));
         if self.topic_trouble.at.is_some_and(|at| now < at + TELL_AGAIN) {
             self.topic_trouble.untold += 1;
             return;
@@ -115,7 +115,7 @@ impl RelayTask {
             reason,
             rows = waiting,
             untold = self.topic_trouble.untold,
-            "a topic takes no records; its rows wait"
+            "a topic does not accept records; its outbox rows wait"
         );
         self.topic_trouble.at = Some(now);
         self.topic_trouble.untold = 0;
@@ -128,7 +128,7 @@ impl RelayTask {
             outbox.number = aside.token.number,
             event.id = %aside.event_id,
             reason = aside.reason,
-            "an event cannot be published and is set aside; later ones go on"
+            "an event cannot be published and is set aside; later events are still published"
         );
     }
 
@@ -145,7 +145,7 @@ impl RelayTask {
                         outbox.shard = shard,
                         outbox.number = number,
                         found,
-                        "the store is an older copy of itself; the shard is read again from what it says"
+                        "the store went back to an older state; reading the shard again from there"
                     );
                 }
                 Alarm::Gap { shard, number, next } => {
@@ -157,7 +157,7 @@ impl RelayTask {
                         outbox.shard = shard,
                         outbox.number = number,
                         outbox.next = next,
-                        "{reason}, and nothing is sent from it. Put the rows back, or give them up: minishop outbox step-over"
+                        "{reason}; the shard sends nothing until its rows are restored or given up: minishop outbox step-over"
                     );
                     self.status.set("outbox", Err(reason));
                     self.damaged = true;

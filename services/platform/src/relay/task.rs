@@ -193,8 +193,8 @@ impl RelayTask {
         };
         match tokio::time::timeout(DRAIN, ended).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = ?error, "could not give the leases back; they run out by themselves"),
-            Err(_) => tracing::warn!("the store does not answer; the leases run out by themselves"),
+            Ok(Err(error)) => tracing::warn!(error = ?error, "cannot give the leases back; they expire on their own"),
+            Err(_) => tracing::warn!("the store does not answer; the leases expire on their own"),
         }
     }
 }

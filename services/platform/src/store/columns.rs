@@ -84,7 +84,7 @@ pub(super) fn once_each(rows: &mut Vec<impl Columns>) {
 
 /// Reads an event id and the digest under which the event was settled.
 pub(super) fn digest((id, sha): (Uuid, Vec<u8>)) -> sqlx::Result<(EventId, [u8; 32])> {
-    let sha = sha.try_into().map_err(|_| sqlx::Error::Decode("a digest has 32 bytes".into()))?;
+    let sha = sha.try_into().map_err(|_| sqlx::Error::Decode("a digest is not 32 bytes long".into()))?;
     Ok((EventId(id), sha))
 }
 

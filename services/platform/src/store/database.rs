@@ -57,7 +57,7 @@ fn postgres(name: &str, n: &str) -> String {
         "json" => format!("${n}::jsonb"),
         "lock" => "FOR UPDATE".to_owned(),
         "skip" => "FOR UPDATE SKIP LOCKED".to_owned(),
-        other => unreachable!("@{other} is no mark"),
+        other => unreachable!("@{other} is not a valid mark"),
     }
 }
 
@@ -69,7 +69,7 @@ fn sqlite(name: &str, n: &str) -> String {
         "ids" => format!("IN (SELECT unhex(value) FROM json_each(${n}))"),
         "each" => format!("json_each(${n}) AS e"),
         "lock" | "skip" => String::new(),
-        other => unreachable!("@{other} is no mark"),
+        other => unreachable!("@{other} is not a valid mark"),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::telemetry::Chain;
 #[derive(thiserror::Error)]
 pub enum OpenError {
     /// The file is damaged or belongs to another program. It was not touched.
-    #[error("{path} is damaged or not MiniShop's: {reason}")]
+    #[error("{path} is damaged or not a MiniShop store: {reason}")]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -135,7 +135,7 @@ pub struct Contended;
 
 impl fmt::Display for Contended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("another transaction is in the way")
+        f.write_str("another transaction holds a lock")
     }
 }
 
@@ -146,7 +146,7 @@ pub struct WentBack(pub Vec<Position>);
 
 impl fmt::Display for WentBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the store has gone back in {} partitions", self.0.len())
+        write!(f, "the store went back to older offsets in {} partitions", self.0.len())
     }
 }
 
@@ -159,7 +159,7 @@ pub struct ValueRefused(pub String);
 
 impl fmt::Display for ValueRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the database cannot hold a value: {}", self.0)
+        write!(f, "the database refuses a value: {}", self.0)
     }
 }
 
@@ -194,7 +194,7 @@ impl StoreError {
 
     /// Makes the error of a stored value that this binary does not write.
     pub(super) fn unreadable(operation: &'static str, what: impl fmt::Display) -> Self {
-        Self::Fail { operation, source: anyhow::anyhow!("stored value cannot be read: {what}") }
+        Self::Fail { operation, source: anyhow::anyhow!("a stored value cannot be read: {what}") }
     }
 }
 

@@ -68,7 +68,7 @@ pub async fn checkpoint(path: &Path) {
     };
     match done.await {
         Ok(true) => {}
-        other => tracing::warn!(?other, "the write-ahead log stays for the next start"),
+        other => tracing::warn!(?other, "cannot write back the write-ahead log; the next start does it"),
     }
 }
 

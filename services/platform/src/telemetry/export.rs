@@ -27,7 +27,7 @@ impl Flush {
         let Some(provider) = self.0 else { return };
         let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH)).await;
         if !matches!(flushed, Ok(Ok(()))) {
-            tracing::warn!("the last spans were not delivered");
+            tracing::warn!("cannot export the last spans");
         }
     }
 }

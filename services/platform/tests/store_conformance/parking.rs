@@ -261,6 +261,25 @@ pub async fn another_consumers_rows_are_not_touched(f: Fixture) {
     );
 }
 
+pub async fn a_missed_head_is_found_behind_another_consumers_head_of_the_key(f: Fixture) {
+    let keys: Vec<String> = (0..1_000).map(|n| format!("k{n:04}")).collect();
+    park(&f, keys.iter().map(|key| waiting(key)).collect()).await;
+    f.sql("UPDATE parked SET consumer = 'another'").await;
+    // The last key of a step has a head of either consumer.
+    park(&f, vec![waiting("k0999")]).await;
+    let mut after = None;
+    let mut due = 0;
+    loop {
+        let made = f.store.lot.make_due("worker", &types(), after.as_ref()).await.unwrap();
+        due += made.due;
+        after = made.after;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(due, 1);
+}
+
 pub async fn a_lease_from_before_a_restore_changes_nothing(f: Fixture) {
     park(&f, vec![due("c1"), waiting("c1")]).await;
     let old = claim(&f.store, 1).await[0].lease;

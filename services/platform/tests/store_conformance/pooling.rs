@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use minishop_platform::store::error::OpenError;
-use minishop_platform::store::{Renewal, Role, StoreError, postgres};
+use minishop_platform::store::{Claim, Renewal, Role, StoreError, postgres};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
@@ -65,6 +65,8 @@ async fn a_pooler_in_session_mode_works_as_it_comes() {
             assert_eq!(store.orders.intake().await.unwrap().accept(&batch).await.unwrap().len(), 3);
             assert_eq!(store.outbox.lead("one", &[Role::Api], &Renewal::default()).await.unwrap().shards.len(), 8);
             store.outbox.release("one").await.unwrap();
+            let claim = Claim { types: &[], lease: Duration::from_secs(40), limit: 1 };
+            assert_eq!(store.lot.claim("worker", &claim).await.unwrap(), []);
             // The store's limits apply on the server connection even if start-up parameters were dropped.
             let mut stopped = store.inbox.begin("worker").await.unwrap();
             stopped.orders(&[batch[0].order_id], &[]).await.unwrap();

@@ -149,14 +149,14 @@ impl Poller<'_> {
                 Err(PollError::Unreadable(error)) => self.sight.complained(error.to_string(), Instant::now()),
                 Err(PollError::Passing(error)) => {
                     if self.complained_at.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-                        tracing::warn!(error = format!("{error:#}"), "the event log cannot be read at the moment");
+                        tracing::warn!(error = format!("{error:#}"), "cannot read the event log; retrying");
                         self.complained_at = Some(Instant::now());
                     }
                     break;
                 }
                 // The partitions are lost; the client reports that next.
                 Err(PollError::Exceeded) => {
-                    tracing::warn!("polled too late; the group has moved the partitions");
+                    tracing::warn!("the consumer was not polled in time; the group reassigns its partitions");
                     break;
                 }
                 Err(PollError::Replaced) => {
@@ -165,7 +165,7 @@ impl Poller<'_> {
                         "another worker was started under the name `{name}` (MINISHOP_KAFKA_INSTANCE_ID) and has replaced this one"
                     );
                 }
-                Err(PollError::Fatal(error)) => return Err(error.context("the consumer cannot go on")),
+                Err(PollError::Fatal(error)) => return Err(error.context("the consumer failed permanently")),
             }
             wait = Duration::ZERO;
         }
@@ -182,7 +182,7 @@ impl Poller<'_> {
             return true;
         }
         if let Err(error) = self.check_all(&partitions) {
-            tracing::debug!(error = format!("{error:#}"), "where some partitions stand cannot be told yet");
+            tracing::debug!(error = format!("{error:#}"), "cannot determine the position of some partitions; retrying");
         }
         // Records of partitions that are checked now may be processed.
         self.shared.wake();
@@ -222,8 +222,8 @@ impl Poller<'_> {
                 group.offset = resume_point.committed,
                 store.offset = resume_point.stored,
                 read.offset = found.next_offset,
-                "the store is older than what was settled in it, as after a restore or a fail-over to an older copy: the partition is \
-                 read again from where the store stands"
+                "the store is behind the committed offset, as after a restore or a fail-over to an older copy; reading the \
+                 partition again from the store's offset"
             );
             self.metrics.store_behind_group.inc();
             self.sight.begins(partition, found.next_offset);
@@ -240,7 +240,7 @@ impl Poller<'_> {
                 partition = partition.partition,
                 lost.from = resume_point.first - found.lost,
                 lost.until = resume_point.first,
-                "the log dropped records before they were read, by retention: their orders, if they were ours, stay open"
+                "retention deleted records before they were read; orders that they announced stay open"
             );
             self.metrics.lost_to_retention.inc_by(u64::try_from(found.lost).unwrap_or_default());
         }
@@ -261,7 +261,7 @@ impl Poller<'_> {
                     crash::point("after_offset");
                 }
                 // The next commit makes it good, and the inbox absorbs records that are read again.
-                Err(error) => tracing::debug!(error = format!("{error:#}"), "an offset commit was refused"),
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "an offset commit failed; the next one covers it"),
             }
         }
         let offsets = state.offsets();
@@ -285,13 +285,13 @@ impl Poller<'_> {
                 Ok(()) => self.shared.lock().committed(),
                 Err(error) => tracing::info!(
                     error = format!("{error:#}"),
-                    "the last offsets were not committed; their events are read again and change nothing"
+                    "cannot commit the last offsets; their events are read again without effect"
                 ),
             }
         }
         // Leaving calls the handlers, which find nothing left to do.
         if !self.consumer.leave(LEAVE_WAIT) {
-            tracing::info!("the group could not be left; it finds out by itself that this member is gone");
+            tracing::info!("cannot leave the group; it removes this member when its session expires");
         }
     }
 }

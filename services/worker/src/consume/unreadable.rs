@@ -54,7 +54,7 @@ impl Poller<'_> {
             // It is read and judged again.
             Ok(_) => self.read_from(&partition, missing),
             Err(error) => {
-                tracing::debug!(error = ?error, "a place of the event log cannot be looked at");
+                tracing::debug!(error = ?error, "cannot inspect an offset of the event log; reading it again");
                 self.read_from(&partition, missing);
             }
         }
@@ -98,7 +98,7 @@ impl Poller<'_> {
                     // Another client can read it: this one tries again.
                     Ok(Look::Record(_)) => return self.read_from(partition, next),
                     Ok(Look::Unreadable(error)) => error,
-                    Ok(Look::Nothing) => "its bytes are no records".to_owned(),
+                    Ok(Look::Nothing) => "its bytes are not valid records".to_owned(),
                     Err(_) => return self.sight.is_idle(partition),
                 };
                 self.hold(partition, next, error);
@@ -130,7 +130,7 @@ impl Poller<'_> {
     fn seek(&self, partition: &Partition, offset: i64) {
         let to = Position { topic: partition.topic.to_string(), partition: partition.partition, next_offset: offset };
         if let Err(error) = self.consumer.seek(&to, ANSWER) {
-            tracing::debug!(error = ?error, "a partition cannot be read from elsewhere at the moment");
+            tracing::debug!(error = ?error, "cannot seek in a partition");
         }
     }
 
@@ -158,7 +158,7 @@ impl Poller<'_> {
                     partition = partition.partition,
                     offset = gap.offset,
                     read.offset = gap.until,
-                    "what an operator wants skipped ends behind the log's end; nothing is"
+                    "the requested skip does not end within the log; nothing is skipped"
                 ),
                 Err(_) => {}
             }
@@ -184,7 +184,7 @@ impl Poller<'_> {
                 partition = partition.partition,
                 offset = held.offset,
                 error = held.error,
-                "records cannot be read; their partition waits, and others flow. If nothing can be saved of them: minishop topics skip"
+                "records cannot be read; their partition waits, others continue. To give the records up: minishop topics skip"
             );
         }
     }

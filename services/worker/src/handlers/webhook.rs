@@ -68,8 +68,8 @@ impl WebhookMetrics {
         let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.005, 2.0, 13));
         let new = Self { calls: Family::new_with_constructor(buckets), paused: Gauge::default() };
         metrics.with(|registry| {
-            registry.register("webhook_call_seconds", "Time of a call of the endpoint, by outcome", new.calls.clone());
-            registry.register("webhook_paused", "1 while the endpoint is left alone because it is down", new.paused.clone());
+            registry.register("webhook_call_seconds", "Duration of a call to the endpoint, by outcome", new.calls.clone());
+            registry.register("webhook_paused", "1 while calls are paused because the endpoint is down", new.paused.clone());
         });
         new
     }
@@ -158,7 +158,7 @@ impl Webhook {
         match (&*told, &now) {
             (None, Some(outage)) => tracing::error!(
                 endpoint = self.url.host(),
-                "the webhook endpoint is down: {}; calls pause, and no event uses up an attempt meanwhile",
+                "the webhook endpoint is down: {}; calls pause and events use up no attempts",
                 outage.why
             ),
             (Some(_), None) => tracing::info!(endpoint = self.url.host(), "the webhook endpoint answers again"),

@@ -43,7 +43,7 @@ pub(super) async fn call(handler: Arc<dyn Handler>, versions: Arc<Versions>, mut
             Ended::Failed { class: ErrorClass::Panic, message, retry_after: None }
         }
         Err(_) => {
-            let message = format!("the handler did not end within {:?}", handler.longest());
+            let message = format!("the handler did not finish within {:?}", handler.longest());
             Ended::Failed { class: ErrorClass::Transient, message, retry_after: None }
         }
     };

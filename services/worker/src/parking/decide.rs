@@ -80,7 +80,7 @@ impl LotStore {
         match &case.ended {
             None if case.row.attempts > limit => {
                 let message =
-                    if case.row.abandoned { notes::NO_END } else { "all attempts were used up before this worker took it up" };
+                    if case.row.abandoned { notes::NO_END } else { "all attempts were used up before this worker claimed it" };
                 let death = death(case, (ErrorClass::Crash, DeadCode::AttemptsExhausted), message, facts.now);
                 let mut change = self.give_up(case, Some(event), &Death { attempts: limit, ..death });
                 if let Row::Release(release) = &mut change.row {

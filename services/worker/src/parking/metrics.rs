@@ -48,13 +48,13 @@ impl LotMetrics {
             oldest_held: Gauge::default(),
         };
         metrics.with(|registry| {
-            registry.register("lot_attempts", "Calls of the handler by what they came to", new.attempts.clone());
-            registry.register("lot_attempt_seconds", "Time of one call of the handler", new.seconds.clone());
-            registry.register("lot_retries", "Failed attempts that are followed by another", new.retries.clone());
-            registry.register("lot_lost_leases", "Outcomes that came after their lease was lost", new.lost_leases.clone());
+            registry.register("lot_attempts", "Calls to the handler, by outcome", new.attempts.clone());
+            registry.register("lot_attempt_seconds", "Duration of one handler call", new.seconds.clone());
+            registry.register("lot_retries", "Failed attempts that are retried", new.retries.clone());
+            registry.register("lot_lost_leases", "Outcomes dropped because their lease was lost", new.lost_leases.clone());
             registry.register(
                 "lot_fulfilled_after_cancel",
-                "Orders that were handled although they had been cancelled meanwhile",
+                "Orders that were handled although they had been cancelled",
                 new.fulfilled_after_cancel.clone(),
             );
             registry.register("lot_parked_events", "Events in the lot by state", new.parked.clone());

@@ -13,7 +13,7 @@ use crate::decode::Created;
 use crate::outgoing::Death;
 
 /// The message of an attempt whose outcome is unknown.
-pub(super) const NO_END: &str = "the worker ended, or its lease ran out, before the attempt came to an end";
+pub(super) const NO_END: &str = "the worker ended, or its lease expired, before the attempt finished";
 
 pub(super) fn note(case: &ClaimedEvent, event: &Created, at: Timestamp, kind: &'static str, detail: Option<&Value>) -> Note {
     Note { order_id: event.order_id, kind, at, cause: case.event_id, detail: detail.map(Value::to_string) }

@@ -43,11 +43,11 @@ impl LotStore {
                 Box::pin(self.pass(cases)).await
             }
             Err(error @ StoreError::Fail { .. }) if cases.len() > 1 && !error.is_sync_failure() => {
-                tracing::warn!(rows = cases.len(), error = ?error, "the store refuses a pass of the lot; it is split");
+                tracing::warn!(rows = cases.len(), error = ?error, "the store refuses a batch of parked events; splitting it");
                 self.one_by_one(cases).await
             }
             Err(error) if cases.len() == 1 && error.blames_the_input() => {
-                tracing::error!(error = ?error, "the store refuses an event of the lot; it becomes a dead letter");
+                tracing::error!(error = ?error, "the store refuses a parked event; it becomes a dead letter");
                 let message = "the store cannot hold this event".to_owned();
                 let refused = Refused { code: DeadCode::DataInvalid, message, event_type: None };
                 let condemned: Vec<ClaimedEvent> =
@@ -207,5 +207,5 @@ async fn end_leases(tx: &mut dyn LotTx, cases: &[ClaimedEvent], changes: &[Decis
 
 /// Returns the error for data that changed since it was read: the next try sees the change.
 fn changed(operation: &'static str) -> StoreError {
-    StoreError::Retry { operation, source: anyhow::anyhow!("an order or a row has changed meanwhile") }
+    StoreError::Retry { operation, source: anyhow::anyhow!("an order or a row has changed since it was read") }
 }

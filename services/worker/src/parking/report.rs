@@ -19,13 +19,13 @@ impl LotStore {
     /// Counts and logs the decision on an event.
     pub(super) fn tell(&self, case: &ClaimedEvent, change: &Decision, lost: bool) {
         if lost && case.in_doubt {
-            tracing::info!(parked.id = case.row.lease.id, event.id = %case.event_id, "an outcome in doubt had been written");
+            tracing::info!(parked.id = case.row.lease.id, event.id = %case.event_id, "an outcome in doubt was already written");
             return;
         }
         if lost {
             self.metrics.lost_leases.inc();
             let (id, event_id) = (case.row.lease.id, case.event_id);
-            tracing::warn!(parked.id = id, event.id = %event_id, "an outcome came after its lease was lost; it is dropped");
+            tracing::warn!(parked.id = id, event.id = %event_id, "an outcome arrived after its lease was lost; dropping it");
             return;
         }
         let outcome = match change.outcome {
@@ -46,7 +46,7 @@ impl LotStore {
                     order.id = case.created().map(order_id),
                     event.id = %case.event_id,
                     correlation_id = case.created().map(|event| event.correlation_id.as_str()),
-                    "an order was handled although it had been cancelled meanwhile"
+                    "an order was handled although it had been cancelled"
                 );
                 "ignored"
             }
@@ -93,13 +93,13 @@ impl LotStore {
         let too_long = held.filter(|held| *held >= HELD_TOO_LONG);
         self.status.note(
             "held events",
-            too_long.map(|held| format!("one has waited for a newer worker for {} min", held.as_secs() / 60)),
+            too_long.map(|held| format!("one event has waited for a newer worker for {} min", held.as_secs() / 60)),
         );
         if let Some(held) = too_long.filter(|_| Instant::now() >= *alarm_at) {
             *alarm_at = Instant::now() + HELD_TOO_LONG;
             tracing::error!(
                 held_seconds = held.as_secs(),
-                "an event has long been held for a newer worker: roll one out, or look at what is held; its key waits"
+                "an event has waited too long for a newer worker: roll one out, or inspect the held events; its key waits"
             );
         }
         Ok(())
@@ -122,6 +122,6 @@ fn dead(case: &ClaimedEvent, class: ErrorClass, code: DeadCode) {
         attempts = case.row.attempts,
         error.class = class.as_str(),
         error.code = code.as_str(),
-        "an event is given up; it is a dead letter"
+        "an event is given up; it becomes a dead letter"
     );
 }

@@ -28,7 +28,7 @@ impl Gap {
     fn refused(&self) -> Refused {
         let Self { from, until, error, requested_by, .. } = self;
         let who = if requested_by.operator.is_empty() { &requested_by.client_id.0 } else { &requested_by.operator };
-        let message = format!("the records from {from} to {} cannot be read ({error}); {who} had them skipped", until - 1);
+        let message = format!("records {from} to {} cannot be read ({error}); skipped by {who}", until - 1);
         let message = if requested_by.reason.is_empty() { message } else { format!("{message}: {}", requested_by.reason) };
         Refused { code: DeadCode::RecordUnreadable, message, event_type: None }
     }
@@ -63,7 +63,7 @@ impl Processor {
             partition = record.partition,
             offset = gap.from,
             read.offset = gap.until,
-            "records that cannot be read are skipped, as an operator has said"
+            "unreadable records are skipped, as an operator requested"
         );
         Ok(plan.journal.positions)
     }

@@ -72,7 +72,7 @@ fn dead(incoming: &Incoming<'_>, code: DeadCode) {
             error.code = code_text,
             correlation_id = correlation,
             trace_id = trace,
-            "an event claims another one's identity; it is a dead letter"
+            "an event claims another event's identity; it becomes a dead letter"
         );
     } else {
         tracing::warn!(
@@ -82,7 +82,7 @@ fn dead(incoming: &Incoming<'_>, code: DeadCode) {
             error.code = code_text,
             correlation_id = correlation,
             trace_id = trace,
-            "a record is refused; it is a dead letter"
+            "a record is refused; it becomes a dead letter"
         );
     }
 }
@@ -99,7 +99,7 @@ fn copy(incoming: &Incoming<'_>) {
         dead_letter.offset = offset,
         correlation_id = correlation_id(incoming),
         trace_id = trace_id(incoming),
-        "a dead letter was produced to the topic again, which does nothing; to have it processed use redrive: minishop dlq redrive"
+        "a dead letter was produced to the topic again, without effect; to process it again, use redrive: minishop dlq redrive"
     );
 }
 
@@ -113,7 +113,7 @@ fn held(incoming: &Incoming<'_>) {
         event.r#type = event_type,
         correlation_id = correlation_id(incoming),
         trace_id = trace_id(incoming),
-        "an event needs a newer worker; it and later ones of its key wait"
+        "an event needs a newer worker; it and later events of its key wait"
     );
 }
 

@@ -62,7 +62,7 @@ pub fn refused() -> Vec<(Record, &'static str, String)> {
         "a\0b",
     ];
     for unknown in types {
-        row(created().with("/type", unknown).record(), "TYPE_UNKNOWN", "none that this topic carries");
+        row(created().with("/type", unknown).record(), "TYPE_UNKNOWN", "the topic does not carry");
     }
 
     let rounded = created().json.to_string().replace("\"price\":10.5", "\"price\":10.4999999999999999999999");

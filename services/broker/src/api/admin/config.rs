@@ -30,11 +30,11 @@ pub(super) fn apply(settings: &mut TopicSettings, name: &str, value: Option<&str
     match name {
         "retention.ms" => match number(value) {
             Ok(ms) => settings.retention = ms.map(Duration::from_millis),
-            Err(()) => return wrong("milliseconds, or -1 for ever"),
+            Err(()) => return wrong("milliseconds, or -1 for no limit"),
         },
         "retention.bytes" => match number(value) {
             Ok(bytes) => settings.retention_bytes = bytes,
-            Err(()) => return wrong("bytes, or -1 for no bound"),
+            Err(()) => return wrong("bytes, or -1 for no limit"),
         },
         "max.message.bytes" => match value.parse() {
             Ok(bytes @ 1..=16_000_000) => settings.max_message_bytes = bytes,

@@ -70,7 +70,7 @@ impl Callbacks {
                 && let Err(error) = list(&settled).and_then(|settled| Ok(consumer.commit(&settled, CommitMode::Sync)?))
             {
                 // The next owner reads these events again and finds them settled.
-                tracing::warn!(%error, "the last offsets of revoked partitions were not committed");
+                tracing::warn!(%error, "cannot commit the last offsets of revoked partitions; their events are read again");
             }
         }
         let mut reaches = self.reaches.lock().expect("no holder of the offsets panics");
@@ -106,14 +106,14 @@ impl ConsumerContext for Callbacks {
             _ => self.revoke(consumer, partitions),
         };
         if let Err(error) = outcome {
-            tracing::error!(%error, "an assignment could not be followed");
+            tracing::error!(%error, "cannot apply a partition assignment");
         }
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         if let Err(error) = result {
             self.commit_failed.store(true, Ordering::Relaxed);
-            tracing::debug!(%error, "an offset commit failed; the next one makes it good");
+            tracing::debug!(%error, "an offset commit failed; the next commit covers it");
         }
     }
 }

@@ -49,5 +49,5 @@ fn reader(brokers: &str) -> anyhow::Result<BaseConsumer> {
     // To assign by hand, the client requires a group name; this group is never joined.
     let mut config = base(brokers, "minishop-look");
     config.set("group.id", "minishop-look").set("isolation.level", "read_committed");
-    config.create().context("cannot make a reader")
+    config.create().context("cannot create a reader")
 }

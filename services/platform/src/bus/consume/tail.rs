@@ -41,13 +41,13 @@ impl Tail {
     pub fn open(brokers: &str, topics: &[String], start: Start) -> anyhow::Result<Self> {
         // To assign by hand, the client requires a group name; this group is never joined.
         let inner: BaseConsumer =
-            base(brokers, "minishop-tail").set("group.id", "minishop-tail").create().context("cannot make a reader")?;
+            base(brokers, "minishop-tail").set("group.id", "minishop-tail").create().context("cannot create a reader")?;
         let mut ends = Vec::new();
         let mut list = TopicPartitionList::new();
         for topic in topics {
             let metadata = inner.fetch_metadata(Some(topic), ANSWER).context("the event log does not answer")?;
             let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
-            for p in found.with_context(|| format!("there is no topic {topic}"))?.partitions() {
+            for p in found.with_context(|| format!("topic {topic} does not exist"))?.partitions() {
                 let (first, end) = inner.fetch_watermarks(topic, p.id(), ANSWER)?;
                 let from = match start {
                     Start::Beginning => first,

@@ -42,7 +42,7 @@ impl Shard {
         }
         self.storing = None;
         if !agreed {
-            return self.went_back(asked.high(), "the store refused what is published");
+            return self.went_back(asked.high(), "the store refused the published numbers");
         }
         self.stored = asked.high();
         self.log.forget_before(self.stored);

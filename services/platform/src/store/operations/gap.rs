@@ -57,6 +57,6 @@ impl Operations {
 }
 
 fn skip(row: &Row) -> anyhow::Result<(Gap, RequestedBy)> {
-    let detail = row.maybe_text(0)?.context("a skip says nothing of its place")?;
+    let detail = row.maybe_text(0)?.context("a skip has no offsets")?;
     Ok((serde_json::from_str(detail)?, requested_by(row, 1)?))
 }

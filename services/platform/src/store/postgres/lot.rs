@@ -47,11 +47,11 @@ const NEXT_DUE: &str = "SELECT extract(epoch FROM (SELECT next_attempt_at FROM p
     AND next_attempt_at IS NOT NULL AND (needs_type IS NULL OR needs_type = ANY($2)) \
     ORDER BY next_attempt_at LIMIT 1) - clock_timestamp())::float8";
 
-// Only heads can have been missed. Each step from head to head is one index lookup, however many events wait behind them. The
-// update uses the primary key, since no index fits `state || ''`.
+// Only heads can have been missed. Each step from head to head is one index lookup, however many events wait behind them. A page begins
+// with the key at which the last one ended, since another consumer's head may have been its last. The update uses the primary key,
+// since no index fits `state || ''`.
 const MAKE_DUE: &str = "WITH RECURSIVE heads AS (SELECT 1 AS n, f.* FROM (SELECT record_key, consumer, id, state, next_attempt_at, \
-    needs_type FROM parked WHERE blocks AND (record_key, consumer, id) > \
-    (coalesce($3, ''::bytea), $1, CASE WHEN $3 IS NULL THEN 0 ELSE 9223372036854775807 END) \
+    needs_type FROM parked WHERE blocks AND (record_key, consumer, id) > (coalesce($3, ''::bytea), '', 0) \
     ORDER BY record_key, consumer, id LIMIT 1) f \
     UNION ALL SELECT h.n + 1, f.* FROM heads h CROSS JOIN LATERAL (SELECT p.record_key, p.consumer, p.id, p.state, \
     p.next_attempt_at, p.needs_type FROM parked p WHERE p.blocks AND (p.record_key, p.consumer) > (h.record_key, h.consumer) \

@@ -50,7 +50,7 @@ pub(super) async fn append(connection: &mut PgConnection, events: &[&NewEvent]) 
     let row = events::bind(sqlx::query(APPEND), events).fetch_one(connection).await?;
     let (ids, numbers): (Vec<Uuid>, Vec<i64>) = (row.try_get(0)?, row.try_get(1)?);
     let numbers: std::collections::HashMap<Uuid, i64> = ids.into_iter().zip(numbers).collect();
-    let lost = || sqlx::Error::Decode("an event was given no number".into());
+    let lost = || sqlx::Error::Decode("an event got no number".into());
     events.iter().map(|event| numbers.get(&event.event_id.0).copied().ok_or_else(lost)).collect()
 }
 
@@ -91,7 +91,7 @@ impl Outbox for Db {
                     .and_then(sqlx::error::DatabaseError::code)
                     .is_some_and(|code| code == ANOTHER_STORE) =>
             {
-                tracing::warn!(error = %error, "the outbox is not the one that this process led");
+                tracing::warn!(error = %error, "the outbox differs from what this process published");
                 Ok(false)
             }
             Err(error) => Err(failed("outbox.acknowledge", Lost::Nothing)(error)),

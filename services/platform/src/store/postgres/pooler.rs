@@ -62,8 +62,8 @@ async fn ask(connection: &mut PgConnection, sql: &'static str) -> sqlx::Result<S
 /// Makes the error for a pooler that shares server connections among sessions.
 pub(super) fn shares_sessions() -> OpenError {
     OpenError::Pooler {
-        what: "DATABASE_URL leads to a connection pooler that shares server connections among sessions (transaction mode), so \
-               that time limits and durability cannot be relied on; set pool_mode = session, or name the server itself"
+        what: "DATABASE_URL points to a connection pooler that shares server connections among sessions (transaction mode), so \
+               timeouts and durability are not guaranteed; set pool_mode = session, or connect to the server directly"
             .to_owned(),
     }
 }
@@ -75,8 +75,8 @@ pub(super) fn said_no(code: &str, message: &str) -> Option<OpenError> {
         && ["unsupported startup parameter", "transaction blocks not allowed"].iter().any(|start| message.starts_with(start));
     for_good.then(|| OpenError::Pooler {
         what: format!(
-            "DATABASE_URL leads to a connection pooler that refuses this session ({message}); set its pool_mode = session and \
-             name the parameter in its ignore_startup_parameters, or name the server itself"
+            "DATABASE_URL points to a connection pooler that refuses this session ({message}); set its pool_mode = session and \
+             add the parameter to its ignore_startup_parameters, or connect to the server directly"
         ),
     })
 }

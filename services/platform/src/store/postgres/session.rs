@@ -69,7 +69,7 @@ impl Session {
     /// For statements that only use index lookups. The planner still estimates a queue as empty, and then sorting or collecting
     /// the few rows it expects costs the same as one lookup in the right index: neither may be chosen.
     pub(super) fn lookups(mut self) -> Self {
-        self.options = self.options.options([("enable_sort", "off"), ("enable_bitmapscan", "off")]);
+        self.settings = self.settings.iter().copied().chain([("enable_sort", "off"), ("enable_bitmapscan", "off")]).collect();
         self
     }
 

@@ -151,7 +151,7 @@ async fn inspect(path: &Path) -> Result<i64, OpenError> {
         Found { tables: 0, application_id: 0, .. } => Ok(0),
         Found { damage: Some(damage), .. } => Err(corrupt(&damage)),
         Found { application_id: APPLICATION_ID, version, .. } => Ok(version),
-        Found { .. } => Err(corrupt("it was made by another program")),
+        Found { .. } => Err(corrupt("it was created by another program")),
     }
 }
 

@@ -54,7 +54,7 @@ impl Wal {
             tracing::warn!(
                 wal.bytes = size,
                 ?busy,
-                "the store's write-ahead log grows: a reader keeps it from being written back"
+                "the store's write-ahead log grows: a reader blocks the checkpoint"
             );
         }
     }

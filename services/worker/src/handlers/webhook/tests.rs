@@ -172,7 +172,7 @@ async fn an_endpoint_that_is_silent_or_drips_is_cut_off() {
     for text in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nx"] {
         let failed = handled_by(Script::Silence(text), Duration::from_millis(200)).await;
         let Handled::Failed { message, .. } = failed else { panic!("{text:?} is no success: {failed:?}") };
-        assert!(message.contains("no whole answer within 200ms"), "{message}");
+        assert!(message.contains("no complete response within 200ms"), "{message}");
     }
 }
 
@@ -223,7 +223,7 @@ async fn a_call_that_was_to_find_out_and_is_dropped_leaves_that_to_the_next() {
     assert_eq!(webhook.handle(&delivery).await, Handled::Paused, "the next one finds out, and uses up no attempt");
     assert_eq!(
         breaker::lock(&webhook.breaker).outage_now().map(|outage| outage.why).as_deref(),
-        Some("the endpoint could not be called: no whole answer within 200ms")
+        Some("the endpoint could not be called: no complete response within 200ms")
     );
 }
 
