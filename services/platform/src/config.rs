@@ -40,7 +40,7 @@ pub struct Flags {
     /// Directory of the embedded store and event log.
     #[arg(long, global = true, env = "MINISHOP_DATA_DIR", value_name = "DIRECTORY", default_value = "./.minishop")]
     data_dir: PathBuf,
-    /// PostgreSQL URL, such as postgres://user@host:5432/database; without it, `up` uses the embedded store.
+    /// PostgreSQL URL, such as `postgres://user@host:5432/database`; without it, `up` uses the embedded store.
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = values::secret)]
     database_url: Option<SecretString>,
     /// File with the PostgreSQL URL, instead of the URL itself; must not be readable by others.
@@ -49,7 +49,7 @@ pub struct Flags {
     /// Kafka bootstrap servers; without them, `up` uses the embedded event log.
     #[arg(long, global = true, env = "KAFKA_BROKERS", value_name = "HOST:PORT,…")]
     kafka_brokers: Option<String>,
-    /// Redis URL, such as redis://host:6379, for hints between processes; without a reachable Redis, they poll.
+    /// Redis URL, such as `redis://host:6379`, for hints between processes; without a reachable Redis, they poll.
     #[arg(long, global = true, env = "REDIS_URL", hide_env_values = true, value_name = "URL", value_parser = values::secret)]
     redis_url: Option<SecretString>,
     /// File with the Redis URL, instead of the URL itself; must not be readable by others.

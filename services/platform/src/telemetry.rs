@@ -54,8 +54,9 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 /// `filter` has the form of `RUST_LOG`. Only the first call in a process counts; it must be within the runtime. Lines are
 /// coloured only at a terminal, and never with `NO_COLOR` (no-color.org).
 pub fn start(service: &'static str, format: LogFormat, filter: Option<&str>) -> anyhow::Result<Flush> {
-    let filter = EnvFilter::try_new(filter.unwrap_or("info,librdkafka=warn"))
-        .context("error[CONFIG_VALUE] RUST_LOG: is not a valid filter; give levels and targets such as info,minishop_api=debug")?;
+    let filter = EnvFilter::try_new(filter.unwrap_or("info,librdkafka=warn")).context(
+        "error[CONFIG_VALUE] RUST_LOG: is not a valid filter; give levels and targets such as info,minishop_api=debug",
+    )?;
     #[expect(clippy::disallowed_methods, reason = "the variable by which people ask all programs for no colours")]
     let no_color = std::env::var_os("NO_COLOR");
     let colours = colours(std::io::stderr().is_terminal(), no_color.as_deref());

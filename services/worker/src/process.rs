@@ -218,7 +218,10 @@ async fn gate<'r>(
 async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
     if !plan.adopt.is_empty() && tx.adopt(&plan.adopt).await?.len() < plan.adopt.len() {
         // Another transaction committed one of these orders since the lookup: the next try sees it.
-        return Err(StoreError::Retry { operation: "worker.adopt", source: anyhow::anyhow!("an order was created concurrently") });
+        return Err(StoreError::Retry {
+            operation: "worker.adopt",
+            source: anyhow::anyhow!("an order was created concurrently"),
+        });
     }
     let passed = if plan.transitions.is_empty() { HashSet::new() } else { tx.apply(&plan.transitions).await? };
     for stopped in plan.transitions.iter().filter(|t| !passed.contains(&t.order_id)) {

@@ -51,11 +51,7 @@ impl Wal {
         if self.tries >= PATIENCE.len() {
             // Our reads have all ended: the reader is another program. The tries become ever rarer.
             self.due = size * 2;
-            tracing::warn!(
-                wal.bytes = size,
-                ?busy,
-                "the store's write-ahead log grows: a reader blocks the checkpoint"
-            );
+            tracing::warn!(wal.bytes = size, ?busy, "the store's write-ahead log grows: a reader blocks the checkpoint");
         }
     }
 }
