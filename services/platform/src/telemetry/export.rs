@@ -66,7 +66,9 @@ where
     Ok(Some((layer.with_filter(ours), Flush(Some(provider)))))
 }
 
-/// Returns whether a span is ours. Spans of libraries would drown ours, and the exporter's would trace the tracing.
+/// Returns whether a span or an event is exported: our own. Spans of libraries would drown ours, and the exporter's would trace the
+/// tracing.
 fn is_ours<S>(metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-    metadata.target().starts_with("minishop") && *metadata.level() <= Level::INFO
+    let level = if metadata.is_span() { Level::DEBUG } else { Level::INFO };
+    metadata.target().starts_with("minishop") && *metadata.level() <= level
 }

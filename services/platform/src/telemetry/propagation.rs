@@ -68,6 +68,9 @@ impl TraceContext {
     /// it before the span is entered.
     #[must_use]
     pub fn continue_in(&self, span: &Span, ids: &dyn Ids) -> Self {
+        if span.is_disabled() {
+            return self.child(ids);
+        }
         attach_parent(span, self);
         match current(span) {
             // A span that has already begun keeps its own trace.

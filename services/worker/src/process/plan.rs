@@ -116,7 +116,8 @@ impl<'r> Plan<'r> {
             self.note(event.order_id, "adopted", incoming, None);
         }
         let trace = event.trace.clone().unwrap_or_else(|| TraceContext::new(ids));
-        let span = tracing::info_span!(
+        // At this level it costs nothing unless spans are exported, or the log shows the line inside it.
+        let span = tracing::debug_span!(
             "worker.order.process",
             order.id = %event.order_id,
             event.id = %incoming.event_id,
