@@ -10,7 +10,7 @@ use minishop_platform::config::Config;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::events::status_changed::StatusEvents;
 use minishop_platform::relay::Relay;
-use minishop_platform::store::{Role, Store};
+use minishop_store::{Role, Store};
 
 use crate::cancel::Canceller;
 use crate::detached_writes::DetachedWrites;

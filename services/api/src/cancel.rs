@@ -10,7 +10,7 @@ use minishop_core::money;
 use minishop_core::order::Status;
 use minishop_core::refusal::{Code, Refusal};
 use minishop_platform::events::status_changed::{Cause, OrderRef};
-use minishop_platform::store::{Origin, Transition};
+use minishop_store::{Origin, Transition};
 use serde_json::json;
 use tracing::debug;
 

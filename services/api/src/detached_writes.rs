@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
 use minishop_core::ids::Ids;
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::store::{self, StoreError};
+use minishop_store::StoreError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +84,7 @@ impl DetachedWrites {
     pub async fn write<T: Send + 'static>(
         &self,
         call: &Call,
-        write: impl Future<Output = store::Result<T>> + Send + 'static,
+        write: impl Future<Output = minishop_store::Result<T>> + Send + 'static,
     ) -> Result<T, Refusal> {
         const UNKNOWN_OUTCOME: &str = "it may have taken effect; check before you send the request again";
         let worded = async move {

@@ -8,7 +8,7 @@ use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::CreateOrder;
 pub use minishop_platform::events::created::FIRST_VERSION;
 use minishop_platform::events::created::{CreatedEvents, NewOrderFacts};
-use minishop_platform::store::NewEvent;
+use minishop_store::NewEvent;
 
 use crate::call::Call;
 

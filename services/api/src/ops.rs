@@ -11,7 +11,7 @@ use minishop_contracts::ops::v1::{self as ops, GetStatusResponse, ParkedCounts};
 use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::parking::State;
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::{self, PausedEndpoint, Store};
+use minishop_store::{PausedEndpoint, Store};
 use prost::Message;
 
 use crate::app::App;
@@ -33,7 +33,7 @@ pub async fn status(app: &App, call: &Call) -> Result<GetStatusResponse, Refusal
 }
 
 /// Reads the backlog, the parked events and the paused endpoints.
-async fn read_status(store: &Store, clock: &dyn Clock) -> store::Result<GetStatusResponse> {
+async fn read_status(store: &Store, clock: &dyn Clock) -> minishop_store::Result<GetStatusResponse> {
     let outbox = store.outbox.stats().await?;
     let counts = store.lot.counts().await?;
     let (paused, now) = (store.endpoints.paused().await?, clock.now());

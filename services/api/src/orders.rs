@@ -11,7 +11,7 @@ use minishop_core::ids::{EventId, OrderId};
 use minishop_core::money;
 use minishop_core::order::{CreateOrder, Item, Status};
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::store::{ListQuery, NewOrder, OrderRow, Origin};
+use minishop_store::{ListQuery, NewOrder, OrderRow, Origin};
 use tracing::debug;
 use uuid::Uuid;
 
@@ -144,7 +144,7 @@ pub fn order(row: OrderRow) -> Result<Order, Refusal> {
     let scale = Currency::scale_of(row.currency.as_deref());
     let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
         tracing::error!(order.id = %row.order_id, %error, "cannot read the items of a stored order");
-        store_refusal(&minishop_platform::store::StoreError::Fail { operation: "orders.items", source: error.into() })
+        store_refusal(&minishop_store::StoreError::Fail { operation: "orders.items", source: error.into() })
     })?;
     let items = items.into_iter().map(|item| OrderItem {
         product_id: item.product_id,

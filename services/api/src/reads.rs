@@ -1,7 +1,6 @@
 //! What all reads share: the deadline, the refusal of a failed read, and page sizes.
 
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::store;
 use prost::Message;
 use tokio::time::timeout_at;
 use tracing::warn;
@@ -16,7 +15,7 @@ const DEFAULT_PAGE: usize = 50;
 const PAGE_BYTES: usize = 3_500_000;
 
 /// Waits for a read of the store until the call's deadline.
-pub async fn read<T>(call: &Call, reading: impl Future<Output = store::Result<T>>) -> Result<T, Refusal> {
+pub async fn read<T>(call: &Call, reading: impl Future<Output = minishop_store::Result<T>>) -> Result<T, Refusal> {
     match timeout_at(call.deadline, reading).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use minishop_contracts::orders::v1::{GetOrderTimelineRequest, GetOrderTimelineResponse, ParkedEvent, TimelineEntry};
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::{Fact, Origin, ParkedState};
 use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::{Fact, Origin, ParkedState};
 use serde_json::Value;
 
 use crate::app::App;

@@ -13,7 +13,7 @@ use minishop_contracts::orders::v1::{Order, WatchOrderRequest};
 use minishop_core::clock::Timestamp;
 use minishop_core::order::Status;
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::store::OrderRow;
+use minishop_store::OrderRow;
 
 use crate::app::App;
 use crate::call::{Call, Protocol};

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
 
-#[path = "../../platform/tests/store_conformance/bouncer.rs"]
+#[path = "../../store/tests/conformance/bouncer.rs"]
 mod bouncer;
 #[path = "binary/process.rs"]
 mod process;
@@ -12,8 +12,8 @@ mod world;
 
 use std::time::Duration;
 
+use minishop_bus::topics;
 use minishop_core::ids::Ids as _;
-use minishop_platform::bus::topics;
 use minishop_platform::clock::SystemIds;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;

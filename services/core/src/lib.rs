@@ -1,10 +1,12 @@
 //! MiniShop's decisions: what an order is and costs, when two requests are equal, and how a refusal is worded.
 //!
-//! Everything here is pure. Time, randomness and the environment are arguments, so every rule can be tested without a server, a
-//! database or a clock.
+//! Everything here is pure, except [`crash`], which ends the process for a test of recovery. Time, randomness and the environment
+//! are arguments, so every rule can be tested without a server, a database or a clock.
 
 pub mod backoff;
+pub mod chain;
 pub mod clock;
+pub mod crash;
 pub mod currency;
 pub mod idempotency;
 pub mod ids;
@@ -12,4 +14,5 @@ pub mod money;
 pub mod operation;
 pub mod order;
 pub mod parking;
+pub mod position;
 pub mod refusal;

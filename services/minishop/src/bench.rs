@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use hdrhistogram::Histogram;
-use minishop_platform::bus::consume::{Start, Tail};
+use minishop_bus::consume::{Start, Tail};
 
 use track::{Track, read_processed};
 

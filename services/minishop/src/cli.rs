@@ -119,8 +119,8 @@ async fn version() -> String {
     format!(
         "minishop {}\nlibrdkafka {}\nSQLite {}\n",
         env!("CARGO_PKG_VERSION"),
-        minishop_platform::bus::topics::client_version(),
-        minishop_platform::store::sqlite::library_version().await.unwrap_or_else(|_| "unknown".to_owned())
+        minishop_bus::topics::client_version(),
+        minishop_store::sqlite::library_version().await.unwrap_or_else(|_| "unknown".to_owned())
     )
 }
 

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
+use minishop_bus::Record;
+use minishop_bus::consume::{Start, Tail};
 use minishop_contracts::topics;
-use minishop_platform::bus::Record;
-use minishop_platform::bus::consume::{Start, Tail};
 use minishop_platform::config::Config;
 
 use crate::cli::EXIT_UNREACHABLE;

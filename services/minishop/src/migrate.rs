@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use minishop_platform::boot::{self, process, refuse};
 use minishop_platform::config::Config;
-use minishop_platform::store::{postgres, sqlite};
+use minishop_store::{postgres, sqlite};
 use secrecy::ExposeSecret;
 
 use crate::cli::EXIT_UNREACHABLE;

@@ -11,7 +11,7 @@ use minishop_core::ids::EventId;
 use minishop_platform::boot::print;
 use minishop_platform::clock::SystemClock;
 use minishop_platform::config::Config;
-use minishop_platform::store::{Missing, OutboxEvent, OutboxShard, RequestedBy, Store, Unpublished};
+use minishop_store::{Missing, OutboxEvent, OutboxShard, RequestedBy, Store, Unpublished};
 use serde_json::json;
 
 use crate::output::{self, Output};

@@ -8,9 +8,9 @@ use minishop_core::ids::{ClientId, CorrelationId, Ids as _};
 use minishop_platform::boot::process;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
-use minishop_platform::store::error::OpenError;
-use minishop_platform::store::postgres::{self, PostgresSettings};
-use minishop_platform::store::{RequestedBy, Store, StoreError, sqlite};
+use minishop_store::error::OpenError;
+use minishop_store::postgres::{self, PostgresSettings};
+use minishop_store::{RequestedBy, Store, StoreError, sqlite};
 use secrecy::ExposeSecret as _;
 
 use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};

@@ -6,10 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
+use minishop_bus::topics::{Made, SAFE_RETENTION, Settings, Topic, create, largest_record, list, settings, settings_of_new};
 use minishop_contracts::topics;
-use minishop_platform::bus::topics::{
-    Made, SAFE_RETENTION, Settings, Topic, create, largest_record, list, settings, settings_of_new,
-};
 use minishop_platform::config::Config;
 use serde_json::{Value, json};
 

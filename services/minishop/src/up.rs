@@ -6,11 +6,11 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use minishop_broker::{Error, Settings, TopicSettings};
+use minishop_bus::topics::largest_record;
 use minishop_contracts::topics;
 use minishop_platform::boot::process::{EmbeddedLog, Process};
-use minishop_platform::bus::topics::largest_record;
 use minishop_platform::config::{Config, Shape};
-use minishop_platform::store::error::SyncFailed;
+use minishop_store::error::SyncFailed;
 
 /// Runs until a signal or a fault.
 pub async fn run(config: Config) -> ExitCode {

@@ -7,10 +7,10 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use minishop_bus::topics;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 
-use crate::bus::topics;
 use crate::ctx::{Metrics, Status};
 
 #[derive(Debug, Clone)]

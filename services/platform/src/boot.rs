@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fs4::fs_std::FileExt;
+use minishop_store::error::SyncFailed;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::ctx::{Status, Task};
-use crate::store::error::SyncFailed;
 
 /// A core task panicked or ended early.
 pub const EXIT_TASK: u8 = 70;

@@ -14,9 +14,9 @@ use minishop_contracts::key::EventKey;
 use minishop_core::backoff::Backoff;
 use secrecy::SecretString;
 
-use crate::bus::produce::Compression;
 use crate::telemetry::LogFormat;
 pub use handler::{HandlerFlags, Handling, Webhook};
+use minishop_bus::produce::Compression;
 pub use values::duration;
 
 /// Every setting that a process takes, as flags and variables. All are texts here, so that one check names all that are wrong.

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use futures::future::BoxFuture;
 use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
+use minishop_store::Store;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::relay::Relay;
-use crate::store::Store;
 
 /// The outside world of one process. Cheap to clone.
 #[derive(Debug, Clone)]

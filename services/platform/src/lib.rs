@@ -1,14 +1,12 @@
-//! MiniShop's outside world, touched once: configuration, telemetry, stores, bus, relay.
+//! What every process needs: configuration, boot, telemetry, serving, the relay.
 //!
-//! Other crates use this one for everything that is not a decision. Only `store/` contains SQL, only `bus/` names rdkafka, only
-//! `hints` names redis, only `boot` spawns, and only `clock` reads the system's time and randomness.
+//! Other crates use this one for everything that is not a decision, a statement or a record. Only `hints` names redis, only `boot`
+//! spawns, and only `clock` reads the system's time and randomness.
 
 pub mod admin;
 pub mod boot;
-pub mod bus;
 pub mod clock;
 pub mod config;
-pub mod crash;
 pub mod ctx;
 pub mod events;
 pub mod hints;
@@ -16,5 +14,4 @@ pub mod outbound;
 pub mod relay;
 pub mod replay;
 pub mod serve;
-pub mod store;
 pub mod telemetry;

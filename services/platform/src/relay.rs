@@ -16,22 +16,13 @@ mod tests;
 
 use std::sync::{Arc, Mutex};
 
-use minishop_contracts::key::spread;
+use minishop_store::{OutboxRow, OutboxStats, StoreError};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use crate::hints::{ChangedOrders, Changes};
-use crate::store::{OutboxRow, OutboxStats, Role, SHARDS_PER_ROLE, StoreError};
-pub use shard::Token;
 use task::Handed;
 pub use task::{RelayTask, Settings};
-
-/// Returns the outbox shard of a record key, by the hash with which Kafka's clients choose partitions: if the number of
-/// partitions is a multiple of the number of shards, every partition belongs to one shard.
-pub fn shard_of(role: Role, record_key: &[u8]) -> i16 {
-    let place = i64::from(spread(record_key)) % i64::from(SHARDS_PER_ROLE);
-    role.first_shard() + i16::try_from(place).expect("a remainder of a few fits")
-}
 
 /// The handle of the relay, for code that writes outbox rows.
 #[derive(Debug, Clone)]

@@ -7,11 +7,11 @@ use minishop_core::currency::Currency;
 use minishop_core::ids::Ids;
 use minishop_core::money;
 use minishop_core::order::{Item, Status};
+use minishop_store::{NewEvent, Origin, PastOrder, Role};
 
 use crate::config::Config;
 use crate::events::created::{CreatedEvents, NewOrderFacts};
 use crate::events::status_changed::{OrderRef, StatusEvents};
-use crate::store::{NewEvent, Origin, PastOrder, Role};
 use crate::telemetry::propagation::TraceContext;
 
 /// Rebuilds the events of orders, for another topic.

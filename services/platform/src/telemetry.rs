@@ -5,7 +5,6 @@ mod filter;
 pub mod propagation;
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::io::IsTerminal as _;
 
 use anyhow::Context;
@@ -21,26 +20,6 @@ pub enum LogFormat {
     Pretty,
     /// One JSON object per line.
     Json,
-}
-
-/// An error and its causes on one line. No stack trace: a logged error is an expected one.
-#[derive(Clone, Copy)]
-pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = self.0.to_string();
-        f.write_str(&said)?;
-        for cause in std::iter::successors(self.0.source(), |cause| cause.source()) {
-            let text = cause.to_string();
-            // Some libraries repeat the cause at the end of their message.
-            if !said.ends_with(&text) {
-                write!(f, ": {text}")?;
-            }
-            said = text;
-        }
-        Ok(())
-    }
 }
 
 /// Checks a filter in the form of `RUST_LOG`.
@@ -79,8 +58,6 @@ fn colours(terminal: bool, no_color: Option<&OsStr>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreError;
-    use crate::store::error::OpenError;
 
     #[test]
     fn colours_are_for_a_terminal_where_nobody_objects() {
@@ -88,22 +65,6 @@ mod tests {
         let cases = [(true, None, true), (true, given(""), true), (true, given("0"), false), (false, None, false)];
         for (terminal, no_color, wanted) in cases {
             assert_eq!(colours(terminal, no_color), wanted, "{terminal} {no_color:?}");
-        }
-    }
-
-    #[test]
-    fn an_error_is_one_line_with_its_causes_and_no_stack() {
-        let refused =
-            || anyhow::anyhow!("connection refused").context("cannot connect: connection refused").context("no session");
-        let chain = "no session: cannot connect: connection refused";
-        let errors: [(&dyn fmt::Debug, &str); 4] = [
-            (&StoreError::Retry { operation: "orders.get", source: refused() }, "orders.get: the store is unavailable"),
-            (&StoreError::Fail { operation: "orders.get", source: refused() }, "orders.get: the store refused"),
-            (&StoreError::Unknown { operation: "o", source: refused() }, "o: the outcome of the commit is unknown"),
-            (&OpenError::Retry { source: refused() }, "the database is unreachable"),
-        ];
-        for (error, said) in errors {
-            assert_eq!(format!("{error:?}"), format!("{said}: {chain}"));
         }
     }
 }

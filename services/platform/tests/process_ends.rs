@@ -11,7 +11,7 @@ use minishop_platform::boot::process::{EmbeddedLog, Process};
 use minishop_platform::boot::{EXIT_FSYNC, EXIT_TASK, EXIT_USAGE};
 use minishop_platform::config::{Config, Flags, Shape};
 use minishop_platform::ctx::Task;
-use minishop_platform::store::error::SyncFailed;
+use minishop_store::error::SyncFailed;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Parser)]

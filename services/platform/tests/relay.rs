@@ -7,7 +7,8 @@ mod refusing;
 #[path = "relay/world.rs"]
 mod world;
 
-use minishop_platform::store::OutboxRow;
+use minishop_store::OutboxRow;
+
 use world::{Log, Running, World, any_port, emptied, event, numbers};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

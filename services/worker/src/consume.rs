@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use minishop_platform::crash;
+use minishop_core::crash;
 use minishop_platform::ctx::{Ctx, Task};
-use minishop_platform::store::StoreError;
+use minishop_store::StoreError;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;

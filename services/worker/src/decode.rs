@@ -3,6 +3,7 @@
 mod digest;
 
 use bytes::Bytes;
+use minishop_bus::Record;
 use minishop_contracts::events::v1::OrderCreated;
 use minishop_contracts::events::{Envelope, decode_envelope};
 use minishop_contracts::headers::kafka;
@@ -11,7 +12,6 @@ use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::{CreateOrder, Line};
 use minishop_core::parking::DeadCode;
-use minishop_platform::bus::Record;
 use minishop_platform::telemetry::propagation::TraceContext;
 use sha2::{Digest, Sha256};
 

@@ -2,7 +2,7 @@
 
 use minishop_core::ids::OperationId;
 use minishop_platform::ctx::Ctx;
-use minishop_platform::store::TOLD_EVERY;
+use minishop_store::TOLD_EVERY;
 
 use crate::handlers::Endpoint;
 

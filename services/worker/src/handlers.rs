@@ -15,8 +15,8 @@ use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{CorrelationId, EventId, OrderId};
 use minishop_platform::config::Handling;
 use minishop_platform::ctx::Ctx;
-use minishop_platform::store::Outage;
 use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::Outage;
 use tokio::sync::watch;
 
 pub use webhook::Webhook;

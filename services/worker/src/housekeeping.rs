@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use minishop_bus::topics::settings;
 use minishop_contracts::topics;
-use minishop_platform::bus::topics::settings;
 use minishop_platform::ctx::{Ctx, Task};
-use minishop_platform::store::{Housekeeping, Operations, StoreError};
+use minishop_store::{Housekeeping, Operations, StoreError};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 

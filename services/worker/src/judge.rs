@@ -3,7 +3,7 @@
 use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::Status;
 use minishop_core::parking::DeadCode;
-use minishop_platform::store::KnownOrder;
+use minishop_store::KnownOrder;
 
 use crate::decode::Created;
 

@@ -1,6 +1,6 @@
 //! The worker's metrics.
 
-use minishop_platform::bus::consume::Partition;
+use minishop_bus::consume::Partition;
 use minishop_platform::ctx::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
+use minishop_bus::{Headers, Record};
 use minishop_contracts::headers::kafka as names;
 use minishop_contracts::topics;
 use minishop_core::clock::{Timestamp, from_millis};
@@ -9,12 +10,11 @@ use minishop_core::currency::Currency;
 use minishop_core::ids::EventId;
 use minishop_core::order::Status;
 use minishop_core::parking::{DeadCode, ErrorClass};
-use minishop_platform::bus::{Headers, Record};
 use minishop_platform::config::Config;
 use minishop_platform::events::status_changed::{Cause, OrderRef, StatusEvents};
-use minishop_platform::relay::shard_of;
-use minishop_platform::store::{NewEvent, Role, Transition};
 use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::shard_of;
+use minishop_store::{NewEvent, Role, Transition};
 
 use crate::decode::{Created, Refused};
 

@@ -19,9 +19,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use minishop_platform::crash;
+use minishop_core::crash;
 use minishop_platform::ctx::Ctx;
-use minishop_platform::store::{Lease, StoreError};
+use minishop_store::{Lease, StoreError};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 

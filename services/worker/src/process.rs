@@ -11,15 +11,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use minishop_bus::Record;
 use minishop_core::clock::Clock;
+use minishop_core::crash;
 use minishop_core::ids::Ids;
 use minishop_core::parking::DeadCode;
-use minishop_platform::bus::Record;
+use minishop_core::position::Position;
 use minishop_platform::config::Config;
-use minishop_platform::crash;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::relay::Relay;
-use minishop_platform::store::{ConsumerTx, Inbox, Note, OutboxRow, Position, StoreError, Transition};
+use minishop_store::{ConsumerTx, Inbox, Note, OutboxRow, StoreError, Transition};
 use tokio::time::Instant;
 
 use crate::decode::{Incoming, Refused, decode};

@@ -10,19 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minishop_core::clock::{Clock, Timestamp};
+use minishop_core::crash;
 use minishop_core::currency::Currency;
 use minishop_core::ids::{Ids, OperationId};
 use minishop_core::money;
 use minishop_core::operation::{Kind, Next, State};
 use minishop_core::order::Status;
-use minishop_platform::crash;
 use minishop_platform::ctx::{Ctx, Metrics};
 use minishop_platform::events::status_changed::{Cause, OrderRef, StatusEvents};
 use minishop_platform::relay::Relay;
-use minishop_platform::store::{
-    CandidateOrder, DiscardCandidate, Operation, Operations, OutboxRow, Role, Run, StoreError, Transition,
-};
 use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::{CandidateOrder, DiscardCandidate, Operation, Operations, OutboxRow, Role, Run, StoreError, Transition};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use minishop_platform::bus::topics;
+use minishop_bus::topics;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 #[expect(clippy::disallowed_methods, reason = "names the servers for tests")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use minishop_core::backoff::Backoff;
 use minishop_core::ids::Ids;
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::store::{Cancels, Orders, OutboxRow, StoreError, Transition};
+use minishop_store::{Cancels, Orders, OutboxRow, StoreError, Transition};
 use tokio::time::Instant;
 use tracing::{error, warn};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, Ids};
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::NewOrder;
+use minishop_store::NewOrder;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 

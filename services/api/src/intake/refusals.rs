@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use minishop_core::ids::Ids;
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::store::StoreError;
+use minishop_store::StoreError;
 
 /// Draws the wait of a shed request: one to two seconds, so that clients do not all come back together.
 pub fn retry_after(ids: &dyn Ids) -> Duration {

@@ -10,8 +10,8 @@ use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
 use minishop_core::refusal::Code;
-use minishop_platform::store::error::{Contended, SyncFailed, ValueRefused};
-use minishop_platform::store::{
+use minishop_store::error::{Contended, SyncFailed, ValueRefused};
+use minishop_store::{
     Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, OutboxRow, Result, StoreError,
 };
 use prometheus_client::registry::Registry;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use minishop_core::backoff::Backoff;
 use minishop_core::ids::{Ids, OrderId};
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::{Intake, KeyRecord, NewOrder, Orders, OutboxRow, StoreError};
+use minishop_store::{Intake, KeyRecord, NewOrder, Orders, OutboxRow, StoreError};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 

@@ -2,7 +2,7 @@
 
 use minishop_contracts::ops::v1::{AuditEntry, ListAuditRequest, ListAuditResponse};
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::AuditRow;
+use minishop_store::AuditRow;
 
 use super::{limit, page, place};
 use crate::app::App;

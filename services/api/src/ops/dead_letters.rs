@@ -1,6 +1,7 @@
 //! Operators' reads of dead letters and parked keys.
 
 use bytes::Bytes;
+use minishop_bus::Headers;
 use minishop_contracts::ops::v1::{
     DeadLetter, DeadLetterFilter, DeadLetterGroup, GetDeadLetterRequest, GetDeadLetterResponse, ListDeadLetterGroupsRequest,
     ListDeadLetterGroupsResponse, ListDeadLettersRequest, ListDeadLettersResponse, ListParkedKeysRequest, ListParkedKeysResponse,
@@ -8,8 +9,7 @@ use minishop_contracts::ops::v1::{
 };
 use minishop_core::ids::OrderId;
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::bus::Headers;
-use minishop_platform::store::{self, Letter, LetterGroup, WholeLetter};
+use minishop_store::{Letter, LetterGroup, WholeLetter};
 
 use super::{count, limit, page, place};
 use crate::app::App;
@@ -79,10 +79,10 @@ pub(super) fn parse_id(text: &str) -> Option<i64> {
 }
 
 /// Converts a validated filter to the store's.
-pub(super) fn filter(filter: DeadLetterFilter) -> store::DeadLetterFilter {
+pub(super) fn filter(filter: DeadLetterFilter) -> minishop_store::DeadLetterFilter {
     let DeadLetterFilter { error_class, error_code, error_fingerprint, topic, key, order_id } = filter;
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    store::DeadLetterFilter {
+    minishop_store::DeadLetterFilter {
         error_class: given(error_class),
         error_code: given(error_code),
         error_fingerprint: given(error_fingerprint).map(|text| digest(&text)),
@@ -161,7 +161,7 @@ fn group(row: LetterGroup) -> DeadLetterGroup {
     }
 }
 
-fn parked_key(row: store::ParkedKey) -> ParkedKey {
+fn parked_key(row: minishop_store::ParkedKey) -> ParkedKey {
     ParkedKey {
         key: lossy(&row.record_key),
         head_id: row.head.to_string(),

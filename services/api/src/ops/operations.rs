@@ -11,7 +11,7 @@ use minishop_contracts::{FieldCode, json};
 use minishop_core::ids::{OperationId, OrderId};
 use minishop_core::operation::{Kind, State, Tally};
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::store::{self, Action, Item, OperationQuery, RequestedBy};
+use minishop_store::{Action, Item, OperationQuery, RequestedBy};
 
 use super::{limit, page, place};
 use crate::app::App;
@@ -86,7 +86,7 @@ fn parse_id(text: &str) -> Option<OperationId> {
 }
 
 /// Converts a row to the contracts' message.
-pub(super) fn operation(row: store::Operation) -> Operation {
+pub(super) fn operation(row: minishop_store::Operation) -> Operation {
     let filter = row.filter.as_deref().and_then(|text| json::decode_command(text.as_bytes()).ok());
     Operation {
         id: row.id.to_string(),

@@ -9,7 +9,7 @@ use minishop_contracts::{FieldCode, Violation};
 use minishop_core::ids::OperationId;
 use minishop_core::operation::{DEFAULT_FAILURE_RATIO, DEFAULT_RATE, Kind, Skip};
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::{FrozenSet, NewOperation, RequestedBy, Selection};
+use minishop_store::{FrozenSet, NewOperation, RequestedBy, Selection};
 
 use super::dead_letters::{absent, filter, parse_id};
 use super::operations::{operation, requested_by};

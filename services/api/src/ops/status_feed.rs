@@ -8,7 +8,7 @@ use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
 use minishop_core::refusal::{Code, Refusal};
 use minishop_platform::ctx::Ctx;
-use minishop_platform::store::{self, OperationQuery, Store};
+use minishop_store::{OperationQuery, Store};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -139,7 +139,7 @@ impl StatusFeedTask {
         }
     }
 
-    async fn read(&self) -> store::Result<WatchStatusResponse> {
+    async fn read(&self) -> minishop_store::Result<WatchStatusResponse> {
         let status = super::read_status(&self.store, self.clock.as_ref()).await?;
         let newest = OperationQuery { limit: OPERATIONS, ..OperationQuery::default() };
         let operations = self.store.operations.operations(&newest).await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::ids::OrderId;
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::store::{Changed, OrderRow};
+use minishop_store::{Changed, OrderRow};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use minishop_core::ids::OrderId;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::hints::ChangedOrders;
-use minishop_platform::store::Orders;
+use minishop_store::Orders;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, sleep_until};

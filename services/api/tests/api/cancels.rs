@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashSet};
 
 use futures::future::join_all;
+use minishop_bus::Headers;
 use minishop_contracts::json;
 use minishop_contracts::orders::v1::CancelOrderRequest;
 use minishop_core::ids::EventId;
-use minishop_platform::bus::Headers;
-use minishop_platform::store::OutboxRow;
+use minishop_store::OutboxRow;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 use uuid::Uuid;

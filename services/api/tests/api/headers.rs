@@ -1,6 +1,6 @@
 //! Request headers: correlation id, trace context, media type, and headers without a meaning.
 
-use minishop_platform::bus::Headers;
+use minishop_bus::Headers;
 
 use crate::harness::B;
 use crate::world::World;

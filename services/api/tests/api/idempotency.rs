@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use minishop_bus::Headers;
 use minishop_contracts::orders::v1::{CreateOrderRequest, CreateOrderResponse, OrderItem};
 use minishop_core::ids::Ids as _;
-use minishop_platform::bus::Headers;
 use minishop_platform::clock::SystemIds;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use minishop_bus::Headers;
 use minishop_contracts::ops::v1::operations_service_client::OperationsServiceClient;
 use minishop_contracts::ops::v1::{
     AnnounceOrdersRequest, DeadLetterFilter, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest,
@@ -10,10 +11,9 @@ use minishop_contracts::ops::v1::{
 };
 use minishop_core::ids::EventId;
 use minishop_core::parking::State;
-use minishop_platform::bus::Headers;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::replay::ReplayWriter;
-use minishop_platform::store::{Journal, OutboxRow, ParkedEvent, Past};
+use minishop_store::{Journal, OutboxRow, ParkedEvent, Past};
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic::transport::Channel;

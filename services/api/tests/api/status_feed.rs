@@ -6,7 +6,7 @@ use minishop_contracts::ops::v1::{GetStatusRequest, WatchStatusRequest, WatchSta
 use minishop_core::clock::{Clock as _, from_millis};
 use minishop_core::parking::State;
 use minishop_platform::clock::SystemClock;
-use minishop_platform::store::Outage;
+use minishop_store::Outage;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tonic::{Code, Streaming};

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use minishop_platform::bus::Headers;
+use minishop_bus::Headers;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use futures::FutureExt as _;
 use minishop_core::ids::Ids as _;
 use minishop_platform::clock::{SystemClock, SystemIds};
-use minishop_platform::store::postgres::{self, PostgresSettings};
-use minishop_platform::store::{Store, sqlite};
+use minishop_store::postgres::{self, PostgresSettings};
+use minishop_store::{Store, sqlite};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
 /// Which database a test runs on.

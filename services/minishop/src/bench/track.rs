@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use minishop_platform::bus::consume::Tail;
+use minishop_bus::consume::Tail;
 use serde::Deserialize;
 use tokio::sync::watch;
 

@@ -9,18 +9,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use minishop_bus::Headers;
+use minishop_bus::produce::Token;
+use minishop_bus::produce::{Compression, Producer, SendError};
+use minishop_bus::topics::exists;
 use minishop_contracts::topics;
 use minishop_core::clock::Clock as _;
 use minishop_core::ids::OrderId;
 use minishop_platform::boot::{print, refuse};
-use minishop_platform::bus::Headers;
-use minishop_platform::bus::produce::{Compression, Producer, SendError};
-use minishop_platform::bus::topics::exists;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
-use minishop_platform::relay::Token;
 use minishop_platform::replay::ReplayWriter;
-use minishop_platform::store::{AuditRow, NewEvent, Past, PastOrder, Store, StoreError};
+use minishop_store::{AuditRow, NewEvent, Past, PastOrder, Store, StoreError};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -269,7 +269,7 @@ fn tell(args: &Args, orders: usize, events: usize, published: u64) -> ExitCode {
 /// Sends at a limited rate, and collects the delivery report of every record.
 struct Sender {
     producer: Producer,
-    reports: mpsc::UnboundedReceiver<minishop_platform::bus::produce::Report>,
+    reports: mpsc::UnboundedReceiver<minishop_bus::produce::Report>,
     next: Instant,
     pace: Duration,
     sent: i64,

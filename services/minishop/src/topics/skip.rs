@@ -5,13 +5,13 @@
 
 use std::process::ExitCode;
 
+use minishop_bus::consume::{Partition, range_of};
 use minishop_contracts::topics;
 use minishop_core::clock::Clock as _;
 use minishop_platform::boot::print;
-use minishop_platform::bus::consume::{Partition, range_of};
 use minishop_platform::clock::SystemClock;
 use minishop_platform::config::Config;
-use minishop_platform::store::{Gap, Store};
+use minishop_store::{Gap, Store};
 use serde_json::json;
 
 use super::PATIENCE;

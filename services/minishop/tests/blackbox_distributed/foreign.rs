@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use minishop_platform::bus::Record;
+use minishop_bus::Record;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};

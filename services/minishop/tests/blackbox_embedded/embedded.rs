@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use minishop_platform::bus::Record;
+use minishop_bus::Record;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions as _, FromRow};
 

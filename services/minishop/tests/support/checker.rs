@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use minishop_platform::bus::Record;
+use minishop_bus::Record;
 use serde_json::Value;
 use uuid::Uuid;
 

@@ -3,9 +3,9 @@
 use std::process::{Child, Command, Output};
 use std::time::Duration;
 
+use minishop_bus::Record;
+use minishop_bus::consume::{Start, Tail};
 use minishop_contracts::topics;
-use minishop_platform::bus::Record;
-use minishop_platform::bus::consume::{Start, Tail};
 use serde_json::Value;
 
 use crate::rest::get;

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::process::Command;
 
+use minishop_bus::Record;
 use minishop_contracts::topics;
-use minishop_platform::bus::Record;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use minishop_bus::topics::client_version;
 
 use super::process::Process;
 use super::{EXIT_USAGE, runtime};
-use crate::bus::topics::client_version;
 use crate::config::sources::{self, Parsed};
 use crate::config::{Flags, Shape};
 use crate::ctx::{Ctx, Task};

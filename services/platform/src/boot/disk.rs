@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use minishop_store::Orders;
 use tokio_util::sync::CancellationToken;
 
 use crate::ctx::Status;
-use crate::store::Orders;
 
 const EVERY: Duration = Duration::from_secs(1);
 

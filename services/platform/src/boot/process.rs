@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
+use minishop_bus::topics;
 use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
+use minishop_store::error::OpenError;
+use minishop_store::postgres::{self, PostgresSettings};
+use minishop_store::{Role, Store, sqlite};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{self, Writable};
 use super::{EXIT_USAGE, Phases, Signals, lock_data_dir, print_ready, supervise};
-use crate::bus::topics;
 use crate::clock::{SystemClock, SystemIds};
 use crate::config::{Config, Shape};
 use crate::ctx::{Ctx, Metrics, Status, Task};
 use crate::hints::{Hints, HintsTask};
 use crate::relay::{RelayTask, Settings};
 use crate::serve::{self, Limits};
-use crate::store::error::OpenError;
-use crate::store::postgres::{self, PostgresSettings};
-use crate::store::{Role, Store, sqlite};
 use crate::{admin, telemetry};
 
 /// The store's file in the data directory.

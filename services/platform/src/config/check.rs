@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use minishop_bus::produce::Compression;
 use minishop_contracts::key::EventKey;
 use minishop_core::backoff::Backoff;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::values::{self, shown};
 use super::{Config, Flags, Shape};
-use crate::bus::produce::Compression;
 use crate::hints;
 use crate::telemetry::{self, LogFormat};
 

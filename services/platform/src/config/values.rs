@@ -7,10 +7,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use minishop_bus::produce::Compression;
 use minishop_contracts::key::EventKey;
 use secrecy::SecretString;
 
-use crate::bus::produce::Compression;
 use crate::telemetry::LogFormat;
 
 /// The most characters that errors repeat.

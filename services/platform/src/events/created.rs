@@ -2,6 +2,7 @@
 //! again.
 
 use bytes::Bytes;
+use minishop_bus::HeaderWriter;
 use minishop_contracts::events::v1::{OrderCreated, OrderItem};
 use minishop_contracts::events::{CREATED_V1, Head, encode_created};
 use minishop_contracts::headers::kafka as names;
@@ -11,11 +12,10 @@ use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::money;
 use minishop_core::order::Item;
+use minishop_store::shard_of;
+use minishop_store::{NewEvent, Role};
 
 use super::headers::{self, EventHeaders};
-use crate::bus::HeaderWriter;
-use crate::relay::shard_of;
-use crate::store::{NewEvent, Role};
 use crate::telemetry::propagation::TraceContext;
 
 /// The version of a new order.

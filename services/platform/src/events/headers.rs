@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
+use minishop_bus::HeaderWriter;
 use minishop_contracts::headers::kafka as names;
 use minishop_core::clock::Timestamp;
+use minishop_store::Role;
 
-use crate::bus::HeaderWriter;
-use crate::store::Role;
 use crate::telemetry::propagation::TraceContext;
 
 /// The header values of an event.

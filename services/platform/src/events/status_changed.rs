@@ -2,6 +2,7 @@
 //! built here, so that they look alike.
 
 use bytes::Bytes;
+use minishop_bus::HeaderWriter;
 use minishop_contracts::events::v1::{OrderSettled, order_settled};
 use minishop_contracts::events::{Head, encode_settled};
 use minishop_contracts::headers::kafka as names;
@@ -11,12 +12,11 @@ use minishop_core::clock::Timestamp;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::Status;
+use minishop_store::shard_of;
+use minishop_store::{NewEvent, Role, Transition};
 
 use super::headers::{self, EventHeaders};
-use crate::bus::HeaderWriter;
 use crate::config::Config;
-use crate::relay::shard_of;
-use crate::store::{NewEvent, Role, Transition};
 use crate::telemetry::propagation::TraceContext;
 
 /// The order data in the event of a change.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use minishop_core::backoff::Backoff;
+use minishop_store::{Acknowledged, Leadership, OutboxRow, OutboxStats, Result, StoreError};
 
 use super::messages::{Aside, Job, Want};
 use super::shard::{Ask, Moment};
 use super::task::RelayTask;
-use crate::store::{Acknowledged, Leadership, OutboxRow, OutboxStats, Result, StoreError};
 
 /// The interval of `Outbox::stats`.
 const MEASURE: Duration = Duration::from_secs(1);

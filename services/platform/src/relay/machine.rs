@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use minishop_bus::produce::Token;
+use minishop_store::{Acknowledged, LEASE, Leadership, OutboxRow, Renewal};
+
 use super::messages::{Aside, Job, Sending, Trouble, Want};
-use super::shard::{Alarm, Ask, Moment, Shard, State, Token};
-use crate::store::{Acknowledged, LEASE, Leadership, OutboxRow, Renewal};
+use super::shard::{Alarm, Ask, Moment, Shard, State};
 
 /// How long after a lease request its shard may be sent from: `LEASE` less a second for the delay of the answer and for clock
 /// drift.

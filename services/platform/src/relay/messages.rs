@@ -1,9 +1,10 @@
 //! The messages between the state machine and the task around it.
 
+use minishop_bus::produce::Token;
 use minishop_core::ids::EventId;
+use minishop_store::{Acknowledged, OutboxRow, Renewal};
 
-use super::shard::{Ask, Token};
-use crate::store::{Acknowledged, OutboxRow, Renewal};
+use super::shard::Ask;
 
 /// A request to the store.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::AtomicU64;
 
+use minishop_store::OutboxStats;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::ctx::Metrics;
-use crate::store::OutboxStats;
 
 #[derive(Debug, Clone)]
 pub(super) struct RelayMetrics {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use minishop_bus::Headers;
+use minishop_bus::produce::{Producer, Report, SendError};
 use minishop_contracts::headers::kafka::DLQ_VALUE_OMITTED;
 use minishop_contracts::topics;
 use tokio::sync::mpsc;
@@ -9,8 +11,6 @@ use tokio::sync::mpsc;
 use super::messages::{Aside, Sending, Trouble};
 use super::shard::{Alarm, Moment};
 use super::task::RelayTask;
-use crate::bus::Headers;
-use crate::bus::produce::{Producer, Report, SendError};
 
 /// The shortest time between two warnings.
 const TELL_AGAIN: Duration = Duration::from_secs(10);

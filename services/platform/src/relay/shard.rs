@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use minishop_core::ids::EventId;
+use minishop_store::{Led, OutboxRow};
 
-use crate::store::{Led, OutboxRow};
 use log::Log;
 pub(super) use read::Ask;
 
@@ -43,17 +43,6 @@ pub(super) enum State {
     Stopped(Moment),
     /// The table lacks a number. Nothing is sent until the number is there or an operator steps over it.
     Damaged,
-}
-
-/// Identifies a record in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token {
-    /// The outbox shard.
-    pub shard: i16,
-    /// The number in it.
-    pub number: i64,
-    /// The life of the shard in which it was sent. Reports of an earlier life are ignored.
-    pub life: u64,
 }
 
 /// An alarm for operators.

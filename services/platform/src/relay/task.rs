@@ -7,6 +7,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use minishop_bus::produce::{Compression, Producer, Report};
+use minishop_store::{Operations, Outbox, OutboxRow, OutboxStats, Role, Store};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +19,8 @@ use super::machine::Machine;
 use super::metrics::RelayMetrics;
 use super::send::TopicTrouble;
 use super::shard::Moment;
-use crate::bus::produce::{Compression, Producer, Report};
 use crate::ctx::{Metrics, Status};
 use crate::hints::Hints;
-use crate::store::{Operations, Outbox, OutboxRow, OutboxStats, Role, Store};
 
 /// How long a drain waits for reports, then for the store.
 const DRAIN: Duration = Duration::from_secs(5);

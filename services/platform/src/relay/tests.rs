@@ -11,15 +11,14 @@ mod store;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-
 use std::time::Duration;
 
 use minishop_core::ids::EventId;
+use minishop_store::{Leadership, Led};
 
 use super::machine::Machine;
 use super::messages::{Job, Want};
 use super::shard::{Alarm, Sabotage};
-use crate::store::{Leadership, Led};
 use world::World;
 
 const SEEDS: u64 = 10_000;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use minishop_broker::TopicSettings;
 use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::ids::{ClientId, CorrelationId};
-use minishop_platform::relay::shard_of;
-use minishop_platform::store::{Missing, NewEvent, RequestedBy, Role, Unpublished};
+use minishop_store::shard_of;
+use minishop_store::{Missing, NewEvent, RequestedBy, Role, Unpublished};
 
 use crate::world::{Log, Running, TOPIC, World, emptied, event, number, sized, until};
 

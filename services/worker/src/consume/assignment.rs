@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::process::gap::Gap;
-use minishop_platform::bus::Record;
-use minishop_platform::bus::consume::Partition;
-use minishop_platform::store::Position;
+use minishop_bus::Record;
+use minishop_bus::consume::Partition;
+use minishop_core::position::Position;
 use tokio::sync::Notify;
+
+use crate::process::gap::Gap;
 
 /// Records in the queue at which reading pauses.
 const MOST_RECORDS: usize = 2048;

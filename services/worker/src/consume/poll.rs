@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use minishop_bus::consume::{Consumer, Handlers, Partition, PollError, Settings};
 use minishop_contracts::topics;
 use minishop_core::backoff::Backoff;
+use minishop_core::crash;
 use minishop_core::ids::CorrelationId;
-use minishop_platform::bus::consume::{Consumer, Handlers, Partition, PollError, Settings};
-use minishop_platform::crash;
+use minishop_core::position::Position;
 use minishop_platform::ctx::Ctx;
-use minishop_platform::store::Position;
 use tokio::runtime::Handle;
 
 use super::assignment::Shared;

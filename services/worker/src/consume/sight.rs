@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use minishop_platform::bus::Record;
-use minishop_platform::bus::consume::{Partition, Reach};
+use minishop_bus::Record;
+use minishop_bus::consume::{Partition, Reach};
 
 /// How long a partition may make no progress, although its leader answers and has more, before it counts as unreadable.
 const STANDS_STILL: Duration = Duration::from_secs(15);
@@ -156,7 +156,7 @@ impl Sight {
 mod tests {
     use std::sync::Arc;
 
-    use minishop_platform::bus::Headers;
+    use minishop_bus::Headers;
 
     use super::*;
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use minishop_platform::bus::Record;
-use minishop_platform::bus::consume::{Look, Partition, Reach, look_at};
-use minishop_platform::store::Position;
+use minishop_bus::Record;
+use minishop_bus::consume::{Look, Partition, Reach, look_at};
+use minishop_core::position::Position;
 
 use super::poll::Poller;
 use super::sight::{Held, Passing};

@@ -19,7 +19,7 @@ use minishop_core::clock::Clock;
 use minishop_platform::config::Webhook as Settings;
 use minishop_platform::ctx::Metrics;
 use minishop_platform::outbound::{Answer, Outbound};
-use minishop_platform::store::Outage;
+use minishop_store::Outage;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;

@@ -3,12 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use minishop_bus::{Headers, Record};
 use minishop_core::ids::EventId;
 use minishop_core::order::Status;
 use minishop_core::parking::{DeadCode, ErrorClass};
-use minishop_platform::bus::{Headers, Record};
-use minishop_platform::store::{Claimed, Identity};
 use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::{Claimed, Identity};
 
 use crate::decode::{Content, Created, EventDigest, Incoming, Refused, decode, id_of_record};
 use crate::judge::{Verdict, judge};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use minishop_core::clock::Timestamp;
 use minishop_core::order::Status;
 use minishop_core::parking::{DeadCode, ErrorClass, error_fingerprint};
-use minishop_platform::store::{Failure, Gate, Release};
 use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::{Failure, Gate, Release};
 
 use super::claimed_event::{ClaimedEvent, Ended};
 use super::decision::{Decision, LotOutcome, Row, handed_back};

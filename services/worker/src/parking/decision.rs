@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use minishop_core::ids::OrderId;
 use minishop_core::parking::{DeadCode, ErrorClass};
-use minishop_platform::store::{AdoptedOrder, Identity, Lease, NewEvent, Note, Release, Transition};
+use minishop_store::{AdoptedOrder, Identity, Lease, NewEvent, Note, Release, Transition};
 
 /// What becomes of the row.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use minishop_core::ids::Ids;
 use minishop_platform::config::Config;
 use minishop_platform::ctx::{Ctx, Status};
 use minishop_platform::relay::Relay;
-use minishop_platform::store::{Claim, Lease, Lot, MadeDue, StoreError};
+use minishop_store::{Claim, Lease, Lot, MadeDue, StoreError};
 
 use super::claimed_event::ClaimedEvent;
 use super::decision::handed_back;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{SecondsFormat, TimeDelta};
 use minishop_core::clock::Timestamp;
 use minishop_core::parking::ErrorClass;
-use minishop_platform::store::Note;
+use minishop_store::Note;
 use serde_json::{Value, json};
 
 use super::claimed_event::ClaimedEvent;

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
+use minishop_core::crash;
 use minishop_core::parking::DeadCode;
-use minishop_platform::crash;
-use minishop_platform::store::{Gate, InboxEntry, Journal, Lease, LotTx, OutboxRow, Release, StoreError, Transition};
 use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::{Gate, InboxEntry, Journal, Lease, LotTx, OutboxRow, Release, StoreError, Transition};
 
 use super::claimed_event::ClaimedEvent;
 use super::decide::Facts;

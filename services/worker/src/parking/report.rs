@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use minishop_core::parking::{DeadCode, ErrorClass};
-use minishop_platform::store::StoreError;
+use minishop_store::StoreError;
 use tokio::time::Instant;
 
 use super::claimed_event::{ClaimedEvent, Ended};

@@ -1,9 +1,10 @@
 //! Unreadable records that an operator skips: one dead letter stands for them, and the partition continues behind them.
 
+use minishop_bus::consume::Partition;
+use minishop_bus::{Headers, Record};
 use minishop_core::parking::DeadCode;
-use minishop_platform::bus::consume::Partition;
-use minishop_platform::bus::{Headers, Record};
-use minishop_platform::store::{InboxEntry, Position, RequestedBy, StoreError};
+use minishop_core::position::Position;
+use minishop_store::{InboxEntry, RequestedBy, StoreError};
 use tokio::time::Instant;
 
 use super::plan::Plan;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, OrderId};
-use minishop_platform::store::{ConsumerTx, KnownOrder, StoreError};
+use minishop_store::{ConsumerTx, KnownOrder, StoreError};
 
 use crate::decode::Created;
 

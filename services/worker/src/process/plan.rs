@@ -6,8 +6,9 @@ use bytes::Bytes;
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{Ids, OrderId};
 use minishop_core::parking::DeadCode;
-use minishop_platform::store::{AdoptedOrder, Journal, Note, Position, Transition};
+use minishop_core::position::Position;
 use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::{AdoptedOrder, Journal, Note, Transition};
 use tracing::Span;
 
 use super::known::Known;

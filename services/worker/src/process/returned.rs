@@ -6,10 +6,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use minishop_bus::Record;
 use minishop_contracts::headers::kafka as names;
 use minishop_core::ids::EventId;
-use minishop_platform::bus::Record;
-use minishop_platform::store::{ConsumerTx, StoreError};
+use minishop_store::{ConsumerTx, StoreError};
 
 use super::plan::Refusals;
 use super::rows;

@@ -6,8 +6,9 @@ use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::Status;
 use minishop_core::parking::{ErrorClass, State, error_fingerprint};
-use minishop_platform::store::{AdoptedOrder, InboxEntry, KnownOrder, ParkedEvent, Position};
+use minishop_core::position::Position;
 use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::{AdoptedOrder, InboxEntry, KnownOrder, ParkedEvent};
 
 use crate::decode::{Content, Created, Incoming, Refused, id_of_record};
 

@@ -1,8 +1,8 @@
 //! Odd but valid events.
 
 use bytes::Bytes;
+use minishop_bus::Headers;
 use minishop_core::ids::{ClientId, EventId};
-use minishop_platform::bus::Headers;
 use serde_json::{Value, json};
 
 use crate::records::{Sent, created};

@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output, Stdio};
 
-use minishop_platform::crash;
+use minishop_core::crash;
 
 const AT: &str = "CRASH_AT";
 const NTH: &str = "CRASH_NTH";

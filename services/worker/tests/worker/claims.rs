@@ -1,7 +1,7 @@
 //! Copies, and events that claim another one's id, order or key.
 
+use minishop_bus::{Headers, Record};
 use minishop_core::ids::{EventId, OrderId};
-use minishop_platform::bus::{Headers, Record};
 use minishop_worker::handlers::HandlerPlace;
 use sha2::{Digest, Sha256};
 

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use minishop_bus::consume::Start;
+use minishop_bus::{Headers, Record, Tail, topics};
 use minishop_core::ids::OrderId;
 use minishop_core::operation::Kind;
-use minishop_platform::bus::consume::Start;
-use minishop_platform::bus::{Headers, Record, Tail, topics};
 use minishop_platform::ctx::{Ctx, Metrics};
-use minishop_platform::store::Store;
+use minishop_store::Store;
 use tokio::task::JoinSet;
 
 use crate::log::{Log, PARTITIONS, log};

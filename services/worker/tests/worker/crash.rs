@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use minishop_bus::Record;
 use minishop_core::backoff::Backoff;
 use minishop_core::ids::OrderId;
-use minishop_platform::bus::Record;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::ctx::Ctx;
 use minishop_worker::handlers::{Delivery, Handled, Handler, HandlerPlace};

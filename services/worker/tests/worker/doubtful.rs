@@ -10,7 +10,7 @@ use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
 use minishop_core::parking::State;
-use minishop_platform::store::{
+use minishop_store::{
     AdoptedOrder, Claim, Claimed, ConsumerTx, Gate, Identity, InboxEntry, Journal, KnownOrder, Lease, Lot, LotTx, MadeDue,
     Release, Result, Store, StoreError, Transition,
 };

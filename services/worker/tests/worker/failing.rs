@@ -1,6 +1,6 @@
 //! Stores that refuse values, and broken stores.
 
-use minishop_platform::store::StoreError;
+use minishop_store::StoreError;
 
 use crate::records::{Sent, created};
 use crate::shop::Shop;

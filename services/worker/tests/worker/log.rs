@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use minishop_broker::{Settings, TopicSettings};
-use minishop_platform::bus::produce::{Compression, Producer};
-use minishop_platform::bus::{Record, topics};
-use minishop_platform::relay::Token;
+use minishop_bus::produce::Token;
+use minishop_bus::produce::{Compression, Producer};
+use minishop_bus::{Record, topics};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};

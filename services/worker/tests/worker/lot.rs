@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use minishop_bus::Headers;
 use minishop_contracts::events::Envelope;
 use minishop_contracts::events::v1::OrderCreated;
 use minishop_core::ids::EventId;
-use minishop_platform::bus::Headers;
 use minishop_worker::handlers::{Handled, HandlerPlace};
 use minishop_worker::upcast::{Step, Versions, read_v1};
 use serde_json::{Value, json};

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use minishop_bus::Tail;
+use minishop_bus::consume::Start;
 use minishop_contracts::events::Envelope;
 use minishop_contracts::events::v1::OrderCreated;
 use minishop_core::ids::OrderId;
-use minishop_platform::bus::Tail;
-use minishop_platform::bus::consume::Start;
 use minishop_platform::ctx::Ctx;
 use minishop_worker::handlers::HandlerPlace;
 use minishop_worker::upcast::{Step, Versions, read_v1};

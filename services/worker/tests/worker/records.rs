@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
+use minishop_bus::{Headers, Record};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::{CreateOrder, Line};
-use minishop_platform::bus::{Headers, Record};
-use minishop_platform::relay::shard_of;
-use minishop_platform::store::{NewEvent, NewOrder, Role};
+use minishop_store::shard_of;
+use minishop_store::{NewEvent, NewOrder, Role};
 use serde_json::{Value, json};
 
 use crate::shop::{Shop, now};

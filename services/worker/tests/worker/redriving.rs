@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use minishop_bus::Headers;
 use minishop_core::clock::{Clock as _, ManualClock};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids as _, OperationId};
 use minishop_core::operation::{Kind, State, Tally};
 use minishop_core::parking::State as Parked;
-use minishop_platform::bus::Headers;
 use minishop_platform::clock::SystemIds;
 use minishop_platform::ctx::{Ctx, Metrics};
-use minishop_platform::store::{
+use minishop_store::{
     Action, DeadLetterFilter, Journal, NewOperation, Operation, Operations, ParkedEvent, RequestedBy, Selection,
 };
 use minishop_worker::handlers::HandlerPlace as Handling;

@@ -1,8 +1,8 @@
 //! Records that are not valid events.
 
 use bytes::Bytes;
-use minishop_platform::bus::{Headers, Record};
-use minishop_platform::store::OutboxRow;
+use minishop_bus::{Headers, Record};
+use minishop_store::OutboxRow;
 use serde_json::{Value, json};
 
 use crate::records::{Sent, created, record};

@@ -7,7 +7,7 @@ use minishop_core::clock::ManualClock;
 use minishop_core::operation::{Kind, State};
 use minishop_platform::clock::SystemClock;
 use minishop_platform::ctx::Ctx;
-use minishop_platform::store::OperationQuery;
+use minishop_store::OperationQuery;
 use minishop_worker::handlers::HandlerPlace;
 use minishop_worker::upcast::Versions;
 use minishop_worker::{LotTask, Progress, Redrive, WorkerMetrics, WorkerShared};

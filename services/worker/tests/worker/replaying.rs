@@ -2,7 +2,7 @@
 
 use minishop_platform::clock::SystemIds;
 use minishop_platform::replay::ReplayWriter;
-use minishop_platform::store::{Past, PastOrder};
+use minishop_store::{Past, PastOrder};
 
 use crate::records::created;
 use crate::shop::Shop;

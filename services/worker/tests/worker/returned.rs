@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use minishop_platform::bus::{Headers, Record};
-use minishop_platform::store::OutboxRow;
+use minishop_bus::{Headers, Record};
+use minishop_store::OutboxRow;
 use minishop_worker::handlers::Handled;
 
 use crate::handler::{Reaction, scripted};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use minishop_core::ids::{ClientId, CorrelationId};
-use minishop_platform::store::{Gap, RequestedBy};
+use minishop_store::{Gap, RequestedBy};
 
 use crate::consuming::{Worker, eventually, until_processed, worker};
 use crate::log::{Damage, PARTITIONS, damageable};

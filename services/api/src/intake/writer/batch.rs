@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use minishop_core::ids::Ids;
 use minishop_core::refusal::Refusal;
-use minishop_platform::store::{NewOrder, StoreError};
+use minishop_store::{NewOrder, StoreError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 

@@ -3,8 +3,9 @@
 //! Each read starts at the *anchor*, the row with the number `enqueued`. The store keeps that row until a later one is published,
 //! so it must be there with the known event id. If it is, the store has not gone back.
 
+use minishop_store::{OutboxRow, Span};
+
 use super::{ANOTHER_EVENT, Alarm, ENOUGH_QUEUED, MOST_BYTES, Shard, State};
-use crate::store::{OutboxRow, Span};
 
 /// How many gaps between rows in `ahead` one read fills at most, and how many rows are missing in them.
 const MOST_GAPS: usize = 64;

@@ -4,9 +4,11 @@
 //! sent
 //! *alone*: each in a batch of its own, after the report of the one before.
 
+use minishop_bus::produce::Token;
+
 #[cfg(test)]
 use super::Sabotage;
-use super::{Moment, OutboxRow, Shard, State, Token};
+use super::{Moment, OutboxRow, Shard, State};
 use crate::relay::messages::Sending;
 
 impl Shard {

@@ -1,9 +1,9 @@
 //! Storing the number up to which everything is published.
 
 use minishop_core::ids::EventId;
+use minishop_store::Acknowledged;
 
 use super::{Shard, State};
-use crate::store::Acknowledged;
 
 /// The most rows that one `acknowledge` removes.
 const MOST_STORED: i64 = 2_000;

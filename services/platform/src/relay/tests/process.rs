@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
+use minishop_bus::produce::Token;
 use minishop_core::ids::EventId;
 
 use super::super::machine::Machine;
-use super::super::shard::{Moment, Sabotage, Token};
+use super::super::shard::{Moment, Sabotage};
 
 #[derive(Debug)]
 pub struct Process {

@@ -1,11 +1,12 @@
 //! What producers and the broker do with records.
 
-use super::super::messages::Trouble;
-use super::super::shard::Token;
-use super::store::SHARDS;
-use super::world::{Event, World};
+use minishop_bus::produce::Token;
 use minishop_core::ids::EventId;
 use rand::Rng;
+
+use super::super::messages::Trouble;
+use super::store::SHARDS;
+use super::world::{Event, World};
 
 impl World {
     /// Returns whether the broker answers. While it does not, a producer retries.

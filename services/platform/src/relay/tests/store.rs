@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use minishop_core::ids::EventId;
+use minishop_store::{Acknowledged, LEASE, Leadership, Led, NewEvent, OutboxRow, Renewal, Span};
 
 use super::super::shard::Moment;
-use crate::store::{Acknowledged, LEASE, Leadership, Led, NewEvent, OutboxRow, Renewal, Span};
 
 pub const SHARDS: i16 = 2;
 

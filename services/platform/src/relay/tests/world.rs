@@ -5,16 +5,17 @@ use std::collections::BinaryHeap;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use minishop_bus::produce::Token;
 use minishop_core::ids::EventId;
+use minishop_store::{Leadership, OutboxRow};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::messages::{Job, Trouble, Want};
-use super::super::shard::{Alarm, Moment, Sabotage, Token};
+use super::super::shard::{Alarm, Moment, Sabotage};
 use super::broker::Broker;
 use super::process::Process;
 use super::store::{SHARDS, Store};
-use crate::store::{Leadership, OutboxRow};
 
 const PROCESSES: usize = 3;
 /// How long faults happen and events are written; then everything heals.

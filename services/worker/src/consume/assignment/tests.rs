@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use minishop_bus::Headers;
 use minishop_core::ids::{ClientId, CorrelationId};
-use minishop_platform::bus::Headers;
-use minishop_platform::store::RequestedBy;
+use minishop_store::RequestedBy;
 
 use super::*;
 

@@ -1,0 +1,244 @@
+//! Maps rows of either database to values. Each function lists its columns in the order in which a statement selects them.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use minishop_core::clock::{Timestamp, from_millis};
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
+use minishop_core::order::Status;
+use minishop_core::parking::State;
+use minishop_core::position::Position;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::{
+    Changed, Claimed, Fact, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, OutboxStats, ParkedState,
+    Result, StoreError,
+};
+
+/// A row whose columns are read by index. The two databases differ in how they store a time.
+pub(super) trait Columns {
+    fn text(&self, n: usize) -> sqlx::Result<&str>;
+    fn maybe_text(&self, n: usize) -> sqlx::Result<Option<&str>>;
+    fn bytes(&self, n: usize) -> sqlx::Result<&[u8]>;
+    fn maybe_bytes(&self, n: usize) -> sqlx::Result<Option<&[u8]>>;
+    fn id(&self, n: usize) -> sqlx::Result<Uuid>;
+    fn maybe_id(&self, n: usize) -> sqlx::Result<Option<Uuid>>;
+    fn small(&self, n: usize) -> sqlx::Result<i16>;
+    fn int(&self, n: usize) -> sqlx::Result<i32>;
+    fn maybe_int(&self, n: usize) -> sqlx::Result<Option<i32>>;
+    fn long(&self, n: usize) -> sqlx::Result<i64>;
+    fn double(&self, n: usize) -> sqlx::Result<f64>;
+    fn maybe_double(&self, n: usize) -> sqlx::Result<Option<f64>>;
+    fn flag(&self, n: usize) -> sqlx::Result<bool>;
+    fn time(&self, n: usize) -> sqlx::Result<Timestamp>;
+    fn maybe_time(&self, n: usize) -> sqlx::Result<Option<Timestamp>>;
+}
+
+macro_rules! columns {
+    ($row:ty, $time:expr) => {
+        impl Columns for $row {
+            columns!(text -> &str, maybe_text -> Option<&str>, bytes -> &[u8], maybe_bytes -> Option<&[u8]>, id -> Uuid,
+                maybe_id -> Option<Uuid>, small -> i16, int -> i32, maybe_int -> Option<i32>, long -> i64, double -> f64,
+                maybe_double -> Option<f64>, flag -> bool);
+
+            fn time(&self, n: usize) -> sqlx::Result<Timestamp> {
+                self.try_get(n).map($time)
+            }
+
+            fn maybe_time(&self, n: usize) -> sqlx::Result<Option<Timestamp>> {
+                self.try_get::<Option<_>, _>(n).map(|time| time.map($time))
+            }
+        }
+    };
+    ($($name:ident -> $of:ty),+) => {
+        $(fn $name(&self, n: usize) -> sqlx::Result<$of> {
+            self.try_get(n)
+        })+
+    };
+}
+
+columns!(PgRow, |time: Timestamp| time);
+columns!(SqliteRow, from_millis);
+
+/// Reads one row. A value that this binary does not write is a `StoreError::Fail`.
+pub(super) fn one<R, T, E: Display>(operation: &'static str, row: &R, read: impl Fn(&R) -> Result<T, E>) -> Result<T> {
+    read(row).map_err(|error| StoreError::unreadable(operation, error))
+}
+
+/// Reads all rows.
+pub(super) fn all<R, T, E: Display>(operation: &'static str, rows: &[R], read: impl Fn(&R) -> Result<T, E>) -> Result<Vec<T>> {
+    rows.iter().map(|row| one(operation, row, &read)).collect()
+}
+
+/// Keeps the first row of each id. The id is the first column.
+pub(super) fn once_each(rows: &mut Vec<impl Columns>) {
+    let mut seen = HashSet::new();
+    rows.retain(|row| row.id(0).map_or(true, |id| seen.insert(id)));
+}
+
+/// Reads an event id and the digest under which the event was settled.
+pub(super) fn digest((id, sha): (Uuid, Vec<u8>)) -> sqlx::Result<(EventId, [u8; 32])> {
+    let sha = sha.try_into().map_err(|_| sqlx::Error::Decode("a digest is not 32 bytes long".into()))?;
+    Ok((EventId(id), sha))
+}
+
+fn status(text: &str) -> anyhow::Result<Status> {
+    Status::parse(text).context("unknown status")
+}
+
+/// Client, key, order id, fingerprint, total, currency.
+pub(super) fn key_record(row: &impl Columns) -> anyhow::Result<KeyRecord> {
+    Ok(KeyRecord {
+        client_id: ClientId(row.text(0)?.to_owned()),
+        key: IdempotencyKey::of_event(row.text(1)?)?,
+        order_id: OrderId(row.id(2)?),
+        fingerprint: Fingerprint(row.bytes(3)?.try_into()?),
+        total_minor: row.long(4)?,
+        currency: row.maybe_text(5)?.map(str::to_owned),
+    })
+}
+
+/// Order id, client, customer, status, version, currency, total, items, correlation id, time of acceptance.
+pub(super) fn order_row(row: &impl Columns) -> anyhow::Result<OrderRow> {
+    Ok(OrderRow {
+        order_id: OrderId(row.id(0)?),
+        client_id: ClientId(row.text(1)?.to_owned()),
+        customer_id: row.text(2)?.to_owned(),
+        status: status(row.text(3)?)?,
+        version: row.int(4)?,
+        currency: row.maybe_text(5)?.map(str::to_owned),
+        total_minor: row.long(6)?,
+        items: row.text(7)?.to_owned(),
+        correlation_id: CorrelationId::parse(row.text(8)?).context("malformed correlation id")?,
+        created_at: row.time(9)?,
+    })
+}
+
+/// An order's columns, then the time of its last change.
+pub(super) fn changed(row: &impl Columns) -> anyhow::Result<Changed> {
+    Ok(Changed { order: order_row(row)?, at: row.maybe_time(10)? })
+}
+
+/// An order's columns, then key, trace context, ids of the events that announced and settled it, adopted.
+pub(super) fn origin(row: &impl Columns) -> anyhow::Result<Origin> {
+    Ok(Origin {
+        order: order_row(row)?,
+        key: IdempotencyKey::of_event(row.text(10)?)?,
+        traceparent: row.maybe_text(11)?.map(str::to_owned),
+        created_event_id: EventId(row.id(12)?),
+        settled_event_id: row.maybe_id(13)?.map(EventId),
+        adopted: row.flag(14)?,
+    })
+}
+
+/// Id, version, kind, time, cause, detail.
+pub(super) fn fact(row: &impl Columns) -> sqlx::Result<Fact> {
+    Ok(Fact {
+        id: row.long(0)?,
+        version: row.maybe_int(1)?,
+        kind: row.text(2)?.to_owned(),
+        at: row.time(3)?,
+        cause: EventId(row.id(4)?),
+        detail: row.maybe_text(5)?.map(str::to_owned),
+    })
+}
+
+/// Event id, state, attempts, next attempt, time of parking, whether it blocks, error code and message, needed type.
+pub(super) fn standing(row: &impl Columns) -> anyhow::Result<ParkedState> {
+    Ok(ParkedState {
+        event_id: EventId(row.id(0)?),
+        state: State::parse(row.text(1)?).context("unknown state")?,
+        attempts: row.int(2)?,
+        next_attempt_at: row.maybe_time(3)?,
+        parked_at: row.time(4)?,
+        blocks: row.flag(5)?,
+        error_code: row.maybe_text(6)?.map(str::to_owned),
+        error_message: row.maybe_text(7)?.map(str::to_owned),
+        needs_type: row.maybe_text(8)?.map(str::to_owned),
+    })
+}
+
+/// Order id, client, key, fingerprint, status, version, id of the event that announced it.
+pub(super) fn known_order(row: &impl Columns) -> anyhow::Result<KnownOrder> {
+    Ok(KnownOrder {
+        order_id: OrderId(row.id(0)?),
+        client_id: ClientId(row.text(1)?.to_owned()),
+        key: IdempotencyKey::of_event(row.text(2)?)?,
+        fingerprint: Fingerprint(row.bytes(3)?.try_into()?),
+        status: status(row.text(4)?)?,
+        version: row.int(5)?,
+        created_event_id: EventId(row.id(6)?),
+    })
+}
+
+/// Topic, partition, next offset.
+pub(super) fn position(row: &impl Columns) -> sqlx::Result<Position> {
+    Ok(Position { topic: row.text(0)?.to_owned(), partition: row.int(1)?, next_offset: row.long(2)? })
+}
+
+/// State, count; `None` for a state that this binary does not know.
+pub(super) fn count(row: &impl Columns) -> sqlx::Result<Option<(State, i64)>> {
+    Ok(State::parse(row.text(0)?).zip(Some(row.long(1)?)))
+}
+
+/// Count, age of the oldest in milliseconds.
+pub(super) fn outbox_stats(row: &impl Columns) -> sqlx::Result<OutboxStats> {
+    let oldest = Duration::from_millis(u64::try_from(row.long(1)?).unwrap_or(0));
+    Ok(OutboxStats { depth: row.long(0)?, oldest })
+}
+
+/// Shard, number, event id, topic, record key, order id, order version, payload, headers, whether it is set aside.
+pub(super) fn outbox_row(row: &impl Columns) -> sqlx::Result<OutboxRow> {
+    Ok(OutboxRow {
+        number: row.long(1)?,
+        set_aside: row.flag(9)?,
+        event: NewEvent {
+            shard: row.small(0)?,
+            event_id: EventId(row.id(2)?),
+            topic: row.text(3)?.to_owned(),
+            record_key: Bytes::copy_from_slice(row.bytes(4)?),
+            order_id: row.maybe_id(5)?.map(OrderId),
+            order_version: row.maybe_int(6)?,
+            payload: row.maybe_bytes(7)?.map(Bytes::copy_from_slice),
+            headers: Bytes::copy_from_slice(row.bytes(8)?),
+        },
+    })
+}
+
+/// The columns that [`claimed`] reads, in its order.
+macro_rules! claimed_columns {
+    () => {
+        "id, lease_epoch, event_id, order_id, record_key, topic, partition, source_offset, raw_key, raw_value, raw_headers, \
+         attempts, redrives, parked_at, first_failed_at"
+    };
+}
+pub(super) use claimed_columns;
+
+/// A claimed row. The caller sets `abandoned`.
+pub(super) fn claimed(row: &impl Columns) -> sqlx::Result<Claimed> {
+    let bytes = |n| row.maybe_bytes(n).map(|bytes| bytes.map(Bytes::copy_from_slice));
+    Ok(Claimed {
+        lease: Lease { id: row.long(0)?, epoch: row.long(1)?, event_id: EventId(row.id(2)?) },
+        event_id: EventId(row.id(2)?),
+        order_id: row.maybe_id(3)?.map(OrderId),
+        record_key: Bytes::copy_from_slice(row.bytes(4)?),
+        topic: row.text(5)?.to_owned(),
+        partition: row.int(6)?,
+        offset: row.long(7)?,
+        raw_key: bytes(8)?,
+        raw_value: bytes(9)?,
+        raw_headers: Bytes::copy_from_slice(row.bytes(10)?),
+        attempts: row.int(11)?,
+        redrives: row.int(12)?,
+        parked_at: row.time(13)?,
+        first_failed_at: row.maybe_time(14)?,
+        abandoned: false,
+    })
+}

@@ -1,0 +1,233 @@
+//! What a database's errors mean for the caller: retry, find out whether a commit happened, or give up.
+
+use std::fmt::{self, Display as _};
+use std::path::PathBuf;
+
+use minishop_core::chain::Chain;
+use minishop_core::position::Position;
+
+use super::StoreError;
+
+/// Why a store could not be opened. All but [`OpenError::Retry`] are final: an operator has to act. `Debug` prints the chain of
+/// causes in one line.
+#[derive(thiserror::Error)]
+pub enum OpenError {
+    /// The file is damaged or belongs to another program. It was not touched.
+    #[error("{path} is damaged or not a MiniShop store: {reason}")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The database has a setting with which this binary cannot work safely.
+    #[error("the database has {setting}={found}, MiniShop needs {needed}")]
+    Unsafe {
+        /// The setting, as the database names it.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// What it must be.
+        needed: &'static str,
+    },
+    /// A connection pooler in front of the database shares server connections among sessions, or refuses ours.
+    #[error("{what}")]
+    Pooler {
+        /// What the pooler does, and how to fix it.
+        what: String,
+    },
+    /// A newer MiniShop has migrated the database.
+    #[error("the database has schema {store}, this binary knows {binary}: start a newer binary")]
+    SchemaAhead {
+        /// The database's version.
+        store: i64,
+        /// This binary's version.
+        binary: i64,
+    },
+    /// The database was not migrated, and this process may not do it.
+    #[error("the database has schema {store}, this binary needs {binary}: run `minishop migrate`")]
+    SchemaBehind {
+        /// The database's version; 0 when it has none.
+        store: i64,
+        /// This binary's version.
+        binary: i64,
+    },
+    /// The server answered, and refused: wrong password, no such database, untrusted certificate.
+    #[error("the database refuses this login")]
+    Refused {
+        /// The server's error.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// The file or its directory cannot be used: missing, read-only, no permission.
+    #[error("{path} cannot be used")]
+    DataDir {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// The database is unreachable or busy; open it again later.
+    #[error("the database is unreachable")]
+    Retry {
+        /// The cause.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// Any other error that does not pass by itself: a failed migration, a malformed address.
+    #[error("the store cannot be opened")]
+    Fail {
+        /// The cause.
+        #[source]
+        source: anyhow::Error,
+    },
+}
+
+// A derived `Debug` would print the backtrace that `anyhow` takes when RUST_BACKTRACE is set, in every log line.
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Chain(self).fmt(f)
+    }
+}
+
+impl fmt::Debug for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Chain(self).fmt(f)
+    }
+}
+
+impl OpenError {
+    /// Returns the error's code in start-up messages.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Corrupt { .. } => "STORE_CORRUPT",
+            Self::Unsafe { .. } => "STORE_UNSAFE",
+            Self::Pooler { .. } => "POOLER_UNSUPPORTED",
+            Self::SchemaAhead { .. } => "SCHEMA_AHEAD",
+            Self::SchemaBehind { .. } => "SCHEMA_BEHIND",
+            Self::Refused { .. } => "DEPENDENCY_REFUSED",
+            Self::DataDir { .. } => "DATA_DIR",
+            Self::Retry { .. } => "UNREACHABLE",
+            Self::Fail { .. } => "STORE_FAILED",
+        }
+    }
+
+    /// Returns whether opening again later may succeed without an operator.
+    pub const fn is_retry(&self) -> bool {
+        matches!(self, Self::Retry { .. })
+    }
+}
+
+/// The disk failed to sync a commit. What it holds is unknown, so the process must end (exit 74) and read it again.
+#[derive(Debug, Clone)]
+pub struct SyncFailed(pub String);
+
+impl fmt::Display for SyncFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the disk could not sync: {}", self.0)
+    }
+}
+
+impl std::error::Error for SyncFailed {}
+
+/// Another transaction did not release a lock within the lock timeout. Nothing was written.
+#[derive(Debug, Clone, Copy)]
+pub struct Contended;
+
+impl fmt::Display for Contended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another transaction holds a lock")
+    }
+}
+
+/// The store is behind what this consumer has seen: an older copy replaced it, such as a lagging replica at a fail-over. Attached
+/// to the source of a [`StoreError::Retry`]: nothing was written, and the records in between must be read again.
+#[derive(Debug, Clone)]
+pub struct WentBack(pub Vec<Position>);
+
+impl fmt::Display for WentBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the store went back to older offsets in {} partitions", self.0.len())
+    }
+}
+
+impl std::error::Error for WentBack {}
+
+/// The database refused a value: too long, out of range, against a constraint. Attached to the source of a [`StoreError::Fail`]
+/// that the input caused.
+#[derive(Debug, Clone)]
+pub struct ValueRefused(pub String);
+
+impl fmt::Display for ValueRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the database refuses a value: {}", self.0)
+    }
+}
+
+impl std::error::Error for ValueRefused {}
+
+impl StoreError {
+    /// Returns whether the input can never be written. Any other failure is the database's, whatever the input.
+    pub fn blames_the_input(&self) -> bool {
+        matches!(self, Self::Fail { source, .. } if source.is::<ValueRefused>())
+    }
+
+    /// Returns whether another transaction locks a row that this call needs. Calls on other rows may succeed.
+    pub fn is_contended(&self) -> bool {
+        matches!(self, Self::Retry { source, .. } if source.is::<Contended>())
+    }
+
+    /// Returns whether the disk failed to sync. No answer of this process can be trusted then: end it with exit 74.
+    pub fn is_sync_failure(&self) -> bool {
+        matches!(self, Self::Fail { source, .. } if source.is::<SyncFailed>())
+    }
+
+    /// Returns the stored positions that are behind what the consumer has seen, if any are.
+    pub fn went_back(&self) -> Option<&[Position]> {
+        let Self::Retry { source, .. } = self else { return None };
+        source.downcast_ref::<WentBack>().map(|WentBack(positions)| &positions[..])
+    }
+
+    /// Returns whether nothing was written and the same call may succeed later.
+    pub const fn is_retry(&self) -> bool {
+        matches!(self, Self::Retry { .. })
+    }
+
+    /// Makes the error of a stored value that this binary does not write.
+    pub(super) fn unreadable(operation: &'static str, what: impl fmt::Display) -> Self {
+        Self::Fail { operation, source: anyhow::anyhow!("a stored value cannot be read: {what}") }
+    }
+}
+
+/// Compares the schema's version with this binary's; returns whether a migration is due.
+pub(super) const fn compare_schema(store: i64, binary: i64, may_migrate: bool) -> Result<bool, OpenError> {
+    if store > binary {
+        Err(OpenError::SchemaAhead { store, binary })
+    } else if store < binary && !may_migrate {
+        Err(OpenError::SchemaBehind { store, binary })
+    } else {
+        Ok(store < binary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes_and_no_stack() {
+        let refused =
+            || anyhow::anyhow!("connection refused").context("cannot connect: connection refused").context("no session");
+        let chain = "no session: cannot connect: connection refused";
+        let errors: [(&dyn fmt::Debug, &str); 4] = [
+            (&StoreError::Retry { operation: "orders.get", source: refused() }, "orders.get: the store is unavailable"),
+            (&StoreError::Fail { operation: "orders.get", source: refused() }, "orders.get: the store refused"),
+            (&StoreError::Unknown { operation: "o", source: refused() }, "o: the outcome of the commit is unknown"),
+            (&OpenError::Retry { source: refused() }, "the database is unreachable"),
+        ];
+        for (error, said) in errors {
+            assert_eq!(format!("{error:?}"), format!("{said}: {chain}"));
+        }
+    }
+}

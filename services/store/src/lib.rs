@@ -1,0 +1,98 @@
+//! The store: one narrow trait per table family, two adapters (PostgreSQL and SQLite), one conformance suite over both. All SQL
+//! stands here, and no decision.
+//!
+//! "Not found" is `None`; every error says what the caller should do next.
+
+mod columns;
+mod database;
+mod endpoints;
+pub mod error;
+mod history;
+mod housekeeping;
+mod inbox;
+mod lot;
+mod operations;
+mod orders;
+mod outbox;
+pub mod postgres;
+mod rows;
+pub mod sqlite;
+mod timeline;
+
+use std::sync::Arc;
+
+pub use endpoints::{Endpoints, Outage, PausedEndpoint, TOLD_EVERY};
+pub use history::{End, History, Past, PastOrder};
+pub use housekeeping::Housekeeping;
+pub use inbox::{ConsumerTx, Inbox};
+pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotTx, MadeDue, Release};
+pub use operations::{
+    Action, Announce, AnnouncedAgain, AuditRow, CandidateOrder, DeadLetterFilter, DiscardCandidate, FrozenSet, Gap, Item, Left,
+    Letter, LetterGroup, Missing, NewOperation, Operation, OperationQuery, Operations, OutboxEvent, OutboxShard, ParkedKey,
+    RequestedBy, Run, SHOWN_ITEMS, Selection, Unannounced, Unpublished, WholeLetter,
+};
+pub use orders::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
+pub use outbox::{
+    Acknowledged, LEASE, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Renewal, Role, SHARDS_PER_ROLE, Span,
+    shard_of,
+};
+pub use rows::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Note, ParkedEvent, Transition};
+pub use timeline::{Fact, Origin, ParkedState, Timeline};
+
+/// All table families of one database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Orders: acceptance, reads, cancels.
+    pub orders: Arc<dyn Orders>,
+    /// The timeline of one order.
+    pub timeline: Arc<dyn Timeline>,
+    /// Events that wait to be published.
+    pub outbox: Arc<dyn Outbox>,
+    /// Consumer transactions and settled positions.
+    pub inbox: Arc<dyn Inbox>,
+    /// Parked events.
+    pub lot: Arc<dyn Lot>,
+    /// Dead letters, operations over them, and the audit.
+    pub operations: Operations,
+    /// Endpoint outages that workers report.
+    pub endpoints: Endpoints,
+    /// Deletion of old rows.
+    pub housekeeping: Arc<dyn Housekeeping>,
+    /// Past orders, for replays.
+    pub history: History,
+}
+
+/// A failed store call. The variant says what the caller should do. `Debug` prints the chain of causes in one line.
+#[derive(thiserror::Error)]
+pub enum StoreError {
+    /// Nothing was written; the same call may succeed later (database unreachable, full or read-only, deadlock, timeout).
+    #[error("{operation}: the store is unavailable")]
+    Retry {
+        /// Which operation, for the log.
+        operation: &'static str,
+        /// The database's error; never shown to a client.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// The connection was lost during a commit, which may have happened. Run the same call with the same ids again.
+    #[error("{operation}: the outcome of the commit is unknown")]
+    Unknown {
+        /// Which operation, for the log.
+        operation: &'static str,
+        /// The database's error; never shown to a client.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// This input can never be written, or the database is not as expected. A retry does not help.
+    #[error("{operation}: the store refused")]
+    Fail {
+        /// Which operation, for the log.
+        operation: &'static str,
+        /// The database's error; never shown to a client.
+        #[source]
+        source: anyhow::Error,
+    },
+}
+
+/// The result of every store call.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;

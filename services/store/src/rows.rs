@@ -1,0 +1,196 @@
+//! The rows of one consumer transaction: what passes the gate, what changes, what is parked and noted.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use minishop_core::clock::Timestamp;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
+use minishop_core::order::Status;
+use minishop_core::position::Position;
+
+use super::NewEvent;
+
+/// An event at the gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxEntry {
+    /// The event's id.
+    pub event_id: EventId,
+    /// Digest of the event's value: it distinguishes a copy from another event with the same id.
+    pub data_sha: [u8; 32],
+    /// The order it is about, if it could be read.
+    pub order_id: Option<OrderId>,
+}
+
+/// The gate's answer.
+#[derive(Debug, Clone, Default)]
+pub struct Gate {
+    /// Events that are new to this consumer: they take effect.
+    pub fresh: HashSet<EventId>,
+    /// The digests under which the others were settled.
+    pub settled: HashMap<EventId, [u8; 32]>,
+}
+
+/// An order as the consumer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownOrder {
+    /// The order's id.
+    pub order_id: OrderId,
+    /// The caller that created it.
+    pub client_id: ClientId,
+    /// The caller's idempotency key.
+    pub key: IdempotencyKey,
+    /// The digest of its content.
+    pub fingerprint: Fingerprint,
+    /// The current status.
+    pub status: Status,
+    /// The current version.
+    pub version: i32,
+    /// The event that announced it.
+    pub created_event_id: EventId,
+}
+
+/// An order that came by an event and not by our own API.
+#[derive(Debug, Clone)]
+pub struct AdoptedOrder {
+    /// The order's id, from the event.
+    pub order_id: OrderId,
+    /// The client, from the event's headers.
+    pub client_id: ClientId,
+    /// The key, from the envelope.
+    pub key: IdempotencyKey,
+    /// The digest of its content.
+    pub fingerprint: Fingerprint,
+    /// The customer's id.
+    pub customer_id: String,
+    /// The currency's code.
+    pub currency: Option<String>,
+    /// The total in minor units.
+    pub total_minor: i64,
+    /// The lines: a JSON array of `core::order::Item`.
+    pub items: String,
+    /// The correlation id.
+    pub correlation_id: CorrelationId,
+    /// The W3C trace context of the event.
+    pub traceparent: Option<String>,
+    /// The event that announced it.
+    pub created_event_id: EventId,
+    /// The event's time.
+    pub created_at: Timestamp,
+}
+
+/// A change of an order's status, behind a fence.
+#[derive(Debug, Clone)]
+pub struct Transition {
+    /// The order, whose status must be `created`.
+    pub order_id: OrderId,
+    /// The version that it must have.
+    pub expected_version: i32,
+    /// The new status.
+    pub to: Status,
+    /// The time of the change.
+    pub at: Timestamp,
+    /// The event that caused it, for the timeline.
+    pub cause: EventId,
+    /// The event to publish if the order passes the fence.
+    pub event: NewEvent,
+}
+
+/// An event to park.
+#[derive(Debug, Clone)]
+pub struct ParkedEvent {
+    /// The record key (or the customer for a record without one). Later events of the key wait behind a blocking one.
+    pub record_key: Bytes,
+    /// Whether later events of the key must wait for it.
+    pub blocks: bool,
+    /// The state in which it is parked.
+    pub state: minishop_core::parking::State,
+    /// The event's id, derived if it names none.
+    pub event_id: EventId,
+    /// The order it is about.
+    pub order_id: Option<OrderId>,
+    /// The client.
+    pub client_id: Option<ClientId>,
+    /// The event's type as written.
+    pub event_type: Option<String>,
+    /// The type that a worker must know to handle it.
+    pub needs_type: Option<String>,
+    /// The source topic.
+    pub topic: String,
+    /// The source partition.
+    pub partition: i32,
+    /// The source offset.
+    pub offset: i64,
+    /// The original record key.
+    pub raw_key: Option<Bytes>,
+    /// The original record value.
+    pub raw_value: Option<Bytes>,
+    /// The record's headers, as `bus::Headers` encodes them.
+    pub raw_headers: Bytes,
+    /// The kind of failure, from `core::parking::ErrorClass`.
+    pub error_class: Option<&'static str>,
+    /// The code, from `core::parking::DeadCode`.
+    pub error_code: Option<&'static str>,
+    /// One sentence.
+    pub error_message: Option<String>,
+    /// Digest that groups equal failures.
+    pub error_fingerprint: Option<[u8; 32]>,
+    /// When it failed.
+    pub failed_at: Option<Timestamp>,
+}
+
+/// A timeline fact that is not a change of status (the fence writes those).
+///
+/// | kind | what happened | detail |
+/// |---|---|---|
+/// | `adopted` | the order came by its event and not by our API | |
+/// | `ignored` | the order had changed already when its event came: a recorded no-op | |
+/// | `parked` | the event waits in the lot | `because`: `order` (behind an earlier event of its key), `handler` (due at once) |
+/// | `held` | the event waits for a newer worker | `needsType` |
+/// | `attempt` | handling failed and is retried | `attempt`, `class`, `message`; `nextAttemptAt` unless `class` is `crash` |
+/// | `released` | handling succeeded and the event left the lot | `attempts`, the last one included |
+/// | `dead` | the event was given up and is a dead letter | `attempts`, `class`, `code`, `message` |
+/// | `fulfilled_after_cancel` | the handler succeeded, but the order had been cancelled meanwhile | `attempt` |
+/// | `redriven` | an operator's redrive made the dead letter due again | `operation`, `redrives`, this one included |
+/// | `discarded` | an operator discarded the dead letter | `operation`, `reason` |
+///
+/// `class` and `code` are `core::parking`'s; times are RFC 3339 in UTC.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// The order.
+    pub order_id: OrderId,
+    /// The kind, from the table.
+    pub kind: &'static str,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The event that caused it.
+    pub cause: EventId,
+    /// Details as a JSON object.
+    pub detail: Option<String>,
+}
+
+/// Everything that one consumer transaction writes beside the fence.
+#[derive(Debug, Clone, Default)]
+pub struct Journal {
+    /// Events to park.
+    pub parked: Vec<ParkedEvent>,
+    /// Events to publish: those of the orders that passed the fence, and dead letters.
+    pub events: Vec<NewEvent>,
+    /// Facts for the timeline.
+    pub notes: Vec<Note>,
+    /// Duplicate events, with the order that each repeats.
+    pub duplicates: Vec<(EventId, OrderId)>,
+    /// The positions after the batch.
+    pub positions: Vec<Position>,
+    /// The stored positions that the consumer last saw in partitions of the batch; unknown ones are left out. If the store is
+    /// behind one of them, it is another store: nothing is written.
+    pub seen: Vec<Position>,
+}
+
+impl Journal {
+    /// Returns the stored offset that the consumer last saw in a position's partition; 0 when unknown.
+    pub(super) fn seen_at(&self, position: &Position) -> i64 {
+        let seen = self.seen.iter().find(|s| s.partition == position.partition && s.topic == position.topic);
+        seen.map_or(0, |s| s.next_offset)
+    }
+}
