@@ -8,6 +8,7 @@ mod events;
 mod housekeeping;
 mod inbox;
 mod lease;
+mod line;
 mod lot;
 mod orders;
 mod outbox;

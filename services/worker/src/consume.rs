@@ -15,14 +15,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use minishop_core::crash;
 use minishop_platform::ctx::{Ctx, Task};
-use minishop_store::StoreError;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use crate::metrics::WorkerMetrics;
 use crate::process::Processor;
-use crate::worker_shared::{WorkerShared, store_pause};
+use crate::store_retry::StoreRetry;
+use crate::worker_shared::WorkerShared;
 use assignment::{Shared, Work};
 
 /// The most records per transaction; halved after each failure in a row, so that a slow store makes progress.
@@ -70,15 +70,15 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
     Ok(())
 }
 
-/// Processes batches until the drain. While the store is unavailable a batch is retried without limit: no event is to blame.
+/// Processes batches until the drain.
 async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup: WorkerShared) -> anyhow::Result<()> {
     let processor = Processor::new(&ctx, metrics, setup);
     ctx.status.set("worker", Ok(()));
-    let mut failures = 0;
+    let mut retry = StoreRetry::new(&ctx, "stream");
     let mut look_back = tokio::time::interval(LOOK_BACK_EVERY);
     look_back.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let most = (BATCH >> failures.min(6)).max(1);
+        let most = (BATCH >> retry.failures().min(6)).max(1);
         let (work, seen) = tokio::select! {
             biased;
             () = ctx.drain.cancelled() => return Ok(()),
@@ -96,15 +96,11 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
             Ok(positions) => {
                 crash::point("after_effect_before_offset");
                 shared.settled(&positions);
-                if failures >= NOT_READY_AFTER {
+                if retry.failures() >= NOT_READY_AFTER {
                     tracing::info!("the worker reaches the store again");
                     ctx.status.set("worker", Ok(()));
                 }
-                failures = 0;
-            }
-            Err(error) if error.is_sync_failure() => {
-                shared.put_back(work);
-                return Err(anyhow::Error::new(error).context("the disk failed to sync the worker's writes"));
+                retry.succeeded();
             }
             // The poll thread finds the store's present position and reads again from there.
             Err(error) if error.went_back().is_some() => {
@@ -113,12 +109,10 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
             }
             Err(error) => {
                 shared.put_back(work);
-                failures = failures.saturating_add(1);
-                failed(&ctx, failures, &error);
-                let pause = store_pause(failures, ctx.ids.as_ref());
-                if tokio::time::timeout(pause, ctx.drain.cancelled()).await.is_ok() {
-                    return Ok(());
+                if retry.failures() + 1 >= NOT_READY_AFTER {
+                    ctx.status.set("worker", Err("the store does not answer".to_owned()));
                 }
+                retry.failed(error).await?;
             }
         }
     }
@@ -129,22 +123,5 @@ async fn looked_back(ctx: &Ctx, shared: &Shared) {
     // An unavailable store is reported elsewhere.
     if let Ok(stands) = ctx.store.inbox.positions(&ctx.config.kafka_group).await {
         shared.lock().doubt(&stands);
-    }
-}
-
-fn failed(ctx: &Ctx, failures: u32, error: &StoreError) {
-    match error {
-        StoreError::Fail { .. } if failures.is_power_of_two() => {
-            tracing::error!(
-                failures,
-                error = ?error,
-                "the store refuses a batch; retrying until an operator fixes the store, nothing is lost"
-            );
-        }
-        _ if failures == 1 => tracing::warn!(error = ?error, "the worker cannot settle a batch; retrying"),
-        _ => {}
-    }
-    if failures >= NOT_READY_AFTER {
-        ctx.status.set("worker", Err("the store does not answer".to_owned()));
     }
 }

@@ -17,6 +17,7 @@ mod outgoing;
 mod parking;
 mod process;
 mod redrive;
+mod store_retry;
 pub mod upcast;
 mod worker_shared;
 

@@ -27,7 +27,8 @@ use tokio::time::Instant;
 
 use crate::handlers::Handler;
 use crate::metrics::WorkerMetrics;
-use crate::worker_shared::{WorkerShared, store_pause};
+use crate::store_retry::StoreRetry;
+use crate::worker_shared::WorkerShared;
 use claimed_event::ClaimedEvent;
 use lot_store::LotStore;
 use sweep::Sweep;
@@ -119,23 +120,13 @@ impl LotTask {
 
     /// Runs until the drain, then waits for running calls (at most 5 s) and gives back the rest.
     pub async fn run(mut self, ctx: Ctx) -> anyhow::Result<()> {
-        let (bell, mut failures) = (self.lot_store.setup.bell.clone(), 0_u32);
+        let (bell, mut retry) = (self.lot_store.setup.bell.clone(), StoreRetry::new(&ctx, "lot"));
         while !ctx.drain.is_cancelled() {
-            match self.advance().await {
-                Ok(()) => failures = 0,
-                Err(error) if error.is_sync_failure() => {
-                    return Err(anyhow::Error::new(error).context("the disk failed to sync the worker's writes"));
-                }
-                Err(error) => {
-                    failures = failures.saturating_add(1);
-                    if failures.is_power_of_two() {
-                        tracing::warn!(failures, error = ?error, "the lot cannot reach the store; retrying, no attempt is used up");
-                    }
-                    let pause = store_pause(failures, ctx.ids.as_ref());
-                    let _ = tokio::time::timeout(pause, ctx.drain.cancelled()).await;
-                    continue;
-                }
+            if let Err(error) = self.advance().await {
+                retry.failed(error).await?;
+                continue;
             }
+            retry.succeeded();
             let has_room = self.room() > 0;
             tokio::select! {
                 biased;

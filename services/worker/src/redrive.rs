@@ -25,7 +25,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-use crate::worker_shared::{WorkerShared, store_pause};
+use crate::store_retry::StoreRetry;
+use crate::worker_shared::WorkerShared;
 use pace::Pace;
 
 /// How long an operation stays leased without another step.
@@ -211,28 +212,22 @@ fn registered(metrics: &Metrics) -> Family<KindLabel, Counter> {
     family
 }
 
-/// Runs operations until the drain. While the store is unavailable it keeps retrying: no operation is lost or stopped by that.
+/// Runs operations until the drain.
 pub async fn run(ctx: Ctx, setup: WorkerShared) -> anyhow::Result<()> {
     let mut redrive = Redrive::new(&ctx, setup);
-    let (mut failures, mut wait) = (0u32, STEP);
-    loop {
-        let outcome = redrive.step().await;
-        failures = if outcome.is_ok() { 0 } else { failures + 1 };
-        wait = if let Ok(Progress::Waiting) = outcome { (wait * 2).min(IDLE) } else { STEP };
-        let pause = match outcome {
-            Ok(Progress::Idle) => IDLE,
-            Ok(Progress::Waiting | Progress::Moved) => wait,
-            Err(error) if error.is_sync_failure() => {
-                return Err(anyhow::Error::new(error).context("the disk failed to sync the worker's writes"));
-            }
+    let (mut retry, mut wait) = (StoreRetry::new(&ctx, "operations"), STEP);
+    while !ctx.drain.is_cancelled() {
+        let progress = match redrive.step().await {
+            Ok(progress) => progress,
             Err(error) => {
-                tracing::warn!(error = ?error, failures, "cannot advance an operation; retrying");
-                store_pause(failures, ctx.ids.as_ref()).max(STEP)
+                retry.failed(error).await?;
+                continue;
             }
         };
-        if tokio::time::timeout(pause, ctx.drain.cancelled()).await.is_ok() {
-            break;
-        }
+        retry.succeeded();
+        wait = if progress == Progress::Waiting { (wait * 2).min(IDLE) } else { STEP };
+        let pause = if progress == Progress::Idle { IDLE } else { wait };
+        let _ = tokio::time::timeout(pause, ctx.drain.cancelled()).await;
     }
     // Lets another worker take over before the lease runs out; if this fails, that worker waits.
     let _ = redrive.operations.give_back(&redrive.owner).await;

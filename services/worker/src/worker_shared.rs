@@ -2,22 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use minishop_core::backoff::Backoff;
-use minishop_core::ids::Ids;
 use tokio::sync::Notify;
 
 use crate::handlers::HandlerPlace;
 use crate::upcast::Versions;
-
-/// The longest pause after store failures, and so the longest delay once the store is back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// Returns the pause after `failures` store failures in a row.
-pub(crate) fn store_pause(failures: u32, ids: &dyn Ids) -> Duration {
-    Backoff::INFRASTRUCTURE.wait(failures, ids.jitter()).clamp(Duration::from_millis(5), LONGEST_PAUSE)
-}
 
 /// State shared by the stream and the lot of one worker. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -12,7 +12,8 @@ use super::super::columns::{self, Columns};
 use super::super::lot::{KEYS_AT_ONCE, LEASE_SPREAD};
 use super::super::{Claim, Claimed, Lot, LotTx, MadeDue, Result};
 use super::error::{Lost, failed};
-use super::inbox::{Line, millis};
+use super::inbox::{PgConsumerTx, millis};
+use super::line::Line;
 use super::pool::Pool;
 use super::session::Session;
 
@@ -71,7 +72,7 @@ pub(super) struct PgLot {
 
 impl PgLot {
     pub(super) fn new(session: Session, reads: Pool) -> Self {
-        Self { claims: Pool::new(&session.clone().lookups(), 1), line: Line::new(session, true), reads }
+        Self { claims: Pool::new(&session.clone().lookups(), 1), line: Line::new(session), reads }
     }
 }
 
@@ -119,7 +120,7 @@ impl Lot for PgLot {
     }
 
     async fn begin(&self, consumer: &str) -> Result<Box<dyn LotTx>> {
-        Ok(Box::new(self.line.begin("lot.begin", consumer).await?))
+        Ok(Box::new(PgConsumerTx::new(self.line.begin("lot.begin").await?, consumer, true)))
     }
 }
 

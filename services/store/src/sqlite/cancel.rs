@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
 use super::super::{Cancels, Result, Transition};
-use super::{Db, failed, outbox};
+use super::{Db, outbox};
 
 const FENCE: &str = "UPDATE orders SET status = ?3, version = version + 1, settled_event_id = ?4 \
     WHERE order_id = ?1 AND status = 'created' AND version = ?2";
@@ -26,13 +26,9 @@ impl Cancels for SqliteCancels {
     async fn cancel(&mut self, change: &Transition, detail: &str) -> Result<Option<i64>> {
         const OPERATION: &str = "orders.cancel";
         let now = self.0.now();
-        let mut unit = self.0.writer.unit(OPERATION).await?;
-        let mut step = unit.step(OPERATION).await?;
-        let place = cancel(step.connection(), change, detail, now).await.map_err(failed(OPERATION))?;
-        step.done();
-        // Also if nothing changed: the unit that closed the fence may share this commit, and must be readable after this answer.
-        unit.commit(OPERATION).await?;
-        Ok(place)
+        // Committed also if nothing changed: the unit that closed the fence may share the commit, and must be readable after this
+        // answer.
+        self.0.writer.write(OPERATION, async |connection| cancel(connection, change, detail, now).await).await
     }
 }
 

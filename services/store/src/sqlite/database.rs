@@ -36,32 +36,21 @@ struct SqliteWork {
 #[async_trait]
 impl Work for SqliteWork {
     async fn run(&mut self, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>> {
-        let mut step = self.unit.step(self.operation).await?;
         let query = query(statement, args, self.now);
-        let rows = query.fetch_all(step.connection()).await.map_err(failed(self.operation))?;
-        step.done();
+        let rows = self.unit.step(self.operation, async |connection| query.fetch_all(connection).await).await?;
         Ok(rows.into_iter().map(Row::Sqlite).collect())
     }
 
     async fn apply(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
-        let mut step = self.unit.step(self.operation).await?;
-        let passed = apply(step.connection(), transitions).await.map_err(failed(self.operation))?;
-        step.done();
-        Ok(passed)
+        self.unit.step(self.operation, async |connection| apply(connection, transitions).await).await
     }
 
     async fn announce(&mut self, events: &[&NewEvent]) -> Result<Vec<i64>> {
-        let mut step = self.unit.step(self.operation).await?;
-        let numbers = outbox::append(step.connection(), events, self.now).await.map_err(failed(self.operation))?;
-        step.done();
-        Ok(numbers)
+        self.unit.step(self.operation, async |connection| outbox::append(connection, events, self.now).await).await
     }
 
     async fn note(&mut self, notes: &[Note]) -> Result<()> {
-        let mut step = self.unit.step(self.operation).await?;
-        note(step.connection(), notes).await.map_err(failed(self.operation))?;
-        step.done();
-        Ok(())
+        self.unit.step(self.operation, async |connection| note(connection, notes).await).await
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::super::{Housekeeping, Result};
-use super::{Db, failed};
+use super::Db;
 
 const SETTLED: &str = "DELETE FROM inbox WHERE consumer = ?1 AND event_id IN (SELECT i.event_id FROM inbox i \
     WHERE i.consumer = ?1 AND i.settled_at < ?2 \
@@ -17,12 +17,8 @@ impl Housekeeping for Db {
     async fn forget_settled(&self, consumer: &str, age: Duration, limit: i64) -> Result<u64> {
         const OPERATION: &str = "housekeeping.settled";
         let before = self.now().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        let mut unit = self.writer.unit(OPERATION).await?;
-        let mut step = unit.step(OPERATION).await?;
         let query = sqlx::query(SETTLED).bind(consumer).bind(before).bind(limit);
-        let done = query.execute(step.connection()).await.map_err(failed(OPERATION))?;
-        step.done();
-        unit.commit(OPERATION).await?;
+        let done = self.writer.write(OPERATION, async |connection| query.execute(connection).await).await?;
         Ok(done.rows_affected())
     }
 }

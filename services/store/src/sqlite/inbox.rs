@@ -51,60 +51,42 @@ impl Inbox for Db {
 #[async_trait]
 impl ConsumerTx for SqliteConsumerTx {
     async fn gate(&mut self, entries: &[InboxEntry]) -> Result<Gate> {
-        const OPERATION: &str = "inbox.gate";
-        let mut step = self.unit.step(OPERATION).await?;
-        let gate = statements::gate(step.connection(), &self.consumer, entries, self.now).await.map_err(failed(OPERATION))?;
-        step.done();
-        Ok(gate)
+        self.unit
+            .step("inbox.gate", async |connection| statements::gate(connection, &self.consumer, entries, self.now).await)
+            .await
     }
 
     async fn known_digests(&mut self, ids: &[EventId]) -> Result<HashMap<EventId, [u8; 32]>> {
-        const OPERATION: &str = "inbox.known_digests";
-        let mut step = self.unit.step(OPERATION).await?;
-        let settled = statements::known_digests(step.connection(), &self.consumer, ids).await.map_err(failed(OPERATION))?;
-        step.done();
-        Ok(settled)
+        self.unit
+            .step("inbox.known_digests", async |connection| statements::known_digests(connection, &self.consumer, ids).await)
+            .await
     }
 
     async fn parked_keys(&mut self, keys: &[Bytes]) -> Result<HashSet<Bytes>> {
-        const OPERATION: &str = "inbox.parked_keys";
-        let mut step = self.unit.step(OPERATION).await?;
-        let parked = statements::parked_keys(step.connection(), &self.consumer, keys).await.map_err(failed(OPERATION))?;
-        step.done();
-        Ok(parked)
+        self.unit
+            .step("inbox.parked_keys", async |connection| statements::parked_keys(connection, &self.consumer, keys).await)
+            .await
     }
 
     async fn orders(&mut self, ids: &[OrderId], keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KnownOrder>> {
         const OPERATION: &str = "inbox.orders";
-        let mut step = self.unit.step(OPERATION).await?;
-        let rows = statements::orders(step.connection(), ids, keys).await.map_err(failed(OPERATION))?;
-        let known = columns::all(OPERATION, &rows, columns::known_order)?;
-        step.done();
-        Ok(known)
+        let rows = self.unit.step(OPERATION, async |connection| statements::orders(connection, ids, keys).await).await?;
+        columns::all(OPERATION, &rows, columns::known_order)
     }
 
     async fn adopt(&mut self, orders: &[AdoptedOrder]) -> Result<HashSet<OrderId>> {
-        const OPERATION: &str = "inbox.adopt";
-        let mut step = self.unit.step(OPERATION).await?;
-        let made = statements::adopt(step.connection(), orders).await.map_err(failed(OPERATION))?;
-        step.done();
-        Ok(made)
+        self.unit.step("inbox.adopt", async |connection| statements::adopt(connection, orders).await).await
     }
 
     async fn apply(&mut self, transitions: &[Transition]) -> Result<HashSet<OrderId>> {
-        const OPERATION: &str = "inbox.apply";
-        let mut step = self.unit.step(OPERATION).await?;
-        let passed = statements::apply(step.connection(), transitions).await.map_err(failed(OPERATION))?;
-        step.done();
-        Ok(passed)
+        self.unit.step("inbox.apply", async |connection| statements::apply(connection, transitions).await).await
     }
 
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>> {
         const OPERATION: &str = "inbox.record";
-        let mut step = self.unit.step(OPERATION).await?;
-        let places = journal::record(step.connection(), &self.consumer, journal, self.now).await.map_err(failed(OPERATION))?;
-        step.done();
-        places.map_err(|back| StoreError::Retry { operation: OPERATION, source: back.into() })
+        let (consumer, now) = (&self.consumer, self.now);
+        let recorded = self.unit.step(OPERATION, async |connection| journal::record(connection, consumer, journal, now).await);
+        recorded.await?.map_err(|back| StoreError::Retry { operation: OPERATION, source: back.into() })
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {

@@ -69,9 +69,7 @@ impl Lot for Db {
         const OPERATION: &str = "lot.claim";
         let now = self.now();
         let mut unit = self.writer.unit(OPERATION).await?;
-        let mut step = unit.step(OPERATION).await?;
-        let (rows, abandoned) = lease(step.connection(), consumer, claim, now).await.map_err(failed(OPERATION))?;
-        step.done();
+        let (rows, abandoned) = unit.step(OPERATION, async |connection| lease(connection, consumer, claim, now).await).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -100,13 +98,9 @@ impl Lot for Db {
         if missed.is_empty() {
             return Ok(MadeDue { due: 0, after });
         }
-        let mut unit = self.writer.unit(OPERATION).await?;
-        let mut step = unit.step(OPERATION).await?;
         let query = sqlx::query(MISSED).bind(list(&missed)).bind(self.now());
-        let due = query.execute(step.connection()).await.map_err(failed(OPERATION))?.rows_affected();
-        step.done();
-        unit.commit(OPERATION).await?;
-        Ok(MadeDue { due, after })
+        let done = self.writer.write(OPERATION, async |connection| query.execute(connection).await).await?;
+        Ok(MadeDue { due: done.rows_affected(), after })
     }
 
     async fn begin(&self, consumer: &str) -> Result<Box<dyn LotTx>> {

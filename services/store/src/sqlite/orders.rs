@@ -61,9 +61,7 @@ impl Intake for SqliteIntake {
         const OPERATION: &str = "orders.accept";
         let now = self.0.now();
         let mut unit = self.0.writer.unit(OPERATION).await?;
-        let mut step = unit.step(OPERATION).await?;
-        let made = accept(step.connection(), batch, now).await.map_err(failed(OPERATION))?;
-        step.done();
+        let made = unit.step(OPERATION, async |connection| accept(connection, batch, now).await).await?;
         if !made.is_empty() {
             unit.commit(OPERATION).await?;
         }
@@ -162,12 +160,8 @@ impl Orders for Db {
     async fn ping(&self) -> Result<()> {
         const OPERATION: &str = "orders.ping";
         let Some(probe) = self.writer.health().probe() else { return Ok(()) };
-        let mut unit = self.writer.unit(OPERATION).await?;
-        let mut step = unit.step(OPERATION).await?;
         let query = sqlx::query(PROBE).bind(self.now()).bind(probe.bytes);
-        query.execute(step.connection()).await.map_err(failed(OPERATION))?;
-        step.done();
-        unit.commit(OPERATION).await?;
+        self.writer.write(OPERATION, async |connection| query.execute(connection).await).await?;
         self.writer.health().passed(probe);
         Ok(())
     }

@@ -119,12 +119,10 @@ impl Outbox for Db {
         const OPERATION: &str = "outbox.acknowledge";
         let mut unit = self.writer.unit(OPERATION).await?;
         for to in published {
-            let mut step = unit.step(OPERATION).await?;
-            if !acknowledge(step.connection(), to).await.map_err(failed(OPERATION))? {
+            if !unit.step(OPERATION, async |connection| acknowledge(connection, to).await).await? {
                 // Dropping the unit rolls it back.
                 return Ok(false);
             }
-            step.done();
         }
         unit.commit(OPERATION).await.map(|()| true)
     }

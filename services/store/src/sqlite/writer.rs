@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, SqliteConnection};
-use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, mpsc, oneshot};
+use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot};
 
 use super::super::error::{SyncFailed, ValueRefused};
 use super::super::{Result, StoreError};
 use super::connect;
+use super::failed;
 use super::health::Health;
 use super::wal::Wal;
 
@@ -49,12 +50,6 @@ pub(super) struct Unit {
     sound: bool,
 }
 
-/// One step of a unit: the unit can only commit if every step ended with [`Step::done`].
-pub(super) struct Step<'u> {
-    connection: MappedMutexGuard<'u, SqliteConnection>,
-    sound: &'u mut bool,
-}
-
 impl Writer {
     /// Starts the writer's task.
     pub(super) fn start(path: &Path, connection: SqliteConnection) -> Self {
@@ -72,6 +67,18 @@ impl Writer {
         &self.health
     }
 
+    /// Runs one step as a unit, and waits until it is on disk.
+    pub(super) async fn write<T>(
+        &self,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&mut SqliteConnection) -> sqlx::Result<T>,
+    ) -> Result<T> {
+        let mut unit = self.unit(operation).await?;
+        let value = unit.step(operation, work).await?;
+        unit.commit(operation).await?;
+        Ok(value)
+    }
+
     /// Waits for the connection and begins a unit of work.
     pub(super) async fn unit(&self, operation: &'static str) -> Result<Unit> {
         let (lend, loan) = oneshot::channel();
@@ -82,16 +89,21 @@ impl Writer {
 }
 
 impl Unit {
-    /// Takes the connection for one step. After a step that failed or was cancelled, every later one is refused.
-    pub(super) async fn step(&mut self, operation: &'static str) -> Result<Step<'_>> {
+    /// Runs one step. After a step that failed or was cancelled, every later one is refused, and the unit cannot commit.
+    pub(super) async fn step<T>(
+        &mut self,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&mut SqliteConnection) -> sqlx::Result<T>,
+    ) -> Result<T> {
         let refuse = |why: &str| Broken::Retry(why.into()).during(operation);
-        if !self.sound {
+        if !std::mem::replace(&mut self.sound, false) {
             return Err(refuse("an earlier step of the transaction failed"));
         }
-        self.sound = false;
-        let connection = MutexGuard::try_map(self.slot.lock().await, Option::as_mut)
+        let mut connection = MutexGuard::try_map(self.slot.lock().await, Option::as_mut)
             .map_err(|_| refuse("the transaction took too long and was rolled back"))?;
-        Ok(Step { connection, sound: &mut self.sound })
+        let value = work(&mut connection).await.map_err(failed(operation))?;
+        self.sound = true;
+        Ok(value)
     }
 
     /// Hands the connection back and waits until the unit is on disk.
@@ -105,18 +117,6 @@ impl Unit {
         // No answer at all: the runtime shuts down, and whether the commit ran is not known here.
         let lost = |_| StoreError::Unknown { operation, source: anyhow::anyhow!("the writer ended during the commit") };
         answer.await.map_err(lost)?.map_err(|broken| broken.during(operation))
-    }
-}
-
-impl Step<'_> {
-    /// Lends the connection.
-    pub(super) fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.connection
-    }
-
-    /// Marks the step as successful.
-    pub(super) fn done(self) {
-        *self.sound = true;
     }
 }
 

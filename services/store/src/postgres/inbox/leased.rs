@@ -7,10 +7,9 @@ use async_trait::async_trait;
 use sqlx::PgConnection;
 
 use super::super::super::{Identity, Lease, LotTx, Release, Result};
-use super::super::error::{Lost, failed};
 use super::super::events::column;
+use super::PgConsumerTx;
 use super::journal::storable;
-use super::{PgConsumerTx, bounded};
 
 // Rows are selected by a list of ids and checked against the lists in a subquery, never joined with them: a join planned while
 // the lot was empty would scan all of it, and the lists for each row.
@@ -58,15 +57,17 @@ const NEXT: &str = "UPDATE parked SET next_attempt_at = clock_timestamp() WHERE 
 #[async_trait]
 impl LotTx for PgConsumerTx {
     async fn drain(&mut self, leases: &[Lease]) -> Result<HashSet<i64>> {
-        step!(self, "lot.drain", |connection, consumer| drain(connection, consumer, leases))
+        let consumer = &self.consumer;
+        self.transaction.step("lot.drain", async |connection| drain(connection, consumer, leases).await).await
     }
 
     async fn release(&mut self, rows: &[Release]) -> Result<HashSet<i64>> {
-        step!(self, "lot.release", |connection, consumer| release(connection, consumer, rows))
+        let consumer = &self.consumer;
+        self.transaction.step("lot.release", async |connection| release(connection, consumer, rows).await).await
     }
 
     async fn identify(&mut self, rows: &[Identity]) -> Result<HashSet<i64>> {
-        step!(self, "lot.identify", |connection, _consumer| identify(connection, rows))
+        self.transaction.step("lot.identify", async |connection| identify(connection, rows).await).await
     }
 }
 

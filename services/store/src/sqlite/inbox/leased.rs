@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
 use super::super::super::{Identity, Lease, LotTx, Release, Result};
-use super::super::failed;
 use super::SqliteConsumerTx;
 
 const DRAIN: &str = "DELETE FROM parked WHERE id = ?1 AND lease_epoch = ?2 AND event_id = ?3 RETURNING record_key, blocks";
@@ -31,27 +30,15 @@ const NEXT: &str = "UPDATE parked SET next_attempt_at = ?3 WHERE id = (SELECT mi
 #[async_trait]
 impl LotTx for SqliteConsumerTx {
     async fn drain(&mut self, leases: &[Lease]) -> Result<HashSet<i64>> {
-        const OPERATION: &str = "lot.drain";
-        let mut step = self.unit.step(OPERATION).await?;
-        let held = drain(step.connection(), &self.consumer, leases, self.now).await.map_err(failed(OPERATION))?;
-        step.done();
-        Ok(held)
+        self.unit.step("lot.drain", async |connection| drain(connection, &self.consumer, leases, self.now).await).await
     }
 
     async fn release(&mut self, rows: &[Release]) -> Result<HashSet<i64>> {
-        const OPERATION: &str = "lot.release";
-        let mut step = self.unit.step(OPERATION).await?;
-        let held = release(step.connection(), &self.consumer, rows, self.now).await.map_err(failed(OPERATION))?;
-        step.done();
-        Ok(held)
+        self.unit.step("lot.release", async |connection| release(connection, &self.consumer, rows, self.now).await).await
     }
 
     async fn identify(&mut self, rows: &[Identity]) -> Result<HashSet<i64>> {
-        const OPERATION: &str = "lot.identify";
-        let mut step = self.unit.step(OPERATION).await?;
-        let held = identify(step.connection(), rows).await.map_err(failed(OPERATION))?;
-        step.done();
-        Ok(held)
+        self.unit.step("lot.identify", async |connection| identify(connection, rows).await).await
     }
 }
 

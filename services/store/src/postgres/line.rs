@@ -1,0 +1,78 @@
+//! One connection that transactions take in turn.
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::super::{Result, StoreError};
+use super::error::{Lost, failed};
+use super::pool::{begin, bounded, commit};
+use super::session::Session;
+
+/// One connection that transactions take in turn.
+#[derive(Debug)]
+pub(super) struct Line {
+    session: Session,
+    connection: Arc<Mutex<Option<PgConnection>>>,
+}
+
+/// One transaction. The connection is put back after a commit or rollback only: dropping closes it, and the server rolls back at
+/// once.
+pub(super) struct Transaction {
+    home: OwnedMutexGuard<Option<PgConnection>>,
+    connection: Option<PgConnection>,
+}
+
+impl Line {
+    pub(super) fn new(session: Session) -> Self {
+        Self { session, connection: Arc::default() }
+    }
+
+    pub(super) async fn begin(&self, operation: &'static str) -> Result<Transaction> {
+        let mut home = self.connection.clone().lock_owned().await;
+        if let Some(mut connection) = home.take() {
+            // An idle connection may have been lost meanwhile: connect again instead of failing.
+            if begin(&mut connection).await.is_ok() {
+                return Ok(Transaction { home, connection: Some(connection) });
+            }
+        }
+        let mut connection = self.session.connect_for(operation).await?;
+        begin(&mut connection).await.map_err(failed(operation, Lost::Nothing))?;
+        Ok(Transaction { home, connection: Some(connection) })
+    }
+}
+
+impl Transaction {
+    /// Runs a step. One that fails or is cancelled does not put the connection back, so no later step can run.
+    pub(super) async fn step<T>(
+        &mut self,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.take(operation)?;
+        let value = bounded(work(&mut connection)).await.map_err(failed(operation, Lost::Nothing))?;
+        self.connection = Some(connection);
+        Ok(value)
+    }
+
+    pub(super) async fn commit(mut self, operation: &'static str) -> Result<()> {
+        let mut connection = self.take(operation)?;
+        commit(&mut connection).await.map_err(failed(operation, Lost::Commit))?;
+        *self.home = Some(connection);
+        Ok(())
+    }
+
+    pub(super) async fn rollback(mut self, operation: &'static str) -> Result<()> {
+        let mut connection = self.take(operation)?;
+        let rollback = async { sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.map(drop) };
+        bounded(rollback).await.map_err(failed(operation, Lost::Nothing))?;
+        *self.home = Some(connection);
+        Ok(())
+    }
+
+    fn take(&mut self, operation: &'static str) -> Result<PgConnection> {
+        let gone = || StoreError::Retry { operation, source: anyhow::anyhow!("an earlier step of the transaction failed") };
+        self.connection.take().ok_or_else(gone)
+    }
+}
