@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use minishop_platform::boot::{block_on, print, refuse};
 use minishop_platform::config::sources::{self, Parsed};
-use minishop_platform::config::{Config, Flags, Shape};
+use minishop_platform::config::{Config, Flags, Problem, Shape};
 
 /// The answer is no: refused, not found, a check failed.
 pub const EXIT_NO: u8 = 1;
@@ -66,7 +66,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli, problems: Vec<String>) -> ExitCode {
+fn dispatch(cli: Cli, problems: Vec<Problem>) -> ExitCode {
     if cli.version {
         return block_on(async { print(&version().await) });
     }
@@ -92,18 +92,28 @@ fn dispatch(cli: Cli, problems: Vec<String>) -> ExitCode {
 #[derive(Debug)]
 pub struct Settings {
     flags: Flags,
-    problems: Vec<String>,
+    problems: Vec<Problem>,
 }
 
 impl Settings {
-    /// Checks everything; the error has one line for each problem.
-    pub fn check(mut self, shape: Shape) -> Result<Config, Vec<String>> {
-        match self.flags.check(shape) {
-            Ok(config) if self.problems.is_empty() => Ok(config),
-            checked => {
-                self.problems.extend(checked.err().unwrap_or_default());
-                Err(self.problems)
-            }
+    /// Checks everything.
+    pub fn check(self, shape: Shape) -> Result<Config, Vec<Problem>> {
+        joined(self.problems, self.flags.check(shape))
+    }
+
+    /// Checks everything, and formats the effective settings as a configuration file.
+    pub fn print(self, shape: Shape) -> Result<String, Vec<Problem>> {
+        joined(self.problems, self.flags.print(shape))
+    }
+}
+
+/// Adds problems with values to those with names.
+fn joined<T>(mut problems: Vec<Problem>, checked: Result<T, Vec<Problem>>) -> Result<T, Vec<Problem>> {
+    match checked {
+        Ok(checked) if problems.is_empty() => Ok(checked),
+        checked => {
+            problems.extend(checked.err().unwrap_or_default());
+            Err(problems)
         }
     }
 }

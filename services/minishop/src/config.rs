@@ -45,9 +45,9 @@ pub fn run(args: &Args, settings: Settings) -> ExitCode {
         Role::Api => Shape::Api,
         Role::Worker => Shape::Worker,
     };
-    match (settings.check(shape), &args.what) {
-        (Ok(_), What::Check(_)) => print("the configuration is valid\n"),
-        (Ok(config), What::Print(_)) => print(&config.print()),
-        (Err(problems), _) => refuse(&problems),
-    }
+    let text = match &args.what {
+        What::Check(_) => settings.check(shape).map(|_| "the configuration is valid\n".to_owned()),
+        What::Print(_) => settings.print(shape),
+    };
+    text.map_or_else(|problems| refuse(&problems), |text| print(&text))
 }

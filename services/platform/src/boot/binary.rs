@@ -1,5 +1,6 @@
 //! The frame of every binary: command line, runtime and exit code.
 
+use std::fmt::Display;
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -66,7 +67,7 @@ pub fn block_on(run: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 /// Writes problems to standard error, one per line.
-pub fn refuse(problems: &[String]) -> ExitCode {
+pub fn refuse(problems: &[impl Display]) -> ExitCode {
     for problem in problems {
         eprintln!("{problem}");
     }

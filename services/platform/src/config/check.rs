@@ -1,147 +1,43 @@
-//! Joins the settings, and reports everything that is wrong with them.
+//! Checks the settings, each and against each other, and reports everything that is wrong with them.
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Duration;
+use std::fmt::Write as _;
 
-use minishop_bus::produce::Compression;
-use minishop_contracts::key::EventKey;
-use minishop_core::backoff::Backoff;
-use secrecy::{ExposeSecret, SecretString};
-
-use super::values::{self, shown};
-use super::{Config, Flags, Shape};
-use crate::hints;
-use crate::telemetry::{self, LogFormat};
-
-/// The factor between the ceilings of successive retries.
-const RETRY_FACTOR: u32 = 4;
-
-/// Problems, one line each: `error[CODE] setting: what it is, what it must be`.
-#[derive(Debug, Default)]
-pub(super) struct Problems(Vec<String>);
-
-impl Problems {
-    pub(super) fn add(&mut self, code: &str, setting: &str, text: &str) {
-        self.0.push(format!("error[{code}] {setting}: {text}"));
-    }
-
-    /// Parses a value. Reports an error and returns `meanwhile` for it, so that the rest can be checked.
-    pub(super) fn read<T>(&mut self, setting: &str, text: &str, meanwhile: T, read: impl FnOnce(&str) -> Result<T, String>) -> T {
-        read(text).unwrap_or_else(|problem| {
-            self.add("CONFIG_VALUE", setting, &format!("{} {problem}", shown(text)));
-            meanwhile
-        })
-    }
-
-    fn address(&mut self, setting: &str, text: &str) -> SocketAddr {
-        self.read(setting, text, SocketAddr::from(([127, 0, 0, 1], 0)), values::address)
-    }
-
-    fn duration(&mut self, setting: &str, text: &str) -> Duration {
-        self.read(setting, text, Duration::ZERO, values::duration)
-    }
-
-    fn boolean(&mut self, setting: &str, text: &str) -> bool {
-        self.read(setting, text, false, values::boolean)
-    }
-
-    /// Returns a secret from its own setting or from the file that another setting names.
-    pub(super) fn secret(&mut self, setting: &str, given: Option<SecretString>, file: Option<&Path>) -> Option<SecretString> {
-        let (given, file) =
-            (given.filter(|secret| !secret.expose_secret().is_empty()), file.filter(|p| !p.as_os_str().is_empty()));
-        let Some(path) = file else { return given };
-        if given.is_some() {
-            self.add("CONFIG_RELATION", setting, &format!("is set together with {setting}_FILE; set only one of them"));
-        }
-        values::secret_file(path)
-            .map_err(|problem| self.add("SECRET_FILE", &format!("{setting}_FILE"), &format!("{} {problem}", path.display())))
-            .ok()
-    }
-
-    /// Checks an address that may contain a password: no part of it may be shown.
-    fn url(&mut self, setting: &str, url: Option<&SecretString>, check: fn(&str) -> Result<(), String>) {
-        if let Some(Err(problem)) = url.map(|url| check(url.expose_secret())) {
-            self.add("CONFIG_VALUE", setting, &problem);
-        }
-    }
-}
+use super::problems::Problems;
+use super::setting::{Given, Lines, Settings as _};
+use super::{Config, Flags, Permissions, Problem, Shape};
 
 impl Flags {
-    /// Joins and checks the settings; the error has one line per problem.
-    pub fn check(self, shape: Shape) -> Result<Config, Vec<String>> {
-        let mut found = Problems::default();
-        let database_url = found.secret("DATABASE_URL", self.database_url, self.database_url_file.as_deref());
-        found.url("DATABASE_URL", database_url.as_ref(), values::database_url);
-        let redis_url = found.secret("REDIS_URL", self.redis_url, self.redis_url_file.as_deref());
-        found.url("REDIS_URL", redis_url.as_ref(), hints::check_url);
-        let kafka_brokers = self.kafka_brokers.filter(|brokers| !brokers.is_empty());
-        if let Some(brokers) = &kafka_brokers {
-            found.read("KAFKA_BROKERS", brokers, (), values::brokers);
+    /// Joins and checks the settings.
+    pub fn check(self, shape: Shape) -> Result<Config, Vec<Problem>> {
+        self.read(shape).map(|(config, _)| config)
+    }
+
+    /// Formats each effective setting as a line of the configuration file; hides secrets and omits settings without a value.
+    pub fn print(self, shape: Shape) -> Result<String, Vec<Problem>> {
+        let (_, lines) = self.read(shape)?;
+        let mut text = String::new();
+        for (key, value) in lines {
+            let _ = writeln!(text, "{key} = {value}");
         }
-        let admin_default = if shape == Shape::Worker { "127.0.0.1:9465" } else { "127.0.0.1:9464" };
-        let config = Config {
-            http_addr: found.address("MINISHOP_HTTP_ADDR", &self.http_addr),
-            grpc_addr: found.address("MINISHOP_GRPC_ADDR", &self.grpc_addr),
-            admin_addr: found.address("MINISHOP_ADMIN_ADDR", self.admin_addr.as_deref().unwrap_or(admin_default)),
-            kafka_addr: found.address("MINISHOP_KAFKA_ADDR", &self.kafka_addr),
-            data_dir: self.data_dir,
-            database_url,
-            kafka_brokers,
-            redis_url,
-            kafka_group: self.kafka_group.unwrap_or_else(|| format!("{}minishop-worker", self.topic_prefix)),
-            topic_prefix: found.read("MINISHOP_TOPIC_PREFIX", &self.topic_prefix, String::new(), values::topic_prefix),
-            event_key: found.read("MINISHOP_EVENT_KEY", &self.event_key, EventKey::Customer, values::event_key),
-            kafka_session_timeout: found.duration("MINISHOP_KAFKA_SESSION_TIMEOUT", &self.kafka_session_timeout),
-            kafka_compression: found.read(
-                "MINISHOP_KAFKA_COMPRESSION",
-                &self.kafka_compression,
-                Compression::None,
-                values::compression,
-            ),
-            kafka_instance_id: self.kafka_instance_id.filter(|name| !name.is_empty()).and_then(|name| {
-                found.read("MINISHOP_KAFKA_INSTANCE_ID", &name, None, |text| values::instance_id(text).map(Some))
-            }),
-            topic_partitions: found.read("MINISHOP_TOPIC_PARTITIONS", &self.topic_partitions, 8, |text| {
-                values::whole(text, 1..=64).and_then(|number| i32::try_from(number).map_err(|error| error.to_string()))
-            }),
-            require_idempotency_key: found.boolean("MINISHOP_REQUIRE_IDEMPOTENCY_KEY", &self.require_idempotency_key),
-            reflection: found.boolean("MINISHOP_REFLECTION", &self.reflection),
-            migrate: found.read("MINISHOP_MIGRATE", &self.migrate, true, values::migrate),
-            drain_wait: found.duration("MINISHOP_DRAIN_WAIT", &self.drain_wait),
-            outbox_limit_rows: found
-                .read("MINISHOP_OUTBOX_LIMIT_ROWS", &self.outbox_limit_rows, 0, |text| values::whole(text, 0..=i64::MAX)),
-            outbox_limit_age: found.duration("MINISHOP_OUTBOX_LIMIT_AGE", &self.outbox_limit_age),
-            inbox_retention: found.duration("MINISHOP_INBOX_RETENTION", &self.inbox_retention),
-            audit_retention: found.read("MINISHOP_AUDIT_RETENTION", &self.audit_retention, Duration::ZERO, values::some_time),
-            handling: self.handling.check(&mut found),
-            retry: Backoff {
-                base: found.read("MINISHOP_RETRY_BASE", &self.retry_base, Duration::from_secs(1), values::some_time),
-                factor: RETRY_FACTOR,
-                cap: found.read("MINISHOP_RETRY_CAP", &self.retry_cap, Duration::from_hours(1), values::some_time),
-            },
-            retry_attempts: found.read("MINISHOP_RETRY_ATTEMPTS", &self.retry_attempts, 8, |text| {
-                values::whole(text, 1..=100).and_then(|number| i32::try_from(number).map_err(|error| error.to_string()))
-            }),
-            log_format: found.read("MINISHOP_LOG_FORMAT", &self.log_format, LogFormat::Pretty, values::log_format),
-            log: self.log.filter(|filter| !filter.is_empty()),
-        };
-        if let Some(filter) = &config.log {
-            found.read("RUST_LOG", filter, (), telemetry::check_filter);
-        }
-        let insecure = found.boolean("MINISHOP_INSECURE", &self.insecure);
-        relations(&config, shape, insecure, &mut found);
-        if found.0.is_empty() { Ok(config) } else { Err(found.0) }
+        Ok(text)
+    }
+
+    fn read(self, shape: Shape) -> Result<(Config, Lines), Vec<Problem>> {
+        let mut given = Given::new(self, shape);
+        let config = Config::read(&mut given);
+        let lines = std::mem::take(&mut given.lines);
+        let permissions = Permissions::read(&mut given);
+        relations(&config, shape, &permissions, &mut given.problems);
+        let Problems(problems) = given.problems;
+        if problems.is_empty() { Ok((config, lines)) } else { Err(problems) }
     }
 }
 
-/// Checks the settings against each other.
-fn relations(config: &Config, shape: Shape, insecure: bool, found: &mut Problems) {
+/// Checks the settings against each other. Those that have a problem already get no second one.
+fn relations(config: &Config, shape: Shape, permissions: &Permissions, found: &mut Problems) {
     let embedded = shape == Shape::Up;
     for (name, set) in [("DATABASE_URL", config.database_url.is_some()), ("KAFKA_BROKERS", config.kafka_brokers.is_some())] {
-        // A file that cannot be read is already reported.
-        let named = found.0.iter().any(|line| line.contains(&format!(" {name}")));
-        if !set && !embedded && !named {
+        if !set && !embedded && !found.concern(name) {
             found.add("CONFIG_RELATION", name, "is not set; set it, only `minishop up` has an embedded replacement");
         }
     }
@@ -152,16 +48,17 @@ fn relations(config: &Config, shape: Shape, insecure: bool, found: &mut Problems
     if shape != Shape::Worker {
         listeners.extend([("MINISHOP_HTTP_ADDR", config.http_addr), ("MINISHOP_GRPC_ADDR", config.grpc_addr)]);
     }
-    if embedded && config.kafka_brokers.is_none() {
+    if embedded && config.kafka_brokers.is_none() && !found.concern("KAFKA_BROKERS") {
         listeners.push(("MINISHOP_KAFKA_ADDR", config.kafka_addr));
     }
+    listeners.retain(|(name, _)| !found.concern(name));
     for (n, (name, addr)) in listeners.iter().enumerate() {
         if let Some((other, _)) = listeners[..n].iter().find(|(_, earlier)| earlier == addr && addr.port() != 0) {
-            found.add("CONFIG_RELATION", name, &format!("{addr} is also the address of {other}; give each its own port"));
+            found.add("CONFIG_RELATION", name, format!("{addr} is also the address of {other}; give each its own port"));
         }
-        if !addr.ip().is_loopback() && *name != "MINISHOP_ADMIN_ADDR" && !insecure {
+        if !addr.ip().is_loopback() && *name != "MINISHOP_ADMIN_ADDR" && !permissions.insecure {
             let text = format!("{addr} is not loopback, and there is no authentication; use 127.0.0.1 or set --insecure");
-            found.add("INSECURE_BIND", name, &text);
+            found.add("INSECURE_BIND", name, text);
         }
     }
 }
@@ -169,9 +66,11 @@ fn relations(config: &Config, shape: Shape, insecure: bool, found: &mut Problems
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
 
     use super::*;
     use clap::Parser;
+    use secrecy::ExposeSecret as _;
 
     #[derive(Debug, Parser)]
     struct Cli {
@@ -179,8 +78,12 @@ mod tests {
         flags: Flags,
     }
 
+    fn flags(args: &[&str]) -> Flags {
+        Cli::try_parse_from([&["minishop"], args].concat()).expect("flags of the right form").flags
+    }
+
     fn check(args: &[&str], shape: Shape) -> Result<Config, Vec<String>> {
-        Cli::try_parse_from([&["minishop"], args].concat()).expect("flags of the right form").flags.check(shape)
+        flags(args).check(shape).map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
     /// The codes and settings reported, in order.
@@ -244,10 +147,10 @@ mod tests {
             "0",
         ];
         let expected = [
-            "CONFIG_VALUE DATABASE_URL",
-            "CONFIG_VALUE REDIS_URL",
-            "CONFIG_VALUE KAFKA_BROKERS",
             "CONFIG_VALUE MINISHOP_KAFKA_ADDR",
+            "CONFIG_VALUE DATABASE_URL",
+            "CONFIG_VALUE KAFKA_BROKERS",
+            "CONFIG_VALUE REDIS_URL",
             "CONFIG_VALUE MINISHOP_TOPIC_PREFIX",
             "CONFIG_VALUE MINISHOP_EVENT_KEY",
             "CONFIG_VALUE MINISHOP_KAFKA_COMPRESSION",
@@ -255,6 +158,9 @@ mod tests {
             "CONFIG_VALUE MINISHOP_TOPIC_PARTITIONS",
             "CONFIG_VALUE MINISHOP_REFLECTION",
             "CONFIG_VALUE MINISHOP_DRAIN_WAIT",
+            "CONFIG_VALUE MINISHOP_RETRY_CAP",
+            "CONFIG_VALUE MINISHOP_RETRY_ATTEMPTS",
+            "CONFIG_VALUE MINISHOP_LOG_FORMAT",
             "CONFIG_VALUE MINISHOP_AUDIT_RETENTION",
             "CONFIG_VALUE MINISHOP_HANDLER",
             "CONFIG_VALUE MINISHOP_WEBHOOK_URL",
@@ -262,9 +168,6 @@ mod tests {
             "CONFIG_VALUE MINISHOP_WEBHOOK_TIMEOUT",
             "CONFIG_VALUE MINISHOP_WEBHOOK_CONCURRENCY",
             "CONFIG_VALUE MINISHOP_WEBHOOK_TARGETS",
-            "CONFIG_VALUE MINISHOP_RETRY_CAP",
-            "CONFIG_VALUE MINISHOP_RETRY_ATTEMPTS",
-            "CONFIG_VALUE MINISHOP_LOG_FORMAT",
             "CONFIG_RELATION MINISHOP_RETRY_BASE",
             "CONFIG_RELATION MINISHOP_HTTP_ADDR",
             "INSECURE_BIND MINISHOP_GRPC_ADDR",
@@ -286,7 +189,9 @@ mod tests {
         let args = ["--handler", "webhook", "--webhook-url", "http://h/orders", "--webhook-secret", secret];
         let config = check(&args, Shape::Up).expect("a good configuration");
         assert!(config.handling.webhook().is_some_and(|webhook| webhook.timeout == Duration::from_secs(10)));
-        assert!(!format!("{config:?}{}", config.print()).contains(secret));
+        let printed = flags(&args).print(Shape::Up).expect("a good configuration");
+        assert!(printed.contains("webhook_secret = \"(hidden)\""), "{printed}");
+        assert!(!format!("{config:?}{printed}").contains(secret));
     }
 
     #[test]

@@ -1,41 +1,40 @@
 //! How orders are handled: confirmed at once, or by calling a webhook.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use clap::Arg;
 use http::Uri;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-use super::check::Problems;
-use super::values;
+use super::entries::{Secret, optional, setting};
+use super::setting::{Given, Settings, settings};
+use super::values::{self, whole};
 use crate::outbound::Targets;
 
-/// The settings of handling, as texts.
-#[derive(Debug, Clone, clap::Args)]
-pub struct HandlerFlags {
-    /// How orders are processed: confirm (no external call) or webhook (your endpoint is called).
-    #[arg(long, global = true, env = "MINISHOP_HANDLER", value_name = "NAME", default_value = "confirm")]
-    handler: String,
-    /// HTTP or HTTPS URL of the endpoint that fulfils orders; each event is posted to it.
-    #[arg(long, global = true, env = "MINISHOP_WEBHOOK_URL", value_name = "URL")]
-    webhook_url: Option<String>,
-    /// Secret that signs each call (Standard Webhooks): `whsec_` followed by the base64 of 24 to 64 bytes.
-    #[arg(long, global = true, env = "MINISHOP_WEBHOOK_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = values::secret)]
-    webhook_secret: Option<SecretString>,
-    /// File with that secret, instead of the secret itself; must not be readable by others.
-    #[arg(long, global = true, env = "MINISHOP_WEBHOOK_SECRET_FILE", value_name = "FILE")]
-    webhook_secret_file: Option<PathBuf>,
-    /// Timeout of a call, until the whole response is read, 100ms to 5m.
-    #[arg(long, global = true, env = "MINISHOP_WEBHOOK_TIMEOUT", value_name = "DURATION", default_value = "10s")]
-    webhook_timeout: String,
-    /// Maximum number of calls in flight, 1 to 256; calls of one record key run one at a time.
-    #[arg(long, global = true, env = "MINISHOP_WEBHOOK_CONCURRENCY", value_name = "NUMBER", default_value = "32")]
-    webhook_concurrency: String,
-    /// Addresses that may be called: any, or public (only the public internet).
-    #[arg(long, global = true, env = "MINISHOP_WEBHOOK_TARGETS", value_name = "WHICH", default_value = "any")]
-    webhook_targets: String,
+settings! {
+    /// The settings of [`Handling`].
+    struct HandlingSettings {
+        /// How orders are processed: confirm (no external call) or webhook (your endpoint is called).
+        handler: bool = setting("MINISHOP_HANDLER", "NAME", "confirm", is_webhook)
+            .shown_as(|is_webhook| if *is_webhook { "webhook" } else { "confirm" }.into());
+        /// HTTP or HTTPS URL of the endpoint that fulfils orders; each event is posted to it.
+        webhook_url: Option<Uri> = optional("MINISHOP_WEBHOOK_URL", "URL", endpoint).private();
+        /// Secret that signs each call (Standard Webhooks): `whsec_` followed by the base64 of 24 to 64 bytes.
+        webhook_secret: Option<SecretSlice<u8>> = Secret {
+            variable: "MINISHOP_WEBHOOK_SECRET",
+            value_name: "SECRET",
+            file_help: "File with that secret, instead of the secret itself; must not be readable by others",
+            read: |secret| key(&secret),
+        };
+        /// Timeout of a call, until the whole response is read, 100ms to 5m.
+        webhook_timeout: Duration = setting("MINISHOP_WEBHOOK_TIMEOUT", "DURATION", "10s", timeout);
+        /// Maximum number of calls in flight, 1 to 256; calls of one record key run one at a time.
+        webhook_concurrency: usize = setting("MINISHOP_WEBHOOK_CONCURRENCY", "NUMBER", "32", |text| whole(text, 1..=256));
+        /// Addresses that may be called: any, or public (only the public internet).
+        webhook_targets: Targets = setting("MINISHOP_WEBHOOK_TARGETS", "WHICH", "any", targets);
+    }
 }
 
 /// How orders are handled.
@@ -62,34 +61,27 @@ pub struct Webhook {
     pub targets: Targets,
 }
 
-impl HandlerFlags {
-    /// Joins the settings. Without the webhook handler, webhook settings are checked but not used.
-    pub(super) fn check(self, found: &mut Problems) -> Handling {
-        let webhook = found.read("MINISHOP_HANDLER", &self.handler, false, is_webhook);
-        let url = self.webhook_url.filter(|url| !url.is_empty());
-        if webhook && url.is_none() {
+impl Settings for Handling {
+    fn args() -> Vec<Arg> {
+        HandlingSettings::args()
+    }
+
+    /// Without the webhook handler, webhook settings are checked but not used.
+    fn read(given: &mut Given) -> Self {
+        let read = HandlingSettings::read(given);
+        let found = &mut given.problems;
+        if read.handler && read.webhook_url.is_none() && !found.concern("MINISHOP_WEBHOOK_URL") {
             found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_URL", "is not set; give the URL that the webhook handler calls");
         }
-        // The part before an @ could be a password, so no part of the address is repeated.
-        let url = url
-            .and_then(|url| endpoint(&url).map_err(|problem| found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_URL", &problem)).ok());
-        let named = self.webhook_secret.is_some() || self.webhook_secret_file.is_some();
-        let secret = found.secret("MINISHOP_WEBHOOK_SECRET", self.webhook_secret, self.webhook_secret_file.as_deref());
-        if webhook && !named {
+        if read.handler && read.webhook_secret.is_none() && !found.concern("MINISHOP_WEBHOOK_SECRET") {
             found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_SECRET", "is not set; give the secret that signs each call");
         }
-        let key = secret.and_then(|secret| {
-            key(&secret).map_err(|problem| found.add("CONFIG_VALUE", "MINISHOP_WEBHOOK_SECRET", problem)).ok()
-        });
-        let timeout = found.read("MINISHOP_WEBHOOK_TIMEOUT", &self.webhook_timeout, Duration::from_secs(10), timeout);
-        let concurrency = found.read("MINISHOP_WEBHOOK_CONCURRENCY", &self.webhook_concurrency, 1, |text| {
-            values::whole(text, 1..=256).and_then(|number| usize::try_from(number).map_err(|error| error.to_string()))
-        });
-        let targets = found.read("MINISHOP_WEBHOOK_TARGETS", &self.webhook_targets, Targets::Any, targets);
-        match (webhook, url, key) {
-            (true, Some(url), Some(key)) => Handling::Webhook(Webhook { url, key, timeout, concurrency, targets }),
-            _ => Handling::Confirm,
+        if let (true, Some(url), Some(key)) = (read.handler, read.webhook_url, read.webhook_secret) {
+            let (timeout, concurrency, targets) = (read.webhook_timeout, read.webhook_concurrency, read.webhook_targets);
+            return Self::Webhook(Webhook { url, key, timeout, concurrency, targets });
         }
+        given.lines.retain(|(key, _)| !key.starts_with("webhook_"));
+        Self::Confirm
     }
 }
 
@@ -150,12 +142,12 @@ fn endpoint(text: &str) -> Result<Uri, String> {
 }
 
 /// Decodes the secret (Standard Webhooks: 24 to 64 random bytes).
-fn key(secret: &SecretString) -> Result<SecretSlice<u8>, &'static str> {
+fn key(secret: &SecretString) -> Result<SecretSlice<u8>, String> {
     const FORM: &str =
         "is not whsec_ followed by the base64 of 24 to 64 bytes; create one with: echo whsec_$(openssl rand -base64 32)";
-    let coded = secret.expose_secret().strip_prefix("whsec_").ok_or(FORM)?;
-    let key = STANDARD.decode(coded).map_err(|_| FORM)?;
-    if (24..=64).contains(&key.len()) { Ok(key.into()) } else { Err(FORM) }
+    let coded = secret.expose_secret().strip_prefix("whsec_").ok_or_else(|| FORM.to_owned())?;
+    let key = STANDARD.decode(coded).map_err(|_| FORM.to_owned())?;
+    if (24..=64).contains(&key.len()) { Ok(key.into()) } else { Err(FORM.to_owned()) }
 }
 
 #[cfg(test)]

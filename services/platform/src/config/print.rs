@@ -1,54 +1,46 @@
-//! Prints the effective settings in the form of the configuration file.
+//! How values are written in the configuration file.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Config;
+use http::Uri;
+use minishop_bus::produce::Compression;
+use minishop_contracts::key::EventKey;
+use toml::Value;
+
+use crate::outbound::Targets;
 use crate::telemetry::LogFormat;
 
-impl Config {
-    /// Formats each setting as a line of the configuration file; hides secrets and omits settings without a value.
-    pub fn print(&self) -> String {
-        let text = |value: &dyn ToString| Some(toml::Value::String(value.to_string()));
-        let hidden = |set: bool| set.then(|| toml::Value::String("(hidden)".to_owned()));
-        let number = |n: usize| i64::try_from(n).ok().map(toml::Value::Integer);
-        let lines = [
-            ("http_addr", text(&self.http_addr)),
-            ("grpc_addr", text(&self.grpc_addr)),
-            ("admin_addr", text(&self.admin_addr)),
-            ("kafka_addr", text(&self.kafka_addr)),
-            ("data_dir", text(&self.data_dir.display())),
-            ("database_url", hidden(self.database_url.is_some())),
-            ("redis_url", hidden(self.redis_url.is_some())),
-            ("kafka_brokers", self.kafka_brokers.clone().map(toml::Value::String)),
-            ("topic_prefix", text(&self.topic_prefix)),
-            ("event_key", text(&self.event_key.as_str())),
-            ("kafka_group", text(&self.kafka_group)),
-            ("kafka_session_timeout", text(&span(self.kafka_session_timeout))),
-            ("kafka_compression", text(&self.kafka_compression.as_str())),
-            ("kafka_instance_id", self.kafka_instance_id.clone().map(toml::Value::String)),
-            ("topic_partitions", Some(i64::from(self.topic_partitions).into())),
-            ("require_idempotency_key", Some(self.require_idempotency_key.into())),
-            ("reflection", Some(self.reflection.into())),
-            ("migrate", text(&if self.migrate { "auto" } else { "off" })),
-            ("drain_wait", text(&span(self.drain_wait))),
-            ("outbox_limit_rows", Some(self.outbox_limit_rows.into())),
-            ("outbox_limit_age", text(&span(self.outbox_limit_age))),
-            ("inbox_retention", text(&span(self.inbox_retention))),
-            ("audit_retention", text(&span(self.audit_retention))),
-            ("handler", text(&self.handling.as_str())),
-            ("webhook_url", self.handling.webhook().and_then(|webhook| text(&webhook.url))),
-            ("webhook_secret", hidden(self.handling.webhook().is_some())),
-            ("webhook_timeout", self.handling.webhook().and_then(|webhook| text(&span(webhook.timeout)))),
-            ("webhook_concurrency", self.handling.webhook().and_then(|webhook| number(webhook.concurrency))),
-            ("webhook_targets", self.handling.webhook().and_then(|webhook| text(&webhook.targets.as_str()))),
-            ("retry_base", text(&span(self.retry.base))),
-            ("retry_cap", text(&span(self.retry.cap))),
-            ("retry_attempts", Some(i64::from(self.retry_attempts).into())),
-            ("log_format", text(&if self.log_format == LogFormat::Json { "json" } else { "pretty" })),
-            ("rust_log", self.log.clone().map(toml::Value::String)),
-        ];
-        lines.into_iter().filter_map(|(key, value)| Some(format!("{key} = {}\n", value?))).collect()
-    }
+/// A value that `minishop config print` can print.
+pub(super) trait Shown {
+    fn shown(&self) -> Value;
+}
+
+/// Implements [`Shown`] with an expression of the value.
+macro_rules! shown {
+    ($($type:ty: |$value:ident| $shown:expr;)+) => {
+        $(impl Shown for $type {
+            fn shown(&self) -> Value {
+                let $value = self;
+                Value::from($shown)
+            }
+        })+
+    };
+}
+
+shown! {
+    bool: |value| *value;
+    i32: |value| *value;
+    i64: |value| *value;
+    usize: |value| i64::try_from(*value).unwrap_or(i64::MAX);
+    String: |value| value.as_str();
+    SocketAddr: |value| value.to_string();
+    Uri: |value| value.to_string();
+    Duration: |value| span(*value);
+    EventKey: |value| value.as_str();
+    Compression: |value| value.as_str();
+    Targets: |value| value.as_str();
+    LogFormat: |value| if *value == LogFormat::Json { "json" } else { "pretty" };
 }
 
 /// Formats a duration in the largest unit that is exact.

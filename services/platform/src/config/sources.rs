@@ -2,27 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches};
 
-/// Our variables that are not flags, or not settings of this process.
-const OTHERS: [&str; 4] = ["MINISHOP_CONFIG", "MINISHOP_SERVER", "MINISHOP_API_KEY", "MINISHOP_BENCH_HTTP"];
-
-/// Settings that weaken security: never suggested for a misspelt name.
-const WEAKENING: [&str; 1] = ["insecure"];
+use super::names::{nearest, unknown_variables};
+use super::{Problem, file};
 
 /// The result of reading the command line.
 #[derive(Debug)]
 pub enum Parsed<P> {
-    /// The command with its settings, and problems, one line each. With a problem it must not run.
-    Command(P, Vec<String>),
+    /// The command with its settings, and problems. With a problem it must not run.
+    Command(P, Vec<Problem>),
     /// Requested text, such as the help.
     Text(String),
-    /// Problems, one line each.
-    Problems(Vec<String>),
+    /// What is wrong.
+    Problems(Vec<Problem>),
 }
 
 /// Reads this process's arguments by `command`, its environment, and the configuration file they name.
@@ -42,12 +38,10 @@ fn parse_from<P: FromArgMatches>(
 ) -> Parsed<P> {
     let known: Vec<(String, String)> = settings(&command);
     let mut problems = unknown_variables(variables, &known);
-    if let Some(path) = config_path(&args, variables) {
-        let (values, more) = read_file(&path, &known);
+    if let Some(path) = file::path_of(&args, variables) {
+        let (values, more) = file::read(&path, &known);
         problems.extend(more);
         for (id, value) in values {
-            // clap keeps defaults for ever; the file is read once per process.
-            let value: &'static str = value.leak();
             command = command.mut_arg(id, |arg| arg.default_value(value));
         }
     }
@@ -77,13 +71,14 @@ fn parse_from<P: FromArgMatches>(
 }
 
 /// Reports the settings on the command line that the command does not accept.
-fn foreign(tree: &Command, matches: &ArgMatches) -> Vec<String> {
+fn foreign(tree: &Command, matches: &ArgMatches) -> Vec<Problem> {
     let Some(command) = matches.subcommand_name().and_then(|name| tree.find_subcommand(name)) else { return Vec::new() };
     let given = |arg: &&clap::Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
     let hidden = command.get_arguments().filter(|arg| arg.is_hide_set() && arg.get_env().is_some());
     let worded = |arg: &clap::Arg| {
         let (flag, name) = (arg.get_long().unwrap_or_default(), command.get_name());
-        format!("error[USAGE] --{flag}: is a setting of servers that `{name}` does not take; see minishop {name} --help")
+        let text = format!("is a setting of servers that `{name}` does not take; see minishop {name} --help");
+        Problem::new("USAGE", format!("--{flag}"), text)
     };
     hidden.filter(given).map(worded).collect()
 }
@@ -116,103 +111,8 @@ fn settings(command: &Command) -> Vec<(String, String)> {
     command.get_arguments().filter_map(named).collect()
 }
 
-fn key_of(variable: &str) -> String {
-    variable.strip_prefix("MINISHOP_").unwrap_or(variable).to_lowercase()
-}
-
-fn unknown_variables(variables: &BTreeMap<String, String>, known: &[(String, String)]) -> Vec<String> {
-    let ours = variables.keys().filter(|name| name.starts_with("MINISHOP_") && !name.starts_with("MINISHOP_TEST_"));
-    let unknown = ours.filter(|name| !OTHERS.contains(&name.as_str()) && !known.iter().any(|(k, _)| k == *name));
-    unknown
-        .filter(|name| !is_service_variable(name))
-        .map(|name| {
-            let names = known.iter().map(|(name, _)| name.as_str()).chain(OTHERS);
-            unknown_key("environment", name, names)
-        })
-        .collect()
-}
-
-/// Returns whether Kubernetes injects a variable for a Service named `minishop…`: nobody has set it.
-fn is_service_variable(name: &str) -> bool {
-    let numbered_port = name.split("_PORT_").nth(1).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.ends_with("_PORT") || numbered_port
-}
-
-/// Returns the name that was probably meant: at most a third of its letters differ, and at most three.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Prefixes that all names share do not count.
-    let own = |name: &str| {
-        let name = name.trim_start_matches('-').to_lowercase().replace('-', "_");
-        name.strip_prefix("minishop_").map(str::to_owned).unwrap_or(name)
-    };
-    let near = known.filter(|meant| !WEAKENING.contains(&own(meant).as_str())).filter_map(|meant| {
-        let distance = strsim::osa_distance(&own(meant), &own(name));
-        (distance <= (own(meant).len() / 3).min(3)).then_some((distance, meant))
-    });
-    near.min().map(|(_, meant)| meant)
-}
-
-fn unknown_key<'a>(place: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let name: String = name.chars().take(64).collect();
-    let tip = match nearest(&name, known) {
-        Some(nearest) => format!("did you mean {nearest}?"),
-        None => "remove it; `minishop up --help` lists the settings".to_owned(),
-    };
-    format!("error[CONFIG_UNKNOWN_KEY] {place}: {name} is not a valid setting; {tip}")
-}
-
-fn config_path(args: &[OsString], variables: &BTreeMap<String, String>) -> Option<std::path::PathBuf> {
-    let mut args = args.iter().skip(1).map(|arg| arg.to_string_lossy()).take_while(|arg| arg != "--");
-    while let Some(arg) = args.next() {
-        if arg == "--config" {
-            return args.next().map(|path| path.into_owned().into());
-        }
-        if let Some(path) = arg.strip_prefix("--config=") {
-            return Some(path.into());
-        }
-    }
-    variables.get("MINISHOP_CONFIG").filter(|path| !path.is_empty()).map(Into::into)
-}
-
-/// Reads a file of `key = value` lines; returns flag ids with values, and problems.
-fn read_file(path: &Path, known: &[(String, String)]) -> (Vec<(String, String)>, Vec<String>) {
-    let place = path.display().to_string();
-    let (mut values, mut problems) = (Vec::new(), Vec::new());
-    let table = match read_table(path, &place) {
-        Ok(table) => table,
-        Err(problem) => return (values, vec![problem]),
-    };
-    for (key, value) in table {
-        let Some((_, id)) = known.iter().find(|(name, _)| key_of(name) == key) else {
-            let keys: Vec<String> = known.iter().map(|(name, _)| key_of(name)).collect();
-            problems.push(unknown_key(&place, &key, keys.iter().map(String::as_str)));
-            continue;
-        };
-        match value {
-            toml::Value::String(text) => values.push((id.clone(), text)),
-            toml::Value::Integer(number) => values.push((id.clone(), number.to_string())),
-            toml::Value::Boolean(truth) => values.push((id.clone(), truth.to_string())),
-            other => problems.push(format!(
-                "error[CONFIG_VALUE] {place}: {key} is a {}; give a string, a whole number, true or false",
-                other.type_str()
-            )),
-        }
-    }
-    (values, problems)
-}
-
-fn read_table(path: &Path, place: &str) -> Result<toml::Table, String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("error[CONFIG_VALUE] {place}: cannot be read: {error}; name a TOML file with --config"))?;
-    toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-        let (message, example) = (error.message(), "write TOML such as http_addr = \"127.0.0.1:3000\"");
-        format!("error[CONFIG_VALUE] {place} line {line}: {message}; {example}")
-    })
-}
-
 /// Formats clap's error in one line, without suggestions for which `hidden` is true.
-fn worded(error: &clap::Error, hidden: impl Fn(&str) -> bool) -> String {
+fn worded(error: &clap::Error, hidden: impl Fn(&str) -> bool) -> Problem {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
@@ -239,7 +139,7 @@ fn worded(error: &clap::Error, hidden: impl Fn(&str) -> bool) -> String {
         (None, Some(valid)) if !valid.is_empty() => format!("give one of {valid}"),
         _ => "see --help".to_owned(),
     };
-    format!("error[{code}] {place}: {first}; {fix}")
+    Problem::new(code, place, format!("{first}; {fix}"))
 }
 
 #[cfg(test)]
@@ -266,13 +166,14 @@ mod tests {
 
     /// All problems, of names and of values.
     fn problems(parsed: Parsed<Cli>) -> Vec<String> {
-        match parsed {
+        let found: Vec<Problem> = match parsed {
             Parsed::Problems(problems) => problems,
             Parsed::Command(cli, problems) => {
                 problems.into_iter().chain(cli.flags.check(Shape::Up).err().unwrap_or_default()).collect()
             }
             Parsed::Text(text) => panic!("not asked for: {text}"),
-        }
+        };
+        found.iter().map(ToString::to_string).collect()
     }
 
     fn file(text: &str) -> tempfile::NamedTempFile {

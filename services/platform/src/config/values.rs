@@ -1,10 +1,11 @@
 //! Parsers for setting values. An error text continues the value: what it is not, and what to give instead.
 
-use std::convert::Infallible;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use minishop_bus::produce::Compression;
@@ -19,11 +20,6 @@ const SHOWN: usize = 64;
 /// Returns a value's beginning, on one line.
 pub(super) fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(SHOWN).collect::<String>())
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the form that the command line's parser asks for")]
-pub(super) fn secret(text: &str) -> Result<SecretString, Infallible> {
-    Ok(SecretString::from(text))
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
@@ -57,7 +53,7 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "is not a valid boolean; give true or false".to_owned())
 }
 
-pub(super) fn whole(text: &str, range: RangeInclusive<i64>) -> Result<i64, String> {
+pub(super) fn whole<T: FromStr + PartialOrd + Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| format!("is not valid; give a whole number from {} to {}", range.start(), range.end()))
 }
@@ -102,8 +98,8 @@ pub(super) fn instance_id(text: &str) -> Result<String, String> {
         .ok_or_else(|| "is not a valid member name; use 1 to 249 letters, digits, dots, dashes and underscores".to_owned())
 }
 
-/// Checks a list of `host:port`.
-pub(super) fn brokers(text: &str) -> Result<(), String> {
+/// Parses a list of `host:port`.
+pub(super) fn brokers(text: &str) -> Result<String, String> {
     let fits = |broker: &str| {
         let host_and_port = broker.trim().rsplit_once(':');
         host_and_port.is_some_and(|(host, port)| {
@@ -111,7 +107,8 @@ pub(super) fn brokers(text: &str) -> Result<(), String> {
             !host.is_empty() && (bracketed || !host.contains([':', '/', '@'])) && port.parse().is_ok_and(|port: u16| port > 0)
         })
     };
-    if text.split(',').all(fits) { Ok(()) } else { Err("is not a valid list of servers; give host:port,host:port".to_owned()) }
+    let good = text.split(',').all(fits).then(|| text.to_owned());
+    good.ok_or_else(|| "is not a valid list of servers; give host:port,host:port".to_owned())
 }
 
 /// Checks a PostgreSQL URL; errors repeat nothing of it but its scheme.
@@ -189,7 +186,7 @@ mod tests {
     #[test]
     fn servers_are_hosts_with_ports() {
         for good in ["h:1", "h:9092,h2:9092", "10.0.0.1:1, [::1]:9092"] {
-            assert_eq!(brokers(good), Ok(()), "{good}");
+            assert_eq!(brokers(good).as_deref(), Ok(good));
         }
         for bad in ["", "h", "http://h:1", "h:0", "h:70000", "h:1,", "u@h:1", "::1:9092"] {
             assert!(brokers(bad).is_err(), "{bad}");
