@@ -48,7 +48,7 @@ pub async fn run(args: Args, config: Config) -> ExitCode {
         What::Tail { from_beginning, topics, limit, output } => (from_beginning, topics, limit, output),
         What::Replay(args) => return replay::run(args, config).await,
     };
-    let brokers = config.kafka_brokers.clone().unwrap_or_else(|| config.kafka_addr.to_string());
+    let brokers = config.brokers();
     let names = topics::ALL.iter().filter(|topic| only.is_empty() || only.iter().any(|name| name == *topic));
     let names: Vec<String> = names.map(|topic| topics::prefixed(&config.topic_prefix, topic)).collect();
     let start = if from_beginning { Start::Beginning } else { Start::End };

@@ -2,4 +2,5 @@
 
 pub mod created;
 mod headers;
+pub mod replay;
 pub mod status_changed;

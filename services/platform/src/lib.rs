@@ -12,6 +12,5 @@ pub mod events;
 pub mod hints;
 pub mod outbound;
 pub mod relay;
-pub mod replay;
 pub mod serve;
 pub mod telemetry;

@@ -7,7 +7,7 @@ use minishop_contracts::ops::v1::{AnnounceOrdersRequest, AnnounceOrdersResponse,
 use minishop_contracts::{FieldCode, Validate as _, Violation, text, topics};
 use minishop_core::ids::OrderId;
 use minishop_core::refusal::Refusal;
-use minishop_platform::replay::ReplayWriter;
+use minishop_platform::events::replay::ReplayWriter;
 use minishop_store::{Announce, AnnouncedAgain, Left, Unannounced};
 
 use super::operations::requested_by;

@@ -12,7 +12,7 @@ use minishop_contracts::ops::v1::{
 use minishop_core::ids::EventId;
 use minishop_core::parking::State;
 use minishop_platform::clock::{SystemClock, SystemIds};
-use minishop_platform::replay::ReplayWriter;
+use minishop_platform::events::replay::ReplayWriter;
 use minishop_store::{Journal, OutboxRow, ParkedEvent, Past};
 use serde_json::{Value, json};
 use tonic::Code;

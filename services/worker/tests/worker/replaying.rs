@@ -1,7 +1,7 @@
 //! Events rebuilt from the store's history.
 
 use minishop_platform::clock::SystemIds;
-use minishop_platform::replay::ReplayWriter;
+use minishop_platform::events::replay::ReplayWriter;
 use minishop_store::{Past, PastOrder};
 
 use crate::records::created;

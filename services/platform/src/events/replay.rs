@@ -3,6 +3,8 @@
 //! An order's created event has the same bytes, id and correlation as the first time; its final event has the same envelope under
 //! the same id. What the store does not keep is not invented: `tracestate`, and the span of the step that ended the order.
 
+mod publish;
+
 use minishop_core::currency::Currency;
 use minishop_core::ids::Ids;
 use minishop_core::money;
@@ -13,6 +15,7 @@ use crate::config::Config;
 use crate::events::created::{CreatedEvents, NewOrderFacts};
 use crate::events::status_changed::{OrderRef, StatusEvents};
 use crate::telemetry::propagation::TraceContext;
+pub use publish::{Extent, Replay, ReplayError, check_topic};
 
 /// Rebuilds the events of orders, for another topic.
 #[derive(Debug)]
