@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use minishop_platform::boot::{self, process, refuse};
+use minishop_platform::boot::{self, refuse};
 use minishop_platform::config::Config;
 use minishop_store::{postgres, sqlite};
 use secrecy::ExposeSecret;
@@ -14,16 +14,16 @@ pub async fn run(config: Config) -> ExitCode {
     let migrated = match &config.database_url {
         Some(url) => postgres::migrate(url.expose_secret()).await,
         None => match boot::lock_data_dir(&config.data_dir) {
-            Ok(_lock) => sqlite::migrate(&config.data_dir.join("minishop.db")).await,
+            Ok(_lock) => sqlite::migrate(&boot::store_file(&config)).await,
             Err(error) => return refuse(&[format!("{error:#}")]),
         },
     };
     match migrated {
         Ok(version) => boot::print(&format!("the schema is at version {version}\n")),
         Err(error) if error.is_retry() => {
-            eprintln!("{:#}", process::store_refused(error));
+            eprintln!("{:#}", boot::store_refused(error));
             ExitCode::from(EXIT_UNREACHABLE)
         }
-        Err(error) => refuse(&[format!("{:#}", process::store_refused(error))]),
+        Err(error) => refuse(&[format!("{:#}", boot::store_refused(error))]),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{ClientId, CorrelationId, Ids as _};
-use minishop_platform::boot::process;
+use minishop_platform::boot;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::Config;
 use minishop_store::error::OpenError;
@@ -57,7 +57,7 @@ pub async fn open(config: &Config, app_name: &str) -> Result<Store, Failure> {
         let settings = PostgresSettings { app_name: app_name.to_owned(), migrate: false };
         postgres::connect(url.expose_secret(), &settings).await
     } else {
-        let path = config.data_dir.join("minishop.db");
+        let path = boot::store_file(config);
         if !path.exists() {
             let text = format!(
                 "error[DATA_DIR] data-dir: {} does not exist; set MINISHOP_DATA_DIR to the server's directory",
@@ -69,7 +69,7 @@ pub async fn open(config: &Config, app_name: &str) -> Result<Store, Failure> {
     };
     opened.map_err(|error: OpenError| {
         let unreachable = error.is_retry();
-        let text = format!("{:#}", process::store_refused(error));
+        let text = format!("{:#}", boot::store_refused(error));
         if unreachable { Failure::Unreachable(text) } else { Failure::No(text) }
     })
 }

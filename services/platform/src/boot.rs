@@ -4,10 +4,12 @@
 //! process with code 70: a half-dead process is worse than a dead one.
 
 mod binary;
+mod dependencies;
 mod disk;
 pub mod process;
 
 pub use binary::{block_on, main, print, refuse};
+pub use dependencies::{store_file, store_refused};
 
 use std::path::Path;
 use std::process::ExitCode;
