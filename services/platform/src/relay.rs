@@ -4,10 +4,12 @@
 //! numbers: rows committed by this process come from memory, all others from the table. `machine` and `shard` decide and do no
 //! I/O; the simulation in `tests` drives them through crashes, lost answers and stores that go back.
 
+mod alarms;
 mod jobs;
 mod machine;
 mod messages;
 mod metrics;
+mod read_pace;
 mod send;
 mod shard;
 mod task;

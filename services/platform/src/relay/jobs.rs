@@ -1,15 +1,16 @@
 //! The relay's requests to the store. They run beside the task, which keeps sending meanwhile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use minishop_core::backoff::Backoff;
-use minishop_store::{Acknowledged, Leadership, OutboxRow, OutboxStats, Result, StoreError};
+use minishop_store::{Acknowledged, Leadership, Operations, Outbox, OutboxRow, OutboxStats, Result, Role, Store};
 
-use super::messages::{Aside, Job, Want};
+use super::messages::{Aside, Want};
 use super::shard::{Ask, Moment};
-use super::task::RelayTask;
 
 /// The interval of `Outbox::stats`.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -35,139 +36,134 @@ pub(super) enum Done {
     Vacuumed(Result<bool>),
 }
 
-/// Statistics and vacuum, which the machine does not decide on.
-#[derive(Debug, Default)]
-pub(super) struct Upkeep {
+/// The running requests, among them statistics and vacuum, which the machine does not decide on.
+pub(super) struct StoreJobs {
+    outbox: Arc<dyn Outbox>,
+    operations: Operations,
+    owner: Arc<str>,
+    roles: Arc<[Role]>,
+    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// `Outbox::connections` when last asked.
+    connections: u64,
     measuring: bool,
     measure_at: Moment,
     vacuuming: bool,
     vacuum_at: Moment,
     /// Rows removed since the last vacuum.
     removed: i64,
-    may_not_vacuum: bool,
     /// Consecutive failed requests.
     failures: u32,
 }
 
-impl RelayTask {
-    /// Starts the requests that are due.
-    pub(super) fn start_jobs(&mut self, now: Moment) {
-        for want in self.machine.wants(now) {
-            let (outbox, settings) = (self.outbox.clone(), self.settings.clone());
-            let job: BoxFuture<'static, Done> = match want {
-                Want::Lead(renewal) => {
-                    async move { Done::Led(now, outbox.lead(&settings.owner, &settings.roles, &renewal).await) }.boxed()
-                }
-                Want::Read(asks, limit) => async move {
-                    let spans: Vec<_> = asks.iter().flat_map(|ask| ask.spans.iter().copied()).collect();
-                    let rows = outbox.read(&spans, i64::try_from(limit).unwrap_or(i64::MAX)).await;
-                    Done::Brought(asks, limit, rows)
-                }
-                .boxed(),
-                Want::Acknowledge(published) => async move {
-                    let agreed = outbox.acknowledge(&settings.owner, &published).await;
-                    Done::Acknowledged(published, agreed)
-                }
-                .boxed(),
-                Want::SetAside(aside) => {
-                    let operations = self.operations.clone();
-                    async move {
-                        let Aside { token, event_id, reason } = &aside;
-                        let agreed = operations.set_row_aside(token.shard, token.number, *event_id, reason).await;
-                        Done::Aside(aside, agreed)
-                    }
-                    .boxed()
-                }
-            };
-            self.jobs.push(job);
-        }
-        if !self.upkeep.measuring && now >= self.upkeep.measure_at {
-            self.upkeep.measuring = true;
-            self.upkeep.measure_at = now + MEASURE;
-            let outbox = self.outbox.clone();
-            self.jobs.push(async move { Done::Measured(outbox.stats().await) }.boxed());
-        }
-        if !self.upkeep.vacuuming && now >= self.upkeep.vacuum_at && self.upkeep.removed >= WORTH_A_VACUUM {
-            self.upkeep.vacuuming = true;
-            self.upkeep.vacuum_at = now + VACUUM;
-            self.upkeep.removed = 0;
-            let outbox = self.outbox.clone();
-            self.jobs.push(async move { Done::Vacuumed(outbox.vacuum().await) }.boxed());
+impl StoreJobs {
+    pub fn new(store: &Store, owner: &str, roles: &[Role]) -> Self {
+        Self {
+            outbox: store.outbox.clone(),
+            operations: store.operations.clone(),
+            owner: owner.into(),
+            roles: roles.into(),
+            running: FuturesUnordered::new(),
+            connections: 0,
+            measuring: false,
+            measure_at: Moment::ZERO,
+            vacuuming: false,
+            vacuum_at: Moment::ZERO,
+            removed: 0,
+            failures: 0,
         }
     }
 
-    /// Returns when to call `start_jobs` again if nothing else happens before.
-    pub(super) fn look_again(&self, now: Moment) -> Moment {
-        self.machine.look_again(now).min(self.upkeep.measure_at.max(now + Duration::from_millis(1)))
-    }
-
-    /// Handles the answer to a request.
-    pub(super) fn done(&mut self, done: Done, now: Moment) {
-        match done {
-            Done::Led(asked_at, view) => match view {
-                Ok(view) => {
-                    self.answered();
-                    self.metrics.shards.set(i64::try_from(view.shards.len()).unwrap_or(i64::MAX));
-                    self.machine.led(asked_at, &view);
-                }
-                Err(error) => self.store_failed(Job::Lead, &error, now),
-            },
-            Done::Brought(asks, limit, rows) => match rows {
-                Ok(rows) => self.machine.brought(&asks, limit, rows, now),
-                Err(error) => self.store_failed(Job::Read, &error, now),
-            },
-            Done::Acknowledged(published, agreed) => match agreed {
-                Ok(agreed) => self.upkeep.removed += self.machine.acknowledged(&published, agreed),
-                Err(error) => self.store_failed(Job::Acknowledge, &error, now),
-            },
-            Done::Aside(aside, agreed) => match agreed {
-                Ok(agreed) => {
-                    if agreed {
-                        self.tell_aside(&aside);
-                    }
-                    self.machine.aside(&aside, agreed);
-                }
-                Err(error) => self.store_failed(Job::SetAside, &error, now),
-            },
-            Done::Measured(stats) => {
-                self.upkeep.measuring = false;
-                // A failed measurement is not reported: the leases show whether the store answers.
-                if let Ok(stats) = stats {
-                    *self.stats.lock().expect("no holder of the statistics panics") = stats;
-                    self.metrics.measured(stats);
-                }
+    /// Starts a request.
+    pub fn start(&mut self, want: Want, now: Moment) {
+        let (outbox, owner) = (self.outbox.clone(), self.owner.clone());
+        let job: BoxFuture<'static, Done> = match want {
+            Want::Lead(renewal) => {
+                let roles = self.roles.clone();
+                async move { Done::Led(now, outbox.lead(&owner, &roles, &renewal).await) }.boxed()
             }
-            Done::Vacuumed(outcome) => {
-                self.upkeep.vacuuming = false;
-                match outcome {
-                    Ok(false) if !self.upkeep.may_not_vacuum => {
-                        self.upkeep.may_not_vacuum = true;
-                        tracing::warn!("this process may not VACUUM the outbox; its table grows until autovacuum runs");
-                        self.status.note("outbox", Some("may not VACUUM outbox_event: make this role its owner".to_owned()));
-                    }
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(error = ?error, "cannot vacuum the outbox"),
-                }
+            Want::Read(asks, limit) => async move {
+                let spans: Vec<_> = asks.iter().flat_map(|ask| ask.spans.iter().copied()).collect();
+                let rows = outbox.read(&spans, i64::try_from(limit).unwrap_or(i64::MAX)).await;
+                Done::Brought(asks, limit, rows)
             }
-        }
-        self.tell_alarms();
+            .boxed(),
+            Want::Acknowledge(published) => async move {
+                let agreed = outbox.acknowledge(&owner, &published).await;
+                Done::Acknowledged(published, agreed)
+            }
+            .boxed(),
+            Want::SetAside(aside) => {
+                let operations = self.operations.clone();
+                async move {
+                    let Aside { token, event_id, reason } = &aside;
+                    let agreed = operations.set_row_aside(token.shard, token.number, *event_id, reason).await;
+                    Done::Aside(aside, agreed)
+                }
+                .boxed()
+            }
+        };
+        self.running.push(job);
     }
 
-    fn answered(&mut self) {
-        if self.upkeep.failures > 0 {
-            tracing::info!("the relay reaches the store again");
+    /// Starts statistics and vacuum if they are due.
+    pub fn start_upkeep(&mut self, now: Moment) {
+        if !self.measuring && now >= self.measure_at {
+            self.measuring = true;
+            self.measure_at = now + MEASURE;
+            let outbox = self.outbox.clone();
+            self.running.push(async move { Done::Measured(outbox.stats().await) }.boxed());
         }
-        self.upkeep.failures = 0;
-        self.status.set("relay", Ok(()));
+        if !self.vacuuming && now >= self.vacuum_at && self.removed >= WORTH_A_VACUUM {
+            self.vacuuming = true;
+            self.vacuum_at = now + VACUUM;
+            self.removed = 0;
+            let outbox = self.outbox.clone();
+            self.running.push(async move { Done::Vacuumed(outbox.vacuum().await) }.boxed());
+        }
     }
 
-    fn store_failed(&mut self, job: Job, error: &StoreError, now: Moment) {
-        self.upkeep.failures = self.upkeep.failures.saturating_add(1);
-        let wait = Backoff::INFRASTRUCTURE.wait(self.upkeep.failures, rand::random()).min(LONGEST_PAUSE);
-        if self.upkeep.failures == 1 {
-            tracing::warn!(job = ?job, error = ?error, "the relay cannot reach the store; retrying");
+    /// Returns when to call `start_upkeep` again.
+    pub fn upkeep_at(&self, now: Moment) -> Moment {
+        self.measure_at.max(now + Duration::from_millis(1))
+    }
+
+    /// Waits for an answer; `None` if no request is running.
+    pub async fn next(&mut self) -> Option<Done> {
+        let done = self.running.next().await;
+        match &done {
+            Some(Done::Measured(_)) => self.measuring = false,
+            Some(Done::Vacuumed(_)) => self.vacuuming = false,
+            _ => {}
         }
-        self.status.set("relay", Err("the store does not answer".to_owned()));
-        self.machine.store_failed(job, now + wait.max(Duration::from_millis(10)));
+        done
+    }
+
+    /// Counts removed rows, which make a vacuum worthwhile.
+    pub fn removed(&mut self, rows: i64) {
+        self.removed += rows;
+    }
+
+    /// Returns whether the connection that writes outbox rows is another one than at the last call.
+    pub fn reconnected(&mut self) -> bool {
+        let connections = self.outbox.connections();
+        std::mem::replace(&mut self.connections, connections) != connections
+    }
+
+    /// Notes that the store answers; returns whether it did not before.
+    pub fn answered(&mut self) -> bool {
+        std::mem::take(&mut self.failures) > 0
+    }
+
+    /// Counts a failed request; returns how many have failed in a row, and the pause before the next.
+    pub fn failed(&mut self) -> (u32, Duration) {
+        self.failures = self.failures.saturating_add(1);
+        let wait = Backoff::INFRASTRUCTURE.wait(self.failures, rand::random()).min(LONGEST_PAUSE);
+        (self.failures, wait.max(Duration::from_millis(10)))
+    }
+
+    /// Waits for the running requests, and gives the leases back.
+    pub async fn finish(mut self) -> Result<()> {
+        while self.running.next().await.is_some() {}
+        self.outbox.release(&self.owner).await
     }
 }

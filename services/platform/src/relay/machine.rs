@@ -10,6 +10,7 @@ use minishop_bus::produce::Token;
 use minishop_store::{Acknowledged, LEASE, Leadership, OutboxRow, Renewal};
 
 use super::messages::{Aside, Job, Sending, Trouble, Want};
+use super::read_pace::ReadPace;
 use super::shard::{Alarm, Ask, Moment, Shard, State};
 
 /// How long after a lease request its shard may be sent from: `LEASE` less a second for the delay of the answer and for clock
@@ -22,29 +23,20 @@ const ANEW: Duration = Duration::from_millis(20);
 /// The interval of `acknowledge` while records are in flight, and how many published numbers make it run at once.
 const STORE: Duration = Duration::from_millis(50);
 const MANY_PUBLISHED: i64 = 1_000;
-/// The interval of table reads for rows that nobody hands over. It starts at the first value and doubles while nothing is found,
-/// up to the second while other processes write, else up to the third.
-const LOOK: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(500)];
-/// How soon the next read may follow: after this many times the duration of the last ones, within bounds. On a busy server reads are
-/// slow; then fewer of them bring more rows each.
-const READ_PAUSE: u32 = 24;
-const READ_EVERY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(40));
+/// How soon shards that are stopped or lost are looked at again.
+const RECHECK: Duration = Duration::from_millis(4);
 /// The pause of a shard after its topic refused a record.
 const REST: Duration = Duration::from_millis(500);
 /// Records that the producer may hold unreported; its own queue holds 10 000.
 const MOST_IN_FLIGHT: usize = 8_000;
-/// Bytes and rows of one read of a shard.
-const READ_BYTES: usize = 1 << 20;
-const READ_ROWS: (usize, usize) = (16, 1_000);
 
 /// The shards that this process leads, and the requests to the store that are running.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Machine {
     pub shards: BTreeMap<i16, Shard>,
     pub alarms: Vec<Alarm>,
     asides: Vec<Aside>,
     in_flight: usize,
-    others_write: bool,
     /// How many `Shard`s were created: each has its own range of `life` numbers.
     taken: u32,
     /// Counts events after which the store may be another one. Leases requested before such an event are requested again.
@@ -54,41 +46,13 @@ pub(super) struct Machine {
     running: BTreeSet<Job>,
     renew_at: Moment,
     store_at: Moment,
-    look_at: Moment,
-    read_from: Moment,
-    read_every: Duration,
-    look_every: Duration,
     retry_at: Moment,
-    typical_size: usize,
+    reads: ReadPace,
     #[cfg(test)]
     pub sabotage: Option<super::shard::Sabotage>,
 }
 
 impl Machine {
-    pub fn new() -> Self {
-        Self {
-            shards: BTreeMap::new(),
-            alarms: Vec::new(),
-            asides: Vec::new(),
-            in_flight: 0,
-            others_write: false,
-            taken: 0,
-            session: 0,
-            led_in: 0,
-            running: BTreeSet::new(),
-            renew_at: Moment::ZERO,
-            store_at: Moment::ZERO,
-            look_at: Moment::ZERO,
-            read_from: Moment::ZERO,
-            read_every: READ_EVERY.0,
-            look_every: LOOK[0],
-            retry_at: Moment::ZERO,
-            typical_size: 2_048,
-            #[cfg(test)]
-            sabotage: None,
-        }
-    }
-
     fn runs(&self, job: Job) -> bool {
         self.running.contains(&job)
     }
@@ -139,11 +103,10 @@ impl Machine {
             next = next.min(self.store_at);
         }
         if self.shards.values().any(|shard| matches!(shard.state, State::Stopped(_) | State::Lost)) {
-            next = next.min(now + READ_EVERY.0);
+            next = next.min(now + RECHECK);
         }
         if !self.runs(Job::Read) {
-            let read_at = if self.shards.values().any(Shard::misses) { now } else { self.look_at };
-            next = next.min(read_at.max(self.read_from + self.read_every));
+            next = next.min(self.reads.next(now, self.misses_rows()));
         }
         next.max(self.retry_at).max(now + Duration::from_millis(1))
     }
@@ -169,24 +132,20 @@ impl Machine {
         Some(Want::Acknowledge(published))
     }
 
+    /// Returns whether some shard knows of rows that only the table has.
+    fn misses_rows(&self) -> bool {
+        self.shards.values().any(Shard::misses)
+    }
+
     fn read(&mut self, now: Moment) -> Option<Want> {
-        let due = now >= self.look_at;
-        if !(due || self.shards.values().any(Shard::misses)) || now < self.read_from + self.read_every {
-            return None;
-        }
-        if due {
-            self.look_every = (self.look_every * 2).min(LOOK[if self.others_write { 1 } else { 2 }]);
-            self.look_at = now + self.look_every;
-        }
+        let whole = self.reads.start(now, self.misses_rows())?;
         let asks: Vec<Ask> =
-            self.shards.values().filter(|shard| due || shard.misses()).filter_map(|shard| shard.ask(due)).collect();
-        self.read_from = now;
+            self.shards.values().filter(|shard| whole || shard.misses()).filter_map(|shard| shard.ask(whole)).collect();
         if asks.is_empty() {
             return None;
         }
         self.running.insert(Job::Read);
-        let limit = (READ_BYTES / self.typical_size).clamp(READ_ROWS.0, READ_ROWS.1);
-        Some(Want::Read(asks, limit))
+        Some(Want::Read(asks, self.reads.limit()))
     }
 
     /// Takes the answer to `Want::Lead`. Leases count from `asked_at`, since the database started them at some later time.
@@ -196,7 +155,7 @@ impl Machine {
             self.renew_at = Moment::ZERO;
             return;
         }
-        self.others_write = view.others_write;
+        self.reads.others_write = view.others_write;
         let until = asked_at + USABLE;
         self.shards.retain(|shard, _| view.shards.iter().any(|led| led.shard == *shard));
         for led in &view.shards {
@@ -213,11 +172,9 @@ impl Machine {
     /// Takes the answer to `Want::Read`.
     pub fn brought(&mut self, asks: &[Ask], limit: usize, rows: Vec<OutboxRow>, now: Moment) {
         self.running.remove(&Job::Read);
-        let wanted = (now.saturating_sub(self.read_from) * READ_PAUSE).clamp(READ_EVERY.0, READ_EVERY.1);
-        self.read_every = (self.read_every * 3 + wanted) / 4;
         let mut by_shard: BTreeMap<i16, Vec<OutboxRow>> = BTreeMap::new();
         for row in rows {
-            self.typical_size = (self.typical_size * 15 + row.size()) / 16;
+            self.reads.measure(&row);
             by_shard.entry(row.event.shard).or_default().push(row);
         }
         let (mut new, mut more) = (0, false);
@@ -230,12 +187,7 @@ impl Machine {
             new += brought.rows;
             self.alarms.extend(brought.alarm);
         }
-        if new > 0 {
-            self.look_every = LOOK[0];
-        }
-        if more {
-            self.read_every = READ_EVERY.0;
-        }
+        self.reads.ended(now, new > 0, more);
     }
 
     /// Takes the answer to `Want::Acknowledge`; returns how many rows were removed.
@@ -291,8 +243,7 @@ impl Machine {
 
     /// Reads the table as soon as no read is running: it may hold rows that nobody hands over.
     pub fn look(&mut self) {
-        self.look_every = LOOK[0];
-        self.look_at = Moment::ZERO;
+        self.reads.look();
     }
 
     /// Sends nothing until the table has been read: a connection to the store was lost or is new, so the store may be an older

@@ -4,20 +4,19 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
-use minishop_bus::produce::{Compression, Producer, Report};
-use minishop_store::{Operations, Outbox, OutboxRow, OutboxStats, Role, Store};
+use minishop_bus::produce::Compression;
+use minishop_store::{OutboxRow, OutboxStats, Role, Store, StoreError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Relay;
-use super::jobs::{Done, Upkeep};
+use super::alarms::Alarms;
+use super::jobs::{Done, StoreJobs};
 use super::machine::Machine;
+use super::messages::Job;
 use super::metrics::RelayMetrics;
-use super::send::TopicTrouble;
+use super::send::Sender;
 use super::shard::Moment;
 use crate::ctx::{Metrics, Status};
 use crate::hints::Hints;
@@ -40,25 +39,18 @@ pub struct Settings {
     pub hints: Hints,
 }
 
-/// Runs the relay. Created with its [`Relay`] handle.
+/// Runs the relay. Created with its [`Relay`] handle. Joins the state machine to the store, the broker and the writers of rows.
 pub struct RelayTask {
-    pub(super) outbox: Arc<dyn Outbox>,
-    pub(super) operations: Operations,
-    pub(super) settings: Settings,
-    pub(super) status: Status,
-    pub(super) rows: mpsc::UnboundedReceiver<Handed>,
-    pub(super) reports: mpsc::UnboundedReceiver<Report>,
-    pub(super) producer: Producer,
-    pub(super) machine: Machine,
-    pub(super) upkeep: Upkeep,
-    pub(super) topic_trouble: TopicTrouble,
-    /// Whether an `outbox_gap` alarm is raised.
-    pub(super) damaged: bool,
-    /// `Outbox::connections` when the shards were last verified.
-    pub(super) connections: u64,
-    pub(super) jobs: FuturesUnordered<BoxFuture<'static, Done>>,
-    pub(super) stats: Arc<Mutex<OutboxStats>>,
-    pub(super) metrics: RelayMetrics,
+    machine: Machine,
+    store: StoreJobs,
+    sender: Sender,
+    alarms: Alarms,
+    rows: mpsc::UnboundedReceiver<Handed>,
+    hints: Hints,
+    backlog: Arc<Mutex<OutboxStats>>,
+    status: Status,
+    metrics: RelayMetrics,
+    may_not_vacuum: bool,
     began: Instant,
 }
 
@@ -73,36 +65,31 @@ pub(super) enum Handed {
 
 impl std::fmt::Debug for RelayTask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RelayTask").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("RelayTask").field("machine", &self.machine).finish_non_exhaustive()
     }
 }
 
 impl RelayTask {
     /// Creates a relay and its handle. Call once per process: it registers metrics.
     pub fn new(store: &Store, settings: Settings, status: Status, metrics: &Metrics) -> anyhow::Result<(Relay, Self)> {
+        let Settings { owner, roles, brokers, compression, hints } = settings;
         let (hand_over, rows) = mpsc::unbounded_channel();
-        let (report_to, reports) = mpsc::unbounded_channel();
         let backlog = Arc::new(Mutex::new(OutboxStats::default()));
-        let producer = Producer::new(&settings.brokers, settings.compression, report_to)?;
-        let relay = Relay { rows: hand_over, changes: settings.hints.changes().clone(), stats: backlog.clone() };
+        let metrics = RelayMetrics::register(metrics);
         let task = Self {
-            outbox: store.outbox.clone(),
-            operations: store.operations.clone(),
-            settings,
-            status,
+            machine: Machine::default(),
+            store: StoreJobs::new(store, &owner, &roles),
+            sender: Sender::new(brokers, compression, backlog.clone(), status.clone(), metrics.clone())?,
+            alarms: Alarms::new(status.clone(), metrics.clone()),
             rows,
-            reports,
-            producer,
-            machine: Machine::new(),
-            upkeep: Upkeep::default(),
-            topic_trouble: TopicTrouble::default(),
-            damaged: false,
-            connections: 0,
-            jobs: FuturesUnordered::new(),
-            stats: backlog,
-            metrics: RelayMetrics::register(metrics),
+            hints,
+            backlog: backlog.clone(),
+            status,
+            metrics,
+            may_not_vacuum: false,
             began: Instant::now(),
         };
+        let relay = Relay { rows: hand_over, changes: task.hints.changes().clone(), stats: backlog };
         Ok((relay, task))
     }
 
@@ -110,26 +97,23 @@ impl RelayTask {
     pub async fn run(mut self, drain: CancellationToken) -> anyhow::Result<()> {
         let (mut rows, mut reports) = (Vec::new(), Vec::new());
         loop {
-            let now = self.now();
-            self.start_jobs(now);
-            self.send(now);
-            let look_again = self.began + self.look_again(now);
+            let look_again = self.advance();
             tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
-                Some(done) = self.jobs.next() => self.done(done, self.began.elapsed()),
-                count = self.reports.recv_many(&mut reports, 1000) => if count == 0 { break },
+                Some(done) = self.store.next() => self.done(done),
+                count = self.sender.reports.recv_many(&mut reports, 1000) => if count == 0 { break },
                 count = self.rows.recv_many(&mut rows, 100) => if count == 0 { break },
-                () = self.settings.hints.heard() => self.machine.look(),
+                () = self.hints.heard() => self.machine.look(),
                 () = tokio::time::sleep_until(look_again) => {}
             }
             // All reports at once: nothing may be sent behind a record that has failed.
-            while let Ok(report) = self.reports.try_recv() {
+            while let Ok(report) = self.sender.reports.try_recv() {
                 reports.push(report);
             }
             let now = self.now();
             for report in reports.drain(..) {
-                if self.report(report, now) {
+                if self.sender.report(report, &mut self.machine, now) {
                     // The rest are reports of the old producer.
                     break;
                 }
@@ -146,25 +130,95 @@ impl RelayTask {
         self.began.elapsed()
     }
 
+    /// Starts the requests that are due, and sends; returns when to call it again if nothing else happens before.
+    fn advance(&mut self) -> Instant {
+        let now = self.now();
+        for want in self.machine.wants(now) {
+            self.store.start(want, now);
+        }
+        self.store.start_upkeep(now);
+        self.sender.send(&mut self.machine, now);
+        self.began + self.machine.look_again(now).min(self.store.upkeep_at(now))
+    }
+
     fn take(&mut self, handed: Handed) {
         match handed {
             Handed::Rows(rows, answered_at) => {
-                let connections = self.outbox.connections();
-                if connections != self.connections {
-                    self.connections = connections;
-                    self.machine.verify(self.began.elapsed());
+                if self.store.reconnected() {
+                    self.machine.verify(self.now());
                 }
                 if self.machine.hand(rows, answered_at.saturating_duration_since(self.began)) {
                     // Wake their leader before its next read is due.
-                    self.settings.hints.committed();
+                    self.hints.committed();
                 }
             }
             Handed::Verify => {
-                self.machine.verify(self.began.elapsed());
-                self.settings.hints.committed();
+                self.machine.verify(self.now());
+                self.hints.committed();
             }
         }
-        self.tell_alarms();
+        self.raise_alarms();
+    }
+
+    /// Handles the answer to a request.
+    fn done(&mut self, done: Done) {
+        let now = self.now();
+        match done {
+            Done::Led(asked_at, Ok(view)) => {
+                if self.store.answered() {
+                    tracing::info!("the relay reaches the store again");
+                }
+                self.status.set("relay", Ok(()));
+                self.metrics.shards.set(i64::try_from(view.shards.len()).unwrap_or(i64::MAX));
+                self.machine.led(asked_at, &view);
+            }
+            Done::Led(_, Err(error)) => self.store_failed(Job::Lead, &error, now),
+            Done::Brought(asks, limit, Ok(rows)) => self.machine.brought(&asks, limit, rows, now),
+            Done::Brought(_, _, Err(error)) => self.store_failed(Job::Read, &error, now),
+            Done::Acknowledged(published, Ok(agreed)) => self.store.removed(self.machine.acknowledged(&published, agreed)),
+            Done::Acknowledged(_, Err(error)) => self.store_failed(Job::Acknowledge, &error, now),
+            Done::Aside(aside, Ok(agreed)) => {
+                if agreed {
+                    self.alarms.set_aside(&aside);
+                }
+                self.machine.aside(&aside, agreed);
+            }
+            Done::Aside(_, Err(error)) => self.store_failed(Job::SetAside, &error, now),
+            Done::Measured(Ok(stats)) => {
+                *self.backlog.lock().expect("no holder of the statistics panics") = stats;
+                self.metrics.measured(stats);
+            }
+            // Not reported: the leases show whether the store answers.
+            Done::Measured(Err(_)) => {}
+            Done::Vacuumed(outcome) => self.vacuumed(outcome),
+        }
+        self.raise_alarms();
+    }
+
+    fn vacuumed(&mut self, outcome: Result<bool, StoreError>) {
+        match outcome {
+            Ok(false) if !self.may_not_vacuum => {
+                self.may_not_vacuum = true;
+                tracing::warn!("this process may not VACUUM the outbox; its table grows until autovacuum runs");
+                self.status.note("outbox", Some("may not VACUUM outbox_event: make this role its owner".to_owned()));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(error = ?error, "cannot vacuum the outbox"),
+        }
+    }
+
+    fn store_failed(&mut self, job: Job, error: &StoreError, now: Moment) {
+        let (failures, wait) = self.store.failed();
+        if failures == 1 {
+            tracing::warn!(job = ?job, error = ?error, "the relay cannot reach the store; retrying");
+        }
+        self.status.set("relay", Err("the store does not answer".to_owned()));
+        self.machine.store_failed(job, now + wait);
+    }
+
+    fn raise_alarms(&mut self) {
+        let is_damaged = self.machine.is_damaged();
+        self.alarms.raise(self.machine.alarms.drain(..), is_damaged);
     }
 
     async fn finish(mut self) {
@@ -174,24 +228,20 @@ impl RelayTask {
         }
         // Rows that were handed over are sent, reported and stored; the table is not read for more.
         loop {
-            let now = self.now();
-            self.start_jobs(now);
-            self.send(now);
+            let look_again = self.advance();
             if self.machine.is_idle() {
                 break;
             }
-            let look_again = self.began + self.look_again(now);
             tokio::select! {
-                Some(done) = self.jobs.next() => self.done(done, self.began.elapsed()),
-                Some(report) = self.reports.recv() => drop(self.report(report, self.began.elapsed())),
+                Some(done) = self.store.next() => self.done(done),
+                Some(report) = self.sender.reports.recv() => {
+                    let now = self.now();
+                    self.sender.report(report, &mut self.machine, now);
+                }
                 () = tokio::time::sleep_until(look_again.min(end)) => if Instant::now() >= end { break },
             }
         }
-        let ended = async {
-            while self.jobs.next().await.is_some() {}
-            self.outbox.release(&self.settings.owner).await
-        };
-        match tokio::time::timeout(DRAIN, ended).await {
+        match tokio::time::timeout(DRAIN, self.store.finish()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(error = ?error, "cannot give the leases back; they expire on their own"),
             Err(_) => tracing::warn!("the store does not answer; the leases expire on their own"),

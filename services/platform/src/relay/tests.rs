@@ -98,7 +98,7 @@ fn a_number_that_comes_again_after_a_broken_session_is_told() {
         }
     };
     let told_of = |second| {
-        let mut machine = Machine::new();
+        let mut machine = Machine::default();
         lead_and_read(&mut machine, 1, moment(10), 7);
         machine.store_failed(Job::Read, moment(11));
         lead_and_read(&mut machine, 2, moment(12), second);
@@ -113,7 +113,7 @@ fn a_number_that_comes_again_after_a_broken_session_is_told() {
 fn one_read_fills_all_gaps_before_rows_that_came_ahead() {
     let row = |number: i64| store::row(0, number, EventId(uuid::Uuid::from_u128(number.unsigned_abs().into())), false);
     let led = Led { shard: 0, epoch: 1, acknowledged: 0, surplus: false };
-    let mut machine = Machine::new();
+    let mut machine = Machine::default();
     machine.wants(Duration::from_secs(1));
     machine.led(Duration::from_secs(1), &Leadership { shards: vec![led], others_write: true });
     let read = |machine: &mut Machine, now: Duration, rows: &[i64]| {

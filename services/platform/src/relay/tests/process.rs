@@ -30,7 +30,7 @@ pub struct Process {
 
 impl Process {
     pub fn new(start: u64, shards: usize, sabotage: Option<Sabotage>) -> Self {
-        let mut machine = Machine::new();
+        let mut machine = Machine::default();
         machine.sabotage = sabotage;
         Self {
             machine,
