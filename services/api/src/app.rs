@@ -7,7 +7,7 @@ use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
 use minishop_core::refusal::{Code, Refusal};
 use minishop_platform::config::Config;
-use minishop_platform::ctx::Ctx;
+use minishop_platform::ctx::{Commits, Ctx};
 use minishop_platform::events::status_changed::StatusEvents;
 use minishop_platform::relay::Relay;
 use minishop_store::{Role, Store};
@@ -31,8 +31,10 @@ pub struct App {
     pub ids: Arc<dyn Ids>,
     /// The database: reads, and operators' writes.
     pub store: Store,
-    /// The outbox relay: its backlog, and the hand-over of orders that are announced again.
+    /// The outbox relay, for its backlog.
     pub relay: Relay,
+    /// Where commits are reported, of orders that are announced again.
+    pub commits: Commits,
     /// New orders that wait for an intake writer.
     pub queue: Queue,
     /// Cancels orders.
@@ -69,6 +71,7 @@ impl App {
             ids: Arc::clone(&ctx.ids),
             store: ctx.store.clone(),
             relay: ctx.relay.clone(),
+            commits: ctx.commits(),
             queue: Queue::new(Arc::clone(&ctx.ids), metrics.clone()),
             canceller: Arc::new(canceller),
             detached_writes,

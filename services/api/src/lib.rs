@@ -71,12 +71,12 @@ fn writer(app: &App, ctx: &Ctx) -> impl Future<Output = anyhow::Result<()>> + Se
     Writer::new(app.queue.clone(), orders, Arc::clone(&ctx.ids), hand_over(ctx)).run()
 }
 
-/// Returns the callback that passes commits to the relay.
+/// Returns the callback that reports commits.
 fn hand_over(ctx: &Ctx) -> HandOver {
-    let relay = ctx.relay.clone();
+    let commits = ctx.commits();
     Arc::new(move |committed| match committed {
-        Committed::Rows(rows) => relay.hand_over(rows),
-        Committed::InDoubt => relay.verify(),
+        Committed::Rows(rows) => commits.report(rows),
+        Committed::InDoubt => commits.verify(),
     })
 }
 

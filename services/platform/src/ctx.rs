@@ -1,5 +1,7 @@
 //! The context of every role: the outside world as arguments.
 
+mod commits;
+
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +13,9 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::hints::Changes;
 use crate::relay::Relay;
+pub use commits::Commits;
 
 /// The outside world of one process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -28,12 +32,21 @@ pub struct Ctx {
     pub brokers: String,
     /// Publishes committed outbox rows.
     pub relay: Relay,
+    /// The orders that have just changed, for their watchers.
+    pub changes: Changes,
     /// Where components register their metrics.
     pub metrics: Metrics,
     /// Cancelled when the process drains: take no new work, finish what runs, return.
     pub drain: CancellationToken,
     /// Bound addresses and the health of each part.
     pub status: Status,
+}
+
+impl Ctx {
+    /// Returns where to report commits of outbox rows.
+    pub fn commits(&self) -> Commits {
+        Commits::new(self.relay.clone(), self.changes.clone())
+    }
 }
 
 /// Named work that boot spawns, watches and drains. Returning before `drain` is cancelled is a fault.

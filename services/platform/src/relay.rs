@@ -18,32 +18,27 @@ mod tests;
 
 use std::sync::{Arc, Mutex};
 
-use minishop_store::{OutboxRow, OutboxStats, StoreError};
-use tokio::sync::{broadcast, mpsc};
+use minishop_store::{OutboxRow, OutboxStats};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::hints::{ChangedOrders, Changes};
 use task::Handed;
 pub use task::{RelayTask, Settings};
 
-/// The handle of the relay, for code that writes outbox rows.
+/// The handle of the relay. Code that writes outbox rows reports to [`Commits`](crate::ctx::Commits) instead.
 #[derive(Debug, Clone)]
 pub struct Relay {
     rows: mpsc::UnboundedSender<Handed>,
-    changes: Changes,
     stats: Arc<Mutex<OutboxStats>>,
 }
 
 impl Relay {
-    /// Hands over rows after a successful commit; call it before answering anybody. Never blocks or fails: rows that are not
-    /// taken from memory are read from the table. Wakes the watchers of the orders named in `rows`.
+    /// Hands over rows after a successful commit. Never blocks or fails: rows that are not taken from memory are read from the
+    /// table.
     ///
     /// Never hand over rows of a commit that failed or is in doubt: other rows may get their numbers. Call [`Relay::verify`]
     /// instead.
     pub fn hand_over(&self, rows: Vec<OutboxRow>) {
-        // Version 1 is a new order, which nobody can be watching yet.
-        let changed = rows.iter().filter(|row| row.event.order_version > Some(1)).filter_map(|row| row.event.order_id);
-        self.changes.committed(changed.collect());
         let _ = self.rows.send(Handed::Rows(rows, Instant::now()));
     }
 
@@ -51,18 +46,6 @@ impl Relay {
     /// may be missing from memory, and the store may be an older copy of itself.
     pub fn verify(&self) {
         let _ = self.rows.send(Handed::Verify);
-    }
-
-    /// Calls [`Relay::verify`] after an error that may mean a lost connection.
-    pub fn doubt(&self, error: &StoreError) {
-        if !matches!(error, StoreError::Fail { .. }) && !error.is_contended() {
-            self.verify();
-        }
-    }
-
-    /// Subscribes to changed orders, here and in other processes. Only a hint: some are missed, so poll as well.
-    pub fn changes(&self) -> broadcast::Receiver<ChangedOrders> {
-        self.changes.subscribe()
     }
 
     /// Returns the backlog, as last read from the table.

@@ -18,8 +18,7 @@ use minishop_core::ids::Ids;
 use minishop_core::parking::DeadCode;
 use minishop_core::position::Position;
 use minishop_platform::config::Config;
-use minishop_platform::ctx::Ctx;
-use minishop_platform::relay::Relay;
+use minishop_platform::ctx::{Commits, Ctx};
 use minishop_store::{ConsumerTx, Inbox, Note, OutboxRow, StoreError, Transition};
 use tokio::time::Instant;
 
@@ -35,7 +34,7 @@ use plan::{Fate, Plan, Refusals, StreamOutcome};
 #[derive(Debug)]
 pub struct Processor {
     inbox: Arc<dyn Inbox>,
-    relay: Relay,
+    commits: Commits,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     config: Arc<Config>,
@@ -73,7 +72,7 @@ impl Processor {
     pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Self {
         Self {
             inbox: ctx.store.inbox.clone(),
-            relay: ctx.relay.clone(),
+            commits: ctx.commits(),
             clock: ctx.clock.clone(),
             ids: ctx.ids.clone(),
             events: EventWriter::new(&ctx.config),
@@ -161,14 +160,14 @@ impl Processor {
         if !plan.refusals.is_empty() {
             return Ok(Attempt::Refused(plan.refusals));
         }
-        let handed_over = write(tx, &mut plan).await.inspect_err(|error| self.relay.doubt(error))?;
+        let handed_over = write(tx, &mut plan).await.inspect_err(|error| self.commits.doubt(error))?;
         self.committed(&plan, handed_over, started);
         Ok(Attempt::Settled(plan.journal.positions))
     }
 
-    /// Hands committed rows to the relay, wakes the lot, and records metrics and logs.
+    /// Reports the commit, wakes the lot, and records metrics and logs.
     fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
-        self.relay.hand_over(rows);
+        self.commits.report(rows);
         if plan.fates.iter().any(|fate| fate.outcome == StreamOutcome::Queued) {
             self.setup.bell.ring();
         }

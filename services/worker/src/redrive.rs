@@ -16,9 +16,8 @@ use minishop_core::ids::{Ids, OperationId};
 use minishop_core::money;
 use minishop_core::operation::{Kind, Next, State};
 use minishop_core::order::Status;
-use minishop_platform::ctx::{Ctx, Metrics};
+use minishop_platform::ctx::{Commits, Ctx, Metrics};
 use minishop_platform::events::status_changed::{Cause, OrderRef, StatusEvents};
-use minishop_platform::relay::Relay;
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{CandidateOrder, DiscardCandidate, Operation, Operations, OutboxRow, Role, Run, StoreError, Transition};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -60,7 +59,7 @@ struct KindLabel {
 #[derive(Debug)]
 pub struct Redrive {
     operations: Operations,
-    relay: Relay,
+    commits: Commits,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     settled: StatusEvents,
@@ -75,7 +74,7 @@ impl Redrive {
     pub fn new(ctx: &Ctx, setup: WorkerShared) -> Self {
         Self {
             operations: ctx.store.operations.clone(),
-            relay: ctx.relay.clone(),
+            commits: ctx.commits(),
             clock: ctx.clock.clone(),
             ids: ctx.ids.clone(),
             settled: StatusEvents::new(&ctx.config, Role::Worker),
@@ -162,10 +161,10 @@ impl Redrive {
         for candidate in self.operations.discard_candidates(run, most).await? {
             let transition = self.failed(run, &candidate, at);
             let discarded = self.operations.discard(run, &candidate, transition.as_ref(), at).await;
-            let Some(number) = discarded.inspect_err(|error| self.relay.doubt(error))? else { break };
+            let Some(number) = discarded.inspect_err(|error| self.commits.doubt(error))? else { break };
             done += 1;
             let row = number.zip(transition).map(|(number, transition)| OutboxRow::new(number, transition.event));
-            self.relay.hand_over(row.into_iter().collect());
+            self.commits.report(row.into_iter().collect());
             self.setup.bell.ring();
         }
         Ok(done)

@@ -62,11 +62,11 @@ pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) ->
         at,
     };
     let replay_writer = ReplayWriter::new(&app.config, &topics::prefixed(&app.config.topic_prefix, topics::CREATED));
-    let (operations, relay) = (app.store.operations.clone(), app.relay.clone());
+    let (operations, commits) = (app.store.operations.clone(), app.commits.clone());
     let write = async move {
         let again =
-            operations.announce(&ask, |origin| replay_writer.created(origin)).await.inspect_err(|error| relay.doubt(error))?;
-        relay.hand_over(again.rows.clone());
+            operations.announce(&ask, |origin| replay_writer.created(origin)).await.inspect_err(|error| commits.doubt(error))?;
+        commits.report(again.rows.clone());
         Ok(again)
     };
     let again: AnnouncedAgain = app.detached_writes.write(call, write).await?;

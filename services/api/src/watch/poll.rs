@@ -43,7 +43,7 @@ impl WatchTask {
         let task = Self {
             hub: hub.clone(),
             orders: Arc::clone(&ctx.store.orders),
-            changes: ctx.relay.changes(),
+            changes: ctx.changes.subscribe(),
             drain: ctx.drain.clone(),
             due: Instant::now(),
             failing: false,

@@ -13,7 +13,7 @@ use minishop_core::clock::{Clock, ManualClock};
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
-use minishop_platform::hints::Hints;
+use minishop_platform::hints::{Changes, Hints};
 use minishop_platform::relay::{RelayTask, Settings};
 use minishop_platform::telemetry::LogFormat;
 use minishop_store::{OutboxRow, Role, Span, Store};
@@ -88,6 +88,7 @@ async fn start_by(clock: Arc<dyn Clock>, place: Place, store: Store, config: Con
         store: store.clone(),
         brokers,
         relay,
+        changes: Changes::default(),
         metrics: metrics.clone(),
         drain: drain.clone(),
         status: status.clone(),

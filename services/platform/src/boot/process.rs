@@ -153,6 +153,7 @@ impl Opened {
         let ids: Arc<dyn Ids> = Arc::new(SystemIds);
         let owner = owner(name, ids.as_ref());
         let (hints, hints_task) = hints(&config, &owner, &metrics, &status).await?;
+        let changes = hints.changes().clone();
         let (roles_of, compression) = (roles_of(shape), config.kafka_compression);
         let settings = Settings { owner, roles: roles_of, brokers: brokers.clone(), compression, hints };
         let (relay, relay_task) = RelayTask::new(&store, settings, status.clone(), &metrics)?;
@@ -171,6 +172,7 @@ impl Opened {
             store,
             brokers,
             relay,
+            changes,
             metrics,
             drain: drain.clone(),
             status: status.clone(),

@@ -89,8 +89,7 @@ impl RelayTask {
             may_not_vacuum: false,
             began: Instant::now(),
         };
-        let relay = Relay { rows: hand_over, changes: task.hints.changes().clone(), stats: backlog };
-        Ok((relay, task))
+        Ok((Relay { rows: hand_over, stats: backlog }, task))
     }
 
     /// Sends until `drain` is cancelled; then waits up to 5 s for reports, stores what is published and gives the leases back.

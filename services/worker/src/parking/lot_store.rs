@@ -7,8 +7,7 @@ use bytes::Bytes;
 use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
 use minishop_platform::config::Config;
-use minishop_platform::ctx::{Ctx, Status};
-use minishop_platform::relay::Relay;
+use minishop_platform::ctx::{Commits, Ctx, Status};
 use minishop_store::{Claim, Lease, Lot, MadeDue, StoreError};
 
 use super::claimed_event::ClaimedEvent;
@@ -22,7 +21,7 @@ use crate::worker_shared::WorkerShared;
 #[derive(Debug)]
 pub(super) struct LotStore {
     pub lot: Arc<dyn Lot>,
-    pub relay: Relay,
+    pub commits: Commits,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     pub config: Arc<Config>,
@@ -39,7 +38,7 @@ impl LotStore {
     pub fn new(ctx: &Ctx, counted: WorkerMetrics, setup: WorkerShared) -> Self {
         Self {
             lot: ctx.store.lot.clone(),
-            relay: ctx.relay.clone(),
+            commits: ctx.commits(),
             clock: ctx.clock.clone(),
             ids: ctx.ids.clone(),
             config: ctx.config.clone(),

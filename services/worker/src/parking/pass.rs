@@ -99,11 +99,11 @@ impl LotStore {
         if !lost.is_empty() {
             return Ok(Attempt::Lost(lost));
         }
-        let written = write(tx, cases, &changes).await.inspect_err(|error| self.relay.doubt(error))?;
+        let written = write(tx, cases, &changes).await.inspect_err(|error| self.commits.doubt(error))?;
         if cases.iter().any(|case| case.ended.is_some()) {
             crash::point("retry_after_commit");
         }
-        self.relay.hand_over(written.rows);
+        self.commits.report(written.rows);
         for (case, change) in cases.iter().zip(&changes) {
             self.tell(case, change, written.lost.contains(&case.row.lease.id));
         }

@@ -57,7 +57,7 @@ impl Processor {
         if gate.fresh.contains(&event_id) {
             plan.refuse(&incoming, &refused, &self.events);
         }
-        let rows = write(tx, &mut plan).await.inspect_err(|error| self.relay.doubt(error))?;
+        let rows = write(tx, &mut plan).await.inspect_err(|error| self.commits.doubt(error))?;
         self.committed(&plan, rows, started);
         tracing::warn!(
             topic = &*record.topic,

@@ -19,7 +19,7 @@ use minishop_core::position::Position;
 use minishop_platform::clock::SystemIds;
 use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
-use minishop_platform::hints::Hints;
+use minishop_platform::hints::{Changes, Hints};
 use minishop_platform::relay::{RelayTask, Settings};
 use minishop_platform::telemetry::LogFormat;
 use minishop_store::postgres::{self, PostgresSettings};
@@ -167,6 +167,7 @@ pub fn ctx(store: &Store, brokers: &str, owner: &str, prefix: &str) -> (Ctx, Rel
         store: store.clone(),
         brokers: brokers.to_owned(),
         relay,
+        changes: Changes::default(),
         metrics,
         drain: CancellationToken::new(),
         status,
