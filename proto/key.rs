@@ -37,16 +37,8 @@ impl EventKey {
     }
 }
 
-/// Returns the partition that Java's default partitioner and librdkafka's `murmur2` choose for a key.
-///
-/// # Panics
-///
-/// If `partitions` is 0.
-pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
-    spread(key) % partitions
-}
-
-/// Returns a key's hash without its sign bit; partitions and shards are its remainders.
+/// Returns a key's hash without its sign bit. Its remainders are the partitions that Java's default partitioner and librdkafka's
+/// `murmur2` choose, and the shards.
 pub fn spread(key: &[u8]) -> u32 {
     murmur2(key) & 0x7FFF_FFFF
 }
@@ -101,11 +93,7 @@ mod tests {
     fn a_partition_is_the_hash_without_sign_counted_off() {
         // murmur2("21") is -973932308, without its sign bit 1173551340.
         assert_eq!(spread(b"21"), 1_173_551_340);
-        assert_eq!(partition_of(b"21", 8), 4);
-        for n in 1..64 {
-            assert!(partition_of("c1".as_bytes(), n) < n);
-        }
-        assert_eq!(partition_of(b"", 1), 0);
+        assert_eq!(spread(b"21") % 8, 4);
     }
 
     #[test]

@@ -180,11 +180,6 @@ impl Producer {
         send(&self.batching, Sent::now(token, false), topic, key, value, headers)
     }
 
-    /// Waits until the queue is empty, at most `at_most`. Blocks its thread.
-    pub fn flush(&self, at_most: Duration) {
-        let _ = self.batching.flush(at_most);
-    }
-
     /// Discards all records queued or in flight. Closing the client library is slow, so another thread does it.
     pub fn give_up(self) {
         let producers: Vec<_> = std::iter::once(self.batching).chain(self.single).collect();

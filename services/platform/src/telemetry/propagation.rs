@@ -104,11 +104,7 @@ pub fn attach_parent(span: &Span, parent: &TraceContext) {
     let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));
 }
 
-/// Returns the `traceparent` of a span; `None` while no spans are exported.
-pub fn current_traceparent(span: &Span) -> Option<String> {
-    current(span).map(|context| context.traceparent())
-}
-
+/// Returns the context of a span; `None` while no spans are exported.
 fn current(span: &Span) -> Option<TraceContext> {
     let context = span.context();
     let own = context.span().span_context().clone();
