@@ -17,7 +17,6 @@ mod values;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,10 +29,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::hints;
 use crate::telemetry::{self, LogFormat};
-use entries::{Directory, Group, Secret, derived, optional, path_arg, setting, switch};
+use entries::{Directory, Secret, derived, optional, path_arg, setting, switch};
+use handler::HandlingEntry;
 pub use handler::{Handling, Webhook};
 pub use problems::Problem;
-use setting::{Given, Settings, settings};
+use setting::{Entry, Given, Settings, settings};
 pub use values::duration;
 use values::{address, boolean, some_time, whole};
 
@@ -94,7 +94,7 @@ settings! {
         /// Refuse new orders while the oldest event that waits to be published is older than this.
         outbox_limit_age: Duration = setting("MINISHOP_OUTBOX_LIMIT_AGE", "DURATION", "1h", duration);
         /// The waits before a failed event is retried.
-        retry: Backoff = Group(PhantomData::<Backoff>);
+        retry: Backoff = RetryEntry;
         /// Attempts before an event becomes a dead letter, 1 to 100.
         retry_attempts: i32 = setting("MINISHOP_RETRY_ATTEMPTS", "NUMBER", "8", |text| whole(text, 1..=100));
         /// Log format: pretty or json.
@@ -106,7 +106,7 @@ settings! {
         /// How long the audit log and finished operations are kept.
         audit_retention: Duration = setting("MINISHOP_AUDIT_RETENTION", "DURATION", "365d", some_time);
         /// How orders are handled.
-        handling: Handling = Group(PhantomData::<Handling>);
+        handling: Handling = HandlingEntry;
     }
 }
 
@@ -128,14 +128,19 @@ settings! {
     }
 }
 
-impl Settings for Backoff {
-    fn args() -> Vec<Arg> {
+/// The entry of [`Backoff`].
+struct RetryEntry;
+
+impl Entry for RetryEntry {
+    type Value = Backoff;
+
+    fn args(&self, _: &str, _: &str) -> Vec<Arg> {
         RetrySettings::args()
     }
 
-    fn read(given: &mut Given) -> Self {
+    fn read(&self, given: &mut Given) -> Backoff {
         let RetrySettings { retry_base: base, retry_cap: cap } = RetrySettings::read(given);
-        Self { base, factor: 4, cap }
+        Backoff { base, factor: 4, cap }
     }
 }
 

@@ -1,13 +1,12 @@
 //! The kinds of entries in a table of settings.
 
-use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use clap::{Arg, value_parser};
 use secrecy::SecretString;
 
 use super::print::Shown;
-use super::setting::{Entry, Given, Settings};
+use super::setting::{Entry, Given};
 use super::values::{self, shown};
 
 /// Returns an argument of the command line; `id` is its flag with underscores.
@@ -32,6 +31,7 @@ pub(super) struct Setting<T> {
     read: Read<T>,
     show: fn(&T) -> toml::Value,
     is_switch: bool,
+    is_private: bool,
 }
 
 enum Default {
@@ -39,6 +39,7 @@ enum Default {
     Fixed(&'static str),
     /// Computed from other settings; the help says how.
     Derived(fn(&Given) -> String),
+    None,
 }
 
 /// A setting with a default that the help shows.
@@ -48,7 +49,7 @@ pub(super) fn setting<T: Shown>(
     default: &'static str,
     read: Read<T>,
 ) -> Setting<T> {
-    Setting { variable, value_name, default: Default::Fixed(default), read, show: T::shown, is_switch: false }
+    Setting { variable, value_name, default: Default::Fixed(default), read, show: T::shown, is_switch: false, is_private: false }
 }
 
 /// A setting whose default depends on other settings.
@@ -71,6 +72,20 @@ impl<T> Setting<T> {
     pub fn shown_as(self, show: fn(&T) -> toml::Value) -> Self {
         Self { show, ..self }
     }
+
+    /// Parses a value and shows it, or reports a problem.
+    fn parse(&self, given: &mut Given, text: &str) -> Option<T> {
+        match (self.read)(text) {
+            Ok(value) => {
+                given.show(self.variable, (self.show)(&value));
+                Some(value)
+            }
+            Err(problem) => {
+                given.refuse(self.variable, if self.is_private { problem } else { format!("{} {problem}", shown(text)) });
+                None
+            }
+        }
+    }
 }
 
 impl<T> Entry for Setting<T> {
@@ -91,55 +106,37 @@ impl<T> Entry for Setting<T> {
         let default = match self.default {
             Default::Fixed(default) => default.to_owned(),
             Default::Derived(default) => default(given),
+            Default::None => String::new(),
         };
         let text = given.text(self.variable).unwrap_or_else(|| default.clone());
-        let value = (self.read)(&text).unwrap_or_else(|problem| {
-            given.refuse(self.variable, format!("{} {problem}", shown(&text)));
-            (self.read)(&default).expect("the default of a setting is valid")
-        });
-        given.show(self.variable, (self.show)(&value));
-        value
+        self.parse(given, &text).unwrap_or_else(|| (self.read)(&default).expect("the default of a setting is valid"))
     }
 }
 
 /// A setting without a default; an empty value is none.
-pub(super) struct Optional<T> {
-    variable: &'static str,
-    value_name: &'static str,
-    read: Read<T>,
-    is_private: bool,
-}
+pub(super) struct Optional<T>(Setting<T>);
 
-pub(super) fn optional<T>(variable: &'static str, value_name: &'static str, read: Read<T>) -> Optional<T> {
-    Optional { variable, value_name, read, is_private: false }
+pub(super) fn optional<T: Shown>(variable: &'static str, value_name: &'static str, read: Read<T>) -> Optional<T> {
+    Optional(Setting { default: Default::None, ..setting(variable, value_name, "", read) })
 }
 
 impl<T> Optional<T> {
     /// Repeats nothing of a wrong value, which may contain a password.
     pub fn private(self) -> Self {
-        Self { is_private: true, ..self }
+        Self(Setting { is_private: true, ..self.0 })
     }
 }
 
-impl<T: Shown> Entry for Optional<T> {
+impl<T> Entry for Optional<T> {
     type Value = Option<T>;
 
     fn args(&self, field: &str, help: &str) -> Vec<Arg> {
-        vec![arg(field, self.variable, self.value_name, help)]
+        self.0.args(field, help)
     }
 
     fn read(&self, given: &mut Given) -> Option<T> {
-        let text = given.text(self.variable).filter(|text| !text.is_empty())?;
-        match (self.read)(&text) {
-            Ok(value) => {
-                given.show(self.variable, value.shown());
-                Some(value)
-            }
-            Err(problem) => {
-                given.refuse(self.variable, if self.is_private { problem } else { format!("{} {problem}", shown(&text)) });
-                None
-            }
-        }
+        let text = given.text(self.0.variable).filter(|text| !text.is_empty())?;
+        self.0.parse(given, &text)
     }
 }
 
@@ -197,20 +194,5 @@ impl Entry for Directory {
         let path = given.os_text(self.variable).map_or_else(|| self.default.into(), PathBuf::from);
         given.show(self.variable, path.display().to_string().into());
         path
-    }
-}
-
-/// A value that is read from several settings, which have their own help.
-pub(super) struct Group<T>(pub PhantomData<T>);
-
-impl<T: Settings> Entry for Group<T> {
-    type Value = T;
-
-    fn args(&self, _: &str, _: &str) -> Vec<Arg> {
-        T::args()
-    }
-
-    fn read(&self, given: &mut Given) -> T {
-        T::read(given)
     }
 }

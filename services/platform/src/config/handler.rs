@@ -9,7 +9,7 @@ use http::Uri;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::entries::{Secret, optional, setting};
-use super::setting::{Given, Settings, settings};
+use super::setting::{Entry, Given, Settings, settings};
 use super::values::{self, whole};
 use crate::outbound::Targets;
 
@@ -61,13 +61,18 @@ pub struct Webhook {
     pub targets: Targets,
 }
 
-impl Settings for Handling {
-    fn args() -> Vec<Arg> {
+/// The entry of [`Handling`].
+pub(super) struct HandlingEntry;
+
+impl Entry for HandlingEntry {
+    type Value = Handling;
+
+    fn args(&self, _: &str, _: &str) -> Vec<Arg> {
         HandlingSettings::args()
     }
 
     /// Without the webhook handler, webhook settings are checked but not used.
-    fn read(given: &mut Given) -> Self {
+    fn read(&self, given: &mut Given) -> Handling {
         let read = HandlingSettings::read(given);
         let found = &mut given.problems;
         if read.handler && read.webhook_url.is_none() && !found.concern("MINISHOP_WEBHOOK_URL") {
@@ -78,10 +83,10 @@ impl Settings for Handling {
         }
         if let (true, Some(url), Some(key)) = (read.handler, read.webhook_url, read.webhook_secret) {
             let (timeout, concurrency, targets) = (read.webhook_timeout, read.webhook_concurrency, read.webhook_targets);
-            return Self::Webhook(Webhook { url, key, timeout, concurrency, targets });
+            return Handling::Webhook(Webhook { url, key, timeout, concurrency, targets });
         }
         given.lines.retain(|(key, _)| !key.starts_with("webhook_"));
-        Self::Confirm
+        Handling::Confirm
     }
 }
 
