@@ -185,6 +185,8 @@ mod tests {
     fn the_webhook_handler_needs_an_endpoint_and_a_secret() {
         let needs = ["CONFIG_VALUE MINISHOP_WEBHOOK_URL", "CONFIG_VALUE MINISHOP_WEBHOOK_SECRET"];
         assert_eq!(named(&["--handler", "webhook"], Shape::Up), needs);
+        let empty = ["--handler", "webhook", "--webhook-url", "http://h/orders", "--webhook-secret", ""];
+        assert_eq!(named(&empty, Shape::Up), needs[1..]);
         let secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
         let args = ["--handler", "webhook", "--webhook-url", "http://h/orders", "--webhook-secret", secret];
         let config = check(&args, Shape::Up).expect("a good configuration");
