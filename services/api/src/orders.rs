@@ -144,7 +144,7 @@ pub fn order(row: OrderRow) -> Result<Order, Refusal> {
     let scale = Currency::scale_of(row.currency.as_deref());
     let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
         tracing::error!(order.id = %row.order_id, %error, "cannot read the items of a stored order");
-        store_refusal(&minishop_store::StoreError::Fail { operation: "orders.items", source: error.into() })
+        store_refusal(&minishop_store::StoreError::fail("orders.items", error))
     })?;
     let items = items.into_iter().map(|item| OrderItem {
         product_id: item.product_id,

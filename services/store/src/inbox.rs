@@ -32,7 +32,7 @@ pub trait ConsumerTx: Send {
     /// Writes the rest, the events last: their shards stay locked until the commit. Returns the outbox numbers of
     /// `journal.events` in their order.
     ///
-    /// Fails with [`super::error::WentBack`] if the store is behind what the consumer has seen.
+    /// Fails with [`super::Why::WentBack`] if the store is behind what the consumer has seen.
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>>;
     /// Commits. Only then may the offsets be committed to the broker.
     async fn commit(self: Box<Self>) -> Result<()>;

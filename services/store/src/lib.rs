@@ -22,6 +22,7 @@ mod timeline;
 use std::sync::Arc;
 
 pub use endpoints::{Endpoints, Outage, PausedEndpoint, TOLD_EVERY};
+pub use error::Why;
 pub use history::{End, History, Past, PastOrder};
 pub use housekeeping::Housekeeping;
 pub use inbox::{ConsumerTx, Inbox};
@@ -70,6 +71,8 @@ pub enum StoreError {
     Retry {
         /// Which operation, for the log.
         operation: &'static str,
+        /// What a caller may treat differently.
+        why: Why,
         /// The database's error; never shown to a client.
         #[source]
         source: anyhow::Error,
@@ -88,6 +91,8 @@ pub enum StoreError {
     Fail {
         /// Which operation, for the log.
         operation: &'static str,
+        /// What a caller may treat differently.
+        why: Why,
         /// The database's error; never shown to a client.
         #[source]
         source: anyhow::Error,

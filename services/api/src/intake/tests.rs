@@ -10,7 +10,7 @@ use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
 use minishop_core::refusal::Code;
-use minishop_store::error::{Contended, SyncFailed, ValueRefused};
+use minishop_store::error::SyncFailed;
 use minishop_store::{
     Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, OutboxRow, Result, StoreError,
 };
@@ -77,16 +77,16 @@ impl Intake for Scripted {
         assert!(batch.is_sorted_by_key(|o| (o.client_id.clone(), o.key.clone())), "batches are sorted by scope");
         let fault = book.faults.pop_front();
         if fault == Some(Fault::Retry) {
-            return Err(StoreError::Retry { operation: "accept", source: lost() });
+            return Err(StoreError::retry("accept", lost()));
         }
         if fault == Some(Fault::Held) || batch.iter().any(|order| book.held.contains(&order.key)) {
-            return Err(StoreError::Retry { operation: "accept", source: lost().context(Contended) });
+            return Err(StoreError::contended("accept", lost()));
         }
         if fault == Some(Fault::NoSync) {
-            return Err(StoreError::Fail { operation: "accept", source: SyncFailed("scripted".into()).into() });
+            return Err(StoreError::sync_failed("accept", "scripted".into()));
         }
         if batch.iter().any(|order| book.poison.contains(&order.key)) {
-            return Err(StoreError::Fail { operation: "accept", source: ValueRefused("scripted".into()).into() });
+            return Err(StoreError::value_refused("accept", lost()));
         }
         let mut made = HashMap::new();
         for order in batch {

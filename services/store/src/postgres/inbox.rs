@@ -105,7 +105,7 @@ impl ConsumerTx for PgConsumerTx {
         const OPERATION: &str = "inbox.record";
         let consumer = &self.consumer;
         let recorded = self.transaction.step(OPERATION, async |connection| journal::record(connection, consumer, journal).await);
-        recorded.await?.map_err(|back| StoreError::Retry { operation: OPERATION, source: back.into() })
+        recorded.await?.map_err(|positions| StoreError::went_back(OPERATION, positions))
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {

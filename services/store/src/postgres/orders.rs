@@ -16,7 +16,7 @@ use super::super::columns::{self, Columns as _};
 use super::super::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError};
 use super::Db;
 use super::cancel::PgCancels;
-use super::error::{self, Lost, failed, is_contention};
+use super::error::{Lost, failed, is_contention, is_full};
 use super::events::{self, column};
 use super::session::{Kept, SILENCE};
 
@@ -112,14 +112,16 @@ impl Intake for PgIntake {
                     tries += 1;
                     tokio::time::sleep(Duration::from_micros(rand::random_range(500..10_000))).await;
                 }
-                Ok(made) => break made.map_err(failed(OPERATION, Lost::Commit)),
+                Ok(made) => {
+                    match &made {
+                        Ok(_) => self.full.set(false),
+                        Err(error) if is_full(error) => self.full.set(true),
+                        Err(_) => {}
+                    }
+                    break made.map_err(failed(OPERATION, Lost::Commit));
+                }
             }
         };
-        match &outcome {
-            Ok(_) => self.full.set(false),
-            Err(error) if error::is_full(error) => self.full.set(true),
-            Err(_) => {}
-        }
         // After any other error than the batch's own fault or a lock timeout, the connection's state is in doubt.
         if matches!(&outcome, Ok(_) | Err(StoreError::Fail { .. })) || outcome.as_ref().is_err_and(StoreError::is_contended) {
             self.kept.keep(connection);
@@ -222,12 +224,12 @@ impl Orders for Db {
         const OPERATION: &str = "orders.ping";
         let asked = async { self.housekeeping.one(sqlx::query(PING)).await?.flag(0) };
         if !asked.await.map_err(failed(OPERATION, Lost::Nothing))? {
-            return Err(StoreError::Retry { operation: OPERATION, source: anyhow::anyhow!("the server is read-only") });
+            return Err(StoreError::retry(OPERATION, anyhow::anyhow!("the server is read-only")));
         }
         if self.full.is() {
-            let room = self.housekeeping.attempt(FIND_ROOM).await.map_err(failed(OPERATION, Lost::Nothing));
-            if room.as_ref().is_err_and(error::is_full) {
-                return room;
+            let room = self.housekeeping.attempt(FIND_ROOM).await;
+            if room.as_ref().is_err_and(is_full) {
+                return room.map_err(failed(OPERATION, Lost::Nothing));
             }
             self.full.set(false);
         }

@@ -86,7 +86,7 @@ impl ConsumerTx for SqliteConsumerTx {
         const OPERATION: &str = "inbox.record";
         let (consumer, now) = (&self.consumer, self.now);
         let recorded = self.unit.step(OPERATION, async |connection| journal::record(connection, consumer, journal, now).await);
-        recorded.await?.map_err(|back| StoreError::Retry { operation: OPERATION, source: back.into() })
+        recorded.await?.map_err(|positions| StoreError::went_back(OPERATION, positions))
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {

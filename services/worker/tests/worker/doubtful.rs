@@ -44,10 +44,7 @@ fn unknown() -> StoreError {
 
 /// An error that no store should return for a commit that happened; one did.
 fn refused() -> StoreError {
-    StoreError::Retry {
-        operation: "inbox.commit",
-        source: anyhow::anyhow!("terminating connection due to administrator command"),
-    }
+    StoreError::retry("inbox.commit", anyhow::anyhow!("terminating connection due to administrator command"))
 }
 
 #[async_trait]
