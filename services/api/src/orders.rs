@@ -79,7 +79,7 @@ pub async fn get(app: &App, call: &Call, request: &GetOrderRequest) -> Result<Or
 /// Reads the row of one of the caller's orders.
 pub async fn row(app: &App, call: &Call, id: &str) -> Result<OrderRow, Refusal> {
     let id = parse(id)?;
-    read(call, app.store.orders.get(&call.client, id)).await?.ok_or_else(absent)
+    read(call, app.store.reads.order(&call.client, id)).await?.ok_or_else(absent)
 }
 
 /// Reads one of the caller's orders with its key, trace and event ids.
@@ -117,9 +117,9 @@ pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result
         limit: i64::try_from(size + 1).unwrap_or(i64::MAX),
     };
     if status.is_some() {
-        query.down_to = read(call, app.store.orders.nth(&query, LOOK_AT)).await?;
+        query.down_to = read(call, app.store.reads.nth_order(&query, LOOK_AT)).await?;
     }
-    let mut rows = read(call, app.store.orders.list(&query)).await?;
+    let mut rows = read(call, app.store.reads.orders(&query)).await?;
     // One extra row shows whether a next page exists.
     let mut beyond = rows.len() > size;
     rows.truncate(size);

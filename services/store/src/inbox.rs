@@ -1,4 +1,4 @@
-//! The consumer transaction, and what the consumer has settled.
+//! The consumer transaction.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
-use minishop_core::position::Position;
 
 use super::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Result, Transition};
 
@@ -38,11 +37,9 @@ pub trait ConsumerTx: Send {
     async fn commit(self: Box<Self>) -> Result<()>;
 }
 
-/// The inbox: which events this consumer has settled, and how far it has read.
+/// The inbox: which events a consumer has settled, and how far it has read.
 #[async_trait]
 pub trait Inbox: Send + Sync + std::fmt::Debug {
     /// Begins a consumer transaction on the worker's own connection. One at a time; never cancelled.
     async fn begin(&self, consumer: &str) -> Result<Box<dyn ConsumerTx>>;
-    /// Reads a consumer's settled positions in all partitions.
-    async fn positions(&self, consumer: &str) -> Result<Vec<Position>>;
 }

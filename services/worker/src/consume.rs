@@ -122,7 +122,7 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
 /// Has partitions checked whose stored position is lower than it was: in idle ones no transaction would notice.
 async fn looked_back(ctx: &Ctx, shared: &Shared) {
     // An unavailable store is reported elsewhere.
-    if let Ok(stands) = ctx.store.inbox.positions(&ctx.config.kafka_group).await {
+    if let Ok(stands) = ctx.store.reads.positions(&ctx.config.kafka_group).await {
         shared.lock().doubt(&stands);
     }
 }

@@ -11,9 +11,7 @@ use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
 use minishop_core::refusal::Code;
 use minishop_store::error::SyncFailed;
-use minishop_store::{
-    Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, OutboxRow, Result, StoreError,
-};
+use minishop_store::{Cancels, Changed, Intake, KeyRecord, NewEvent, NewOrder, Orders, OutboxRow, Result, StoreError};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -121,15 +119,6 @@ impl Orders for Scripted {
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>> {
         let book = self.0.lock().unwrap();
         Ok(keys.iter().filter_map(|key| book.records.get(key).cloned()).collect())
-    }
-    async fn get(&self, _: &ClientId, _: OrderId) -> Result<Option<OrderRow>> {
-        Ok(None)
-    }
-    async fn list(&self, _: &ListQuery) -> Result<Vec<OrderRow>> {
-        Ok(Vec::new())
-    }
-    async fn nth(&self, _: &ListQuery, _: i64) -> Result<Option<OrderId>> {
-        Ok(None)
     }
     async fn cancels(&self) -> Result<Box<dyn Cancels>> {
         unreachable!("the intake cancels nothing")

@@ -7,7 +7,7 @@ use minishop_core::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::Result;
-use super::super::columns::{self, Columns};
+use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement};
 use super::audit::requested_by;
 use super::{AuditRow, Operations, RequestedBy};
@@ -48,9 +48,7 @@ impl Operations {
 
     /// Reads the gaps that a consumer is to step over, newest first, and who asked for each.
     pub async fn skips(&self, consumer: &str) -> Result<Vec<(Gap, RequestedBy)>> {
-        const OPERATION: &str = "operations.skips";
-        let rows = self.0.read(OPERATION, &LIST, vec![Arg::Long(MOST)]).await?;
-        let mut skips = columns::all(OPERATION, &rows, skip)?;
+        let mut skips = self.0.all("operations.skips", &LIST, vec![Arg::Long(MOST)], skip).await?;
         skips.retain(|(gap, _)| gap.consumer == consumer);
         Ok(skips)
     }

@@ -167,9 +167,8 @@ impl Operations {
 
     /// Reads the next dead letters of a discard, with their orders.
     pub async fn discard_candidates(&self, run: &Run, most: usize) -> Result<Vec<DiscardCandidate>> {
-        const OPERATION: &str = "operations.discard_candidates";
         let args = vec![id(run), Arg::Long(i64::try_from(most).unwrap_or(i64::MAX))];
-        columns::all(OPERATION, &self.0.read(OPERATION, &DISCARD_CANDIDATES, args).await?, discard_candidate)
+        self.0.all("operations.discard_candidates", &DISCARD_CANDIDATES, args, discard_candidate).await
     }
 
     /// Discards one dead letter: deletes its row, changes its order if the fence holds, and makes the next event of its key due.
@@ -256,7 +255,7 @@ pub(super) async fn close(work: Box<dyn Work>, changed: bool) -> Result<()> {
 async fn fence(work: &mut dyn Work, run: &Run) -> Result<Option<State>> {
     let rows = work.run(&FENCE, vec![id(run), Arg::Long(run.epoch)]).await?;
     let read = |row: &Row| State::parse(row.text(0)?).context("unknown state");
-    rows.first().map(|row| columns::one("operations.fence", row, read)).transpose()
+    columns::first("operations.fence", &rows, read)
 }
 
 async fn mark(work: &mut dyn Work, run: &Run, state: ItemState, reason: &str, ids: Vec<i64>) -> Result<()> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::super::Result;
-use super::super::columns::{self, Columns as _};
+use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement, Work};
 use super::run::close;
 use super::{AuditRow, Operations, RequestedBy, audit};
@@ -126,29 +126,17 @@ pub enum Missing {
 impl Operations {
     /// Reads the progress of each shard.
     pub async fn outbox_shards(&self) -> Result<Vec<OutboxShard>> {
-        const OPERATION: &str = "operations.outbox_shards";
-        let rows = self.0.read(OPERATION, &SHARDS, Vec::new()).await?;
-        columns::all(OPERATION, &rows, |row| {
-            anyhow::Ok(OutboxShard {
-                shard: row.small(0)?,
-                acknowledged: row.long(1)?,
-                last: row.long(2)?,
-                waiting: row.long(3)?,
-            })
-        })
+        self.0.all("operations.outbox_shards", &SHARDS, Vec::new(), shard).await
     }
 
     /// Reads events that wait, the oldest first.
     pub async fn outbox_waiting(&self, limit: i64) -> Result<Vec<OutboxEvent>> {
-        const OPERATION: &str = "operations.outbox_waiting";
-        columns::all(OPERATION, &self.0.read(OPERATION, &WAITING, vec![Arg::Long(limit)]).await?, waiting)
+        self.0.all("operations.outbox_waiting", &WAITING, vec![Arg::Long(limit)], waiting).await
     }
 
     /// Reads events that were set aside, the newest first.
     pub async fn outbox_set_aside(&self, limit: i64) -> Result<Vec<OutboxEvent>> {
-        const OPERATION: &str = "operations.outbox_set_aside";
-        let rows = self.0.read(OPERATION, &KEPT, vec![Arg::Long(limit)]).await?;
-        columns::all(OPERATION, &rows, |row| anyhow::Ok(OutboxEvent { reason: Some(row.text(5)?.to_owned()), ..waiting(row)? }))
+        self.0.all("operations.outbox_set_aside", &KEPT, vec![Arg::Long(limit)], kept).await
     }
 
     /// Sets waiting events aside, with the reason, so that later ones go on. Returns how many.
@@ -171,8 +159,7 @@ impl Operations {
             Unpublished::Event(id) => (&OF_EVENT, Arg::Id(Some(id.0)), json!({"eventId": id.to_string()})),
             Unpublished::Topic(topic) => (&OF_TOPIC, Arg::text(topic), json!({"topic": topic})),
         };
-        let rows = self.0.read(OPERATION, statement, vec![chosen, Arg::Long(PAGE)]).await?;
-        let events = columns::all(OPERATION, &rows, waiting)?;
+        let events = self.0.all(OPERATION, statement, vec![chosen, Arg::Long(PAGE)], waiting).await?;
         let mut work = self.0.begin(OPERATION).await?;
         let mut done = 0;
         for event in events {
@@ -198,9 +185,10 @@ impl Operations {
     /// Lets the leader step over missing numbers of a shard, from `number` up to the next that exists. Their events are lost.
     pub async fn step_over(&self, shard: i16, number: i64, requested_by: &RequestedBy, at: Timestamp) -> Result<Missing> {
         const OPERATION: &str = "operations.step_over";
-        let rows = self.0.read(OPERATION, &GAP, vec![Arg::Long(shard.into()), Arg::Long(number)]).await?;
-        let found = columns::all(OPERATION, &rows, |row| anyhow::Ok((row.long(0)?, row.long(1)?, row.long(2)? > 0)))?;
-        let Some(&(acknowledged, next, has_one_before)) = found.first() else { return Ok(Missing::No) };
+        let args = vec![Arg::Long(shard.into()), Arg::Long(number)];
+        let read = |row: &Row| -> sqlx::Result<_> { Ok((row.long(0)?, row.long(1)?, row.long(2)? > 0)) };
+        let found = self.0.first(OPERATION, &GAP, args, read).await?;
+        let Some((acknowledged, next, has_one_before)) = found else { return Ok(Missing::No) };
         let is_missing = next > number && (number == acknowledged + 1 || (number > acknowledged && has_one_before));
         if !is_missing || next - number > LONGEST_GAP {
             return Ok(Missing::No);
@@ -231,7 +219,15 @@ async fn write(
         .await
 }
 
-fn waiting(row: &Row) -> anyhow::Result<OutboxEvent> {
+fn shard(row: &Row) -> sqlx::Result<OutboxShard> {
+    Ok(OutboxShard { shard: row.small(0)?, acknowledged: row.long(1)?, last: row.long(2)?, waiting: row.long(3)? })
+}
+
+fn kept(row: &Row) -> sqlx::Result<OutboxEvent> {
+    Ok(OutboxEvent { reason: Some(row.text(5)?.to_owned()), ..waiting(row)? })
+}
+
+fn waiting(row: &Row) -> sqlx::Result<OutboxEvent> {
     Ok(OutboxEvent {
         shard: row.small(0)?,
         number: row.long(1)?,

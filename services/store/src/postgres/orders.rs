@@ -1,4 +1,4 @@
-//! Orders in PostgreSQL: acceptance in one statement, and reads.
+//! Orders in PostgreSQL: acceptance in one statement, and reads of many orders.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,12 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, OrderId};
-use minishop_core::order::Status;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use super::super::columns::{self, Columns as _};
-use super::super::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError};
+use super::super::{Cancels, Changed, Intake, KeyRecord, NewEvent, NewOrder, Orders, Result, StoreError};
 use super::Db;
 use super::cancel::PgCancels;
 use super::error::{Lost, failed, is_contention, is_full};
@@ -49,27 +47,14 @@ const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fing
     FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) \
     JOIN orders o ON o.client_id = k.client_id AND o.idempotency_key = k.idempotency_key";
 
-const GET: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE order_id = $1 AND client_id = $2";
-
-const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
-    AND ($3::text IS NULL OR status = $3) ORDER BY order_id DESC LIMIT $4";
-
-const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
-    AND ($3::text IS NULL OR status = $3) AND customer_id = $6 ORDER BY order_id DESC LIMIT $4";
-
-const NTH: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id < $2 ORDER BY order_id DESC OFFSET $3 LIMIT 1";
-
-const NTH_OF_CUSTOMER: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id < $2 AND customer_id = $4 \
-    ORDER BY order_id DESC OFFSET $3 LIMIT 1";
-
 // The index on (order, version) finds the timeline row of the change.
-const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
-    o.items::text, o.correlation_id, o.created_at, t.at FROM UNNEST($1::uuid[], $2::int[]) k(order_id, version) \
-    JOIN orders o ON o.order_id = k.order_id AND o.version > k.version \
-    LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
+const CHANGED: &str = concat!(
+    "SELECT ",
+    columns::order_columns!(),
+    ", t.at FROM UNNEST($1::uuid[], $2::int[]) k(order_id, version) \
+     JOIN orders o ON o.order_id = k.order_id AND o.version > k.version \
+     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version"
+);
 
 // A real write that leaves nothing behind: a message in the WAL, whose commit waits for the disk like an order's.
 const PING: &str = "SELECT CASE WHEN pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' THEN false \
@@ -170,43 +155,6 @@ impl Orders for Db {
         let query = sqlx::query(BY_KEYS).bind(column(keys, |(client, _)| &*client.0)).bind(column(keys, |(_, key)| key.as_str()));
         let rows = self.reads.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::key_record)
-    }
-
-    async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>> {
-        const OPERATION: &str = "orders.get";
-        let query = sqlx::query(GET).bind(id.0).bind(&client.0);
-        let row = self.reads.maybe(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        row.map(|row| columns::one(OPERATION, &row, columns::order_row)).transpose()
-    }
-
-    async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>> {
-        const OPERATION: &str = "orders.list";
-        let before = query.before.map_or(Uuid::max(), |id| id.0);
-        let mut sql = sqlx::query(if query.customer_id.is_some() { LIST_OF_CUSTOMER } else { LIST })
-            .bind(&query.client_id.0)
-            .bind(before)
-            .bind(query.status.map(Status::as_str))
-            .bind(query.limit)
-            .bind(query.down_to.map_or(Uuid::nil(), |id| id.0));
-        if let Some(customer) = &query.customer_id {
-            sql = sql.bind(customer);
-        }
-        let rows = self.reads.all(sql).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        columns::all(OPERATION, &rows, columns::order_row)
-    }
-
-    async fn nth(&self, query: &ListQuery, n: i64) -> Result<Option<OrderId>> {
-        const OPERATION: &str = "orders.nth";
-        let before = query.before.map_or(Uuid::max(), |id| id.0);
-        let mut sql = sqlx::query(if query.customer_id.is_some() { NTH_OF_CUSTOMER } else { NTH })
-            .bind(&query.client_id.0)
-            .bind(before)
-            .bind(n.saturating_sub(1));
-        if let Some(customer) = &query.customer_id {
-            sql = sql.bind(customer);
-        }
-        let row = self.reads.maybe(sql).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        row.map(|row| columns::one(OPERATION, &row, |row| row.id(0).map(OrderId))).transpose()
     }
 
     async fn cancels(&self) -> Result<Box<dyn Cancels>> {

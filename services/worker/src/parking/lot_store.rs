@@ -9,7 +9,7 @@ use minishop_core::ids::Ids;
 use minishop_platform::config::Config;
 use minishop_platform::ctx::{Ctx, Status};
 use minishop_platform::relay::Relay;
-use minishop_store::{Claim, Lease, Lot, MadeDue, StoreError};
+use minishop_store::{Claim, Lease, Lot, MadeDue, Reads, StoreError};
 
 use super::claimed_event::ClaimedEvent;
 use super::decision::handed_back;
@@ -22,6 +22,7 @@ use crate::worker_shared::WorkerShared;
 #[derive(Debug)]
 pub(super) struct LotStore {
     pub lot: Arc<dyn Lot>,
+    pub reads: Reads,
     pub relay: Relay,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
@@ -39,6 +40,7 @@ impl LotStore {
     pub fn new(ctx: &Ctx, counted: WorkerMetrics, setup: WorkerShared) -> Self {
         Self {
             lot: ctx.store.lot.clone(),
+            reads: ctx.store.reads.clone(),
             relay: ctx.relay.clone(),
             clock: ctx.clock.clone(),
             ids: ctx.ids.clone(),

@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
-use minishop_core::parking::State;
 use minishop_store::{
     AdoptedOrder, Claim, Claimed, ConsumerTx, Gate, Identity, InboxEntry, Journal, KnownOrder, Lease, Lot, LotTx, MadeDue,
     Release, Result, Store, StoreError, Transition,
@@ -49,10 +48,6 @@ fn refused() -> StoreError {
 
 #[async_trait]
 impl Lot for Doubtful {
-    async fn counts(&self) -> Result<HashMap<State, i64>> {
-        self.lot.counts().await
-    }
-
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
         self.lot.oldest_held(consumer, types).await
     }
