@@ -12,6 +12,7 @@ mod gap;
 mod progress;
 mod run;
 mod waiting;
+mod words;
 
 use std::sync::Arc;
 

@@ -10,13 +10,12 @@ use std::sync::LazyLock;
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::Status;
-use serde_json::json;
 use uuid::Uuid;
 
 use super::super::columns::{self, Columns as _, origin_columns};
 use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{NewEvent, Origin, OutboxRow, Result, StoreError};
-use super::{AuditRow, Operations, RequestedBy, audit};
+use super::{Operations, RequestedBy, audit, words};
 
 /// Orders per statement.
 const PAGE: i64 = 2_000;
@@ -159,7 +158,7 @@ impl Operations {
             // changes only an order that is `created`.
             work.run(&OPEN_THE_GATE, vec![Arg::text(&ask.consumer), Arg::Ids(settled)]).await?;
         }
-        audit::write(work.as_mut(), &entry(ask, &again.orders)).await?;
+        audit::write(work.as_mut(), &words::announce(ask, &again.orders)).await?;
         let events: Vec<NewEvent> = lost
             .iter()
             .map(|origin| made(origin).map_err(|error| StoreError::unreadable(OPERATION, error)))
@@ -250,17 +249,4 @@ fn orders(ids: impl Iterator<Item = OrderId>) -> Arg {
 
 fn ids(operation: &'static str, rows: &[Row]) -> Result<HashSet<Uuid>> {
     Ok(columns::all(operation, rows, |row| row.id(0))?.into_iter().collect())
-}
-
-fn entry(ask: &Announce, orders: &[OrderId]) -> AuditRow {
-    let orders: Vec<String> = orders.iter().map(ToString::to_string).collect();
-    AuditRow {
-        id: 0,
-        at: ask.at,
-        action: "announce".to_owned(),
-        requested_by: ask.requested_by.clone(),
-        outcome: "done".to_owned(),
-        operation_id: None,
-        detail: Some(json!({ "orders": orders }).to_string()),
-    }
 }

@@ -10,10 +10,8 @@ use super::super::Result;
 use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement};
 use super::audit::requested_by;
-use super::{AuditRow, Operations, RequestedBy};
+use super::{Operations, RequestedBy, words};
 
-/// The action in the audit.
-const ACTION: &str = "skip";
 /// The most gaps that are read, newest first. There is one for each place that nobody can read.
 const MOST: i64 = 1000;
 
@@ -41,9 +39,7 @@ pub struct Gap {
 impl Operations {
     /// Stores that a consumer steps over a gap once it reaches it and cannot read it.
     pub async fn skip(&self, gap: &Gap, requested_by: RequestedBy, at: Timestamp) -> Result<()> {
-        let detail = serde_json::to_string(gap).expect("names and numbers are plain values");
-        let (action, outcome) = (ACTION.to_owned(), "accepted".to_owned());
-        self.write_audit(&AuditRow { id: 0, at, action, requested_by, outcome, operation_id: None, detail: Some(detail) }).await
+        self.write_audit(&words::skip(gap, &requested_by, at)).await
     }
 
     /// Reads the gaps that a consumer is to step over, newest first, and who asked for each.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::super::Result;
 use super::super::columns::{self, Columns};
 use super::super::database::{Arg, Row, Statement, Work};
-use super::{AuditRow, Item, Operation, OperationQuery, Operations, RequestedBy, SHOWN_ITEMS, audit};
+use super::{Item, Operation, OperationQuery, Operations, RequestedBy, SHOWN_ITEMS, audit, words};
 
 /// The columns of [`operation`].
 macro_rules! operation_columns {
@@ -129,16 +129,7 @@ impl Operations {
             work.rollback().await?;
             return Ok(now);
         }
-        let entry = AuditRow {
-            id: 0,
-            at,
-            action: action.as_str().to_owned(),
-            requested_by: requested_by.clone(),
-            outcome: "accepted".to_owned(),
-            operation_id: Some(id),
-            detail: None,
-        };
-        audit::write(work.as_mut(), &entry).await?;
+        audit::write(work.as_mut(), &words::control(id, action, requested_by, at)).await?;
         work.commit().await?;
         Ok(now)
     }

@@ -5,14 +5,13 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::EventId;
-use serde_json::json;
 use uuid::Uuid;
 
 use super::super::Result;
 use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement, Work};
 use super::run::close;
-use super::{AuditRow, Operations, RequestedBy, audit};
+use super::{Operations, RequestedBy, audit, words};
 
 /// The most rows that one transaction sets aside.
 const PAGE: i64 = 500;
@@ -155,9 +154,9 @@ impl Operations {
 
     async fn set_page_aside(&self, which: &Unpublished, requested_by: &RequestedBy, at: Timestamp) -> Result<u64> {
         const OPERATION: &str = "operations.set_aside";
-        let (statement, chosen, detail) = match which {
-            Unpublished::Event(id) => (&OF_EVENT, Arg::Id(Some(id.0)), json!({"eventId": id.to_string()})),
-            Unpublished::Topic(topic) => (&OF_TOPIC, Arg::text(topic), json!({"topic": topic})),
+        let (statement, chosen) = match which {
+            Unpublished::Event(id) => (&OF_EVENT, Arg::Id(Some(id.0))),
+            Unpublished::Topic(topic) => (&OF_TOPIC, Arg::text(topic)),
         };
         let events = self.0.all(OPERATION, statement, vec![chosen, Arg::Long(PAGE)], waiting).await?;
         let mut work = self.0.begin(OPERATION).await?;
@@ -166,9 +165,7 @@ impl Operations {
             done += u64::from(keep(work.as_mut(), event.shard, event.number, event.event_id, &requested_by.reason).await?);
         }
         if done > 0 {
-            let mut detail = detail;
-            detail["events"] = done.into();
-            write(work.as_mut(), "outbox_set_aside", detail, requested_by, at).await?;
+            audit::write(work.as_mut(), &words::set_aside(which, done, requested_by, at)).await?;
         }
         close(work, done > 0).await?;
         Ok(done)
@@ -200,23 +197,10 @@ impl Operations {
                 [Arg::Now, Arg::Long(shard.into()), Arg::Long(missing), Arg::Id(Some(nobody)), Arg::Bytes(Some(Bytes::new()))];
             work.run(&FILL, place.into()).await?;
         }
-        let detail = json!({"shard": shard, "from": number, "to": next - 1});
-        write(work.as_mut(), "outbox_step_over", detail, requested_by, at).await?;
+        audit::write(work.as_mut(), &words::step_over(shard, number, next - 1, requested_by, at)).await?;
         work.commit().await?;
         Ok(Missing::SteppedOver(number, next - 1))
     }
-}
-
-async fn write(
-    work: &mut dyn Work,
-    action: &str,
-    detail: serde_json::Value,
-    requested_by: &RequestedBy,
-    at: Timestamp,
-) -> Result<()> {
-    let (action, outcome, detail) = (action.to_owned(), "accepted".to_owned(), Some(detail.to_string()));
-    audit::write(work, &AuditRow { id: 0, at, action, requested_by: requested_by.clone(), outcome, operation_id: None, detail })
-        .await
 }
 
 fn shard(row: &Row) -> sqlx::Result<OutboxShard> {
