@@ -35,7 +35,7 @@ pub async fn status(app: &App, call: &Call) -> Result<GetStatusResponse, Refusal
 /// Reads the backlog, the parked events and the paused endpoints.
 async fn read_status(store: &Store, clock: &dyn Clock) -> minishop_store::Result<GetStatusResponse> {
     let outbox = store.outbox.stats().await?;
-    let counts = store.lot.counts().await?;
+    let counts = store.reads.parked_counts().await?;
     let (paused, now) = (store.endpoints.paused().await?, clock.now());
     let parked = |state| counts.get(&state).copied().map_or(0, count);
     Ok(GetStatusResponse {

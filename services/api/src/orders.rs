@@ -79,7 +79,7 @@ pub async fn get(app: &App, call: &Call, request: &GetOrderRequest) -> Result<Or
 /// Reads the row of one of the caller's orders.
 pub async fn row(app: &App, call: &Call, id: &str) -> Result<OrderRow, Refusal> {
     let id = parse(id)?;
-    read(call, app.store.orders.get(&call.client, id)).await?.ok_or_else(absent)
+    read(call, app.store.reads.order(&call.client, id)).await?.ok_or_else(absent)
 }
 
 /// Reads one of the caller's orders with its key, trace and event ids.
@@ -117,9 +117,9 @@ pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result
         limit: i64::try_from(size + 1).unwrap_or(i64::MAX),
     };
     if status.is_some() {
-        query.down_to = read(call, app.store.orders.nth(&query, LOOK_AT)).await?;
+        query.down_to = read(call, app.store.reads.nth_order(&query, LOOK_AT)).await?;
     }
-    let mut rows = read(call, app.store.orders.list(&query)).await?;
+    let mut rows = read(call, app.store.reads.orders(&query)).await?;
     // One extra row shows whether a next page exists.
     let mut beyond = rows.len() > size;
     rows.truncate(size);
@@ -144,7 +144,7 @@ pub fn order(row: OrderRow) -> Result<Order, Refusal> {
     let scale = Currency::scale_of(row.currency.as_deref());
     let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
         tracing::error!(order.id = %row.order_id, %error, "cannot read the items of a stored order");
-        store_refusal(&minishop_store::StoreError::Fail { operation: "orders.items", source: error.into() })
+        store_refusal(&minishop_store::StoreError::fail("orders.items", error))
     })?;
     let items = items.into_iter().map(|item| OrderItem {
         product_id: item.product_id,

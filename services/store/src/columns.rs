@@ -10,16 +10,13 @@ use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::Status;
-use minishop_core::parking::State;
-use minishop_core::position::Position;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::{
-    Changed, Claimed, Fact, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, OutboxStats, ParkedState,
-    Result, StoreError,
+    Changed, Claimed, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, OutboxStats, Result, StoreError,
 };
 
 /// A row whose columns are read by index. The two databases differ in how they store a time.
@@ -72,6 +69,15 @@ pub(super) fn one<R, T, E: Display>(operation: &'static str, row: &R, read: impl
     read(row).map_err(|error| StoreError::unreadable(operation, error))
 }
 
+/// Reads the first row.
+pub(super) fn first<R, T, E: Display>(
+    operation: &'static str,
+    rows: &[R],
+    read: impl Fn(&R) -> Result<T, E>,
+) -> Result<Option<T>> {
+    rows.first().map(|row| one(operation, row, read)).transpose()
+}
+
 /// Reads all rows.
 pub(super) fn all<R, T, E: Display>(operation: &'static str, rows: &[R], read: impl Fn(&R) -> Result<T, E>) -> Result<Vec<T>> {
     rows.iter().map(|row| one(operation, row, &read)).collect()
@@ -105,7 +111,15 @@ pub(super) fn key_record(row: &impl Columns) -> anyhow::Result<KeyRecord> {
     })
 }
 
-/// Order id, client, customer, status, version, currency, total, items, correlation id, time of acceptance.
+/// The columns of an order `o` that [`order_row`] reads, in its order.
+macro_rules! order_columns {
+    () => {
+        "o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, CAST(o.items AS text), \
+         o.correlation_id, o.created_at"
+    };
+}
+pub(super) use order_columns;
+
 pub(super) fn order_row(row: &impl Columns) -> anyhow::Result<OrderRow> {
     Ok(OrderRow {
         order_id: OrderId(row.id(0)?),
@@ -126,7 +140,17 @@ pub(super) fn changed(row: &impl Columns) -> anyhow::Result<Changed> {
     Ok(Changed { order: order_row(row)?, at: row.maybe_time(10)? })
 }
 
-/// An order's columns, then key, trace context, ids of the events that announced and settled it, adopted.
+/// The columns of an order `o` that [`origin`] reads, in its order.
+macro_rules! origin_columns {
+    () => {
+        concat!(
+            $crate::columns::order_columns!(),
+            ", o.idempotency_key, o.traceparent, o.created_event_id, o.settled_event_id, o.adopted"
+        )
+    };
+}
+pub(super) use origin_columns;
+
 pub(super) fn origin(row: &impl Columns) -> anyhow::Result<Origin> {
     Ok(Origin {
         order: order_row(row)?,
@@ -135,33 +159,6 @@ pub(super) fn origin(row: &impl Columns) -> anyhow::Result<Origin> {
         created_event_id: EventId(row.id(12)?),
         settled_event_id: row.maybe_id(13)?.map(EventId),
         adopted: row.flag(14)?,
-    })
-}
-
-/// Id, version, kind, time, cause, detail.
-pub(super) fn fact(row: &impl Columns) -> sqlx::Result<Fact> {
-    Ok(Fact {
-        id: row.long(0)?,
-        version: row.maybe_int(1)?,
-        kind: row.text(2)?.to_owned(),
-        at: row.time(3)?,
-        cause: EventId(row.id(4)?),
-        detail: row.maybe_text(5)?.map(str::to_owned),
-    })
-}
-
-/// Event id, state, attempts, next attempt, time of parking, whether it blocks, error code and message, needed type.
-pub(super) fn standing(row: &impl Columns) -> anyhow::Result<ParkedState> {
-    Ok(ParkedState {
-        event_id: EventId(row.id(0)?),
-        state: State::parse(row.text(1)?).context("unknown state")?,
-        attempts: row.int(2)?,
-        next_attempt_at: row.maybe_time(3)?,
-        parked_at: row.time(4)?,
-        blocks: row.flag(5)?,
-        error_code: row.maybe_text(6)?.map(str::to_owned),
-        error_message: row.maybe_text(7)?.map(str::to_owned),
-        needs_type: row.maybe_text(8)?.map(str::to_owned),
     })
 }
 
@@ -176,16 +173,6 @@ pub(super) fn known_order(row: &impl Columns) -> anyhow::Result<KnownOrder> {
         version: row.int(5)?,
         created_event_id: EventId(row.id(6)?),
     })
-}
-
-/// Topic, partition, next offset.
-pub(super) fn position(row: &impl Columns) -> sqlx::Result<Position> {
-    Ok(Position { topic: row.text(0)?.to_owned(), partition: row.int(1)?, next_offset: row.long(2)? })
-}
-
-/// State, count; `None` for a state that this binary does not know.
-pub(super) fn count(row: &impl Columns) -> sqlx::Result<Option<(State, i64)>> {
-    Ok(State::parse(row.text(0)?).zip(Some(row.long(1)?)))
 }
 
 /// Count, age of the oldest in milliseconds.

@@ -7,6 +7,7 @@
 //! `@skip` does too, and leaves out rows that others hold.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::columns::Columns;
+use super::columns::{self, Columns};
 use super::{NewEvent, Note, Result, Transition};
 
 /// A statement in both SQL dialects.
@@ -124,6 +125,30 @@ pub(super) trait Database: Send + Sync + std::fmt::Debug {
     async fn read(&self, operation: &'static str, statement: &'static Statement, args: Vec<Arg>) -> Result<Vec<Row>>;
     /// Begins a transaction on the family's own connection. One at a time; never cancelled.
     async fn begin(&self, operation: &'static str) -> Result<Box<dyn Work>>;
+}
+
+impl dyn Database {
+    /// Reads rows as values.
+    pub(super) async fn all<T, E: Display>(
+        &self,
+        operation: &'static str,
+        statement: &'static Statement,
+        args: Vec<Arg>,
+        read: impl Fn(&Row) -> Result<T, E>,
+    ) -> Result<Vec<T>> {
+        columns::all(operation, &self.read(operation, statement, args).await?, read)
+    }
+
+    /// Reads the first row as a value.
+    pub(super) async fn first<T, E: Display>(
+        &self,
+        operation: &'static str,
+        statement: &'static Statement,
+        args: Vec<Arg>,
+        read: impl Fn(&Row) -> Result<T, E>,
+    ) -> Result<Option<T>> {
+        columns::first(operation, &self.read(operation, statement, args).await?, read)
+    }
 }
 
 /// A transaction.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use minishop_core::clock::Timestamp;
 
 use super::Result;
-use super::columns::{self, Columns};
+use super::columns::Columns as _;
 use super::database::{Arg, Database, Row, Statement};
 
 /// How often a worker repeats its report.
@@ -37,7 +37,7 @@ static LIST: LazyLock<Statement> = LazyLock::new(|| {
 
 /// The family over one database.
 #[derive(Debug, Clone)]
-pub struct Endpoints(Arc<dyn Database>);
+pub struct Endpoints(pub(super) Arc<dyn Database>);
 
 /// The outage of an endpoint to which a worker pauses its calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,10 +62,6 @@ pub struct PausedEndpoint {
 }
 
 impl Endpoints {
-    pub(super) fn new(database: Arc<dyn Database>) -> Self {
-        Self(database)
-    }
-
     /// Stores an outage that a worker reports; `None` deletes the worker's outages. Also deletes the reports of dead workers.
     pub async fn tell(&self, owner: &str, endpoint: &str, outage: Option<&Outage>) -> Result<()> {
         let mut work = self.0.begin("endpoints.tell").await?;
@@ -89,8 +85,7 @@ impl Endpoints {
 
     /// Lists the outages that live workers report.
     pub async fn paused(&self) -> Result<Vec<PausedEndpoint>> {
-        const OPERATION: &str = "endpoints.paused";
-        columns::all(OPERATION, &self.0.read(OPERATION, &LIST, vec![Arg::Now, Arg::Long(-STALE)]).await?, paused)
+        self.0.all("endpoints.paused", &LIST, vec![Arg::Now, Arg::Long(-STALE)], paused).await
     }
 }
 

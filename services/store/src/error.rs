@@ -131,72 +131,75 @@ impl fmt::Display for SyncFailed {
 
 impl std::error::Error for SyncFailed {}
 
-/// Another transaction did not release a lock within the lock timeout. Nothing was written.
-#[derive(Debug, Clone, Copy)]
-pub struct Contended;
-
-impl fmt::Display for Contended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("another transaction holds a lock")
-    }
+/// The part of a [`StoreError`] that some callers treat differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// Any other error of its kind.
+    Other,
+    /// A [`StoreError::Retry`]: another transaction did not release a lock within the lock timeout. Calls on other rows may
+    /// succeed.
+    Contended,
+    /// A [`StoreError::Retry`]: the store is behind what this consumer has seen, since an older copy replaced it, such as a lagging
+    /// replica at a fail-over. Holds the stored positions that are behind; the records in between must be read again.
+    WentBack(Vec<Position>),
+    /// A [`StoreError::Fail`] that the input caused: the database refused a value as too long, out of range or against a
+    /// constraint. Any other failure is the database's, whatever the input.
+    ValueRefused,
+    /// A [`StoreError::Fail`] whose source is [`SyncFailed`]: no answer of this process can be trusted, so it must end.
+    SyncFailed,
 }
-
-/// The store is behind what this consumer has seen: an older copy replaced it, such as a lagging replica at a fail-over. Attached
-/// to the source of a [`StoreError::Retry`]: nothing was written, and the records in between must be read again.
-#[derive(Debug, Clone)]
-pub struct WentBack(pub Vec<Position>);
-
-impl fmt::Display for WentBack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the store went back to older offsets in {} partitions", self.0.len())
-    }
-}
-
-impl std::error::Error for WentBack {}
-
-/// The database refused a value: too long, out of range, against a constraint. Attached to the source of a [`StoreError::Fail`]
-/// that the input caused.
-#[derive(Debug, Clone)]
-pub struct ValueRefused(pub String);
-
-impl fmt::Display for ValueRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the database refuses a value: {}", self.0)
-    }
-}
-
-impl std::error::Error for ValueRefused {}
 
 impl StoreError {
-    /// Returns whether the input can never be written. Any other failure is the database's, whatever the input.
-    pub fn blames_the_input(&self) -> bool {
-        matches!(self, Self::Fail { source, .. } if source.is::<ValueRefused>())
+    /// Makes a [`StoreError::Retry`] for any other reason.
+    pub fn retry(operation: &'static str, source: impl Into<anyhow::Error>) -> Self {
+        Self::Retry { operation, why: Why::Other, source: source.into() }
     }
 
-    /// Returns whether another transaction locks a row that this call needs. Calls on other rows may succeed.
-    pub fn is_contended(&self) -> bool {
-        matches!(self, Self::Retry { source, .. } if source.is::<Contended>())
+    /// Makes a [`StoreError::Fail`] for any other reason.
+    pub fn fail(operation: &'static str, source: impl Into<anyhow::Error>) -> Self {
+        Self::Fail { operation, why: Why::Other, source: source.into() }
     }
 
-    /// Returns whether the disk failed to sync. No answer of this process can be trusted then: end it with exit 74.
-    pub fn is_sync_failure(&self) -> bool {
-        matches!(self, Self::Fail { source, .. } if source.is::<SyncFailed>())
+    /// Makes the error of a lock that was not granted in time.
+    pub fn contended(operation: &'static str, source: impl Into<anyhow::Error>) -> Self {
+        let source = source.into().context("another transaction holds a lock");
+        Self::Retry { operation, why: Why::Contended, source }
     }
 
-    /// Returns the stored positions that are behind what the consumer has seen, if any are.
-    pub fn went_back(&self) -> Option<&[Position]> {
-        let Self::Retry { source, .. } = self else { return None };
-        source.downcast_ref::<WentBack>().map(|WentBack(positions)| &positions[..])
+    /// Makes the error of a refused value.
+    pub fn value_refused(operation: &'static str, source: impl Into<anyhow::Error>) -> Self {
+        Self::Fail { operation, why: Why::ValueRefused, source: source.into() }
     }
 
-    /// Returns whether nothing was written and the same call may succeed later.
-    pub const fn is_retry(&self) -> bool {
-        matches!(self, Self::Retry { .. })
+    /// Makes the error of a disk that could not sync.
+    pub fn sync_failed(operation: &'static str, text: String) -> Self {
+        Self::Fail { operation, why: Why::SyncFailed, source: SyncFailed(text).into() }
+    }
+
+    /// Makes the error of stored positions that are behind what the consumer has seen.
+    pub(super) fn went_back(operation: &'static str, positions: Vec<Position>) -> Self {
+        let source = anyhow::anyhow!("the store went back to older offsets in {} partitions", positions.len());
+        Self::Retry { operation, why: Why::WentBack(positions), source }
+    }
+
+    /// Returns whether the input can never be written.
+    pub const fn blames_the_input(&self) -> bool {
+        matches!(self, Self::Fail { why: Why::ValueRefused, .. })
+    }
+
+    /// Returns whether another transaction locks a row that this call needs.
+    pub const fn is_contended(&self) -> bool {
+        matches!(self, Self::Retry { why: Why::Contended, .. })
+    }
+
+    /// Returns whether the disk failed to sync.
+    pub const fn is_sync_failure(&self) -> bool {
+        matches!(self, Self::Fail { why: Why::SyncFailed, .. })
     }
 
     /// Makes the error of a stored value that this binary does not write.
     pub(super) fn unreadable(operation: &'static str, what: impl fmt::Display) -> Self {
-        Self::Fail { operation, source: anyhow::anyhow!("a stored value cannot be read: {what}") }
+        Self::fail(operation, anyhow::anyhow!("a stored value cannot be read: {what}"))
     }
 }
 
@@ -221,8 +224,8 @@ mod tests {
             || anyhow::anyhow!("connection refused").context("cannot connect: connection refused").context("no session");
         let chain = "no session: cannot connect: connection refused";
         let errors: [(&dyn fmt::Debug, &str); 4] = [
-            (&StoreError::Retry { operation: "orders.get", source: refused() }, "orders.get: the store is unavailable"),
-            (&StoreError::Fail { operation: "orders.get", source: refused() }, "orders.get: the store refused"),
+            (&StoreError::retry("orders.get", refused()), "orders.get: the store is unavailable"),
+            (&StoreError::fail("orders.get", refused()), "orders.get: the store refused"),
             (&StoreError::Unknown { operation: "o", source: refused() }, "o: the outcome of the commit is unknown"),
             (&OpenError::Retry { source: refused() }, "the database is unreachable"),
         ];

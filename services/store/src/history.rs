@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, OrderId};
 
-use super::columns::{self, Columns};
+use super::columns::{self, Columns, origin_columns};
 use super::database::{Arg, Database, Row, Statement};
 use super::{Origin, Result};
 
@@ -18,19 +18,18 @@ static LAST: LazyLock<Statement> = LazyLock::new(|| {
 });
 
 static READ: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
-         CAST(o.items AS text), o.correlation_id, o.created_at, o.idempotency_key, o.traceparent, o.created_event_id, \
-         o.settled_event_id, o.adopted, t.at, t.cause \
-         FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
+    Statement::new(concat!(
+        "SELECT ",
+        origin_columns!(),
+        ", t.at, t.cause FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
          WHERE ($1 IS NULL OR o.order_id = $1) AND ($2 IS NULL OR o.customer_id = $2) AND ($3 IS NULL OR o.created_at >= $3) \
-         AND ($4 IS NULL OR o.created_at < $4) AND o.order_id > $5 AND o.order_id <= $6 ORDER BY o.order_id",
-    )
+         AND ($4 IS NULL OR o.created_at < $4) AND o.order_id > $5 AND o.order_id <= $6 ORDER BY o.order_id"
+    ))
 });
 
 /// The family over one database.
 #[derive(Debug, Clone)]
-pub struct History(Arc<dyn Database>);
+pub struct History(pub(super) Arc<dyn Database>);
 
 /// A filter for orders; `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,10 +65,6 @@ pub struct End {
 }
 
 impl History {
-    pub(super) fn new(database: Arc<dyn Database>) -> Self {
-        Self(database)
-    }
-
     /// Scans at most `most` orders above `after` in id order; returns those that match `past`, and the last id scanned.
     ///
     /// The id is `None` when no order is left. A page bounds the time of each statement: no index serves every filter.
@@ -79,8 +74,7 @@ impl History {
         let last = if let Some(only) = past.order_id {
             Some(only.0).filter(|_| first)
         } else {
-            let rows = self.0.read(OPERATION, &LAST, vec![after.clone(), Arg::Long(most)]).await?;
-            rows.first().map(|row| columns::one(OPERATION, row, |row| row.id(0))).transpose()?
+            self.0.first(OPERATION, &LAST, vec![after.clone(), Arg::Long(most)], |row| row.id(0)).await?
         };
         let Some(last) = last else { return Ok((Vec::new(), None)) };
         let args = vec![
@@ -91,7 +85,7 @@ impl History {
             after,
             Arg::Id(Some(last)),
         ];
-        let chosen = columns::all(OPERATION, &self.0.read(OPERATION, &READ, args).await?, past_order)?;
+        let chosen = self.0.all(OPERATION, &READ, args, past_order).await?;
         Ok((chosen, Some(OrderId(last))))
     }
 }

@@ -1,4 +1,4 @@
-//! The consumer transaction, and what the consumer has settled.
+//! The consumer transaction.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
-use minishop_core::position::Position;
 
 use super::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Result, Transition};
 
@@ -32,17 +31,15 @@ pub trait ConsumerTx: Send {
     /// Writes the rest, the events last: their shards stay locked until the commit. Returns the outbox numbers of
     /// `journal.events` in their order.
     ///
-    /// Fails with [`super::error::WentBack`] if the store is behind what the consumer has seen.
+    /// Fails with [`super::Why::WentBack`] if the store is behind what the consumer has seen.
     async fn record(&mut self, journal: &Journal) -> Result<Vec<i64>>;
     /// Commits. Only then may the offsets be committed to the broker.
     async fn commit(self: Box<Self>) -> Result<()>;
 }
 
-/// The inbox: which events this consumer has settled, and how far it has read.
+/// The inbox: which events a consumer has settled, and how far it has read.
 #[async_trait]
 pub trait Inbox: Send + Sync + std::fmt::Debug {
     /// Begins a consumer transaction on the worker's own connection. One at a time; never cancelled.
     async fn begin(&self, consumer: &str) -> Result<Box<dyn ConsumerTx>>;
-    /// Reads a consumer's settled positions in all partitions.
-    async fn positions(&self, consumer: &str) -> Result<Vec<Position>>;
 }

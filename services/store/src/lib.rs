@@ -1,5 +1,10 @@
-//! The store: one narrow trait per table family, two adapters (PostgreSQL and SQLite), one conformance suite over both. All SQL
-//! stands here, and no decision.
+//! The store: families of tables, two databases (PostgreSQL and SQLite), one conformance suite over both. All SQL stands here, and
+//! no decision.
+//!
+//! Plain reads and rare writes are written once for both databases: `Reads`, `Timeline`, `History`, `Operations` and `Endpoints` are
+//! structs over `database::Statement`. Writes of many rows, reads of many keys, leases, and what needs a session or connection of its
+//! own are written per database: `Orders`, `Outbox`, `Inbox`, `Lot` and `Housekeeping` are traits, implemented in `postgres` and
+//! `sqlite`.
 //!
 //! "Not found" is `None`; every error says what the caller should do next.
 
@@ -15,6 +20,7 @@ mod operations;
 mod orders;
 mod outbox;
 pub mod postgres;
+mod reads;
 mod rows;
 pub mod sqlite;
 mod timeline;
@@ -22,6 +28,7 @@ mod timeline;
 use std::sync::Arc;
 
 pub use endpoints::{Endpoints, Outage, PausedEndpoint, TOLD_EVERY};
+pub use error::Why;
 pub use history::{End, History, Past, PastOrder};
 pub use housekeeping::Housekeeping;
 pub use inbox::{ConsumerTx, Inbox};
@@ -36,19 +43,22 @@ pub use outbox::{
     Acknowledged, LEASE, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Renewal, Role, SHARDS_PER_ROLE, Span,
     shard_of,
 };
+pub use reads::Reads;
 pub use rows::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Note, ParkedEvent, Transition};
 pub use timeline::{Fact, Origin, ParkedState, Timeline};
 
 /// All table families of one database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// Orders: acceptance, reads, cancels.
+    /// Orders: acceptance, cancels, changes.
     pub orders: Arc<dyn Orders>,
+    /// Plain reads of orders, settled positions and the lot.
+    pub reads: Reads,
     /// The timeline of one order.
-    pub timeline: Arc<dyn Timeline>,
+    pub timeline: Timeline,
     /// Events that wait to be published.
     pub outbox: Arc<dyn Outbox>,
-    /// Consumer transactions and settled positions.
+    /// Consumer transactions.
     pub inbox: Arc<dyn Inbox>,
     /// Parked events.
     pub lot: Arc<dyn Lot>,
@@ -70,6 +80,8 @@ pub enum StoreError {
     Retry {
         /// Which operation, for the log.
         operation: &'static str,
+        /// What a caller may treat differently.
+        why: Why,
         /// The database's error; never shown to a client.
         #[source]
         source: anyhow::Error,
@@ -88,6 +100,8 @@ pub enum StoreError {
     Fail {
         /// Which operation, for the log.
         operation: &'static str,
+        /// What a caller may treat differently.
+        why: Why,
         /// The database's error; never shown to a client.
         #[source]
         source: anyhow::Error,

@@ -4,7 +4,7 @@
 //! *due* when `next_attempt_at` is set and has passed, by the database's clock. A claim leases the row: it counts the attempt and
 //! commits before the handler runs. Every later write names the lease and does nothing if the lease was lost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -149,8 +149,6 @@ pub trait LotTx: ConsumerTx {
 /// The parking lot, as a worker uses it.
 #[async_trait]
 pub trait Lot: Send + Sync + std::fmt::Debug {
-    /// Counts the lot's rows by state.
-    async fn counts(&self) -> Result<HashMap<minishop_core::parking::State, i64>>;
     /// Returns how long the oldest event that needs a type beyond `types` has been held.
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>>;
     /// Leases due rows, counts their attempt and commits. The rows come in no order. Two callers never get the same row, nor two

@@ -12,6 +12,7 @@ mod gap;
 mod progress;
 mod run;
 mod waiting;
+mod words;
 
 use std::sync::Arc;
 
@@ -30,13 +31,7 @@ pub use waiting::{Missing, OutboxEvent, OutboxShard, Unpublished};
 
 /// The family over one database.
 #[derive(Debug, Clone)]
-pub struct Operations(Arc<dyn Database>);
-
-impl Operations {
-    pub(super) fn new(database: Arc<dyn Database>) -> Self {
-        Self(database)
-    }
-}
+pub struct Operations(pub(super) Arc<dyn Database>);
 
 /// A filter for dead letters; `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

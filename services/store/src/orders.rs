@@ -1,4 +1,4 @@
-//! Orders: how they are accepted and read.
+//! Orders: how they are accepted, cancelled and looked up.
 
 use std::collections::HashMap;
 
@@ -131,20 +131,13 @@ pub struct Changed {
     pub at: Option<Timestamp>,
 }
 
-/// Orders: acceptance, and reads that see every acknowledged write.
+/// Orders: acceptance, cancels, and look-ups of many orders at once. They see every acknowledged write, as [`super::Reads`] do.
 #[async_trait]
 pub trait Orders: Send + Sync + std::fmt::Debug {
     /// Opens a connection for one intake writer.
     async fn intake(&self) -> Result<Box<dyn Intake>>;
     /// Reads the records of keys; absent keys are left out.
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>>;
-    /// Reads one order of a client; another client's is `None`.
-    async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>>;
-    /// Reads a page. A status is searched row by row, so bound such a query with [`Orders::nth`].
-    async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>>;
-    /// Finds the `n`th order, from 1, of a list of any status, in an index alone; `None` when there are fewer. Ignores the
-    /// query's limit and `down_to`.
-    async fn nth(&self, query: &ListQuery, n: i64) -> Result<Option<OrderId>>;
     /// Opens a connection for cancelling.
     async fn cancels(&self) -> Result<Box<dyn Cancels>>;
     /// Reads the orders, of any client, whose version is greater than the known one.

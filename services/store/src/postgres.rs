@@ -15,12 +15,11 @@ mod outbox;
 mod pool;
 mod pooler;
 mod session;
-mod timeline;
 
 use std::sync::Arc;
 
 use super::error::OpenError;
-use super::{Endpoints, History, Operations, Store};
+use super::{Endpoints, History, Operations, Reads, Store, Timeline};
 use pool::Pool;
 use session::Session;
 
@@ -51,13 +50,14 @@ pub async fn connect(url: &str, settings: &PostgresSettings) -> Result<Store, Op
     let shared = Arc::new(database::PgDatabase::new(sessions.operations.clone(), db.reads.clone()));
     Ok(Store {
         orders: Arc::new(db.clone()),
-        timeline: Arc::new(db.clone()),
+        reads: Reads(shared.clone()),
+        timeline: Timeline(shared.clone()),
         outbox: Arc::new(db.clone()),
-        inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone(), db.reads.clone())),
-        endpoints: Endpoints::new(shared.clone()),
-        operations: Operations::new(shared.clone()),
-        history: History::new(shared),
-        lot: Arc::new(lot::PgLot::new(sessions.lot, db.reads.clone())),
+        inbox: Arc::new(inbox::PgInbox::new(sessions.worker.clone())),
+        endpoints: Endpoints(shared.clone()),
+        operations: Operations(shared.clone()),
+        history: History(shared),
+        lot: Arc::new(lot::PgLot::new(sessions.lot)),
         housekeeping: Arc::new(db),
     })
 }

@@ -15,7 +15,6 @@ mod inbox;
 mod lot;
 mod orders;
 mod outbox;
-mod timeline;
 mod wal;
 mod writer;
 
@@ -26,7 +25,7 @@ use minishop_core::clock::Clock;
 use sqlx::SqlitePool;
 
 use super::error::OpenError;
-use super::{Endpoints, History, Operations, Store, StoreError};
+use super::{Endpoints, History, Operations, Reads, Store, StoreError, Timeline};
 use writer::{Broken, Writer};
 
 /// Opens the store in a file, which it creates if absent, and starts its writer.
@@ -36,14 +35,16 @@ use writer::{Broken, Writer};
 pub async fn open(path: &Path, clock: Arc<dyn Clock>, migrate: bool) -> Result<Store, OpenError> {
     let connection = connect::prepare(path, migrate).await?;
     let db = Db { readers: connect::readers(path).await?, writer: Writer::start(path, connection), clock };
+    let shared = Arc::new(db.clone());
     Ok(Store {
         orders: Arc::new(db.clone()),
-        timeline: Arc::new(db.clone()),
+        reads: Reads(shared.clone()),
+        timeline: Timeline(shared.clone()),
         outbox: Arc::new(db.clone()),
         inbox: Arc::new(db.clone()),
-        endpoints: Endpoints::new(Arc::new(db.clone())),
-        operations: Operations::new(Arc::new(db.clone())),
-        history: History::new(Arc::new(db.clone())),
+        endpoints: Endpoints(shared.clone()),
+        operations: Operations(shared.clone()),
+        history: History(shared),
         lot: Arc::new(db.clone()),
         housekeeping: Arc::new(db),
     })

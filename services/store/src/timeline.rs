@@ -1,11 +1,15 @@
 //! The timeline of one order.
 
-use async_trait::async_trait;
+use std::sync::{Arc, LazyLock};
+
+use anyhow::Context as _;
 use minishop_core::clock::Timestamp;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
 use minishop_core::parking::State;
 
+use super::columns::{self, Columns as _, origin_columns};
+use super::database::{Arg, Database, Row, Statement};
 use super::{OrderRow, Result};
 
 /// An order with its key, its trace, and the events that announced it.
@@ -65,13 +69,69 @@ pub struct ParkedState {
     pub needs_type: Option<String>,
 }
 
+static ORIGIN: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(concat!("SELECT ", origin_columns!(), " FROM orders o WHERE o.order_id = $1 AND o.client_id = $2"))
+});
+
+static FACTS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "SELECT id, version, kind, at, cause, CAST(detail AS text) FROM timeline WHERE order_id = $1 AND id > $2 \
+         ORDER BY id LIMIT $3",
+    )
+});
+
+static STANDING: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(
+        "SELECT event_id, state, attempts, next_attempt_at, parked_at, blocks, error_code, error_message, needs_type \
+         FROM parked WHERE order_id = $1 ORDER BY id LIMIT $2",
+    )
+});
+
 /// The timeline, as an order's owner reads it.
-#[async_trait]
-pub trait Timeline: Send + Sync + std::fmt::Debug {
+#[derive(Debug, Clone)]
+pub struct Timeline(pub(super) Arc<dyn Database>);
+
+impl Timeline {
     /// Reads one order of a client; another client's is `None`.
-    async fn origin(&self, client: &ClientId, id: OrderId) -> Result<Option<Origin>>;
+    pub async fn origin(&self, client: &ClientId, id: OrderId) -> Result<Option<Origin>> {
+        let args = vec![Arg::Id(Some(id.0)), Arg::text(&client.0)];
+        self.0.first("timeline.origin", &ORIGIN, args, columns::origin).await
+    }
+
     /// Reads rows of an order's timeline with an id above `after`, in id order; ids are above 0.
-    async fn facts(&self, order: OrderId, after: i64, limit: i64) -> Result<Vec<Fact>>;
+    pub async fn facts(&self, order: OrderId, after: i64, limit: i64) -> Result<Vec<Fact>> {
+        let args = vec![Arg::Id(Some(order.0)), Arg::Long(after), Arg::Long(limit)];
+        self.0.all("timeline.facts", &FACTS, args, fact).await
+    }
+
     /// Reads the parked events of an order, oldest first.
-    async fn standing(&self, order: OrderId, limit: i64) -> Result<Vec<ParkedState>>;
+    pub async fn standing(&self, order: OrderId, limit: i64) -> Result<Vec<ParkedState>> {
+        let args = vec![Arg::Id(Some(order.0)), Arg::Long(limit)];
+        self.0.all("timeline.standing", &STANDING, args, standing).await
+    }
+}
+
+fn fact(row: &Row) -> sqlx::Result<Fact> {
+    Ok(Fact {
+        id: row.long(0)?,
+        version: row.maybe_int(1)?,
+        kind: row.text(2)?.to_owned(),
+        at: row.time(3)?,
+        cause: EventId(row.id(4)?),
+        detail: row.maybe_text(5)?.map(str::to_owned),
+    })
+}
+
+fn standing(row: &Row) -> anyhow::Result<ParkedState> {
+    Ok(ParkedState {
+        event_id: EventId(row.id(0)?),
+        state: State::parse(row.text(1)?).context("unknown state")?,
+        attempts: row.int(2)?,
+        next_attempt_at: row.maybe_time(3)?,
+        parked_at: row.time(4)?,
+        blocks: row.flag(5)?,
+        error_code: row.maybe_text(6)?.map(str::to_owned),
+        error_message: row.maybe_text(7)?.map(str::to_owned),
+        needs_type: row.maybe_text(8)?.map(str::to_owned),
+    })
 }

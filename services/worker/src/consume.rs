@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use minishop_core::crash;
 use minishop_platform::ctx::{Ctx, Task};
+use minishop_store::{StoreError, Why};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
@@ -103,9 +104,9 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
                 retry.succeeded();
             }
             // The poll thread finds the store's present position and reads again from there.
-            Err(error) if error.went_back().is_some() => {
+            Err(StoreError::Retry { why: Why::WentBack(positions), .. }) => {
                 shared.put_back(work);
-                shared.lock().check_again(error.went_back().unwrap_or_default());
+                shared.lock().check_again(&positions);
             }
             Err(error) => {
                 shared.put_back(work);
@@ -121,7 +122,7 @@ async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup
 /// Has partitions checked whose stored position is lower than it was: in idle ones no transaction would notice.
 async fn looked_back(ctx: &Ctx, shared: &Shared) {
     // An unavailable store is reported elsewhere.
-    if let Ok(stands) = ctx.store.inbox.positions(&ctx.config.kafka_group).await {
+    if let Ok(stands) = ctx.store.reads.positions(&ctx.config.kafka_group).await {
         shared.lock().doubt(&stands);
     }
 }

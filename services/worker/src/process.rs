@@ -83,7 +83,7 @@ impl Processor {
     }
 
     /// Settles all records in order; returns each partition's position. `seen` holds the store's positions as last seen: a store
-    /// with a lower one has gone back, and nothing is written to it ([`StoreError::went_back`]).
+    /// with a lower one has gone back, and nothing is written to it (`minishop_store::Why::WentBack`).
     ///
     /// After an error, records before the failing batch are settled; processing all of them again changes nothing.
     pub async fn step(&self, records: &[Record], seen: &[Position]) -> Result<Vec<Position>, StoreError> {
@@ -218,10 +218,7 @@ async fn gate<'r>(
 async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
     if !plan.adopt.is_empty() && tx.adopt(&plan.adopt).await?.len() < plan.adopt.len() {
         // Another transaction committed one of these orders since the lookup: the next try sees it.
-        return Err(StoreError::Retry {
-            operation: "worker.adopt",
-            source: anyhow::anyhow!("an order was created concurrently"),
-        });
+        return Err(StoreError::retry("worker.adopt", anyhow::anyhow!("an order was created concurrently")));
     }
     let passed = if plan.transitions.is_empty() { HashSet::new() } else { tx.apply(&plan.transitions).await? };
     for stopped in plan.transitions.iter().filter(|t| !passed.contains(&t.order_id)) {

@@ -10,10 +10,8 @@ use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
 use minishop_core::refusal::Code;
-use minishop_store::error::{Contended, SyncFailed, ValueRefused};
-use minishop_store::{
-    Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, OutboxRow, Result, StoreError,
-};
+use minishop_store::error::SyncFailed;
+use minishop_store::{Cancels, Changed, Intake, KeyRecord, NewEvent, NewOrder, Orders, OutboxRow, Result, StoreError};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -77,16 +75,16 @@ impl Intake for Scripted {
         assert!(batch.is_sorted_by_key(|o| (o.client_id.clone(), o.key.clone())), "batches are sorted by scope");
         let fault = book.faults.pop_front();
         if fault == Some(Fault::Retry) {
-            return Err(StoreError::Retry { operation: "accept", source: lost() });
+            return Err(StoreError::retry("accept", lost()));
         }
         if fault == Some(Fault::Held) || batch.iter().any(|order| book.held.contains(&order.key)) {
-            return Err(StoreError::Retry { operation: "accept", source: lost().context(Contended) });
+            return Err(StoreError::contended("accept", lost()));
         }
         if fault == Some(Fault::NoSync) {
-            return Err(StoreError::Fail { operation: "accept", source: SyncFailed("scripted".into()).into() });
+            return Err(StoreError::sync_failed("accept", "scripted".into()));
         }
         if batch.iter().any(|order| book.poison.contains(&order.key)) {
-            return Err(StoreError::Fail { operation: "accept", source: ValueRefused("scripted".into()).into() });
+            return Err(StoreError::value_refused("accept", lost()));
         }
         let mut made = HashMap::new();
         for order in batch {
@@ -121,15 +119,6 @@ impl Orders for Scripted {
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>> {
         let book = self.0.lock().unwrap();
         Ok(keys.iter().filter_map(|key| book.records.get(key).cloned()).collect())
-    }
-    async fn get(&self, _: &ClientId, _: OrderId) -> Result<Option<OrderRow>> {
-        Ok(None)
-    }
-    async fn list(&self, _: &ListQuery) -> Result<Vec<OrderRow>> {
-        Ok(Vec::new())
-    }
-    async fn nth(&self, _: &ListQuery, _: i64) -> Result<Option<OrderId>> {
-        Ok(None)
     }
     async fn cancels(&self) -> Result<Box<dyn Cancels>> {
         unreachable!("the intake cancels nothing")

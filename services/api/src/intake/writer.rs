@@ -286,7 +286,7 @@ fn scope(order: &NewOrder) -> Scope {
 
 fn retry(error: StoreError) -> StoreError {
     match error {
-        StoreError::Unknown { operation, source } => StoreError::Retry { operation, source },
+        StoreError::Unknown { operation, source } => StoreError::retry(operation, source),
         other => other,
     }
 }

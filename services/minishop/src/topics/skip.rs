@@ -77,7 +77,7 @@ async fn skip(args: Args, config: &Config, brokers: &str) -> Result<Gap, Failure
 
 /// Refuses an offset that the workers have already settled.
 async fn not_settled(store: &Store, gap: &Gap) -> Result<(), Failure> {
-    let positions = store.inbox.positions(&gap.consumer).await.map_err(Failure::of_store)?;
+    let positions = store.reads.positions(&gap.consumer).await.map_err(Failure::of_store)?;
     let at = positions.iter().find(|at| at.partition == gap.partition && at.topic == gap.topic);
     match at.map_or(0, |at| at.next_offset) {
         next if next > gap.offset => Err(refused(&format!(

@@ -10,13 +10,12 @@ use std::sync::LazyLock;
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::Status;
-use serde_json::json;
 use uuid::Uuid;
 
-use super::super::columns::{self, Columns as _};
+use super::super::columns::{self, Columns as _, origin_columns};
 use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{NewEvent, Origin, OutboxRow, Result, StoreError};
-use super::{AuditRow, Operations, RequestedBy, audit};
+use super::{Operations, RequestedBy, audit, words};
 
 /// Orders per statement.
 const PAGE: i64 = 2_000;
@@ -25,16 +24,10 @@ const LOOKED_AT: i64 = 20_000;
 /// A call stops reading when it has found this many orders; its last page may add more.
 const MOST: usize = 500;
 
-/// The columns that `columns::origin` reads, in its order.
+/// Selects the columns that `columns::origin` reads.
 macro_rules! origins {
     ($where:literal) => {
-        concat!(
-            "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, CAST(items AS text), \
-             correlation_id, created_at, idempotency_key, traceparent, created_event_id, settled_event_id, adopted \
-             FROM orders WHERE ",
-            $where,
-            " ORDER BY order_id"
-        )
+        concat!("SELECT ", origin_columns!(), " FROM orders o WHERE ", $where, " ORDER BY order_id")
     };
 }
 
@@ -165,7 +158,7 @@ impl Operations {
             // changes only an order that is `created`.
             work.run(&OPEN_THE_GATE, vec![Arg::text(&ask.consumer), Arg::Ids(settled)]).await?;
         }
-        audit::write(work.as_mut(), &entry(ask, &again.orders)).await?;
+        audit::write(work.as_mut(), &words::announce(ask, &again.orders)).await?;
         let events: Vec<NewEvent> = lost
             .iter()
             .map(|origin| made(origin).map_err(|error| StoreError::unreadable(OPERATION, error)))
@@ -182,19 +175,18 @@ impl Operations {
         const OPERATION: &str = "operations.candidates";
         let (time, after) = match which {
             Unannounced::Ids(ids) => {
-                let rows = self.0.read(OPERATION, &BY_ID, vec![orders(ids.iter().copied())]).await?;
-                return Ok((columns::all(OPERATION, &rows, columns::origin)?, None));
+                let args = vec![orders(ids.iter().copied())];
+                return Ok((self.0.all(OPERATION, &BY_ID, args, columns::origin).await?, None));
             }
             Unannounced::Before { time, after } => (*time, *after),
         };
         let (mut found, mut looked_at) = (Vec::new(), 0);
         let mut after = after.map_or(Uuid::nil(), |id| id.0);
         while looked_at < LOOKED_AT && found.len() < MOST {
-            let last = self.0.read(OPERATION, &LAST, vec![Arg::Id(Some(after)), Arg::Long(PAGE)]).await?;
-            let Some(last) = last.first() else { return Ok((found, None)) };
-            let last = columns::one(OPERATION, last, |row| row.id(0))?;
+            let page = vec![Arg::Id(Some(after)), Arg::Long(PAGE)];
+            let Some(last) = self.0.first(OPERATION, &LAST, page, |row| row.id(0)).await? else { return Ok((found, None)) };
             let args = vec![Arg::Id(Some(after)), Arg::Id(Some(last)), Arg::Time(Some(time))];
-            let open = columns::all(OPERATION, &self.0.read(OPERATION, &OPEN, args).await?, columns::origin)?;
+            let open = self.0.all(OPERATION, &OPEN, args, columns::origin).await?;
             found.extend(self.without_waiting(open).await?);
             (after, looked_at) = (last, looked_at + PAGE);
         }
@@ -257,17 +249,4 @@ fn orders(ids: impl Iterator<Item = OrderId>) -> Arg {
 
 fn ids(operation: &'static str, rows: &[Row]) -> Result<HashSet<Uuid>> {
     Ok(columns::all(operation, rows, |row| row.id(0))?.into_iter().collect())
-}
-
-fn entry(ask: &Announce, orders: &[OrderId]) -> AuditRow {
-    let orders: Vec<String> = orders.iter().map(ToString::to_string).collect();
-    AuditRow {
-        id: 0,
-        at: ask.at,
-        action: "announce".to_owned(),
-        requested_by: ask.requested_by.clone(),
-        outcome: "done".to_owned(),
-        operation_id: None,
-        detail: Some(json!({ "orders": orders }).to_string()),
-    }
 }

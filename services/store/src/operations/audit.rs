@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use minishop_core::ids::{ClientId, CorrelationId, OperationId};
 
 use super::super::Result;
-use super::super::columns::{self, Columns};
+use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement, Work};
 use super::{AuditRow, Operations, RequestedBy};
 
@@ -27,9 +27,8 @@ static LIST: LazyLock<Statement> = LazyLock::new(|| {
 impl Operations {
     /// Reads audit rows with an id below `before`, newest first.
     pub async fn audit(&self, before: Option<i64>, limit: i64) -> Result<Vec<AuditRow>> {
-        const OPERATION: &str = "operations.audit";
         let args = vec![Arg::Long(before.unwrap_or(i64::MAX)), Arg::Long(limit)];
-        columns::all(OPERATION, &self.0.read(OPERATION, &LIST, args).await?, audit_row)
+        self.0.all("operations.audit", &LIST, args, audit_row).await
     }
 
     /// Writes the audit row of an action that belongs to no operation.

@@ -10,7 +10,7 @@ use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{Result, StoreError};
 use super::dead_letters::{filter_args, filter_clause};
-use super::{AuditRow, FrozenSet, NewOperation, Operation, Operations, SHOWN_ITEMS, Selection, audit, progress};
+use super::{FrozenSet, NewOperation, Operation, Operations, SHOWN_ITEMS, Selection, audit, progress, words};
 
 static INSERT: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
@@ -101,8 +101,7 @@ impl Operations {
         if frozen.matched == 0 {
             work.run(&NOTHING_TO_DO, vec![Arg::Now, Arg::Id(Some(new.id.0))]).await?;
         }
-        let outcome = if frozen.matched == 0 { "done" } else { "accepted" };
-        audit::write(work.as_mut(), &entry(new, &frozen, outcome)).await?;
+        audit::write(work.as_mut(), &words::begin(new, &frozen)).await?;
         // Read before the commit: a read that fails after it would look as if nothing had been written.
         let begun = progress::read(work.as_mut(), new.id.0).await?;
         work.commit().await?;
@@ -122,18 +121,6 @@ impl Operations {
 fn nothing_is_known(new: &NewOperation, frozen: &FrozenSet) -> bool {
     let unknown = frozen.skipped.iter().all(|(_, skip)| *skip == Skip::NotFound);
     matches!(new.selection, Selection::Ids(_)) && frozen.matched == 0 && unknown
-}
-
-fn entry(new: &NewOperation, frozen: &FrozenSet, outcome: &str) -> AuditRow {
-    AuditRow {
-        id: 0,
-        at: new.at,
-        action: new.kind.as_str().to_owned(),
-        requested_by: new.requested_by.clone(),
-        outcome: outcome.to_owned(),
-        operation_id: Some(new.id),
-        detail: Some(serde_json::json!({"matched": frozen.matched, "filter": new.filter}).to_string()),
-    }
 }
 
 async fn freeze(work: &mut dyn Work, new: &NewOperation) -> Result<FrozenSet> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use minishop_core::ids::{EventId, OrderId};
 
 use super::super::Result;
-use super::super::columns::{self, Columns};
+use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement};
 use super::{DeadLetterFilter, Letter, LetterGroup, Operations, ParkedKey, WholeLetter};
 
@@ -71,30 +71,25 @@ static PARKED_KEYS: LazyLock<Statement> = LazyLock::new(|| {
 impl Operations {
     /// Reads dead letters that match a filter and have an id below `before`, newest first.
     pub async fn dead_letters(&self, filter: &DeadLetterFilter, before: Option<i64>, limit: i64) -> Result<Vec<Letter>> {
-        const OPERATION: &str = "operations.dead_letters";
         let mut args = filter_args(filter);
         args.extend([Arg::Long(before.unwrap_or(i64::MAX)), Arg::Long(limit)]);
-        columns::all(OPERATION, &self.0.read(OPERATION, &LIST, args).await?, letter)
+        self.0.all("operations.dead_letters", &LIST, args, letter).await
     }
 
     /// Reads one parked event in any state.
     pub async fn dead_letter(&self, id: i64) -> Result<Option<WholeLetter>> {
-        const OPERATION: &str = "operations.dead_letter";
-        let rows = self.0.read(OPERATION, &GET, vec![Arg::Long(id)]).await?;
-        rows.first().map(|row| columns::one(OPERATION, row, whole_letter)).transpose()
+        self.0.first("operations.dead_letter", &GET, vec![Arg::Long(id)], whole_letter).await
     }
 
     /// Groups dead letters by the fingerprint of their error, the largest group first.
     pub async fn dead_letter_groups(&self, limit: i64) -> Result<Vec<LetterGroup>> {
-        const OPERATION: &str = "operations.dead_letter_groups";
-        columns::all(OPERATION, &self.0.read(OPERATION, &GROUPS, vec![Arg::Long(limit)]).await?, group)
+        self.0.all("operations.dead_letter_groups", &GROUPS, vec![Arg::Long(limit)], group).await
     }
 
     /// Reads the heads of keys with parked events, oldest first, with an id above `after`.
     pub async fn parked_keys(&self, after: Option<i64>, limit: i64) -> Result<Vec<ParkedKey>> {
-        const OPERATION: &str = "operations.parked_keys";
         let args = vec![Arg::Long(after.unwrap_or(0)), Arg::Long(limit)];
-        columns::all(OPERATION, &self.0.read(OPERATION, &PARKED_KEYS, args).await?, parked_key)
+        self.0.all("operations.parked_keys", &PARKED_KEYS, args, parked_key).await
     }
 }
 

@@ -7,13 +7,11 @@ use minishop_core::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::Result;
-use super::super::columns::{self, Columns};
+use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement};
 use super::audit::requested_by;
-use super::{AuditRow, Operations, RequestedBy};
+use super::{Operations, RequestedBy, words};
 
-/// The action in the audit.
-const ACTION: &str = "skip";
 /// The most gaps that are read, newest first. There is one for each place that nobody can read.
 const MOST: i64 = 1000;
 
@@ -41,16 +39,12 @@ pub struct Gap {
 impl Operations {
     /// Stores that a consumer steps over a gap once it reaches it and cannot read it.
     pub async fn skip(&self, gap: &Gap, requested_by: RequestedBy, at: Timestamp) -> Result<()> {
-        let detail = serde_json::to_string(gap).expect("names and numbers are plain values");
-        let (action, outcome) = (ACTION.to_owned(), "accepted".to_owned());
-        self.write_audit(&AuditRow { id: 0, at, action, requested_by, outcome, operation_id: None, detail: Some(detail) }).await
+        self.write_audit(&words::skip(gap, &requested_by, at)).await
     }
 
     /// Reads the gaps that a consumer is to step over, newest first, and who asked for each.
     pub async fn skips(&self, consumer: &str) -> Result<Vec<(Gap, RequestedBy)>> {
-        const OPERATION: &str = "operations.skips";
-        let rows = self.0.read(OPERATION, &LIST, vec![Arg::Long(MOST)]).await?;
-        let mut skips = columns::all(OPERATION, &rows, skip)?;
+        let mut skips = self.0.all("operations.skips", &LIST, vec![Arg::Long(MOST)], skip).await?;
         skips.retain(|(gap, _)| gap.consumer == consumer);
         Ok(skips)
     }

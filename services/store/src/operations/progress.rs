@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::super::Result;
 use super::super::columns::{self, Columns};
 use super::super::database::{Arg, Row, Statement, Work};
-use super::{AuditRow, Item, Operation, OperationQuery, Operations, RequestedBy, SHOWN_ITEMS, audit};
+use super::{Item, Operation, OperationQuery, Operations, RequestedBy, SHOWN_ITEMS, audit, words};
 
 /// The columns of [`operation`].
 macro_rules! operation_columns {
@@ -89,28 +89,23 @@ impl Action {
 impl Operations {
     /// Reads an operation.
     pub async fn operation(&self, id: OperationId) -> Result<Option<Operation>> {
-        const OPERATION: &str = "operations.operation";
-        let rows = self.0.read(OPERATION, &GET, vec![Arg::Id(Some(id.0))]).await?;
-        rows.first().map(|row| columns::one(OPERATION, row, operation)).transpose()
+        self.0.first("operations.operation", &GET, vec![Arg::Id(Some(id.0))], operation).await
     }
 
     /// Reads a page of operations, newest first.
     pub async fn operations(&self, query: &OperationQuery) -> Result<Vec<Operation>> {
-        const OPERATION: &str = "operations.operations";
         let args = vec![
             Arg::Id(Some(query.before.map_or(Uuid::max(), |id| id.0))),
             Arg::Text(query.kind.map(|kind| kind.as_str().to_owned())),
             Arg::Text(query.state.map(|state| state.as_str().to_owned())),
             Arg::Long(query.limit),
         ];
-        columns::all(OPERATION, &self.0.read(OPERATION, &LIST, args).await?, operation)
+        self.0.all("operations.operations", &LIST, args, operation).await
     }
 
     /// Reads the failed and skipped dead letters of an operation, at most [`SHOWN_ITEMS`].
     pub async fn items(&self, id: OperationId) -> Result<Vec<Item>> {
-        const OPERATION: &str = "operations.items";
-        let rows = self.0.read(OPERATION, &ITEMS, vec![Arg::Id(Some(id.0)), Arg::Long(SHOWN_ITEMS)]).await?;
-        columns::all(OPERATION, &rows, item)
+        self.0.all("operations.items", &ITEMS, vec![Arg::Id(Some(id.0)), Arg::Long(SHOWN_ITEMS)], item).await
     }
 
     /// Pauses, resumes or cancels an operation. One that has ended, or is in that state already, stays as it is.
@@ -134,16 +129,7 @@ impl Operations {
             work.rollback().await?;
             return Ok(now);
         }
-        let entry = AuditRow {
-            id: 0,
-            at,
-            action: action.as_str().to_owned(),
-            requested_by: requested_by.clone(),
-            outcome: "accepted".to_owned(),
-            operation_id: Some(id),
-            detail: None,
-        };
-        audit::write(work.as_mut(), &entry).await?;
+        audit::write(work.as_mut(), &words::control(id, action, requested_by, at)).await?;
         work.commit().await?;
         Ok(now)
     }
@@ -161,7 +147,7 @@ pub(super) async fn stop(work: &mut dyn Work, id: OperationId, because: &str) ->
 /// Reads an operation within a transaction.
 pub(super) async fn read(work: &mut dyn Work, id: Uuid) -> Result<Option<Operation>> {
     let rows = work.run(&GET, vec![Arg::Id(Some(id))]).await?;
-    rows.first().map(|row| columns::one("operations.read", row, operation)).transpose()
+    columns::first("operations.read", &rows, operation)
 }
 
 fn operation(row: &Row) -> anyhow::Result<Operation> {

@@ -5,14 +5,13 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::EventId;
-use serde_json::json;
 use uuid::Uuid;
 
 use super::super::Result;
-use super::super::columns::{self, Columns as _};
+use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement, Work};
 use super::run::close;
-use super::{AuditRow, Operations, RequestedBy, audit};
+use super::{Operations, RequestedBy, audit, words};
 
 /// The most rows that one transaction sets aside.
 const PAGE: i64 = 500;
@@ -126,29 +125,17 @@ pub enum Missing {
 impl Operations {
     /// Reads the progress of each shard.
     pub async fn outbox_shards(&self) -> Result<Vec<OutboxShard>> {
-        const OPERATION: &str = "operations.outbox_shards";
-        let rows = self.0.read(OPERATION, &SHARDS, Vec::new()).await?;
-        columns::all(OPERATION, &rows, |row| {
-            anyhow::Ok(OutboxShard {
-                shard: row.small(0)?,
-                acknowledged: row.long(1)?,
-                last: row.long(2)?,
-                waiting: row.long(3)?,
-            })
-        })
+        self.0.all("operations.outbox_shards", &SHARDS, Vec::new(), shard).await
     }
 
     /// Reads events that wait, the oldest first.
     pub async fn outbox_waiting(&self, limit: i64) -> Result<Vec<OutboxEvent>> {
-        const OPERATION: &str = "operations.outbox_waiting";
-        columns::all(OPERATION, &self.0.read(OPERATION, &WAITING, vec![Arg::Long(limit)]).await?, waiting)
+        self.0.all("operations.outbox_waiting", &WAITING, vec![Arg::Long(limit)], waiting).await
     }
 
     /// Reads events that were set aside, the newest first.
     pub async fn outbox_set_aside(&self, limit: i64) -> Result<Vec<OutboxEvent>> {
-        const OPERATION: &str = "operations.outbox_set_aside";
-        let rows = self.0.read(OPERATION, &KEPT, vec![Arg::Long(limit)]).await?;
-        columns::all(OPERATION, &rows, |row| anyhow::Ok(OutboxEvent { reason: Some(row.text(5)?.to_owned()), ..waiting(row)? }))
+        self.0.all("operations.outbox_set_aside", &KEPT, vec![Arg::Long(limit)], kept).await
     }
 
     /// Sets waiting events aside, with the reason, so that later ones go on. Returns how many.
@@ -167,21 +154,18 @@ impl Operations {
 
     async fn set_page_aside(&self, which: &Unpublished, requested_by: &RequestedBy, at: Timestamp) -> Result<u64> {
         const OPERATION: &str = "operations.set_aside";
-        let (statement, chosen, detail) = match which {
-            Unpublished::Event(id) => (&OF_EVENT, Arg::Id(Some(id.0)), json!({"eventId": id.to_string()})),
-            Unpublished::Topic(topic) => (&OF_TOPIC, Arg::text(topic), json!({"topic": topic})),
+        let (statement, chosen) = match which {
+            Unpublished::Event(id) => (&OF_EVENT, Arg::Id(Some(id.0))),
+            Unpublished::Topic(topic) => (&OF_TOPIC, Arg::text(topic)),
         };
-        let rows = self.0.read(OPERATION, statement, vec![chosen, Arg::Long(PAGE)]).await?;
-        let events = columns::all(OPERATION, &rows, waiting)?;
+        let events = self.0.all(OPERATION, statement, vec![chosen, Arg::Long(PAGE)], waiting).await?;
         let mut work = self.0.begin(OPERATION).await?;
         let mut done = 0;
         for event in events {
             done += u64::from(keep(work.as_mut(), event.shard, event.number, event.event_id, &requested_by.reason).await?);
         }
         if done > 0 {
-            let mut detail = detail;
-            detail["events"] = done.into();
-            write(work.as_mut(), "outbox_set_aside", detail, requested_by, at).await?;
+            audit::write(work.as_mut(), &words::set_aside(which, done, requested_by, at)).await?;
         }
         close(work, done > 0).await?;
         Ok(done)
@@ -198,9 +182,10 @@ impl Operations {
     /// Lets the leader step over missing numbers of a shard, from `number` up to the next that exists. Their events are lost.
     pub async fn step_over(&self, shard: i16, number: i64, requested_by: &RequestedBy, at: Timestamp) -> Result<Missing> {
         const OPERATION: &str = "operations.step_over";
-        let rows = self.0.read(OPERATION, &GAP, vec![Arg::Long(shard.into()), Arg::Long(number)]).await?;
-        let found = columns::all(OPERATION, &rows, |row| anyhow::Ok((row.long(0)?, row.long(1)?, row.long(2)? > 0)))?;
-        let Some(&(acknowledged, next, has_one_before)) = found.first() else { return Ok(Missing::No) };
+        let args = vec![Arg::Long(shard.into()), Arg::Long(number)];
+        let read = |row: &Row| -> sqlx::Result<_> { Ok((row.long(0)?, row.long(1)?, row.long(2)? > 0)) };
+        let found = self.0.first(OPERATION, &GAP, args, read).await?;
+        let Some((acknowledged, next, has_one_before)) = found else { return Ok(Missing::No) };
         let is_missing = next > number && (number == acknowledged + 1 || (number > acknowledged && has_one_before));
         if !is_missing || next - number > LONGEST_GAP {
             return Ok(Missing::No);
@@ -212,26 +197,21 @@ impl Operations {
                 [Arg::Now, Arg::Long(shard.into()), Arg::Long(missing), Arg::Id(Some(nobody)), Arg::Bytes(Some(Bytes::new()))];
             work.run(&FILL, place.into()).await?;
         }
-        let detail = json!({"shard": shard, "from": number, "to": next - 1});
-        write(work.as_mut(), "outbox_step_over", detail, requested_by, at).await?;
+        audit::write(work.as_mut(), &words::step_over(shard, number, next - 1, requested_by, at)).await?;
         work.commit().await?;
         Ok(Missing::SteppedOver(number, next - 1))
     }
 }
 
-async fn write(
-    work: &mut dyn Work,
-    action: &str,
-    detail: serde_json::Value,
-    requested_by: &RequestedBy,
-    at: Timestamp,
-) -> Result<()> {
-    let (action, outcome, detail) = (action.to_owned(), "accepted".to_owned(), Some(detail.to_string()));
-    audit::write(work, &AuditRow { id: 0, at, action, requested_by: requested_by.clone(), outcome, operation_id: None, detail })
-        .await
+fn shard(row: &Row) -> sqlx::Result<OutboxShard> {
+    Ok(OutboxShard { shard: row.small(0)?, acknowledged: row.long(1)?, last: row.long(2)?, waiting: row.long(3)? })
 }
 
-fn waiting(row: &Row) -> anyhow::Result<OutboxEvent> {
+fn kept(row: &Row) -> sqlx::Result<OutboxEvent> {
+    Ok(OutboxEvent { reason: Some(row.text(5)?.to_owned()), ..waiting(row)? })
+}
+
+fn waiting(row: &Row) -> sqlx::Result<OutboxEvent> {
     Ok(OutboxEvent {
         shard: row.small(0)?,
         number: row.long(1)?,

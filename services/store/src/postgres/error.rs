@@ -6,7 +6,7 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use super::super::StoreError;
-use super::super::error::{Contended, OpenError, ValueRefused};
+use super::super::error::OpenError;
 use super::pooler;
 
 /// A lock was not granted within `lock_timeout`.
@@ -29,17 +29,16 @@ pub(super) fn failed(operation: &'static str, lost: Lost) -> impl Fn(sqlx::Error
         if lost == Lost::Commit && is_in_doubt(&error) {
             return StoreError::Unknown { operation, source: error.into() };
         }
-        let passes = passes(&error);
-        let refused = refused_value(&error);
-        let held = code(&error).is_some_and(|code| code == LOCK_NOT_AVAILABLE);
-        let mut source = anyhow::Error::new(error);
-        if held {
-            source = source.context(Contended);
-        }
-        match refused {
-            _ if passes => StoreError::Retry { operation, source },
-            Some(refused) => StoreError::Fail { operation, source: source.context(refused) },
-            None => StoreError::Fail { operation, source },
+        let code = code(&error).unwrap_or_default().into_owned();
+        if code == LOCK_NOT_AVAILABLE {
+            StoreError::contended(operation, error)
+        } else if passes(&error) {
+            StoreError::retry(operation, error)
+        } else if is_refused_value(&code) {
+            let refused = format!("the database refuses a value: SQLSTATE {code}");
+            StoreError::value_refused(operation, anyhow::Error::new(error).context(refused))
+        } else {
+            StoreError::fail(operation, error)
         }
     }
 }
@@ -96,10 +95,9 @@ fn passes(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Returns the refusal of a value: a data exception, a broken constraint, or a value too large for an index.
-fn refused_value(error: &sqlx::Error) -> Option<ValueRefused> {
-    let code = code(error)?;
-    ["22", "23", "54"].iter().any(|class| code.starts_with(class)).then(|| ValueRefused(format!("SQLSTATE {code}")))
+/// Returns whether a value was refused: a data exception, a broken constraint, or a value too large for an index.
+fn is_refused_value(code: &str) -> bool {
+    ["22", "23", "54"].iter().any(|class| code.starts_with(class))
 }
 
 /// Returns whether the server rolled the statement back because of concurrent ones: running it again at once may work.
@@ -108,9 +106,8 @@ pub(super) fn is_contention(error: &sqlx::Error) -> bool {
 }
 
 /// Returns whether the server's disk is full.
-pub(super) fn is_full(error: &StoreError) -> bool {
-    let (StoreError::Retry { source, .. } | StoreError::Unknown { source, .. } | StoreError::Fail { source, .. }) = error;
-    source.downcast_ref::<sqlx::Error>().and_then(code).is_some_and(|code| code == DISK_FULL)
+pub(super) fn is_full(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code == DISK_FULL)
 }
 
 fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {

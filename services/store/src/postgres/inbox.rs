@@ -14,13 +14,10 @@ use minishop_core::ids::{ClientId, EventId, OrderId};
 use super::super::{
     AdoptedOrder, ConsumerTx, Gate, Inbox, InboxEntry, Journal, KnownOrder, Result, StoreError, Transition, columns,
 };
-use super::error::{Lost, failed};
 use super::line::{Line, Transaction};
-use super::pool::Pool;
 use super::session::Session;
 pub(super) use journal::note;
 pub(super) use leased::millis;
-use minishop_core::position::Position;
 pub(super) use statements::apply;
 
 /// One transaction of the worker.
@@ -41,12 +38,11 @@ impl PgConsumerTx {
 #[derive(Debug)]
 pub(super) struct PgInbox {
     line: Line,
-    reads: Pool,
 }
 
 impl PgInbox {
-    pub(super) fn new(session: Session, reads: Pool) -> Self {
-        Self { line: Line::new(session), reads }
+    pub(super) fn new(session: Session) -> Self {
+        Self { line: Line::new(session) }
     }
 }
 
@@ -54,13 +50,6 @@ impl PgInbox {
 impl Inbox for PgInbox {
     async fn begin(&self, consumer: &str) -> Result<Box<dyn ConsumerTx>> {
         Ok(Box::new(PgConsumerTx::new(self.line.begin("inbox.begin").await?, consumer, false)))
-    }
-
-    async fn positions(&self, consumer: &str) -> Result<Vec<Position>> {
-        const OPERATION: &str = "inbox.positions";
-        let query = sqlx::query("SELECT topic, partition, next_offset FROM consumed WHERE consumer = $1").bind(consumer);
-        let rows = self.reads.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        columns::all(OPERATION, &rows, columns::position)
     }
 }
 
@@ -105,7 +94,7 @@ impl ConsumerTx for PgConsumerTx {
         const OPERATION: &str = "inbox.record";
         let consumer = &self.consumer;
         let recorded = self.transaction.step(OPERATION, async |connection| journal::record(connection, consumer, journal).await);
-        recorded.await?.map_err(|back| StoreError::Retry { operation: OPERATION, source: back.into() })
+        recorded.await?.map_err(|positions| StoreError::went_back(OPERATION, positions))
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {

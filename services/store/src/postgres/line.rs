@@ -72,7 +72,7 @@ impl Transaction {
     }
 
     fn take(&mut self, operation: &'static str) -> Result<PgConnection> {
-        let gone = || StoreError::Retry { operation, source: anyhow::anyhow!("an earlier step of the transaction failed") };
+        let gone = || StoreError::retry(operation, anyhow::anyhow!("an earlier step of the transaction failed"));
         self.connection.take().ok_or_else(gone)
     }
 }

@@ -1,11 +1,9 @@
 //! The parking lot in PostgreSQL.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use minishop_core::parking::State;
 use sqlx::postgres::PgRow;
 
 use super::super::columns::{self, Columns};
@@ -16,8 +14,6 @@ use super::inbox::{PgConsumerTx, millis};
 use super::line::Line;
 use super::pool::Pool;
 use super::session::Session;
-
-const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
 
 const OLDEST_HELD: &str = "SELECT extract(epoch FROM clock_timestamp() - (SELECT parked_at FROM parked \
     WHERE consumer = $1 AND needs_type IS NOT NULL AND NOT needs_type = ANY($2) ORDER BY parked_at LIMIT 1))::float8";
@@ -67,23 +63,16 @@ const MAKE_DUE: &str = "WITH RECURSIVE heads AS (SELECT 1 AS n, f.* FROM (SELECT
 pub(super) struct PgLot {
     line: Line,
     claims: Pool,
-    reads: Pool,
 }
 
 impl PgLot {
-    pub(super) fn new(session: Session, reads: Pool) -> Self {
-        Self { claims: Pool::new(&session.clone().lookups(), 1), line: Line::new(session), reads }
+    pub(super) fn new(session: Session) -> Self {
+        Self { claims: Pool::new(&session.clone().lookups(), 1), line: Line::new(session) }
     }
 }
 
 #[async_trait]
 impl Lot for PgLot {
-    async fn counts(&self) -> Result<HashMap<State, i64>> {
-        const OPERATION: &str = "lot.counts";
-        let rows = self.reads.all(sqlx::query(COUNTS)).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        Ok(columns::all(OPERATION, &rows, columns::count)?.into_iter().flatten().collect())
-    }
-
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
         let query = sqlx::query(OLDEST_HELD).bind(consumer).bind(types);
         let age = async { self.claims.one(query).await?.maybe_double(0) };

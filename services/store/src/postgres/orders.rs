@@ -1,4 +1,4 @@
-//! Orders in PostgreSQL: acceptance in one statement, and reads.
+//! Orders in PostgreSQL: acceptance in one statement, and reads of many orders.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,15 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, OrderId};
-use minishop_core::order::Status;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use super::super::columns::{self, Columns as _};
-use super::super::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result, StoreError};
+use super::super::{Cancels, Changed, Intake, KeyRecord, NewEvent, NewOrder, Orders, Result, StoreError};
 use super::Db;
 use super::cancel::PgCancels;
-use super::error::{self, Lost, failed, is_contention};
+use super::error::{Lost, failed, is_contention, is_full};
 use super::events::{self, column};
 use super::session::{Kept, SILENCE};
 
@@ -49,27 +47,14 @@ const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fing
     FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) \
     JOIN orders o ON o.client_id = k.client_id AND o.idempotency_key = k.idempotency_key";
 
-const GET: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE order_id = $1 AND client_id = $2";
-
-const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
-    AND ($3::text IS NULL OR status = $3) ORDER BY order_id DESC LIMIT $4";
-
-const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
-    AND ($3::text IS NULL OR status = $3) AND customer_id = $6 ORDER BY order_id DESC LIMIT $4";
-
-const NTH: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id < $2 ORDER BY order_id DESC OFFSET $3 LIMIT 1";
-
-const NTH_OF_CUSTOMER: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id < $2 AND customer_id = $4 \
-    ORDER BY order_id DESC OFFSET $3 LIMIT 1";
-
 // The index on (order, version) finds the timeline row of the change.
-const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
-    o.items::text, o.correlation_id, o.created_at, t.at FROM UNNEST($1::uuid[], $2::int[]) k(order_id, version) \
-    JOIN orders o ON o.order_id = k.order_id AND o.version > k.version \
-    LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
+const CHANGED: &str = concat!(
+    "SELECT ",
+    columns::order_columns!(),
+    ", t.at FROM UNNEST($1::uuid[], $2::int[]) k(order_id, version) \
+     JOIN orders o ON o.order_id = k.order_id AND o.version > k.version \
+     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version"
+);
 
 // A real write that leaves nothing behind: a message in the WAL, whose commit waits for the disk like an order's.
 const PING: &str = "SELECT CASE WHEN pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' THEN false \
@@ -112,14 +97,16 @@ impl Intake for PgIntake {
                     tries += 1;
                     tokio::time::sleep(Duration::from_micros(rand::random_range(500..10_000))).await;
                 }
-                Ok(made) => break made.map_err(failed(OPERATION, Lost::Commit)),
+                Ok(made) => {
+                    match &made {
+                        Ok(_) => self.full.set(false),
+                        Err(error) if is_full(error) => self.full.set(true),
+                        Err(_) => {}
+                    }
+                    break made.map_err(failed(OPERATION, Lost::Commit));
+                }
             }
         };
-        match &outcome {
-            Ok(_) => self.full.set(false),
-            Err(error) if error::is_full(error) => self.full.set(true),
-            Err(_) => {}
-        }
         // After any other error than the batch's own fault or a lock timeout, the connection's state is in doubt.
         if matches!(&outcome, Ok(_) | Err(StoreError::Fail { .. })) || outcome.as_ref().is_err_and(StoreError::is_contended) {
             self.kept.keep(connection);
@@ -170,43 +157,6 @@ impl Orders for Db {
         columns::all(OPERATION, &rows, columns::key_record)
     }
 
-    async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>> {
-        const OPERATION: &str = "orders.get";
-        let query = sqlx::query(GET).bind(id.0).bind(&client.0);
-        let row = self.reads.maybe(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        row.map(|row| columns::one(OPERATION, &row, columns::order_row)).transpose()
-    }
-
-    async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>> {
-        const OPERATION: &str = "orders.list";
-        let before = query.before.map_or(Uuid::max(), |id| id.0);
-        let mut sql = sqlx::query(if query.customer_id.is_some() { LIST_OF_CUSTOMER } else { LIST })
-            .bind(&query.client_id.0)
-            .bind(before)
-            .bind(query.status.map(Status::as_str))
-            .bind(query.limit)
-            .bind(query.down_to.map_or(Uuid::nil(), |id| id.0));
-        if let Some(customer) = &query.customer_id {
-            sql = sql.bind(customer);
-        }
-        let rows = self.reads.all(sql).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        columns::all(OPERATION, &rows, columns::order_row)
-    }
-
-    async fn nth(&self, query: &ListQuery, n: i64) -> Result<Option<OrderId>> {
-        const OPERATION: &str = "orders.nth";
-        let before = query.before.map_or(Uuid::max(), |id| id.0);
-        let mut sql = sqlx::query(if query.customer_id.is_some() { NTH_OF_CUSTOMER } else { NTH })
-            .bind(&query.client_id.0)
-            .bind(before)
-            .bind(n.saturating_sub(1));
-        if let Some(customer) = &query.customer_id {
-            sql = sql.bind(customer);
-        }
-        let row = self.reads.maybe(sql).await.map_err(failed(OPERATION, Lost::Nothing))?;
-        row.map(|row| columns::one(OPERATION, &row, |row| row.id(0).map(OrderId))).transpose()
-    }
-
     async fn cancels(&self) -> Result<Box<dyn Cancels>> {
         Ok(Box::new(PgCancels::connect(self.cancels.clone()).await?))
     }
@@ -222,12 +172,12 @@ impl Orders for Db {
         const OPERATION: &str = "orders.ping";
         let asked = async { self.housekeeping.one(sqlx::query(PING)).await?.flag(0) };
         if !asked.await.map_err(failed(OPERATION, Lost::Nothing))? {
-            return Err(StoreError::Retry { operation: OPERATION, source: anyhow::anyhow!("the server is read-only") });
+            return Err(StoreError::retry(OPERATION, anyhow::anyhow!("the server is read-only")));
         }
         if self.full.is() {
-            let room = self.housekeeping.attempt(FIND_ROOM).await.map_err(failed(OPERATION, Lost::Nothing));
-            if room.as_ref().is_err_and(error::is_full) {
-                return room;
+            let room = self.housekeeping.attempt(FIND_ROOM).await;
+            if room.as_ref().is_err_and(is_full) {
+                return room.map_err(failed(OPERATION, Lost::Nothing));
             }
             self.full.set(false);
         }

@@ -37,10 +37,6 @@ impl Pool {
         self.lend(async |connection| sql.fetch_one(connection).await).await
     }
 
-    pub(super) async fn maybe(&self, sql: Sql<'_>) -> sqlx::Result<Option<PgRow>> {
-        self.lend(async |connection| sql.fetch_optional(connection).await).await
-    }
-
     /// Returns how many rows changed.
     pub(super) async fn execute(&self, sql: Sql<'_>) -> sqlx::Result<u64> {
         self.lend(async |connection| Ok(sql.execute(connection).await?.rows_affected())).await

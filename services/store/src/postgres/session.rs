@@ -95,7 +95,7 @@ impl Session {
 
     /// Connects for an operation. Any error is a retry: a misfit server, such as a replica after a fail-over, may be replaced.
     pub(super) async fn connect_for(&self, operation: &'static str) -> Result<PgConnection, StoreError> {
-        self.connect().await.map_err(|error| StoreError::Retry { operation, source: error.into() })
+        self.connect().await.map_err(|error| StoreError::retry(operation, error))
     }
 
     /// Refuses a server that would lose what it acknowledges, then applies the settings, and refuses a server that drops them.

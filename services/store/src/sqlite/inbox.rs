@@ -14,10 +14,9 @@ use minishop_core::ids::{ClientId, EventId, OrderId};
 use super::super::{
     AdoptedOrder, ConsumerTx, Gate, Inbox, InboxEntry, Journal, KnownOrder, Result, StoreError, Transition, columns,
 };
+use super::Db;
 use super::writer::Unit;
-use super::{Db, failed};
 pub(super) use journal::note;
-use minishop_core::position::Position;
 pub(super) use statements::apply;
 
 #[derive(Debug)]
@@ -38,13 +37,6 @@ impl Db {
 impl Inbox for Db {
     async fn begin(&self, consumer: &str) -> Result<Box<dyn ConsumerTx>> {
         Ok(Box::new(self.settlement("inbox.begin", consumer).await?))
-    }
-
-    async fn positions(&self, consumer: &str) -> Result<Vec<Position>> {
-        const OPERATION: &str = "inbox.positions";
-        let query = sqlx::query("SELECT topic, partition, next_offset FROM consumed WHERE consumer = ?1").bind(consumer);
-        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
-        columns::all(OPERATION, &rows, columns::position)
     }
 }
 
@@ -86,7 +78,7 @@ impl ConsumerTx for SqliteConsumerTx {
         const OPERATION: &str = "inbox.record";
         let (consumer, now) = (&self.consumer, self.now);
         let recorded = self.unit.step(OPERATION, async |connection| journal::record(connection, consumer, journal, now).await);
-        recorded.await?.map_err(|back| StoreError::Retry { operation: OPERATION, source: back.into() })
+        recorded.await?.map_err(|positions| StoreError::went_back(OPERATION, positions))
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {

@@ -1,19 +1,16 @@
 //! The parking lot in SQLite.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use minishop_core::parking::State;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::lot::{KEYS_AT_ONCE, LEASE_SPREAD};
 use super::super::{Claim, Claimed, Lot, LotTx, MadeDue, Result, columns};
 use super::{Db, failed, first};
-
-const COUNTS: &str = "SELECT state, count(*) FROM parked GROUP BY state";
 
 const OLDEST_HELD: &str = "SELECT min(parked_at) FROM parked WHERE consumer = ?1 AND needs_type IS NOT NULL \
     AND needs_type NOT IN (SELECT value FROM json_each(?2))";
@@ -52,12 +49,6 @@ const MISSED: &str = "UPDATE parked SET next_attempt_at = ?2 WHERE id IN (SELECT
 
 #[async_trait]
 impl Lot for Db {
-    async fn counts(&self) -> Result<HashMap<State, i64>> {
-        const OPERATION: &str = "lot.counts";
-        let rows = sqlx::query(COUNTS).fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
-        Ok(columns::all(OPERATION, &rows, columns::count)?.into_iter().flatten().collect())
-    }
-
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
         const OPERATION: &str = "lot.oldest_held";
         let query = sqlx::query_scalar(OLDEST_HELD).bind(consumer).bind(list(types));

@@ -1,4 +1,4 @@
-//! Orders in SQLite: acceptance and reads.
+//! Orders in SQLite: acceptance, and reads of many orders.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -6,12 +6,11 @@ use std::sync::LazyLock;
 use async_trait::async_trait;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, OrderId};
-use minishop_core::order::Status;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::columns::{self, Columns as _};
-use super::super::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewEvent, NewOrder, OrderRow, Orders, Result};
+use super::super::columns;
+use super::super::{Cancels, Changed, Intake, KeyRecord, NewEvent, NewOrder, Orders, Result};
 use super::bulk::Bulk;
 use super::cancel::SqliteCancels;
 use super::{Db, failed, hex, outbox};
@@ -28,26 +27,13 @@ static INSERT: LazyLock<Bulk> = LazyLock::new(|| {
 const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fingerprint, o.total_minor, o.currency \
     FROM json_each(?1) k CROSS JOIN orders o ON o.client_id = k.value ->> 0 AND o.idempotency_key = k.value ->> 1";
 
-const GET: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, correlation_id, \
-    created_at FROM orders WHERE order_id = ?1 AND client_id = ?2";
-
-const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, correlation_id, \
-    created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND order_id >= ?5 AND (?3 IS NULL OR status = ?3) \
-    ORDER BY order_id DESC LIMIT ?4";
-
-const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, \
-    correlation_id, created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND order_id >= ?5 \
-    AND (?3 IS NULL OR status = ?3) AND customer_id = ?6 ORDER BY order_id DESC LIMIT ?4";
-
-const NTH: &str = "SELECT order_id FROM orders WHERE client_id = ?1 AND order_id < ?2 ORDER BY order_id DESC LIMIT 1 OFFSET ?3";
-
-const NTH_OF_CUSTOMER: &str = "SELECT order_id FROM orders WHERE client_id = ?1 AND order_id < ?2 AND customer_id = ?4 \
-    ORDER BY order_id DESC LIMIT 1 OFFSET ?3";
-
-const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, o.items, \
-    o.correlation_id, o.created_at, t.at FROM json_each(?1) k \
-    CROSS JOIN orders o ON o.order_id = unhex(k.value ->> 0) AND o.version > k.value ->> 1 \
-    LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
+const CHANGED: &str = concat!(
+    "SELECT ",
+    columns::order_columns!(),
+    ", t.at FROM json_each(?1) k \
+     CROSS JOIN orders o ON o.order_id = unhex(k.value ->> 0) AND o.version > k.value ->> 1 \
+     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version"
+);
 
 /// An update: a transaction that is rolled back writes nothing, and so works on a full disk.
 const PROBE: &str = "UPDATE probe SET at = ?1, filler = zeroblob(?2)";
@@ -106,43 +92,6 @@ impl Orders for Db {
         const OPERATION: &str = "orders.by_keys";
         let rows = sqlx::query(BY_KEYS).bind(key_list(keys)).fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
         columns::all(OPERATION, &rows, columns::key_record)
-    }
-
-    async fn get(&self, client: &ClientId, id: OrderId) -> Result<Option<OrderRow>> {
-        const OPERATION: &str = "orders.get";
-        let query = sqlx::query(GET).bind(id.0).bind(&client.0);
-        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
-        rows.first().map(|row| columns::one(OPERATION, row, columns::order_row)).transpose()
-    }
-
-    async fn list(&self, query: &ListQuery) -> Result<Vec<OrderRow>> {
-        const OPERATION: &str = "orders.list";
-        let before = query.before.map_or(Uuid::max(), |id| id.0);
-        let mut sql = sqlx::query(if query.customer_id.is_some() { LIST_OF_CUSTOMER } else { LIST })
-            .bind(&query.client_id.0)
-            .bind(before)
-            .bind(query.status.map(Status::as_str))
-            .bind(query.limit)
-            .bind(query.down_to.map_or(Uuid::nil(), |id| id.0));
-        if let Some(customer) = &query.customer_id {
-            sql = sql.bind(customer);
-        }
-        let rows = sql.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
-        columns::all(OPERATION, &rows, columns::order_row)
-    }
-
-    async fn nth(&self, query: &ListQuery, n: i64) -> Result<Option<OrderId>> {
-        const OPERATION: &str = "orders.nth";
-        let before = query.before.map_or(Uuid::max(), |id| id.0);
-        let mut sql = sqlx::query(if query.customer_id.is_some() { NTH_OF_CUSTOMER } else { NTH })
-            .bind(&query.client_id.0)
-            .bind(before)
-            .bind(n.saturating_sub(1));
-        if let Some(customer) = &query.customer_id {
-            sql = sql.bind(customer);
-        }
-        let row = sql.fetch_all(&self.readers).await.map_err(failed(OPERATION))?.pop();
-        row.map(|row| columns::one(OPERATION, &row, |row| row.id(0).map(OrderId))).transpose()
     }
 
     async fn cancels(&self) -> Result<Box<dyn Cancels>> {

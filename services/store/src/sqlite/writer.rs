@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot};
 
-use super::super::error::{SyncFailed, ValueRefused};
 use super::super::{Result, StoreError};
 use super::connect;
 use super::failed;
@@ -265,10 +264,10 @@ impl Broken {
     /// Makes the error of the operation that met it.
     pub(super) fn during(self, operation: &'static str) -> StoreError {
         match self {
-            Self::Retry(text) => StoreError::Retry { operation, source: anyhow::anyhow!(text) },
-            Self::Fail(text) => StoreError::Fail { operation, source: anyhow::anyhow!(text) },
-            Self::Refused(text) => StoreError::Fail { operation, source: ValueRefused(text).into() },
-            Self::Sync(text) => StoreError::Fail { operation, source: SyncFailed(text).into() },
+            Self::Retry(text) => StoreError::retry(operation, anyhow::anyhow!(text)),
+            Self::Fail(text) => StoreError::fail(operation, anyhow::anyhow!(text)),
+            Self::Refused(text) => StoreError::value_refused(operation, anyhow::anyhow!("the database refuses a value: {text}")),
+            Self::Sync(text) => StoreError::sync_failed(operation, text),
         }
     }
 

@@ -96,8 +96,8 @@ pub async fn an_acknowledged_order_is_read_at_once_by_its_client_and_by_no_other
     let items = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
     assert_eq!(items(&row.items), items(&made.items));
     assert_eq!(row.correlation_id, made.correlation_id);
-    assert_eq!(f.store.orders.get(&client("b"), made.order_id).await.unwrap(), None);
-    assert!(f.store.orders.list(&list_of("b")).await.unwrap().is_empty());
+    assert_eq!(f.store.reads.order(&client("b"), made.order_id).await.unwrap(), None);
+    assert!(f.store.reads.orders(&list_of("b")).await.unwrap().is_empty());
 }
 
 pub async fn lists_are_keyset_pages_newest_first(f: Fixture) {
@@ -107,7 +107,7 @@ pub async fn lists_are_keyset_pages_newest_first(f: Fixture) {
     let mut seen = Vec::new();
     let mut query = ListQuery { limit: 10, ..list_of("a") };
     loop {
-        let page = f.store.orders.list(&query).await.unwrap();
+        let page = f.store.reads.orders(&query).await.unwrap();
         assert!(page.len() <= 10);
         let Some(last) = page.last() else { break };
         query.before = Some(last.order_id);
@@ -125,7 +125,7 @@ pub async fn lists_filter_by_customer_and_status(f: Fixture) {
     settlement.commit().await.unwrap();
     let list = async |customer: Option<&str>, status| {
         let query = ListQuery { customer_id: customer.map(str::to_owned), status, ..list_of("a") };
-        f.store.orders.list(&query).await.unwrap().into_iter().map(|row| row.order_id).collect::<Vec<_>>()
+        f.store.reads.orders(&query).await.unwrap().into_iter().map(|row| row.order_id).collect::<Vec<_>>()
     };
     let [first, second, third] = batch.map(|order| order.order_id);
     assert_eq!(list(Some("c1"), None).await, [third, first]);
@@ -143,13 +143,13 @@ pub async fn what_a_list_looks_at_is_bounded_by_its_nth_order(f: Fixture) {
     let of_customer = ListQuery { customer_id: Some(batch[0].customer_id.clone()), ..list_of("a") };
     let status = ListQuery { status: Some(Status::Failed), ..of_customer.clone() };
     for (n, wanted) in [(1, Some(newest_first[0])), (4, Some(newest_first[3])), (10, Some(newest_first[9])), (11, None)] {
-        assert_eq!(f.store.orders.nth(&of_customer, n).await.unwrap(), wanted, "{n}");
-        assert_eq!(f.store.orders.nth(&status, n).await.unwrap(), wanted, "{n}: whatever its status");
+        assert_eq!(f.store.reads.nth_order(&of_customer, n).await.unwrap(), wanted, "{n}");
+        assert_eq!(f.store.reads.nth_order(&status, n).await.unwrap(), wanted, "{n}: whatever its status");
     }
     let page = ListQuery { before: Some(newest_first[1]), ..list_of("a") };
-    assert_eq!(f.store.orders.nth(&page, 2).await.unwrap(), Some(newest_first[3]), "counted from the page's beginning");
+    assert_eq!(f.store.reads.nth_order(&page, 2).await.unwrap(), Some(newest_first[3]), "counted from the page's beginning");
     let bounded = ListQuery { down_to: Some(newest_first[3]), ..of_customer };
-    let ids = async |query| f.store.orders.list(&query).await.unwrap().into_iter().map(|row| row.order_id).collect::<Vec<_>>();
+    let ids = async |query| f.store.reads.orders(&query).await.unwrap().into_iter().map(|row| row.order_id).collect::<Vec<_>>();
     assert_eq!(ids(bounded.clone()).await, newest_first[..4]);
     assert_eq!(ids(ListQuery { status: Some(Status::Created), ..bounded.clone() }).await, newest_first[..4]);
     assert_eq!(ids(ListQuery { status: Some(Status::Failed), ..bounded }).await, []);

@@ -75,7 +75,7 @@ pub async fn twenty_thousand_waiting_events_are_worked_off_key_by_key_in_order(f
             let claimed = pass(&f.store).await;
             assert_eq!(claimed.len(), usize::try_from(keys.min(32)).unwrap(), "the head of each key");
         }
-        let counts = f.store.lot.counts().await.unwrap();
+        let counts = f.store.reads.parked_counts().await.unwrap();
         let gone = 3 * keys.min(32);
         assert_eq!(counts[&State::Dead], gone - gone / 2);
         // Heads that nobody made due, behind the removed ones.

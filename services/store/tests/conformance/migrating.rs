@@ -257,7 +257,7 @@ async fn an_order_that_the_old_build_accepts_during_the_upgrade_is_moved_or_is_n
         assert!(accept_as_before(&mut first, &orders[2]).await.is_err(), "also with a statement that was prepared before");
         let moved: Vec<_> = read_all(&store).await.into_iter().map(|row| (row.number, row.event.event_id)).collect();
         assert_eq!(moved, [(1, orders[0].event.event_id), (2, orders[1].event.event_id)]);
-        let known = async |order: &NewOrder| store.orders.get(&order.client_id, order.order_id).await.unwrap().is_some();
+        let known = async |order: &NewOrder| store.reads.order(&order.client_id, order.order_id).await.unwrap().is_some();
         assert_eq!((known(&orders[0]).await, known(&orders[1]).await, known(&orders[2]).await), (true, true, false));
     })
     .await;

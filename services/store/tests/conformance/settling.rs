@@ -162,7 +162,7 @@ pub async fn an_adopted_order_is_known_and_readable(f: Fixture) {
     assert_eq!(settlement.apply(&[processed(&foreign)]).await.unwrap().len(), 1);
     settlement.commit().await.unwrap();
     assert_eq!(f.get(&foreign).await.unwrap().status, Status::Processed);
-    assert_eq!(f.store.orders.list(&list_of("a")).await.unwrap().len(), 1);
+    assert_eq!(f.store.reads.orders(&list_of("a")).await.unwrap().len(), 1);
 }
 
 pub async fn adoption_gives_way_to_the_same_id_and_to_the_same_key(f: Fixture) {
@@ -210,7 +210,7 @@ pub async fn dead_letters_are_listed_newest_first(f: Fixture) {
     assert_eq!(letter.position, ("orders.created".to_owned(), 3, 42));
     assert_eq!((&*letter.error_class, &*letter.error_code), ("refused", "DATA_INVALID"));
     assert_eq!((letter.first_failed_at, letter.last_failed_at), (now(), now()));
-    assert_eq!(f.store.lot.counts().await.unwrap(), HashMap::from([(State::Dead, 5), (State::Waiting, 1)]));
+    assert_eq!(f.store.reads.parked_counts().await.unwrap(), HashMap::from([(State::Dead, 5), (State::Waiting, 1)]));
 }
 
 pub async fn text_with_a_null_character_parks_like_any_other(f: Fixture) {
@@ -236,10 +236,10 @@ pub async fn positions_only_grow(f: Fixture) {
     for positions in [vec![at(0, 10), at(1, 5)], vec![at(0, 7), at(1, 6)]] {
         record(&f.store, Journal { positions, ..Journal::default() }).await;
     }
-    let mut positions = f.store.inbox.positions("worker").await.unwrap();
+    let mut positions = f.store.reads.positions("worker").await.unwrap();
     positions.sort_by_key(|position| position.partition);
     assert_eq!(positions, [at(0, 10), at(1, 6)]);
-    assert!(f.store.inbox.positions("another").await.unwrap().is_empty());
+    assert!(f.store.reads.positions("another").await.unwrap().is_empty());
 }
 
 pub async fn a_settlement_that_never_ends_does_not_stop_the_others(f: Fixture) {

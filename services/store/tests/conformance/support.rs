@@ -230,7 +230,7 @@ impl Fixture {
     }
 
     pub async fn get(&self, order: &NewOrder) -> Option<OrderRow> {
-        self.store.orders.get(&order.client_id, order.order_id).await.expect("an answer")
+        self.store.reads.order(&order.client_id, order.order_id).await.expect("an answer")
     }
 
     /// Reads the rows that wait to be published, by shard and number.

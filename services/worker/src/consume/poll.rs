@@ -190,7 +190,7 @@ impl Poller<'_> {
     }
 
     fn check_all(&mut self, partitions: &[Partition]) -> anyhow::Result<()> {
-        let stored = self.ctx.store.inbox.positions(&self.ctx.config.kafka_group);
+        let stored = self.ctx.store.reads.positions(&self.ctx.config.kafka_group);
         let stored = self.runtime.block_on(async { tokio::time::timeout(ANSWER, stored).await })??;
         let committed = self.consumer.committed(partitions, ANSWER)?;
         let of = |list: &[Position], p: &Partition| {

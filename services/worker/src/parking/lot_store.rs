@@ -8,7 +8,7 @@ use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
 use minishop_platform::config::Config;
 use minishop_platform::ctx::{Commits, Ctx, Status};
-use minishop_store::{Claim, Lease, Lot, MadeDue, StoreError};
+use minishop_store::{Claim, Lease, Lot, MadeDue, Reads, StoreError};
 
 use super::claimed_event::ClaimedEvent;
 use super::decision::handed_back;
@@ -21,6 +21,7 @@ use crate::worker_shared::WorkerShared;
 #[derive(Debug)]
 pub(super) struct LotStore {
     pub lot: Arc<dyn Lot>,
+    pub reads: Reads,
     pub commits: Commits,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
@@ -38,6 +39,7 @@ impl LotStore {
     pub fn new(ctx: &Ctx, counted: WorkerMetrics, setup: WorkerShared) -> Self {
         Self {
             lot: ctx.store.lot.clone(),
+            reads: ctx.store.reads.clone(),
             commits: ctx.commits(),
             clock: ctx.clock.clone(),
             ids: ctx.ids.clone(),

@@ -207,5 +207,5 @@ async fn end_leases(tx: &mut dyn LotTx, cases: &[ClaimedEvent], changes: &[Decis
 
 /// Returns the error for data that changed since it was read: the next try sees the change.
 fn changed(operation: &'static str) -> StoreError {
-    StoreError::Retry { operation, source: anyhow::anyhow!("an order or a row has changed since it was read") }
+    StoreError::retry(operation, anyhow::anyhow!("an order or a row has changed since it was read"))
 }

@@ -87,7 +87,7 @@ impl LotStore {
     /// Counts the lot, and raises an alarm when an event has been held for too long: in the log at most once per `HELD_TOO_LONG`,
     /// in `/readyz?verbose` for as long as it lasts.
     pub(super) async fn count(&self, alarm_at: &mut Instant) -> Result<(), StoreError> {
-        let counts = self.lot.counts().await?;
+        let counts = self.reads.parked_counts().await?;
         let held = self.lot.oldest_held(&self.config.kafka_group, &self.types).await?;
         self.metrics.standing(&counts, held);
         let too_long = held.filter(|held| *held >= HELD_TOO_LONG);

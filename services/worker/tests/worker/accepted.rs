@@ -62,7 +62,7 @@ pub async fn an_unknown_order_is_adopted_for_the_client_in_the_headers(shop: Sho
     let (ours, nobodys) = (created().header("ce_client", "a"), created());
     shop.step(&[ours.record(), nobodys.record()]).await;
     let get =
-        async |client: &str, event: &Sent| shop.store.orders.get(&ClientId(client.to_owned()), event.order_id()).await.unwrap();
+        async |client: &str, event: &Sent| shop.store.reads.order(&ClientId(client.to_owned()), event.order_id()).await.unwrap();
     assert!(get("a", &ours).await.is_some() && get("anonymous", &ours).await.is_none(), "readable by its client alone");
     assert!(get("anonymous", &nobodys).await.is_some() && get("a", &nobodys).await.is_none());
     let items = get("a", &ours).await.unwrap().items.replace(' ', "");

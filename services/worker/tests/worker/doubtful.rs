@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
-use minishop_core::parking::State;
 use minishop_store::{
     AdoptedOrder, Claim, Claimed, ConsumerTx, Gate, Identity, InboxEntry, Journal, KnownOrder, Lease, Lot, LotTx, MadeDue,
     Release, Result, Store, StoreError, Transition,
@@ -44,18 +43,11 @@ fn unknown() -> StoreError {
 
 /// An error that no store should return for a commit that happened; one did.
 fn refused() -> StoreError {
-    StoreError::Retry {
-        operation: "inbox.commit",
-        source: anyhow::anyhow!("terminating connection due to administrator command"),
-    }
+    StoreError::retry("inbox.commit", anyhow::anyhow!("terminating connection due to administrator command"))
 }
 
 #[async_trait]
 impl Lot for Doubtful {
-    async fn counts(&self) -> Result<HashMap<State, i64>> {
-        self.lot.counts().await
-    }
-
     async fn oldest_held(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>> {
         self.lot.oldest_held(consumer, types).await
     }

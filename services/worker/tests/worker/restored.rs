@@ -1,5 +1,7 @@
 //! A store that is put back to an earlier state while workers run on it, as at a fail-over to a replica that lagged.
 
+use minishop_store::{StoreError, Why};
+
 use crate::consuming::{Worker, eventually, until_processed, worker};
 use crate::log::{Log, log};
 use crate::records::{Sent, created};
@@ -95,13 +97,13 @@ pub async fn a_store_that_stands_lower_than_it_was_seen_is_not_written_to(shop: 
     shop.processor.step(std::slice::from_ref(&first), &seen).await.unwrap();
     shop.sql("UPDATE consumed SET next_offset = next_offset - 1").await;
     let before = shop.snapshot().await;
-    let stands = shop.store.inbox.positions("g").await.unwrap();
+    let stands = shop.store.reads.positions("g").await.unwrap();
     for lower in [stands, Vec::new()] {
         let refused = shop.processor.step(std::slice::from_ref(&second), &seen).await.unwrap_err();
-        let at = refused.went_back().unwrap();
+        let StoreError::Retry { why: Why::WentBack(at), .. } = &refused else { panic!("{refused:?}") };
         assert_eq!((at.len(), at[0].next_offset), (1, lower.first().map_or(0, |at| at.next_offset)));
         assert_eq!(shop.snapshot().await, before, "nothing is written");
-        assert_eq!(shop.store.inbox.positions("g").await.unwrap(), lower);
+        assert_eq!(shop.store.reads.positions("g").await.unwrap(), lower);
         shop.sql("DELETE FROM consumed").await;
     }
     shop.processor.step(&[first, second], &[]).await.unwrap();

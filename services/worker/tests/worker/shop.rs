@@ -272,7 +272,7 @@ impl Shop {
         let mut positions = self.processor.step(records, &[]).await.unwrap();
         positions.sort_by_key(|position| position.partition);
         assert_eq!(positions, ends(records), "every partition is settled to its end");
-        let stored = self.store.inbox.positions("g").await.unwrap();
+        let stored = self.store.reads.positions("g").await.unwrap();
         for end in ends(records) {
             let there = |p: &&Position| p.partition == end.partition && p.next_offset >= end.next_offset;
             assert!(stored.iter().any(|position| there(&position)), "the store says so too: {stored:?}");

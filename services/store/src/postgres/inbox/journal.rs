@@ -6,7 +6,6 @@ use minishop_core::parking::State;
 use minishop_core::position::Position;
 use sqlx::PgConnection;
 
-use super::super::super::error::WentBack;
 use super::super::super::{Journal, NewEvent, Note, ParkedEvent};
 use super::super::events::column;
 use super::super::outbox;
@@ -49,7 +48,7 @@ pub(super) async fn record(
     connection: &mut PgConnection,
     consumer: &str,
     journal: &Journal,
-) -> sqlx::Result<Result<Vec<i64>, WentBack>> {
+) -> sqlx::Result<Result<Vec<i64>, Vec<Position>>> {
     if !journal.parked.is_empty() {
         park(connection, consumer, &journal.parked).await?;
     }
@@ -66,7 +65,7 @@ pub(super) async fn record(
     if !journal.positions.is_empty() {
         let lower = move_on(connection, consumer, journal).await?;
         if !lower.is_empty() {
-            return Ok(Err(WentBack(lower)));
+            return Ok(Err(lower));
         }
     }
     if journal.events.is_empty() {

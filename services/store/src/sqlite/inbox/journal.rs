@@ -7,7 +7,6 @@ use minishop_core::parking::State;
 use minishop_core::position::Position;
 use sqlx::SqliteConnection;
 
-use super::super::super::error::WentBack;
 use super::super::super::{Journal, NewEvent, Note, ParkedEvent};
 use super::super::bulk::Bulk;
 use super::super::{hex, outbox};
@@ -45,7 +44,7 @@ pub(super) async fn record(
     consumer: &str,
     journal: &Journal,
     now: i64,
-) -> sqlx::Result<Result<Vec<i64>, WentBack>> {
+) -> sqlx::Result<Result<Vec<i64>, Vec<Position>>> {
     park(connection, consumer, &journal.parked, now).await?;
     note(connection, &journal.notes).await?;
     if !journal.duplicates.is_empty() {
@@ -56,7 +55,7 @@ pub(super) async fn record(
     }
     let lower = gone_back(connection, consumer, journal).await?;
     if !lower.is_empty() {
-        return Ok(Err(WentBack(lower)));
+        return Ok(Err(lower));
     }
     move_on(connection, consumer, &journal.positions).await?;
     let events: Vec<&NewEvent> = journal.events.iter().collect();
