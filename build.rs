@@ -1,5 +1,5 @@
 //! Generates Rust from the protos: types and services (prost, tonic), canonical JSON (pbjson); our own generators write the
-//! validators, the shapes for reading strict JSON, and the REST routes. Nothing else is generated; protoc is not needed.
+//! validators, the `Shape` tables for strict JSON, and the REST routes. Nothing else is generated; `protoc` is not needed.
 
 #[path = "proto/codegen/names.rs"]
 mod names;
@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Drops the comments of other projects' files: they are nine tenths of the descriptors.
+/// Drops the comments of other projects' files, which are nine tenths of the descriptors.
 fn without_foreign_comments(pool: &DescriptorPool, descriptors: &[u8]) -> Result<Vec<u8>> {
     let set = pool
         .get_message_by_name("google.protobuf.FileDescriptorSet")

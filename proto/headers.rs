@@ -4,9 +4,9 @@
 pub mod http {
     /// Links a request to everything it causes. Accepted if [`is_correlation_id`](crate::text::is_correlation_id) holds.
     pub const CORRELATION_ID: &str = "x-correlation-id";
-    /// Makes repeating a request safe.
+    /// Identifies a request, so that a repeated one has no second effect.
     pub const IDEMPOTENCY_KEY: &str = "x-idempotency-key";
-    /// The same under its standard name.
+    /// [`IDEMPOTENCY_KEY`] under the name of the IETF draft.
     pub const IDEMPOTENCY_KEY_STANDARD: &str = "idempotency-key";
     /// `true` on a response that repeats an earlier one.
     pub const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";

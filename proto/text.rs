@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// The most characters of a client's text that a response repeats.
+/// Maximum number of characters of a client's text that a response repeats.
 const SHOWN: usize = 64;
 
 /// Returns whether a character is hidden: control, zero-width, bidirectional or another format character.

@@ -8,7 +8,7 @@ const brokers = (process.env.KAFKA_BROKERS ?? "127.0.0.1:9092").split(",");
 const kafka = new Kafka({ clientId: "read-events", brokers, logLevel: logLevel.ERROR });
 const consumer = kafka.consumer({ groupId: `read-events-${process.pid}` });
 
-consumer.on(consumer.events.CRASH, () => process.exit(1)); // kafkajs alone would go on without a word
+consumer.on(consumer.events.CRASH, () => process.exit(1)); // without this handler kafkajs keeps running
 await consumer.connect();
 await consumer.subscribe({ topic, fromBeginning: true });
 await consumer.run({ eachMessage: async ({ message }) => console.log(message.value.toString()) });

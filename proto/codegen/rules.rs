@@ -161,7 +161,7 @@ fn range(field: &FieldDescriptor, set: &DynamicMessage) -> Rule {
 }
 
 fn known_word(field: &FieldDescriptor, set: &DynamicMessage) -> Rule {
-    let Kind::Enum(kind) = field.kind() else { panic!("{}: enum rules stand on an enum", field.full_name()) };
+    let Kind::Enum(kind) = field.kind() else { panic!("{}: enum rules need an enum field", field.full_name()) };
     for (name, value) in settings(set) {
         if (name.as_str(), value) != ("defined_only", Value::Bool(true)) {
             unknown(field.full_name(), &format!("enum.{name}"));

@@ -1,6 +1,6 @@
-//! Writes the tables with which JSON is compared if it does not fit: the names and types of all fields.
+//! Writes a `Shape` for each message: the names and types of its fields. JSON that does not decode is compared with it.
 //!
-//! Only messages that are read from JSON have one: requests, and everything in events. An unknown type fails the build.
+//! Only messages that are read from JSON have a `Shape`: requests, and everything in events. An unknown type fails the build.
 
 use std::collections::BTreeSet;
 

@@ -13,13 +13,13 @@ use crate::text;
 use crate::violation::Violation;
 use crate::wkt::Timestamp;
 
-/// The most bytes of a record's value.
+/// Maximum size of a record's value, in bytes.
 pub const MAX_VALUE_BYTES: usize = 1_000_000;
 
-/// The most characters of an envelope's texts.
+/// Maximum length of an envelope's texts, in characters.
 const MAX_TEXT: usize = 255;
 
-/// The most objects and lists that a value may open without an exact check of its depth. An order of 100 lines opens 103.
+/// Up to this many objects and lists, a value needs no exact check of its depth. An order of 100 lines opens 103.
 const SURELY_FLAT: usize = 120;
 
 /// An event as received: its data is decoded once its type is known.
@@ -165,7 +165,7 @@ fn explain(text: &str) -> EnvelopeError {
         let mut values = members.iter().filter(|(name, _)| name == key).map(|(_, value)| value);
         let problem = match (values.next(), values.next()) {
             (None, _) => Some("is missing"),
-            (_, Some(_)) => Some("stands there twice"),
+            (_, Some(_)) => Some("occurs twice"),
             (Some(value), None) => problem(key, value),
         };
         if let Some(problem) = problem {

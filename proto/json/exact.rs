@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 
 use super::number::is_json_number;
 
-/// The most digits of a decimal that a double always preserves.
+/// Maximum number of digits of a decimal that a double always preserves.
 const EXACT_DIGITS: usize = 15;
 
 /// Parses a number of JSON's grammar. The result equals a number of at most 15 digits only if the written digits do.

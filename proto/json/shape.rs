@@ -43,19 +43,15 @@ pub struct Field {
 
 /// The type of a value.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the variants are proto3 types")]
 pub enum Kind {
-    /// A text.
     Text,
-    /// A 32-bit integer.
     Int32,
-    /// A number.
     Double,
-    /// True or false.
     Bool,
     /// One of these names, or its number.
     Enum(&'static [(&'static str, i32)]),
     /// A time in RFC 3339.
     Timestamp,
-    /// An object.
     Message(&'static Shape),
 }

@@ -176,7 +176,7 @@ fn unknown(shape: &Shape, at: &Path<'_>, name: &str, hint: bool) -> Violation {
     }
     let message = match nearest(shape, name) {
         Some(meant) => format!("is not known here; did you mean {meant}?"),
-        None if shape.fields.is_empty() => "is not known here; nothing is".to_owned(),
+        None if shape.fields.is_empty() => "is not known here; this request has no fields".to_owned(),
         None => {
             let names: Vec<_> = shape.fields.iter().map(|field| field.json).collect();
             format!("is not known here; known are {}", names.join(", "))

@@ -4,70 +4,32 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 /// Why the log cannot be opened or had to stop. Errors of one request never appear here: the client gets a Kafka code.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant explains its fields")]
 pub enum Error {
     /// The file is not an event log or is damaged. It was not changed.
     #[error("{}: {reason}; restore it from a copy or move it away; it is never recreated", file.display())]
-    Corrupt {
-        /// The log's file.
-        file: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Corrupt { file: PathBuf, reason: String },
     /// The file was written by a newer version of this program.
     #[error("{}: schema version {found}, this program knows {known}", file.display())]
-    SchemaAhead {
-        /// The log's file.
-        file: PathBuf,
-        /// Schema version of the file.
-        found: i64,
-        /// Newest schema version that this program knows.
-        known: i64,
-    },
+    SchemaAhead { file: PathBuf, found: i64, known: i64 },
     /// SQLite did not accept a setting that durability depends on.
     #[error("SQLite setting {setting} is {found}, but must be {expected}")]
-    Unsafe {
-        /// The setting's name.
-        setting: &'static str,
-        /// The value that SQLite reported.
-        found: String,
-        /// The required value.
-        expected: String,
-    },
+    Unsafe { setting: &'static str, found: String, expected: String },
     /// The address cannot be bound.
     #[error("cannot listen on {addr}: {source}")]
-    Bind {
-        /// The requested address.
-        addr: SocketAddr,
-        /// The error of the operating system.
-        source: io::Error,
-    },
+    Bind { addr: SocketAddr, source: io::Error },
     /// The file or its directory cannot be used.
     #[error("{}: {source}", file.display())]
-    File {
-        /// The log's file.
-        file: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
+    File { file: PathBuf, source: io::Error },
     /// The disk did not confirm a write, so its content is unknown: the process must end and start again.
     #[error("the disk did not confirm a write of the event log: {0}")]
     Fsync(#[source] sqlx::Error),
     /// SQLite refused an operation for another reason.
     #[error("{operation}: {source}")]
-    Store {
-        /// What was attempted.
-        operation: &'static str,
-        /// The error of SQLite.
-        source: sqlx::Error,
-    },
+    Store { operation: &'static str, source: sqlx::Error },
     /// A topic cannot be created: its name is invalid, or it exists with another partition count.
     #[error("topic {name}: {reason}")]
-    Topic {
-        /// The topic's name.
-        name: String,
-        /// Why it cannot be created.
-        reason: String,
-    },
+    Topic { name: String, reason: String },
     /// The log has stopped.
     #[error("the event log has stopped")]
     Stopped,

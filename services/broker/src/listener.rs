@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
 
-/// Pause after an accept that failed for want of file descriptors, which closing connections free.
+/// Pause after a failed `accept`: the process has no free file descriptor until a connection closes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time that connections have after `stop` to send the answers that are ready.
 const GRACE: Duration = Duration::from_millis(500);

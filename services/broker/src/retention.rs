@@ -17,7 +17,7 @@ use crate::{
 pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut interval = tokio::time::interval(shared.settings.retention_interval);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The first tick fires at once; a start must not wait for a pass.
+    // The first `tick` returns at once and is skipped, so that a start does not wait for a pass.
     interval.tick().await;
     let passes = async {
         loop {

@@ -145,7 +145,7 @@ impl Consumer {
             return true;
         }
         self.inner.unsubscribe();
-        // Polls, so that the partitions are given up. Records still delivered are for their next owner.
+        // `poll` runs the rebalance that revokes the partitions. Their next owner reads the records that it still returns.
         while Instant::now() < deadline {
             let _ = self.inner.poll(LEAVE_POLL);
             if self.inner.assignment().is_ok_and(|assigned| assigned.count() == 0) && self.is_gone() {

@@ -1,4 +1,4 @@
-//! The bus: produce and consume over the Kafka protocol. Only this crate uses rdkafka; what a record means is not decided here.
+//! The bus: produce and consume over the Kafka protocol. Only this crate uses `rdkafka`. It does not interpret records.
 
 pub mod consume;
 pub mod headers;

@@ -16,17 +16,14 @@ use super::Headers;
 
 /// How batches are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the variants are Kafka's codecs")]
 pub enum Compression {
     /// Uncompressed: readable by every client, also by those that know gzip at most.
     #[default]
     None,
-    /// By gzip.
     Gzip,
-    /// By Snappy.
     Snappy,
-    /// By LZ4.
     Lz4,
-    /// By Zstandard.
     Zstd,
 }
 
@@ -72,7 +69,7 @@ pub struct Report {
     pub alone: bool,
     /// The time in flight.
     pub took: Duration,
-    /// `Err` when the broker or the client gave the record up for good.
+    /// `Err` when neither broker nor client will retry the record.
     pub result: Result<(), SendError>,
 }
 
@@ -82,7 +79,7 @@ pub enum SendError {
     /// The local queue is full: wait for a report, then send the same record again.
     #[error("the producer's queue is full")]
     QueueFull,
-    /// The producer is unusable: create a new one and start again from the table.
+    /// The producer is unusable: create a new one and read the outbox again.
     #[error("the producer failed permanently: {0}")]
     Fatal(String),
     /// The record is larger than the broker accepts.
@@ -91,7 +88,7 @@ pub enum SendError {
     /// The record is faulty and can never be published.
     #[error("the record was refused: {0}")]
     Record(String),
-    /// The topic accepts no records, or not ours: retry later.
+    /// The topic accepts no records, or none from this client: retry later.
     #[error("the topic does not accept records: {0}")]
     Topic(String),
 }
@@ -123,7 +120,7 @@ impl ProducerContext for Reports {
             Ok(_) => (String::new(), Ok(())),
             Err((error, message)) => (message.topic().to_owned(), Err(advice(error))),
         };
-        // Without a receiver the relay is gone; its records stay in the table.
+        // Without a receiver the relay has ended; its records stay in the outbox.
         let _ = self.0.send(Report { token, topic, alone, took: at.elapsed(), result });
     }
 }
@@ -154,8 +151,8 @@ impl Producer {
         Ok(Self { batching, single: None, config, reports })
     }
 
-    /// Queues one record in a batch of its own. Its failure fails no other record and lets others overtake it: the caller must
-    /// wait for its [`Report`].
+    /// Queues one record in a batch of its own. If it fails, other records do not fail with it and may overtake it: the
+    /// caller must wait for its [`Report`].
     pub fn send_alone(
         &mut self,
         token: Token,
@@ -198,7 +195,7 @@ fn config(brokers: &str, compression: Compression) -> ClientConfig {
         .set("enable.idempotence", "true")
         .set("enable.gapless.guarantee", "true")
         .set("acks", "all")
-        // A message that times out leaves a gap in its partition. Only the relay may give up, and it never does.
+        // 0 disables the timeout: a message that times out leaves a gap in its partition. Only the relay gives records up.
         .set("message.timeout.ms", "0")
         // The client sends one request per partition: with eight partitions, 5 ms costs a fifth more CPU per order; 20 ms saves
         // another tenth for twice the delay.

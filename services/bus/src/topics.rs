@@ -128,12 +128,12 @@ pub async fn settings(brokers: &str, names: &[&str], patience: Duration) -> anyh
     let described = described.with_context(|| format!("no broker answers at {brokers}"))?;
     anyhow::ensure!(described.len() == names.len(), "the brokers described {} of {} topics", described.len(), names.len());
     let read = |(name, resource): (&&str, Result<ConfigResource, RDKafkaErrorCode>)| {
-        resource.map_err(anyhow::Error::new).and_then(|resource| told(&resource)).with_context(|| (*name).to_owned())
+        resource.map_err(anyhow::Error::new).and_then(|resource| read_settings(&resource)).with_context(|| (*name).to_owned())
     };
     names.iter().zip(described).map(read).collect()
 }
 
-fn told(resource: &ConfigResource) -> anyhow::Result<Settings> {
+fn read_settings(resource: &ConfigResource) -> anyhow::Result<Settings> {
     let value = |name: &str| {
         let value = resource.get(name).and_then(|entry| entry.value.as_deref());
         value.with_context(|| format!("the brokers do not report {name}"))

@@ -16,7 +16,7 @@ pub trait Clock: Send + Sync + Debug {
     fn now(&self) -> Timestamp;
 }
 
-/// A clock that stands still until a test moves it.
+/// A clock that moves only when a test calls [`ManualClock::advance`].
 #[derive(Debug)]
 pub struct ManualClock(AtomicI64);
 

@@ -1,7 +1,7 @@
-//! Crash points: named places where a test makes its process die, to prove recovery from there.
+//! Crash points: named places where a recovery test makes its process abort.
 //!
-//! They are compiled into every build, so that what is tested is what ships; each costs one atomic load. The product never arms
-//! one: only a test program does, in the child process that it starts.
+//! They are compiled into every build, so that the tested binary is the shipped one; each costs one atomic load. Only a test
+//! program calls [`arm`], in the child process that it starts.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,10 +17,10 @@ struct Armed {
 /// Makes this process abort when it reaches the named point for the nth time, from 1. Call once per process.
 pub fn arm(name: &str, nth: u64) {
     let armed = Armed { name: name.to_owned(), left: AtomicU64::new(nth) };
-    ARMED.set(armed).expect("a process dies at one point");
+    ARMED.set(armed).expect("`arm` is called once");
 }
 
-/// Aborts if this is the armed point and its turn has come: no destructor runs, nothing is flushed.
+/// Aborts at the `nth` call for the point that [`arm`] has named: no destructor runs, nothing is flushed.
 pub fn point(name: &str) {
     if let Some(armed) = ARMED.get()
         && armed.name == name

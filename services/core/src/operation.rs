@@ -2,7 +2,7 @@
 
 use crate::refusal::codes;
 
-/// The most redrives of one dead letter; one that fails this often needs another fix.
+/// Maximum number of redrives of one dead letter; one that fails this often needs another fix.
 pub const MOST_REDRIVES: i32 = 5;
 /// Events per second if the operator names no rate.
 pub const DEFAULT_RATE: i32 = 100;
@@ -65,18 +65,14 @@ codes! {
     }
 }
 
-/// The items of an operation by state.
+/// The number of items of an operation in each [`ItemState`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the fields are the states of an item")]
 pub struct Tally {
-    /// Not touched yet.
     pub pending: usize,
-    /// Due again, not decided yet.
     pub released: usize,
-    /// Processed or discarded.
     pub succeeded: usize,
-    /// Failed again.
     pub failed: usize,
-    /// See [`Skip`].
     pub skipped: usize,
 }
 

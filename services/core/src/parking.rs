@@ -1,4 +1,4 @@
-//! Codes of the parking lot: why an event was parked, and which failures are equal.
+//! Codes of the parking lot: why an event was parked, and which failures form a group.
 
 use sha2::{Digest, Sha256};
 

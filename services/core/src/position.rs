@@ -1,11 +1,10 @@
-//! How far a consumer has come.
+//! The position of a consumer in a partition.
 
 /// How far a partition has been settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields have Kafka's names")]
 pub struct Position {
-    /// The topic.
     pub topic: String,
-    /// The partition.
     pub partition: i32,
     /// The first offset that is not settled.
     pub next_offset: i64,

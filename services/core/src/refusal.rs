@@ -153,7 +153,7 @@ codes! {
     }
 }
 
-/// The most violations that a refusal lists; its detail counts them all. gRPC trailers are small.
+/// Maximum number of violations that a refusal lists, because gRPC trailers are small; `detail` counts them all.
 pub const LISTED_VIOLATIONS: usize = 20;
 
 impl Refusal {

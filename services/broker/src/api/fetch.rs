@@ -93,28 +93,28 @@ async fn fetch(asked: Asked, request: FetchRequest) -> Result<Option<super::Repl
 
 /// Wakes a fetch when one of its partitions grows or is deleted; ends when dropped.
 struct Watch {
-    bell: Arc<Notify>,
+    changed: Arc<Notify>,
     partitions: Vec<Arc<Partition>>,
 }
 
 impl Watch {
     fn start<'a>(partitions: impl Iterator<Item = &'a Arc<Partition>>) -> Self {
-        let watch = Self { bell: Arc::new(Notify::new()), partitions: partitions.cloned().collect() };
+        let watch = Self { changed: Arc::new(Notify::new()), partitions: partitions.cloned().collect() };
         for partition in &watch.partitions {
-            partition.watch(&watch.bell);
+            partition.watch(&watch.changed);
         }
         watch
     }
 
     async fn changed(&self) {
-        self.bell.notified().await;
+        self.changed.notified().await;
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         for partition in &self.partitions {
-            partition.unwatch(&self.bell);
+            partition.unwatch(&self.changed);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Checks the records of a produced batch: one that no client can read would stop its partition.
 //!
-//! A correct checksum only proves that the bytes are those that the producer wrote. Apache Kafka refuses the same:
-//! malformed records with error 87, and what does not decompress with error −1, which says no more to a client than 87.
+//! A correct checksum only proves that the bytes are those that the producer wrote. Apache Kafka refuses the same
+//! batches: malformed records with error 87, records that do not decompress with error −1. This log answers 87 to both.
 
 use std::io::{self, BufRead, BufReader, Read};
 

@@ -20,12 +20,12 @@ use super::{JoinRefused, Member, Speaker, SyncOutcome, Synced, Waiting};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Empty,
-    /// Members that have not rejoined by `deadline` are dropped. With all present the phase ends at `settled`, which
-    /// newcomers delay up to `last_settled`.
+    /// Members that have not rejoined by `deadline` are dropped. With all present the phase ends at `ends`, which
+    /// each newcomer delays, at most to `ends_latest`.
     Joining {
         deadline: Instant,
-        settled: Instant,
-        last_settled: Instant,
+        ends: Instant,
+        ends_latest: Instant,
     },
     /// Waits for the leader's assignments until `deadline`.
     Syncing {
@@ -249,9 +249,9 @@ impl Group {
     pub fn next_deadline(&self) -> Option<Instant> {
         let sessions = self.members.values().filter(|member| !member.waits()).map(|member| member.expires);
         let phase = match self.phase {
-            Phase::Joining { deadline, settled, .. } => {
+            Phase::Joining { deadline, ends, .. } => {
                 let complete = self.pending.is_empty() && self.members.values().all(|member| member.join.is_some());
-                Some(if complete { settled.min(deadline) } else { deadline })
+                Some(if complete { ends.min(deadline) } else { deadline })
             }
             Phase::Syncing { deadline } => Some(deadline),
             Phase::Empty | Phase::Stable => None,

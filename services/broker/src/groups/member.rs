@@ -66,7 +66,7 @@ impl Member {
 
     /// Returns whether a restarted member requests the same topics with the same strategies. Other parts of a subscription,
     /// such as the owned partitions, differ after a restart.
-    pub fn wishes_as(&self, join: &Join) -> bool {
+    pub fn requests_same(&self, join: &Join) -> bool {
         let same = |((name, had), (other, wishes)): (&(StrBytes, Bytes), &(StrBytes, Bytes))| {
             name == other && (had == wishes || topics(had).is_some_and(|topics_had| topics(wishes) == Some(topics_had)))
         };

@@ -44,7 +44,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, stream: TcpStream, peer: SocketA
         tracing::debug!(%peer, error = %e, "cannot set TCP_NODELAY on a connection");
     }
     let (input, output) = stream.into_split();
-    // `write` holds one more answer.
+    // `write` holds one answer more than the queue.
     let (queue, answers) = mpsc::channel(shared.settings.limits.pipeline.max(2) - 1);
     let owed = AtomicUsize::new(0);
     let reading = read(shared, input, peer, queue, &owed, stop);

@@ -1,4 +1,5 @@
-//! Request frames: a length of four bytes, then that many bytes. Memory is reserved as they arrive, not by the length.
+//! Request frames: a length of four bytes, then that many bytes. Memory is reserved as the bytes arrive, not by the
+//! announced length.
 
 use std::{io, sync::Arc};
 

@@ -193,9 +193,9 @@ impl Staged {
     }
 }
 
-/// One round as parameters of one SQL text, so that it takes one trip to SQLite's thread whatever its size.
+/// One round as parameters of one SQL text, so that any round takes one message to the thread of SQLite.
 ///
-/// In a text of several statements parameters are named `$1`: a lone `?5` would make SQLite count five in its statement.
+/// In a text of several statements parameters are named `$1`: with `?5` alone SQLite would expect five.
 pub(super) struct Write {
     batches: String,
     records: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Reads one offset of one partition with a client of its own, so that the answer concerns no other offset.
+//! Reads one offset of one partition with a separate client, so that an error can only concern that offset.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub enum Look {
     Record(i64),
     /// Something unreadable, with the client's error.
     Unreadable(String),
-    /// Nothing in time.
+    /// No answer in time.
     Nothing,
 }
 

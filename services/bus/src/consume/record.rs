@@ -21,18 +21,16 @@ pub struct Partition {
 
 /// A record as it was read. Its bytes may be anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields have Kafka's names")]
 pub struct Record {
     /// The topic, prefix included.
     pub topic: Arc<str>,
-    /// The partition.
     pub partition: i32,
-    /// The offset in the partition.
     pub offset: i64,
     /// The key; `None` is Kafka's null.
     pub key: Option<Bytes>,
     /// The value; `None` is Kafka's null.
     pub value: Option<Bytes>,
-    /// The headers, in their order.
     pub headers: Headers,
     /// Milliseconds since 1970 by the producer or the broker; 0 when the record has no time.
     pub timestamp: i64,

@@ -1,4 +1,4 @@
-//! Reading without a group, for people and tests: joins nothing and commits nothing.
+//! Reads topics without a consumer group, for commands and tests: [`Tail`] joins no group and commits no offset.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Record, base, record};
 
-/// The timeout for metadata and for end offsets.
+/// Timeout of each request for metadata and end offsets.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Where reading starts.

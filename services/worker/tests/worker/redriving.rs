@@ -218,6 +218,7 @@ pub async fn a_discarded_order_fails_with_its_event_and_the_next_one_of_its_key_
     let id = begin(&shop, Kind::Discard, 100).await;
     let mut runner = Runner::new(&shop);
     runner.step().await;
+    assert_eq!(metric(&runner.ctx.metrics, "worker_operation_items_total{kind=\"discard\"}"), 1);
     let failed = shop.order(order.order_id()).await.unwrap();
     assert_eq!((failed.status.as_str(), failed.version), ("failed", 2));
     assert_eq!(shop.order(behind.order_id()).await.unwrap().status, "created");

@@ -44,7 +44,7 @@ pub fn refused() -> Vec<(Record, &'static str, String)> {
             row(created().with(&pointer, wrong).record(), "ENVELOPE_INVALID", key);
         }
         let twice = format!("{{\"{key}\":\"x\",{}", &created().json.to_string()[1..]);
-        row(record(Some(twice.as_bytes())), "ENVELOPE_INVALID", &format!("{key} stands there twice"));
+        row(record(Some(twice.as_bytes())), "ENVELOPE_INVALID", &format!("{key} occurs twice"));
     }
     row(created().with("/data", "text").record(), "ENVELOPE_INVALID", "data must be an object");
     row(created().with("/occurredAt", "yesterday").record(), "ENVELOPE_INVALID", "occurredAt");

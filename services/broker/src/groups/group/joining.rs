@@ -34,7 +34,8 @@ impl Group {
             }
             join.member = if join.client_id.is_empty() { new_id() } else { format!("{}-{}", join.client_id, new_id()) };
             if let Some(old) = holder {
-                let same = self.phase == Phase::Stable && self.members.get(&old).is_some_and(|member| member.wishes_as(&join));
+                let same =
+                    self.phase == Phase::Stable && self.members.get(&old).is_some_and(|member| member.requests_same(&join));
                 self.replace(&old, &join.member);
                 if same {
                     return Ok(self.take_back(&old, join, now));
@@ -137,17 +138,17 @@ impl Group {
         let timeout = self.members.values().map(|member| member.rebalance).max().unwrap_or_default();
         match &mut self.phase {
             // Members that start at the same time share the first rebalance.
-            Phase::Joining { settled, last_settled, .. } => {
-                if *settled > now {
-                    *settled = (now + self.delay).min(*last_settled);
+            Phase::Joining { ends, ends_latest, .. } => {
+                if *ends > now {
+                    *ends = (now + self.delay).min(*ends_latest);
                 }
             }
             Phase::Empty => {
-                let (settled, last_settled) = (now + self.delay, now + self.delay * RESTARTS);
-                self.phase = Phase::Joining { deadline: now + timeout, settled, last_settled };
+                let (ends, ends_latest) = (now + self.delay, now + self.delay * RESTARTS);
+                self.phase = Phase::Joining { deadline: now + timeout, ends, ends_latest };
             }
             Phase::Syncing { .. } | Phase::Stable => {
-                self.phase = Phase::Joining { deadline: now + timeout, settled: now, last_settled: now };
+                self.phase = Phase::Joining { deadline: now + timeout, ends: now, ends_latest: now };
                 for member in self.members.values_mut() {
                     member.answer_sync(Err(ResponseError::RebalanceInProgress));
                 }
@@ -156,11 +157,11 @@ impl Group {
     }
 
     pub(super) fn try_complete(&mut self, now: Instant) {
-        let Phase::Joining { deadline, settled, .. } = self.phase else {
+        let Phase::Joining { deadline, ends, .. } = self.phase else {
             return;
         };
         let complete = self.pending.is_empty() && self.members.values().all(|member| member.join.is_some());
-        if complete && now >= settled {
+        if complete && now >= ends {
             self.begin_generation(now);
         } else if now >= deadline {
             self.members.retain(|_, member| member.join.is_some());
