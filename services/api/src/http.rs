@@ -17,8 +17,9 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use http::request::Parts;
 use http::{Request, StatusCode};
-use minishop_contracts::{Violation, json, query};
+use minishop_contracts::{json, query};
 use minishop_core::refusal::{Code, Refusal};
+use minishop_core::violation::Violation;
 use serde::Serialize;
 
 use crate::app::App;

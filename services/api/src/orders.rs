@@ -1,6 +1,5 @@
 //! The use cases of orders. Both protocols call these.
 
-use minishop_contracts::FieldCode;
 use minishop_contracts::orders::v1::order::Status as WireStatus;
 use minishop_contracts::orders::v1::{
     CreateOrderResponse, GetOrderRequest, ListOrdersRequest, ListOrdersResponse, Order, OrderItem,
@@ -11,6 +10,7 @@ use minishop_core::ids::{EventId, OrderId};
 use minishop_core::money;
 use minishop_core::order::{CreateOrder, Item, Status};
 use minishop_core::refusal::{Code, Refusal};
+use minishop_core::violation::FieldCode;
 use minishop_store::{ListQuery, NewOrder, OrderRow, Origin};
 use tracing::debug;
 use uuid::Uuid;

@@ -8,11 +8,11 @@ mod poll;
 
 use std::time::Duration;
 
-use minishop_contracts::FieldCode;
 use minishop_contracts::orders::v1::{Order, WatchOrderRequest};
 use minishop_core::clock::Timestamp;
 use minishop_core::order::Status;
 use minishop_core::refusal::{Code, Refusal};
+use minishop_core::violation::FieldCode;
 use minishop_store::OrderRow;
 
 use crate::app::App;

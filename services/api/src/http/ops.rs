@@ -8,13 +8,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
-use minishop_contracts::Violation;
 use minishop_contracts::json::{self, JsonError};
 use minishop_contracts::ops::v1::{
     AnnounceOrdersRequest, ControlOperationRequest, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest,
     RedriveDeadLettersRequest,
 };
 use minishop_core::refusal::Refusal;
+use minishop_core::violation::Violation;
 use tokio::time::timeout;
 
 use super::orders::no_object;

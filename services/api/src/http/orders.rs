@@ -12,10 +12,11 @@ use minishop_contracts::json::{self, JsonError, Syntax};
 use minishop_contracts::orders::v1::{
     CancelOrderRequest, CreateOrderRequest, GetOrderRequest, GetOrderTimelineRequest, ListOrdersRequest,
 };
-use minishop_contracts::{FieldCode, Violation, query};
+use minishop_contracts::query;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::order::CreateOrder;
 use minishop_core::refusal::{Code, Refusal};
+use minishop_core::violation::{FieldCode, Violation};
 
 use super::{PathId, answer, answered, entry, from_query, no_query};
 use crate::app::App;

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use minishop_contracts::ops::v1::{AnnounceOrdersRequest, AnnounceOrdersResponse, SkippedOrder};
-use minishop_contracts::{FieldCode, Validate as _, Violation, text, topics};
+use minishop_contracts::{Validate as _, text, topics};
 use minishop_core::ids::OrderId;
 use minishop_core::refusal::Refusal;
+use minishop_core::violation::{FieldCode, Violation};
 use minishop_platform::replay::ReplayWriter;
 use minishop_store::{Announce, AnnouncedAgain, Left, Unannounced};
 

@@ -1,5 +1,6 @@
 //! Reads and controls operations.
 
+use minishop_contracts::json;
 use minishop_contracts::ops::v1::control_operation_request::Action as WireAction;
 use minishop_contracts::ops::v1::operation::Kind as WireKind;
 use minishop_contracts::ops::v1::operation_progress::State as WireState;
@@ -7,10 +8,10 @@ use minishop_contracts::ops::v1::{
     ControlOperationRequest, ControlOperationResponse, GetOperationRequest, GetOperationResponse, ListOperationsRequest,
     ListOperationsResponse, Operation, OperationItem, OperationProgress,
 };
-use minishop_contracts::{FieldCode, json};
 use minishop_core::ids::{OperationId, OrderId};
 use minishop_core::operation::{Kind, State, Tally};
 use minishop_core::refusal::{Code, Refusal};
+use minishop_core::violation::FieldCode;
 use minishop_store::{Action, Item, OperationQuery, RequestedBy};
 
 use super::{limit, page, place};

@@ -5,10 +5,10 @@ use minishop_contracts::ops::v1::{
     DeadLetterFilter, DiscardDeadLettersRequest, DiscardDeadLettersResponse, RedriveDeadLettersRequest,
     RedriveDeadLettersResponse, SkippedDeadLetter,
 };
-use minishop_contracts::{FieldCode, Violation};
 use minishop_core::ids::OperationId;
 use minishop_core::operation::{DEFAULT_FAILURE_RATIO, DEFAULT_RATE, Kind, Skip};
 use minishop_core::refusal::Refusal;
+use minishop_core::violation::{FieldCode, Violation};
 use minishop_store::{FrozenSet, NewOperation, RequestedBy, Selection};
 
 use super::dead_letters::{absent, filter, parse_id};
