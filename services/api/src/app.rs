@@ -5,7 +5,7 @@ use std::sync::{Arc, Once};
 use minishop_contracts::topics;
 use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_platform::config::Config;
 use minishop_platform::ctx::Ctx;
 use minishop_platform::events::status_changed::StatusEvents;
@@ -15,9 +15,10 @@ use minishop_store::{Role, Store};
 use crate::cancel::Canceller;
 use crate::detached_writes::DetachedWrites;
 use crate::event::EventWriter;
-use crate::intake::{Queue, retry_after};
+use crate::intake::Queue;
 use crate::metrics::ApiMetrics;
 use crate::ops::StatusFeed;
+use crate::refusals;
 use crate::watch::OrderWatches;
 
 /// The dependencies of the use cases. One per process.
@@ -87,7 +88,6 @@ impl App {
         if backlog.depth <= self.config.outbox_limit_rows && backlog.oldest <= self.config.outbox_limit_age {
             return Ok(());
         }
-        let detail = "Too many accepted orders wait to be published; nothing was written, send the request again later.";
-        Err(Refusal::new(Code::OutboxFull, detail).after(retry_after(self.ids.as_ref())))
+        Err(refusals::outbox_full(refusals::retry_after(self.ids.as_ref())))
     }
 }

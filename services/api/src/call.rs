@@ -13,29 +13,11 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, Span, debug, field, info_span};
 
 use crate::app::App;
+use crate::protocol::Protocol;
 use minishop_platform::telemetry::propagation::TraceContext;
 
 /// Maximum time from a call's arrival to its deadline.
 pub const LONGEST: Duration = Duration::from_mins(1);
-
-/// The protocol of a call. It decides field names and answer formats, never the content of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// JSON over HTTP.
-    Rest,
-    /// gRPC, or gRPC-web.
-    Grpc,
-}
-
-impl Protocol {
-    /// Returns the metric label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rest => "rest",
-            Self::Grpc => "grpc",
-        }
-    }
-}
 
 /// A call without its message.
 #[derive(Debug)]

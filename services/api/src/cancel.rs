@@ -8,7 +8,7 @@ use minishop_contracts::orders::v1::{CancelOrderRequest, Order};
 use minishop_core::currency::Currency;
 use minishop_core::money;
 use minishop_core::order::Status;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_platform::events::status_changed::{Cause, OrderRef};
 use minishop_store::{Origin, Transition};
 use serde_json::json;
@@ -17,9 +17,10 @@ use tracing::debug;
 use crate::app::App;
 use crate::call::Call;
 use crate::orders::{find, order};
+use crate::refusals::{self, Doubt};
 
+use canceller::CancelRequest;
 pub use canceller::Canceller;
-use canceller::{CancelRequest, UNKNOWN_OUTCOME};
 
 /// Cancels one of the caller's orders. When this returns `Ok`, the order is cancelled on disk, by this request or an earlier one.
 pub async fn cancel(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<Order, Refusal> {
@@ -35,7 +36,7 @@ async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<
         let (to, version) = (change.to, change.expected_version + 1);
         let (wanted, canceller) =
             (CancelRequest { change, detail: detail(call), deadline: call.deadline }, Arc::clone(&app.canceller));
-        if app.detached_writes.run(call, UNKNOWN_OUTCOME, async move { canceller.cancel(&wanted).await }).await? {
+        if app.detached_writes.run(call, Doubt::Cancel, async move { canceller.cancel(&wanted).await }).await? {
             debug!(order.id = %origin.order.order_id, "the order is cancelled");
             (origin.order.status, origin.order.version) = (to, version);
         } else {
@@ -45,7 +46,7 @@ async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<
     }
     match origin.order.status {
         Status::Cancelled => order(origin.order),
-        status => Err(too_late(status)),
+        status => Err(refusals::order_not_cancellable(status)),
     }
 }
 
@@ -74,16 +75,4 @@ fn change(app: &App, call: &Call, origin: &Origin) -> Transition {
 /// Returns the timeline's detail: the ids of the request.
 fn detail(call: &Call) -> String {
     json!({"correlationId": call.correlation_id.as_str(), "traceId": call.trace.trace_id()}).to_string()
-}
-
-fn too_late(status: Status) -> Refusal {
-    if status == Status::Created {
-        let detail = "The order was changed and changed back, as by a restore of the store; send the request again.";
-        return Refusal::new(Code::StoreUnavailable, detail);
-    }
-    let detail = match status {
-        Status::Failed => "The order has failed; there is nothing left to cancel.",
-        _ => "The order is processed; it can no longer be cancelled.",
-    };
-    Refusal::new(Code::OrderNotCancellable, detail)
 }

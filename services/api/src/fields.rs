@@ -1,33 +1,18 @@
-//! Invalid fields: the violations of the contracts and of core in one list, under the names of the caller's protocol.
+//! The checks of messages: the violations of the contracts and of core in one list.
 
 use minishop_contracts::Validate;
 use minishop_contracts::orders::v1::CreateOrderRequest;
 use minishop_core::order::{CreateOrder, Line};
 use minishop_core::refusal::Refusal;
-use minishop_core::violation::{FieldCode, Violation, merged};
+use minishop_core::violation::{FieldCode, Violation};
 
-use crate::call::Protocol;
-
-/// Builds the refusal of fields: JSON names for REST, proto names for gRPC.
-pub fn refuse(protocol: Protocol, found: Vec<Violation>) -> Refusal {
-    let mut violations = merged(found);
-    if protocol == Protocol::Rest {
-        for violation in &mut violations {
-            violation.field = violation.json_field();
-        }
-    }
-    Refusal::fields(violations)
-}
-
-/// Builds the refusal of one field.
-pub fn refuse_one(protocol: Protocol, field: &'static str, code: FieldCode, message: &'static str) -> Refusal {
-    refuse(protocol, vec![Violation::new(field, code, message)])
-}
+use crate::protocol::Protocol;
+use crate::refusals;
 
 /// Validates a message. The refusal includes `found`, the violations from decoding.
 pub fn checked<T: Validate>(protocol: Protocol, message: T, mut found: Vec<Violation>) -> Result<T, Refusal> {
     found.extend(message.violations());
-    if found.is_empty() { Ok(message) } else { Err(refuse(protocol, found)) }
+    if found.is_empty() { Ok(message) } else { Err(refusals::fields(protocol, found)) }
 }
 
 /// Converts a message to a command. The refusal lists all violations: `found` while decoding, the contract's, and core's.
@@ -48,5 +33,5 @@ pub fn create_order(protocol: Protocol, message: CreateOrderRequest, mut found: 
             found.extend(money.into_iter().filter(|v| !(whole && v.code == FieldCode::TotalTooLarge)));
         }
     }
-    Err(refuse(protocol, found))
+    Err(refusals::fields(protocol, found))
 }

@@ -28,7 +28,8 @@ use tonic_web::GrpcWebLayer;
 use tower::Layer as _;
 
 use crate::app::App;
-use crate::call::{Call, Protocol};
+use crate::call::Call;
+use crate::protocol::Protocol;
 
 /// The largest message in bytes, before and after decompression.
 pub const MESSAGE_BYTES: usize = 1_048_576;

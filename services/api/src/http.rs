@@ -18,13 +18,14 @@ use axum::routing::{MethodRouter, get, post};
 use http::request::Parts;
 use http::{Request, StatusCode};
 use minishop_contracts::{json, query};
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_core::violation::Violation;
 use serde::Serialize;
 
 use crate::app::App;
-use crate::call::{Call, Protocol};
-use crate::fields;
+use crate::call::Call;
+use crate::protocol::Protocol;
+use crate::{fields, refusals};
 
 type Route = (&'static str, &'static str, MethodRouter<Arc<App>>);
 
@@ -64,18 +65,17 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 async fn no_route(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
-    let detail = "No route has this path; check its spelling and the slash at its end.";
-    refused(&app, request, Code::RouteNotFound, detail)
+    refused(&app, request, refusals::route_not_found())
 }
 
 async fn no_method(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
-    refused(&app, request, Code::MethodNotAllowed, "The header `allow` lists the methods that this path supports.")
+    refused(&app, request, refusals::method_not_allowed())
 }
 
-fn refused(app: &App, request: Request<Body>, code: Code, detail: &'static str) -> Response {
+fn refused(app: &App, request: Request<Body>, refusal: Refusal) -> Response {
     let (parts, _) = request.into_parts();
     let call = Call::new(app, Protocol::Rest, "no route", &parts.headers);
-    let refusal = entry::sizes(&parts).err().unwrap_or_else(|| Refusal::new(code, detail));
+    let refusal = entry::sizes(&parts).err().unwrap_or(refusal);
     answer::refusal(&call, &refusal)
 }
 
@@ -118,7 +118,7 @@ fn no_query(parts: &Parts) -> Vec<Violation> {
 fn from_query<T: json::Shaped>(parts: &Parts) -> Result<T, Refusal> {
     match query::decode::<T>(parts.uri.query().unwrap_or_default()) {
         Ok(message) => fields::checked(Protocol::Rest, message, Vec::new()),
-        Err(partial) => Err(fields::refuse(Protocol::Rest, partial.into_violations())),
+        Err(partial) => Err(refusals::fields(Protocol::Rest, partial.into_violations())),
     }
 }
 

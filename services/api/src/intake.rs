@@ -3,7 +3,6 @@
 //! No timer delays a batch. A request holds only the receiver of its answer, so a client that goes away cancels nothing.
 
 mod queue;
-mod refusals;
 mod writer;
 
 #[cfg(test)]
@@ -13,7 +12,6 @@ use minishop_core::ids::OrderId;
 use minishop_core::refusal::Refusal;
 
 pub use queue::Queue;
-pub use refusals::{retry_after, store_refusal};
 pub use writer::{Committed, HandOver, Writer};
 
 /// Maximum number of orders in one statement.

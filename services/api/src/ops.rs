@@ -16,8 +16,8 @@ use prost::Message;
 
 use crate::app::App;
 use crate::call::Call;
-use crate::orders::foreign_token;
 use crate::reads::{fitting, read};
+use crate::refusals;
 use crate::token::List;
 
 pub use announce::{announce, checked as checked_announce};
@@ -70,7 +70,7 @@ fn count(n: i64) -> u32 {
 fn place<const N: usize>(call: &Call, list: List<'_>, token: &str) -> Result<Option<[u8; N]>, Refusal> {
     match token {
         "" => Ok(None),
-        token => list.place(token).map(Some).ok_or_else(|| foreign_token(call)),
+        token => list.place(token).map(Some).ok_or_else(|| refusals::page_token_invalid(call.protocol)),
     }
 }
 

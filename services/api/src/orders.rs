@@ -9,8 +9,7 @@ use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{EventId, OrderId};
 use minishop_core::money;
 use minishop_core::order::{CreateOrder, Item, Status};
-use minishop_core::refusal::{Code, Refusal};
-use minishop_core::violation::FieldCode;
+use minishop_core::refusal::Refusal;
 use minishop_store::{ListQuery, NewOrder, OrderRow, Origin};
 use tracing::debug;
 use uuid::Uuid;
@@ -18,9 +17,9 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::call::Call;
 use crate::event::Birth;
-use crate::fields;
-use crate::intake::{Accepted, store_refusal};
+use crate::intake::Accepted;
 use crate::reads::{fitting, page_size, read};
+use crate::refusals;
 use crate::token::List;
 
 /// The orders that one page scans for a status. `status` is not indexed: each change would have to move an index entry.
@@ -79,23 +78,18 @@ pub async fn get(app: &App, call: &Call, request: &GetOrderRequest) -> Result<Or
 /// Reads the row of one of the caller's orders.
 pub async fn row(app: &App, call: &Call, id: &str) -> Result<OrderRow, Refusal> {
     let id = parse(id)?;
-    read(call, app.store.orders.get(&call.client, id)).await?.ok_or_else(absent)
+    read(call, app.store.orders.get(&call.client, id)).await?.ok_or_else(refusals::order_not_found)
 }
 
 /// Reads one of the caller's orders with its key, trace and event ids.
 pub async fn find(app: &App, call: &Call, id: &str) -> Result<Origin, Refusal> {
     let id = parse(id)?;
-    read(call, app.store.timeline.origin(&call.client, id)).await?.ok_or_else(absent)
+    read(call, app.store.timeline.origin(&call.client, id)).await?.ok_or_else(refusals::order_not_found)
 }
 
 /// Parses a validated id.
 pub fn parse(id: &str) -> Result<OrderId, Refusal> {
-    OrderId::parse(id).ok_or_else(absent)
-}
-
-/// Builds the refusal of an order that is absent or another client's; callers cannot distinguish the two.
-fn absent() -> Refusal {
-    Refusal::new(Code::OrderNotFound, "There is no order with this id that you may see; check the id.")
+    OrderId::parse(id).ok_or_else(refusals::order_not_found)
 }
 
 /// Reads a page of the caller's orders, newest first. A short or even empty page may still have a next token.
@@ -105,7 +99,9 @@ pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result
     let list = List(&["orders", &call.client.0, &request.customer_id, status_name]);
     let before = match request.page_token.as_str() {
         "" => None,
-        token => Some(list.place(token).map(Uuid::from_bytes).map(OrderId).ok_or_else(|| foreign_token(call))?),
+        token => Some(
+            list.place(token).map(Uuid::from_bytes).map(OrderId).ok_or_else(|| refusals::page_token_invalid(call.protocol))?,
+        ),
     };
     let size = page_size(request.page_size);
     let mut query = ListQuery {
@@ -133,18 +129,12 @@ pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result
     Ok(ListOrdersResponse { orders, next_page_token })
 }
 
-/// Builds the refusal of a page token that is invalid or belongs to another list.
-pub fn foreign_token(call: &Call) -> Refusal {
-    let message = "must be a page token of this list";
-    fields::refuse_one(call.protocol, "page_token", FieldCode::InvalidToken, message)
-}
-
 /// Converts a row to the contracts' message.
 pub fn order(row: OrderRow) -> Result<Order, Refusal> {
     let scale = Currency::scale_of(row.currency.as_deref());
     let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
         tracing::error!(order.id = %row.order_id, %error, "cannot read the items of a stored order");
-        store_refusal(&minishop_store::StoreError::Fail { operation: "orders.items", source: error.into() })
+        refusals::internal()
     })?;
     let items = items.into_iter().map(|item| OrderItem {
         product_id: item.product_id,

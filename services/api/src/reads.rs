@@ -1,12 +1,12 @@
 //! What all reads share: the deadline, the refusal of a failed read, and page sizes.
 
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use prost::Message;
 use tokio::time::timeout_at;
 use tracing::warn;
 
 use crate::call::Call;
-use crate::intake::store_refusal;
+use crate::refusals;
 
 /// Entries per page if the caller sets no size.
 const DEFAULT_PAGE: usize = 50;
@@ -20,9 +20,9 @@ pub async fn read<T>(call: &Call, reading: impl Future<Output = minishop_store::
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
             warn!(error = ?error, "a read failed");
-            Err(store_refusal(&error))
+            Err(refusals::store(&error))
         }
-        Err(_) => Err(Refusal::new(Code::DeadlineExceeded, "The deadline passed before the store answered; try again.")),
+        Err(_) => Err(refusals::read_late()),
     }
 }
 

@@ -11,8 +11,9 @@ use serde_json::Value;
 use crate::app::App;
 use crate::call::Call;
 use crate::event::FIRST_VERSION;
-use crate::orders::{find, foreign_token};
+use crate::orders::find;
 use crate::reads::{page_size, read};
+use crate::refusals;
 use crate::token::List;
 
 /// Maximum number of parked events shown for an order.
@@ -26,7 +27,7 @@ pub async fn timeline(app: &App, call: &Call, request: &GetOrderTimelineRequest)
     let list = List(&["timeline", &call.client.0, &order_id]);
     let after = match request.page_token.as_str() {
         "" => None,
-        token => Some(list.place(token).map(i64::from_be_bytes).ok_or_else(|| foreign_token(call))?),
+        token => Some(list.place(token).map(i64::from_be_bytes).ok_or_else(|| refusals::page_token_invalid(call.protocol))?),
     };
     // The `created` entry comes from the order's row, not from the table.
     let mut entries: Vec<TimelineEntry> = after.is_none().then(|| created(&origin)).into_iter().collect();

@@ -14,7 +14,7 @@ use minishop_contracts::ops::v1::{
 use tonic::{Request, Response, Status};
 
 use super::{Service, status};
-use crate::call::Protocol;
+use crate::protocol::Protocol;
 use crate::{fields, ops};
 
 #[tonic::async_trait]

@@ -11,9 +11,9 @@ use minishop_contracts::orders::v1::{
 use tonic::{Request, Response, Status};
 
 use super::{Service, status};
-use crate::call::Protocol;
 use crate::metrics::AcceptLabel;
 use crate::orders::Created;
+use crate::protocol::Protocol;
 use crate::{cancel, fields, orders, timeline, watch};
 
 #[tonic::async_trait]

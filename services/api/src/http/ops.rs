@@ -17,19 +17,19 @@ use minishop_core::refusal::Refusal;
 use minishop_core::violation::Violation;
 use tokio::time::timeout;
 
-use super::orders::no_object;
 use super::{PathId, answer, answered, entry, from_query, no_query, sse};
 use crate::app::App;
-use crate::call::{Call, Protocol};
+use crate::call::Call;
 use crate::ops::StatusSubscriber;
-use crate::{fields, ops};
+use crate::protocol::Protocol;
+use crate::{fields, ops, refusals};
 
 /// Reads the pipeline's status.
 pub async fn status(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let work = async |call: &Call| match no_query(&parts) {
         found if found.is_empty() => ops::status(&app, call).await,
-        found => Err(fields::refuse(Protocol::Rest, found)),
+        found => Err(refusals::fields(Protocol::Rest, found)),
     };
     answered(&app, "GET /ops/status", &parts, work).await
 }
@@ -42,7 +42,7 @@ pub async fn stream(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
         entry::check(&app, &parts)?;
         match no_query(&parts) {
             found if found.is_empty() => app.status_feed.subscribe(),
-            found => Err(fields::refuse(Protocol::Rest, found)),
+            found => Err(refusals::fields(Protocol::Rest, found)),
         }
     };
     match call.run(work).await {
@@ -154,7 +154,7 @@ async fn message<T: json::Shaped>(parts: &Parts, body: Body) -> Result<(T, Vec<V
     let (message, mut found) = match json::decode_command::<T>(&body) {
         Ok(message) => (message, Vec::new()),
         Err(JsonError::Fields(partial)) => (partial.message, partial.violations),
-        Err(JsonError::Syntax(at)) => return Err(no_object(&at)),
+        Err(JsonError::Syntax(at)) => return Err(refusals::json_invalid(&at)),
     };
     found.extend(no_query(parts));
     Ok((message, found))

@@ -8,22 +8,23 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
-use minishop_contracts::json::{self, JsonError, Syntax};
+use minishop_contracts::json::{self, JsonError};
 use minishop_contracts::orders::v1::{
     CancelOrderRequest, CreateOrderRequest, GetOrderRequest, GetOrderTimelineRequest, ListOrdersRequest,
 };
 use minishop_contracts::query;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::order::CreateOrder;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_core::violation::{FieldCode, Violation};
 
 use super::{PathId, answer, answered, entry, from_query, no_query};
 use crate::app::App;
-use crate::call::{Call, Protocol};
+use crate::call::Call;
 use crate::metrics::AcceptLabel;
 use crate::orders::Created;
-use crate::{cancel, fields, orders, timeline};
+use crate::protocol::Protocol;
+use crate::{cancel, fields, orders, refusals, timeline};
 
 /// Accepts an order.
 pub async fn create(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
@@ -61,16 +62,10 @@ fn decode(parts: &Parts, body: &Bytes) -> Result<CreateOrder, Refusal> {
     let (message, mut found) = match json::decode_command::<CreateOrderRequest>(body) {
         Ok(message) => (message, Vec::new()),
         Err(JsonError::Fields(partial)) => (partial.message, partial.violations),
-        Err(JsonError::Syntax(at)) => return Err(no_object(&at)),
+        Err(JsonError::Syntax(at)) => return Err(refusals::json_invalid(&at)),
     };
     found.extend(no_query(parts));
     fields::create_order(Protocol::Rest, message, found)
-}
-
-/// Builds the refusal of a body that is not one JSON object, with the place of the error.
-pub(super) fn no_object(at: &Syntax) -> Refusal {
-    let detail = format!("Line {}, column {}: {}; fix the body and send it again.", at.line, at.column, at.message);
-    Refusal::new(Code::JsonInvalid, detail)
 }
 
 /// Reads one order.
@@ -98,7 +93,7 @@ pub async fn cancel(State(app): State<Arc<App>>, PathId(id): PathId, request: Re
         if !body.is_empty() {
             entry::media_type(&parts.headers)?;
         }
-        let mut found = json::nothing(&body).map_err(|at| no_object(&at))?;
+        let mut found = json::nothing(&body).map_err(|at| refusals::json_invalid(&at))?;
         found.extend(no_query(&parts));
         cancel::cancel(&app, call, &fields::checked(Protocol::Rest, CancelOrderRequest { order_id: id }, found)?).await
     };

@@ -15,9 +15,10 @@ use tokio::time::timeout;
 
 use super::{PathId, answer, entry, sse};
 use crate::app::App;
-use crate::call::{Call, Protocol};
-use crate::fields;
-use crate::watch::{self, Watch, no_token};
+use crate::call::Call;
+use crate::protocol::Protocol;
+use crate::watch::{self, Watch};
+use crate::{fields, refusals};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -48,9 +49,9 @@ fn watched(parts: &Parts, order_id: String) -> Result<WatchOrderRequest, Refusal
     let token = match (headers.next(), headers.next()) {
         (None, _) => of_query.as_deref().map(str::as_bytes),
         (Some(id), None) => Some(id.as_bytes()),
-        _ => return Err(no_token(Protocol::Rest)),
+        _ => return Err(refusals::resume_token_invalid(Protocol::Rest)),
     };
-    let token = token.map_or(Some(0), version).ok_or_else(|| no_token(Protocol::Rest))?;
+    let token = token.map_or(Some(0), version).ok_or_else(|| refusals::resume_token_invalid(Protocol::Rest))?;
     Ok(WatchOrderRequest { resume_token: token, ..request })
 }
 

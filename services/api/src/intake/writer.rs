@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
 use super::queue::{Entry, Scope};
-use super::{AcceptOutcome, Accepted, Queue, refusals};
+use super::{AcceptOutcome, Accepted, Queue};
+use crate::refusals::{self, Doubt};
 use batch::{Batch, Job};
 
 /// The attempts of a statement that certainly wrote nothing: the first may meet a stale connection.
@@ -132,7 +133,7 @@ impl Writer {
             Ok(made) => self.answer(job.batch, &made, job.doubt).await,
             Err(source) if source.is_sync_failure() => {
                 error!(error = ?source, "the disk failed to sync; the process ends");
-                self.refuse(job.batch, &refusals::outcome_unknown());
+                self.refuse(job.batch, &refusals::outcome_unknown(Doubt::Create));
                 self.fault = Some(source);
             }
             Err(StoreError::Fail { source, .. }) if job.batch.len() == 1 => {
@@ -212,7 +213,7 @@ impl Writer {
             Ok(records) => records,
             Err(source) => {
                 warn!(orders = scopes.len(), doubt, error = ?source, "cannot read the keys of a batch");
-                let refusal = if doubt { refusals::outcome_unknown() } else { refusals::store_refusal(&source) };
+                let refusal = if doubt { refusals::outcome_unknown(Doubt::Create) } else { refusals::store(&source) };
                 return self.refuse(batch, &refusal);
             }
         };
@@ -262,14 +263,14 @@ async fn at(due: Option<Instant>) {
 
 /// Returns the refusal of an internal fault. In doubt it must not claim that nothing was written.
 fn fault(doubt: bool) -> Refusal {
-    if doubt { refusals::outcome_unknown() } else { refusals::internal() }
+    if doubt { refusals::outcome_unknown(Doubt::Create) } else { refusals::internal() }
 }
 
 /// Compares an order with the record under its key.
 fn judge(record: &KeyRecord, order: &NewOrder) -> AcceptOutcome {
     let own = record.order_id == order.order_id;
     if !own && record.fingerprint != order.fingerprint {
-        return Err(refusals::reused());
+        return Err(refusals::key_reused());
     }
     Ok(Accepted {
         order_id: record.order_id,

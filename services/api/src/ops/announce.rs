@@ -15,7 +15,7 @@ use super::operations::requested_by;
 use super::place;
 use crate::app::App;
 use crate::call::Call;
-use crate::fields;
+use crate::refusals;
 use crate::token::List;
 
 /// Validates a message: it has exactly one of ids and age. The refusal includes `found`, from decoding.
@@ -38,7 +38,7 @@ pub fn checked(call: &Call, message: AnnounceOrdersRequest, mut found: Vec<Viola
         }
         _ => {}
     }
-    if found.is_empty() { Ok(message) } else { Err(fields::refuse(call.protocol, found)) }
+    if found.is_empty() { Ok(message) } else { Err(refusals::fields(call.protocol, found)) }
 }
 
 /// Announces orders again that are still `created` and whose event is neither in the outbox nor in the lot.

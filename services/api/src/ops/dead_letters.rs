@@ -8,13 +8,14 @@ use minishop_contracts::ops::v1::{
     ParkedKey, RecordHeader,
 };
 use minishop_core::ids::OrderId;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_store::{Letter, LetterGroup, WholeLetter};
 
 use super::{count, limit, page, place};
 use crate::app::App;
 use crate::call::Call;
 use crate::reads::{page_size, read};
+use crate::refusals;
 use crate::token::List;
 
 /// Reads a page of dead letters, newest first.
@@ -42,8 +43,8 @@ pub async fn list(app: &App, call: &Call, request: ListDeadLettersRequest) -> Re
 
 /// Reads one event of the parking lot with its original bytes.
 pub async fn get(app: &App, call: &Call, request: GetDeadLetterRequest) -> Result<GetDeadLetterResponse, Refusal> {
-    let id = parse_id(&request.id).ok_or_else(absent)?;
-    let whole = read(call, app.store.operations.dead_letter(id)).await?.ok_or_else(absent)?;
+    let id = parse_id(&request.id).ok_or_else(refusals::dead_letter_not_found)?;
+    let whole = read(call, app.store.operations.dead_letter(id)).await?.ok_or_else(refusals::dead_letter_not_found)?;
     Ok(whole_letter(whole))
 }
 
@@ -66,11 +67,6 @@ pub async fn parked_keys(app: &App, call: &Call, request: ListParkedKeysRequest)
     let rows = read(call, app.store.operations.parked_keys(after, limit(size))).await?;
     let (keys, next_page_token) = page(rows, size, list, |row| row.head.to_be_bytes().to_vec(), parked_key);
     Ok(ListParkedKeysResponse { keys, next_page_token })
-}
-
-/// Builds the refusal of an unknown dead letter.
-pub(super) fn absent() -> Refusal {
-    Refusal::new(Code::DeadLetterNotFound, "There is no dead letter with this id; list them to find its id.")
 }
 
 /// Parses a dead letter's id; accepts it only as it is printed.

@@ -10,15 +10,14 @@ use minishop_contracts::ops::v1::{
 };
 use minishop_core::ids::{OperationId, OrderId};
 use minishop_core::operation::{Kind, State, Tally};
-use minishop_core::refusal::{Code, Refusal};
-use minishop_core::violation::FieldCode;
+use minishop_core::refusal::Refusal;
 use minishop_store::{Action, Item, OperationQuery, RequestedBy};
 
 use super::{limit, page, place};
 use crate::app::App;
 use crate::call::Call;
-use crate::fields;
 use crate::reads::{page_size, read};
+use crate::refusals;
 use crate::token::List;
 
 /// Reads a page of operations, newest first.
@@ -47,8 +46,8 @@ pub async fn list(app: &App, call: &Call, request: ListOperationsRequest) -> Res
 
 /// Reads an operation and its items that failed or were skipped.
 pub async fn get(app: &App, call: &Call, request: GetOperationRequest) -> Result<GetOperationResponse, Refusal> {
-    let id = parse_id(&request.id).ok_or_else(absent)?;
-    let row = read(call, app.store.operations.operation(id)).await?.ok_or_else(absent)?;
+    let id = parse_id(&request.id).ok_or_else(refusals::operation_not_found)?;
+    let row = read(call, app.store.operations.operation(id)).await?.ok_or_else(refusals::operation_not_found)?;
     let items = read(call, app.store.operations.items(id)).await?;
     Ok(GetOperationResponse { operation: Some(operation(row)), items: items.into_iter().map(item).collect() })
 }
@@ -60,14 +59,14 @@ pub async fn control(app: &App, call: &Call, request: ControlOperationRequest) -
         WireAction::Cancel => Action::Cancel,
         WireAction::Pause => Action::Pause,
         WireAction::Unspecified => {
-            return Err(fields::refuse_one(call.protocol, "action", FieldCode::Required, "must be given"));
+            return Err(refusals::action_required(call.protocol));
         }
     };
-    let id = parse_id(&request.id).ok_or_else(absent)?;
+    let id = parse_id(&request.id).ok_or_else(refusals::operation_not_found)?;
     let (requested_by, at) = (requested_by(call, request.operator, request.reason), app.clock.now());
     let operations = app.store.operations.clone();
     let write = async move { operations.control(id, action, &requested_by, at).await };
-    let (row, changed) = app.detached_writes.write(call, write).await?.ok_or_else(absent)?;
+    let (row, changed) = app.detached_writes.write(call, write).await?.ok_or_else(refusals::operation_not_found)?;
     tracing::info!(operation.id = %id, changed, "an operator asks to {} an operation", action.as_str());
     Ok(ControlOperationResponse { operation: Some(operation(row)) })
 }
@@ -75,10 +74,6 @@ pub async fn control(app: &App, call: &Call, request: ControlOperationRequest) -
 /// Returns the requester, for the audit.
 pub(super) fn requested_by(call: &Call, operator: String, reason: String) -> RequestedBy {
     RequestedBy { client_id: call.client.clone(), operator, reason, correlation_id: call.correlation_id.clone() }
-}
-
-fn absent() -> Refusal {
-    Refusal::new(Code::OperationNotFound, "There is no operation with this id; list them to find its id.")
 }
 
 fn parse_id(text: &str) -> Option<OperationId> {

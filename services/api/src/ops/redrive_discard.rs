@@ -11,11 +11,11 @@ use minishop_core::refusal::Refusal;
 use minishop_core::violation::{FieldCode, Violation};
 use minishop_store::{FrozenSet, NewOperation, RequestedBy, Selection};
 
-use super::dead_letters::{absent, filter, parse_id};
+use super::dead_letters::{filter, parse_id};
 use super::operations::{operation, requested_by};
 use crate::app::App;
 use crate::call::Call;
-use crate::fields;
+use crate::{fields, refusals};
 
 /// A request that chooses dead letters: exactly one of ids and filter must be given.
 pub trait Chooses {
@@ -107,7 +107,9 @@ impl Plan {
                 operations.begin(&new).await?.map(|(frozen, begun)| (frozen, Some(begun)))
             })
         };
-        let Some((frozen, begun)) = app.detached_writes.write(call, write).await? else { return Err(absent()) };
+        let Some((frozen, begun)) = app.detached_writes.write(call, write).await? else {
+            return Err(refusals::dead_letter_not_found());
+        };
         tracing::info!(operation.id = %id, matched = frozen.matched, dry_run, "an operator asks to {} dead letters", kind.as_str());
         Ok(Begun { operation: begun.map(operation), matched: super::count(frozen.matched), skipped: skipped(frozen, malformed) })
     }

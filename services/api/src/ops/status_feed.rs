@@ -6,7 +6,7 @@ use std::time::Duration;
 use minishop_contracts::ops::v1::WatchStatusResponse;
 use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_platform::ctx::Ctx;
 use minishop_store::{OperationQuery, Store};
 use tokio::sync::{Notify, watch};
@@ -14,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::operations::operation;
-use crate::intake::retry_after;
-use crate::watch::shutting_down;
+use crate::refusals;
 
 /// How often the status is read.
 const EVERY: Duration = Duration::from_secs(1);
@@ -48,14 +47,13 @@ pub struct StatusSubscriber {
 impl StatusFeed {
     /// Subscribes to the feed. Refuses during a drain and beyond `MOST_SUBSCRIBERS`.
     pub fn subscribe(&self) -> Result<StatusSubscriber, Refusal> {
-        let again = retry_after(self.ids.as_ref());
+        let again = refusals::retry_after(self.ids.as_ref());
         if self.drain.is_cancelled() {
-            return Err(shutting_down(again));
+            return Err(refusals::watch_ended(again));
         }
         let others = self.latest.receiver_count();
         if others >= MOST_SUBSCRIBERS {
-            let detail = "This process has the most subscribers that it accepts; subscribe later, or poll the status.";
-            return Err(Refusal::new(Code::Overloaded, detail).after(again));
+            return Err(refusals::too_many_subscribers(again));
         }
         if others == 0 {
             // The last subscriber may have left long ago, so the latest status may be out of date.
@@ -91,7 +89,7 @@ impl StatusSubscriber {
                 },
                 () = self.drain.cancelled() => {
                     self.over = true;
-                    return Some(Err(shutting_down(self.again)));
+                    return Some(Err(refusals::watch_ended(self.again)));
                 }
             }
         }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::ids::OrderId;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_store::{Changed, OrderRow};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::WatchMetrics;
+use crate::refusals;
 
 /// Maximum number of watches in a process.
 pub const MOST_WATCHES: usize = 10_000;
@@ -59,12 +60,11 @@ impl OrderWatches {
     /// Subscribes to an order. Refuses, with the wait `again`, during a drain and beyond [`MOST_WATCHES`].
     pub(super) fn subscribe(&self, order: OrderId, again: Duration) -> Result<Subscription, Refusal> {
         if self.drain.is_cancelled() {
-            return Err(super::shutting_down(again));
+            return Err(refusals::watch_ended(again));
         }
         let mut state = self.lock();
         if state.watches >= MOST_WATCHES {
-            let detail = "This process has the most watches that it accepts; watch again later, or poll the order.";
-            return Err(Refusal::new(Code::Overloaded, detail).after(again));
+            return Err(refusals::too_many_watches(again));
         }
         state.watches += 1;
         self.metrics.watching(state.watches);
@@ -169,6 +169,7 @@ mod tests {
     use minishop_core::clock::{ManualClock, from_millis};
     use minishop_core::ids::{ClientId, CorrelationId};
     use minishop_core::order::Status;
+    use minishop_core::refusal::Code;
     use prometheus_client::registry::Registry;
     use uuid::Uuid;
 
