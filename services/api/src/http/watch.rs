@@ -13,22 +13,22 @@ use minishop_contracts::query;
 use minishop_core::refusal::Refusal;
 use tokio::time::timeout;
 
-use super::{PathId, answer, entry, sse};
+use super::request::PathId;
+use super::{answer, entry, sse};
 use crate::app::App;
-use crate::call::Call;
+use crate::orders::Watch;
 use crate::protocol::Protocol;
-use crate::watch::{self, Watch};
-use crate::{fields, refusals};
+use crate::{fields, orders, refusals};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Streams the versions of an order. Answers 204 if the caller has seen the final one: then browsers do not reconnect.
 pub async fn events(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    let call = Call::new(&app, Protocol::Rest, "GET /orders/{order_id}/events", &parts.headers);
+    let call = app.call(Protocol::Rest, "GET /orders/{order_id}/events", &parts.headers);
     let work = async {
         entry::check(&app, &parts)?;
-        watch::watch(&app, &call, &watched(&parts, id)?).await
+        orders::watch(&app, &call, &watched(&parts, id)?).await
     };
     match call.run(work).await {
         Ok(Some(watch)) => answer::events(&call, sse::body(watch, next)),

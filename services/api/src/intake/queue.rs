@@ -5,20 +5,39 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
-use minishop_core::ids::{ClientId, Ids};
+use minishop_core::ids::{ClientId, Ids, OrderId};
 use minishop_core::refusal::Refusal;
 use minishop_store::NewOrder;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::{AcceptOutcome, Accepted, BATCH, SECOND_WRITER_FROM};
 use crate::metrics::ApiMetrics;
 use crate::refusals::{self, Doubt};
 
+/// Maximum number of orders in one statement.
+pub(super) const BATCH: usize = 256;
+/// The queued orders that start a second writer: with fewer, two half-empty statements cost more than one full one.
+pub(super) const SECOND_WRITER_FROM: usize = 32;
 /// Maximum number of unanswered orders: queued, in a statement, or waiting for another with the same key.
 const HELD: usize = 4096;
 /// How long a request waits for another one with the same key.
 pub(super) const FOLLOWER_WAIT: Duration = Duration::from_secs(2);
+
+/// An order that is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The order's id.
+    pub order_id: OrderId,
+    /// The total in minor units.
+    pub total_minor: i64,
+    /// The currency's code.
+    pub currency: Option<String>,
+    /// Whether an earlier request created it.
+    pub replayed: bool,
+}
+
+/// The outcome of a queued order.
+pub type AcceptOutcome = Result<Accepted, Refusal>;
 
 /// The scope of idempotency: a client's key.
 pub(super) type Scope = (ClientId, IdempotencyKey);

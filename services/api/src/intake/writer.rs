@@ -14,25 +14,15 @@ use minishop_store::{Intake, KeyRecord, NewOrder, Orders, OutboxRow, StoreError}
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
-use super::queue::{Entry, Scope};
-use super::{AcceptOutcome, Accepted, Queue};
+use super::queue::{AcceptOutcome, Accepted, Entry, Queue, Scope};
+use crate::hand_over::{Committed, HandOver};
 use crate::refusals::{self, Doubt};
 use batch::{Batch, Job};
 
+/// The number of writers.
+pub const WRITERS: usize = 2;
 /// The attempts of a statement that certainly wrote nothing: the first may meet a stale connection.
 const TRIES: u32 = 3;
-
-/// A commit, as reported to the relay.
-#[derive(Debug)]
-pub enum Committed {
-    /// These rows are committed: the database confirmed it.
-    Rows(Vec<OutboxRow>),
-    /// A connection was lost: rows may be committed under unknown numbers.
-    InDoubt,
-}
-
-/// Reports a commit to the relay.
-pub type HandOver = Arc<dyn Fn(Committed) + Send + Sync>;
 
 /// One of the writers.
 pub struct Writer {
@@ -248,8 +238,7 @@ impl Writer {
     }
 
     fn backoff(&self, attempt: u32) -> Duration {
-        let [a, b, c, d, ..] = self.ids.random();
-        Backoff::INFRASTRUCTURE.wait(attempt.min(4), u32::from_be_bytes([a, b, c, d]))
+        Backoff::INFRASTRUCTURE.wait(attempt.min(4), self.ids.jitter())
     }
 }
 

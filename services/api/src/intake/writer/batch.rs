@@ -8,8 +8,7 @@ use minishop_store::{NewOrder, StoreError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::super::AcceptOutcome;
-use super::super::queue::{Entry, FOLLOWER_WAIT};
+use crate::intake::queue::{AcceptOutcome, Entry, FOLLOWER_WAIT};
 use crate::refusals::{self, Doubt};
 
 /// How long before its deadline a request is answered: at the deadline it would only get `DEADLINE_EXCEEDED`.

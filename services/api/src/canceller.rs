@@ -11,7 +11,7 @@ use minishop_store::{Cancels, Orders, OutboxRow, StoreError, Transition};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use crate::intake::{Committed, HandOver};
+use crate::hand_over::{Committed, HandOver};
 use crate::refusals::{self, Doubt};
 
 /// The attempts of a cancel that certainly wrote nothing: the first may meet a stale connection.
@@ -19,7 +19,7 @@ const TRIES: u32 = 3;
 /// How long before its deadline a request is answered: at the deadline it would only get `DEADLINE_EXCEEDED`.
 const MARGIN: Duration = Duration::from_millis(20);
 /// A request to cancel an order.
-pub(super) struct CancelRequest {
+pub struct CancelRequest {
     pub change: Transition,
     /// A JSON object for the timeline.
     pub detail: String,
@@ -48,7 +48,7 @@ impl Canceller {
     }
 
     /// Retries until the outcome is known or the request must be answered. Returns whether this request changed the order.
-    pub(super) async fn cancel(&self, request: &CancelRequest) -> anyhow::Result<Result<bool, Refusal>> {
+    pub async fn cancel(&self, request: &CancelRequest) -> anyhow::Result<Result<bool, Refusal>> {
         let (mut tries, mut doubt) = (0, false);
         let until = request.deadline - MARGIN;
         loop {

@@ -1,6 +1,4 @@
-//! Cancelling an order: the use case and its writer.
-
-mod canceller;
+//! Cancels an order.
 
 use std::sync::Arc;
 
@@ -14,13 +12,12 @@ use minishop_store::{Origin, Transition};
 use serde_json::json;
 use tracing::debug;
 
+use super::get::find;
 use crate::app::App;
 use crate::call::Call;
-use crate::orders::{find, order};
+use crate::canceller::CancelRequest;
+use crate::messages::order;
 use crate::refusals::{self, Doubt};
-
-use canceller::CancelRequest;
-pub use canceller::Canceller;
 
 /// Cancels one of the caller's orders. When this returns `Ok`, the order is cancelled on disk, by this request or an earlier one.
 pub async fn cancel(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<Order, Refusal> {
@@ -69,7 +66,7 @@ fn change(app: &App, call: &Call, origin: &Origin) -> Transition {
         causation_id: call.correlation_id.as_str(),
         trace: &call.trace,
     };
-    app.settled.change(&subject, Status::Cancelled, &cause, app.clock.now())
+    app.status_events.change(&subject, Status::Cancelled, &cause, app.clock.now())
 }
 
 /// Returns the timeline's detail: the ids of the request.

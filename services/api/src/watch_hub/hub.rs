@@ -46,7 +46,7 @@ struct Watched {
 
 /// A watch on one order. Ends when dropped.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub struct Subscription {
     hub: OrderWatches,
     order: OrderId,
     news: watch::Receiver<Option<Arc<Changed>>>,
@@ -58,7 +58,7 @@ impl OrderWatches {
     }
 
     /// Subscribes to an order. Refuses, with the wait `again`, during a drain and beyond [`MOST_WATCHES`].
-    pub(super) fn subscribe(&self, order: OrderId, again: Duration) -> Result<Subscription, Refusal> {
+    pub fn subscribe(&self, order: OrderId, again: Duration) -> Result<Subscription, Refusal> {
         if self.drain.is_cancelled() {
             return Err(refusals::watch_ended(again));
         }
@@ -126,7 +126,7 @@ impl OrderWatches {
 impl Subscription {
     /// Records the row that was read for this watch. A version that is new to the hub is passed on to the order's other watches,
     /// since the poll asks only for newer ones.
-    pub(super) fn know(&self, order: &OrderRow) {
+    pub fn know(&self, order: &OrderRow) {
         let mut state = self.hub.lock();
         let Some(watched) = state.orders.get_mut(&self.order) else { return };
         if watched.known >= order.version {
@@ -139,7 +139,7 @@ impl Subscription {
     }
 
     /// Waits for a version above `seen`; `None` when the process drains. Cancel-safe.
-    pub(super) async fn next(&mut self, seen: i32) -> Option<Arc<Changed>> {
+    pub async fn next(&mut self, seen: i32) -> Option<Arc<Changed>> {
         let newer = |news: &Option<Arc<Changed>>| news.as_ref().is_some_and(|changed| changed.order.version > seen);
         tokio::select! {
             biased;
@@ -150,7 +150,7 @@ impl Subscription {
     }
 
     /// Counts a version that was sent, and observes its latency since `changed_at`.
-    pub(super) fn told(&self, changed_at: Option<Timestamp>) {
+    pub fn told(&self, changed_at: Option<Timestamp>) {
         let late = changed_at.map(|at| self.hub.clock.now().signed_duration_since(at).to_std().unwrap_or_default());
         self.hub.metrics.told(late);
     }

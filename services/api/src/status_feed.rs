@@ -1,5 +1,7 @@
 //! The pipeline's status, sent to all subscribers. One task reads it for all of them, and only while there are any.
 
+mod status;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +15,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::operations::operation;
+use crate::messages::operation;
 use crate::refusals;
+pub use status::read_status;
 
 /// How often the status is read.
 const EVERY: Duration = Duration::from_secs(1);
@@ -138,7 +141,7 @@ impl StatusFeedTask {
     }
 
     async fn read(&self) -> minishop_store::Result<WatchStatusResponse> {
-        let status = super::read_status(&self.store, self.clock.as_ref()).await?;
+        let status = read_status(&self.store, self.clock.as_ref()).await?;
         let newest = OperationQuery { limit: OPERATIONS, ..OperationQuery::default() };
         let operations = self.store.operations.operations(&newest).await?;
         Ok(WatchStatusResponse { status: Some(status), operations: operations.into_iter().map(operation).collect() })

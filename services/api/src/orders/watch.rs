@@ -1,10 +1,6 @@
-//! Watching an order: sends each of its versions once, until its status is final.
+//! Watches an order: sends each of its versions once, until its status is final.
 //!
 //! Version 1 is always `created`, and only the status of an order changes. So the current row yields every version after a token.
-
-mod hub;
-mod metrics;
-mod poll;
 
 use std::time::Duration;
 
@@ -12,18 +8,15 @@ use minishop_contracts::orders::v1::{Order, WatchOrderRequest};
 use minishop_core::clock::Timestamp;
 use minishop_core::order::Status;
 use minishop_core::refusal::Refusal;
+use minishop_platform::events::created::FIRST_VERSION;
 use minishop_store::OrderRow;
 
+use super::get::{parse, row};
 use crate::app::App;
 use crate::call::Call;
-use crate::event::FIRST_VERSION;
-use crate::orders::{order, parse, row};
+use crate::messages::order;
 use crate::refusals;
-
-pub use hub::OrderWatches;
-pub use poll::WatchTask;
-
-use hub::Subscription;
+use crate::watch_hub::Subscription;
 
 /// A caller's watch on one order.
 #[derive(Debug)]
