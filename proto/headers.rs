@@ -2,7 +2,8 @@
 
 /// Headers of HTTP requests and responses, and gRPC metadata.
 pub mod http {
-    /// Links a request to everything it causes. Accepted if [`is_correlation_id`](crate::text::is_correlation_id) holds.
+    /// Links a request to everything it causes. Accepted if
+    /// [`CorrelationId::parse`](minishop_core::ids::CorrelationId::parse) can read it.
     pub const CORRELATION_ID: &str = "x-correlation-id";
     /// Identifies a request, so that a repeated one has no second effect.
     pub const IDEMPOTENCY_KEY: &str = "x-idempotency-key";

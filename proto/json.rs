@@ -16,9 +16,9 @@ pub(crate) use number::{FromJson, Number};
 pub use shape::{Field, Kind, Shape, Shaped};
 pub use write::{append, to_vec};
 
+use minishop_core::violation::{Violation, merged};
 use serde_json::Value;
 
-use crate::violation::{Violation, settle};
 use tree::Node;
 
 /// Why bytes could not be read as a message.
@@ -57,7 +57,7 @@ impl<T: Shaped> Partial<T> {
     pub fn into_violations(self) -> Vec<Violation> {
         let mut all = self.violations;
         self.message.check(&crate::Path::ROOT, &mut all);
-        settle(all)
+        merged(all)
     }
 }
 
@@ -78,7 +78,7 @@ pub fn nothing(bytes: &[u8]) -> Result<Vec<Violation>, Syntax> {
     };
     let mut violations = Vec::new();
     walk::message(NOTHING, members, &mut violations);
-    Ok(settle(violations))
+    Ok(merged(violations))
 }
 
 /// Reads a message from a text.

@@ -2,8 +2,8 @@
 //! I/O.
 //!
 //! The path of a command: [`json::decode_command`] (or prost) decodes it, [`Validate::violations`] checks its values, and
-//! [`settle`] merges the violations of several checks. The path of an event: [`events::encode_created`] writes it,
-//! [`events::decode_envelope`] reads it.
+//! [`merged`](minishop_core::violation::merged) merges the violations of several checks. The path of an event:
+//! [`events::encode_created`] writes it, [`events::decode_envelope`] reads it.
 
 pub mod events;
 pub mod headers;
@@ -12,10 +12,10 @@ pub mod key;
 pub mod query;
 pub mod text;
 pub mod topics;
-mod violation;
+mod validate;
 pub mod wkt;
 
-pub use violation::{FieldCode, Path, Validate, Violation, settle};
+pub use validate::{Path, Validate};
 
 /// Accepting and reading orders.
 pub mod orders {

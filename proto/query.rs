@@ -1,12 +1,13 @@
 //! Reads the query of a REST request as strictly as a body.
 
+use minishop_core::violation::{FieldCode, Violation, merged};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use crate::json::tree::Node;
 use crate::json::walk::{self, Names};
 use crate::json::{Field, Kind, Partial, Shape, Shaped};
-use crate::violation::{FieldCode, Path, Violation};
+use crate::validate::Path;
 
 /// Reads a message from a query: each name known and given once, each value of its type. An empty value means absent.
 ///
@@ -23,7 +24,7 @@ pub fn none(query: &str) -> Vec<Violation> {
     const NOTHING: &Shape = &Shape { tolerant: false, fields: &[] };
     let mut violations = Vec::new();
     parameters(NOTHING, query, &mut violations);
-    crate::violation::settle(violations)
+    merged(violations)
 }
 
 /// Reads a query that may hold a watch's resume token and nothing else. Does not validate the token.
@@ -42,7 +43,7 @@ pub fn resume_token(query: &str) -> Result<Option<String>, Vec<Violation>> {
     let mut found = parameters(SHAPE, query, &mut violations);
     let token = found.remove("lastEventId").or_else(|| found.remove("resumeToken"));
     let token = token.and_then(|value| value.as_str().map(str::to_owned));
-    if violations.is_empty() { Ok(token) } else { Err(crate::violation::settle(violations)) }
+    if violations.is_empty() { Ok(token) } else { Err(merged(violations)) }
 }
 
 fn parameters(shape: &'static Shape, query: &str, out: &mut Vec<Violation>) -> Map<String, Value> {

@@ -40,15 +40,6 @@ pub fn is_longer_than(text: &str, limit: usize) -> bool {
     text.len() > limit && text.chars().count() > limit
 }
 
-/// Returns whether a text is a UUID of any version with dashes, in lower or upper case.
-pub fn is_uuid(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(i, b)| match i {
-            8 | 13 | 18 | 23 => b == b'-',
-            _ => b.is_ascii_hexdigit(),
-        })
-}
-
 /// Returns whether a text has the form of a currency code, three capitals. `core` decides which codes exist.
 pub fn is_currency_form(text: &str) -> bool {
     text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())
@@ -57,12 +48,6 @@ pub fn is_currency_form(text: &str) -> bool {
 /// Returns whether a text is a digest of 32 bytes: 64 hexadecimal digits in lower case.
 pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// Returns whether a correlation id is accepted: 1 to 128 letters, digits and `._:-`. Any other is replaced, never refused and
-/// never logged.
-pub fn is_correlation_id(text: &str) -> bool {
-    matches!(text.len(), 1..=128) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
 /// Prepares a client's text for repetition: at most 64 characters, hidden ones escaped.
@@ -113,32 +98,6 @@ mod tests {
         assert!(!is_longer_than(&"🦀".repeat(128), 128));
         assert!(is_longer_than(&"🦀".repeat(129), 128));
         assert!(is_longer_than(&"a".repeat(129), 128));
-    }
-
-    #[test]
-    fn a_uuid_has_dashes_and_nothing_around_it() {
-        assert!(is_uuid("00000000-0000-0000-0000-000000000000"));
-        assert!(is_uuid("018F3F5E-7AAA-7BBB-8CCC-0123456789AB"));
-        for wrong in [
-            "",
-            "123",
-            "{018f3f5e-7aaa-7bbb-8ccc-0123456789ab}",
-            "urn:uuid:018f3f5e-7aaa-7bbb-8ccc-0123456789ab",
-            "018f3f5e7aaa7bbb8ccc0123456789ab",
-            "018f3f5e-7aaa-7bbb-8ccc-0123456789ag",
-            "018f3f5e-7aaa-7bbb-8ccc0-123456789ab",
-        ] {
-            assert!(!is_uuid(wrong), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_correlation_id_is_plain() {
-        assert!(is_correlation_id("corr-001"));
-        assert!(is_correlation_id(&"x".repeat(128)));
-        for wrong in ["", "with blank", "a;b", "{json}", "ké", "a\nb", &"x".repeat(129)] {
-            assert!(!is_correlation_id(wrong), "{wrong}");
-        }
     }
 
     #[test]

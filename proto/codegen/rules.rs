@@ -99,7 +99,7 @@ fn text_rules(field: &FieldDescriptor, set: &DynamicMessage) -> Vec<Rule> {
             }
             ("uuid", Value::Bool(true)) => {
                 let message = "must be a UUID: 32 hexadecimal digits in groups of 8-4-4-4-12";
-                rule("!crate::text::is_uuid(v)", "InvalidFormat", message)
+                rule("!minishop_core::ids::is_uuid(v)", "InvalidFormat", message)
             }
             ("pattern", Value::String(pattern)) if pattern == "^[A-Z]{3}$" => {
                 let message = "must be three capital letters, a currency code of ISO 4217";

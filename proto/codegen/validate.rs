@@ -17,7 +17,7 @@ fn validator(pool: &DescriptorPool, message: &MessageDescriptor) -> String {
     let fields: String = message.fields().map(|field| check(pool, &field)).collect();
     let (at, out) = if fields.is_empty() { ("_", "_") } else { ("at", "out") };
     format!(
-        "impl crate::Validate for {} {{\n    fn check(&self, {at}: &crate::Path<'_>, {out}: &mut Vec<crate::Violation>) {{\n{fields}    }}\n}}\n",
+        "impl crate::Validate for {} {{\n    fn check(&self, {at}: &crate::Path<'_>, {out}: &mut Vec<minishop_core::violation::Violation>) {{\n{fields}    }}\n}}\n",
         names::message(message),
     )
 }
@@ -63,7 +63,7 @@ fn body(field: &FieldDescriptor, rules: &[Rule]) -> String {
 }
 
 fn refuse(field: &FieldDescriptor, rule: &Rule) -> String {
-    format!("out.push(at.refuse({:?}, crate::FieldCode::{}, {:?}));", field.name(), rule.code, rule.message)
+    format!("out.push(at.refuse({:?}, minishop_core::violation::FieldCode::{}, {:?}));", field.name(), rule.code, rule.message)
 }
 
 fn by_reference(field: &FieldDescriptor) -> bool {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use minishop_core::violation::{FieldCode, Violation};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -10,7 +11,6 @@ use super::v1::{OrderCreated, OrderSettled};
 use crate::json::tree::{self, Node};
 use crate::json::{self, JsonError, Partial, Shaped, Syntax};
 use crate::text;
-use crate::violation::Violation;
 use crate::wkt::Timestamp;
 
 /// Maximum size of a record's value, in bytes.
@@ -34,8 +34,8 @@ pub struct Envelope<'a> {
     pub r#type: Cow<'a, str>,
     /// When it happened, according to the producer. Nothing is ordered by it.
     pub occurred_at: Timestamp,
-    /// The correlation id as received, 1 to 255 characters of any kind. The event's id replaces one for which
-    /// [`is_correlation_id`](crate::text::is_correlation_id) does not hold.
+    /// The correlation id as received, 1 to 255 characters of any kind. The event's id replaces one that
+    /// [`CorrelationId::parse`](minishop_core::ids::CorrelationId::parse) cannot read.
     #[serde(borrow)]
     pub correlation_id: Cow<'a, str>,
     /// The idempotency key, 1 to 255 characters.
@@ -139,7 +139,7 @@ fn data<T: Shaped>(raw: &RawValue) -> Result<T, Box<Partial<T>>> {
         Err(JsonError::Fields(partial)) => return Err(partial),
         // Cannot happen, since the envelope was JSON and its data an object; a panic would stop the worker.
         Err(JsonError::Syntax(at)) => {
-            let violation = Violation::new("", crate::FieldCode::WrongType, at.message);
+            let violation = Violation::new("", FieldCode::WrongType, at.message);
             return Err(Box::new(Partial { message: T::default(), violations: vec![violation] }));
         }
     };

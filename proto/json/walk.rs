@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
+use minishop_core::refusal::LISTED_VIOLATIONS;
+use minishop_core::violation::{FieldCode, Violation};
 use serde_json::{Map, Value};
 
 use super::FromJson as _;
 use super::shape::{Field, Kind, Shape};
 use super::tree::Node;
-use crate::violation::{FieldCode, Path, Violation};
+use crate::text::shown;
+use crate::validate::Path;
 use crate::wkt::Timestamp;
-
-/// After this many violations unknown names get no hint: an answer lists no more.
-const HINTS: usize = 20;
 
 /// Returns the members that fit a message, under JSON names, and reports the others.
 pub(crate) fn message(shape: &'static Shape, members: Vec<(String, Node)>, out: &mut Vec<Violation>) -> Map<String, Value> {
@@ -47,7 +47,7 @@ impl Names {
     pub(crate) fn first(&mut self, name: &str, at: &Path<'_>, out: &mut Vec<Violation>) -> Option<&'static Field> {
         let Some(place) = self.shape.find(name) else {
             if !self.shape.tolerant {
-                out.push(unknown(self.shape, at, name, out.len() < HINTS));
+                out.push(unknown(self.shape, at, name, out.len() < LISTED_VIOLATIONS));
             }
             return None;
         };
@@ -171,18 +171,18 @@ fn word(words: &[(&str, i32)], node: Node, tolerant: bool) -> Result<Value, Misf
 
 /// Builds the violation of an unknown name, with the field that was probably meant.
 fn unknown(shape: &Shape, at: &Path<'_>, name: &str, hint: bool) -> Violation {
+    let refuse = |message| Violation::unknown(at.to_string(), &shown(name), message);
     if !hint {
-        return Violation::unknown(at, name, "is not known here".into());
+        return refuse("is not known here".to_owned());
     }
-    let message = match nearest(shape, name) {
+    refuse(match nearest(shape, name) {
         Some(meant) => format!("is not known here; did you mean {meant}?"),
         None if shape.fields.is_empty() => "is not known here; this request has no fields".to_owned(),
         None => {
             let names: Vec<_> = shape.fields.iter().map(|field| field.json).collect();
             format!("is not known here; known are {}", names.join(", "))
         }
-    };
-    Violation::unknown(at, name, message.into())
+    })
 }
 
 /// Finds the field whose name was probably meant: at most a third of its letters differ.

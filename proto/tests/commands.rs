@@ -1,8 +1,9 @@
 //! Invalid and valid bodies of `POST /orders`.
 
+use minishop_contracts::Validate;
 use minishop_contracts::json::{self, JsonError};
 use minishop_contracts::orders::v1::{CreateOrderRequest, GetOrderRequest, OrderItem};
-use minishop_contracts::{FieldCode, Validate, Violation};
+use minishop_core::violation::{FieldCode, Violation};
 
 use crate::support::{BASE, expected, listed};
 

@@ -1,6 +1,6 @@
 //! Shared by several tests.
 
-use minishop_contracts::Violation;
+use minishop_core::violation::Violation;
 
 /// The valid order that tests change into invalid ones.
 pub const BASE: &str = r#"{"customerId":"c1","items":[{"productId":"p1","qty":2,"price":10.5}]}"#;

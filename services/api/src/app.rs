@@ -1,24 +1,29 @@
-//! What all use cases of the API share.
+//! The dependencies that all use cases of the API share. Use cases import this file; nothing that it imports does.
 
 use std::sync::{Arc, Once};
 
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use minishop_contracts::topics;
 use minishop_core::clock::Clock;
+use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::Ids;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_platform::config::Config;
 use minishop_platform::ctx::{Commits, Ctx};
+use minishop_platform::events::created::CreatedEvents;
 use minishop_platform::events::status_changed::StatusEvents;
 use minishop_platform::relay::Relay;
 use minishop_store::{Role, Store};
 
-use crate::cancel::Canceller;
+use crate::call::Call;
+use crate::canceller::Canceller;
 use crate::detached_writes::DetachedWrites;
-use crate::event::EventWriter;
-use crate::intake::{Queue, retry_after};
+use crate::intake::Queue;
 use crate::metrics::ApiMetrics;
-use crate::ops::StatusFeed;
-use crate::watch::OrderWatches;
+use crate::protocol::Protocol;
+use crate::status_feed::StatusFeed;
+use crate::watch_hub::OrderWatches;
 
 /// The dependencies of the use cases. One per process.
 #[derive(Debug)]
@@ -46,13 +51,13 @@ pub struct App {
     /// The watches on orders.
     pub watches: OrderWatches,
     /// Builds `orders.created` events.
-    pub events: EventWriter,
+    pub created_events: CreatedEvents,
     /// Builds `orders.cancelled` events.
-    pub settled: StatusEvents,
+    pub status_events: StatusEvents,
     /// The API's metrics.
     pub metrics: ApiMetrics,
     /// Limits the warning about ignored credentials to one per process.
-    pub credentials: Once,
+    credentials: Once,
 }
 
 impl App {
@@ -65,6 +70,7 @@ impl App {
         watches: OrderWatches,
     ) -> Self {
         let metrics = ctx.metrics.with(ApiMetrics::register);
+        let created = topics::prefixed(&ctx.config.topic_prefix, topics::CREATED);
         Self {
             config: Arc::clone(&ctx.config),
             clock: Arc::clone(&ctx.clock),
@@ -77,20 +83,25 @@ impl App {
             detached_writes,
             status_feed,
             watches,
-            settled: StatusEvents::new(&ctx.config, Role::Api),
-            events: EventWriter::new(topics::prefixed(&ctx.config.topic_prefix, topics::CREATED), ctx.config.event_key),
+            created_events: CreatedEvents::new(created, ctx.config.event_key),
+            status_events: StatusEvents::new(&ctx.config, Role::Api),
             metrics,
             credentials: Once::new(),
         }
     }
 
-    /// Refuses a new order while the outbox backlog exceeds `outbox_limit_rows` or `outbox_limit_age`.
-    pub fn admit(&self) -> Result<(), Refusal> {
-        let backlog = self.relay.backlog();
-        if backlog.depth <= self.config.outbox_limit_rows && backlog.oldest <= self.config.outbox_limit_age {
-            return Ok(());
+    /// Begins a call: reads its headers or gRPC metadata. `operation` is the route or method, as named in traces.
+    pub fn call(&self, protocol: Protocol, operation: &'static str, headers: &HeaderMap) -> Call {
+        if headers.contains_key(AUTHORIZATION) {
+            self.credentials
+                .call_once(|| tracing::warn!("a request carries credentials, but authentication is off; all are anonymous"));
         }
-        let detail = "Too many accepted orders wait to be published; nothing was written, send the request again later.";
-        Err(Refusal::new(Code::OutboxFull, detail).after(retry_after(self.ids.as_ref())))
+        Call::new(self.clock.as_ref(), self.ids.as_ref(), protocol, operation, headers)
+    }
+
+    /// Sets and returns the call's idempotency key: the caller's, or a new one if none was sent and none is required.
+    pub fn take_key(&self, call: &mut Call, headers: &HeaderMap) -> Result<IdempotencyKey, Refusal> {
+        let new = || IdempotencyKey::generate(self.clock.as_ref(), self.ids.as_ref());
+        call.take_key(headers, self.config.require_idempotency_key, new)
     }
 }

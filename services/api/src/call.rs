@@ -2,40 +2,24 @@
 
 mod key;
 
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
-use minishop_contracts::headers::http as names;
-use minishop_core::idempotency::IdempotencyKey;
-use minishop_core::ids::{ClientId, CorrelationId};
-use minishop_core::refusal::Refusal;
 use std::time::Duration;
-use tokio::time::Instant;
-use tracing::{Instrument as _, Span, debug, field, info_span};
 
-use crate::app::App;
+use http::HeaderMap;
+use minishop_contracts::headers::http as names;
+use minishop_core::clock::Clock;
+use minishop_core::idempotency::IdempotencyKey;
+use minishop_core::ids::{ClientId, CorrelationId, Ids};
+use minishop_core::refusal::Refusal;
 use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::RequestedBy;
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, Span, debug, field, info_span, warn};
+
+use crate::protocol::Protocol;
+use crate::refusals;
 
 /// Maximum time from a call's arrival to its deadline.
 pub const LONGEST: Duration = Duration::from_mins(1);
-
-/// The protocol of a call. It decides field names and answer formats, never the content of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// JSON over HTTP.
-    Rest,
-    /// gRPC, or gRPC-web.
-    Grpc,
-}
-
-impl Protocol {
-    /// Returns the metric label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rest => "rest",
-            Self::Grpc => "grpc",
-        }
-    }
-}
 
 /// A call without its message.
 #[derive(Debug)]
@@ -60,14 +44,10 @@ pub struct Call {
 
 impl Call {
     /// Reads headers or gRPC metadata. `operation` is the route or method, as named in traces.
-    pub fn new(app: &App, protocol: Protocol, operation: &'static str, headers: &HeaderMap) -> Self {
+    pub fn new(clock: &dyn Clock, ids: &dyn Ids, protocol: Protocol, operation: &'static str, headers: &HeaderMap) -> Self {
         let received = Instant::now();
-        if headers.contains_key(AUTHORIZATION) {
-            app.credentials
-                .call_once(|| tracing::warn!("a request carries credentials, but authentication is off; all are anonymous"));
-        }
         let sent = single(headers, names::CORRELATION_ID).and_then(CorrelationId::parse);
-        let correlation_id = sent.unwrap_or_else(|| CorrelationId::new(app.clock.now(), app.ids.random()));
+        let correlation_id = sent.unwrap_or_else(|| CorrelationId::new(clock.now(), ids.random()));
         let span = info_span!(
             "api.call",
             otel.name = operation,
@@ -76,8 +56,8 @@ impl Call {
             trace_id = field::Empty
         );
         let trace = match parent(headers) {
-            Some(parent) => parent.continue_in(&span, app.ids.as_ref()),
-            None => TraceContext::begin_in(&span, app.ids.as_ref()),
+            Some(parent) => parent.continue_in(&span, ids),
+            None => TraceContext::begin_in(&span, ids),
         };
         span.record("trace_id", trace.trace_id());
         Self {
@@ -105,12 +85,33 @@ impl Call {
         work.instrument(self.span.clone()).await
     }
 
-    /// Sets and returns the idempotency key: the caller's, or a new one if none was sent and none is required.
-    pub fn take_key(&mut self, app: &App, headers: &HeaderMap) -> Result<IdempotencyKey, Refusal> {
-        let key = key::read(headers, app.config.require_idempotency_key)?
-            .unwrap_or_else(|| IdempotencyKey::generate(app.clock.as_ref(), app.ids.as_ref()));
+    /// Waits for a read of the store until the deadline.
+    pub async fn read<T>(&self, reading: impl Future<Output = minishop_store::Result<T>>) -> Result<T, Refusal> {
+        match timeout_at(self.deadline, reading).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => {
+                warn!(error = ?error, "a read failed");
+                Err(refusals::store(&error))
+            }
+            Err(_) => Err(refusals::read_late()),
+        }
+    }
+
+    /// Sets and returns the idempotency key: the caller's, or a new one if none was sent and none is `required`.
+    pub fn take_key(
+        &mut self,
+        headers: &HeaderMap,
+        required: bool,
+        new: impl FnOnce() -> IdempotencyKey,
+    ) -> Result<IdempotencyKey, Refusal> {
+        let key = key::read(headers, required)?.unwrap_or_else(new);
         self.key = Some(key.clone());
         Ok(key)
+    }
+
+    /// Returns the requester of an operator's command, for the audit.
+    pub fn requested_by(&self, operator: String, reason: String) -> RequestedBy {
+        RequestedBy { client_id: self.client.clone(), operator, reason, correlation_id: self.correlation_id.clone() }
     }
 }
 

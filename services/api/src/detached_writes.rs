@@ -2,13 +2,12 @@
 //! half-way.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
 use minishop_core::ids::Ids;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_store::StoreError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, warn};
 
 use crate::call::Call;
-use crate::intake::{retry_after, store_refusal};
+use crate::refusals::{self, Doubt};
 
 /// Maximum number of concurrent writes.
 const AT_A_TIME: usize = 8;
@@ -51,11 +50,11 @@ impl DetachedWrites {
 
     /// Runs a write to its end, even if the caller goes away; waits for its outcome until the call's deadline.
     ///
-    /// `doubt` says what may have happened, and what to do, if no outcome is known. An outer error of `write` ends the process.
+    /// `doubt` words the refusal if no outcome is known. An outer error of `write` ends the process.
     pub async fn run<T: Send + 'static>(
         &self,
         call: &Call,
-        doubt: &'static str,
+        doubt: Doubt,
         write: impl Future<Output = anyhow::Result<Result<T, Refusal>>> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
@@ -65,18 +64,18 @@ impl DetachedWrites {
             let _ = answer.send(outcome);
             Ok(())
         };
-        let wait = || retry_after(self.ids.as_ref());
+        let wait = || refusals::retry_after(self.ids.as_ref());
         if self.closed.is_cancelled() {
-            return Err(shutting_down(wait()));
+            return Err(refusals::shutting_down(wait()));
         }
         self.queue.try_send(write.instrument(call.span.clone()).boxed()).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => overloaded(wait()),
-            mpsc::error::TrySendError::Closed(_) => shutting_down(wait()),
+            mpsc::error::TrySendError::Full(_) => refusals::too_many_writes(wait()),
+            mpsc::error::TrySendError::Closed(_) => refusals::shutting_down(wait()),
         })?;
         match timeout_at(call.deadline, answered).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(outcome_unknown(doubt)),
-            Err(_) => Err(Refusal::new(Code::DeadlineExceeded, format!("The deadline passed, so {doubt}."))),
+            Ok(Err(_)) => Err(refusals::outcome_unknown(doubt)),
+            Err(_) => Err(refusals::write_late(doubt)),
         }
     }
 
@@ -86,21 +85,20 @@ impl DetachedWrites {
         call: &Call,
         write: impl Future<Output = minishop_store::Result<T>> + Send + 'static,
     ) -> Result<T, Refusal> {
-        const UNKNOWN_OUTCOME: &str = "it may have taken effect; check before you send the request again";
         let worded = async move {
             match write.await {
                 Err(error) if error.is_sync_failure() => Err(error.into()),
                 outcome => Ok(outcome.map_err(|error| {
                     warn!(error = ?error, "a write failed");
                     if matches!(error, StoreError::Unknown { .. }) {
-                        outcome_unknown(UNKNOWN_OUTCOME)
+                        refusals::outcome_unknown(Doubt::Command)
                     } else {
-                        store_refusal(&error)
+                        refusals::store(&error)
                     }
                 })),
             }
         };
-        self.run(call, UNKNOWN_OUTCOME, worded).await
+        self.run(call, Doubt::Command, worded).await
     }
 
     /// Refuses new writes. The task ends after the queued ones.
@@ -128,18 +126,4 @@ impl DetachedWriteTask {
         }
         Ok(())
     }
-}
-
-/// Builds the refusal of a write whose outcome is unknown.
-pub fn outcome_unknown(doubt: &str) -> Refusal {
-    Refusal::new(Code::OutcomeUnknown, format!("The connection to the store was lost during the commit, so {doubt}."))
-}
-
-fn overloaded(wait: Duration) -> Refusal {
-    let detail = "Too many requests wait to be written; nothing was written, send the request again later.";
-    Refusal::new(Code::Overloaded, detail).after(wait)
-}
-
-fn shutting_down(wait: Duration) -> Refusal {
-    Refusal::new(Code::ShuttingDown, "This process is shutting down; nothing was written, send the request again.").after(wait)
 }

@@ -1,10 +1,13 @@
-//! gRPC: decode, call, encode. Also reflection, health and gRPC-web.
+//! gRPC: decode, call, encode; one file per service has the methods. Also reflection, health and gRPC-web.
+//!
+//! No rules, no wording: methods call a use case with a validated message, and write its outcome.
 
 mod deadline;
 mod health;
 mod media;
-mod ops;
+mod operations;
 mod orders;
+mod service;
 mod status;
 
 use std::sync::Arc;
@@ -14,12 +17,9 @@ use axum::middleware::from_fn_with_state;
 use minishop_contracts::FILE_DESCRIPTOR_SET;
 use minishop_contracts::ops::v1::operations_service_server::OperationsServiceServer;
 use minishop_contracts::orders::v1::order_service_server::OrderServiceServer;
-use minishop_core::refusal::Refusal;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
-use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
@@ -28,7 +28,7 @@ use tonic_web::GrpcWebLayer;
 use tower::Layer as _;
 
 use crate::app::App;
-use crate::call::{Call, Protocol};
+use service::Service;
 
 /// The largest message in bytes, before and after decompression.
 pub const MESSAGE_BYTES: usize = 1_048_576;
@@ -82,32 +82,5 @@ impl Health {
         for service in ["", "minishop.orders.v1.OrderService", "minishop.ops.v1.OperationsService"] {
             self.0.set_service_status(service, status).await;
         }
-    }
-}
-
-/// Implements both services.
-struct Service(Arc<App>);
-
-impl Service {
-    /// Reads the metadata; `grpc-timeout` may shorten the deadline.
-    fn call<T>(&self, operation: &'static str, request: Request<T>) -> ((Call, MetadataMap), T) {
-        let (metadata, _, message) = request.into_parts();
-        let mut call = Call::new(&self.0, Protocol::Grpc, operation, metadata.as_ref());
-        if let Some(limit) = deadline::read(metadata.as_ref()) {
-            call.deadline = call.deadline.min(call.received + limit);
-        }
-        ((call, metadata), message)
-    }
-
-    /// Runs `work`, and answers.
-    async fn answered<T, R>(
-        &self,
-        operation: &'static str,
-        request: Request<T>,
-        work: impl AsyncFnOnce(&App, &Call, T) -> Result<R, Refusal>,
-    ) -> Result<Response<R>, Status> {
-        let ((call, _), message) = self.call(operation, request);
-        let answer = call.run(work(&self.0, &call, message)).await.map_err(|refusal| status::of(&call, &refusal))?;
-        Ok(status::dressed(&call, answer))
     }
 }

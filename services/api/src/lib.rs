@@ -1,26 +1,35 @@
 //! MiniShop's API: REST and gRPC over the same use cases, and the intake that writes orders in batches.
 //!
+//! From the outside in; no file imports one that stands above it:
+//! - `http`, `grpc`: decode, call, encode. `reply` has the status of each refusal, `host` the host names of a listener.
+//! - `orders`, `operations`: the use cases, one file each. They share `fields` (checks of messages) and `pages`.
+//! - `app`: the dependencies of all use cases.
+//! - `intake`, `canceller`, `detached_writes`, `watch_hub`, `status_feed`: what runs in tasks of its own, beside the requests.
+//! - `call`, `messages`, `metrics`, `hand_over`, `refusals`, `protocol`: values, conversions and wording.
+//!
 //! Invariants: an order is answered only after its commit; no commit runs in a request's future; committed events are
 //! handed to the relay before the answer.
 
 mod app;
 mod call;
-mod cancel;
+mod canceller;
 mod detached_writes;
-mod event;
 mod fields;
 mod grpc;
+mod hand_over;
 mod host;
 mod http;
 mod intake;
+mod messages;
 mod metrics;
-mod ops;
+mod operations;
 mod orders;
-mod reads;
+mod pages;
+mod protocol;
+mod refusals;
 mod reply;
-mod timeline;
-mod token;
-mod watch;
+mod status_feed;
+mod watch_hub;
 
 use std::sync::Arc;
 
@@ -29,11 +38,12 @@ use minishop_platform::serve::{self, Limits};
 use tokio_util::sync::CancellationToken;
 
 use app::App;
-use cancel::Canceller;
+use canceller::Canceller;
 use detached_writes::DetachedWrites;
-use intake::{Committed, HandOver, WRITERS, Writer};
-use ops::StatusFeedTask;
-use watch::WatchTask;
+use hand_over::HandOver;
+use intake::{WRITERS, Writer};
+use status_feed::StatusFeedTask;
+use watch_hub::WatchTask;
 
 /// Binds the listeners and returns the API's tasks: two intake writers, detached writes, order watches, status feed, REST, gRPC.
 ///
@@ -44,7 +54,8 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     ctx.status.bound("http", http.addr());
     ctx.status.bound("grpc", grpc.addr());
 
-    let canceller = Canceller::new(Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), hand_over(&ctx));
+    let hand_over = hand_over::to_commits(ctx.commits());
+    let canceller = Canceller::new(Arc::clone(&ctx.store.orders), Arc::clone(&ctx.ids), Arc::clone(&hand_over));
     let (detached_writes, runner) = DetachedWrites::new(Arc::clone(&ctx.ids));
     let (hub, watcher) = WatchTask::new(&ctx);
     let (status_feed, reader) = StatusFeedTask::new(&ctx);
@@ -56,7 +67,7 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
         Task::new("api.status_feed", reader.run()),
     ];
     for name in ["api.intake.1", "api.intake.2"].into_iter().take(WRITERS) {
-        tasks.push(Task::new(name, writer(&app, &ctx)));
+        tasks.push(Task::new(name, writer(&app, &hand_over)));
     }
     let rest = http.serve(http::router(Arc::clone(&app)), Limits::default(), ctx.drain.clone());
     tasks.push(Task::new("api.http", keeping(Arc::clone(&open), rest)));
@@ -66,18 +77,9 @@ pub async fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
     Ok(tasks)
 }
 
-fn writer(app: &App, ctx: &Ctx) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
-    let orders = Arc::clone(&ctx.store.orders);
-    Writer::new(app.queue.clone(), orders, Arc::clone(&ctx.ids), hand_over(ctx)).run()
-}
-
-/// Returns the callback that reports commits.
-fn hand_over(ctx: &Ctx) -> HandOver {
-    let commits = ctx.commits();
-    Arc::new(move |committed| match committed {
-        Committed::Rows(rows) => commits.report(rows),
-        Committed::InDoubt => commits.verify(),
-    })
+fn writer(app: &App, hand_over: &HandOver) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
+    let orders = Arc::clone(&app.store.orders);
+    Writer::new(app.queue.clone(), orders, Arc::clone(&app.ids), Arc::clone(hand_over)).run()
 }
 
 async fn grpc_calls(

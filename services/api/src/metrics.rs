@@ -9,7 +9,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::call::Call;
-use crate::orders::Created;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 /// The exemplar of a bucket: the trace of a request in it.
@@ -84,16 +83,5 @@ impl ApiMetrics {
     /// Sets the number of orders that wait for a writer.
     pub fn depth(&self, waiting: usize) {
         self.depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-    }
-}
-
-impl AcceptLabel {
-    /// Returns the label of an outcome.
-    pub fn of(outcome: &Result<Created, Refusal>) -> Self {
-        match outcome {
-            Ok(Created { replayed: true, .. }) => Self::Replayed,
-            Ok(Created { replayed: false, .. }) => Self::Created,
-            Err(refusal) => Self::Refused(refusal.code),
-        }
     }
 }

@@ -100,10 +100,20 @@ uuid_id! {
     EventId
 }
 
+/// Returns whether a text is a UUID of any version with dashes, in lower or upper case.
+pub fn is_uuid(text: &str) -> bool {
+    hyphenated(text).is_some()
+}
+
+fn hyphenated(text: &str) -> Option<Uuid> {
+    // Of the spellings that `try_parse` accepts, only the hyphenated one has 36 characters.
+    (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
+}
+
 impl OrderId {
     /// Parses the hyphenated form in either case; `None` for any other spelling (braces, URN, no dashes).
     pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(Self)
+        hyphenated(text).map(Self)
     }
 }
 
@@ -268,9 +278,14 @@ mod tests {
             "{0190163d-8694-739b-aea5-966c26f8ad91}",
             "0190163d8694739baea5966c26f8ad91",
             "urn:uuid:0190163d-8694-739b-aea5-966c26f8ad91",
+            "0190163d-8694-739b-aea5-966c26f8ad9g",
+            "0190163d-8694-739b-aea50-66c26f8ad91",
         ] {
             assert_eq!(OrderId::parse(bad), None, "{bad}");
+            assert!(!is_uuid(bad), "{bad}");
         }
+        assert!(is_uuid(id));
+        assert!(is_uuid("00000000-0000-0000-0000-000000000000"), "of any version");
     }
 
     #[test]

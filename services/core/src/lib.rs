@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod chain;
 pub mod clock;
+mod codes;
 pub mod crash;
 pub mod currency;
 pub mod idempotency;
@@ -16,3 +17,4 @@ pub mod order;
 pub mod parking;
 pub mod position;
 pub mod refusal;
+pub mod violation;

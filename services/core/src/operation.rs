@@ -1,6 +1,6 @@
 //! Operations over dead letters: their states, and when they proceed, wait, stop or end.
 
-use crate::refusal::codes;
+use crate::codes::codes;
 
 /// Maximum number of redrives of one dead letter; one that fails this often needs another fix.
 pub const MOST_REDRIVES: i32 = 5;

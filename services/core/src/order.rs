@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::currency::{Currency, CurrencyError};
 use crate::money::{self, DEFAULT_SCALE, MAX_MINOR, MoneyError};
-use crate::refusal::{FieldCode, Violation};
+use crate::violation::{FieldCode, Violation};
 
 /// The state of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::refusal::codes;
+use crate::codes::codes;
 
 codes! {
     /// The state of a parked event.

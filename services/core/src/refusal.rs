@@ -1,7 +1,10 @@
-//! Refusals: a closed list of codes, each with one meaning, and the wrong fields.
+//! Refusals: a closed list of codes, each with one meaning.
 
 use std::borrow::Cow;
 use std::time::Duration;
+
+use crate::codes::codes;
+use crate::violation::Violation;
 
 /// A refused request: the code, what to do next, and the wrong fields.
 ///
@@ -18,48 +21,6 @@ pub struct Refusal {
     /// When to retry, for refusals that pass by themselves.
     pub retry_after: Option<Duration>,
 }
-
-/// A wrong field, with the first code that fits. A field has at most one violation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// The field's path in proto names, such as `items[0].product_id`.
-    pub field: String,
-    /// What is wrong with it.
-    pub code: FieldCode,
-    /// What fits instead, without repeating the input.
-    pub message: Cow<'static, str>,
-}
-
-impl Violation {
-    /// Creates a violation.
-    pub fn new(field: impl Into<String>, code: FieldCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { field: field.into(), code, message: message.into() }
-    }
-}
-
-macro_rules! codes {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant,)+ }
-
-        impl $name {
-            /// Every value, in the order of the list.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// Returns the code as on the wire.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-
-            /// Parses the wire's spelling.
-            pub fn parse(text: &str) -> Option<Self> {
-                match text { $($text => Some(Self::$variant),)+ _ => None }
-            }
-        }
-    };
-}
-pub(crate) use codes;
 
 codes! {
     /// Why a request was refused.
@@ -114,42 +75,6 @@ codes! {
         OutcomeUnknown = "OUTCOME_UNKNOWN",
         /// The deadline passed: the order may exist.
         DeadlineExceeded = "DEADLINE_EXCEEDED",
-    }
-}
-
-codes! {
-    /// What is wrong with a field, in order of precedence.
-    FieldCode {
-        /// Named twice.
-        DuplicateField = "DUPLICATE_FIELD",
-        /// Not a field of this message.
-        UnknownField = "UNKNOWN_FIELD",
-        /// Another JSON type.
-        WrongType = "WRONG_TYPE",
-        /// Absent or empty.
-        Required = "REQUIRED",
-        /// Too many characters or bytes.
-        TooLong = "TOO_LONG",
-        /// Too many elements.
-        TooMany = "TOO_MANY",
-        /// A hidden or control character.
-        InvalidCharacter = "INVALID_CHARACTER",
-        /// Not of the field's form.
-        InvalidFormat = "INVALID_FORMAT",
-        /// Well-formed, but not one of the known values.
-        UnknownValue = "UNKNOWN_VALUE",
-        /// Known, but not allowed here.
-        NotAllowed = "NOT_ALLOWED",
-        /// Below or above the range.
-        OutOfRange = "OUT_OF_RANGE",
-        /// More decimals than the currency has.
-        TooManyDecimals = "TOO_MANY_DECIMALS",
-        /// The total is above the range.
-        TotalTooLarge = "TOTAL_TOO_LARGE",
-        /// Not a token that this service issued for this list.
-        InvalidToken = "INVALID_TOKEN",
-        /// Given together with a field that excludes it.
-        Conflict = "CONFLICT",
     }
 }
 
@@ -220,14 +145,12 @@ impl Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::violation::FieldCode;
 
     #[test]
     fn every_code_reads_back_as_itself() {
         for code in Code::ALL {
             assert_eq!(Code::parse(code.as_str()), Some(*code));
-        }
-        for code in FieldCode::ALL {
-            assert_eq!(FieldCode::parse(code.as_str()), Some(*code));
         }
     }
 

@@ -3,7 +3,9 @@
 use http::HeaderMap;
 use minishop_contracts::headers::http as names;
 use minishop_core::idempotency::{IdempotencyKey, InvalidKey};
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
+
+use crate::refusals;
 
 /// Reads the key. It may occur more than once if all values are equal.
 pub fn read(headers: &HeaderMap, required: bool) -> Result<Option<IdempotencyKey>, Refusal> {
@@ -11,34 +13,20 @@ pub fn read(headers: &HeaderMap, required: bool) -> Result<Option<IdempotencyKey
     let standard = headers.get_all(names::IDEMPOTENCY_KEY_STANDARD).iter().map(|v| v.to_str().map(IdempotencyKey::parse_quoted));
     let mut found: Option<IdempotencyKey> = None;
     for key in ours.chain(standard) {
-        let key = key.unwrap_or(Err(InvalidKey)).map_err(invalid)?;
+        let key = key.unwrap_or(Err(InvalidKey)).map_err(refusals::key_invalid)?;
         match &found {
-            Some(first) if *first != key => return Err(mismatch()),
+            Some(first) if *first != key => return Err(refusals::key_mismatch()),
             _ => found = Some(key),
         }
     }
-    if found.is_none() && required { Err(absent()) } else { Ok(found) }
-}
-
-fn invalid(rule: InvalidKey) -> Refusal {
-    Refusal::new(Code::IdempotencyKeyInvalid, format!("The idempotency key {rule}; fix it and send the request again."))
-}
-
-fn mismatch() -> Refusal {
-    Refusal::new(
-        Code::IdempotencyKeyMismatch,
-        "The idempotency key is given more than once with different values; send one key, in one header.",
-    )
-}
-
-fn absent() -> Refusal {
-    Refusal::new(Code::IdempotencyKeyRequired, "Send a key of your choice in x-idempotency-key and the same key when you retry.")
+    if found.is_none() && required { Err(refusals::key_required()) } else { Ok(found) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderValue;
+    use minishop_core::refusal::Code;
 
     fn read_of(pairs: &[(&'static str, &[u8])]) -> Result<Option<String>, Code> {
         let mut headers = HeaderMap::new();

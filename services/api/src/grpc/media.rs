@@ -10,14 +10,14 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use crate::app::App;
-use crate::host;
+use crate::{host, refusals};
 
 /// Refuses requests that are neither gRPC nor gRPC-web with protobuf messages, and gRPC-web under a foreign host name.
 pub async fn only_grpc(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).and_then(kind);
     if kind == Some(Kind::Web) && !host::is_ours(app.config.grpc_addr, request.headers(), request.uri()) {
         // Only web pages can rebind a foreign name to this listener, and they speak only gRPC-web.
-        return (StatusCode::MISDIRECTED_REQUEST, "This listener serves localhost only; use that name.\n").into_response();
+        return (StatusCode::MISDIRECTED_REQUEST, format!("{}\n", refusals::host_not_allowed().detail)).into_response();
     }
     if kind.is_some() {
         return next.run(request).await;

@@ -8,28 +8,26 @@ use minishop_contracts::orders::v1::{
     CancelOrderRequest, CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderTimelineRequest,
     GetOrderTimelineResponse, ListOrdersRequest, ListOrdersResponse, Order, WatchOrderRequest,
 };
+use minishop_core::refusal::Refusal;
 use tonic::{Request, Response, Status};
 
-use super::{Service, status};
-use crate::call::Protocol;
-use crate::metrics::AcceptLabel;
+use super::service::Service;
+use super::status;
 use crate::orders::Created;
-use crate::{cancel, fields, orders, timeline, watch};
+use crate::protocol::Protocol;
+use crate::{fields, orders};
 
 #[tonic::async_trait]
 impl OrderService for Service {
     async fn create_order(&self, request: Request<CreateOrderRequest>) -> Result<Response<CreateOrderResponse>, Status> {
         let app = &self.0;
         let ((mut call, metadata), message) = self.call("minishop.orders.v1.OrderService/CreateOrder", request);
-        let key = call.take_key(app, metadata.as_ref());
-        let work = async {
-            app.admit()?;
-            let key = key?;
-            let command = fields::create_order(Protocol::Grpc, message, Vec::new())?;
-            orders::create(app, &call, key, command).await
+        let key = app.take_key(&mut call, metadata.as_ref());
+        let decode = async {
+            orders::admit(app)?;
+            Ok::<_, Refusal>((key?, fields::create_order(Protocol::Grpc, message, Vec::new())?))
         };
-        let outcome = call.run(work).await;
-        app.metrics.answered(&call, AcceptLabel::of(&outcome));
+        let outcome = orders::create(app, &call, decode).await;
         let Created { reply, replayed } = outcome.map_err(|refusal| status::of(&call, &refusal))?;
         let mut response = status::dressed(&call, reply);
         if replayed {
@@ -55,7 +53,7 @@ impl OrderService for Service {
 
     async fn cancel_order(&self, request: Request<CancelOrderRequest>) -> Result<Response<Order>, Status> {
         self.answered("minishop.orders.v1.OrderService/CancelOrder", request, async |app, call, message| {
-            cancel::cancel(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            orders::cancel(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }
@@ -65,7 +63,7 @@ impl OrderService for Service {
         request: Request<GetOrderTimelineRequest>,
     ) -> Result<Response<GetOrderTimelineResponse>, Status> {
         self.answered("minishop.orders.v1.OrderService/GetOrderTimeline", request, async |app, call, message| {
-            timeline::timeline(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            orders::timeline(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }
@@ -74,7 +72,7 @@ impl OrderService for Service {
 
     async fn watch_order(&self, request: Request<WatchOrderRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
         let ((call, _), message) = self.call("minishop.orders.v1.OrderService/WatchOrder", request);
-        let work = async { watch::watch(&self.0, &call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await };
+        let work = async { orders::watch(&self.0, &call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await };
         let watch = call.run(work).await.map_err(|refusal| status::of(&call, &refusal))?;
         // `None`: the caller has seen the final version, and the stream ends at once.
         let orders = stream::unfold(watch, async |watch| {

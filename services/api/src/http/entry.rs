@@ -8,11 +8,11 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::host;
+use crate::{host, refusals};
 
 /// The longest body, in bytes.
 pub const BODY_BYTES: usize = 262_144;
@@ -31,11 +31,11 @@ pub fn check(app: &App, parts: &Parts) -> Result<(), Refusal> {
 pub fn sizes(parts: &Parts) -> Result<(), Refusal> {
     let uri = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
     if uri > URI_BYTES {
-        return Err(Refusal::new(Code::UriTooLong, format!("Path and query may have at most {URI_BYTES} bytes; shorten them.")));
+        return Err(refusals::uri_too_long(URI_BYTES));
     }
     let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > BODY_BYTES as u64) {
-        return Err(too_large());
+        return Err(refusals::body_too_large(BODY_BYTES));
     }
     Ok(())
 }
@@ -44,7 +44,7 @@ fn host(app: &App, parts: &Parts) -> Result<(), Refusal> {
     if host::is_ours(app.config.http_addr, &parts.headers, &parts.uri) {
         return Ok(());
     }
-    Err(Refusal::new(Code::HostNotAllowed, "This listener serves localhost only; use that name."))
+    Err(refusals::host_not_allowed())
 }
 
 /// Checks that the headers announce JSON in UTF-8, not encoded.
@@ -57,8 +57,7 @@ pub fn media_type(headers: &HeaderMap) -> Result<(), Refusal> {
     if json && !headers.contains_key(CONTENT_ENCODING) {
         return Ok(());
     }
-    let detail = "Send the body as application/json in UTF-8, without content-encoding.";
-    Err(Refusal::new(Code::MediaTypeUnsupported, detail))
+    Err(refusals::media_type_unsupported())
 }
 
 fn is_json(value: &str) -> bool {
@@ -77,18 +76,11 @@ fn is_json(value: &str) -> bool {
 pub async fn body(body: Body) -> Result<Bytes, Refusal> {
     match timeout(BODY_TIME, Limited::new(body, BODY_BYTES).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(refusals::body_too_large(BODY_BYTES)),
         // The client went away or broke its own framing: nobody reads this answer.
-        Ok(Err(_)) => Err(Refusal::new(Code::JsonInvalid, "The body ended early; send it again.")),
-        Err(_) => {
-            let detail = "The body did not arrive within 30 seconds; send the request again with the same key.";
-            Err(Refusal::new(Code::RequestTimeout, detail))
-        }
+        Ok(Err(_)) => Err(refusals::body_incomplete()),
+        Err(_) => Err(refusals::body_late(BODY_TIME)),
     }
-}
-
-fn too_large() -> Refusal {
-    Refusal::new(Code::BodyTooLarge, format!("A body may have at most {BODY_BYTES} bytes; send less."))
 }
 
 #[cfg(test)]

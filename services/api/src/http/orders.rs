@@ -5,37 +5,32 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
-use minishop_contracts::json::{self, JsonError, Syntax};
+use minishop_contracts::json;
 use minishop_contracts::orders::v1::{
     CancelOrderRequest, CreateOrderRequest, GetOrderRequest, GetOrderTimelineRequest, ListOrdersRequest,
 };
-use minishop_contracts::{FieldCode, Violation, query};
+use minishop_contracts::query;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::order::CreateOrder;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
+use minishop_core::violation::{FieldCode, Violation};
 
-use super::{PathId, answer, answered, entry, from_query, no_query};
+use super::request::{PathId, answered, decode, from_query, no_query};
+use super::{answer, entry};
 use crate::app::App;
-use crate::call::{Call, Protocol};
-use crate::metrics::AcceptLabel;
+use crate::call::Call;
 use crate::orders::Created;
-use crate::{cancel, fields, orders, timeline};
+use crate::protocol::Protocol;
+use crate::{fields, orders, refusals};
 
 /// Accepts an order.
 pub async fn create(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    let mut call = Call::new(&app, Protocol::Rest, "POST /orders", &parts.headers);
-    let key = call.take_key(&app, &parts.headers);
-    let work = async {
-        let (key, command) = command(&app, &parts, body, key).await?;
-        orders::create(&app, &call, key, command).await
-    };
-    let outcome = call.run(work).await;
-    app.metrics.answered(&call, AcceptLabel::of(&outcome));
-    match outcome {
+    let mut call = app.call(Protocol::Rest, "POST /orders", &parts.headers);
+    let key = app.take_key(&mut call, &parts.headers);
+    match orders::create(&app, &call, command(&app, &parts, body, key)).await {
         Ok(Created { reply, replayed }) => answer::created(&call, &reply, replayed),
         Err(refusal) => answer::refusal(&call, &refusal),
     }
@@ -49,27 +44,12 @@ async fn command(
     key: Result<IdempotencyKey, Refusal>,
 ) -> Result<(IdempotencyKey, CreateOrder), Refusal> {
     entry::check(app, parts)?;
-    app.admit()?;
+    orders::admit(app)?;
     entry::media_type(&parts.headers)?;
     let key = key?;
     let body = entry::body(body).await?;
-    Ok((key, decode(parts, &body)?))
-}
-
-fn decode(parts: &Parts, body: &Bytes) -> Result<CreateOrder, Refusal> {
-    let (message, mut found) = match json::decode_command::<CreateOrderRequest>(body) {
-        Ok(message) => (message, Vec::new()),
-        Err(JsonError::Fields(partial)) => (partial.message, partial.violations),
-        Err(JsonError::Syntax(at)) => return Err(no_object(&at)),
-    };
-    found.extend(no_query(parts));
-    fields::create_order(Protocol::Rest, message, found)
-}
-
-/// Builds the refusal of a body that is not one JSON object, with the place of the error.
-pub(super) fn no_object(at: &Syntax) -> Refusal {
-    let detail = format!("Line {}, column {}: {}; fix the body and send it again.", at.line, at.column, at.message);
-    Refusal::new(Code::JsonInvalid, detail)
+    let (message, found) = decode::<CreateOrderRequest>(parts, &body)?;
+    Ok((key, fields::create_order(Protocol::Rest, message, found)?))
 }
 
 /// Reads one order.
@@ -97,9 +77,9 @@ pub async fn cancel(State(app): State<Arc<App>>, PathId(id): PathId, request: Re
         if !body.is_empty() {
             entry::media_type(&parts.headers)?;
         }
-        let mut found = json::nothing(&body).map_err(|at| no_object(&at))?;
+        let mut found = json::nothing(&body).map_err(|at| refusals::json_invalid(&at))?;
         found.extend(no_query(&parts));
-        cancel::cancel(&app, call, &fields::checked(Protocol::Rest, CancelOrderRequest { order_id: id }, found)?).await
+        orders::cancel(&app, call, &fields::checked(Protocol::Rest, CancelOrderRequest { order_id: id }, found)?).await
     };
     answered(&app, "POST /orders/{order_id}/cancel", &parts, work).await
 }
@@ -107,7 +87,7 @@ pub async fn cancel(State(app): State<Arc<App>>, PathId(id): PathId, request: Re
 /// Reads a page of an order's timeline.
 pub async fn timeline(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    let work = async |call: &Call| timeline::timeline(&app, call, &timeline_request(&parts, id)?).await;
+    let work = async |call: &Call| orders::timeline(&app, call, &timeline_request(&parts, id)?).await;
     answered(&app, "GET /orders/{order_id}/timeline", &parts, work).await
 }
 

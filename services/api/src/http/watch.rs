@@ -13,21 +13,22 @@ use minishop_contracts::query;
 use minishop_core::refusal::Refusal;
 use tokio::time::timeout;
 
-use super::{PathId, answer, entry, sse};
+use super::request::PathId;
+use super::{answer, entry, sse};
 use crate::app::App;
-use crate::call::{Call, Protocol};
-use crate::fields;
-use crate::watch::{self, Watch, no_token};
+use crate::orders::Watch;
+use crate::protocol::Protocol;
+use crate::{fields, orders, refusals};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Streams the versions of an order. Answers 204 if the caller has seen the final one: then browsers do not reconnect.
 pub async fn events(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    let call = Call::new(&app, Protocol::Rest, "GET /orders/{order_id}/events", &parts.headers);
+    let call = app.call(Protocol::Rest, "GET /orders/{order_id}/events", &parts.headers);
     let work = async {
         entry::check(&app, &parts)?;
-        watch::watch(&app, &call, &watched(&parts, id)?).await
+        orders::watch(&app, &call, &watched(&parts, id)?).await
     };
     match call.run(work).await {
         Ok(Some(watch)) => answer::events(&call, sse::body(watch, next)),
@@ -48,9 +49,9 @@ fn watched(parts: &Parts, order_id: String) -> Result<WatchOrderRequest, Refusal
     let token = match (headers.next(), headers.next()) {
         (None, _) => of_query.as_deref().map(str::as_bytes),
         (Some(id), None) => Some(id.as_bytes()),
-        _ => return Err(no_token(Protocol::Rest)),
+        _ => return Err(refusals::resume_token_invalid(Protocol::Rest)),
     };
-    let token = token.map_or(Some(0), version).ok_or_else(|| no_token(Protocol::Rest))?;
+    let token = token.map_or(Some(0), version).ok_or_else(|| refusals::resume_token_invalid(Protocol::Rest))?;
     Ok(WatchOrderRequest { resume_token: token, ..request })
 }
 

@@ -5,20 +5,39 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
-use minishop_core::ids::{ClientId, Ids};
+use minishop_core::ids::{ClientId, Ids, OrderId};
 use minishop_core::refusal::Refusal;
 use minishop_store::NewOrder;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::refusals::{self, retry_after};
-use super::{AcceptOutcome, Accepted, BATCH, SECOND_WRITER_FROM};
 use crate::metrics::ApiMetrics;
+use crate::refusals::{self, Doubt};
 
+/// Maximum number of orders in one statement.
+pub(super) const BATCH: usize = 256;
+/// The queued orders that start a second writer: with fewer, two half-empty statements cost more than one full one.
+pub(super) const SECOND_WRITER_FROM: usize = 32;
 /// Maximum number of unanswered orders: queued, in a statement, or waiting for another with the same key.
 const HELD: usize = 4096;
 /// How long a request waits for another one with the same key.
 pub(super) const FOLLOWER_WAIT: Duration = Duration::from_secs(2);
+
+/// An order that is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The order's id.
+    pub order_id: OrderId,
+    /// The total in minor units.
+    pub total_minor: i64,
+    /// The currency's code.
+    pub currency: Option<String>,
+    /// Whether an earlier request created it.
+    pub replayed: bool,
+}
+
+/// The outcome of a queued order.
+pub type AcceptOutcome = Result<Accepted, Refusal>;
 
 /// The scope of idempotency: a client's key.
 pub(super) type Scope = (ClientId, IdempotencyKey);
@@ -83,9 +102,9 @@ impl Ticket {
         let until = self.follows_until.unwrap_or(self.deadline).min(self.deadline);
         match timeout_at(until, self.answer).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(refusals::outcome_unknown()),
-            Err(_) if until < self.deadline => Err(refusals::in_flight(self.wait)),
-            Err(_) => Err(refusals::deadline_exceeded()),
+            Ok(Err(_)) => Err(refusals::outcome_unknown(Doubt::Create)),
+            Err(_) if until < self.deadline => Err(refusals::key_in_flight(self.wait)),
+            Err(_) => Err(refusals::write_late(Doubt::Create)),
         }
     }
 }
@@ -100,7 +119,7 @@ impl Queue {
     pub fn submit(&self, order: NewOrder, deadline: Instant) -> Result<Ticket, Refusal> {
         let now = Instant::now();
         if deadline <= now {
-            return Err(refusals::deadline_exceeded());
+            return Err(refusals::write_late(Doubt::Create));
         }
         let (reply, answer) = oneshot::channel();
         let entry = Entry { order, queued: now, deadline, reply };
@@ -109,14 +128,14 @@ impl Queue {
         // Fingerprints come first: no waiting can make another command under this key valid.
         let flight = state.in_flight.get(&scope).map(|flight| flight.fingerprint);
         if flight.is_some_and(|first| first != entry.order.fingerprint) {
-            return Err(refusals::reused());
+            return Err(refusals::key_reused());
         }
-        let wait = retry_after(self.ids.as_ref());
+        let wait = refusals::retry_after(self.ids.as_ref());
         if state.closed {
             return Err(refusals::shutting_down(wait));
         }
         if state.held >= HELD || (flight.is_none() && now + state.expected_wait() > deadline) {
-            return Err(refusals::overloaded(wait));
+            return Err(refusals::too_many_orders(wait));
         }
         state.held += 1;
         let follows_until = flight.map(|_| now + FOLLOWER_WAIT);
@@ -192,7 +211,7 @@ impl Queue {
         for entry in entries {
             state.held -= 1;
             let scope = entry.scope();
-            let _ = entry.reply.send(Err(refusals::deadline_exceeded()));
+            let _ = entry.reply.send(Err(refusals::write_late(Doubt::Create)));
             let Some(mut flight) = state.in_flight.remove(&scope) else { continue };
             if !flight.followers.is_empty() {
                 let next = flight.followers.remove(0);

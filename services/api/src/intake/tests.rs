@@ -16,7 +16,9 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{AcceptOutcome, Committed, Queue, Writer};
+use super::queue::AcceptOutcome;
+use super::{Queue, Writer};
+use crate::hand_over::Committed;
 use crate::metrics::ApiMetrics;
 
 /// What the next statement does.

@@ -14,24 +14,15 @@ use minishop_store::{Intake, KeyRecord, NewOrder, Orders, OutboxRow, StoreError}
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
-use super::queue::{Entry, Scope};
-use super::{AcceptOutcome, Accepted, Queue, refusals};
+use super::queue::{AcceptOutcome, Accepted, Entry, Queue, Scope};
+use crate::hand_over::{Committed, HandOver};
+use crate::refusals::{self, Doubt};
 use batch::{Batch, Job};
 
+/// The number of writers.
+pub const WRITERS: usize = 2;
 /// The attempts of a statement that certainly wrote nothing: the first may meet a stale connection.
 const TRIES: u32 = 3;
-
-/// A commit, as reported to the relay.
-#[derive(Debug)]
-pub enum Committed {
-    /// These rows are committed: the database confirmed it.
-    Rows(Vec<OutboxRow>),
-    /// A connection was lost: rows may be committed under unknown numbers.
-    InDoubt,
-}
-
-/// Reports a commit to the relay.
-pub type HandOver = Arc<dyn Fn(Committed) + Send + Sync>;
 
 /// One of the writers.
 pub struct Writer {
@@ -132,7 +123,7 @@ impl Writer {
             Ok(made) => self.answer(job.batch, &made, job.doubt).await,
             Err(source) if source.is_sync_failure() => {
                 error!(error = ?source, "the disk failed to sync; the process ends");
-                self.refuse(job.batch, &refusals::outcome_unknown());
+                self.refuse(job.batch, &refusals::outcome_unknown(Doubt::Create));
                 self.fault = Some(source);
             }
             Err(StoreError::Fail { source, .. }) if job.batch.len() == 1 => {
@@ -212,7 +203,7 @@ impl Writer {
             Ok(records) => records,
             Err(source) => {
                 warn!(orders = scopes.len(), doubt, error = ?source, "cannot read the keys of a batch");
-                let refusal = if doubt { refusals::outcome_unknown() } else { refusals::store_refusal(&source) };
+                let refusal = if doubt { refusals::outcome_unknown(Doubt::Create) } else { refusals::store(&source) };
                 return self.refuse(batch, &refusal);
             }
         };
@@ -247,8 +238,7 @@ impl Writer {
     }
 
     fn backoff(&self, attempt: u32) -> Duration {
-        let [a, b, c, d, ..] = self.ids.random();
-        Backoff::INFRASTRUCTURE.wait(attempt.min(4), u32::from_be_bytes([a, b, c, d]))
+        Backoff::INFRASTRUCTURE.wait(attempt.min(4), self.ids.jitter())
     }
 }
 
@@ -262,14 +252,14 @@ async fn at(due: Option<Instant>) {
 
 /// Returns the refusal of an internal fault. In doubt it must not claim that nothing was written.
 fn fault(doubt: bool) -> Refusal {
-    if doubt { refusals::outcome_unknown() } else { refusals::internal() }
+    if doubt { refusals::outcome_unknown(Doubt::Create) } else { refusals::internal() }
 }
 
 /// Compares an order with the record under its key.
 fn judge(record: &KeyRecord, order: &NewOrder) -> AcceptOutcome {
     let own = record.order_id == order.order_id;
     if !own && record.fingerprint != order.fingerprint {
-        return Err(refusals::reused());
+        return Err(refusals::key_reused());
     }
     Ok(Accepted {
         order_id: record.order_id,

@@ -8,8 +8,8 @@ use minishop_store::{NewOrder, StoreError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::super::queue::{Entry, FOLLOWER_WAIT};
-use super::super::{AcceptOutcome, refusals};
+use crate::intake::queue::{AcceptOutcome, Entry, FOLLOWER_WAIT};
+use crate::refusals::{self, Doubt};
 
 /// How long before its deadline a request is answered: at the deadline it would only get `DEADLINE_EXCEEDED`.
 const MARGIN: Duration = Duration::from_millis(20);
@@ -126,9 +126,9 @@ impl Job {
     /// Returns the refusal of orders that are out of time.
     pub fn give_up(&self, ids: &dyn Ids) -> Refusal {
         if self.doubt {
-            refusals::outcome_unknown()
+            refusals::outcome_unknown(Doubt::Create)
         } else if self.held {
-            refusals::in_flight(refusals::retry_after(ids))
+            refusals::key_in_flight(refusals::retry_after(ids))
         } else {
             refusals::store_unavailable()
         }

@@ -5,17 +5,17 @@ use minishop_contracts::ops::v1::{
     DeadLetterFilter, DiscardDeadLettersRequest, DiscardDeadLettersResponse, RedriveDeadLettersRequest,
     RedriveDeadLettersResponse, SkippedDeadLetter,
 };
-use minishop_contracts::{FieldCode, Violation};
 use minishop_core::ids::OperationId;
 use minishop_core::operation::{DEFAULT_FAILURE_RATIO, DEFAULT_RATE, Kind, Skip};
 use minishop_core::refusal::Refusal;
+use minishop_core::violation::{FieldCode, Violation};
 use minishop_store::{FrozenSet, NewOperation, RequestedBy, Selection};
 
-use super::dead_letters::{absent, filter, parse_id};
-use super::operations::{operation, requested_by};
+use super::dead_letters::{filter, parse_id};
 use crate::app::App;
 use crate::call::Call;
-use crate::fields;
+use crate::messages::{count, operation};
+use crate::{fields, refusals};
 
 /// A request that chooses dead letters: exactly one of ids and filter must be given.
 pub trait Chooses {
@@ -59,7 +59,7 @@ pub async fn redrive(app: &App, call: &Call, request: RedriveDeadLettersRequest)
         dry_run,
         rate,
         failure_ratio: failure_ratio.unwrap_or(DEFAULT_FAILURE_RATIO),
-        requested_by: requested_by(call, operator, reason),
+        requested_by: call.requested_by(operator, reason),
     };
     let Begun { operation, matched, skipped } = plan.begin(app, call).await?;
     Ok(RedriveDeadLettersResponse { operation, matched, skipped })
@@ -68,7 +68,7 @@ pub async fn redrive(app: &App, call: &Call, request: RedriveDeadLettersRequest)
 /// Starts a discard: dead letters are given up.
 pub async fn discard(app: &App, call: &Call, request: DiscardDeadLettersRequest) -> Result<DiscardDeadLettersResponse, Refusal> {
     let DiscardDeadLettersRequest { ids, filter, dry_run, rate, reason, operator } = request;
-    let requested_by = requested_by(call, operator, reason);
+    let requested_by = call.requested_by(operator, reason);
     // A discard cannot fail.
     let plan = Plan { kind: Kind::Discard, ids, filter, dry_run, rate, failure_ratio: 1.0, requested_by };
     let Begun { operation, matched, skipped } = plan.begin(app, call).await?;
@@ -107,9 +107,11 @@ impl Plan {
                 operations.begin(&new).await?.map(|(frozen, begun)| (frozen, Some(begun)))
             })
         };
-        let Some((frozen, begun)) = app.detached_writes.write(call, write).await? else { return Err(absent()) };
+        let Some((frozen, begun)) = app.detached_writes.write(call, write).await? else {
+            return Err(refusals::dead_letter_not_found());
+        };
         tracing::info!(operation.id = %id, matched = frozen.matched, dry_run, "an operator asks to {} dead letters", kind.as_str());
-        Ok(Begun { operation: begun.map(operation), matched: super::count(frozen.matched), skipped: skipped(frozen, malformed) })
+        Ok(Begun { operation: begun.map(operation), matched: count(frozen.matched), skipped: skipped(frozen, malformed) })
     }
 
     fn new_operation(self, app: &App) -> NewOperation {

@@ -6,23 +6,20 @@ use std::time::Duration;
 
 use minishop_core::backoff::Backoff;
 use minishop_core::ids::Ids;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_store::{Cancels, Orders, OutboxRow, StoreError, Transition};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use crate::detached_writes::outcome_unknown;
-use crate::intake::{Committed, HandOver};
+use crate::hand_over::{Committed, HandOver};
+use crate::refusals::{self, Doubt};
 
 /// The attempts of a cancel that certainly wrote nothing: the first may meet a stale connection.
 const TRIES: u32 = 3;
 /// How long before its deadline a request is answered: at the deadline it would only get `DEADLINE_EXCEEDED`.
 const MARGIN: Duration = Duration::from_millis(20);
-/// Ends the detail of a refusal in doubt: what may have happened, and what to do.
-pub(super) const UNKNOWN_OUTCOME: &str = "the order may have been cancelled; send the request again";
-
 /// A request to cancel an order.
-pub(super) struct CancelRequest {
+pub struct CancelRequest {
     pub change: Transition,
     /// A JSON object for the timeline.
     pub detail: String,
@@ -51,19 +48,19 @@ impl Canceller {
     }
 
     /// Retries until the outcome is known or the request must be answered. Returns whether this request changed the order.
-    pub(super) async fn cancel(&self, request: &CancelRequest) -> anyhow::Result<Result<bool, Refusal>> {
+    pub async fn cancel(&self, request: &CancelRequest) -> anyhow::Result<Result<bool, Refusal>> {
         let (mut tries, mut doubt) = (0, false);
         let until = request.deadline - MARGIN;
         loop {
             if Instant::now() >= until {
-                return Ok(Err(if doubt { outcome_unknown(UNKNOWN_OUTCOME) } else { unavailable() }));
+                return Ok(Err(if doubt { refusals::outcome_unknown(Doubt::Cancel) } else { refusals::cancel_unavailable() }));
             }
             match self.try_once(request).await {
                 Ok(changed) => return Ok(Ok(changed)),
                 Err(source) if source.is_sync_failure() => return Err(source.into()),
                 Err(source @ StoreError::Fail { .. }) => {
                     error!(order.id = %request.change.order_id, error = ?source, "the store refused to cancel an order");
-                    return Ok(Err(internal()));
+                    return Ok(Err(refusals::cancel_internal()));
                 }
                 Err(source) => {
                     tries += 1;
@@ -71,7 +68,7 @@ impl Canceller {
                     (self.hand_over)(Committed::InDoubt);
                     if !doubt && !source.is_contended() && tries >= TRIES {
                         warn!(order.id = %request.change.order_id, error = ?source, "cannot cancel an order; refusing it");
-                        return Ok(Err(unavailable()));
+                        return Ok(Err(refusals::cancel_unavailable()));
                     }
                     let pause = Backoff::INFRASTRUCTURE.wait(tries.min(4), self.ids.jitter());
                     tokio::time::sleep_until(until.min(Instant::now() + pause)).await;
@@ -94,12 +91,4 @@ impl Canceller {
         }
         Ok(place.is_some())
     }
-}
-
-fn unavailable() -> Refusal {
-    Refusal::new(Code::StoreUnavailable, "The store does not answer; the order was not cancelled, send the request again.")
-}
-
-fn internal() -> Refusal {
-    Refusal::new(Code::Internal, "This is an internal error; the order was not cancelled, send the request again.")
 }

@@ -8,14 +8,14 @@ use minishop_contracts::ops::v1::{
     ParkedKey, RecordHeader,
 };
 use minishop_core::ids::OrderId;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_store::{Letter, LetterGroup, WholeLetter};
 
-use super::{count, limit, page, place};
 use crate::app::App;
 use crate::call::Call;
-use crate::reads::{page_size, read};
-use crate::token::List;
+use crate::messages::count;
+use crate::pages::{Page, page_size};
+use crate::refusals;
 
 /// Reads a page of dead letters, newest first.
 pub async fn list(app: &App, call: &Call, request: ListDeadLettersRequest) -> Result<ListDeadLettersResponse, Refusal> {
@@ -24,8 +24,7 @@ pub async fn list(app: &App, call: &Call, request: ListDeadLettersRequest) -> Re
     let parts = [&error_class, &error_code, &error_fingerprint, &topic, &key, &order_id];
     let mut name = vec!["dead-letters", &call.client.0];
     name.extend(parts.map(|part| part.as_deref().unwrap_or_default()));
-    let list = List(&name);
-    let before = place(call, list, &page_token)?.map(i64::from_be_bytes);
+    let page = Page::of(call, &name, size, &page_token)?;
     let filter = filter(DeadLetterFilter {
         error_class: error_class.clone(),
         error_code: error_code.clone(),
@@ -34,16 +33,15 @@ pub async fn list(app: &App, call: &Call, request: ListDeadLettersRequest) -> Re
         key: key.clone(),
         order_id: order_id.clone(),
     });
-    let size = page_size(size);
-    let rows = read(call, app.store.operations.dead_letters(&filter, before, limit(size))).await?;
-    let (dead_letters, next_page_token) = page(rows, size, list, |row| row.id.to_be_bytes().to_vec(), dead_letter);
+    let rows = call.read(app.store.operations.dead_letters(&filter, page.after, page.limit())).await?;
+    let (dead_letters, next_page_token) = page.cut(rows, |row| row.id, dead_letter);
     Ok(ListDeadLettersResponse { dead_letters, next_page_token })
 }
 
 /// Reads one event of the parking lot with its original bytes.
 pub async fn get(app: &App, call: &Call, request: GetDeadLetterRequest) -> Result<GetDeadLetterResponse, Refusal> {
-    let id = parse_id(&request.id).ok_or_else(absent)?;
-    let whole = read(call, app.store.operations.dead_letter(id)).await?.ok_or_else(absent)?;
+    let id = parse_id(&request.id).ok_or_else(refusals::dead_letter_not_found)?;
+    let whole = call.read(app.store.operations.dead_letter(id)).await?.ok_or_else(refusals::dead_letter_not_found)?;
     Ok(whole_letter(whole))
 }
 
@@ -54,23 +52,16 @@ pub async fn groups(
     request: ListDeadLetterGroupsRequest,
 ) -> Result<ListDeadLetterGroupsResponse, Refusal> {
     let size = i64::try_from(page_size(request.page_size)).unwrap_or(i64::MAX);
-    let groups = read(call, app.store.operations.dead_letter_groups(size)).await?;
+    let groups = call.read(app.store.operations.dead_letter_groups(size)).await?;
     Ok(ListDeadLetterGroupsResponse { groups: groups.into_iter().map(group).collect() })
 }
 
 /// Reads a page of the keys with parked events, the longest waiting first.
 pub async fn parked_keys(app: &App, call: &Call, request: ListParkedKeysRequest) -> Result<ListParkedKeysResponse, Refusal> {
-    let list = List(&["parked-keys", &call.client.0]);
-    let after = place(call, list, &request.page_token)?.map(i64::from_be_bytes);
-    let size = page_size(request.page_size);
-    let rows = read(call, app.store.operations.parked_keys(after, limit(size))).await?;
-    let (keys, next_page_token) = page(rows, size, list, |row| row.head.to_be_bytes().to_vec(), parked_key);
+    let page = Page::of(call, &["parked-keys", &call.client.0], request.page_size, &request.page_token)?;
+    let rows = call.read(app.store.operations.parked_keys(page.after, page.limit())).await?;
+    let (keys, next_page_token) = page.cut(rows, |row| row.head, parked_key);
     Ok(ListParkedKeysResponse { keys, next_page_token })
-}
-
-/// Builds the refusal of an unknown dead letter.
-pub(super) fn absent() -> Refusal {
-    Refusal::new(Code::DeadLetterNotFound, "There is no dead letter with this id; list them to find its id.")
 }
 
 /// Parses a dead letter's id; accepts it only as it is printed.

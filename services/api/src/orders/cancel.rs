@@ -1,6 +1,4 @@
-//! Cancelling an order: the use case and its writer.
-
-mod canceller;
+//! Cancels an order.
 
 use std::sync::Arc;
 
@@ -8,18 +6,18 @@ use minishop_contracts::orders::v1::{CancelOrderRequest, Order};
 use minishop_core::currency::Currency;
 use minishop_core::money;
 use minishop_core::order::Status;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_platform::events::status_changed::{Cause, OrderRef};
 use minishop_store::{Origin, Transition};
 use serde_json::json;
 use tracing::debug;
 
+use super::get::find;
 use crate::app::App;
 use crate::call::Call;
-use crate::orders::{find, order};
-
-pub use canceller::Canceller;
-use canceller::{CancelRequest, UNKNOWN_OUTCOME};
+use crate::canceller::CancelRequest;
+use crate::messages::order;
+use crate::refusals::{self, Doubt};
 
 /// Cancels one of the caller's orders. When this returns `Ok`, the order is cancelled on disk, by this request or an earlier one.
 pub async fn cancel(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<Order, Refusal> {
@@ -35,7 +33,7 @@ async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<
         let (to, version) = (change.to, change.expected_version + 1);
         let (wanted, canceller) =
             (CancelRequest { change, detail: detail(call), deadline: call.deadline }, Arc::clone(&app.canceller));
-        if app.detached_writes.run(call, UNKNOWN_OUTCOME, async move { canceller.cancel(&wanted).await }).await? {
+        if app.detached_writes.run(call, Doubt::Cancel, async move { canceller.cancel(&wanted).await }).await? {
             debug!(order.id = %origin.order.order_id, "the order is cancelled");
             (origin.order.status, origin.order.version) = (to, version);
         } else {
@@ -45,7 +43,7 @@ async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<
     }
     match origin.order.status {
         Status::Cancelled => order(origin.order),
-        status => Err(too_late(status)),
+        status => Err(refusals::order_not_cancellable(status)),
     }
 }
 
@@ -68,22 +66,10 @@ fn change(app: &App, call: &Call, origin: &Origin) -> Transition {
         causation_id: call.correlation_id.as_str(),
         trace: &call.trace,
     };
-    app.settled.change(&subject, Status::Cancelled, &cause, app.clock.now())
+    app.status_events.change(&subject, Status::Cancelled, &cause, app.clock.now())
 }
 
 /// Returns the timeline's detail: the ids of the request.
 fn detail(call: &Call) -> String {
     json!({"correlationId": call.correlation_id.as_str(), "traceId": call.trace.trace_id()}).to_string()
-}
-
-fn too_late(status: Status) -> Refusal {
-    if status == Status::Created {
-        let detail = "The order was changed and changed back, as by a restore of the store; send the request again.";
-        return Refusal::new(Code::StoreUnavailable, detail);
-    }
-    let detail = match status {
-        Status::Failed => "The order has failed; there is nothing left to cancel.",
-        _ => "The order is processed; it can no longer be cancelled.",
-    };
-    Refusal::new(Code::OrderNotCancellable, detail)
 }

@@ -7,29 +7,26 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use http::Request;
-use http::request::Parts;
-use minishop_contracts::Violation;
-use minishop_contracts::json::{self, JsonError};
 use minishop_contracts::ops::v1::{
     AnnounceOrdersRequest, ControlOperationRequest, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest,
     RedriveDeadLettersRequest,
 };
-use minishop_core::refusal::Refusal;
 use tokio::time::timeout;
 
-use super::orders::no_object;
-use super::{PathId, answer, answered, entry, from_query, no_query, sse};
+use super::request::{PathId, answered, from_query, message, no_query};
+use super::{answer, entry, sse};
 use crate::app::App;
-use crate::call::{Call, Protocol};
-use crate::ops::StatusSubscriber;
-use crate::{fields, ops};
+use crate::call::Call;
+use crate::protocol::Protocol;
+use crate::status_feed::StatusSubscriber;
+use crate::{fields, operations, refusals};
 
 /// Reads the pipeline's status.
 pub async fn status(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let work = async |call: &Call| match no_query(&parts) {
-        found if found.is_empty() => ops::status(&app, call).await,
-        found => Err(fields::refuse(Protocol::Rest, found)),
+        found if found.is_empty() => operations::status(&app, call).await,
+        found => Err(refusals::fields(Protocol::Rest, found)),
     };
     answered(&app, "GET /ops/status", &parts, work).await
 }
@@ -37,12 +34,12 @@ pub async fn status(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
 /// Streams the pipeline's status, now and whenever it changes.
 pub async fn stream(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    let call = Call::new(&app, Protocol::Rest, "GET /ops/stream", &parts.headers);
+    let call = app.call(Protocol::Rest, "GET /ops/stream", &parts.headers);
     let work = async {
         entry::check(&app, &parts)?;
         match no_query(&parts) {
             found if found.is_empty() => app.status_feed.subscribe(),
-            found => Err(fields::refuse(Protocol::Rest, found)),
+            found => Err(refusals::fields(Protocol::Rest, found)),
         }
     };
     match call.run(work).await {
@@ -75,15 +72,15 @@ macro_rules! lists {
 
 lists! {
     /// Reads a page of dead letters.
-    dead_letters: "GET /ops/dead-letters" => ops::dead_letters;
+    dead_letters: "GET /ops/dead-letters" => operations::dead_letters;
     /// Groups dead letters by their error.
-    groups: "GET /ops/dead-letter-groups" => ops::groups;
+    groups: "GET /ops/dead-letter-groups" => operations::dead_letter_groups;
     /// Reads a page of keys with parked events.
-    parked_keys: "GET /ops/parked-keys" => ops::parked_keys;
+    parked_keys: "GET /ops/parked-keys" => operations::parked_keys;
     /// Reads a page of operations.
-    operations: "GET /ops/operations" => ops::operations;
+    list: "GET /ops/operations" => operations::list;
     /// Reads a page of the audit.
-    audit: "GET /ops/audit" => ops::audit;
+    audit: "GET /ops/audit" => operations::audit;
 }
 
 /// Reads one dead letter.
@@ -91,17 +88,17 @@ pub async fn dead_letter(State(app): State<Arc<App>>, PathId(id): PathId, reques
     let (parts, _) = request.into_parts();
     let work = async |call: &Call| {
         let request = fields::checked(Protocol::Rest, GetDeadLetterRequest { id }, no_query(&parts))?;
-        ops::dead_letter(&app, call, request).await
+        operations::dead_letter(&app, call, request).await
     };
     answered(&app, "GET /ops/dead-letters/{id}", &parts, work).await
 }
 
 /// Reads one operation.
-pub async fn operation(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
+pub async fn get(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let work = async |call: &Call| {
         let request = fields::checked(Protocol::Rest, GetOperationRequest { id }, no_query(&parts))?;
-        ops::operation(&app, call, request).await
+        operations::get(&app, call, request).await
     };
     answered(&app, "GET /ops/operations/{id}", &parts, work).await
 }
@@ -111,7 +108,7 @@ pub async fn redrive(State(app): State<Arc<App>>, request: Request<Body>) -> Res
     let (parts, body) = request.into_parts();
     let work = async |call: &Call| {
         let (message, found) = message::<RedriveDeadLettersRequest>(&parts, body).await?;
-        ops::redrive(&app, call, ops::checked(call, message, found)?).await
+        operations::redrive(&app, call, operations::checked_choice(call, message, found)?).await
     };
     answered(&app, "POST /ops/dead-letters/redrive", &parts, work).await
 }
@@ -121,7 +118,7 @@ pub async fn discard(State(app): State<Arc<App>>, request: Request<Body>) -> Res
     let (parts, body) = request.into_parts();
     let work = async |call: &Call| {
         let (message, found) = message::<DiscardDeadLettersRequest>(&parts, body).await?;
-        ops::discard(&app, call, ops::checked(call, message, found)?).await
+        operations::discard(&app, call, operations::checked_choice(call, message, found)?).await
     };
     answered(&app, "POST /ops/dead-letters/discard", &parts, work).await
 }
@@ -131,7 +128,7 @@ pub async fn announce(State(app): State<Arc<App>>, request: Request<Body>) -> Re
     let (parts, body) = request.into_parts();
     let work = async |call: &Call| {
         let (message, found) = message::<AnnounceOrdersRequest>(&parts, body).await?;
-        ops::announce(&app, call, ops::checked_announce(call, message, found)?).await
+        operations::announce(&app, call, operations::checked_announce(call, message, found)?).await
     };
     answered(&app, "POST /ops/orders/announce", &parts, work).await
 }
@@ -142,20 +139,7 @@ pub async fn control(State(app): State<Arc<App>>, PathId(id): PathId, request: R
     let work = async |call: &Call| {
         let (message, found) = message::<ControlOperationRequest>(&parts, body).await?;
         let message = fields::checked(Protocol::Rest, ControlOperationRequest { id, ..message }, found)?;
-        ops::control(&app, call, message).await
+        operations::control(&app, call, message).await
     };
     answered(&app, "POST /ops/operations/{id}/control", &parts, work).await
-}
-
-/// Decodes a body. Also returns the violations of its members and of the query.
-async fn message<T: json::Shaped>(parts: &Parts, body: Body) -> Result<(T, Vec<Violation>), Refusal> {
-    entry::media_type(&parts.headers)?;
-    let body = entry::body(body).await?;
-    let (message, mut found) = match json::decode_command::<T>(&body) {
-        Ok(message) => (message, Vec::new()),
-        Err(JsonError::Fields(partial)) => (partial.message, partial.violations),
-        Err(JsonError::Syntax(at)) => return Err(no_object(&at)),
-    };
-    found.extend(no_query(parts));
-    Ok((message, found))
 }

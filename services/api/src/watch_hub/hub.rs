@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::ids::OrderId;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_store::{Changed, OrderRow};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::WatchMetrics;
+use crate::refusals;
 
 /// Maximum number of watches in a process.
 pub const MOST_WATCHES: usize = 10_000;
@@ -45,7 +46,7 @@ struct Watched {
 
 /// A watch on one order. Ends when dropped.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub struct Subscription {
     hub: OrderWatches,
     order: OrderId,
     news: watch::Receiver<Option<Arc<Changed>>>,
@@ -57,14 +58,13 @@ impl OrderWatches {
     }
 
     /// Subscribes to an order. Refuses, with the wait `again`, during a drain and beyond [`MOST_WATCHES`].
-    pub(super) fn subscribe(&self, order: OrderId, again: Duration) -> Result<Subscription, Refusal> {
+    pub fn subscribe(&self, order: OrderId, again: Duration) -> Result<Subscription, Refusal> {
         if self.drain.is_cancelled() {
-            return Err(super::shutting_down(again));
+            return Err(refusals::watch_ended(again));
         }
         let mut state = self.lock();
         if state.watches >= MOST_WATCHES {
-            let detail = "This process has the most watches that it accepts; watch again later, or poll the order.";
-            return Err(Refusal::new(Code::Overloaded, detail).after(again));
+            return Err(refusals::too_many_watches(again));
         }
         state.watches += 1;
         self.metrics.watching(state.watches);
@@ -126,7 +126,7 @@ impl OrderWatches {
 impl Subscription {
     /// Records the row that was read for this watch. A version that is new to the hub is passed on to the order's other watches,
     /// since the poll asks only for newer ones.
-    pub(super) fn know(&self, order: &OrderRow) {
+    pub fn know(&self, order: &OrderRow) {
         let mut state = self.hub.lock();
         let Some(watched) = state.orders.get_mut(&self.order) else { return };
         if watched.known >= order.version {
@@ -139,7 +139,7 @@ impl Subscription {
     }
 
     /// Waits for a version above `seen`; `None` when the process drains. Cancel-safe.
-    pub(super) async fn next(&mut self, seen: i32) -> Option<Arc<Changed>> {
+    pub async fn next(&mut self, seen: i32) -> Option<Arc<Changed>> {
         let newer = |news: &Option<Arc<Changed>>| news.as_ref().is_some_and(|changed| changed.order.version > seen);
         tokio::select! {
             biased;
@@ -150,7 +150,7 @@ impl Subscription {
     }
 
     /// Counts a version that was sent, and observes its latency since `changed_at`.
-    pub(super) fn told(&self, changed_at: Option<Timestamp>) {
+    pub fn told(&self, changed_at: Option<Timestamp>) {
         let late = changed_at.map(|at| self.hub.clock.now().signed_duration_since(at).to_std().unwrap_or_default());
         self.hub.metrics.told(late);
     }
@@ -169,6 +169,7 @@ mod tests {
     use minishop_core::clock::{ManualClock, from_millis};
     use minishop_core::ids::{ClientId, CorrelationId};
     use minishop_core::order::Status;
+    use minishop_core::refusal::Code;
     use prometheus_client::registry::Registry;
     use uuid::Uuid;
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::OrderWatches;
+use super::hub::OrderWatches;
 use super::metrics::WatchMetrics;
 
 /// The longest and the shortest time between two reads of all watched orders.

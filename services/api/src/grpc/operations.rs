@@ -13,15 +13,18 @@ use minishop_contracts::ops::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Service, status};
-use crate::call::Protocol;
-use crate::{fields, ops};
+use super::service::Service;
+use super::status;
+use crate::protocol::Protocol;
+use crate::{fields, operations};
 
 #[tonic::async_trait]
 impl OperationsService for Service {
     async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/GetStatus", request, async |app, call, _| ops::status(app, call).await)
-            .await
+        self.answered("minishop.ops.v1.OperationsService/GetStatus", request, async |app, call, _| {
+            operations::status(app, call).await
+        })
+        .await
     }
 
     type WatchStatusStream = BoxStream<'static, Result<WatchStatusResponse, Status>>;
@@ -38,7 +41,7 @@ impl OperationsService for Service {
 
     async fn get_dead_letter(&self, request: Request<GetDeadLetterRequest>) -> Result<Response<GetDeadLetterResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/GetDeadLetter", request, async |app, call, message| {
-            ops::dead_letter(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            operations::dead_letter(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }
@@ -48,7 +51,7 @@ impl OperationsService for Service {
         request: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/ListDeadLetters", request, async |app, call, message| {
-            ops::dead_letters(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            operations::dead_letters(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }
@@ -58,7 +61,7 @@ impl OperationsService for Service {
         request: Request<ListDeadLetterGroupsRequest>,
     ) -> Result<Response<ListDeadLetterGroupsResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/ListDeadLetterGroups", request, async |app, call, message| {
-            ops::groups(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            operations::dead_letter_groups(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }
@@ -68,7 +71,7 @@ impl OperationsService for Service {
         request: Request<RedriveDeadLettersRequest>,
     ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/RedriveDeadLetters", request, async |app, call, message| {
-            ops::redrive(app, call, ops::checked(call, message, Vec::new())?).await
+            operations::redrive(app, call, operations::checked_choice(call, message, Vec::new())?).await
         })
         .await
     }
@@ -78,7 +81,7 @@ impl OperationsService for Service {
         request: Request<DiscardDeadLettersRequest>,
     ) -> Result<Response<DiscardDeadLettersResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/DiscardDeadLetters", request, async |app, call, message| {
-            ops::discard(app, call, ops::checked(call, message, Vec::new())?).await
+            operations::discard(app, call, operations::checked_choice(call, message, Vec::new())?).await
         })
         .await
     }
@@ -88,21 +91,21 @@ impl OperationsService for Service {
         request: Request<ListParkedKeysRequest>,
     ) -> Result<Response<ListParkedKeysResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/ListParkedKeys", request, async |app, call, message| {
-            ops::parked_keys(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            operations::parked_keys(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }
 
     async fn list_operations(&self, request: Request<ListOperationsRequest>) -> Result<Response<ListOperationsResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/ListOperations", request, async |app, call, message| {
-            ops::operations(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            operations::list(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }
 
     async fn get_operation(&self, request: Request<GetOperationRequest>) -> Result<Response<GetOperationResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/GetOperation", request, async |app, call, message| {
-            ops::operation(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            operations::get(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }
@@ -112,21 +115,21 @@ impl OperationsService for Service {
         request: Request<ControlOperationRequest>,
     ) -> Result<Response<ControlOperationResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/ControlOperation", request, async |app, call, message| {
-            ops::control(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            operations::control(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }
 
     async fn announce_orders(&self, request: Request<AnnounceOrdersRequest>) -> Result<Response<AnnounceOrdersResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/AnnounceOrders", request, async |app, call, message| {
-            ops::announce(app, call, ops::checked_announce(call, message, Vec::new())?).await
+            operations::announce(app, call, operations::checked_announce(call, message, Vec::new())?).await
         })
         .await
     }
 
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Result<Response<ListAuditResponse>, Status> {
         self.answered("minishop.ops.v1.OperationsService/ListAudit", request, async |app, call, message| {
-            ops::audit(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+            operations::audit(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
         })
         .await
     }

@@ -4,18 +4,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use minishop_contracts::ops::v1::{AnnounceOrdersRequest, AnnounceOrdersResponse, SkippedOrder};
-use minishop_contracts::{FieldCode, Validate as _, Violation, text, topics};
+use minishop_contracts::{Validate as _, text, topics};
 use minishop_core::ids::OrderId;
 use minishop_core::refusal::Refusal;
+use minishop_core::violation::{FieldCode, Violation};
 use minishop_platform::events::replay::ReplayWriter;
 use minishop_store::{Announce, AnnouncedAgain, Left, Unannounced};
 
-use super::operations::requested_by;
-use super::place;
 use crate::app::App;
 use crate::call::Call;
-use crate::fields;
-use crate::token::List;
+use crate::pages::Page;
+use crate::refusals;
 
 /// Validates a message: it has exactly one of ids and age. The refusal includes `found`, from decoding.
 pub fn checked(call: &Call, message: AnnounceOrdersRequest, mut found: Vec<Violation>) -> Result<AnnounceOrdersRequest, Refusal> {
@@ -37,28 +36,26 @@ pub fn checked(call: &Call, message: AnnounceOrdersRequest, mut found: Vec<Viola
         }
         _ => {}
     }
-    if found.is_empty() { Ok(message) } else { Err(fields::refuse(call.protocol, found)) }
+    if found.is_empty() { Ok(message) } else { Err(refusals::fields(call.protocol, found)) }
 }
 
 /// Announces orders again that are still `created` and whose event is neither in the outbox nor in the lot.
 pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) -> Result<AnnounceOrdersResponse, Refusal> {
     let AnnounceOrdersRequest { order_ids, older_than_seconds, dry_run, reason, operator, page_token } = request;
-    let name = ["announce", &call.client.0];
-    let list = List(&name);
-    let after = place(call, list, &page_token)?.map(|id| OrderId(uuid::Uuid::from_bytes(id)));
+    let page = Page::of(call, &["announce", &call.client.0], 0, &page_token)?;
     let malformed: Vec<String> = order_ids.iter().filter(|id| OrderId::parse(id).is_none()).map(|id| text::shown(id)).collect();
     let ids: BTreeSet<OrderId> = order_ids.iter().filter_map(|id| OrderId::parse(id)).collect();
     let at = app.clock.now();
     let age = Duration::from_secs(older_than_seconds.unwrap_or_default().unsigned_abs().into());
     let which = match older_than_seconds {
-        Some(_) => Unannounced::Before { time: at - age, after },
+        Some(_) => Unannounced::Before { time: at - age, after: page.after.map(OrderId) },
         None => Unannounced::Ids(ids.into_iter().collect()),
     };
     let ask = Announce {
         which,
         consumer: app.config.kafka_group.clone(),
         dry_run,
-        requested_by: requested_by(call, operator, reason),
+        requested_by: call.requested_by(operator, reason),
         at,
     };
     let replay_writer = ReplayWriter::new(&app.config, &topics::prefixed(&app.config.topic_prefix, topics::CREATED));
@@ -76,6 +73,6 @@ pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) ->
     Ok(AnnounceOrdersResponse {
         order_ids: again.orders.iter().map(ToString::to_string).collect(),
         skipped: skipped.map(|(order_id, why)| SkippedOrder { order_id, reason: why.as_str().to_owned() }).collect(),
-        next_page_token: again.next.map(|id| list.token(id.0.as_bytes())).unwrap_or_default(),
+        next_page_token: page.token(again.next.map(|id| id.0)),
     })
 }

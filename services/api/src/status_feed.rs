@@ -1,21 +1,23 @@
 //! The pipeline's status, sent to all subscribers. One task reads it for all of them, and only while there are any.
 
+mod status;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use minishop_contracts::ops::v1::WatchStatusResponse;
 use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
 use minishop_platform::ctx::Ctx;
 use minishop_store::{OperationQuery, Store};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::operations::operation;
-use crate::intake::retry_after;
-use crate::watch::shutting_down;
+use crate::messages::operation;
+use crate::refusals;
+pub use status::read_status;
 
 /// How often the status is read.
 const EVERY: Duration = Duration::from_secs(1);
@@ -48,14 +50,13 @@ pub struct StatusSubscriber {
 impl StatusFeed {
     /// Subscribes to the feed. Refuses during a drain and beyond `MOST_SUBSCRIBERS`.
     pub fn subscribe(&self) -> Result<StatusSubscriber, Refusal> {
-        let again = retry_after(self.ids.as_ref());
+        let again = refusals::retry_after(self.ids.as_ref());
         if self.drain.is_cancelled() {
-            return Err(shutting_down(again));
+            return Err(refusals::watch_ended(again));
         }
         let others = self.latest.receiver_count();
         if others >= MOST_SUBSCRIBERS {
-            let detail = "This process has the most subscribers that it accepts; subscribe later, or poll the status.";
-            return Err(Refusal::new(Code::Overloaded, detail).after(again));
+            return Err(refusals::too_many_subscribers(again));
         }
         if others == 0 {
             // The last subscriber may have left long ago, so the latest status may be out of date.
@@ -91,7 +92,7 @@ impl StatusSubscriber {
                 },
                 () = self.drain.cancelled() => {
                     self.over = true;
-                    return Some(Err(shutting_down(self.again)));
+                    return Some(Err(refusals::watch_ended(self.again)));
                 }
             }
         }
@@ -140,7 +141,7 @@ impl StatusFeedTask {
     }
 
     async fn read(&self) -> minishop_store::Result<WatchStatusResponse> {
-        let status = super::read_status(&self.store, self.clock.as_ref()).await?;
+        let status = read_status(&self.store, self.clock.as_ref()).await?;
         let newest = OperationQuery { limit: OPERATIONS, ..OperationQuery::default() };
         let operations = self.store.operations.operations(&newest).await?;
         Ok(WatchStatusResponse { status: Some(status), operations: operations.into_iter().map(operation).collect() })

@@ -9,11 +9,20 @@ const CHECK: usize = 16;
 /// The first byte of a token, so that the format can change.
 const VERSION: u8 = 1;
 
-/// The list that a token belongs to: its name, the client and every filter, but not the page size.
-#[derive(Debug, Clone, Copy)]
-pub struct List<'a>(pub &'a [&'a str]);
+/// The list that a token belongs to, as the digest of its name, the client and every filter.
+#[derive(Debug, Clone)]
+pub struct List(Sha256);
 
-impl List<'_> {
+impl List {
+    /// Digests the parts of a list's name.
+    pub fn new(parts: &[&str]) -> Self {
+        let mut hash = Sha256::new_with_prefix(b"minishop.page.v1");
+        for part in parts {
+            add(&mut hash, part.as_bytes());
+        }
+        Self(hash)
+    }
+
     /// Encodes a position.
     pub fn token(&self, place: &[u8]) -> String {
         let mut bytes = vec![VERSION];
@@ -30,15 +39,18 @@ impl List<'_> {
     }
 
     fn check(&self, place: &[u8]) -> [u8; CHECK] {
-        let mut hash = Sha256::new_with_prefix(b"minishop.page.v1");
-        for part in self.0.iter().map(|part| part.as_bytes()).chain([place]) {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
+        let mut hash = self.0.clone();
+        add(&mut hash, place);
         let mut check = [0; CHECK];
         check.copy_from_slice(&hash.finalize()[..CHECK]);
         check
     }
+}
+
+/// Adds a part with its length, so that no two lists of parts share a digest.
+fn add(hash: &mut Sha256, part: &[u8]) {
+    hash.update((part.len() as u64).to_be_bytes());
+    hash.update(part);
 }
 
 #[cfg(test)]
@@ -47,15 +59,15 @@ mod tests {
 
     #[test]
     fn a_token_reads_back_in_its_own_list_only() {
-        let list = List(&["orders", "anonymous", "c1", "created"]);
+        let list = List::new(&["orders", "anonymous", "c1", "created"]);
         let token = list.token(&[7; 16]);
         assert!(token.len() <= 512);
         assert_eq!(list.place(&token), Some([7; 16]));
         for other in [
-            List(&["orders", "b", "c1", "created"]),
-            List(&["orders", "anonymous", "c1", ""]),
-            List(&["orders", "anonymousc1", "", "created"]),
-            List(&["dead-letters", "anonymous", "c1", "created"]),
+            List::new(&["orders", "b", "c1", "created"]),
+            List::new(&["orders", "anonymous", "c1", ""]),
+            List::new(&["orders", "anonymousc1", "", "created"]),
+            List::new(&["dead-letters", "anonymous", "c1", "created"]),
         ] {
             assert_eq!(other.place::<16>(&token), None, "{other:?}");
         }
@@ -63,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_token_with_any_character_changed_is_no_token() {
-        let list = List(&["orders", "a", "", ""]);
+        let list = List::new(&["orders", "a", "", ""]);
         for place in [&[9u8; 16][..], &[9; 8]] {
             let token = list.token(place);
             for at in 0..token.len() {

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 
 use minishop_contracts::orders::v1::{GetOrderTimelineRequest, GetOrderTimelineResponse, ParkedEvent, TimelineEntry};
 use minishop_core::refusal::Refusal;
+use minishop_platform::events::created::FIRST_VERSION;
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{Fact, Origin, ParkedState};
 use serde_json::Value;
 
+use super::get::find;
 use crate::app::App;
 use crate::call::Call;
-use crate::event::FIRST_VERSION;
-use crate::orders::{find, foreign_token};
-use crate::reads::{page_size, read};
-use crate::token::List;
+use crate::pages::{Page, cut_to, limit};
 
 /// Maximum number of parked events shown for an order.
 const STANDING: usize = 20;
@@ -21,35 +20,19 @@ const STANDING: usize = 20;
 /// Reads a page of an order's timeline, oldest first.
 pub async fn timeline(app: &App, call: &Call, request: &GetOrderTimelineRequest) -> Result<GetOrderTimelineResponse, Refusal> {
     let origin = find(app, call, &request.order_id).await?;
-    let (id, size) = (origin.order.order_id, page_size(request.page_size));
-    let order_id = id.to_string();
-    let list = List(&["timeline", &call.client.0, &order_id]);
-    let after = match request.page_token.as_str() {
-        "" => None,
-        token => Some(list.place(token).map(i64::from_be_bytes).ok_or_else(|| foreign_token(call))?),
-    };
+    let (id, order_id) = (origin.order.order_id, origin.order.order_id.to_string());
+    let page = Page::<i64>::of(call, &["timeline", &call.client.0, &order_id], request.page_size, &request.page_token)?;
     // The `created` entry comes from the order's row, not from the table.
-    let mut entries: Vec<TimelineEntry> = after.is_none().then(|| created(&origin)).into_iter().collect();
-    let room = size - entries.len();
-    let mut facts = read(call, app.store.timeline.facts(id, after.unwrap_or(0), limit(room))).await?;
-    let beyond = facts.len() > room;
-    facts.truncate(room);
-    let next_page_token = match facts.last() {
-        Some(fact) if beyond => list.token(&fact.id.to_be_bytes()),
-        None if beyond => list.token(&0_i64.to_be_bytes()),
-        _ => String::new(),
-    };
+    let mut entries: Vec<TimelineEntry> = page.after.is_none().then(|| created(&origin)).into_iter().collect();
+    let room = page.size - entries.len();
+    let mut facts = call.read(app.store.timeline.facts(id, page.after.unwrap_or(0), limit(room))).await?;
+    let beyond = cut_to(&mut facts, room);
+    let next_page_token = page.token(beyond.then(|| facts.last().map_or(0, |fact| fact.id)));
     entries.extend(facts.into_iter().map(|fact| entry(&origin, fact)));
-    let mut parked = read(call, app.store.timeline.standing(id, limit(STANDING))).await?;
-    let more_parked = parked.len() > STANDING;
-    parked.truncate(STANDING);
+    let mut parked = call.read(app.store.timeline.standing(id, limit(STANDING))).await?;
+    let more_parked = cut_to(&mut parked, STANDING);
     let parked = parked.into_iter().map(standing).collect();
     Ok(GetOrderTimelineResponse { order_id, entries, parked, more_parked, next_page_token })
-}
-
-/// Returns the rows to read: one more than wanted, to learn whether more exist.
-fn limit(wanted: usize) -> i64 {
-    i64::try_from(wanted + 1).unwrap_or(i64::MAX)
 }
 
 fn created(origin: &Origin) -> TimelineEntry {

@@ -4,19 +4,15 @@ use minishop_contracts::ops::v1::{AuditEntry, ListAuditRequest, ListAuditRespons
 use minishop_core::refusal::Refusal;
 use minishop_store::AuditRow;
 
-use super::{limit, page, place};
 use crate::app::App;
 use crate::call::Call;
-use crate::reads::{page_size, read};
-use crate::token::List;
+use crate::pages::Page;
 
 /// Reads a page of the audit, newest first.
-pub async fn list(app: &App, call: &Call, request: ListAuditRequest) -> Result<ListAuditResponse, Refusal> {
-    let list = List(&["audit", &call.client.0]);
-    let before = place(call, list, &request.page_token)?.map(i64::from_be_bytes);
-    let size = page_size(request.page_size);
-    let rows = read(call, app.store.operations.audit(before, limit(size))).await?;
-    let (entries, next_page_token) = page(rows, size, list, |row| row.id.to_be_bytes().to_vec(), entry);
+pub async fn audit(app: &App, call: &Call, request: ListAuditRequest) -> Result<ListAuditResponse, Refusal> {
+    let page = Page::of(call, &["audit", &call.client.0], request.page_size, &request.page_token)?;
+    let rows = call.read(app.store.operations.audit(page.after, page.limit())).await?;
+    let (entries, next_page_token) = page.cut(rows, |row| row.id, entry);
     Ok(ListAuditResponse { entries, next_page_token })
 }
 

@@ -1,31 +1,22 @@
-//! Watching an order: sends each of its versions once, until its status is final.
+//! Watches an order: sends each of its versions once, until its status is final.
 //!
 //! Version 1 is always `created`, and only the status of an order changes. So the current row yields every version after a token.
 
-mod hub;
-mod metrics;
-mod poll;
-
 use std::time::Duration;
 
-use minishop_contracts::FieldCode;
 use minishop_contracts::orders::v1::{Order, WatchOrderRequest};
 use minishop_core::clock::Timestamp;
 use minishop_core::order::Status;
-use minishop_core::refusal::{Code, Refusal};
+use minishop_core::refusal::Refusal;
+use minishop_platform::events::created::FIRST_VERSION;
 use minishop_store::OrderRow;
 
+use super::get::{parse, row};
 use crate::app::App;
-use crate::call::{Call, Protocol};
-use crate::event::FIRST_VERSION;
-use crate::fields;
-use crate::intake::retry_after;
-use crate::orders::{order, parse, row};
-
-pub use hub::OrderWatches;
-pub use poll::WatchTask;
-
-use hub::Subscription;
+use crate::call::Call;
+use crate::messages::order;
+use crate::refusals;
+use crate::watch_hub::Subscription;
 
 /// A caller's watch on one order.
 #[derive(Debug)]
@@ -46,9 +37,9 @@ pub struct Watch {
 pub async fn watch(app: &App, call: &Call, request: &WatchOrderRequest) -> Result<Option<Watch>, Refusal> {
     let token = request.resume_token;
     if token < 0 {
-        return Err(no_token(call.protocol));
+        return Err(refusals::resume_token_invalid(call.protocol));
     }
-    let again = retry_after(app.ids.as_ref());
+    let again = refusals::retry_after(app.ids.as_ref());
     // Before the order is read, so that no change is missed in between.
     let subscription = app.watches.subscribe(parse(&request.order_id)?, again)?;
     let present = row(app, call, &request.order_id).await?;
@@ -61,11 +52,6 @@ pub async fn watch(app: &App, call: &Call, request: &WatchOrderRequest) -> Resul
     let told = token == present.version;
     let seen = present.version;
     Ok(Some(Watch { subscription, present: Some(present).filter(|_| !told), since_new, seen, over: false, again }))
-}
-
-/// Builds the refusal of a resume token that is not a version.
-pub fn no_token(protocol: Protocol) -> Refusal {
-    fields::refuse_one(protocol, "resume_token", FieldCode::InvalidToken, "must be the last version that you have seen")
 }
 
 impl Watch {
@@ -82,7 +68,7 @@ impl Watch {
         }
         let Some(changed) = self.subscription.next(self.seen).await else {
             self.over = true;
-            return Some(Err(shutting_down(self.again)));
+            return Some(Err(refusals::watch_ended(self.again)));
         };
         Some(self.tell(changed.order.clone(), changed.at))
     }
@@ -97,10 +83,4 @@ impl Watch {
 
 fn as_new(row: &OrderRow) -> OrderRow {
     OrderRow { status: Status::Created, version: FIRST_VERSION, ..row.clone() }
-}
-
-/// Builds the refusal that ends watches and subscriptions in a drain.
-pub fn shutting_down(wait: Duration) -> Refusal {
-    let detail = "This process is shutting down; watch again, with the last version as resume token if you have one.";
-    Refusal::new(Code::ShuttingDown, detail).after(wait)
 }

@@ -1,0 +1,103 @@
+//! Creates an order.
+
+use minishop_contracts::orders::v1::CreateOrderResponse;
+use minishop_contracts::orders::v1::order::Status as WireStatus;
+use minishop_core::currency::Currency;
+use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
+use minishop_core::ids::{EventId, OrderId};
+use minishop_core::money;
+use minishop_core::order::CreateOrder;
+use minishop_core::refusal::Refusal;
+use minishop_platform::events::created::NewOrderFacts;
+use minishop_store::NewOrder;
+use tracing::debug;
+
+use crate::app::App;
+use crate::call::Call;
+use crate::intake::Accepted;
+use crate::metrics::AcceptLabel;
+use crate::refusals;
+
+/// The answer to a request to create an order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Created {
+    /// The same for every request with the same key and command.
+    pub reply: CreateOrderResponse,
+    /// Whether an earlier request made the order.
+    pub replayed: bool,
+}
+
+/// Refuses a new order while the outbox backlog exceeds `outbox_limit_rows` or `outbox_limit_age`.
+pub fn admit(app: &App) -> Result<(), Refusal> {
+    let backlog = app.relay.backlog();
+    if backlog.depth <= app.config.outbox_limit_rows && backlog.oldest <= app.config.outbox_limit_age {
+        return Ok(());
+    }
+    Err(refusals::outbox_full(refusals::retry_after(app.ids.as_ref())))
+}
+
+/// Accepts the order that `decode` reads, and counts the outcome. When this returns `Ok`, the order and its event are on disk.
+pub async fn create(
+    app: &App,
+    call: &Call,
+    decode: impl Future<Output = Result<(IdempotencyKey, CreateOrder), Refusal>>,
+) -> Result<Created, Refusal> {
+    let work = async {
+        let (key, command) = decode.await?;
+        let accepted = app.queue.submit(new_order(app, call, key, &command), call.deadline)?.outcome().await?;
+        debug!(order.id = %accepted.order_id, replayed = accepted.replayed, "the order is on disk");
+        Ok(created(&accepted))
+    };
+    let outcome = call.run(work).await;
+    let label = match &outcome {
+        Ok(Created { replayed: true, .. }) => AcceptLabel::Replayed,
+        Ok(Created { replayed: false, .. }) => AcceptLabel::Created,
+        Err(refusal) => AcceptLabel::Refused(refusal.code),
+    };
+    app.metrics.answered(call, label);
+    outcome
+}
+
+fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: &CreateOrder) -> NewOrder {
+    let at = app.clock.now();
+    let (order_id, event_id) = (OrderId::draw(&*app.ids, at), EventId::draw(&*app.ids, at));
+    let currency = command.currency();
+    let event = app.created_events.event(&NewOrderFacts {
+        order_id,
+        event_id,
+        at,
+        client_id: &call.client,
+        customer_id: command.customer_id(),
+        items: command.items(),
+        total_minor: command.total_minor(),
+        currency: currency.as_ref().map(Currency::code),
+        scale: command.scale(),
+        key: &key,
+        correlation_id: &call.correlation_id,
+        trace: Some(&call.trace),
+    });
+    NewOrder {
+        order_id,
+        client_id: call.client.clone(),
+        fingerprint: Fingerprint::of_create(command),
+        customer_id: command.customer_id().to_owned(),
+        currency: currency.map(|currency| currency.code().to_owned()),
+        total_minor: command.total_minor(),
+        items: serde_json::to_string(command.items()).expect("lines are text and whole numbers"),
+        correlation_id: call.correlation_id.clone(),
+        traceparent: Some(call.trace.traceparent()),
+        created_at: at,
+        event,
+        key,
+    }
+}
+
+/// Builds the answer from columns that never change, so that a replay equals the first answer byte for byte.
+fn created(accepted: &Accepted) -> Created {
+    let reply = CreateOrderResponse {
+        order_id: accepted.order_id.to_string(),
+        status: WireStatus::Created.into(),
+        total: Some(money::to_major(accepted.total_minor, Currency::scale_of(accepted.currency.as_deref()))),
+    };
+    Created { reply, replayed: accepted.replayed }
+}
