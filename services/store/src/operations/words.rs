@@ -9,9 +9,6 @@ use super::super::Note;
 use super::run::{DeletedEvent, Released};
 use super::{Action, Announce, AuditRow, FrozenSet, Gap, NewOperation, Operation, RequestedBy, Run, Unpublished};
 
-/// The action of a [`Gap`].
-pub(super) const SKIP: &str = "skip";
-
 /// An operation begins, or is done at once because its set is empty.
 pub(super) fn begin(new: &NewOperation, frozen: &FrozenSet) -> AuditRow {
     let outcome = if frozen.matched == 0 { "done" } else { "accepted" };
@@ -70,7 +67,7 @@ pub(super) fn step_over(shard: i16, from: i64, to: i64, requested_by: &Requested
 /// A consumer may step over unreadable records. `Operations::skips` reads the detail.
 pub(super) fn skip(gap: &Gap, requested_by: &RequestedBy, at: Timestamp) -> AuditRow {
     let detail = serde_json::to_string(gap).expect("names and numbers are plain values");
-    AuditRow { detail: Some(detail), ..entry(SKIP, "accepted", requested_by, at, None) }
+    AuditRow { detail: Some(detail), ..entry("skip", "accepted", requested_by, at, None) }
 }
 
 /// The timeline of an order whose dead letter was made due again. A refused copy gets no note: it is not the event of the order
