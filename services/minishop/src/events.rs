@@ -12,7 +12,7 @@ use minishop_contracts::topics;
 use minishop_platform::config::Config;
 
 use crate::cli::EXIT_UNREACHABLE;
-use crate::output::Output;
+use crate::output::{Output, visible};
 
 /// What to do with events.
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,7 @@ pub async fn run(args: Args, config: Config) -> ExitCode {
         What::Tail { from_beginning, topics, limit, output } => (from_beginning, topics, limit, output),
         What::Replay(args) => return replay::run(args, config).await,
     };
-    let brokers = config.kafka_brokers.clone().unwrap_or_else(|| config.kafka_addr.to_string());
+    let brokers = config.brokers();
     let names = topics::ALL.iter().filter(|topic| only.is_empty() || only.iter().any(|name| name == *topic));
     let names: Vec<String> = names.map(|topic| topics::prefixed(&config.topic_prefix, topic)).collect();
     let start = if from_beginning { Start::Beginning } else { Start::End };
@@ -90,10 +90,8 @@ fn lossy(bytes: Option<&bytes::Bytes>) -> Option<String> {
 }
 
 fn text(record: &Record) -> String {
-    // Foreign events may hold control characters, which must not reach the terminal.
-    let visible = |text: String| text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
-    let value = lossy(record.value.as_ref()).map_or_else(|| "null".to_owned(), visible);
-    let key = lossy(record.key.as_ref()).map_or_else(|| "null".to_owned(), visible);
+    let shown = |bytes| lossy(bytes).map_or_else(|| "null".to_owned(), |text| visible(&text));
+    let (key, value) = (shown(record.key.as_ref()), shown(record.value.as_ref()));
     format!("{} {}@{} {key} {value}", record.topic, record.partition, record.offset)
 }
 

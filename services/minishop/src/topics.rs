@@ -41,7 +41,7 @@ enum What {
 
 /// Runs the command on the configured brokers, or on the embedded log of a running server.
 pub async fn run(args: Args, config: Config) -> ExitCode {
-    let brokers = config.kafka_brokers.clone().unwrap_or_else(|| config.kafka_addr.to_string());
+    let brokers = config.brokers();
     let done = match args.what {
         What::Create => make(&config, &brokers, args.output).await,
         What::Check => check(&config, &brokers, args.output).await,

@@ -121,7 +121,7 @@ pub async fn run(args: Args, config: Config) -> ExitCode {
 
 async fn replay(args: &Args, config: &Config) -> Result<ExitCode, Failure> {
     let past = selection(args)?;
-    let brokers = config.kafka_brokers.clone().unwrap_or_else(|| config.kafka_addr.to_string());
+    let brokers = config.brokers();
     check_topic(args, config, &brokers).await?;
     let store = open(config).await?;
     let (orders, events) = count(&store, &past).await?;

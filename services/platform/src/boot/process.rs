@@ -26,8 +26,6 @@ use crate::relay::{RelayTask, Settings};
 use crate::serve::{self, Limits};
 use crate::{admin, telemetry};
 
-/// The store's file in the data directory.
-const STORE_FILE: &str = "minishop.db";
 /// The timeout of one attempt to reach Kafka at start.
 const KAFKA_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -168,7 +166,7 @@ impl Process {
         };
         let code = supervise(&status, phases, announce, &mut signals, config.drain_wait).await;
         if config.database_url.is_none() && code == ExitCode::SUCCESS {
-            sqlite::checkpoint(&config.data_dir.join(STORE_FILE)).await;
+            sqlite::checkpoint(&config.store_file()).await;
         }
         flush.finish().await;
         Ok(code)
@@ -198,7 +196,7 @@ async fn open_store(
                     let settings = PostgresSettings { app_name: name.to_owned(), migrate: config.migrate };
                     postgres::connect(url.expose_secret(), &settings).await
                 }
-                None => sqlite::open(&config.data_dir.join(STORE_FILE), clock.clone(), config.migrate).await,
+                None => sqlite::open(&config.store_file(), clock.clone(), config.migrate).await,
             }
         };
         let opened = tokio::select! { opened = open => opened, () = signals.next() => return Ok(Started::Stopped) };
