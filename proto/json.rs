@@ -12,8 +12,9 @@ pub(crate) mod walk;
 mod write;
 
 pub use exact::exact_numbers;
-pub(crate) use number::{FromJson, Number};
+pub(crate) use number::Number;
 pub use shape::{Field, Kind, Shape, Shaped};
+pub use tree::Syntax;
 pub use write::{append, to_vec};
 
 use minishop_core::violation::{Violation, merged};
@@ -28,17 +29,6 @@ pub enum JsonError<T> {
     Syntax(Syntax),
     /// An object with members that do not fit.
     Fields(Box<Partial<T>>),
-}
-
-/// A JSON syntax error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Syntax {
-    /// The line, from 1.
-    pub line: usize,
-    /// The column in bytes, from 1; 0 before the first byte.
-    pub column: usize,
-    /// What is wrong there. Contains no input.
-    pub message: String,
 }
 
 /// The readable part of a message with members that do not fit.

@@ -8,8 +8,6 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::number::is_json_number;
-
 /// Maximum number of digits of a decimal that a double always preserves.
 const EXACT_DIGITS: usize = 15;
 
@@ -31,6 +29,35 @@ pub(super) fn double(text: &str) -> Option<f64> {
     // A nonzero number must not become zero, nor a finite one infinite.
     let lost = (beside == 0.0 && nearest != 0.0) || !beside.is_finite();
     Some(if lost { nearest } else { beside })
+}
+
+/// Returns whether a text is a number of JSON's grammar (RFC 8259, section 6).
+pub(super) fn is_json_number(text: &str) -> bool {
+    fn digits(text: &[u8]) -> usize {
+        text.iter().take_while(|b| b.is_ascii_digit()).count()
+    }
+    let mut rest = text.as_bytes();
+    rest = rest.strip_prefix(b"-").unwrap_or(rest);
+    let whole = digits(rest);
+    if whole == 0 || (whole > 1 && rest[0] == b'0') {
+        return false;
+    }
+    rest = &rest[whole..];
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let count = digits(fraction);
+        if count == 0 {
+            return false;
+        }
+        rest = &fraction[count..];
+    }
+    if let [b'e' | b'E', exponent @ ..] = rest {
+        let exponent = match exponent {
+            [b'+' | b'-', unsigned @ ..] => unsigned,
+            _ => exponent,
+        };
+        return !exponent.is_empty() && digits(exponent) == exponent.len();
+    }
+    rest.is_empty()
 }
 
 /// Rewrites the numbers of a JSON text that a reader of doubles would round to shorter ones. Most texts have none.

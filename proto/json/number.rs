@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::exact;
+use super::exact::{self, is_json_number};
 
 /// Deserialises a number that is bare or in quotes.
 ///
@@ -62,35 +62,6 @@ impl FromJson for f64 {
             _ => None,
         }
     }
-}
-
-/// Returns whether a text is a number of JSON's grammar (RFC 8259, section 6).
-pub(super) fn is_json_number(text: &str) -> bool {
-    fn digits(text: &[u8]) -> usize {
-        text.iter().take_while(|b| b.is_ascii_digit()).count()
-    }
-    let mut rest = text.as_bytes();
-    rest = rest.strip_prefix(b"-").unwrap_or(rest);
-    let whole = digits(rest);
-    if whole == 0 || (whole > 1 && rest[0] == b'0') {
-        return false;
-    }
-    rest = &rest[whole..];
-    if let Some(fraction) = rest.strip_prefix(b".") {
-        let count = digits(fraction);
-        if count == 0 {
-            return false;
-        }
-        rest = &fraction[count..];
-    }
-    if let [b'e' | b'E', exponent @ ..] = rest {
-        let exponent = match exponent {
-            [b'+' | b'-', unsigned @ ..] => unsigned,
-            _ => exponent,
-        };
-        return !exponent.is_empty() && digits(exponent) == exponent.len();
-    }
-    rest.is_empty()
 }
 
 impl<'de, T: FromJson> Deserialize<'de> for Number<T> {

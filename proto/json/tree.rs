@@ -5,7 +5,16 @@ use std::fmt;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::Syntax;
+/// A JSON syntax error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Syntax {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in bytes, from 1; 0 before the first byte.
+    pub column: usize,
+    /// What is wrong there. Contains no input.
+    pub message: String,
+}
 
 /// One JSON value.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use minishop_core::refusal::LISTED_VIOLATIONS;
 use minishop_core::violation::{FieldCode, Violation};
 use serde_json::{Map, Value};
 
-use super::FromJson as _;
+use super::number::FromJson as _;
 use super::shape::{Field, Kind, Shape};
 use super::tree::Node;
 use crate::text::shown;

@@ -9,6 +9,7 @@ pub mod clock;
 mod codes;
 pub mod crash;
 pub mod currency;
+pub mod hex;
 pub mod idempotency;
 pub mod ids;
 pub mod money;

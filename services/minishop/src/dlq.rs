@@ -141,15 +141,15 @@ pub async fn run(args: Args) -> ExitCode {
 async fn ask(client: &Client, what: What, output: Output) -> Result<Done, Failure> {
     let (answer, table): (Value, fn(&Value) -> ExitCode) = match what {
         What::List { filter, limit } => {
-            (pages(client, "/ops/dead-letters", &filter.query(), "deadLetters", limit).await?, show::letters)
+            (client.pages("/ops/dead-letters", &filter.query(), "deadLetters", limit).await?, show::letters)
         }
         What::Status { watch: true } => return Ok(Done::Ended(follow::status(client, output).await)),
         What::Status { watch: false } => (client.get("/ops/status").await?, show::status),
         What::Groups => (client.get("/ops/dead-letter-groups?pageSize=500").await?["groups"].take(), show::groups),
         What::Show { id } => (client.get(&format!("/ops/dead-letters/{}", client::encoded(&id))).await?, show::letter),
-        What::Keys { limit } => (pages(client, "/ops/parked-keys", "", "keys", limit).await?, show::keys),
-        What::Operations { limit } => (pages(client, "/ops/operations", "", "operations", limit).await?, show::operations),
-        What::Audit { limit } => (pages(client, "/ops/audit", "", "entries", limit).await?, show::audit),
+        What::Keys { limit } => (client.pages("/ops/parked-keys", "", "keys", limit).await?, show::keys),
+        What::Operations { limit } => (client.pages("/ops/operations", "", "operations", limit).await?, show::operations),
+        What::Audit { limit } => (client.pages("/ops/audit", "", "entries", limit).await?, show::audit),
         What::Operation { id, wait: false } => (client.get(&operation_path(&id)).await?, show::operation),
         What::Operation { id, wait: true } => return follow::to_the_end(client, &id, output).await.map(Done::Ended),
         What::Pause(control) => (change(client, "pause", &control).await?, show::operation),
@@ -199,19 +199,4 @@ async fn operate(client: &Client, verb: &str, set: &Set, body: Value, output: Ou
         Some(id) => follow::to_the_end(client, &id, output).await.map(Done::Ended),
         None => Ok(Done::Answer(answer, show::begun)),
     }
-}
-
-/// Reads a list page by page.
-async fn pages(client: &Client, path: &str, query: &str, member: &str, limit: usize) -> Result<Value, Failure> {
-    let (mut rows, mut token) = (Vec::new(), String::new());
-    while rows.len() < limit {
-        let size = (limit - rows.len()).min(500);
-        let mut page = client.get(&format!("{path}?pageSize={size}{query}&pageToken={}", client::encoded(&token))).await?;
-        rows.extend(page[member].as_array_mut().map(std::mem::take).unwrap_or_default());
-        page["nextPageToken"].as_str().unwrap_or_default().clone_into(&mut token);
-        if token.is_empty() {
-            break;
-        }
-    }
-    Ok(Value::Array(rows))
 }

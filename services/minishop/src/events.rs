@@ -12,7 +12,7 @@ use minishop_contracts::topics;
 use minishop_platform::config::Config;
 
 use crate::cli::EXIT_UNREACHABLE;
-use crate::output::Output;
+use crate::output::{Output, visible};
 
 /// What to do with events.
 #[derive(Debug, clap::Args)]
@@ -90,10 +90,8 @@ fn lossy(bytes: Option<&bytes::Bytes>) -> Option<String> {
 }
 
 fn text(record: &Record) -> String {
-    // Foreign events may hold control characters, which must not reach the terminal.
-    let visible = |text: String| text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
-    let value = lossy(record.value.as_ref()).map_or_else(|| "null".to_owned(), visible);
-    let key = lossy(record.key.as_ref()).map_or_else(|| "null".to_owned(), visible);
+    let shown = |bytes| lossy(bytes).map_or_else(|| "null".to_owned(), |text| visible(&text));
+    let (key, value) = (shown(record.key.as_ref()), shown(record.value.as_ref()));
     format!("{} {}@{} {key} {value}", record.topic, record.partition, record.offset)
 }
 

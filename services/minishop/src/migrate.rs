@@ -14,7 +14,7 @@ pub async fn run(config: Config) -> ExitCode {
     let migrated = match &config.database_url {
         Some(url) => postgres::migrate(url.expose_secret()).await,
         None => match boot::lock_data_dir(&config.data_dir) {
-            Ok(_lock) => sqlite::migrate(&boot::store_file(&config)).await,
+            Ok(_lock) => sqlite::migrate(&config.store_file()).await,
             Err(error) => return refuse(&[format!("{error:#}")]),
         },
     };

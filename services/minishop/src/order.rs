@@ -120,25 +120,10 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 async fn list(client: &Client, customer: Option<&str>, status: Option<&str>, limit: usize) -> Result<Value, client::Failure> {
-    let mut orders = Vec::new();
-    let mut token = String::new();
-    while orders.len() < limit {
-        let mut query = format!("/orders?pageSize={}", (limit - orders.len()).min(500));
-        for (name, value) in [("customerId", customer), ("status", status), ("pageToken", Some(token.as_str()))] {
-            if let Some(value) = value.filter(|value| !value.is_empty()) {
-                for part in ["&", name, "=", &client::encoded(value)] {
-                    query.push_str(part);
-                }
-            }
-        }
-        let mut page = client.get(&query).await?;
-        orders.extend(page["orders"].as_array_mut().map(std::mem::take).unwrap_or_default());
-        page["nextPageToken"].as_str().unwrap_or_default().clone_into(&mut token);
-        if token.is_empty() {
-            break;
-        }
-    }
-    Ok(Value::Array(orders))
+    let filters = [("customerId", customer), ("status", status)].into_iter();
+    let given = filters.filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
+    let query: String = given.map(|(name, value)| format!("&{name}={}", client::encoded(value))).collect();
+    client.pages("/orders", &query, "orders", limit).await
 }
 
 fn print(answer: &Value, output: Output) -> ExitCode {
@@ -146,14 +131,9 @@ fn print(answer: &Value, output: Output) -> ExitCode {
         return output::json(answer);
     }
     let rows = answer.as_array().map_or_else(|| std::slice::from_ref(answer), Vec::as_slice);
-    let cell = |row: &Value, name: &str| match &row[name] {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
     output::table(
         ["ORDER", "STATUS", "TOTAL", "CUSTOMER", "CREATED"],
-        rows.iter().map(|row| ["orderId", "status", "total", "customerId", "createdAt"].map(|name| cell(row, name))),
+        rows.iter().map(|row| ["orderId", "status", "total", "customerId", "createdAt"].map(|name| output::cell(row, name))),
     )
 }
 

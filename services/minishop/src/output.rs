@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
 use minishop_platform::boot::print;
+use serde_json::Value;
 
 /// How a listing is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -22,6 +23,20 @@ pub fn table<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item =
         table.add_row(row);
     }
     print(&format!("{table}\n"))
+}
+
+/// Replaces control characters: foreign text must not control the terminal.
+pub fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Formats a member of a JSON object for a table; an absent one is empty.
+pub fn cell(row: &Value, name: &str) -> String {
+    match &row[name] {
+        Value::Null => String::new(),
+        Value::String(text) => visible(text),
+        other => other.to_string(),
+    }
 }
 
 /// Prints and flushes one line. Returns whether standard output is still open.

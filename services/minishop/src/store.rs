@@ -57,7 +57,7 @@ pub async fn open(config: &Config, app_name: &str) -> Result<Store, Failure> {
         let settings = PostgresSettings { app_name: app_name.to_owned(), migrate: false };
         postgres::connect(url.expose_secret(), &settings).await
     } else {
-        let path = boot::store_file(config);
+        let path = config.store_file();
         if !path.exists() {
             let text = format!(
                 "error[DATA_DIR] data-dir: {} does not exist; set MINISHOP_DATA_DIR to the server's directory",

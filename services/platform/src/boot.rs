@@ -9,7 +9,7 @@ mod disk;
 pub mod process;
 
 pub use binary::{block_on, main, print, refuse};
-pub use dependencies::{store_file, store_refused};
+pub use dependencies::store_refused;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -204,6 +204,18 @@ impl clap::FromArgMatches for Flags {
     }
 }
 
+impl Config {
+    /// Returns the bootstrap servers for a command: the configured brokers, or the embedded log of a running server.
+    pub fn brokers(&self) -> String {
+        self.kafka_brokers.clone().unwrap_or_else(|| self.kafka_addr.to_string())
+    }
+
+    /// Returns the file of the embedded store.
+    pub fn store_file(&self) -> PathBuf {
+        self.data_dir.join("minishop.db")
+    }
+}
+
 /// The parts that a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {

@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use minishop_core::clock::Clock;
+use minishop_core::hex::encode as hex;
 use sqlx::SqlitePool;
 
 use super::error::OpenError;
@@ -111,9 +112,4 @@ fn failed(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
 fn hex_list<'a>(items: impl IntoIterator<Item = &'a [u8]>) -> String {
     let hex: Vec<String> = items.into_iter().map(hex).collect();
     serde_json::Value::from(hex).to_string()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("a nibble is below 16");
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }

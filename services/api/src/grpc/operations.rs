@@ -15,8 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::service::Service;
 use super::status;
-use crate::protocol::Protocol;
-use crate::{fields, operations};
+use crate::operations;
 
 #[tonic::async_trait]
 impl OperationsService for Service {
@@ -40,30 +39,21 @@ impl OperationsService for Service {
     }
 
     async fn get_dead_letter(&self, request: Request<GetDeadLetterRequest>) -> Result<Response<GetDeadLetterResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/GetDeadLetter", request, async |app, call, message| {
-            operations::dead_letter(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.ops.v1.OperationsService/GetDeadLetter", request, operations::dead_letter).await
     }
 
     async fn list_dead_letters(
         &self,
         request: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/ListDeadLetters", request, async |app, call, message| {
-            operations::dead_letters(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.ops.v1.OperationsService/ListDeadLetters", request, operations::dead_letters).await
     }
 
     async fn list_dead_letter_groups(
         &self,
         request: Request<ListDeadLetterGroupsRequest>,
     ) -> Result<Response<ListDeadLetterGroupsResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/ListDeadLetterGroups", request, async |app, call, message| {
-            operations::dead_letter_groups(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.ops.v1.OperationsService/ListDeadLetterGroups", request, operations::dead_letter_groups).await
     }
 
     async fn redrive_dead_letters(
@@ -90,34 +80,22 @@ impl OperationsService for Service {
         &self,
         request: Request<ListParkedKeysRequest>,
     ) -> Result<Response<ListParkedKeysResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/ListParkedKeys", request, async |app, call, message| {
-            operations::parked_keys(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.ops.v1.OperationsService/ListParkedKeys", request, operations::parked_keys).await
     }
 
     async fn list_operations(&self, request: Request<ListOperationsRequest>) -> Result<Response<ListOperationsResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/ListOperations", request, async |app, call, message| {
-            operations::list(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.ops.v1.OperationsService/ListOperations", request, operations::list).await
     }
 
     async fn get_operation(&self, request: Request<GetOperationRequest>) -> Result<Response<GetOperationResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/GetOperation", request, async |app, call, message| {
-            operations::get(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.ops.v1.OperationsService/GetOperation", request, operations::get).await
     }
 
     async fn control_operation(
         &self,
         request: Request<ControlOperationRequest>,
     ) -> Result<Response<ControlOperationResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/ControlOperation", request, async |app, call, message| {
-            operations::control(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.ops.v1.OperationsService/ControlOperation", request, operations::control).await
     }
 
     async fn announce_orders(&self, request: Request<AnnounceOrdersRequest>) -> Result<Response<AnnounceOrdersResponse>, Status> {
@@ -128,9 +106,6 @@ impl OperationsService for Service {
     }
 
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Result<Response<ListAuditResponse>, Status> {
-        self.answered("minishop.ops.v1.OperationsService/ListAudit", request, async |app, call, message| {
-            operations::audit(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.ops.v1.OperationsService/ListAudit", request, operations::audit).await
     }
 }

@@ -38,41 +38,29 @@ impl OrderService for Service {
     }
 
     async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
-        self.answered("minishop.orders.v1.OrderService/GetOrder", request, async |app, call, message| {
-            orders::get(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.orders.v1.OrderService/GetOrder", request, orders::get).await
     }
 
     async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
-        self.answered("minishop.orders.v1.OrderService/ListOrders", request, async |app, call, message| {
-            orders::list(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.orders.v1.OrderService/ListOrders", request, orders::list).await
     }
 
     async fn cancel_order(&self, request: Request<CancelOrderRequest>) -> Result<Response<Order>, Status> {
-        self.answered("minishop.orders.v1.OrderService/CancelOrder", request, async |app, call, message| {
-            orders::cancel(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.orders.v1.OrderService/CancelOrder", request, orders::cancel).await
     }
 
     async fn get_order_timeline(
         &self,
         request: Request<GetOrderTimelineRequest>,
     ) -> Result<Response<GetOrderTimelineResponse>, Status> {
-        self.answered("minishop.orders.v1.OrderService/GetOrderTimeline", request, async |app, call, message| {
-            orders::timeline(app, call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await
-        })
-        .await
+        self.checked("minishop.orders.v1.OrderService/GetOrderTimeline", request, orders::timeline).await
     }
 
     type WatchOrderStream = BoxStream<'static, Result<Order, Status>>;
 
     async fn watch_order(&self, request: Request<WatchOrderRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
         let ((call, _), message) = self.call("minishop.orders.v1.OrderService/WatchOrder", request);
-        let work = async { orders::watch(&self.0, &call, &fields::checked(Protocol::Grpc, message, Vec::new())?).await };
+        let work = async { orders::watch(&self.0, &call, fields::checked(Protocol::Grpc, message, Vec::new())?).await };
         let watch = call.run(work).await.map_err(|refusal| status::of(&call, &refusal))?;
         // `None`: the caller has seen the final version, and the stream ends at once.
         let orders = stream::unfold(watch, async |watch| {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use minishop_contracts::Validate;
 use minishop_core::refusal::Refusal;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -9,6 +10,7 @@ use tonic::{Request, Response, Status};
 use super::{deadline, status};
 use crate::app::App;
 use crate::call::Call;
+use crate::fields;
 use crate::protocol::Protocol;
 
 /// Implements both services.
@@ -23,6 +25,19 @@ impl Service {
             call.deadline = call.deadline.min(call.received + limit);
         }
         ((call, metadata), message)
+    }
+
+    /// Validates the message by its contract, passes it to a use case, and answers.
+    pub async fn checked<T: Validate, R>(
+        &self,
+        operation: &'static str,
+        request: Request<T>,
+        use_case: impl AsyncFnOnce(&App, &Call, T) -> Result<R, Refusal>,
+    ) -> Result<Response<R>, Status> {
+        let work = async |app: &App, call: &Call, message: T| {
+            use_case(app, call, fields::checked(Protocol::Grpc, message, Vec::new())?).await
+        };
+        self.answered(operation, request, work).await
     }
 
     /// Runs `work`, and answers.

@@ -7,10 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use http::Request;
-use minishop_contracts::ops::v1::{
-    AnnounceOrdersRequest, ControlOperationRequest, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest,
-    RedriveDeadLettersRequest,
-};
+use minishop_contracts::ops::v1::{ControlOperationRequest, GetDeadLetterRequest, GetOperationRequest};
 use tokio::time::timeout;
 
 use super::request::{PathId, answered, from_query, message, no_query};
@@ -103,34 +100,28 @@ pub async fn get(State(app): State<Arc<App>>, PathId(id): PathId, request: Reque
     answered(&app, "GET /ops/operations/{id}", &parts, work).await
 }
 
-/// Begins a redrive.
-pub async fn redrive(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
-    let (parts, body) = request.into_parts();
-    let work = async |call: &Call| {
-        let (message, found) = message::<RedriveDeadLettersRequest>(&parts, body).await?;
-        operations::redrive(&app, call, operations::checked_choice(call, message, found)?).await
+/// Defines handlers of commands, whose message is the body.
+macro_rules! commands {
+    ($($(#[$doc:meta])* $name:ident: $route:literal => $checked:path, $use_case:path;)+) => {
+        $($(#[$doc])*
+        pub async fn $name(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+            let (parts, body) = request.into_parts();
+            let work = async |call: &Call| {
+                let (message, found) = message(&parts, body).await?;
+                $use_case(&app, call, $checked(call, message, found)?).await
+            };
+            answered(&app, $route, &parts, work).await
+        })+
     };
-    answered(&app, "POST /ops/dead-letters/redrive", &parts, work).await
 }
 
-/// Begins a discard.
-pub async fn discard(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
-    let (parts, body) = request.into_parts();
-    let work = async |call: &Call| {
-        let (message, found) = message::<DiscardDeadLettersRequest>(&parts, body).await?;
-        operations::discard(&app, call, operations::checked_choice(call, message, found)?).await
-    };
-    answered(&app, "POST /ops/dead-letters/discard", &parts, work).await
-}
-
-/// Announces orders again.
-pub async fn announce(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
-    let (parts, body) = request.into_parts();
-    let work = async |call: &Call| {
-        let (message, found) = message::<AnnounceOrdersRequest>(&parts, body).await?;
-        operations::announce(&app, call, operations::checked_announce(call, message, found)?).await
-    };
-    answered(&app, "POST /ops/orders/announce", &parts, work).await
+commands! {
+    /// Begins a redrive.
+    redrive: "POST /ops/dead-letters/redrive" => operations::checked_choice, operations::redrive;
+    /// Begins a discard.
+    discard: "POST /ops/dead-letters/discard" => operations::checked_choice, operations::discard;
+    /// Announces orders again.
+    announce: "POST /ops/orders/announce" => operations::checked_announce, operations::announce;
 }
 
 /// Pauses, resumes or cancels an operation. Its id is the one in the path; one in the body is ignored.

@@ -8,9 +8,7 @@ use axum::response::Response;
 use http::Request;
 use http::request::Parts;
 use minishop_contracts::json;
-use minishop_contracts::orders::v1::{
-    CancelOrderRequest, CreateOrderRequest, GetOrderRequest, GetOrderTimelineRequest, ListOrdersRequest,
-};
+use minishop_contracts::orders::v1::{CancelOrderRequest, CreateOrderRequest, GetOrderRequest, GetOrderTimelineRequest};
 use minishop_contracts::query;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::order::CreateOrder;
@@ -57,7 +55,7 @@ pub async fn get(State(app): State<Arc<App>>, PathId(id): PathId, request: Reque
     let (parts, _) = request.into_parts();
     let work = async |call: &Call| {
         let request = fields::checked(Protocol::Rest, GetOrderRequest { order_id: id }, no_query(&parts))?;
-        orders::get(&app, call, &request).await
+        orders::get(&app, call, request).await
     };
     answered(&app, "GET /orders/{order_id}", &parts, work).await
 }
@@ -65,7 +63,7 @@ pub async fn get(State(app): State<Arc<App>>, PathId(id): PathId, request: Reque
 /// Reads a page of orders.
 pub async fn list(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    let work = async |call: &Call| orders::list(&app, call, &from_query::<ListOrdersRequest>(&parts)?).await;
+    let work = async |call: &Call| orders::list(&app, call, from_query(&parts)?).await;
     answered(&app, "GET /orders", &parts, work).await
 }
 
@@ -79,7 +77,7 @@ pub async fn cancel(State(app): State<Arc<App>>, PathId(id): PathId, request: Re
         }
         let mut found = json::nothing(&body).map_err(|at| refusals::json_invalid(&at))?;
         found.extend(no_query(&parts));
-        orders::cancel(&app, call, &fields::checked(Protocol::Rest, CancelOrderRequest { order_id: id }, found)?).await
+        orders::cancel(&app, call, fields::checked(Protocol::Rest, CancelOrderRequest { order_id: id }, found)?).await
     };
     answered(&app, "POST /orders/{order_id}/cancel", &parts, work).await
 }
@@ -87,7 +85,7 @@ pub async fn cancel(State(app): State<Arc<App>>, PathId(id): PathId, request: Re
 /// Reads a page of an order's timeline.
 pub async fn timeline(State(app): State<Arc<App>>, PathId(id): PathId, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    let work = async |call: &Call| orders::timeline(&app, call, &timeline_request(&parts, id)?).await;
+    let work = async |call: &Call| orders::timeline(&app, call, timeline_request(&parts, id)?).await;
     answered(&app, "GET /orders/{order_id}/timeline", &parts, work).await
 }
 

@@ -28,7 +28,7 @@ pub async fn events(State(app): State<Arc<App>>, PathId(id): PathId, request: Re
     let call = app.call(Protocol::Rest, "GET /orders/{order_id}/events", &parts.headers);
     let work = async {
         entry::check(&app, &parts)?;
-        orders::watch(&app, &call, &watched(&parts, id)?).await
+        orders::watch(&app, &call, watched(&parts, id)?).await
     };
     match call.run(work).await {
         Ok(Some(watch)) => answer::events(&call, sse::body(watch, next)),

@@ -7,6 +7,7 @@ use minishop_contracts::ops::v1::{
     ListDeadLetterGroupsResponse, ListDeadLettersRequest, ListDeadLettersResponse, ListParkedKeysRequest, ListParkedKeysResponse,
     ParkedKey, RecordHeader,
 };
+use minishop_core::hex;
 use minishop_core::ids::OrderId;
 use minishop_core::refusal::Refusal;
 use minishop_store::{Letter, LetterGroup, WholeLetter};
@@ -76,25 +77,11 @@ pub(super) fn filter(filter: DeadLetterFilter) -> minishop_store::DeadLetterFilt
     minishop_store::DeadLetterFilter {
         error_class: given(error_class),
         error_code: given(error_code),
-        error_fingerprint: given(error_fingerprint).map(|text| digest(&text)),
+        error_fingerprint: given(error_fingerprint).map(|text| hex::decode(&text).into()),
         topic: given(topic),
         record_key: given(key).map(Bytes::from),
         order_id: given(order_id).and_then(|id| OrderId::parse(&id)),
     }
-}
-
-/// Decodes validated hexadecimal digits.
-fn digest(text: &str) -> Bytes {
-    text.as_bytes().chunks(2).filter_map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
-}
-
-fn hex(bytes: Option<&Bytes>) -> String {
-    use std::fmt::Write as _;
-    bytes.into_iter().flatten().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn lossy(bytes: &[u8]) -> String {
@@ -118,7 +105,7 @@ fn dead_letter(row: Letter) -> DeadLetter {
         last_failed_at: Some(row.last_failed_at.into()),
         key: lossy(&row.record_key),
         order_id: row.order_id.map(|id| id.to_string()).unwrap_or_default(),
-        error_fingerprint: hex(row.error_fingerprint.as_ref()),
+        error_fingerprint: row.error_fingerprint.map(|digest| hex::encode(&digest)).unwrap_or_default(),
         state: row.state,
         blocks_key: row.blocks,
         redrives: row.redrives,
@@ -141,7 +128,7 @@ fn whole_letter(row: WholeLetter) -> GetDeadLetterResponse {
 
 fn group(row: LetterGroup) -> DeadLetterGroup {
     DeadLetterGroup {
-        error_fingerprint: hex(row.error_fingerprint.as_ref()),
+        error_fingerprint: row.error_fingerprint.map(|digest| hex::encode(&digest)).unwrap_or_default(),
         error_class: row.error_class,
         error_code: row.error_code,
         error_message: row.error_message,

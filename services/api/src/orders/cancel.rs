@@ -20,14 +20,14 @@ use crate::messages::order;
 use crate::refusals::{self, Doubt};
 
 /// Cancels one of the caller's orders. When this returns `Ok`, the order is cancelled on disk, by this request or an earlier one.
-pub async fn cancel(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<Order, Refusal> {
-    let outcome = try_to(app, call, request).await;
+pub async fn cancel(app: &App, call: &Call, request: CancelOrderRequest) -> Result<Order, Refusal> {
+    let outcome = try_to(app, call, &request.order_id).await;
     app.metrics.cancelled(&outcome);
     outcome
 }
 
-async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<Order, Refusal> {
-    let mut origin = find(app, call, &request.order_id).await?;
+async fn try_to(app: &App, call: &Call, id: &str) -> Result<Order, Refusal> {
+    let mut origin = find(app, call, id).await?;
     if origin.order.status == Status::Created {
         let change = change(app, call, &origin);
         let (to, version) = (change.to, change.expected_version + 1);
@@ -38,7 +38,7 @@ async fn try_to(app: &App, call: &Call, request: &CancelOrderRequest) -> Result<
             (origin.order.status, origin.order.version) = (to, version);
         } else {
             // Another request changed it first, or an earlier attempt of this one did.
-            origin = find(app, call, &request.order_id).await?;
+            origin = find(app, call, id).await?;
         }
     }
     match origin.order.status {

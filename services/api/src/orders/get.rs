@@ -10,7 +10,7 @@ use crate::call::Call;
 use crate::{messages, refusals};
 
 /// Reads one of the caller's orders.
-pub async fn get(app: &App, call: &Call, request: &GetOrderRequest) -> Result<Order, Refusal> {
+pub async fn get(app: &App, call: &Call, request: GetOrderRequest) -> Result<Order, Refusal> {
     messages::order(row(app, call, &request.order_id).await?)
 }
 

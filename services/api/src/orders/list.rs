@@ -16,7 +16,7 @@ use crate::pages::Page;
 const LOOK_AT: i64 = 10_000;
 
 /// Reads a page of the caller's orders, newest first. A short or even empty page may still have a next token.
-pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result<ListOrdersResponse, Refusal> {
+pub async fn list(app: &App, call: &Call, request: ListOrdersRequest) -> Result<ListOrdersResponse, Refusal> {
     let status = known_status(request.status);
     let name = ["orders", &call.client.0, &request.customer_id, status.map_or("", Status::as_str)];
     let page = Page::of(call, &name, request.page_size, &request.page_token)?;

@@ -18,7 +18,7 @@ use crate::pages::{Page, cut_to, limit};
 const STANDING: usize = 20;
 
 /// Reads a page of an order's timeline, oldest first.
-pub async fn timeline(app: &App, call: &Call, request: &GetOrderTimelineRequest) -> Result<GetOrderTimelineResponse, Refusal> {
+pub async fn timeline(app: &App, call: &Call, request: GetOrderTimelineRequest) -> Result<GetOrderTimelineResponse, Refusal> {
     let origin = find(app, call, &request.order_id).await?;
     let (id, order_id) = (origin.order.order_id, origin.order.order_id.to_string());
     let page = Page::<i64>::of(call, &["timeline", &call.client.0, &order_id], request.page_size, &request.page_token)?;

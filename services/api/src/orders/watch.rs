@@ -34,7 +34,7 @@ pub struct Watch {
 }
 
 /// Watches one of the caller's orders after the version in the resume token; `None` if that version is final.
-pub async fn watch(app: &App, call: &Call, request: &WatchOrderRequest) -> Result<Option<Watch>, Refusal> {
+pub async fn watch(app: &App, call: &Call, request: WatchOrderRequest) -> Result<Option<Watch>, Refusal> {
     let token = request.resume_token;
     if token < 0 {
         return Err(refusals::resume_token_invalid(call.protocol));

@@ -6,22 +6,10 @@ use std::process::ExitCode;
 use minishop_platform::boot::print;
 use serde_json::Value;
 
-use crate::output;
+use crate::output::{self, cell, visible};
 
 fn rows(answer: &Value) -> &[Value] {
     answer.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
-fn cell(row: &Value, name: &str) -> String {
-    match &row[name] {
-        Value::Null => String::new(),
-        Value::String(text) => visible(text),
-        other => other.to_string(),
-    }
 }
 
 fn listed<const N: usize>(headings: [&str; N], members: [&str; N], answer: &Value) -> ExitCode {

@@ -122,6 +122,21 @@ impl Client {
         }
     }
 
+    /// Reads up to `limit` entries of a list, page by page. `query` is empty or begins with `&`; `member` names the entries.
+    pub async fn pages(&self, path: &str, query: &str, member: &str, limit: usize) -> Result<Value, Failure> {
+        let (mut rows, mut token) = (Vec::new(), String::new());
+        while rows.len() < limit {
+            let size = (limit - rows.len()).min(500);
+            let mut page = self.get(&format!("{path}?pageSize={size}{query}&pageToken={}", encoded(&token))).await?;
+            rows.extend(page[member].as_array_mut().map(std::mem::take).unwrap_or_default());
+            page["nextPageToken"].as_str().unwrap_or_default().clone_into(&mut token);
+            if token.is_empty() {
+                break;
+            }
+        }
+        Ok(Value::Array(rows))
+    }
+
     async fn send(&self, request: http::request::Builder, body: Bytes) -> Result<Value, Failure> {
         let exchange = async {
             let answer = self.ask(request, body).await?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::client::{Client, Failure, encoded};
-use crate::output::{self, Output};
+use crate::output::{self, Output, cell};
 
 /// Reads an order's timeline, all pages up to `limit` entries, as one document.
 pub async fn read(client: &Client, id: &str, limit: usize) -> Result<Value, Failure> {
@@ -32,9 +32,9 @@ pub fn print(timeline: &Value, output: Output) -> ExitCode {
     let told = output::table(
         ["TIME", "KIND", "VERSION", "CAUSED BY", "EVENT", "CORRELATION", "DETAIL"],
         list(timeline, "entries").iter().map(|entry| {
-            let version = Some(&entry["version"]).filter(|version| **version != 0).map_or_else(String::new, cell);
+            let version = if entry["version"] == 0 { String::new() } else { cell(entry, "version") };
             let [at, kind, cause, event, correlation] =
-                ["at", "kind", "causationId", "eventId", "correlationId"].map(|name| cell(&entry[name]));
+                ["at", "kind", "causationId", "eventId", "correlationId"].map(|name| cell(entry, name));
             [at, kind, version, cause, event, correlation, detail(&entry["detail"])]
         }),
     );
@@ -50,7 +50,7 @@ pub fn print(timeline: &Value, output: Output) -> ExitCode {
         list(timeline, "parked").iter().map(|event| {
             let [id, state, attempts, next, blocks, code, message] =
                 ["eventId", "state", "attempts", "nextAttemptAt", "blocks", "errorCode", "errorMessage"]
-                    .map(|name| cell(&event[name]));
+                    .map(|name| cell(event, name));
             [id, state, attempts, next, blocks, format!("{code} {message}").trim().to_owned()]
         }),
     )
@@ -60,17 +60,7 @@ fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
     value[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Formats a value without control characters: error messages hold foreign text, which must not control the terminal.
-fn cell(value: &Value) -> String {
-    let text = match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
 fn detail(detail: &Value) -> String {
     let members = detail.as_object().into_iter().flatten();
-    members.map(|(name, value)| format!("{name}={}", cell(value))).collect::<Vec<_>>().join(" ")
+    members.map(|(name, _)| format!("{name}={}", cell(detail, name))).collect::<Vec<_>>().join(" ")
 }

@@ -23,11 +23,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Why Kafka is not ready.
 const AWAY: &str = "the event log does not answer";
 
-/// Returns the file of the embedded store.
-pub fn store_file(config: &Config) -> PathBuf {
-    config.data_dir.join("minishop.db")
-}
-
 /// Formats a final store error like all startup errors.
 pub fn store_refused(error: OpenError) -> anyhow::Error {
     let code = error.code();
@@ -43,7 +38,7 @@ pub(super) async fn open_store(name: &str, config: &Config, clock: Arc<dyn Clock
                 let settings = PostgresSettings { app_name: name.to_owned(), migrate: config.migrate };
                 postgres::connect(url.expose_secret(), &settings).await
             }
-            None => sqlite::open(&store_file(config), clock.clone(), config.migrate).await,
+            None => sqlite::open(&config.store_file(), clock.clone(), config.migrate).await,
         };
         match opened {
             Ok(store) => {

@@ -12,7 +12,7 @@ use minishop_store::{Role, Store, sqlite};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::dependencies::{await_topics, open_store, store_file};
+use super::dependencies::{await_topics, open_store};
 use super::disk::{self, Writable};
 use super::{DataDirLock, EXIT_USAGE, Phases, Signals, lock_data_dir, print_ready, supervise};
 use crate::clock::{SystemClock, SystemIds};
@@ -208,7 +208,7 @@ impl Wired {
         };
         let code = supervise(&self.status, self.phases, announce, signals, self.config.drain_wait).await;
         if self.config.database_url.is_none() && code == ExitCode::SUCCESS {
-            sqlite::checkpoint(&store_file(&self.config)).await;
+            sqlite::checkpoint(&self.config.store_file()).await;
         }
         code
     }

@@ -2,8 +2,7 @@
 //!
 //! Source: <https://www.w3.org/TR/trace-context/>.
 
-use std::fmt::Write;
-
+use minishop_core::hex;
 use minishop_core::ids::Ids;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use tracing::Span;
@@ -41,11 +40,8 @@ impl TraceContext {
 
     /// Starts a new trace, marked as sampled.
     pub fn new(ids: &dyn Ids) -> Self {
-        let random = ids.random().into_iter().chain(ids.random()).take(16);
-        let trace_id = random.fold(String::with_capacity(32), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
+        let random: Vec<u8> = ids.random().into_iter().chain(ids.random()).take(16).collect();
+        let trace_id = hex::encode(&random);
         // All zeros is not a trace id; the chance is 2^-128, and the check costs nothing.
         let trace_id = if trace_id.bytes().all(|b| b == b'0') { "1".repeat(32) } else { trace_id };
         Self { trace_id, span_id: span_id(ids), flags: 1, tracestate: None }
