@@ -1,6 +1,5 @@
 //! Opens the store and checks the topics at start; retries while the database or Kafka is away.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
