@@ -8,13 +8,13 @@ use minishop_core::ids::Ids;
 use minishop_core::refusal::{Code, Refusal};
 use minishop_platform::config::Config;
 use minishop_platform::ctx::Ctx;
+use minishop_platform::events::created::CreatedEvents;
 use minishop_platform::events::status_changed::StatusEvents;
 use minishop_platform::relay::Relay;
 use minishop_store::{Role, Store};
 
 use crate::cancel::Canceller;
 use crate::detached_writes::DetachedWrites;
-use crate::event::EventWriter;
 use crate::intake::{Queue, retry_after};
 use crate::metrics::ApiMetrics;
 use crate::ops::StatusFeed;
@@ -44,7 +44,7 @@ pub struct App {
     /// The watches on orders.
     pub watches: OrderWatches,
     /// Builds `orders.created` events.
-    pub events: EventWriter,
+    pub events: CreatedEvents,
     /// Builds `orders.cancelled` events.
     pub settled: StatusEvents,
     /// The API's metrics.
@@ -75,7 +75,7 @@ impl App {
             status_feed,
             watches,
             settled: StatusEvents::new(&ctx.config, Role::Api),
-            events: EventWriter::new(topics::prefixed(&ctx.config.topic_prefix, topics::CREATED), ctx.config.event_key),
+            events: CreatedEvents::new(topics::prefixed(&ctx.config.topic_prefix, topics::CREATED), ctx.config.event_key),
             metrics,
             credentials: Once::new(),
         }

@@ -7,7 +7,6 @@ mod app;
 mod call;
 mod cancel;
 mod detached_writes;
-mod event;
 mod fields;
 mod grpc;
 mod host;

@@ -10,6 +10,7 @@ use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{EventId, OrderId};
 use minishop_core::money;
 use minishop_core::order::{CreateOrder, Item, Status};
+use minishop_core::order_head::OrderHead;
 use minishop_core::refusal::{Code, Refusal};
 use minishop_store::{ListQuery, NewOrder, OrderRow, Origin};
 use tracing::debug;
@@ -17,7 +18,6 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::call::Call;
-use crate::event::Birth;
 use crate::fields;
 use crate::intake::{Accepted, store_refusal};
 use crate::reads::{fitting, page_size, read};
@@ -43,21 +43,24 @@ pub async fn create(app: &App, call: &Call, key: IdempotencyKey, command: Create
 }
 
 fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: &CreateOrder) -> NewOrder {
-    let at = app.clock.now();
-    let birth = Birth { order_id: OrderId::draw(&*app.ids, at), event_id: EventId::draw(&*app.ids, at), at };
-    NewOrder {
-        order_id: birth.order_id,
+    let created_at = app.clock.now();
+    let head = OrderHead {
+        order_id: OrderId::draw(&*app.ids, created_at),
         client_id: call.client.clone(),
-        fingerprint: Fingerprint::of_create(command),
         customer_id: command.customer_id().to_owned(),
+        key,
+        correlation_id: call.correlation_id.clone(),
         currency: command.currency().map(|currency| currency.code().to_owned()),
         total_minor: command.total_minor(),
+        created_at,
+    };
+    let event_id = EventId::draw(&*app.ids, created_at);
+    NewOrder {
+        event: app.events.event(&head, event_id, command.items(), Some(&call.trace)),
+        head,
+        fingerprint: Fingerprint::of_create(command),
         items: serde_json::to_string(command.items()).expect("lines are text and whole numbers"),
-        correlation_id: call.correlation_id.clone(),
         traceparent: Some(call.trace.traceparent()),
-        created_at: at,
-        event: app.events.created(call, &key, birth, command),
-        key,
     }
 }
 
@@ -123,7 +126,7 @@ pub async fn list(app: &App, call: &Call, request: &ListOrdersRequest) -> Result
     // One extra row shows whether a next page exists.
     let mut beyond = rows.len() > size;
     rows.truncate(size);
-    let ids: Vec<OrderId> = rows.iter().map(|row| row.order_id).collect();
+    let ids: Vec<OrderId> = rows.iter().map(|row| row.head.order_id).collect();
     let orders = fitting(rows.into_iter().map(order).collect::<Result<Vec<_>, _>>()?);
     beyond |= orders.len() < ids.len();
     let end = orders.len().checked_sub(1).map(|n| ids[n]);
@@ -141,9 +144,9 @@ pub fn foreign_token(call: &Call) -> Refusal {
 
 /// Converts a row to the contracts' message.
 pub fn order(row: OrderRow) -> Result<Order, Refusal> {
-    let scale = Currency::scale_of(row.currency.as_deref());
+    let scale = row.head.scale();
     let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
-        tracing::error!(order.id = %row.order_id, %error, "cannot read the items of a stored order");
+        tracing::error!(order.id = %row.head.order_id, %error, "cannot read the items of a stored order");
         store_refusal(&minishop_store::StoreError::Fail { operation: "orders.items", source: error.into() })
     })?;
     let items = items.into_iter().map(|item| OrderItem {
@@ -152,15 +155,15 @@ pub fn order(row: OrderRow) -> Result<Order, Refusal> {
         price: Some(money::to_major(item.price_minor, scale)),
     });
     Ok(Order {
-        order_id: row.order_id.to_string(),
-        customer_id: row.customer_id,
+        order_id: row.head.order_id.to_string(),
+        customer_id: row.head.customer_id,
         items: items.collect(),
-        total: Some(money::to_major(row.total_minor, scale)),
-        currency: row.currency,
+        total: Some(money::to_major(row.head.total_minor, scale)),
+        currency: row.head.currency,
         status: wire_status(row.status).into(),
         version: row.version,
-        created_at: Some(row.created_at.into()),
-        correlation_id: row.correlation_id.as_str().to_owned(),
+        created_at: Some(row.head.created_at.into()),
+        correlation_id: row.head.correlation_id.as_str().to_owned(),
     })
 }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use minishop_contracts::orders::v1::{GetOrderTimelineRequest, GetOrderTimelineResponse, ParkedEvent, TimelineEntry};
 use minishop_core::refusal::Refusal;
+use minishop_platform::events::created::FIRST_VERSION;
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{Fact, Origin, ParkedState};
 use serde_json::Value;
 
 use crate::app::App;
 use crate::call::Call;
-use crate::event::FIRST_VERSION;
 use crate::orders::{find, foreign_token};
 use crate::reads::{page_size, read};
 use crate::token::List;
@@ -21,7 +21,7 @@ const STANDING: usize = 20;
 /// Reads a page of an order's timeline, oldest first.
 pub async fn timeline(app: &App, call: &Call, request: &GetOrderTimelineRequest) -> Result<GetOrderTimelineResponse, Refusal> {
     let origin = find(app, call, &request.order_id).await?;
-    let (id, size) = (origin.order.order_id, page_size(request.page_size));
+    let (id, size) = (origin.order.head.order_id, page_size(request.page_size));
     let order_id = id.to_string();
     let list = List(&["timeline", &call.client.0, &order_id]);
     let after = match request.page_token.as_str() {
@@ -53,10 +53,10 @@ fn limit(wanted: usize) -> i64 {
 }
 
 fn created(origin: &Origin) -> TimelineEntry {
-    let correlation_id = origin.order.correlation_id.as_str().to_owned();
+    let correlation_id = origin.order.head.correlation_id.as_str().to_owned();
     TimelineEntry {
         kind: "created".to_owned(),
-        at: Some(origin.order.created_at.into()),
+        at: Some(origin.order.head.created_at.into()),
         version: FIRST_VERSION,
         event_id: origin.created_event_id.to_string(),
         causation_id: correlation_id.clone(),
@@ -80,7 +80,7 @@ fn entry(origin: &Origin, fact: Fact) -> TimelineEntry {
         version,
         event_id: told_by.map(|id| id.to_string()).unwrap_or_default(),
         causation_id: fact.cause.to_string(),
-        correlation_id: correlation_id.unwrap_or_else(|| origin.order.correlation_id.as_str().to_owned()),
+        correlation_id: correlation_id.unwrap_or_else(|| origin.order.head.correlation_id.as_str().to_owned()),
         trace_id: trace_id_own.unwrap_or_else(|| trace_id(origin)),
         detail,
     }

@@ -13,11 +13,11 @@ use minishop_contracts::orders::v1::{Order, WatchOrderRequest};
 use minishop_core::clock::Timestamp;
 use minishop_core::order::Status;
 use minishop_core::refusal::{Code, Refusal};
+use minishop_platform::events::created::FIRST_VERSION;
 use minishop_store::OrderRow;
 
 use crate::app::App;
 use crate::call::{Call, Protocol};
-use crate::event::FIRST_VERSION;
 use crate::fields;
 use crate::intake::retry_after;
 use crate::orders::{order, parse, row};

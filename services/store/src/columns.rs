@@ -10,6 +10,7 @@ use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::Status;
+use minishop_core::order_head::OrderHead;
 use minishop_core::parking::State;
 use minishop_core::position::Position;
 use sqlx::Row as _;
@@ -105,32 +106,34 @@ pub(super) fn key_record(row: &impl Columns) -> anyhow::Result<KeyRecord> {
     })
 }
 
-/// Order id, client, customer, status, version, currency, total, items, correlation id, time of acceptance.
+/// Order id, client, customer, status, version, currency, total, items, correlation id, time of acceptance, key.
 pub(super) fn order_row(row: &impl Columns) -> anyhow::Result<OrderRow> {
     Ok(OrderRow {
-        order_id: OrderId(row.id(0)?),
-        client_id: ClientId(row.text(1)?.to_owned()),
-        customer_id: row.text(2)?.to_owned(),
+        head: OrderHead {
+            order_id: OrderId(row.id(0)?),
+            client_id: ClientId(row.text(1)?.to_owned()),
+            customer_id: row.text(2)?.to_owned(),
+            key: IdempotencyKey::of_event(row.text(10)?)?,
+            correlation_id: CorrelationId::parse(row.text(8)?).context("malformed correlation id")?,
+            currency: row.maybe_text(5)?.map(str::to_owned),
+            total_minor: row.long(6)?,
+            created_at: row.time(9)?,
+        },
         status: status(row.text(3)?)?,
         version: row.int(4)?,
-        currency: row.maybe_text(5)?.map(str::to_owned),
-        total_minor: row.long(6)?,
         items: row.text(7)?.to_owned(),
-        correlation_id: CorrelationId::parse(row.text(8)?).context("malformed correlation id")?,
-        created_at: row.time(9)?,
     })
 }
 
 /// An order's columns, then the time of its last change.
 pub(super) fn changed(row: &impl Columns) -> anyhow::Result<Changed> {
-    Ok(Changed { order: order_row(row)?, at: row.maybe_time(10)? })
+    Ok(Changed { order: order_row(row)?, at: row.maybe_time(11)? })
 }
 
-/// An order's columns, then key, trace context, ids of the events that announced and settled it, adopted.
+/// An order's columns, then trace context, ids of the events that announced and settled it, adopted.
 pub(super) fn origin(row: &impl Columns) -> anyhow::Result<Origin> {
     Ok(Origin {
         order: order_row(row)?,
-        key: IdempotencyKey::of_event(row.text(10)?)?,
         traceparent: row.maybe_text(11)?.map(str::to_owned),
         created_event_id: EventId(row.id(12)?),
         settled_event_id: row.maybe_id(13)?.map(EventId),

@@ -7,10 +7,10 @@ use minishop_bus::Record;
 use minishop_contracts::events::v1::OrderCreated;
 use minishop_contracts::events::{Envelope, decode_envelope};
 use minishop_contracts::headers::kafka;
-use minishop_core::clock::Timestamp;
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
-use minishop_core::order::{CreateOrder, Line};
+use minishop_core::order::{CreateOrder, Item, Line};
+use minishop_core::order_head::OrderHead;
 use minishop_core::parking::DeadCode;
 use minishop_platform::telemetry::propagation::TraceContext;
 use sha2::{Digest, Sha256};
@@ -68,20 +68,13 @@ pub struct Refused {
 /// A created event with valid data.
 #[derive(Debug, Clone)]
 pub struct Created {
-    /// From the data.
-    pub order_id: OrderId,
-    /// From the headers; anonymous if absent or invalid.
-    pub client_id: ClientId,
-    /// From the envelope.
-    pub key: IdempotencyKey,
-    /// The order's content, in exact money.
-    pub order: CreateOrder,
+    /// The order. The client is anonymous if the header is absent or invalid; an invalid correlation id is replaced by one that is
+    /// derived from the event's id; the time is the producer's.
+    pub head: OrderHead,
+    /// The lines, in exact money.
+    pub items: Vec<Item>,
     /// Digest of the content.
     pub fingerprint: Fingerprint,
-    /// When it happened, according to the producer.
-    pub occurred_at: Timestamp,
-    /// From the envelope; derived from the event's id if invalid.
-    pub correlation_id: CorrelationId,
     /// The order version that the event announces; 1 if it names none.
     pub sequence: i32,
     /// The producer's trace; `None` if absent or invalid.
@@ -138,7 +131,7 @@ fn named(envelope: &Envelope<'_>, member: &str) -> Option<String> {
 /// Returns the customer id, by which events without a record key are kept in order.
 fn customer(content: &Content, envelope: &Envelope<'_>) -> Bytes {
     match content {
-        Content::Created(created) => Bytes::copy_from_slice(created.order.customer_id().as_bytes()),
+        Content::Created(created) => Bytes::copy_from_slice(created.head.customer_id.as_bytes()),
         Content::Newer { .. } => named(envelope, "customerId").unwrap_or_default().into(),
         Content::Refused(_) => Bytes::new(),
     }
@@ -185,14 +178,22 @@ fn created(envelope: &Envelope<'_>, data: OrderCreated, id: EventId, record: &Re
     let key = IdempotencyKey::of_event(&envelope.idempotency_key)
         .map_err(|_| (DeadCode::EnvelopeInvalid, "idempotencyKey: must have 1 to 255 characters".to_owned()))?;
     let header = |name| record.headers.get(name);
-    Ok(Created {
+    let (fingerprint, total_minor) = (Fingerprint::of_create(&order), order.total_minor());
+    let (customer_id, items) = order.into_parts();
+    let head = OrderHead {
         order_id,
         client_id: header(kafka::CE_CLIENT).filter(|c| is_client(c)).map_or_else(ClientId::anonymous, |c| ClientId(c.to_owned())),
+        customer_id,
         key,
-        fingerprint: Fingerprint::of_create(&order),
-        order,
-        occurred_at: envelope.occurred_at.to_utc().unwrap_or_default(),
         correlation_id: CorrelationId::parse(&envelope.correlation_id).unwrap_or_else(|| CorrelationId::of_event(id)),
+        currency: data.currency,
+        total_minor,
+        created_at: envelope.occurred_at.to_utc().unwrap_or_default(),
+    };
+    Ok(Created {
+        head,
+        items,
+        fingerprint,
         sequence: header(kafka::CE_SEQUENCE)
             .and_then(|s| s.parse::<i64>().ok())
             .map_or(1, |n| i32::try_from(n).unwrap_or(i32::MAX)),

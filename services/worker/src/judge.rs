@@ -25,7 +25,7 @@ pub enum Verdict {
 /// Judges an event. `by_id` is the order with its order id, `by_key` the order with its (client, key).
 pub fn judge(event_id: EventId, event: &Created, by_id: Option<&KnownOrder>, by_key: Option<&KnownOrder>) -> Verdict {
     match (by_id, by_key) {
-        (Some(order), _) if order.client_id != event.client_id => {
+        (Some(order), _) if order.client_id != event.head.client_id => {
             Verdict::Refuse(DeadCode::ClientMismatch, "the order belongs to another client")
         }
         (Some(order), _) if order.fingerprint != event.fingerprint => {
@@ -47,23 +47,27 @@ mod tests {
     use super::*;
     use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
     use minishop_core::ids::{ClientId, CorrelationId};
-    use minishop_core::order::{CreateOrder, Line};
+    use minishop_core::order::Item;
+    use minishop_core::order_head::OrderHead;
 
     fn id(n: u8) -> EventId {
         EventId::from_text(&format!("event-{n}"))
     }
 
     fn event() -> Created {
-        let lines = vec![Line { product_id: "p1".into(), qty: 2, price: 10.5 }];
-        let order = CreateOrder::new("c1".into(), lines, None).expect("a good order");
         Created {
-            order_id: OrderId(id(9).0),
-            client_id: ClientId::anonymous(),
-            key: IdempotencyKey::parse("k1").expect("a good key"),
-            fingerprint: Fingerprint::of_create(&order),
-            order,
-            occurred_at: minishop_core::clock::from_millis(0),
-            correlation_id: CorrelationId::of_event(id(1)),
+            head: OrderHead {
+                order_id: OrderId(id(9).0),
+                client_id: ClientId::anonymous(),
+                customer_id: "c1".into(),
+                key: IdempotencyKey::parse("k1").expect("a good key"),
+                correlation_id: CorrelationId::of_event(id(1)),
+                currency: None,
+                total_minor: 2100,
+                created_at: minishop_core::clock::from_millis(0),
+            },
+            items: vec![Item { product_id: "p1".into(), qty: 2, price_minor: 1050 }],
+            fingerprint: Fingerprint([7; 32]),
             sequence: 1,
             trace: None,
             event_type: "orders.created.v1".into(),
@@ -72,9 +76,9 @@ mod tests {
 
     fn known(event: &Created) -> KnownOrder {
         KnownOrder {
-            order_id: event.order_id,
-            client_id: event.client_id.clone(),
-            key: event.key.clone(),
+            order_id: event.head.order_id,
+            client_id: event.head.client_id.clone(),
+            key: event.head.key.clone(),
             fingerprint: event.fingerprint,
             status: Status::Created,
             version: 1,

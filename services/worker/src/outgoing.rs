@@ -6,15 +6,13 @@ use minishop_bus::{Headers, Record};
 use minishop_contracts::headers::kafka as names;
 use minishop_contracts::topics;
 use minishop_core::clock::{Timestamp, from_millis};
-use minishop_core::currency::Currency;
 use minishop_core::ids::EventId;
 use minishop_core::order::Status;
 use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::config::Config;
-use minishop_platform::events::status_changed::{Cause, OrderRef, StatusEvents};
+use minishop_platform::events::status_changed::{Cause, StatusChange, StatusEvents};
 use minishop_platform::telemetry::propagation::TraceContext;
-use minishop_store::shard_of;
-use minishop_store::{NewEvent, Role, Transition};
+use minishop_store::{NewEvent, Role, Transition, shard_of};
 
 use crate::decode::{Created, Refused};
 
@@ -48,20 +46,10 @@ impl EventWriter {
         now: Timestamp,
         trace: &TraceContext,
     ) -> Transition {
-        let currency = event.order.currency();
-        let subject = OrderRef {
-            order_id: event.order_id,
-            client_id: &event.client_id,
-            customer_id: event.order.customer_id(),
-            total: event.order.total(),
-            currency: currency.as_ref().map(Currency::code),
-            key: &event.key,
-            correlation_id: &event.correlation_id,
-            version: expected_version,
-        };
+        let change = StatusChange { order: &event.head, version: expected_version, to: Status::Processed };
         let causation_id = cause.to_string();
-        let cause = Cause { event_id: cause, occurred_at: event.occurred_at, causation_id: &causation_id, trace };
-        self.settled.change(&subject, Status::Processed, &cause, now)
+        let cause = Cause { event_id: cause, occurred_at: event.head.created_at, causation_id: &causation_id, trace };
+        self.settled.change(change, &cause, now)
     }
 
     /// Builds the dead letter of a record: its original key, value and headers, then where and why it failed. `id` is the id

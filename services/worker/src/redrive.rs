@@ -11,16 +11,14 @@ use std::time::Duration;
 
 use minishop_core::clock::{Clock, Timestamp};
 use minishop_core::crash;
-use minishop_core::currency::Currency;
 use minishop_core::ids::{Ids, OperationId};
-use minishop_core::money;
 use minishop_core::operation::{Kind, Next, State};
 use minishop_core::order::Status;
 use minishop_platform::ctx::{Ctx, Metrics};
-use minishop_platform::events::status_changed::{Cause, OrderRef, StatusEvents};
+use minishop_platform::events::status_changed::{Cause, StatusChange, StatusEvents};
 use minishop_platform::relay::Relay;
 use minishop_platform::telemetry::propagation::TraceContext;
-use minishop_store::{CandidateOrder, DiscardCandidate, Operation, Operations, OutboxRow, Role, Run, StoreError, Transition};
+use minishop_store::{DiscardCandidate, Operation, Operations, OrderRow, OutboxRow, Role, Run, StoreError, Transition};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -174,29 +172,18 @@ impl Redrive {
     /// Builds the transition to `failed` of the order that the event announced. A refused copy changes no order, whatever it
     /// names.
     fn failed(&self, run: &Run, candidate: &DiscardCandidate, at: Timestamp) -> Option<Transition> {
-        let order = candidate.order.as_ref().filter(|order| candidate.announced && order.status == Status::Created)?;
-        let CandidateOrder { order_id, client_id, customer_id, key, correlation_id, version, .. } = order;
-        let currency = order.currency.as_deref();
-        let scale = Currency::scale_of(currency);
-        let subject = OrderRef {
-            order_id: *order_id,
-            client_id,
-            customer_id,
-            total: money::to_major(order.total_minor, scale),
-            currency,
-            key,
-            correlation_id,
-            version: *version,
-        };
-        let trace = order.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None));
+        let origin = candidate.order.as_ref().filter(|origin| candidate.announced && origin.order.status == Status::Created)?;
+        let OrderRow { head, version, .. } = &origin.order;
+        let change = StatusChange { order: head, version: *version, to: Status::Failed };
+        let trace = origin.traceparent.as_deref().and_then(|parent| TraceContext::parse(parent, None));
         let trace = trace.unwrap_or_else(|| TraceContext::new(self.ids.as_ref()));
         let cause = Cause {
             event_id: candidate.event_id,
-            occurred_at: order.created_at,
+            occurred_at: head.created_at,
             causation_id: run.operation.requested_by.correlation_id.as_str(),
             trace: &trace,
         };
-        Some(self.settled.change(&subject, Status::Failed, &cause, at))
+        Some(self.settled.change(change, &cause, at))
     }
 }
 

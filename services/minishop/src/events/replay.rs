@@ -247,7 +247,7 @@ async fn write_audit(store: &Store, args: &Args, outcome: &str, orders: usize, p
 async fn publish(store: &Store, past: &Past, history: &ReplayWriter, sender: &mut Sender) -> Result<(), Failure> {
     each_page(store, past, async |page| {
         for past in page {
-            let broken = |error| Failure::No(format!("error[INTERNAL] order {}: {error:#}", past.origin.order.order_id));
+            let broken = |error| Failure::No(format!("error[INTERNAL] order {}: {error:#}", past.origin.order.head.order_id));
             for event in history.events(&past, &SystemIds).map_err(broken)? {
                 sender.send(event).await?;
             }

@@ -7,15 +7,13 @@ use std::sync::LazyLock;
 use anyhow::Context as _;
 use minishop_core::clock::Timestamp;
 use minishop_core::crash;
-use minishop_core::idempotency::IdempotencyKey;
-use minishop_core::ids::{ClientId, CorrelationId, EventId, OperationId, OrderId};
+use minishop_core::ids::{EventId, OperationId, OrderId};
 use minishop_core::operation::{ItemState, MOST_REDRIVES, Skip, State, Tally};
-use minishop_core::order::Status;
 
 use super::super::columns::{self, Columns};
 use super::super::database::{Arg, Row, Statement, Work};
 use super::super::{Note, Result, StoreError, Transition};
-use super::{AuditRow, CandidateOrder, DiscardCandidate, Operation, Operations, Run, audit, begin, progress};
+use super::{AuditRow, DiscardCandidate, Operation, Operations, Run, audit, begin, progress};
 
 static OPEN: LazyLock<Statement> =
     LazyLock::new(|| Statement::new("SELECT id FROM operation WHERE ended_at IS NULL ORDER BY id LIMIT 1"));
@@ -69,8 +67,10 @@ static MARK: LazyLock<Statement> = LazyLock::new(|| {
 
 static DISCARD_CANDIDATES: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(
-        "SELECT i.parked_id, coalesce(p.event_id, i.event_id), coalesce(p.event_id = o.created_event_id, false), o.order_id, o.client_id, o.customer_id, o.idempotency_key, \
-         o.correlation_id, o.total_minor, o.currency, o.status, o.version, o.traceparent, o.created_at FROM operation_item i \
+        "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
+         CAST(o.items AS text), o.correlation_id, o.created_at, o.idempotency_key, o.traceparent, o.created_event_id, \
+         o.settled_event_id, o.adopted, i.parked_id, coalesce(p.event_id, i.event_id), \
+         coalesce(p.event_id = o.created_event_id, false) FROM operation_item i \
          LEFT JOIN parked p ON p.id = i.parked_id LEFT JOIN orders o ON o.order_id = p.order_id \
          WHERE i.operation_id = $1 AND i.state = 'pending' ORDER BY i.parked_id LIMIT $2",
     )
@@ -333,22 +333,8 @@ fn gone(row: &Row) -> sqlx::Result<Gone> {
     })
 }
 
+/// The columns of `columns::origin`, all null without an order, then id of the row, event id, announced.
 fn discard_candidate(row: &Row) -> anyhow::Result<DiscardCandidate> {
-    let order = match row.maybe_id(3)? {
-        None => None,
-        Some(order_id) => Some(CandidateOrder {
-            order_id: OrderId(order_id),
-            client_id: ClientId(row.text(4)?.to_owned()),
-            customer_id: row.text(5)?.to_owned(),
-            key: IdempotencyKey::of_event(row.text(6)?)?,
-            correlation_id: CorrelationId::parse(row.text(7)?).context("malformed correlation id")?,
-            total_minor: row.long(8)?,
-            currency: row.maybe_text(9)?.map(str::to_owned),
-            status: Status::parse(row.text(10)?).context("unknown status")?,
-            version: row.int(11)?,
-            traceparent: row.maybe_text(12)?.map(str::to_owned),
-            created_at: row.time(13)?,
-        }),
-    };
-    Ok(DiscardCandidate { parked_id: row.long(0)?, event_id: EventId(row.id(1)?), announced: row.flag(2)?, order })
+    let order = row.maybe_id(0)?.map(|_| columns::origin(row)).transpose()?;
+    Ok(DiscardCandidate { parked_id: row.long(15)?, event_id: EventId(row.id(16)?), announced: row.flag(17)?, order })
 }

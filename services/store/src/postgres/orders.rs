@@ -50,14 +50,14 @@ const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fing
     JOIN orders o ON o.client_id = k.client_id AND o.idempotency_key = k.idempotency_key";
 
 const GET: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE order_id = $1 AND client_id = $2";
+    correlation_id, created_at, idempotency_key FROM orders WHERE order_id = $1 AND client_id = $2";
 
 const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
+    correlation_id, created_at, idempotency_key FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
     AND ($3::text IS NULL OR status = $3) ORDER BY order_id DESC LIMIT $4";
 
 const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items::text, \
-    correlation_id, created_at FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
+    correlation_id, created_at, idempotency_key FROM orders WHERE client_id = $1 AND order_id < $2 AND order_id >= $5 \
     AND ($3::text IS NULL OR status = $3) AND customer_id = $6 ORDER BY order_id DESC LIMIT $4";
 
 const NTH: &str = "SELECT order_id FROM orders WHERE client_id = $1 AND order_id < $2 ORDER BY order_id DESC OFFSET $3 LIMIT 1";
@@ -67,7 +67,7 @@ const NTH_OF_CUSTOMER: &str = "SELECT order_id FROM orders WHERE client_id = $1 
 
 // The index on (order, version) finds the timeline row of the change.
 const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, \
-    o.items::text, o.correlation_id, o.created_at, t.at FROM UNNEST($1::uuid[], $2::int[]) k(order_id, version) \
+    o.items::text, o.correlation_id, o.created_at, o.idempotency_key, t.at FROM UNNEST($1::uuid[], $2::int[]) k(order_id, version) \
     JOIN orders o ON o.order_id = k.order_id AND o.version > k.version \
     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
 
@@ -135,23 +135,23 @@ fn silent(operation: &'static str) -> StoreError {
 async fn accept(connection: &mut PgConnection, batch: &[NewOrder]) -> sqlx::Result<HashMap<OrderId, i64>> {
     let announced: Vec<NewEvent>;
     // The event's order id is the join key, so it must be set.
-    let events: Vec<&NewEvent> = if batch.iter().all(|order| order.event.order_id == Some(order.order_id)) {
+    let events: Vec<&NewEvent> = if batch.iter().all(|order| order.event.order_id == Some(order.head.order_id)) {
         column(batch, |order| &order.event)
     } else {
-        announced = batch.iter().map(|o| NewEvent { order_id: Some(o.order_id), ..o.event.clone() }).collect();
+        announced = batch.iter().map(|o| NewEvent { order_id: Some(o.head.order_id), ..o.event.clone() }).collect();
         announced.iter().collect()
     };
     let row = events::bind(sqlx::query(ACCEPT), &events)
-        .bind(column(batch, |o| &*o.client_id.0))
-        .bind(column(batch, |o| o.key.as_str()))
+        .bind(column(batch, |o| &*o.head.client_id.0))
+        .bind(column(batch, |o| o.head.key.as_str()))
         .bind(column(batch, |o| &o.fingerprint.0[..]))
-        .bind(column(batch, |o| &*o.customer_id))
-        .bind(column(batch, |o| o.currency.as_deref()))
-        .bind(column(batch, |o| o.total_minor))
+        .bind(column(batch, |o| &*o.head.customer_id))
+        .bind(column(batch, |o| o.head.currency.as_deref()))
+        .bind(column(batch, |o| o.head.total_minor))
         .bind(column(batch, |o| &*o.items))
-        .bind(column(batch, |o| o.correlation_id.as_str()))
+        .bind(column(batch, |o| o.head.correlation_id.as_str()))
         .bind(column(batch, |o| o.traceparent.as_deref()))
-        .bind(column(batch, |o| o.created_at))
+        .bind(column(batch, |o| o.head.created_at))
         .fetch_one(connection)
         .await?;
     Ok(events::places(&row)?.into_iter().collect())

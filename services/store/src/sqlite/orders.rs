@@ -29,14 +29,14 @@ const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fing
     FROM json_each(?1) k CROSS JOIN orders o ON o.client_id = k.value ->> 0 AND o.idempotency_key = k.value ->> 1";
 
 const GET: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, correlation_id, \
-    created_at FROM orders WHERE order_id = ?1 AND client_id = ?2";
+    created_at, idempotency_key FROM orders WHERE order_id = ?1 AND client_id = ?2";
 
 const LIST: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, correlation_id, \
-    created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND order_id >= ?5 AND (?3 IS NULL OR status = ?3) \
+    created_at, idempotency_key FROM orders WHERE client_id = ?1 AND order_id < ?2 AND order_id >= ?5 AND (?3 IS NULL OR status = ?3) \
     ORDER BY order_id DESC LIMIT ?4";
 
 const LIST_OF_CUSTOMER: &str = "SELECT order_id, client_id, customer_id, status, version, currency, total_minor, items, \
-    correlation_id, created_at FROM orders WHERE client_id = ?1 AND order_id < ?2 AND order_id >= ?5 \
+    correlation_id, created_at, idempotency_key FROM orders WHERE client_id = ?1 AND order_id < ?2 AND order_id >= ?5 \
     AND (?3 IS NULL OR status = ?3) AND customer_id = ?6 ORDER BY order_id DESC LIMIT ?4";
 
 const NTH: &str = "SELECT order_id FROM orders WHERE client_id = ?1 AND order_id < ?2 ORDER BY order_id DESC LIMIT 1 OFFSET ?3";
@@ -45,7 +45,7 @@ const NTH_OF_CUSTOMER: &str = "SELECT order_id FROM orders WHERE client_id = ?1 
     ORDER BY order_id DESC LIMIT 1 OFFSET ?3";
 
 const CHANGED: &str = "SELECT o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, o.items, \
-    o.correlation_id, o.created_at, t.at FROM json_each(?1) k \
+    o.correlation_id, o.created_at, o.idempotency_key, t.at FROM json_each(?1) k \
     CROSS JOIN orders o ON o.order_id = unhex(k.value ->> 0) AND o.version > k.value ->> 1 \
     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version";
 
@@ -75,25 +75,25 @@ async fn accept(connection: &mut SqliteConnection, batch: &[NewOrder], now: i64)
         let mut query = sqlx::query_scalar::<_, Uuid>(sql);
         for order in rows {
             query = query
-                .bind(order.order_id.0)
-                .bind(&order.client_id.0)
-                .bind(order.key.as_str())
+                .bind(order.head.order_id.0)
+                .bind(&order.head.client_id.0)
+                .bind(order.head.key.as_str())
                 .bind(&order.fingerprint.0[..])
-                .bind(&order.customer_id)
-                .bind(order.currency.as_deref())
-                .bind(order.total_minor)
+                .bind(&order.head.customer_id)
+                .bind(order.head.currency.as_deref())
+                .bind(order.head.total_minor)
                 .bind(&order.items)
-                .bind(order.correlation_id.as_str())
+                .bind(order.head.correlation_id.as_str())
                 .bind(order.traceparent.as_deref())
                 .bind(order.event.event_id.0)
-                .bind(order.created_at.timestamp_millis());
+                .bind(order.head.created_at.timestamp_millis());
         }
         made.extend(query.fetch_all(&mut *connection).await?.into_iter().map(|id| (OrderId(id), 0)));
     }
-    let new: Vec<&NewOrder> = batch.iter().filter(|order| made.contains_key(&order.order_id)).collect();
+    let new: Vec<&NewOrder> = batch.iter().filter(|order| made.contains_key(&order.head.order_id)).collect();
     let events: Vec<&NewEvent> = new.iter().map(|order| &order.event).collect();
     let places = outbox::append(connection, &events, now).await?;
-    Ok(new.iter().map(|order| order.order_id).zip(places).collect())
+    Ok(new.iter().map(|order| order.head.order_id).zip(places).collect())
 }
 
 #[async_trait]

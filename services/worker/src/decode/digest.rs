@@ -26,8 +26,8 @@ impl EventDigest {
     /// Digests a created event, without its id (the key under which it is settled) and without members that nobody reads.
     pub fn of_created(value: &[u8], envelope: &Envelope<'_>, event: &Created) -> Self {
         let mut hash = head("minishop.orders.created", envelope);
-        text(&mut hash, event.correlation_id.as_str());
-        hash.update(event.order_id.0.as_bytes());
+        text(&mut hash, event.head.correlation_id.as_str());
+        hash.update(event.head.order_id.0.as_bytes());
         hash.update(event.fingerprint.0);
         Self::of_bytes(value).meaning(hash)
     }

@@ -56,9 +56,9 @@ fn delivery(case: &ClaimedEvent, versions: &Versions) -> Option<Delivery> {
     let value = case.record.value.clone().unwrap_or_default();
     Some(Delivery {
         event_id: case.event_id,
-        order_id: event.order_id,
-        correlation_id: event.correlation_id.clone(),
-        idempotency_key: event.key.clone(),
+        order_id: event.head.order_id,
+        correlation_id: event.head.correlation_id.clone(),
+        idempotency_key: event.head.key.clone(),
         record_key: case.row.record_key.clone(),
         envelope: versions.renewed(&value).unwrap_or(value),
         trace,

@@ -93,11 +93,11 @@ impl ClaimedEvent {
     /// Judges it by what the store knows now. Once judged, only the order's status counts: an adopted order starts at version 1,
     /// whatever sequence its event bears.
     pub fn judge(&self, event: &Created, known: &Known) -> Verdict {
-        let by_id = known.by_id(event.order_id);
+        let by_id = known.by_id(event.head.order_id);
         match by_id {
             Some(order) if self.is_judged() && order.status == Status::Created => Verdict::Handle,
             Some(_) if self.is_judged() => Verdict::Ignore,
-            _ => judge(self.event_id, event, by_id, known.by_key(&event.client_id, &event.key)),
+            _ => judge(self.event_id, event, by_id, known.by_key(&event.head.client_id, &event.head.key)),
         }
     }
 
@@ -107,8 +107,8 @@ impl ClaimedEvent {
         Some(Identity {
             lease: self.row.lease,
             event_id: self.event_id,
-            order_id: created.order_id,
-            client_id: created.client_id.clone(),
+            order_id: created.head.order_id,
+            client_id: created.head.client_id.clone(),
             event_type: created.event_type.clone(),
         })
     }

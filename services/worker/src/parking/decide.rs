@@ -107,7 +107,7 @@ impl LotStore {
     }
 
     fn processed(&self, case: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
-        let version = facts.known.by_id(event.order_id).map_or(event.sequence, |order| order.version);
+        let version = facts.known.by_id(event.head.order_id).map_or(event.sequence, |order| order.version);
         let trace = case.trace.clone().unwrap_or_else(|| TraceContext::new(self.ids.as_ref()));
         let mut change = Decision::new(Row::Drain, LotOutcome::Processed);
         change.transition = Some(self.events.processed(case.event_id, event, version, facts.now, &trace));
@@ -117,7 +117,7 @@ impl LotStore {
 
     /// Decides on an event whose order changed before or during its handling.
     fn too_late(&self, case: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
-        let cancelled = facts.known.by_id(event.order_id).is_some_and(|order| order.status == Status::Cancelled);
+        let cancelled = facts.known.by_id(event.head.order_id).is_some_and(|order| order.status == Status::Cancelled);
         let fulfilled = matches!(case.ended, Some((Ended::Done, _))) && self.handles_outside();
         if cancelled && fulfilled {
             let mut change = Decision::new(Row::Drain, LotOutcome::Late);

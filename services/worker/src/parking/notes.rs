@@ -16,7 +16,7 @@ use crate::outgoing::Death;
 pub(super) const NO_END: &str = "the worker ended, or its lease expired, before the attempt finished";
 
 pub(super) fn note(case: &ClaimedEvent, event: &Created, at: Timestamp, kind: &'static str, detail: Option<&Value>) -> Note {
-    Note { order_id: event.order_id, kind, at, cause: case.event_id, detail: detail.map(Value::to_string) }
+    Note { order_id: event.head.order_id, kind, at, cause: case.event_id, detail: detail.map(Value::to_string) }
 }
 
 pub(super) fn attempt(

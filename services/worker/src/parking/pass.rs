@@ -82,7 +82,7 @@ impl LotStore {
                 let of_event = case.created().and_then(|event| event.trace.clone());
                 case.trace = Some(of_event.unwrap_or_else(|| TraceContext::new(self.ids.as_ref())).child(self.ids.as_ref()));
                 if let Some(event) = case.created() {
-                    case.row.order_id = Some(event.order_id);
+                    case.row.order_id = Some(event.head.order_id);
                     case.row.event_id = case.event_id;
                     case.row.lease.event_id = case.event_id;
                 }
@@ -114,7 +114,7 @@ impl LotStore {
         let restored = cases.iter().filter(|case| case.is_restored() && case.ended.is_none());
         let mut entries: Vec<_> = restored
             .filter_map(|case| {
-                let order_id = Some(case.created()?.order_id);
+                let order_id = Some(case.created()?.head.order_id);
                 Some(InboxEntry { event_id: case.event_id, data_sha: case.digest.0, order_id })
             })
             .collect();

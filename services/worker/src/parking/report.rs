@@ -45,7 +45,7 @@ impl LotStore {
                 tracing::warn!(
                     order.id = case.created().map(order_id),
                     event.id = %case.event_id,
-                    correlation_id = case.created().map(|event| event.correlation_id.as_str()),
+                    correlation_id = case.created().map(|event| event.head.correlation_id.as_str()),
                     "an order was handled although it had been cancelled"
                 );
                 "ignored"
@@ -59,14 +59,14 @@ impl LotStore {
 
     fn tell_processed(&self, case: &ClaimedEvent) {
         let Some(event) = case.created() else { return };
-        let waited = self.clock.now().signed_duration_since(event.occurred_at).to_std().unwrap_or_default();
+        let waited = self.clock.now().signed_duration_since(event.head.created_at).to_std().unwrap_or_default();
         self.counted.latency.observe(waited.as_secs_f64());
         tracing::debug!(
-            order.id = %event.order_id,
-            correlation_id = event.correlation_id.as_str(),
+            order.id = %event.head.order_id,
+            correlation_id = event.head.correlation_id.as_str(),
             attempts = case.row.attempts,
             "processed order {} from the lot",
-            event.order_id
+            event.head.order_id
         );
     }
 
@@ -76,7 +76,7 @@ impl LotStore {
         tracing::info!(
             order.id = case.created().map(order_id),
             event.id = %case.event_id,
-            correlation_id = case.created().map(|event| event.correlation_id.as_str()),
+            correlation_id = case.created().map(|event| event.head.correlation_id.as_str()),
             attempt = case.row.attempts,
             error.class = class.as_str(),
             again_in_ms = u64::try_from(again_in.as_millis()).unwrap_or(u64::MAX),
@@ -107,7 +107,7 @@ impl LotStore {
 }
 
 fn order_id(event: &Created) -> tracing::field::DisplayValue<minishop_core::ids::OrderId> {
-    tracing::field::display(event.order_id)
+    tracing::field::display(event.head.order_id)
 }
 
 fn dead(case: &ClaimedEvent, class: ErrorClass, code: DeadCode) {
@@ -115,7 +115,7 @@ fn dead(case: &ClaimedEvent, class: ErrorClass, code: DeadCode) {
         order.id = case.created().map(order_id),
         event.id = %case.event_id,
         parked.id = case.row.lease.id,
-        correlation_id = case.created().map(|event| event.correlation_id.as_str()),
+        correlation_id = case.created().map(|event| event.head.correlation_id.as_str()),
         topic = case.row.topic,
         partition = case.row.partition,
         offset = case.row.offset,

@@ -20,14 +20,15 @@ impl Known {
     /// Reads the orders that may concern `events`: those with their order ids, and those that used their keys; also those in
     /// `named`.
     pub async fn read(tx: &mut dyn ConsumerTx, events: Vec<&Created>, named: Vec<OrderId>) -> Result<Self, StoreError> {
-        let ids: Vec<OrderId> = events.iter().map(|event| event.order_id).chain(named).collect();
+        let ids: Vec<OrderId> = events.iter().map(|event| event.head.order_id).chain(named).collect();
         if ids.is_empty() {
             return Ok(Self::default());
         }
         let mut known = tx.orders(&ids, &[]).await?;
         let found: HashSet<OrderId> = known.iter().map(|order| order.order_id).collect();
-        let others = events.iter().filter(|event| !found.contains(&event.order_id));
-        let keys: Vec<(ClientId, IdempotencyKey)> = others.map(|event| (event.client_id.clone(), event.key.clone())).collect();
+        let others = events.iter().filter(|event| !found.contains(&event.head.order_id));
+        let keys: Vec<(ClientId, IdempotencyKey)> =
+            others.map(|event| (event.head.client_id.clone(), event.head.key.clone())).collect();
         if !keys.is_empty() {
             known.extend(tx.orders(&[], &keys).await?);
         }

@@ -114,15 +114,15 @@ impl<'r> Plan<'r> {
             // The next event of its key is judged against it.
             self.known.add(rows::known_of(&order));
             self.adopt.push(order);
-            self.note(event.order_id, "adopted", incoming, None);
+            self.note(event.head.order_id, "adopted", incoming, None);
         }
         let trace = event.trace.clone().unwrap_or_else(|| TraceContext::new(ids));
         // At this level it costs nothing unless spans are exported, or the log shows the line inside it.
         let span = tracing::debug_span!(
             "worker.order.process",
-            order.id = %event.order_id,
+            order.id = %event.head.order_id,
             event.id = %incoming.event_id,
-            correlation_id = %event.correlation_id,
+            correlation_id = %event.head.correlation_id,
             trace_id = trace.trace_id(),
             outcome = tracing::field::Empty
         );
@@ -135,14 +135,14 @@ impl<'r> Plan<'r> {
             }
             StreamOutcome::Parked => {
                 self.journal.parked.push(rows::waiting(incoming, &event.event_type));
-                self.note(event.order_id, "parked", incoming, Some(r#"{"because":"order"}"#));
+                self.note(event.head.order_id, "parked", incoming, Some(r#"{"because":"order"}"#));
             }
             StreamOutcome::Queued => {
                 self.parked_keys.insert(incoming.key.clone());
                 self.journal.parked.push(rows::due(incoming, &event.event_type));
-                self.note(event.order_id, "parked", incoming, Some(r#"{"because":"handler"}"#));
+                self.note(event.head.order_id, "parked", incoming, Some(r#"{"because":"handler"}"#));
             }
-            StreamOutcome::Ignored => self.note(event.order_id, "ignored", incoming, None),
+            StreamOutcome::Ignored => self.note(event.head.order_id, "ignored", incoming, None),
             _ => {}
         }
         self.fates.push(Fate { incoming, outcome, span: Some(span) });
@@ -159,8 +159,8 @@ impl<'r> Plan<'r> {
     }
 
     fn judge(&self, incoming: &Incoming<'_>, event: &Created) -> Verdict {
-        let by_id = self.known.by_id(event.order_id);
-        judge(incoming.event_id, event, by_id, self.known.by_key(&event.client_id, &event.key))
+        let by_id = self.known.by_id(event.head.order_id);
+        judge(incoming.event_id, event, by_id, self.known.by_key(&event.head.client_id, &event.head.key))
     }
 
     fn note(&mut self, order_id: OrderId, kind: &'static str, incoming: &Incoming<'_>, detail: Option<&str>) {

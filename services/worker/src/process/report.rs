@@ -30,7 +30,9 @@ impl StreamOutcome {
 impl Fate<'_> {
     /// Changes the outcome to ignored if the fence stopped the order's transition.
     pub(super) fn was_stopped(&mut self, stopped: impl Fn(OrderId) -> bool) {
-        if self.outcome == StreamOutcome::Processed && self.incoming.created().is_some_and(|created| stopped(created.order_id)) {
+        if self.outcome == StreamOutcome::Processed
+            && self.incoming.created().is_some_and(|created| stopped(created.head.order_id))
+        {
             self.outcome = StreamOutcome::Ignored;
         }
     }
@@ -43,10 +45,10 @@ impl Fate<'_> {
         }
         match (self.outcome, self.incoming.created()) {
             (StreamOutcome::Processed, Some(created)) => {
-                let waited = now.signed_duration_since(created.occurred_at).to_std().unwrap_or_default();
+                let waited = now.signed_duration_since(created.head.created_at).to_std().unwrap_or_default();
                 metrics.latency.observe(waited.as_secs_f64());
                 let _in = self.span.as_ref().map(tracing::Span::enter);
-                tracing::debug!("processed order {}", created.order_id);
+                tracing::debug!("processed order {}", created.head.order_id);
             }
             (StreamOutcome::Dead(code), _) => {
                 metrics.dead_letters.get_or_create(&Dead { class: ErrorClass::Refused.as_str(), code: code.as_str() }).inc();
@@ -120,7 +122,7 @@ fn held(incoming: &Incoming<'_>) {
 /// Returns a correlation id that is safe to log.
 fn correlation_id(incoming: &Incoming<'_>) -> Option<String> {
     let of_header = || incoming.record.headers.get(kafka::CORRELATION_ID).and_then(CorrelationId::parse);
-    let id = incoming.created().map(|created| created.correlation_id.clone()).or_else(of_header)?;
+    let id = incoming.created().map(|created| created.head.correlation_id.clone()).or_else(of_header)?;
     Some(id.as_str().to_owned())
 }
 

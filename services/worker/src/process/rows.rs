@@ -29,7 +29,7 @@ pub(super) fn batch_length(rest: &[Incoming<'_>]) -> usize {
     let (mut events, mut orders) = (HashSet::new(), HashSet::new());
     rest.iter()
         .take_while(|incoming| {
-            let order_is_new = incoming.created().is_none_or(|created| orders.insert(created.order_id));
+            let order_is_new = incoming.created().is_none_or(|created| orders.insert(created.head.order_id));
             order_is_new && events.insert(incoming.event_id)
         })
         .count()
@@ -57,7 +57,7 @@ pub(super) fn settled_id(incoming: &Incoming<'_>, refused: bool) -> EventId {
 }
 
 pub(super) fn entry(event_id: EventId, incoming: &Incoming<'_>) -> InboxEntry {
-    InboxEntry { event_id, data_sha: incoming.digest.0, order_id: incoming.created().map(|created| created.order_id) }
+    InboxEntry { event_id, data_sha: incoming.digest.0, order_id: incoming.created().map(|created| created.head.order_id) }
 }
 
 /// Builds the row of an event that waits behind another one of its key.
@@ -68,8 +68,8 @@ pub(super) fn waiting(incoming: &Incoming<'_>, event_type: &str) -> ParkedEvent 
         blocks: true,
         state: State::Waiting,
         event_id: incoming.event_id,
-        order_id: created.map(|c| c.order_id),
-        client_id: created.map(|c| c.client_id.clone()),
+        order_id: created.map(|c| c.head.order_id),
+        client_id: created.map(|c| c.head.client_id.clone()),
         event_type: Some(event_type.to_owned()),
         needs_type: None,
         topic: incoming.record.topic.to_string(),
@@ -120,27 +120,20 @@ pub(super) fn dead(id: EventId, incoming: &Incoming<'_>, refused: &Refused, now:
 
 pub(crate) fn adopted(id: EventId, event: &Created) -> AdoptedOrder {
     AdoptedOrder {
-        order_id: event.order_id,
-        client_id: event.client_id.clone(),
-        key: event.key.clone(),
+        head: event.head.clone(),
         fingerprint: event.fingerprint,
-        customer_id: event.order.customer_id().to_owned(),
-        currency: event.order.currency().map(|c| c.code().to_owned()),
-        total_minor: event.order.total_minor(),
-        items: serde_json::to_string(event.order.items()).expect("lines are plain values"),
-        correlation_id: event.correlation_id.clone(),
+        items: serde_json::to_string(&event.items).expect("lines are plain values"),
         traceparent: event.trace.as_ref().map(TraceContext::traceparent),
         created_event_id: id,
-        created_at: event.occurred_at,
     }
 }
 
 /// Converts an adopted order into the known order that it will be.
 pub(crate) fn known_of(order: &AdoptedOrder) -> KnownOrder {
     KnownOrder {
-        order_id: order.order_id,
-        client_id: order.client_id.clone(),
-        key: order.key.clone(),
+        order_id: order.head.order_id,
+        client_id: order.head.client_id.clone(),
+        key: order.head.key.clone(),
         fingerprint: order.fingerprint,
         status: Status::Created,
         version: 1,
