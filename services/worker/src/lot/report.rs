@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::claimed_event::{ClaimedEvent, Ended};
 use super::decision::{Decision, LotOutcome};
 use super::lot_store::LotStore;
-use crate::decode::Created;
+use crate::event::decode::Created;
 use crate::metrics::{Dead, Settled};
 
 /// An event held for this long waits for a worker that nobody rolls out.

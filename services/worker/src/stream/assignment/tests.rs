@@ -23,7 +23,7 @@ fn at(n: i32, next_offset: i64) -> Position {
 /// Owns partitions 0 and 1, both checked at offset 0, with `records` queued.
 fn assignment(records: &[(i32, i64)]) -> Assignment {
     let mut state = Assignment::default();
-    state.come(&[partition(0), partition(1)]);
+    state.add(&[partition(0), partition(1)]);
     for n in [0, 1] {
         state.checked(&partition(n), 0, None);
     }
@@ -70,7 +70,7 @@ fn large_records_make_small_batches_and_fill_the_queue() {
 #[test]
 fn nothing_of_a_partition_is_processed_before_it_is_checked() {
     let mut state = assignment(&[]);
-    state.come(&[partition(2)]);
+    state.add(&[partition(2)]);
     for (n, offset) in [(2, 7), (0, 0), (2, 8), (1, 0), (0, 1)] {
         state.push(record(n, offset));
     }
@@ -83,9 +83,9 @@ fn nothing_of_a_partition_is_processed_before_it_is_checked() {
 #[test]
 fn what_was_read_before_a_partition_was_moved_is_dropped() {
     let mut state = assignment(&[(0, 0)]);
-    state.come(&[partition(2)]);
+    state.add(&[partition(2)]);
     state.push(record(2, 7));
-    state.moved(&partition(2), 3, None);
+    state.restart_at(&partition(2), 3, None);
     state.push(record(2, 3));
     assert_eq!((state.unchecked(), places(state.take(9))), (vec![], vec![(0, 0), (2, 3)]));
 }
@@ -103,7 +103,7 @@ fn a_failed_batch_is_the_first_again() {
 fn records_of_a_partition_that_has_gone_are_dropped_wherever_they_are() {
     let mut state = assignment(&[(0, 0), (1, 0), (0, 1)]);
     let batch = state.take(2).unwrap();
-    state.go(&[partition(0)]);
+    state.forget(&[partition(0)]);
     state.push(record(0, 2));
     state.put_back(batch);
     assert_eq!(places(state.take(9)), [(1, 0)]);
@@ -113,12 +113,12 @@ fn records_of_a_partition_that_has_gone_are_dropped_wherever_they_are() {
 fn a_revoked_partition_commits_what_its_running_transaction_settles() {
     let mut state = assignment(&[(0, 0), (1, 0), (0, 1)]);
     state.take(2).unwrap();
-    state.stop(&[partition(0)]);
+    state.stop_processing(&[partition(0)]);
     assert!(state.runs_one_of(Some(&[partition(0)])), "it is awaited");
     state.settled(&[at(0, 1), at(1, 1)]);
     assert!(!state.runs_one_of(None));
     assert_eq!(state.due(Some(&[partition(0)])), [at(0, 1)]);
-    state.go(&[partition(0)]);
+    state.forget(&[partition(0)]);
     assert_eq!(state.due(None), [at(1, 1)], "and then it is another member's");
     assert_eq!(state.take(9), None, "its queued record is dropped");
 }
@@ -127,9 +127,9 @@ fn a_revoked_partition_commits_what_its_running_transaction_settles() {
 fn what_ends_after_its_partition_was_lost_is_not_committed() {
     let mut state = assignment(&[(0, 0), (1, 0)]);
     state.take(9).unwrap();
-    state.go(&[partition(0)]);
+    state.forget(&[partition(0)]);
     // Assigned again before the transaction ends: the transaction belongs to the earlier assignment.
-    state.come(&[partition(0)]);
+    state.add(&[partition(0)]);
     state.settled(&[at(0, 1), at(1, 1)]);
     assert_eq!(state.due(None), [at(1, 1)]);
 }
@@ -156,42 +156,6 @@ fn after_the_close_no_batch_is_taken() {
     assert_eq!(state.take(9), None);
 }
 
-#[tokio::test]
-async fn a_thread_that_hangs_is_noticed() {
-    let shared = Arc::new(Shared::new());
-    let limit = Duration::from_millis(200);
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let polls = {
-        let shared = shared.clone();
-        // Polls for longer than the limit, then hangs.
-        std::thread::spawn(move || {
-            for _ in 0..20 {
-                shared.beat();
-                let _ = stopped.recv_timeout(limit / 10);
-            }
-            let _ = stopped.recv();
-        })
-    };
-    let started = Instant::now();
-    shared.silence(limit).await;
-    assert!(started.elapsed() >= limit * 2, "not while it polls: {:?}", started.elapsed());
-    drop(stop);
-    polls.join().unwrap();
-}
-
-#[tokio::test]
-async fn a_full_queue_waits_for_room() {
-    let shared = Arc::new(Shared::new());
-    *shared.lock() = assignment(&(0..2048).map(|n| (0, n)).collect::<Vec<_>>());
-    assert!(shared.lock().is_full());
-    assert!(!shared.wait_for_room(Duration::from_millis(1)), "nobody makes any");
-    let waiter = shared.clone();
-    let waits = std::thread::spawn(move || waiter.wait_for_room(Duration::from_mins(1)));
-    assert!(matches!(shared.next(512).await.0, Work::Batch(batch) if batch.len() == 512));
-    assert!(waits.join().unwrap());
-    assert!(!shared.lock().is_half_empty(), "to resume it must be emptier");
-}
-
 #[test]
 fn a_partition_in_which_the_store_has_gone_back_is_checked_again_before_more_of_it_is_processed() {
     let mut state = assignment(&[(0, 0), (1, 0)]);
@@ -207,7 +171,7 @@ fn a_partition_in_which_the_store_has_gone_back_is_checked_again_before_more_of_
     assert_eq!(state.known(&partition(0)), (Some(1), Some(1)));
     assert_eq!(places(state.take(9)), [(1, 1)]);
     state.settled(&[at(1, 2)]);
-    state.moved(&partition(0), 0, None);
+    state.restart_at(&partition(0), 0, None);
     assert_eq!(state.due(None), [at(1, 2)], "what is not in the store is not committed");
     state.push(record(0, 0));
     assert_eq!(places(state.take(9)), [(0, 0)], "and what was read before is dropped");
@@ -226,8 +190,8 @@ fn where_the_store_stood_is_forgotten_with_the_partition() {
     assert_eq!(state.seen_of(&[partition(0)]), [at(0, 7)]);
     state.settled(&[at(0, 4)]);
     assert_eq!(state.known(&partition(0)), (Some(4), Some(7)), "it never counts back");
-    state.go(&[partition(0)]);
-    state.come(&[partition(0)]);
+    state.forget(&[partition(0)]);
+    state.add(&[partition(0)]);
     state.checked(&partition(0), 4, None);
     state.doubt(&[]);
     assert_eq!(state.unchecked(), []);

@@ -1,15 +1,12 @@
-//! State shared by the poll thread and the processor: assigned partitions, queued records, settled offsets.
+//! The partitions of this member: what is assigned, queued, running, settled and committed. Pure; `shared` puts it behind a lock.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
 use minishop_bus::Record;
 use minishop_bus::consume::Partition;
 use minishop_core::position::Position;
-use tokio::sync::Notify;
 
-use crate::process::gap::Gap;
+use super::gap::Gap;
 
 /// Records in the queue at which reading pauses.
 const MOST_RECORDS: usize = 2048;
@@ -49,14 +46,14 @@ pub struct Assignment {
 
 impl Assignment {
     /// Adds assigned partitions, unchecked.
-    pub fn come(&mut self, partitions: &[Partition]) {
+    pub fn add(&mut self, partitions: &[Partition]) {
         self.news = true;
         self.owned.extend(partitions.iter().cloned());
         self.unchecked.extend(partitions.iter().cloned());
     }
 
     /// Stops processing partitions; a transaction that already runs still counts.
-    pub fn stop(&mut self, partitions: &[Partition]) {
+    pub fn stop_processing(&mut self, partitions: &[Partition]) {
         self.owned.retain(|p| !partitions.contains(p));
         self.unchecked.retain(|p| !partitions.contains(p));
         self.gaps.retain(|gap| !partitions.contains(&gap.partition));
@@ -64,8 +61,8 @@ impl Assignment {
     }
 
     /// Gives partitions up: drops their queued records, and a running transaction no longer counts for them.
-    pub fn go(&mut self, partitions: &[Partition]) {
-        self.stop(partitions);
+    pub fn forget(&mut self, partitions: &[Partition]) {
+        self.stop_processing(partitions);
         self.settled.retain(|p, _| !partitions.contains(p));
         self.committed.retain(|p, _| !partitions.contains(p));
         self.seen.retain(|p, _| !partitions.contains(p));
@@ -97,7 +94,7 @@ impl Assignment {
 
     /// Marks a partition as checked whose reading moved to `next_offset`: drops its queued records, and its settled offset, which
     /// is not in this store.
-    pub fn moved(&mut self, partition: &Partition, next_offset: i64, stored: Option<i64>) {
+    pub fn restart_at(&mut self, partition: &Partition, next_offset: i64, stored: Option<i64>) {
         self.drop_queued(|p| p == partition);
         self.settled.remove(partition);
         self.checked(partition, next_offset, stored);
@@ -122,7 +119,7 @@ impl Assignment {
     }
 
     /// Returns the store's positions as last seen.
-    fn seen_of<'p>(&self, of: impl IntoIterator<Item = &'p Partition>) -> Vec<Position> {
+    pub fn seen_of<'p>(&self, of: impl IntoIterator<Item = &'p Partition>) -> Vec<Position> {
         of.into_iter().filter_map(|p| Some(position(p, *self.seen.get(p)?))).collect()
     }
 
@@ -139,7 +136,7 @@ impl Assignment {
     }
 
     /// Takes the first gap before which nothing is queued.
-    fn take_gap(&mut self) -> Option<Gap> {
+    pub fn take_gap(&mut self) -> Option<Gap> {
         let is_next = |gap: &Gap| {
             !self.unchecked.contains(&gap.partition) && !self.queue.iter().any(|record| record.place() == gap.partition)
         };
@@ -256,7 +253,7 @@ impl Assignment {
         self.bytes = self.queue.iter().map(Record::size).sum();
     }
 
-    fn runs_one_of(&self, partitions: Option<&[Partition]>) -> bool {
+    pub fn runs_one_of(&self, partitions: Option<&[Partition]>) -> bool {
         let asked = |p: &Partition| partitions.is_none_or(|of| of.contains(p));
         self.running.as_ref().is_some_and(|running| running.iter().any(asked))
     }
@@ -268,96 +265,6 @@ fn is_of(position: &Position, partition: &Partition) -> bool {
 
 fn position(of: &Partition, next_offset: i64) -> Position {
     Position { topic: of.topic.to_string(), partition: of.partition, next_offset }
-}
-
-/// The assignment, and the signals of its changes.
-#[derive(Debug)]
-pub struct Shared {
-    state: Mutex<Assignment>,
-    /// Wakes the poll thread: a transaction has ended, or the queue has room.
-    changed: Condvar,
-    /// Wakes the processor.
-    records: Notify,
-    polled_at: Mutex<Instant>,
-}
-
-impl Shared {
-    /// Creates an assignment without partitions.
-    pub fn new() -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), records: Notify::new(), polled_at: Mutex::new(Instant::now()) }
-    }
-
-    /// Locks the assignment.
-    pub fn lock(&self) -> MutexGuard<'_, Assignment> {
-        self.state.lock().expect("no holder of the assignment panics")
-    }
-
-    /// Signals that records wait, or that partitions were checked.
-    pub fn wake(&self) {
-        self.records.notify_one();
-    }
-
-    /// Waits for work; returns it with the store's positions of its partitions as last seen. One caller at a time.
-    pub async fn next(&self, most: usize) -> (Work, Vec<Position>) {
-        loop {
-            let work = {
-                let mut state = self.lock();
-                let gap = state.take_gap().map(|gap| (state.seen_of([&gap.partition]), Work::Gap(gap)));
-                gap.or_else(|| {
-                    let batch = state.take(most)?;
-                    let of: HashSet<Partition> = batch.iter().map(Record::place).collect();
-                    Some((state.seen_of(&of), Work::Batch(batch)))
-                })
-            };
-            if let Some((seen, work)) = work {
-                self.changed.notify_all();
-                return (work, seen);
-            }
-            self.records.notified().await;
-        }
-    }
-
-    /// Ends a committed transaction.
-    pub fn settled(&self, positions: &[Position]) {
-        self.lock().settled(positions);
-        self.changed.notify_all();
-    }
-
-    /// Ends a failed transaction.
-    pub fn put_back(&self, work: Work) {
-        match work {
-            Work::Batch(batch) => self.lock().put_back(batch),
-            // The poll thread requests it again.
-            Work::Gap(_) => self.lock().put_back(Vec::new()),
-        }
-        self.changed.notify_all();
-    }
-
-    /// Blocks until no transaction runs over these partitions (or any), at most `at_most`.
-    pub fn wait_idle(&self, of: Option<&[Partition]>, at_most: Duration) {
-        let wait = self.changed.wait_timeout_while(self.lock(), at_most, |state| state.runs_one_of(of));
-        drop(wait.expect("no holder of the assignment panics"));
-    }
-
-    /// Blocks until the queue is not full, at most `at_most`; returns whether it has room.
-    pub fn wait_for_room(&self, at_most: Duration) -> bool {
-        let wait = self.changed.wait_timeout_while(self.lock(), at_most, |state| state.is_full());
-        !wait.expect("no holder of the assignment panics").1.timed_out()
-    }
-
-    /// Notes a poll.
-    pub fn beat(&self) {
-        *self.polled_at.lock().expect("an assignment cannot panic") = Instant::now();
-    }
-
-    /// Waits until the thread has not polled for `limit`.
-    pub async fn silence(&self, limit: Duration) {
-        loop {
-            let silent = self.polled_at.lock().expect("an assignment cannot panic").elapsed();
-            let Some(rest) = limit.checked_sub(silent).filter(|rest| !rest.is_zero()) else { return };
-            tokio::time::sleep(rest).await;
-        }
-    }
 }
 
 #[cfg(test)]

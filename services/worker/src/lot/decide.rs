@@ -12,11 +12,10 @@ use super::claimed_event::{ClaimedEvent, Ended};
 use super::decision::{Decision, LotOutcome, Row, handed_back};
 use super::lot_store::LotStore;
 use super::notes;
-use crate::decode::{Content, Created, Refused};
-use crate::judge::Verdict;
-use crate::outgoing::Death;
-use crate::process::known::Known;
-use crate::process::rows;
+use crate::event::decode::{Content, Created, Refused};
+use crate::event::judge::Verdict;
+use crate::event::known::{self, Known};
+use crate::event::outgoing::Death;
 
 /// The longest delay that a handler can ask for.
 const LONGEST_REQUEST: Duration = Duration::from_mins(5);
@@ -59,8 +58,8 @@ impl LotStore {
             Verdict::Ignore => self.too_late(case, event, facts),
             Verdict::Handle => self.handle(case, event, facts),
             Verdict::Adopt => {
-                let order = rows::adopted(case.event_id, event);
-                facts.known.add(rows::known_of(&order));
+                let order = known::adopted(case.event_id, event);
+                facts.known.add(known::known_of(&order));
                 let mut change = self.handle(case, event, facts);
                 change.notes.insert(0, notes::note(case, event, facts.now, "adopted", None));
                 change.adopt = Some(order);

@@ -4,13 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, OrderId};
-use minishop_core::order::Status;
 use minishop_core::parking::{ErrorClass, State, error_fingerprint};
 use minishop_core::position::Position;
-use minishop_platform::telemetry::propagation::TraceContext;
-use minishop_store::{AdoptedOrder, InboxEntry, KnownOrder, ParkedEvent};
+use minishop_store::{InboxEntry, ParkedEvent};
 
-use crate::decode::{Content, Created, Incoming, Refused, id_of_record};
+use crate::event::decode::{Content, Incoming, Refused, id_of_record};
 
 impl Incoming<'_> {
     /// Returns whether this is an event of this topic, of any version.
@@ -115,28 +113,5 @@ pub(super) fn dead(id: EventId, incoming: &Incoming<'_>, refused: &Refused, now:
         // Its client was not verified.
         client_id: None,
         ..waiting(incoming, "")
-    }
-}
-
-pub(crate) fn adopted(id: EventId, event: &Created) -> AdoptedOrder {
-    AdoptedOrder {
-        head: event.head.clone(),
-        fingerprint: event.fingerprint,
-        items: serde_json::to_string(&event.items).expect("lines are plain values"),
-        traceparent: event.trace.as_ref().map(TraceContext::traceparent),
-        created_event_id: id,
-    }
-}
-
-/// Converts an adopted order into the known order that it will be.
-pub(crate) fn known_of(order: &AdoptedOrder) -> KnownOrder {
-    KnownOrder {
-        order_id: order.head.order_id,
-        client_id: order.head.client_id.clone(),
-        key: order.head.key.clone(),
-        fingerprint: order.fingerprint,
-        status: Status::Created,
-        version: 1,
-        created_event_id: order.created_event_id,
     }
 }

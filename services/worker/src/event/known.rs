@@ -1,12 +1,14 @@
-//! The orders against which a batch is judged.
+//! The orders against which events are judged: as the store knows them, or as they are adopted.
 
 use std::collections::{HashMap, HashSet};
 
 use minishop_core::idempotency::IdempotencyKey;
-use minishop_core::ids::{ClientId, OrderId};
-use minishop_store::{ConsumerTx, KnownOrder, StoreError};
+use minishop_core::ids::{ClientId, EventId, OrderId};
+use minishop_core::order::Status;
+use minishop_platform::telemetry::propagation::TraceContext;
+use minishop_store::{AdoptedOrder, ConsumerTx, KnownOrder, StoreError};
 
-use crate::decode::Created;
+use crate::event::decode::Created;
 
 /// Orders by id and by (client, key); the first of each stays. Indexed, since a batch looks up each of its records.
 #[derive(Debug, Default)]
@@ -56,5 +58,29 @@ impl FromIterator<KnownOrder> for Known {
         let mut known = Self::default();
         orders.into_iter().for_each(|order| known.add(order));
         known
+    }
+}
+
+/// Builds the row of an order that the event `id` announces and the store does not have.
+pub(crate) fn adopted(id: EventId, event: &Created) -> AdoptedOrder {
+    AdoptedOrder {
+        head: event.head.clone(),
+        fingerprint: event.fingerprint,
+        items: serde_json::to_string(&event.items).expect("lines are plain values"),
+        traceparent: event.trace.as_ref().map(TraceContext::traceparent),
+        created_event_id: id,
+    }
+}
+
+/// Converts an adopted order into the known order that it will be.
+pub(crate) fn known_of(order: &AdoptedOrder) -> KnownOrder {
+    KnownOrder {
+        order_id: order.head.order_id,
+        client_id: order.head.client_id.clone(),
+        key: order.head.key.clone(),
+        fingerprint: order.fingerprint,
+        status: Status::Created,
+        version: 1,
+        created_event_id: order.created_event_id,
     }
 }

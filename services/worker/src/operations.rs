@@ -56,7 +56,7 @@ struct KindLabel {
 
 /// Runs operations.
 #[derive(Debug)]
-pub struct Redrive {
+pub struct OperationsTask {
     operations: Operations,
     relay: Relay,
     clock: Arc<dyn Clock>,
@@ -68,7 +68,7 @@ pub struct Redrive {
     moved: Family<KindLabel, Counter>,
 }
 
-impl Redrive {
+impl OperationsTask {
     /// Creates a runner with a unique owner name for its leases, and registers its metrics.
     pub fn new(ctx: &Ctx, setup: WorkerShared) -> Self {
         Self {
@@ -201,10 +201,10 @@ fn registered(metrics: &Metrics) -> Family<KindLabel, Counter> {
 
 /// Runs operations until the drain.
 pub async fn run(ctx: Ctx, setup: WorkerShared) -> anyhow::Result<()> {
-    let mut redrive = Redrive::new(&ctx, setup);
+    let mut task = OperationsTask::new(&ctx, setup);
     let (mut retry, mut wait) = (StoreRetry::new(&ctx, "operations"), STEP);
     while !ctx.drain.is_cancelled() {
-        let progress = match redrive.step().await {
+        let progress = match task.step().await {
             Ok(progress) => progress,
             Err(error) => {
                 retry.failed(error).await?;
@@ -217,6 +217,6 @@ pub async fn run(ctx: Ctx, setup: WorkerShared) -> anyhow::Result<()> {
         let _ = tokio::time::timeout(pause, ctx.drain.cancelled()).await;
     }
     // Lets another worker take over before the lease runs out; if this fails, that worker waits.
-    let _ = redrive.operations.give_back(&redrive.owner).await;
+    let _ = task.operations.give_back(&task.owner).await;
     Ok(())
 }

@@ -10,10 +10,10 @@ use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{Claimed, Identity};
 
-use crate::decode::{Content, Created, EventDigest, Incoming, Refused, decode, id_of_record};
-use crate::judge::{Verdict, judge};
-use crate::process::known::Known;
-use crate::upcast::Versions;
+use crate::event::decode::{Content, Created, EventDigest, Incoming, Refused, decode, id_of_record};
+use crate::event::judge::{Verdict, judge};
+use crate::event::known::Known;
+use crate::event::upcast::Versions;
 
 /// A leased row, decoded.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use minishop_core::position::Position;
 use minishop_platform::ctx::Ctx;
 use tokio::runtime::Handle;
 
-use super::assignment::Shared;
 use super::resume_point::ResumePoint;
+use super::shared::Shared;
 use super::sight::Sight;
 use super::unreadable::Watch;
 use crate::metrics::WorkerMetrics;
@@ -76,20 +76,20 @@ fn handlers(shared: &Arc<Shared>, metrics: &WorkerMetrics) -> Handlers {
     let (assigned, revoked, lost) = (shared.clone(), shared.clone(), shared.clone());
     let (of_revoked, of_lost) = (metrics.clone(), metrics.clone());
     Handlers {
-        assigned: Box::new(move |partitions| assigned.lock().come(partitions)),
+        assigned: Box::new(move |partitions| assigned.lock().add(partitions)),
         revoked: Box::new(move |partitions| {
             // Queued records are dropped; the running transaction is awaited, and what it settles is committed.
-            revoked.lock().stop(partitions);
+            revoked.lock().stop_processing(partitions);
             revoked.wait_idle(Some(partitions), REBALANCE_WAIT);
             let mut state = revoked.lock();
             let settled = state.due(Some(partitions));
-            state.go(partitions);
+            state.forget(partitions);
             of_revoked.gone(partitions);
             settled
         }),
         lost: Box::new(move |partitions| {
             tracing::warn!(partitions = partitions.len(), "partitions were lost; another member reads them");
-            lost.lock().go(partitions);
+            lost.lock().forget(partitions);
             of_lost.gone(partitions);
         }),
     }
@@ -227,10 +227,10 @@ impl Poller<'_> {
             );
             self.metrics.store_behind_group.inc();
             self.sight.begins(partition, found.next_offset);
-            self.shared.lock().moved(partition, found.next_offset, resume_point.stored);
+            self.shared.lock().restart_at(partition, found.next_offset, resume_point.stored);
         } else if self.sight.was_to_begin(partition, found.next_offset, Instant::now()) {
             self.read_from(partition, found.next_offset);
-            self.shared.lock().moved(partition, found.next_offset, resume_point.stored);
+            self.shared.lock().restart_at(partition, found.next_offset, resume_point.stored);
         } else {
             self.shared.lock().checked(partition, found.next_offset, resume_point.stored);
         }

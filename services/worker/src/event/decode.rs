@@ -15,7 +15,7 @@ use minishop_core::parking::DeadCode;
 use minishop_platform::telemetry::propagation::TraceContext;
 use sha2::{Digest, Sha256};
 
-use crate::upcast::{Meaning, Versions};
+use crate::event::upcast::{Meaning, Versions};
 pub use digest::EventDigest;
 
 /// The longest record key that is used as it is; longer ones are replaced by their digest, since PostgreSQL indexes at most 2704
@@ -63,6 +63,13 @@ pub struct Refused {
     pub message: String,
     /// The type as written, if it could be read.
     pub event_type: Option<String>,
+}
+
+impl Refused {
+    /// Describes an event whose values the store cannot hold.
+    pub fn by_the_store() -> Self {
+        Self { code: DeadCode::DataInvalid, message: "the store cannot hold this event".to_owned(), event_type: None }
+    }
 }
 
 /// A created event with valid data.

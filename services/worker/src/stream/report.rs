@@ -7,8 +7,8 @@ use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::telemetry::propagation::TraceContext;
 
 use super::plan::{Fate, StreamOutcome};
-use super::returned::named_place;
-use crate::decode::{Content, Incoming};
+use super::reinjected::named_place;
+use crate::event::decode::{Content, Incoming};
 use crate::metrics::{Dead, Settled, WorkerMetrics};
 
 impl StreamOutcome {

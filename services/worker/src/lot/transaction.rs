@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use minishop_core::crash;
-use minishop_core::parking::DeadCode;
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{Gate, InboxEntry, Journal, Lease, LotTx, OutboxRow, Release, StoreError, Transition};
 
@@ -11,9 +10,10 @@ use super::claimed_event::ClaimedEvent;
 use super::decide::Facts;
 use super::decision::{Decision, LotOutcome, Row};
 use super::lot_store::LotStore;
-use crate::decode::{Content, Refused};
+use crate::commit::{change_orders, changed, commit};
+use crate::event::decode::{Content, Refused};
+use crate::event::known::Known;
 use crate::handlers::HandlerPlace;
-use crate::process::known::Known;
 
 /// How a transaction ended.
 enum Attempt {
@@ -35,12 +35,15 @@ impl LotStore {
     /// again.
     ///
     /// A batch that the store refuses is split into single events, and an event whose own values are to blame is given up.
-    pub(super) async fn pass(&self, mut cases: Vec<ClaimedEvent>) -> Result<Vec<ClaimedEvent>, (Vec<ClaimedEvent>, StoreError)> {
+    pub(super) async fn decide_and_write(
+        &self,
+        mut cases: Vec<ClaimedEvent>,
+    ) -> Result<Vec<ClaimedEvent>, (Vec<ClaimedEvent>, StoreError)> {
         match self.attempt(&cases).await {
             Ok(Attempt::Written(changes)) => Ok(self.calls_of(cases, &changes)),
             Ok(Attempt::Lost(ids)) => {
                 cases.retain(|case| !ids.contains(&case.row.lease.id));
-                Box::pin(self.pass(cases)).await
+                Box::pin(self.decide_and_write(cases)).await
             }
             Err(error @ StoreError::Fail { .. }) if cases.len() > 1 && !error.is_sync_failure() => {
                 tracing::warn!(rows = cases.len(), error = ?error, "the store refuses a batch of parked events; splitting it");
@@ -48,10 +51,8 @@ impl LotStore {
             }
             Err(error) if cases.len() == 1 && error.blames_the_input() => {
                 tracing::error!(error = ?error, "the store refuses a parked event; it becomes a dead letter");
-                let message = "the store cannot hold this event".to_owned();
-                let refused = Refused { code: DeadCode::DataInvalid, message, event_type: None };
-                let condemned: Vec<ClaimedEvent> =
-                    cases.into_iter().map(|case| ClaimedEvent { content: Content::Refused(refused.clone()), ..case }).collect();
+                let refused = |case| ClaimedEvent { content: Content::Refused(Refused::by_the_store()), ..case };
+                let condemned: Vec<ClaimedEvent> = cases.into_iter().map(refused).collect();
                 match self.attempt(&condemned).await {
                     Ok(_) => Ok(Vec::new()),
                     Err(error) => Err((doubted(condemned, &error), error)),
@@ -64,7 +65,7 @@ impl LotStore {
     async fn one_by_one(&self, cases: Vec<ClaimedEvent>) -> Result<Vec<ClaimedEvent>, (Vec<ClaimedEvent>, StoreError)> {
         let (mut calls, mut rest) = (Vec::new(), cases.into_iter());
         while let Some(case) = rest.next() {
-            match Box::pin(self.pass(vec![case])).await {
+            match Box::pin(self.decide_and_write(vec![case])).await {
                 Ok(more) => calls.extend(more),
                 Err((back, error)) => {
                     // The calls found so far have not started; they are decided again.
@@ -152,27 +153,22 @@ async fn write(mut tx: Box<dyn LotTx>, cases: &[ClaimedEvent], changes: &[Decisi
     let live: Vec<&Decision> =
         cases.iter().zip(changes).filter(|(case, _)| !lost.contains(&case.row.lease.id)).map(|(_, change)| change).collect();
     let adopt: Vec<_> = live.iter().filter_map(|change| change.adopt.clone()).collect();
-    if !adopt.is_empty() && tx.adopt(&adopt).await?.len() < adopt.len() {
-        return Err(changed("lot.adopt"));
-    }
     let transitions: Vec<Transition> = live.iter().filter_map(|change| change.transition.clone()).collect();
-    let passed = if transitions.is_empty() { HashSet::new() } else { tx.apply(&transitions).await? };
+    let passed = change_orders(tx.as_mut(), &adopt, &transitions).await?;
     if transitions.iter().any(|transition| !passed.contains(&transition.order_id)) {
         return Err(changed("lot.apply"));
     }
     let processed = transitions.into_iter().map(|transition| transition.event);
     let letters = live.iter().filter_map(|change| change.letter.clone());
     let duplicate = |(case, change): (&ClaimedEvent, &Decision)| Some((case.event_id, change.duplicate?));
-    let journal = Journal {
+    let mut journal = Journal {
         notes: live.iter().flat_map(|change| change.notes.clone()).collect(),
         events: processed.chain(letters).collect(),
         duplicates: cases.iter().zip(changes).filter_map(duplicate).collect(),
         ..Journal::default()
     };
-    let numbers = tx.record(&journal).await?;
-    tx.commit().await?;
-    let rows = numbers.into_iter().zip(journal.events).map(|(number, event)| OutboxRow::new(number, event));
-    Ok(Written { rows: rows.collect(), lost })
+    let rows = commit(tx, &mut journal).await?;
+    Ok(Written { rows, lost })
 }
 
 /// Writes the identities of rows; returns the rows whose lease was lost.
@@ -203,9 +199,4 @@ async fn end_leases(tx: &mut dyn LotTx, cases: &[ClaimedEvent], changes: &[Decis
         held.extend(tx.release(&released).await?);
     }
     Ok(cases.iter().map(|case| case.row.lease.id).filter(|id| !held.contains(id)).collect())
-}
-
-/// Returns the error for data that changed since it was read: the next try sees the change.
-fn changed(operation: &'static str) -> StoreError {
-    StoreError::Retry { operation, source: anyhow::anyhow!("an order or a row has changed since it was read") }
 }

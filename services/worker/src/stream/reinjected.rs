@@ -13,7 +13,7 @@ use minishop_store::{ConsumerTx, StoreError};
 
 use super::plan::Refusals;
 use super::rows;
-use crate::decode::{Incoming, id_of_record};
+use crate::event::decode::{Incoming, id_of_record};
 
 /// Returns where the original of a dead letter was, according to its headers: topic, partition, offset.
 pub(super) fn named_place(record: &Record) -> Option<(&str, i32, i64)> {

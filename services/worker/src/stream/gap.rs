@@ -7,13 +7,13 @@ use minishop_core::position::Position;
 use minishop_store::{InboxEntry, RequestedBy, StoreError};
 use tokio::time::Instant;
 
+use super::batch::{Processor, write};
 use super::plan::Plan;
-use super::{Processor, write};
-use crate::decode::{Content, EventDigest, Incoming, Refused, id_of_record};
+use crate::event::decode::{Content, EventDigest, Incoming, Refused, id_of_record};
 
 /// A range of records to step over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Gap {
+pub(super) struct Gap {
     pub partition: Partition,
     /// The first unreadable offset.
     pub from: i64,
@@ -43,7 +43,7 @@ impl Gap {
 
 impl Processor {
     /// Settles a gap; doing it again changes nothing.
-    pub(crate) async fn step_over(&self, gap: &Gap, seen: &[Position]) -> Result<Vec<Position>, StoreError> {
+    pub(super) async fn step_over(&self, gap: &Gap, seen: &[Position]) -> Result<Vec<Position>, StoreError> {
         let started = Instant::now();
         let (record, refused) = (gap.record(), gap.refused());
         let (event_id, digest) = (id_of_record(&record), EventDigest::of_bytes(b""));

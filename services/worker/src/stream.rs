@@ -1,11 +1,23 @@
-//! The poll thread, its queue to the processor, and the offsets.
+//! Reads `orders.created` and settles each record once: the poll thread, its queue to the processor, one transaction a batch, and
+//! the offsets. What waits for a retry, a newer worker or an operator is parked here and handled in `lot`.
+//!
+//! Reading: `poll` (the thread), `resume_point` (where to read from), `sight` and `unreadable` (records that cannot be read),
+//! `assignment` and `shared` (the queue between the two tasks). Settling: `batch` (the transaction), `plan` (the decision on each
+//! record), `rows`, `reinjected` (dead letters that come again), `gap` (skipped records), `report` (logs and metrics).
 //!
 //! The thread never blocks long on the processor: while the queue is full it pauses the partitions and keeps polling, so that it
 //! stays in the group. An offset is committed only after the transaction that settled it.
 
 mod assignment;
+mod batch;
+mod gap;
+mod plan;
 mod poll;
+mod reinjected;
+mod report;
 mod resume_point;
+mod rows;
+mod shared;
 mod sight;
 mod unreadable;
 
@@ -20,10 +32,11 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use crate::metrics::WorkerMetrics;
-use crate::process::Processor;
 use crate::store_retry::StoreRetry;
 use crate::worker_shared::WorkerShared;
-use assignment::{Shared, Work};
+use assignment::Work;
+pub use batch::Processor;
+use shared::Shared;
 
 /// The most records per transaction; halved after each failure in a row, so that a slow store makes progress.
 const BATCH: usize = 512;

@@ -1,4 +1,9 @@
-//! The lot's task: claims due events, passes them to the handler, and writes the outcomes.
+//! The parking lot: claims due events, passes them to the handler, and writes the outcomes. What stands here deals with claimed
+//! rows and their leases; what an event means is in `event`.
+//!
+//! `claimed_event` is a leased row, decoded; `call` is one call of the handler; `decide` says what becomes of the event
+//! (`decision`), with its `notes` in the timeline; `transaction` writes that; `lot_store` holds what both need; `sweep` says when to
+//! look for rows that were missed; `report` and `metrics` tell operators.
 //!
 //! An attempt is counted before the handler runs, and its outcome is written under the lease of that attempt: a worker that dies,
 //! or is slower than its lease, has used up an attempt and writes nothing more. While the store is unavailable no attempt is used
@@ -11,9 +16,9 @@ mod decision;
 mod lot_store;
 mod metrics;
 mod notes;
-mod pass;
 mod report;
 mod sweep;
+mod transaction;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,11 +101,11 @@ impl LotTask {
 
     /// Claims due rows and completes them; returns how many were claimed.
     pub async fn step(&mut self) -> Result<usize, StoreError> {
-        self.put_down().await?;
-        let claimed = self.take_up().await?;
+        self.write_ended().await?;
+        let claimed = self.claim_and_call().await?;
         while let Some(ended) = self.calls.join_next().await {
-            self.came(ended);
-            self.put_down().await?;
+            self.call_ended(ended);
+            self.write_ended().await?;
         }
         Ok(claimed)
     }
@@ -131,7 +136,7 @@ impl LotTask {
             tokio::select! {
                 biased;
                 () = ctx.drain.cancelled() => {}
-                Some(ended) = self.calls.join_next() => self.came(ended),
+                Some(ended) = self.calls.join_next() => self.call_ended(ended),
                 () = bell.rung(), if has_room => self.look_at = Instant::now(),
                 () = tokio::time::sleep_until(self.look_at.min(self.sweep.at())), if has_room => {}
             }
@@ -142,7 +147,7 @@ impl LotTask {
 
     /// Writes outcomes, then sweeps, counts and claims, each if it is time.
     async fn advance(&mut self) -> Result<(), StoreError> {
-        self.put_down().await?;
+        self.write_ended().await?;
         let now = Instant::now();
         if self.lot_store.setup.bell.take_behind() {
             self.sweep.soon();
@@ -177,7 +182,7 @@ impl LotTask {
             self.look_every = LOOK.0;
             return Ok(due.map_or(LOOK.1, |wait| wait.clamp(LOOK.0, LOOK.1)));
         }
-        if self.take_up().await? > 0 {
+        if self.claim_and_call().await? > 0 {
             self.look_every = LOOK.0;
             return Ok(Duration::ZERO);
         }
@@ -191,7 +196,7 @@ impl LotTask {
     }
 
     /// Claims rows and starts their calls; writes the outcomes of rows that need none.
-    async fn take_up(&mut self) -> Result<usize, StoreError> {
+    async fn claim_and_call(&mut self) -> Result<usize, StoreError> {
         if self.claimed.is_empty() {
             self.call_until = Instant::now() + CALL_WITHIN;
             self.claimed = self.lot_store.claim(self.handler.longest() + LEASE_BEYOND, self.room()).await?;
@@ -201,7 +206,7 @@ impl LotTask {
         }
         crash::point("retry_after_count");
         let (count, cases) = (self.claimed.len(), std::mem::take(&mut self.claimed));
-        let calls = self.lot_store.pass(cases).await.map_err(|(cases, error)| {
+        let calls = self.lot_store.decide_and_write(cases).await.map_err(|(cases, error)| {
             self.claimed = cases;
             error
         })?;
@@ -221,7 +226,7 @@ impl LotTask {
     }
 
     /// Notes an ended call, and others that have ended by now: they share a transaction.
-    fn came(&mut self, ended: Result<ClaimedEvent, JoinError>) {
+    fn call_ended(&mut self, ended: Result<ClaimedEvent, JoinError>) {
         let others = std::iter::from_fn(|| self.calls.try_join_next());
         for ended in std::iter::once(ended).chain(others) {
             // A handler's panic is caught; any other panic ends the process, as in every task.
@@ -234,12 +239,12 @@ impl LotTask {
     }
 
     /// Writes the outcomes of ended calls.
-    async fn put_down(&mut self) -> Result<(), StoreError> {
+    async fn write_ended(&mut self) -> Result<(), StoreError> {
         if self.ended.is_empty() {
             return Ok(());
         }
         let cases = std::mem::take(&mut self.ended);
-        let again = self.lot_store.pass(cases).await.map_err(|(cases, error)| {
+        let again = self.lot_store.decide_and_write(cases).await.map_err(|(cases, error)| {
             self.ended = cases;
             error
         })?;
@@ -253,11 +258,11 @@ impl LotTask {
     async fn finish(mut self) {
         let end = Instant::now() + DRAIN;
         while let Ok(Some(ended)) = tokio::time::timeout_at(end, self.calls.join_next()).await {
-            self.came(ended);
+            self.call_ended(ended);
         }
         // Calls are aborted before their rows are given back.
         self.calls.shutdown().await;
-        if let Err(error) = self.put_down().await {
+        if let Err(error) = self.write_ended().await {
             tracing::warn!(error = ?error, "cannot write the outcomes of handled events; they are handled again");
         }
         let leases = self.claimed.iter().map(|case| case.row.lease).chain(self.running.values().copied());

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::claimed_event::{ClaimedEvent, Ended};
+use crate::event::upcast::Versions;
 use crate::handlers::{Delivery, Handled, Handler};
-use crate::upcast::Versions;
 
 /// The pause if a paused handler names none.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@ use minishop_store::Note;
 use serde_json::{Value, json};
 
 use super::claimed_event::ClaimedEvent;
-use crate::decode::Created;
-use crate::outgoing::Death;
+use crate::event::decode::Created;
+use crate::event::outgoing::Death;
 
 /// The message of an attempt whose outcome is unknown.
 pub(super) const NO_END: &str = "the worker ended, or its lease expired, before the attempt finished";

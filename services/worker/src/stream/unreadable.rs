@@ -6,9 +6,9 @@ use minishop_bus::Record;
 use minishop_bus::consume::{Look, Partition, Reach, look_at};
 use minishop_core::position::Position;
 
+use super::gap::Gap;
 use super::poll::Poller;
 use super::sight::{Held, Passing};
-use crate::process::gap::Gap;
 
 /// How long one diagnostic read may take. It blocks the poll thread.
 const LOOK: Duration = Duration::from_secs(3);

@@ -11,11 +11,11 @@ use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{AdoptedOrder, Journal, Note, Transition};
 use tracing::Span;
 
-use super::known::Known;
 use super::rows;
-use crate::decode::{Content, Created, Incoming, Refused};
-use crate::judge::{Verdict, judge};
-use crate::outgoing::{Death, EventWriter};
+use crate::event::decode::{Content, Created, Incoming, Refused};
+use crate::event::judge::{Verdict, judge};
+use crate::event::known::{self, Known};
+use crate::event::outgoing::{Death, EventWriter};
 
 /// Records that are refused although they decode, by index in the batch.
 pub(super) type Refusals = HashMap<usize, Refused>;
@@ -110,9 +110,9 @@ impl<'r> Plan<'r> {
             Verdict::Adopt | Verdict::Handle => StreamOutcome::Processed,
         };
         if verdict == Verdict::Adopt {
-            let order = rows::adopted(incoming.event_id, event);
+            let order = known::adopted(incoming.event_id, event);
             // The next event of its key is judged against it.
-            self.known.add(rows::known_of(&order));
+            self.known.add(known::known_of(&order));
             self.adopt.push(order);
             self.note(event.head.order_id, "adopted", incoming, None);
         }

@@ -1,12 +1,5 @@
 //! One transaction per batch of records: inbox gate, parked keys, known orders, adoption, fence, journal.
 
-pub(crate) mod gap;
-pub(crate) mod known;
-mod plan;
-mod report;
-mod returned;
-pub(crate) mod rows;
-
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -23,24 +16,26 @@ use minishop_platform::relay::Relay;
 use minishop_store::{ConsumerTx, Inbox, Note, OutboxRow, StoreError, Transition};
 use tokio::time::Instant;
 
-use crate::decode::{Incoming, Refused, decode};
+use super::plan::{Fate, Plan, Refusals, StreamOutcome};
+use super::{reinjected, rows};
+use crate::commit::{change_orders, commit};
+use crate::event::decode::{Incoming, Refused, decode};
+use crate::event::known::Known;
+use crate::event::outgoing::EventWriter;
 use crate::handlers::HandlerPlace;
 use crate::metrics::WorkerMetrics;
-use crate::outgoing::EventWriter;
 use crate::worker_shared::WorkerShared;
-use known::Known;
-use plan::{Fate, Plan, Refusals, StreamOutcome};
 
 /// Settles records, batch by batch.
 #[derive(Debug)]
 pub struct Processor {
-    inbox: Arc<dyn Inbox>,
-    relay: Relay,
-    clock: Arc<dyn Clock>,
+    pub(super) inbox: Arc<dyn Inbox>,
+    pub(super) relay: Relay,
+    pub(super) clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
-    config: Arc<Config>,
+    pub(super) config: Arc<Config>,
     metrics: WorkerMetrics,
-    events: EventWriter,
+    pub(super) events: EventWriter,
     setup: WorkerShared,
 }
 
@@ -114,9 +109,8 @@ impl Processor {
             }
             Err(error) if batch.len() == 1 && error.blames_the_input() => {
                 tracing::error!(error = ?error, "the store refuses an event; it becomes a dead letter");
-                let message = "the store cannot hold this event".to_owned();
                 let event_type = batch[0].created().map(|created| created.event_type.clone());
-                let refused = Refused { code: DeadCode::DataInvalid, message, event_type };
+                let refused = Refused { event_type, ..Refused::by_the_store() };
                 self.settle(batch, Refusals::from([(0, refused)]), seen).await
             }
             other => other,
@@ -144,8 +138,8 @@ impl Processor {
         plan.to_the_lot = matches!(self.setup.place, HandlerPlace::Lot(_));
         crash::point("after_handler_before_tx");
         let mut tx = self.inbox.begin(&self.config.kafka_group).await?;
-        let returned = returned::find(tx.as_mut(), batch, refusals).await?;
-        let fresh = gate(tx.as_mut(), batch, refusals, &returned, &mut plan).await?;
+        let reinjected = reinjected::find(tx.as_mut(), batch, refusals).await?;
+        let fresh = gate(tx.as_mut(), batch, refusals, &reinjected, &mut plan).await?;
         let keys: Vec<Bytes> = fresh.iter().filter(|(_, i)| i.is_event()).map(|(_, i)| i.key.clone()).collect();
         plan.parked_keys = if keys.is_empty() { HashSet::new() } else { tx.parked_keys(&keys).await? };
         // Refused records are left out: the store may be unable to take their values even in a query.
@@ -167,7 +161,7 @@ impl Processor {
     }
 
     /// Hands committed rows to the relay, wakes the lot, and records metrics and logs.
-    fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
+    pub(super) fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
         self.relay.hand_over(rows);
         if plan.fates.iter().any(|fate| fate.outcome == StreamOutcome::Queued) {
             self.setup.bell.ring();
@@ -185,17 +179,17 @@ impl Processor {
     }
 }
 
-/// Passes the inbox gate; returns the new records with their indexes in the batch. Copies and `returned` records are noted as
+/// Passes the inbox gate; returns the new records with their indexes in the batch. Copies and `reinjected` records are noted as
 /// copies; another event under a known id is refused.
 async fn gate<'r>(
     tx: &mut dyn ConsumerTx,
     batch: &'r [Incoming<'r>],
     refusals: &Refusals,
-    returned: &HashSet<usize>,
+    reinjected: &HashSet<usize>,
     plan: &mut Plan<'r>,
 ) -> Result<Vec<(usize, &'r Incoming<'r>)>, StoreError> {
     let id = |n: usize, incoming: &Incoming<'_>| rows::settled_id(incoming, refusals.contains_key(&n));
-    let (copies, others): (Vec<_>, Vec<_>) = batch.iter().enumerate().partition(|(n, _)| returned.contains(n));
+    let (copies, others): (Vec<_>, Vec<_>) = batch.iter().enumerate().partition(|(n, _)| reinjected.contains(n));
     plan.fates.extend(copies.into_iter().map(|(_, incoming)| Fate { incoming, outcome: StreamOutcome::Copy, span: None }));
     let mut entries: Vec<_> = others.iter().map(|(n, incoming)| rows::entry(id(*n, incoming), incoming)).collect();
     // All workers insert in the same order, so that two of them cannot deadlock.
@@ -216,15 +210,8 @@ async fn gate<'r>(
 }
 
 /// Writes a plan and commits; returns the committed outbox rows.
-async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
-    if !plan.adopt.is_empty() && tx.adopt(&plan.adopt).await?.len() < plan.adopt.len() {
-        // Another transaction committed one of these orders since the lookup: the next try sees it.
-        return Err(StoreError::Retry {
-            operation: "worker.adopt",
-            source: anyhow::anyhow!("an order was created concurrently"),
-        });
-    }
-    let passed = if plan.transitions.is_empty() { HashSet::new() } else { tx.apply(&plan.transitions).await? };
+pub(super) async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> Result<Vec<OutboxRow>, StoreError> {
+    let passed = change_orders(tx.as_mut(), &plan.adopt, &plan.transitions).await?;
     for stopped in plan.transitions.iter().filter(|t| !passed.contains(&t.order_id)) {
         let Transition { order_id, at, cause, .. } = *stopped;
         plan.journal.notes.push(Note { order_id, kind: "ignored", at, cause, detail: None });
@@ -234,17 +221,9 @@ async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> Result<Vec<O
     let processed = transitions.filter(|t| passed.contains(&t.order_id)).map(|transition| transition.event);
     let dead = std::mem::take(&mut plan.journal.events);
     plan.journal.events = processed.chain(dead).collect();
-    let numbers = tx.record(&plan.journal).await?;
-    if !plan.journal.parked.is_empty() {
-        crash::point("park_before_commit");
-    }
-    tx.commit().await?;
-    if !plan.journal.parked.is_empty() {
-        crash::point("park_after_commit_before_offset");
-    }
+    let rows = commit(tx, &mut plan.journal).await?;
     for fate in &mut plan.fates {
         fate.was_stopped(|order| !passed.contains(&order));
     }
-    let events = std::mem::take(&mut plan.journal.events);
-    Ok(numbers.into_iter().zip(events).map(|(number, event)| OutboxRow::new(number, event)).collect())
+    Ok(rows)
 }

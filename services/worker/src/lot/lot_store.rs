@@ -14,8 +14,8 @@ use minishop_store::{Claim, Lease, Lot, MadeDue, StoreError};
 use super::claimed_event::ClaimedEvent;
 use super::decision::handed_back;
 use super::metrics::LotMetrics;
+use crate::event::outgoing::EventWriter;
 use crate::metrics::WorkerMetrics;
-use crate::outgoing::EventWriter;
 use crate::worker_shared::WorkerShared;
 
 /// Claims rows, and writes the decisions on them.

@@ -5,7 +5,7 @@ use minishop_core::order::Status;
 use minishop_core::parking::DeadCode;
 use minishop_store::KnownOrder;
 
-use crate::decode::Created;
+use crate::event::decode::Created;
 
 /// The verdict on one created event.
 #[derive(Debug, Clone, PartialEq, Eq)]
