@@ -10,6 +10,7 @@ use minishop_core::currency::Currency;
 use minishop_core::money;
 use minishop_core::operation::{Kind, State, Tally};
 use minishop_core::order::{Item, Status};
+use minishop_core::order_head::OrderHead;
 use minishop_core::refusal::Refusal;
 use minishop_store::OrderRow;
 
@@ -17,9 +18,10 @@ use crate::refusals;
 
 /// Converts an order.
 pub fn order(row: OrderRow) -> Result<Order, Refusal> {
-    let scale = Currency::scale_of(row.currency.as_deref());
+    let OrderHead { order_id, customer_id, correlation_id, currency, total_minor, created_at, .. } = row.head;
+    let scale = Currency::scale_of(currency.as_deref());
     let items: Vec<Item> = serde_json::from_str(&row.items).map_err(|error| {
-        tracing::error!(order.id = %row.order_id, %error, "cannot read the items of a stored order");
+        tracing::error!(order.id = %order_id, %error, "cannot read the items of a stored order");
         refusals::internal()
     })?;
     let items = items.into_iter().map(|item| OrderItem {
@@ -28,11 +30,11 @@ pub fn order(row: OrderRow) -> Result<Order, Refusal> {
         price: Some(money::to_major(item.price_minor, scale)),
     });
     Ok(Order {
-        order_id: row.order_id.to_string(),
-        customer_id: row.customer_id,
+        order_id: order_id.to_string(),
+        customer_id,
         items: items.collect(),
-        total: Some(money::to_major(row.total_minor, scale)),
-        currency: row.currency,
+        total: Some(money::to_major(total_minor, scale)),
+        currency,
         status: match row.status {
             Status::Created => WireStatus::Created,
             Status::Processed => WireStatus::Processed,
@@ -41,8 +43,8 @@ pub fn order(row: OrderRow) -> Result<Order, Refusal> {
         }
         .into(),
         version: row.version,
-        created_at: Some(row.created_at.into()),
-        correlation_id: row.correlation_id.as_str().to_owned(),
+        created_at: Some(created_at.into()),
+        correlation_id: correlation_id.as_str().to_owned(),
     })
 }
 

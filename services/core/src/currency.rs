@@ -20,7 +20,7 @@ pub enum CurrencyError {
     Unknown,
 }
 
-/// Currency codes by scale.
+/// Currency codes by scale, each followed by one blank.
 const BY_SCALE: [(u32, &str); 4] = [
     (0, "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"),
     (
@@ -44,7 +44,7 @@ impl Currency {
         }
         BY_SCALE
             .iter()
-            .find(|(_, codes)| codes.split_ascii_whitespace().any(|known| known.as_bytes() == code))
+            .find(|(_, codes)| codes.as_bytes().chunks(4).any(|known| known[..3] == code))
             .map(|(scale, _)| Self { code, scale: *scale })
             .ok_or(CurrencyError::Unknown)
     }

@@ -15,6 +15,7 @@ pub mod ids;
 pub mod money;
 pub mod operation;
 pub mod order;
+pub mod order_head;
 pub mod parking;
 pub mod position;
 pub mod refusal;

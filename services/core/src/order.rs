@@ -133,6 +133,11 @@ impl CreateOrder {
     pub fn total(&self) -> f64 {
         money::to_major(self.total_minor, self.scale())
     }
+
+    /// Takes the customer and the lines out of the command.
+    pub fn into_parts(self) -> (String, Vec<Item>) {
+        (self.customer_id, self.items)
+    }
 }
 
 fn exact_items(lines: Vec<Line>, scale: u32, violations: &mut Vec<Violation>) -> Vec<Item> {

@@ -122,8 +122,8 @@ pub async fn run(args: Args) -> ExitCode {
 async fn list(client: &Client, customer: Option<&str>, status: Option<&str>, limit: usize) -> Result<Value, client::Failure> {
     let filters = [("customerId", customer), ("status", status)].into_iter();
     let given = filters.filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
-    let query: String = given.map(|(name, value)| format!("&{name}={}", client::encoded(value))).collect();
-    client.pages("/orders", &query, "orders", limit).await
+    let query: Vec<String> = given.map(|(name, value)| format!("&{name}={}", client::encoded(value))).collect();
+    client.pages("/orders", &query.concat(), "orders", limit).await
 }
 
 fn print(answer: &Value, output: Output) -> ExitCode {

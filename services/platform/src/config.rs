@@ -157,6 +157,11 @@ impl Config {
     pub fn brokers(&self) -> String {
         self.kafka_brokers.clone().unwrap_or_else(|| self.kafka_addr.to_string())
     }
+
+    /// Returns the file of the embedded store.
+    pub fn store_file(&self) -> PathBuf {
+        self.data_dir.join("minishop.db")
+    }
 }
 
 /// The settings as given on the command line, in the environment or in the file, by variable. Not checked yet, so that one check
@@ -201,18 +206,6 @@ impl clap::FromArgMatches for Flags {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
-    }
-}
-
-impl Config {
-    /// Returns the bootstrap servers for a command: the configured brokers, or the embedded log of a running server.
-    pub fn brokers(&self) -> String {
-        self.kafka_brokers.clone().unwrap_or_else(|| self.kafka_addr.to_string())
-    }
-
-    /// Returns the file of the embedded store.
-    pub fn store_file(&self) -> PathBuf {
-        self.data_dir.join("minishop.db")
     }
 }
 

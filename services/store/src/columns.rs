@@ -10,6 +10,7 @@ use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::Status;
+use minishop_core::order_head::OrderHead;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
@@ -115,38 +116,38 @@ pub(super) fn key_record(row: &impl Columns) -> anyhow::Result<KeyRecord> {
 macro_rules! order_columns {
     () => {
         "o.order_id, o.client_id, o.customer_id, o.status, o.version, o.currency, o.total_minor, CAST(o.items AS text), \
-         o.correlation_id, o.created_at"
+         o.correlation_id, o.created_at, o.idempotency_key"
     };
 }
 pub(super) use order_columns;
 
 pub(super) fn order_row(row: &impl Columns) -> anyhow::Result<OrderRow> {
     Ok(OrderRow {
-        order_id: OrderId(row.id(0)?),
-        client_id: ClientId(row.text(1)?.to_owned()),
-        customer_id: row.text(2)?.to_owned(),
+        head: OrderHead {
+            order_id: OrderId(row.id(0)?),
+            client_id: ClientId(row.text(1)?.to_owned()),
+            customer_id: row.text(2)?.to_owned(),
+            key: IdempotencyKey::of_event(row.text(10)?)?,
+            correlation_id: CorrelationId::parse(row.text(8)?).context("malformed correlation id")?,
+            currency: row.maybe_text(5)?.map(str::to_owned),
+            total_minor: row.long(6)?,
+            created_at: row.time(9)?,
+        },
         status: status(row.text(3)?)?,
         version: row.int(4)?,
-        currency: row.maybe_text(5)?.map(str::to_owned),
-        total_minor: row.long(6)?,
         items: row.text(7)?.to_owned(),
-        correlation_id: CorrelationId::parse(row.text(8)?).context("malformed correlation id")?,
-        created_at: row.time(9)?,
     })
 }
 
 /// An order's columns, then the time of its last change.
 pub(super) fn changed(row: &impl Columns) -> anyhow::Result<Changed> {
-    Ok(Changed { order: order_row(row)?, at: row.maybe_time(10)? })
+    Ok(Changed { order: order_row(row)?, at: row.maybe_time(11)? })
 }
 
 /// The columns of an order `o` that [`origin`] reads, in its order.
 macro_rules! origin_columns {
     () => {
-        concat!(
-            $crate::columns::order_columns!(),
-            ", o.idempotency_key, o.traceparent, o.created_event_id, o.settled_event_id, o.adopted"
-        )
+        concat!($crate::columns::order_columns!(), ", o.traceparent, o.created_event_id, o.settled_event_id, o.adopted")
     };
 }
 pub(super) use origin_columns;
@@ -154,7 +155,6 @@ pub(super) use origin_columns;
 pub(super) fn origin(row: &impl Columns) -> anyhow::Result<Origin> {
     Ok(Origin {
         order: order_row(row)?,
-        key: IdempotencyKey::of_event(row.text(10)?)?,
         traceparent: row.maybe_text(11)?.map(str::to_owned),
         created_event_id: EventId(row.id(12)?),
         settled_event_id: row.maybe_id(13)?.map(EventId),

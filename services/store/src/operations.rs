@@ -18,11 +18,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use minishop_core::clock::Timestamp;
-use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OperationId, OrderId};
 use minishop_core::operation::{ItemState, Kind, Skip, State, Tally};
-use minishop_core::order::Status;
 
+use super::Origin;
 use super::database::Database;
 pub use announce::{Announce, AnnouncedAgain, Left, Unannounced};
 pub use gap::Gap;
@@ -297,34 +296,7 @@ pub struct DiscardCandidate {
     /// Whether it is the event that announced its order. A refused copy that only names an order is not.
     pub announced: bool,
     /// The order, if the store has it.
-    pub order: Option<CandidateOrder>,
-}
-
-/// An order whose event is to be discarded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CandidateOrder {
-    /// The order.
-    pub order_id: OrderId,
-    /// The client that created it.
-    pub client_id: ClientId,
-    /// The customer.
-    pub customer_id: String,
-    /// The key of the request that created it.
-    pub key: IdempotencyKey,
-    /// The correlation id of that request.
-    pub correlation_id: CorrelationId,
-    /// The total in minor units.
-    pub total_minor: i64,
-    /// The currency's code.
-    pub currency: Option<String>,
-    /// The current status.
-    pub status: Status,
-    /// The current version.
-    pub version: i32,
-    /// The W3C trace context of that request.
-    pub traceparent: Option<String>,
-    /// When it was accepted.
-    pub created_at: Timestamp,
+    pub order: Option<Origin>,
 }
 
 /// The most items that an answer shows.

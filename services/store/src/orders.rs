@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use minishop_core::clock::Timestamp;
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
-use minishop_core::ids::{ClientId, CorrelationId, OrderId};
+use minishop_core::ids::{ClientId, OrderId};
 use minishop_core::order::Status;
+use minishop_core::order_head::OrderHead;
 
 #[cfg(doc)]
 use super::StoreError;
@@ -15,28 +16,14 @@ use super::{NewEvent, Result, Transition};
 /// A validated order on its way into the store, with the event that announces it.
 #[derive(Debug, Clone)]
 pub struct NewOrder {
-    /// The order's id.
-    pub order_id: OrderId,
-    /// The caller; with `key` the scope of idempotency.
-    pub client_id: ClientId,
-    /// The caller's idempotency key.
-    pub key: IdempotencyKey,
+    /// What never changes.
+    pub head: OrderHead,
     /// The command's digest.
     pub fingerprint: Fingerprint,
-    /// The customer's id.
-    pub customer_id: String,
-    /// The currency's code; `None` when the caller named none.
-    pub currency: Option<String>,
-    /// The total in minor units.
-    pub total_minor: i64,
     /// The lines: a JSON array of `core::order::Item`.
     pub items: String,
-    /// The correlation id.
-    pub correlation_id: CorrelationId,
     /// The W3C trace context of the request, if it was traced.
     pub traceparent: Option<String>,
-    /// The time of acceptance, also in the event.
-    pub created_at: Timestamp,
     /// The `orders.created` event.
     pub event: NewEvent,
 }
@@ -61,26 +48,14 @@ pub struct KeyRecord {
 /// An order as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderRow {
-    /// The order's id.
-    pub order_id: OrderId,
-    /// The caller that created it.
-    pub client_id: ClientId,
-    /// The customer's id.
-    pub customer_id: String,
+    /// What never changes.
+    pub head: OrderHead,
     /// The current status.
     pub status: Status,
     /// 1 when created, one more with each change of status.
     pub version: i32,
-    /// The currency's code.
-    pub currency: Option<String>,
-    /// The total in minor units.
-    pub total_minor: i64,
     /// The lines: a JSON array of `core::order::Item`.
     pub items: String,
-    /// The correlation id.
-    pub correlation_id: CorrelationId,
-    /// The time of acceptance.
-    pub created_at: Timestamp,
 }
 
 /// Which orders to list: newest first, by keyset on the order id.

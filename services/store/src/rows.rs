@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use minishop_core::clock::Timestamp;
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
-use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
+use minishop_core::ids::{ClientId, EventId, OrderId};
 use minishop_core::order::Status;
+use minishop_core::order_head::OrderHead;
 use minishop_core::position::Position;
 
 use super::NewEvent;
@@ -53,30 +54,16 @@ pub struct KnownOrder {
 /// An order that came by an event and not by our own API.
 #[derive(Debug, Clone)]
 pub struct AdoptedOrder {
-    /// The order's id, from the event.
-    pub order_id: OrderId,
-    /// The client, from the event's headers.
-    pub client_id: ClientId,
-    /// The key, from the envelope.
-    pub key: IdempotencyKey,
+    /// What never changes, from the event.
+    pub head: OrderHead,
     /// The digest of its content.
     pub fingerprint: Fingerprint,
-    /// The customer's id.
-    pub customer_id: String,
-    /// The currency's code.
-    pub currency: Option<String>,
-    /// The total in minor units.
-    pub total_minor: i64,
     /// The lines: a JSON array of `core::order::Item`.
     pub items: String,
-    /// The correlation id.
-    pub correlation_id: CorrelationId,
     /// The W3C trace context of the event.
     pub traceparent: Option<String>,
     /// The event that announced it.
     pub created_event_id: EventId,
-    /// The event's time.
-    pub created_at: Timestamp,
 }
 
 /// A change of an order's status, behind a fence.

@@ -4,7 +4,6 @@ use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
 use minishop_core::clock::Timestamp;
-use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
 use minishop_core::parking::State;
 
@@ -12,14 +11,12 @@ use super::columns::{self, Columns as _, origin_columns};
 use super::database::{Arg, Database, Row, Statement};
 use super::{OrderRow, Result};
 
-/// An order with its key, its trace, and the events that announced it.
+/// An order with its trace and the events that announced it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The order as it is now.
     pub order: OrderRow,
-    /// The key of the request that created it.
-    pub key: IdempotencyKey,
-    /// The W3C trace context of that request.
+    /// The W3C trace context of the request that created it.
     pub traceparent: Option<String>,
     /// The event that announced it.
     pub created_event_id: EventId,

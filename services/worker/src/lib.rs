@@ -1,34 +1,31 @@
 //! The consumer service: reads `orders.created`, processes each event once in effect, and publishes the outcome.
 //!
-//! The path of an event: `consume` reads it (poll thread, offsets), `decode` and `upcast` interpret it, `judge` decides what to
-//! do, `process` settles it in the transaction of its batch. Events that cannot be settled there are parked in the lot, from
-//! where `parking` passes them to a handler (`handlers`) until they are settled or dead; `redrive` runs the operations that
-//! operators start over dead letters. `endpoint` reports outages of the endpoint to operators. `outgoing` builds the events to
-//! publish.
+//! The path of an event: `stream` reads it and settles it in the transaction of its batch; `event` says what it means and what
+//! follows from it. Events that cannot be settled there are parked in the lot, from where `lot` passes them to a handler
+//! (`handlers`) until they are settled or dead. `operations` runs the redrives and discards that operators start over dead letters,
+//! `endpoint` reports outages of the endpoint to them, `housekeeping` deletes old rows.
 
-mod consume;
-mod decode;
+mod commit;
 mod endpoint;
+mod event;
 pub mod handlers;
 mod housekeeping;
-mod judge;
+mod lot;
 mod metrics;
-mod outgoing;
-mod parking;
-mod process;
-mod redrive;
+mod operations;
 mod store_retry;
-pub mod upcast;
+mod stream;
 mod worker_shared;
 
 use minishop_platform::ctx::{Ctx, Task};
 
+pub use event::upcast;
 use handlers::HandlerPlace;
 pub use housekeeping::{Housekeeper, Old};
+pub use lot::LotTask;
 pub use metrics::WorkerMetrics;
-pub use parking::LotTask;
-pub use process::Processor;
-pub use redrive::{Progress, Redrive};
+pub use operations::{OperationsTask, Progress};
+pub use stream::Processor;
 use upcast::Versions;
 pub use worker_shared::{LotBell, WorkerShared};
 
@@ -46,9 +43,9 @@ pub fn start_with(ctx: Ctx, setup: WorkerShared) -> Vec<Task> {
     let endpoint = endpoint.map(|endpoint| Task::new("worker endpoint", endpoint::run(ctx.clone(), endpoint)));
     let lot = LotTask::new(&ctx, metrics.clone(), setup.clone());
     let lot = Task::new("worker lot", lot.run(ctx.clone()));
-    let operations = Task::new("worker operations", redrive::run(ctx.clone(), setup.clone()));
+    let operations = Task::new("worker operations", operations::run(ctx.clone(), setup.clone()));
     let housekeeping = housekeeping::task(&ctx);
-    let mut tasks = consume::tasks(ctx, metrics, setup);
+    let mut tasks = stream::tasks(ctx, metrics, setup);
     tasks.extend([lot, operations, housekeeping]);
     tasks.extend(endpoint);
     tasks

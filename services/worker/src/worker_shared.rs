@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::event::upcast::Versions;
 use crate::handlers::HandlerPlace;
-use crate::upcast::Versions;
 
 /// State shared by the stream and the lot of one worker. Cheap to clone.
 #[derive(Debug, Clone)]

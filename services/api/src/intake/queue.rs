@@ -82,7 +82,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub fn scope(&self) -> Scope {
-        (self.order.client_id.clone(), self.order.key.clone())
+        (self.order.head.client_id.clone(), self.order.head.key.clone())
     }
 }
 

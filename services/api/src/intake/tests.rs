@@ -4,9 +4,9 @@ mod bench;
 
 use std::time::Duration;
 
-use minishop_core::clock::from_millis;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::refusal::Code;
+use minishop_store::error::SyncFailed;
 use tokio::time::Instant;
 
 use bench::{Bench, Fault, code, order_of};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use minishop_core::backoff::Backoff;
 use minishop_core::ids::{Ids, OrderId};
+use minishop_core::order_head::OrderHead;
 use minishop_core::refusal::Refusal;
 use minishop_store::{Intake, KeyRecord, NewOrder, Orders, OutboxRow, StoreError};
 use tokio::time::{Instant, sleep_until};
@@ -85,7 +86,7 @@ impl Writer {
             self.queue.expire(expired);
         }
         // All writers of all processes lock in the same order, so that two batches cannot deadlock.
-        live.sort_by(|a, b| (&a.order.client_id, &a.order.key).cmp(&(&b.order.client_id, &b.order.key)));
+        live.sort_by(|a, b| (&a.order.head.client_id, &a.order.head.key).cmp(&(&b.order.head.client_id, &b.order.head.key)));
         if !live.is_empty() {
             self.finish(Job::new(Batch::of(live), started)).await;
         }
@@ -129,7 +130,7 @@ impl Writer {
             Err(StoreError::Fail { source, .. }) if job.batch.len() == 1 => {
                 let order = &job.batch.orders()[0];
                 let trace_id = order.traceparent.as_deref().and_then(|parent| parent.get(3..35));
-                error!(order.id = %order.order_id, correlation_id = %order.correlation_id, trace_id, error = ?source, "the store refused one order");
+                error!(order.id = %order.head.order_id, correlation_id = %order.head.correlation_id, trace_id, error = ?source, "the store refused one order");
                 self.refuse(job.batch, &fault(job.doubt));
             }
             Err(error) if error.blames_the_input() => return job.halves(),
@@ -175,18 +176,13 @@ impl Writer {
 
     /// Answers a committed batch: new orders first, then those whose key existed.
     async fn answer(&mut self, batch: Batch, made: &HashMap<OrderId, i64>, doubt: bool) {
-        let (new, known) = batch.partition(|order| made.contains_key(&order.order_id));
+        let (new, known) = batch.partition(|order| made.contains_key(&order.head.order_id));
         if !new.is_empty() {
             let mut rows = Vec::with_capacity(made.len());
-            let answers = new.into_iter().map(|(order, reply)| {
-                let accepted = Accepted {
-                    order_id: order.order_id,
-                    total_minor: order.total_minor,
-                    currency: order.currency,
-                    replayed: false,
-                };
-                rows.push(OutboxRow::new(made[&order.order_id], order.event));
-                ((order.client_id, order.key), reply, Ok(accepted))
+            let answers = new.into_iter().map(|(NewOrder { head, event, .. }, reply)| {
+                let OrderHead { order_id, total_minor, currency, client_id, key, .. } = head;
+                rows.push(OutboxRow::new(made[&order_id], event));
+                ((client_id, key), reply, Ok(Accepted { order_id, total_minor, currency, replayed: false }))
             });
             let answers = answers.collect();
             (self.hand_over)(Committed::Rows(rows));
@@ -257,7 +253,7 @@ fn fault(doubt: bool) -> Refusal {
 
 /// Compares an order with the record under its key.
 fn judge(record: &KeyRecord, order: &NewOrder) -> AcceptOutcome {
-    let own = record.order_id == order.order_id;
+    let own = record.order_id == order.head.order_id;
     if !own && record.fingerprint != order.fingerprint {
         return Err(refusals::key_reused());
     }
@@ -271,7 +267,7 @@ fn judge(record: &KeyRecord, order: &NewOrder) -> AcceptOutcome {
 }
 
 fn scope(order: &NewOrder) -> Scope {
-    (order.client_id.clone(), order.key.clone())
+    (order.head.client_id.clone(), order.head.key.clone())
 }
 
 fn retry(error: StoreError) -> StoreError {

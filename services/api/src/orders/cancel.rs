@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use minishop_contracts::orders::v1::{CancelOrderRequest, Order};
-use minishop_core::currency::Currency;
-use minishop_core::money;
 use minishop_core::order::Status;
 use minishop_core::refusal::Refusal;
-use minishop_platform::events::status_changed::{Cause, OrderRef};
-use minishop_store::{Origin, Transition};
+use minishop_platform::events::status_changed::{Cause, StatusChange};
+use minishop_store::{OrderRow, Origin, Transition};
 use serde_json::json;
 use tracing::debug;
 
@@ -34,7 +32,7 @@ async fn try_to(app: &App, call: &Call, id: &str) -> Result<Order, Refusal> {
         let (wanted, canceller) =
             (CancelRequest { change, detail: detail(call), deadline: call.deadline }, Arc::clone(&app.canceller));
         if app.detached_writes.run(call, Doubt::Cancel, async move { canceller.cancel(&wanted).await }).await? {
-            debug!(order.id = %origin.order.order_id, "the order is cancelled");
+            debug!(order.id = %origin.order.head.order_id, "the order is cancelled");
             (origin.order.status, origin.order.version) = (to, version);
         } else {
             // Another request changed it first, or an earlier attempt of this one did.
@@ -49,24 +47,15 @@ async fn try_to(app: &App, call: &Call, id: &str) -> Result<Order, Refusal> {
 
 /// Builds the change. The id of its event derives from that of `orders.created`, so that every attempt has the same one.
 fn change(app: &App, call: &Call, origin: &Origin) -> Transition {
-    let row = &origin.order;
-    let subject = OrderRef {
-        order_id: row.order_id,
-        client_id: &row.client_id,
-        customer_id: &row.customer_id,
-        total: money::to_major(row.total_minor, Currency::scale_of(row.currency.as_deref())),
-        currency: row.currency.as_deref(),
-        key: &origin.key,
-        correlation_id: &row.correlation_id,
-        version: row.version,
-    };
+    let OrderRow { head, version, .. } = &origin.order;
+    let change = StatusChange { order: head, version: *version, to: Status::Cancelled };
     let cause = Cause {
         event_id: origin.created_event_id,
-        occurred_at: row.created_at,
+        occurred_at: head.created_at,
         causation_id: call.correlation_id.as_str(),
         trace: &call.trace,
     };
-    app.status_events.change(&subject, Status::Cancelled, &cause, app.clock.now())
+    app.status_events.change(change, &cause, app.clock.now())
 }
 
 /// Returns the timeline's detail: the ids of the request.

@@ -7,8 +7,8 @@ use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{EventId, OrderId};
 use minishop_core::money;
 use minishop_core::order::CreateOrder;
+use minishop_core::order_head::OrderHead;
 use minishop_core::refusal::Refusal;
-use minishop_platform::events::created::NewOrderFacts;
 use minishop_store::NewOrder;
 use tracing::debug;
 
@@ -59,36 +59,24 @@ pub async fn create(
 }
 
 fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: &CreateOrder) -> NewOrder {
-    let at = app.clock.now();
-    let (order_id, event_id) = (OrderId::draw(&*app.ids, at), EventId::draw(&*app.ids, at));
-    let currency = command.currency();
-    let event = app.created_events.event(&NewOrderFacts {
-        order_id,
-        event_id,
-        at,
-        client_id: &call.client,
-        customer_id: command.customer_id(),
-        items: command.items(),
-        total_minor: command.total_minor(),
-        currency: currency.as_ref().map(Currency::code),
-        scale: command.scale(),
-        key: &key,
-        correlation_id: &call.correlation_id,
-        trace: Some(&call.trace),
-    });
-    NewOrder {
-        order_id,
+    let created_at = app.clock.now();
+    let head = OrderHead {
+        order_id: OrderId::draw(&*app.ids, created_at),
         client_id: call.client.clone(),
-        fingerprint: Fingerprint::of_create(command),
         customer_id: command.customer_id().to_owned(),
-        currency: currency.map(|currency| currency.code().to_owned()),
-        total_minor: command.total_minor(),
-        items: serde_json::to_string(command.items()).expect("lines are text and whole numbers"),
-        correlation_id: call.correlation_id.clone(),
-        traceparent: Some(call.trace.traceparent()),
-        created_at: at,
-        event,
         key,
+        correlation_id: call.correlation_id.clone(),
+        currency: command.currency().map(|currency| currency.code().to_owned()),
+        total_minor: command.total_minor(),
+        created_at,
+    };
+    let event_id = EventId::draw(&*app.ids, created_at);
+    NewOrder {
+        event: app.created_events.event(&head, event_id, command.items(), Some(&call.trace)),
+        head,
+        fingerprint: Fingerprint::of_create(command),
+        items: serde_json::to_string(command.items()).expect("lines are text and whole numbers"),
+        traceparent: Some(call.trace.traceparent()),
     }
 }
 

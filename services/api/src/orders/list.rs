@@ -32,7 +32,7 @@ pub async fn list(app: &App, call: &Call, request: ListOrdersRequest) -> Result<
         query.down_to = call.read(app.store.reads.nth_order(&query, LOOK_AT)).await?;
     }
     let rows = call.read(app.store.reads.orders(&query)).await?;
-    let (orders, next) = page.try_cut(rows, |row| row.order_id.0, order)?;
+    let (orders, next) = page.try_cut(rows, |row| row.head.order_id.0, order)?;
     // The next page begins after the last order of this one, or after all scanned orders.
     let next = next.or(query.down_to.map(|id| id.0));
     Ok(ListOrdersResponse { orders, next_page_token: page.token(next) })

@@ -20,7 +20,7 @@ const STANDING: usize = 20;
 /// Reads a page of an order's timeline, oldest first.
 pub async fn timeline(app: &App, call: &Call, request: GetOrderTimelineRequest) -> Result<GetOrderTimelineResponse, Refusal> {
     let origin = find(app, call, &request.order_id).await?;
-    let (id, order_id) = (origin.order.order_id, origin.order.order_id.to_string());
+    let (id, order_id) = (origin.order.head.order_id, origin.order.head.order_id.to_string());
     let page = Page::<i64>::of(call, &["timeline", &call.client.0, &order_id], request.page_size, &request.page_token)?;
     // The `created` entry comes from the order's row, not from the table.
     let mut entries: Vec<TimelineEntry> = page.after.is_none().then(|| created(&origin)).into_iter().collect();
@@ -36,10 +36,10 @@ pub async fn timeline(app: &App, call: &Call, request: GetOrderTimelineRequest) 
 }
 
 fn created(origin: &Origin) -> TimelineEntry {
-    let correlation_id = origin.order.correlation_id.as_str().to_owned();
+    let correlation_id = origin.order.head.correlation_id.as_str().to_owned();
     TimelineEntry {
         kind: "created".to_owned(),
-        at: Some(origin.order.created_at.into()),
+        at: Some(origin.order.head.created_at.into()),
         version: FIRST_VERSION,
         event_id: origin.created_event_id.to_string(),
         causation_id: correlation_id.clone(),
@@ -63,7 +63,7 @@ fn entry(origin: &Origin, fact: Fact) -> TimelineEntry {
         version,
         event_id: told_by.map(|id| id.to_string()).unwrap_or_default(),
         causation_id: fact.cause.to_string(),
-        correlation_id: correlation_id.unwrap_or_else(|| origin.order.correlation_id.as_str().to_owned()),
+        correlation_id: correlation_id.unwrap_or_else(|| origin.order.head.correlation_id.as_str().to_owned()),
         trace_id: trace_id_own.unwrap_or_else(|| trace_id(origin)),
         detail,
     }

@@ -100,7 +100,7 @@ impl OrderWatches {
     pub(super) fn tell(&self, changed: Vec<Changed>) {
         let mut state = self.lock();
         for changed in changed {
-            if let Some(watched) = state.orders.get_mut(&changed.order.order_id) {
+            if let Some(watched) = state.orders.get_mut(&changed.order.head.order_id) {
                 watched.known = watched.known.max(changed.order.version);
                 watched.news.send_replace(Some(Arc::new(changed)));
             }
@@ -167,8 +167,10 @@ mod tests {
     use super::*;
     use futures::FutureExt as _;
     use minishop_core::clock::{ManualClock, from_millis};
+    use minishop_core::idempotency::IdempotencyKey;
     use minishop_core::ids::{ClientId, CorrelationId};
     use minishop_core::order::Status;
+    use minishop_core::order_head::OrderHead;
     use minishop_core::refusal::Code;
     use prometheus_client::registry::Registry;
     use uuid::Uuid;
@@ -184,16 +186,19 @@ mod tests {
 
     fn row(n: u128, version: i32) -> OrderRow {
         OrderRow {
-            order_id: id(n),
-            client_id: ClientId::anonymous(),
-            customer_id: "c1".into(),
+            head: OrderHead {
+                order_id: id(n),
+                client_id: ClientId::anonymous(),
+                customer_id: "c1".into(),
+                key: IdempotencyKey::parse("k").unwrap(),
+                correlation_id: CorrelationId::parse("c").unwrap(),
+                currency: None,
+                total_minor: 0,
+                created_at: from_millis(0),
+            },
             status: if version == 1 { Status::Created } else { Status::Processed },
             version,
-            currency: None,
-            total_minor: 0,
             items: "[]".into(),
-            correlation_id: CorrelationId::parse("c").unwrap(),
-            created_at: from_millis(0),
         }
     }
 

@@ -54,7 +54,7 @@ pub async fn a_cancelled_order_is_answered_told_and_announced_once(world: &World
     let data = serde_json::json!({"orderId": id, "customerId": "c1", "status": "cancelled", "total": 21});
     assert_eq!((&value["type"], &value["data"]), (&"orders.cancelled.v1".into(), &data));
     let announced_at = api.store.timeline.origin(&minishop_core::ids::ClientId::anonymous(), parsed(&id)).await.unwrap().unwrap();
-    let derived = EventId::derived(created.event_id, announced_at.order.created_at, "orders.cancelled.v1");
+    let derived = EventId::derived(created.event_id, announced_at.order.head.created_at, "orders.cancelled.v1");
     assert_eq!((event.event_id, announced_at.settled_event_id), (derived, Some(derived)));
     assert_eq!((event.order_version, event.shard, &event.record_key), (Some(2), created.shard, &created.record_key));
     let headers = Headers::decode(event.headers.clone()).unwrap();

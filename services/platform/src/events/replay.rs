@@ -5,15 +5,13 @@
 
 mod publish;
 
-use minishop_core::currency::Currency;
 use minishop_core::ids::Ids;
-use minishop_core::money;
 use minishop_core::order::{Item, Status};
 use minishop_store::{NewEvent, Origin, PastOrder, Role};
 
 use crate::config::Config;
-use crate::events::created::{CreatedEvents, NewOrderFacts};
-use crate::events::status_changed::{OrderRef, StatusEvents};
+use crate::events::created::CreatedEvents;
+use crate::events::status_changed::{StatusChange, StatusEvents};
 use crate::telemetry::propagation::TraceContext;
 pub use publish::{Extent, Replay, ReplayError, check_topic};
 
@@ -39,23 +37,8 @@ impl ReplayWriter {
 
     /// Rebuilds the created event of an order.
     pub fn created(&self, origin: &Origin) -> anyhow::Result<NewEvent> {
-        let order = &origin.order;
-        let items: Vec<Item> = serde_json::from_str(&order.items)?;
-        let currency = order.currency.as_deref();
-        Ok(self.created.event(&NewOrderFacts {
-            order_id: order.order_id,
-            event_id: origin.created_event_id,
-            at: order.created_at,
-            client_id: &order.client_id,
-            customer_id: &order.customer_id,
-            items: &items,
-            total_minor: order.total_minor,
-            currency,
-            scale: Currency::scale_of(currency),
-            key: &origin.key,
-            correlation_id: &order.correlation_id,
-            trace: trace(origin).as_ref(),
-        }))
+        let items: Vec<Item> = serde_json::from_str(&origin.order.items)?;
+        Ok(self.created.event(&origin.order.head, origin.created_event_id, &items, trace(origin).as_ref()))
     }
 
     /// Rebuilds an order's events in order: the created event, then the final one if it is known.
@@ -64,20 +47,11 @@ impl ReplayWriter {
         let order = &origin.order;
         let mut events = vec![self.created(origin)?];
         if let (Some(end), true) = (end, order.status.is_final()) {
-            let subject = OrderRef {
-                order_id: order.order_id,
-                client_id: &order.client_id,
-                customer_id: &order.customer_id,
-                total: money::to_major(order.total_minor, Currency::scale_of(order.currency.as_deref())),
-                currency: order.currency.as_deref(),
-                key: &origin.key,
-                correlation_id: &order.correlation_id,
-                version: order.version.saturating_sub(1),
-            };
+            let change = StatusChange { order: &order.head, version: order.version.saturating_sub(1), to: order.status };
             let trace = trace(origin).unwrap_or_else(|| TraceContext::new(ids));
             // Clients cancel through the API; the worker writes the other final events.
             let writer = if order.status == Status::Cancelled { &self.api } else { &self.worker };
-            let event = writer.event(&subject, order.status, end.event_id, &end.cause.to_string(), &trace, end.at);
+            let event = writer.event(change, end.event_id, &end.cause.to_string(), &trace, end.at);
             events.push(NewEvent { topic: self.topic.clone(), ..event });
         }
         Ok(events)

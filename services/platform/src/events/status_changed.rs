@@ -9,35 +9,24 @@ use minishop_contracts::headers::kafka as names;
 use minishop_contracts::key::EventKey;
 use minishop_contracts::topics;
 use minishop_core::clock::Timestamp;
-use minishop_core::idempotency::IdempotencyKey;
-use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
+use minishop_core::ids::EventId;
 use minishop_core::order::Status;
-use minishop_store::shard_of;
-use minishop_store::{NewEvent, Role, Transition};
+use minishop_core::order_head::OrderHead;
+use minishop_store::{NewEvent, Role, Transition, shard_of};
 
 use super::headers::{self, EventHeaders};
 use crate::config::Config;
 use crate::telemetry::propagation::TraceContext;
 
-/// The order data in the event of a change.
+/// An order's change to a final status.
 #[derive(Debug, Clone, Copy)]
-pub struct OrderRef<'a> {
+pub struct StatusChange<'a> {
     /// The order.
-    pub order_id: OrderId,
-    /// The order's owner.
-    pub client_id: &'a ClientId,
-    /// The customer.
-    pub customer_id: &'a str,
-    /// The sum of all lines in major units of the currency.
-    pub total: f64,
-    /// The currency's code, if one was given.
-    pub currency: Option<&'a str>,
-    /// The key of the request that created it.
-    pub key: &'a IdempotencyKey,
-    /// The correlation id of that request.
-    pub correlation_id: &'a CorrelationId,
+    pub order: &'a OrderHead,
     /// The expected version: with any other, the order does not change.
     pub version: i32,
+    /// The new status.
+    pub to: Status,
 }
 
 /// Why an order changes.
@@ -68,28 +57,28 @@ impl StatusEvents {
         Self { role, key: config.event_key, prefix: config.topic_prefix.clone(), constant: headers::constant(role) }
     }
 
-    /// Builds an order's change to `to`, a final status, with its event.
-    pub fn change(&self, order: &OrderRef<'_>, to: Status, cause: &Cause<'_>, now: Timestamp) -> Transition {
-        let event_type = to_event_type(to);
+    /// Builds the transition of a change, with its event.
+    pub fn change(&self, change: StatusChange<'_>, cause: &Cause<'_>, now: Timestamp) -> Transition {
+        let event_type = to_event_type(change.to);
         let event_id = EventId::derived(cause.event_id, cause.occurred_at, event_type);
-        let event = self.event(order, to, event_id, cause.causation_id, cause.trace, now);
-        let OrderRef { order_id, version: expected_version, .. } = *order;
-        Transition { order_id, expected_version, to, at: now, cause: cause.event_id, event }
+        let event = self.event(change, event_id, cause.causation_id, cause.trace, now);
+        let StatusChange { order, version: expected_version, to } = change;
+        Transition { order_id: order.order_id, expected_version, to, at: now, cause: cause.event_id, event }
     }
 
     /// Builds the event of a change with a given id.
     pub fn event(
         &self,
-        order: &OrderRef<'_>,
-        to: Status,
+        change: StatusChange<'_>,
         event_id: EventId,
         causation_id: &str,
         trace: &TraceContext,
         at: Timestamp,
     ) -> NewEvent {
+        let StatusChange { order, version, to } = change;
         let status = wire(to);
         let topic = status.topic().expect("the status is final");
-        let version = order.version.saturating_add(1);
+        let version = version.saturating_add(1);
         let (order_id, id_text) = (order.order_id.to_string(), event_id.to_string());
         let head = Head {
             event_id: &id_text,
@@ -110,7 +99,7 @@ impl StatusEvents {
             trace: Some(trace),
         };
         let headers = event_headers.finish(headers);
-        let record_key = Bytes::copy_from_slice(self.key.pick(order.customer_id, &order_id).as_bytes());
+        let record_key = Bytes::copy_from_slice(self.key.pick(&order.customer_id, &order_id).as_bytes());
         let payload = encode_settled(&head, &data(order, order_id, status)).expect("the status is final");
         NewEvent {
             shard: shard_of(self.role, &record_key),
@@ -138,12 +127,12 @@ const fn wire(status: Status) -> order_settled::Status {
     }
 }
 
-fn data(order: &OrderRef<'_>, order_id: String, status: order_settled::Status) -> OrderSettled {
+fn data(order: &OrderHead, order_id: String, status: order_settled::Status) -> OrderSettled {
     OrderSettled {
         order_id,
-        customer_id: order.customer_id.to_owned(),
+        customer_id: order.customer_id.clone(),
         status: status.into(),
-        total: Some(order.total),
-        currency: order.currency.map(str::to_owned),
+        total: Some(order.total()),
+        currency: order.currency.clone(),
     }
 }

@@ -142,9 +142,9 @@ impl Operations {
         let mut work = self.0.begin(OPERATION).await?;
         let mut again = AnnouncedAgain { next, ..AnnouncedAgain::default() };
         let (lost, settled) = lost(work.as_mut(), ask, &found, &mut again.left).await?;
-        again.orders = lost.iter().map(|origin| origin.order.order_id).collect();
+        again.orders = lost.iter().map(|origin| origin.order.head.order_id).collect();
         if let Unannounced::Ids(ids) = &ask.which {
-            let known: HashSet<OrderId> = found.iter().map(|origin| origin.order.order_id).collect();
+            let known: HashSet<OrderId> = found.iter().map(|origin| origin.order.head.order_id).collect();
             again.left.extend(ids.iter().filter(|id| !known.contains(id)).map(|id| (*id, Left::NotFound)));
         } else {
             again.left.clear();
@@ -214,7 +214,7 @@ async fn lost<'f>(
 ) -> Result<(Vec<&'f Origin>, Vec<Uuid>)> {
     const OPERATION: &str = "operations.announce";
     let by_event = || vec![Arg::text(&ask.consumer), events(found)];
-    let by_order = || vec![orders(found.iter().map(|origin| origin.order.order_id))];
+    let by_order = || vec![orders(found.iter().map(|origin| origin.order.head.order_id))];
     let mut settled = ids(OPERATION, &work.run(&AT_THE_GATE, by_event()).await?)?;
     let open = ids(OPERATION, &work.run(&STILL_OPEN, by_order()).await?)?;
     let mut parked = ids(OPERATION, &work.run(&IN_THE_LOT, by_order()).await?)?;
@@ -222,7 +222,7 @@ async fn lost<'f>(
     let waiting = ids(OPERATION, &work.run(&IN_THE_OUTBOX, vec![events(found)]).await?)?;
     let mut lost = Vec::new();
     for origin in found {
-        let (order, event) = (origin.order.order_id, origin.created_event_id);
+        let (order, event) = (origin.order.head.order_id, origin.created_event_id);
         let why = if origin.order.status != Status::Created || !open.contains(&order.0) {
             Left::NotCreated
         } else if waiting.contains(&event.0) {

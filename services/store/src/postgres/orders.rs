@@ -122,23 +122,23 @@ fn silent(operation: &'static str) -> StoreError {
 async fn accept(connection: &mut PgConnection, batch: &[NewOrder]) -> sqlx::Result<HashMap<OrderId, i64>> {
     let announced: Vec<NewEvent>;
     // The event's order id is the join key, so it must be set.
-    let events: Vec<&NewEvent> = if batch.iter().all(|order| order.event.order_id == Some(order.order_id)) {
+    let events: Vec<&NewEvent> = if batch.iter().all(|order| order.event.order_id == Some(order.head.order_id)) {
         column(batch, |order| &order.event)
     } else {
-        announced = batch.iter().map(|o| NewEvent { order_id: Some(o.order_id), ..o.event.clone() }).collect();
+        announced = batch.iter().map(|o| NewEvent { order_id: Some(o.head.order_id), ..o.event.clone() }).collect();
         announced.iter().collect()
     };
     let row = events::bind(sqlx::query(ACCEPT), &events)
-        .bind(column(batch, |o| &*o.client_id.0))
-        .bind(column(batch, |o| o.key.as_str()))
+        .bind(column(batch, |o| &*o.head.client_id.0))
+        .bind(column(batch, |o| o.head.key.as_str()))
         .bind(column(batch, |o| &o.fingerprint.0[..]))
-        .bind(column(batch, |o| &*o.customer_id))
-        .bind(column(batch, |o| o.currency.as_deref()))
-        .bind(column(batch, |o| o.total_minor))
+        .bind(column(batch, |o| &*o.head.customer_id))
+        .bind(column(batch, |o| o.head.currency.as_deref()))
+        .bind(column(batch, |o| o.head.total_minor))
         .bind(column(batch, |o| &*o.items))
-        .bind(column(batch, |o| o.correlation_id.as_str()))
+        .bind(column(batch, |o| o.head.correlation_id.as_str()))
         .bind(column(batch, |o| o.traceparent.as_deref()))
-        .bind(column(batch, |o| o.created_at))
+        .bind(column(batch, |o| o.head.created_at))
         .fetch_one(connection)
         .await?;
     Ok(events::places(&row)?.into_iter().collect())

@@ -61,25 +61,25 @@ async fn accept(connection: &mut SqliteConnection, batch: &[NewOrder], now: i64)
         let mut query = sqlx::query_scalar::<_, Uuid>(sql);
         for order in rows {
             query = query
-                .bind(order.order_id.0)
-                .bind(&order.client_id.0)
-                .bind(order.key.as_str())
+                .bind(order.head.order_id.0)
+                .bind(&order.head.client_id.0)
+                .bind(order.head.key.as_str())
                 .bind(&order.fingerprint.0[..])
-                .bind(&order.customer_id)
-                .bind(order.currency.as_deref())
-                .bind(order.total_minor)
+                .bind(&order.head.customer_id)
+                .bind(order.head.currency.as_deref())
+                .bind(order.head.total_minor)
                 .bind(&order.items)
-                .bind(order.correlation_id.as_str())
+                .bind(order.head.correlation_id.as_str())
                 .bind(order.traceparent.as_deref())
                 .bind(order.event.event_id.0)
-                .bind(order.created_at.timestamp_millis());
+                .bind(order.head.created_at.timestamp_millis());
         }
         made.extend(query.fetch_all(&mut *connection).await?.into_iter().map(|id| (OrderId(id), 0)));
     }
-    let new: Vec<&NewOrder> = batch.iter().filter(|order| made.contains_key(&order.order_id)).collect();
+    let new: Vec<&NewOrder> = batch.iter().filter(|order| made.contains_key(&order.head.order_id)).collect();
     let events: Vec<&NewEvent> = new.iter().map(|order| &order.event).collect();
     let places = outbox::append(connection, &events, now).await?;
-    Ok(new.iter().map(|order| order.order_id).zip(places).collect())
+    Ok(new.iter().map(|order| order.head.order_id).zip(places).collect())
 }
 
 #[async_trait]

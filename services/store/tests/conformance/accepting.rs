@@ -41,7 +41,7 @@ pub async fn overlapping_sorted_batches_never_deadlock(f: Fixture) {
 pub async fn numbers_follow_the_order_of_a_batch(f: Fixture) {
     let batch = orders("a", 0..100);
     let made = accept(&f.store, &batch).await;
-    let numbers: Vec<_> = batch.iter().map(|order| made[&order.order_id]).collect();
+    let numbers: Vec<_> = batch.iter().map(|order| made[&order.head.order_id]).collect();
     assert_eq!(numbers, (1..=100).collect::<Vec<_>>());
     let places: HashMap<_, _> = f.pending().await.into_iter().map(|row| (row.event.order_id.unwrap(), row.number)).collect();
     assert_eq!(places, made);
@@ -60,9 +60,9 @@ pub async fn a_batch_run_again_after_an_unknown_outcome_changes_nothing(f: Fixtu
     let batch = orders("a", 0..5);
     assert_eq!(accept(&f.store, &batch).await.len(), 5);
     assert_eq!(accept(&f.store, &batch).await, HashMap::new());
-    let keys: Vec<_> = batch.iter().map(|order| (order.client_id.clone(), order.key.clone())).collect();
+    let keys: Vec<_> = batch.iter().map(|order| (order.head.client_id.clone(), order.head.key.clone())).collect();
     let found: HashSet<_> = f.store.orders.by_keys(&keys).await.unwrap().into_iter().map(|record| record.order_id).collect();
-    assert_eq!(found, batch.iter().map(|order| order.order_id).collect());
+    assert_eq!(found, batch.iter().map(|order| order.head.order_id).collect());
     assert_eq!(f.count("outbox_event").await, 5);
 }
 
@@ -73,7 +73,7 @@ pub async fn a_replay_is_answered_from_the_first_record(f: Fixture) {
     let asked = [(client("a"), key("k1")), (client("b"), key("k1")), (client("a"), key("absent"))];
     let records = f.store.orders.by_keys(&asked).await.unwrap();
     assert_eq!(records.len(), 1);
-    assert_eq!(records[0].order_id, first.order_id);
+    assert_eq!(records[0].order_id, first.head.order_id);
     assert_eq!(records[0].fingerprint, first.fingerprint);
     assert_eq!((records[0].total_minor, records[0].currency.as_deref()), (2100, Some("EUR")));
 }
@@ -91,12 +91,15 @@ pub async fn an_acknowledged_order_is_read_at_once_by_its_client_and_by_no_other
     let made = order("a", "k1");
     f.accept(std::slice::from_ref(&made)).await;
     let row = f.get(&made).await.expect("acknowledged");
-    assert_eq!((row.status, row.version, row.total_minor), (Status::Created, 1, 2100));
-    assert_eq!((row.client_id, row.customer_id, row.created_at), (client("a"), "c1".to_owned(), made.created_at));
+    assert_eq!((row.status, row.version, row.head.total_minor), (Status::Created, 1, 2100));
+    assert_eq!(
+        (row.head.client_id, row.head.customer_id, row.head.created_at),
+        (client("a"), "c1".to_owned(), made.head.created_at)
+    );
     let items = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
     assert_eq!(items(&row.items), items(&made.items));
-    assert_eq!(row.correlation_id, made.correlation_id);
-    assert_eq!(f.store.reads.order(&client("b"), made.order_id).await.unwrap(), None);
+    assert_eq!(row.head.correlation_id, made.head.correlation_id);
+    assert_eq!(f.store.reads.order(&client("b"), made.head.order_id).await.unwrap(), None);
     assert!(f.store.reads.orders(&list_of("b")).await.unwrap().is_empty());
 }
 
@@ -110,10 +113,10 @@ pub async fn lists_are_keyset_pages_newest_first(f: Fixture) {
         let page = f.store.reads.orders(&query).await.unwrap();
         assert!(page.len() <= 10);
         let Some(last) = page.last() else { break };
-        query.before = Some(last.order_id);
-        seen.extend(page.into_iter().map(|row| row.order_id));
+        query.before = Some(last.head.order_id);
+        seen.extend(page.into_iter().map(|row| row.head.order_id));
     }
-    assert_eq!(seen, batch.iter().rev().map(|order| order.order_id).collect::<Vec<_>>());
+    assert_eq!(seen, batch.iter().rev().map(|order| order.head.order_id).collect::<Vec<_>>());
 }
 
 pub async fn lists_filter_by_customer_and_status(f: Fixture) {
@@ -125,9 +128,9 @@ pub async fn lists_filter_by_customer_and_status(f: Fixture) {
     settlement.commit().await.unwrap();
     let list = async |customer: Option<&str>, status| {
         let query = ListQuery { customer_id: customer.map(str::to_owned), status, ..list_of("a") };
-        f.store.reads.orders(&query).await.unwrap().into_iter().map(|row| row.order_id).collect::<Vec<_>>()
+        f.store.reads.orders(&query).await.unwrap().into_iter().map(|row| row.head.order_id).collect::<Vec<_>>()
     };
-    let [first, second, third] = batch.map(|order| order.order_id);
+    let [first, second, third] = batch.map(|order| order.head.order_id);
     assert_eq!(list(Some("c1"), None).await, [third, first]);
     assert_eq!(list(None, Some(Status::Created)).await, [second, first]);
     assert_eq!(list(Some("c1"), Some(Status::Processed)).await, [third]);
@@ -139,8 +142,8 @@ pub async fn what_a_list_looks_at_is_bounded_by_its_nth_order(f: Fixture) {
     f.accept(&batch).await;
     f.accept(&orders("b", 0..5)).await;
     f.accept(&[order_of("a", "other", "c9")]).await;
-    let newest_first: Vec<_> = batch.iter().rev().map(|order| order.order_id).collect();
-    let of_customer = ListQuery { customer_id: Some(batch[0].customer_id.clone()), ..list_of("a") };
+    let newest_first: Vec<_> = batch.iter().rev().map(|order| order.head.order_id).collect();
+    let of_customer = ListQuery { customer_id: Some(batch[0].head.customer_id.clone()), ..list_of("a") };
     let status = ListQuery { status: Some(Status::Failed), ..of_customer.clone() };
     for (n, wanted) in [(1, Some(newest_first[0])), (4, Some(newest_first[3])), (10, Some(newest_first[9])), (11, None)] {
         assert_eq!(f.store.reads.nth_order(&of_customer, n).await.unwrap(), wanted, "{n}");
@@ -149,7 +152,8 @@ pub async fn what_a_list_looks_at_is_bounded_by_its_nth_order(f: Fixture) {
     let page = ListQuery { before: Some(newest_first[1]), ..list_of("a") };
     assert_eq!(f.store.reads.nth_order(&page, 2).await.unwrap(), Some(newest_first[3]), "counted from the page's beginning");
     let bounded = ListQuery { down_to: Some(newest_first[3]), ..of_customer };
-    let ids = async |query| f.store.reads.orders(&query).await.unwrap().into_iter().map(|row| row.order_id).collect::<Vec<_>>();
+    let ids =
+        async |query| f.store.reads.orders(&query).await.unwrap().into_iter().map(|row| row.head.order_id).collect::<Vec<_>>();
     assert_eq!(ids(bounded.clone()).await, newest_first[..4]);
     assert_eq!(ids(ListQuery { status: Some(Status::Created), ..bounded.clone() }).await, newest_first[..4]);
     assert_eq!(ids(ListQuery { status: Some(Status::Failed), ..bounded }).await, []);

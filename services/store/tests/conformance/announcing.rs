@@ -17,12 +17,12 @@ fn ask(which: Unannounced) -> Announce {
 
 /// Announces; each order's event is the one with which it was accepted.
 async fn announce(f: &Fixture, made: &[NewOrder], which: Unannounced) -> AnnouncedAgain {
-    let event = |id: OrderId| made.iter().find(|order| order.order_id == id).map(|order| order.event.clone());
+    let event = |id: OrderId| made.iter().find(|order| order.head.order_id == id).map(|order| order.event.clone());
     let ask = ask(which);
     let again = f
         .store
         .operations
-        .announce(&ask, |origin| event(origin.order.order_id).ok_or_else(|| anyhow::anyhow!("an order of another test")));
+        .announce(&ask, |origin| event(origin.order.head.order_id).ok_or_else(|| anyhow::anyhow!("an order of another test")));
     again.await.unwrap()
 }
 
@@ -50,9 +50,9 @@ pub async fn an_event_that_was_settled_without_its_order_passes_the_gate_again(f
     gated(&f, &made[..1], false).await;
     gated(&f, &made[1..2], true).await;
     f.sql("DELETE FROM outbox_event").await;
-    let again = announce(&f, &made, Unannounced::Ids(made.iter().map(|order| order.order_id).collect())).await;
-    assert_eq!(again.orders, [made[0].order_id, made[2].order_id]);
-    assert_eq!(again.left, [(made[1].order_id, Left::NotCreated)]);
+    let again = announce(&f, &made, Unannounced::Ids(made.iter().map(|order| order.head.order_id).collect())).await;
+    assert_eq!(again.orders, [made[0].head.order_id, made[2].head.order_id]);
+    assert_eq!(again.left, [(made[1].head.order_id, Left::NotCreated)]);
     let rows = f.pending().await;
     let events: HashSet<_> = rows.iter().map(|row| row.event.event_id).collect();
     assert_eq!(events, HashSet::from([made[0].event.event_id, made[2].event.event_id]));
@@ -83,7 +83,7 @@ pub async fn lost_orders_are_walked_in_bites_and_none_is_passed_over(f: Fixture)
             break;
         }
     }
-    let mut wanted: Vec<OrderId> = made.iter().map(|order| order.order_id).collect();
+    let mut wanted: Vec<OrderId> = made.iter().map(|order| order.head.order_id).collect();
     wanted.sort_unstable();
     assert!(found == wanted && calls > 1, "{} of {} in {calls} calls", found.len(), wanted.len());
     let again = announce(&f, &made, Unannounced::Before { time: now() + std::time::Duration::from_secs(1), after: None }).await;
@@ -98,12 +98,12 @@ pub async fn orders_that_are_announced_by_two_at_once_have_one_event_each(f: Fix
     lost(&f, &made).await;
     gated(&f, &made, false).await;
     let second = f.second().await;
-    let ids = || Unannounced::Ids(made.iter().map(|order| order.order_id).collect());
-    let event = |id: OrderId| -> NewEvent { made.iter().find(|order| order.order_id == id).unwrap().event.clone() };
+    let ids = || Unannounced::Ids(made.iter().map(|order| order.head.order_id).collect());
+    let event = |id: OrderId| -> NewEvent { made.iter().find(|order| order.head.order_id == id).unwrap().event.clone() };
     let (one, two) = (ask(ids()), ask(ids()));
     let (one, two) = tokio::join!(
-        f.store.operations.announce(&one, |origin| Ok(event(origin.order.order_id))),
-        second.operations.announce(&two, |origin| Ok(event(origin.order.order_id))),
+        f.store.operations.announce(&one, |origin| Ok(event(origin.order.head.order_id))),
+        second.operations.announce(&two, |origin| Ok(event(origin.order.head.order_id))),
     );
     assert_eq!(one.unwrap().orders.len() + two.unwrap().orders.len(), 2, "whoever comes second sees what the first has written");
     assert_eq!(f.pending().await.len(), 2);

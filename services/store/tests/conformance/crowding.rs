@@ -57,7 +57,7 @@ impl Crowd {
         for round in 0..ROUNDS {
             let orders = batch(round, self.n, 20);
             let Some(new) = may_come_again(intake.accept(&orders).await) else { continue };
-            self.made.lock().unwrap().extend(orders.into_iter().filter(|order| new.contains_key(&order.order_id)));
+            self.made.lock().unwrap().extend(orders.into_iter().filter(|order| new.contains_key(&order.head.order_id)));
         }
     }
 
@@ -89,9 +89,10 @@ impl Crowd {
         let orders: Vec<_> = orders.iter().filter(|order| fresh.contains(&order.event.event_id)).collect();
         tx.parked_keys(&orders.iter().map(|order| order.event.record_key.clone()).collect::<Vec<_>>()).await?;
         let (ids, keys): (Vec<_>, Vec<_>) =
-            orders.iter().map(|order| (order.order_id, (order.client_id.clone(), order.key.clone()))).unzip();
+            orders.iter().map(|order| (order.head.order_id, (order.head.client_id.clone(), order.head.key.clone()))).unzip();
         let known = tx.orders(&ids, &keys).await?;
-        let unknown = |order: &&&NewOrder| !known.iter().any(|known| known.order_id == order.order_id || known.key == order.key);
+        let unknown =
+            |order: &&&NewOrder| !known.iter().any(|known| known.order_id == order.head.order_id || known.key == order.head.key);
         let adopt: Vec<_> = orders.iter().filter(unknown).map(|order| adopted(order)).collect();
         if tx.adopt(&adopt).await?.len() < adopt.len() {
             return Ok(());
@@ -102,11 +103,11 @@ impl Crowd {
         let events = transitions.into_iter().filter(|t| passed.contains(&t.order_id)).map(|t| t.event).collect();
         let park = |order: &&NewOrder| ParkedEvent {
             event_id: order.event.event_id,
-            order_id: Some(order.order_id),
-            ..parked(&order.customer_id, if rand::random() { State::Dead } else { State::Retrying }, true)
+            order_id: Some(order.head.order_id),
+            ..parked(&order.head.customer_id, if rand::random() { State::Dead } else { State::Retrying }, true)
         };
         let note = |order: &&NewOrder| Note {
-            order_id: order.order_id,
+            order_id: order.head.order_id,
             kind: "parked",
             at: now(),
             cause: order.event.event_id,
@@ -143,7 +144,8 @@ impl Crowd {
                     failure: None,
                 });
                 tx.release(&again.collect::<Vec<_>>()).await?;
-                let made: HashMap<_, _> = self.made.lock().unwrap().iter().map(|order| (order.order_id, order.clone())).collect();
+                let made: HashMap<_, _> =
+                    self.made.lock().unwrap().iter().map(|order| (order.head.order_id, order.clone())).collect();
                 let orders = ended.iter().filter_map(|row| made.get(&row.order_id?));
                 let transitions: Vec<_> = orders.map(processed).collect();
                 let passed = tx.apply(&transitions).await?;
@@ -172,7 +174,9 @@ impl Crowd {
             } else {
                 for candidate in operations.discard_candidates(&run, 10).await? {
                     let made = self.made.lock().unwrap().clone();
-                    let of = |order: &&NewOrder| candidate.order.as_ref().is_some_and(|known| known.order_id == order.order_id);
+                    let of = |order: &&NewOrder| {
+                        candidate.order.as_ref().is_some_and(|known| known.order.head.order_id == order.head.order_id)
+                    };
                     let change = made.iter().find(of).map(failed);
                     operations.discard(&run, &candidate, change.as_ref(), now()).await?;
                 }

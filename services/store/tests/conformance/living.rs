@@ -8,7 +8,11 @@ use minishop_store::{Journal, Note, ParkedEvent, Role, Transition};
 use crate::support::{Fixture, client, event, event_id, now, order, order_id, parked, processed};
 
 pub fn cancelled(order: &NewOrder) -> Transition {
-    Transition { to: Status::Cancelled, event: event(Role::Api, &order.customer_id, order.order_id, 2), ..processed(order) }
+    Transition {
+        to: Status::Cancelled,
+        event: event(Role::Api, &order.head.customer_id, order.head.order_id, 2),
+        ..processed(order)
+    }
 }
 
 pub async fn a_cancel_passes_once_and_is_found_under_its_own_event(f: Fixture) {
@@ -23,11 +27,11 @@ pub async fn a_cancel_passes_once_and_is_found_under_its_own_event(f: Fixture) {
     let mut late = f.store.inbox.begin("worker").await.unwrap();
     assert!(late.apply(&[processed(&order)]).await.unwrap().is_empty(), "the worker comes too late");
     late.commit().await.unwrap();
-    let origin = f.store.timeline.origin(&order.client_id, order.order_id).await.unwrap().unwrap();
+    let origin = f.store.timeline.origin(&order.head.client_id, order.head.order_id).await.unwrap().unwrap();
     assert_eq!((origin.order.status, origin.order.version), (Status::Cancelled, 2));
     assert_eq!((origin.created_event_id, origin.settled_event_id), (order.event.event_id, Some(change.event.event_id)));
-    assert_eq!((origin.key, origin.adopted), (order.key.clone(), false));
-    let facts = f.store.timeline.facts(order.order_id, 0, 10).await.unwrap();
+    assert_eq!((origin.order.head.key, origin.adopted), (order.head.key.clone(), false));
+    let facts = f.store.timeline.facts(order.head.order_id, 0, 10).await.unwrap();
     assert_eq!(facts.len(), 1);
     let fact = &facts[0];
     assert_eq!((fact.version, fact.kind.as_str(), fact.at, fact.cause), (Some(2), "cancelled", now(), order.event.event_id));
@@ -56,16 +60,16 @@ pub async fn only_orders_with_a_greater_version_have_changed(f: Fixture) {
     }
     let mut connection = f.store.orders.cancels().await.unwrap();
     connection.cancel(&cancelled(&orders[1]), "{}").await.unwrap();
-    let known = |n: usize, version| (orders[n].order_id, version);
+    let known = |n: usize, version| (orders[n].head.order_id, version);
     let changed = async |known: &[_]| {
         let mut found = f.store.orders.changed(known).await.unwrap();
-        found.sort_by_key(|changed| changed.order.order_id);
-        found.into_iter().map(|changed| (changed.order.order_id, changed.order.version, changed.at)).collect::<Vec<_>>()
+        found.sort_by_key(|changed| changed.order.head.order_id);
+        found.into_iter().map(|changed| (changed.order.head.order_id, changed.order.version, changed.at)).collect::<Vec<_>>()
     };
     assert_eq!(changed(&[]).await, []);
-    assert_eq!(changed(&[known(0, 1), known(1, 1), known(2, 1)]).await, [(orders[1].order_id, 2, Some(now()))]);
+    assert_eq!(changed(&[known(0, 1), known(1, 1), known(2, 1)]).await, [(orders[1].head.order_id, 2, Some(now()))]);
     assert_eq!(changed(&[known(1, 2), known(0, 7), (order_id(), 0)]).await, []);
-    assert_eq!(changed(&[known(0, 0)]).await, [(orders[0].order_id, 1, None)]);
+    assert_eq!(changed(&[known(0, 0)]).await, [(orders[0].head.order_id, 1, None)]);
     let read = f.store.orders.changed(&[known(1, 1)]).await.unwrap().pop().unwrap();
     assert_eq!(Some(read.order), f.get(&orders[1]).await, "whole, and of whatever client");
     let many: Vec<_> = (0..10_000).map(|_| (order_id(), 1)).chain([known(1, 1)]).collect();
@@ -120,7 +124,7 @@ pub async fn what_stands_in_the_lot_is_found_by_its_order(f: Fixture) {
 pub async fn an_origin_is_read_by_its_client_alone(f: Fixture) {
     let order = NewOrder { traceparent: Some("00-1-2-01".into()), ..order("a", "k") };
     f.accept(std::slice::from_ref(&order)).await;
-    let origin = f.store.timeline.origin(&order.client_id, order.order_id).await.unwrap().unwrap();
+    let origin = f.store.timeline.origin(&order.head.client_id, order.head.order_id).await.unwrap().unwrap();
     assert_eq!((Some(origin.order), origin.traceparent), (f.get(&order).await, order.traceparent.clone()));
-    assert_eq!(f.store.timeline.origin(&client("b"), order.order_id).await.unwrap(), None);
+    assert_eq!(f.store.timeline.origin(&client("b"), order.head.order_id).await.unwrap(), None);
 }

@@ -18,7 +18,7 @@ type Cancelled = Result<Option<i64>, StoreError>;
 
 /// Returns the event of an order, which blocks its key, and another one behind it.
 fn event_of(order: &NewOrder, state: State) -> [ParkedEvent; 2] {
-    let event = ParkedEvent { order_id: Some(order.order_id), event_id: order.event.event_id, ..parked("c1", state, true) };
+    let event = ParkedEvent { order_id: Some(order.head.order_id), event_id: order.event.event_id, ..parked("c1", state, true) };
     [event, parked("c1", State::Waiting, true)]
 }
 
@@ -67,7 +67,7 @@ pub async fn an_event_that_is_given_up_before_its_order_is_cancelled_is_due_agai
     let order = with_event(&f, State::Retrying).await;
     let lease = claim(&f).await;
     let mut tx = f.store.lot.begin("worker").await.unwrap();
-    assert_eq!(tx.orders(&[order.order_id], &[]).await.unwrap()[0].status, Status::Created);
+    assert_eq!(tx.orders(&[order.head.order_id], &[]).await.unwrap()[0].status, Status::Created);
     let mut cancels = JoinSet::new();
     let task = cancel(&f, &order, &mut cancels);
     f.until_blocked(1, &task).await;
@@ -102,7 +102,7 @@ pub async fn a_pass_of_the_lot_that_meets_a_cancel_waits_and_sees_it(f: Fixture)
     if held.is_none() {
         assert!(cancels.join_next().await.unwrap().unwrap().unwrap().is_some());
     }
-    let (lot, id) = (f.store.lot.clone(), order.order_id);
+    let (lot, id) = (f.store.lot.clone(), order.head.order_id);
     let mut looks = JoinSet::new();
     let task = looks.spawn(async move { lot.begin("worker").await.unwrap().orders(&[id], &[]).await.unwrap().remove(0).status });
     f.until_blocked(2, &task).await;
@@ -117,7 +117,7 @@ pub async fn an_order_that_is_processed_while_it_is_cancelled_is_processed(f: Fi
     let order = with_event(&f, State::Retrying).await;
     let lease = claim(&f).await;
     let mut tx = f.store.lot.begin("worker").await.unwrap();
-    tx.orders(&[order.order_id], &[]).await.unwrap();
+    tx.orders(&[order.head.order_id], &[]).await.unwrap();
     tx.drain(&[lease]).await.unwrap();
     let mut cancels = JoinSet::new();
     let task = cancel(&f, &order, &mut cancels);

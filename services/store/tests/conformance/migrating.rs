@@ -143,7 +143,7 @@ async fn assert_moved(store: &Store, rows: Vec<(Role, NewEvent)>) {
     let next = order_of("a", "next", "c0");
     let made = store.orders.intake().await.unwrap().accept(std::slice::from_ref(&next)).await.unwrap();
     let before = i64::try_from(wanted[&next.event.shard].len()).unwrap();
-    assert_eq!(made[&next.order_id], before + 1, "numbers go on behind what was moved");
+    assert_eq!(made[&next.head.order_id], before + 1, "numbers go on behind what was moved");
     let stats = store.outbox.stats().await.unwrap();
     assert_eq!(stats.depth, 600 + 1);
 }
@@ -207,20 +207,20 @@ async fn accept_as_before(connection: &mut PgConnection, order: &NewOrder) -> sq
         .bind(vec![event.event_id.0])
         .bind(vec![&*event.topic])
         .bind(vec![&event.record_key[..]])
-        .bind(vec![order.order_id.0])
+        .bind(vec![order.head.order_id.0])
         .bind(vec![event.order_version])
         .bind(vec![event.payload.as_deref()])
         .bind(vec![&event.headers[..]])
-        .bind(vec![&*order.client_id.0])
-        .bind(vec![order.key.as_str()])
+        .bind(vec![&*order.head.client_id.0])
+        .bind(vec![order.head.key.as_str()])
         .bind(vec![&order.fingerprint.0[..]])
-        .bind(vec![&*order.customer_id])
-        .bind(vec![order.currency.as_deref()])
-        .bind(vec![order.total_minor])
+        .bind(vec![&*order.head.customer_id])
+        .bind(vec![order.head.currency.as_deref()])
+        .bind(vec![order.head.total_minor])
         .bind(vec![&*order.items])
-        .bind(vec![order.correlation_id.as_str()])
+        .bind(vec![order.head.correlation_id.as_str()])
         .bind(vec![order.traceparent.as_deref()])
-        .bind(vec![order.created_at]);
+        .bind(vec![order.head.created_at]);
     Ok(query.fetch_one(connection).await?.0.len())
 }
 
@@ -257,7 +257,8 @@ async fn an_order_that_the_old_build_accepts_during_the_upgrade_is_moved_or_is_n
         assert!(accept_as_before(&mut first, &orders[2]).await.is_err(), "also with a statement that was prepared before");
         let moved: Vec<_> = read_all(&store).await.into_iter().map(|row| (row.number, row.event.event_id)).collect();
         assert_eq!(moved, [(1, orders[0].event.event_id), (2, orders[1].event.event_id)]);
-        let known = async |order: &NewOrder| store.reads.order(&order.client_id, order.order_id).await.unwrap().is_some();
+        let known =
+            async |order: &NewOrder| store.reads.order(&order.head.client_id, order.head.order_id).await.unwrap().is_some();
         assert_eq!((known(&orders[0]).await, known(&orders[1]).await, known(&orders[2]).await), (true, true, false));
     })
     .await;

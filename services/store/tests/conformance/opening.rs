@@ -13,7 +13,7 @@ pub async fn an_open_store_opens_again_with_its_rows(f: Fixture) {
     let made = order("a", "k1");
     f.accept(std::slice::from_ref(&made)).await;
     let again = f.open_again(false).await.unwrap();
-    assert_eq!(again.reads.order(&made.client_id, made.order_id).await.unwrap(), f.get(&made).await);
+    assert_eq!(again.reads.order(&made.head.client_id, made.head.order_id).await.unwrap(), f.get(&made).await);
 }
 
 pub async fn a_newer_schema_is_refused(f: Fixture) {
@@ -76,7 +76,7 @@ async fn after_a_checkpoint_the_file_alone_is_whole() {
     let copy = dir.path().join("copy.db");
     std::fs::copy(&path, &copy).unwrap();
     let copy = sqlite::open(&copy, clock_of(now()), false).await.unwrap();
-    assert!(copy.reads.order(&made[199].client_id, made[199].order_id).await.unwrap().is_some());
+    assert!(copy.reads.order(&made[199].head.client_id, made[199].head.order_id).await.unwrap().is_some());
 }
 
 /// Reads on two connections in turn, each longer than a commit takes, so that some reader always keeps the write-ahead log

@@ -69,7 +69,7 @@ async fn a_pooler_in_session_mode_works_as_it_comes() {
             assert_eq!(store.lot.claim("worker", &claim).await.unwrap(), []);
             // The store's limits apply on the server connection even if start-up parameters were dropped.
             let mut stopped = store.inbox.begin("worker").await.unwrap();
-            stopped.orders(&[batch[0].order_id], &[]).await.unwrap();
+            stopped.orders(&[batch[0].head.order_id], &[]).await.unwrap();
             let limited = "pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
             let gone = async { while f.count(limited).await > 0 {} };
             tokio::time::timeout(Duration::from_secs(4), gone).await.expect("the server ends what is idle in a transaction");

@@ -63,7 +63,7 @@ pub async fn numbers_are_gapless_and_in_the_order_of_the_commits_within_each_sha
         let made = intake.accept(&batch).await.unwrap();
         let dead: Vec<_> = (0..20).map(|n| event(Role::Worker, &format!("c{n}"), order_id(), 2)).collect();
         let numbers = commit(&f.store, &dead).await;
-        told.extend(batch.iter().map(|order| (order.event.event_id, made[&order.order_id])));
+        told.extend(batch.iter().map(|order| (order.event.event_id, made[&order.head.order_id])));
         told.extend(dead.iter().map(|event| event.event_id).zip(numbers));
         for event in batch.into_iter().map(|order| order.event).chain(dead) {
             shards.entry(event.shard).or_default().push(event.event_id);
@@ -89,7 +89,10 @@ pub async fn a_transaction_that_is_rolled_back_gives_its_numbers_back(f: Fixture
     assert!(f.store.orders.intake().await.unwrap().accept(&refused).await.is_err());
     let (next, order) = (of_one_key(2), order("a", "k"));
     assert_eq!(commit(&f.store, &next).await, [3, 4]);
-    assert_eq!(f.store.orders.intake().await.unwrap().accept(std::slice::from_ref(&order)).await.unwrap()[&order.order_id], 1);
+    assert_eq!(
+        f.store.orders.intake().await.unwrap().accept(std::slice::from_ref(&order)).await.unwrap()[&order.head.order_id],
+        1
+    );
     let rows = f.pending().await;
     assert_gapless(&rows);
     let wanted: Vec<_> = std::iter::once(order.event).chain(committed).chain(next).collect();
@@ -217,7 +220,7 @@ pub async fn what_is_published_goes_and_the_last_of_it_stays(f: Fixture) {
     assert_eq!((f.rows().await, f.pending().await), (rows[9..].to_vec(), Vec::new()));
     assert_eq!(f.store.outbox.stats().await.unwrap().depth, 0);
     let next = order("a", "later");
-    let number = f.store.orders.intake().await.unwrap().accept(std::slice::from_ref(&next)).await.unwrap()[&next.order_id];
+    let number = f.store.orders.intake().await.unwrap().accept(std::slice::from_ref(&next)).await.unwrap()[&next.head.order_id];
     assert_eq!(number, 11, "no number comes twice");
     assert!(f.acknowledge("a", shard, 11).await);
     assert_eq!(f.count("outbox_event").await, 1);
@@ -281,7 +284,10 @@ pub async fn numbers_go_on_behind_what_is_published_when_somebody_has_emptied_th
     f.sql("DELETE FROM outbox_event").await;
     assert_eq!(commit(&f.store, &of_one_key(2)).await, [7, 8]);
     let order = order("a", "k");
-    assert_eq!(f.store.orders.intake().await.unwrap().accept(std::slice::from_ref(&order)).await.unwrap()[&order.order_id], 1);
+    assert_eq!(
+        f.store.orders.intake().await.unwrap().accept(std::slice::from_ref(&order)).await.unwrap()[&order.head.order_id],
+        1
+    );
     assert!(f.acknowledge("a", events[0].shard, 8).await, "the last published row need not be there");
 }
 

@@ -42,11 +42,11 @@ fn all() -> Selection {
 /// Returns a blocking dead letter of an order.
 fn dead_of(order: &NewOrder) -> ParkedEvent {
     ParkedEvent {
-        order_id: Some(order.order_id),
+        order_id: Some(order.head.order_id),
         event_id: order.event.event_id,
         error_class: Some("exhausted"),
         error_code: Some("ATTEMPTS_EXHAUSTED"),
-        ..parked(&order.customer_id, Parked::Dead, true)
+        ..parked(&order.head.customer_id, Parked::Dead, true)
     }
 }
 
@@ -126,7 +126,7 @@ pub async fn a_dead_letter_is_read_with_its_bytes_and_its_order(f: Fixture) {
     let whole = f.store.operations.dead_letter(id).await.unwrap().unwrap();
     assert_eq!((whole.raw_key, whole.raw_value, whole.raw_headers), (event.raw_key, event.raw_value, event.raw_headers));
     assert_eq!((whole.waiting, whole.order_status.as_deref(), whole.next_attempt_at), (2, Some("created"), None));
-    assert_eq!((whole.letter.order_id, whole.letter.state.as_str()), (Some(made.order_id), "dead"));
+    assert_eq!((whole.letter.order_id, whole.letter.state.as_str()), (Some(made.head.order_id), "dead"));
     assert_eq!(f.store.operations.dead_letter(id + 100).await.unwrap(), None);
 }
 
@@ -311,9 +311,9 @@ pub async fn a_discarded_dead_letter_fails_its_order_and_makes_the_next_event_du
     let operations = &f.store.operations;
     let run = claim(operations, "w").await.remove(0);
     let candidate = operations.discard_candidates(&run, 10).await.unwrap();
-    let known = candidate[0].order.as_ref().unwrap();
-    assert_eq!((candidate.len(), candidate[0].announced, known.order_id, known.version), (1, true, made.order_id, 1));
-    assert_eq!((&*known.customer_id, known.total_minor, known.status), ("c1", 2100, Status::Created));
+    let known = &candidate[0].order.as_ref().unwrap().order;
+    assert_eq!((candidate.len(), candidate[0].announced, known.head.order_id, known.version), (1, true, made.head.order_id, 1));
+    assert_eq!((&*known.head.customer_id, known.head.total_minor, known.status), ("c1", 2100, Status::Created));
     let number = operations.discard(&run, &candidate[0], Some(&failed(&made)), now()).await.unwrap().unwrap();
     let row = f.get(&made).await.unwrap();
     assert_eq!((row.status, row.version), (Status::Failed, 2));

@@ -68,7 +68,7 @@ async fn a_process_that_stops_before_its_commit_holds_others_up_for_three_second
             let passed = stopped.apply(&[processed(&made)]).await.unwrap();
             assert_eq!(passed.len(), 1, "it holds the order");
             let (began, mut other) = (Instant::now(), PgConnection::connect(f.url()).await.unwrap());
-            let wait = sqlx::query("UPDATE orders SET version = version WHERE order_id = $1").bind(made.order_id.0);
+            let wait = sqlx::query("UPDATE orders SET version = version WHERE order_id = $1").bind(made.head.order_id.0);
             assert_eq!(wait.execute(&mut other).await.unwrap().rows_affected(), 1);
             assert!(began.elapsed() < Duration::from_secs(3), "held up for {:?}", began.elapsed());
             let late = stopped.commit().await;

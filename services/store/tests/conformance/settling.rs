@@ -139,10 +139,10 @@ pub async fn outbox_numbers_follow_the_order_of_transitions(f: Fixture) {
     f.accept(&batch).await;
     // Neither the order of acceptance nor that of ids.
     let mut mixed: Vec<&NewOrder> = batch.iter().collect();
-    mixed.sort_by_key(|order| order.order_id.0.as_u128().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 64);
+    mixed.sort_by_key(|order| order.head.order_id.0.as_u128().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 64);
     let transitions: Vec<_> = mixed.iter().map(|order| processed(order)).collect();
     let passed = settle(&f.store, &transitions).await;
-    let numbers: Vec<_> = mixed.iter().map(|order| passed[&order.order_id]).collect();
+    let numbers: Vec<_> = mixed.iter().map(|order| passed[&order.head.order_id]).collect();
     assert_eq!(numbers, (1..=200).collect::<Vec<_>>());
     let rows = f.pending().await.into_iter().filter(|row| row.event.order_version == Some(2));
     let announced: Vec<_> = rows.map(|row| (row.number, row.event)).collect();
@@ -153,9 +153,9 @@ pub async fn outbox_numbers_follow_the_order_of_transitions(f: Fixture) {
 pub async fn an_adopted_order_is_known_and_readable(f: Fixture) {
     let foreign = order("a", "k1");
     let mut settlement = begin(&f.store).await;
-    assert!(settlement.orders(&[foreign.order_id], &[]).await.unwrap().is_empty());
-    assert_eq!(settlement.adopt(&[adopted(&foreign)]).await.unwrap(), HashSet::from([foreign.order_id]));
-    let known = settlement.orders(&[foreign.order_id], &[(client("a"), key("k1"))]).await.unwrap();
+    assert!(settlement.orders(&[foreign.head.order_id], &[]).await.unwrap().is_empty());
+    assert_eq!(settlement.adopt(&[adopted(&foreign)]).await.unwrap(), HashSet::from([foreign.head.order_id]));
+    let known = settlement.orders(&[foreign.head.order_id], &[(client("a"), key("k1"))]).await.unwrap();
     assert_eq!(known.len(), 1, "found by id and by key, told once");
     assert_eq!((known[0].status, known[0].version), (Status::Created, 1));
     assert_eq!((known[0].fingerprint, known[0].created_event_id), (foreign.fingerprint, foreign.event.event_id));
@@ -169,13 +169,14 @@ pub async fn adoption_gives_way_to_the_same_id_and_to_the_same_key(f: Fixture) {
     let mine = order("a", "k1");
     f.accept(std::slice::from_ref(&mine)).await;
     let same_key = order("a", "k1");
-    let same_id = NewOrder { order_id: mine.order_id, key: key("k2"), ..order("a", "k2") };
+    let mut same_id = order("a", "k2");
+    same_id.head.order_id = mine.head.order_id;
     let new = order("a", "k3");
     let mut settlement = begin(&f.store).await;
     let made = settlement.adopt(&[adopted(&same_key), adopted(&same_id), adopted(&new)]).await.unwrap();
-    assert_eq!(made, HashSet::from([new.order_id]));
+    assert_eq!(made, HashSet::from([new.head.order_id]));
     let known = settlement.orders(&[], &[(client("a"), key("k1")), (client("a"), key("k2"))]).await.unwrap();
-    assert_eq!(known.iter().map(|order| order.order_id).collect::<Vec<_>>(), [mine.order_id]);
+    assert_eq!(known.iter().map(|order| order.order_id).collect::<Vec<_>>(), [mine.head.order_id]);
     assert_eq!(known[0].fingerprint, Fingerprint([7; 32]));
     settlement.commit().await.unwrap();
 }
@@ -223,7 +224,7 @@ pub async fn text_with_a_null_character_parks_like_any_other(f: Fixture) {
 
 pub async fn dead_letter_events_get_their_places_in_order(f: Fixture) {
     let made = orders("a", 0..70);
-    let events: Vec<_> = made.iter().rev().map(|order| event(Role::Worker, "c1", order.order_id, 1)).collect();
+    let events: Vec<_> = made.iter().rev().map(|order| event(Role::Worker, "c1", order.head.order_id, 1)).collect();
     let places = record(&f.store, Journal { events: events.clone(), ..Journal::default() }).await;
     assert_eq!(places, (1..=70).collect::<Vec<_>>());
     let rows = f.pending().await;
@@ -266,13 +267,13 @@ pub async fn settlements_and_orders_run_side_by_side(f: Fixture) {
         settlement.apply(&transitions).await?;
         let events = transitions.into_iter().map(|transition| transition.event).collect();
         let note = |order: &NewOrder| Note {
-            order_id: order.order_id,
+            order_id: order.head.order_id,
             kind: "adopted",
             at: now(),
             cause: order.event.event_id,
             detail: Some("{}".into()),
         };
-        let duplicates = batch.iter().map(|order| (order.event.event_id, order.order_id)).collect();
+        let duplicates = batch.iter().map(|order| (order.event.event_id, order.head.order_id)).collect();
         let notes = batch.iter().map(note).collect();
         settlement.record(&Journal { notes, duplicates, events, ..Journal::default() }).await?;
         if n.is_multiple_of(4) {

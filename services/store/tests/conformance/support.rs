@@ -14,6 +14,7 @@ use minishop_core::clock::{Clock, ManualClock, Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::Status;
+use minishop_core::order_head::OrderHead;
 use minishop_core::parking::State;
 use minishop_store::error::OpenError;
 use minishop_store::postgres::{self, PostgresSettings};
@@ -230,7 +231,7 @@ impl Fixture {
     }
 
     pub async fn get(&self, order: &NewOrder) -> Option<OrderRow> {
-        self.store.reads.order(&order.client_id, order.order_id).await.expect("an answer")
+        self.store.reads.order(&order.head.client_id, order.head.order_id).await.expect("an answer")
     }
 
     /// Reads the rows that wait to be published, by shard and number.
@@ -342,17 +343,19 @@ pub fn order(client_name: &str, key_text: &str) -> NewOrder {
 pub fn order_of(client_name: &str, key_text: &str, customer: &str) -> NewOrder {
     let id = order_id();
     NewOrder {
-        order_id: id,
-        client_id: client(client_name),
-        key: key(key_text),
+        head: OrderHead {
+            order_id: id,
+            client_id: client(client_name),
+            customer_id: customer.into(),
+            key: key(key_text),
+            correlation_id: CorrelationId::parse("corr-1").expect("a good id"),
+            currency: Some("EUR".into()),
+            total_minor: 2100,
+            created_at: now(),
+        },
         fingerprint: Fingerprint([7; 32]),
-        customer_id: customer.into(),
-        currency: Some("EUR".into()),
-        total_minor: 2100,
         items: r#"[{"productId":"p1","qty":2,"priceMinor":1050}]"#.into(),
-        correlation_id: CorrelationId::parse("corr-1").expect("a good id"),
         traceparent: None,
-        created_at: now(),
         event: event(Role::Api, customer, id, 1),
     }
 }
@@ -372,29 +375,22 @@ pub fn entry(event_id: EventId) -> InboxEntry {
 
 pub fn processed(order: &NewOrder) -> Transition {
     Transition {
-        order_id: order.order_id,
+        order_id: order.head.order_id,
         expected_version: 1,
         to: Status::Processed,
         at: now(),
         cause: order.event.event_id,
-        event: event(Role::Worker, &order.customer_id, order.order_id, 2),
+        event: event(Role::Worker, &order.head.customer_id, order.head.order_id, 2),
     }
 }
 
 pub fn adopted(order: &NewOrder) -> AdoptedOrder {
     AdoptedOrder {
-        order_id: order.order_id,
-        client_id: order.client_id.clone(),
-        key: order.key.clone(),
+        head: order.head.clone(),
         fingerprint: order.fingerprint,
-        customer_id: order.customer_id.clone(),
-        currency: order.currency.clone(),
-        total_minor: order.total_minor,
         items: order.items.clone(),
-        correlation_id: order.correlation_id.clone(),
         traceparent: None,
         created_event_id: order.event.event_id,
-        created_at: order.created_at,
     }
 }
 

@@ -8,8 +8,8 @@ use minishop_bus::{Headers, Record};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::{CreateOrder, Line};
-use minishop_store::shard_of;
-use minishop_store::{NewEvent, NewOrder, Role};
+use minishop_core::order_head::OrderHead;
+use minishop_store::{NewEvent, NewOrder, Role, shard_of};
 use serde_json::{Value, json};
 
 use crate::shop::{Shop, now};
@@ -138,17 +138,19 @@ impl Sent {
         let lines = data["items"].as_array().unwrap().iter().map(line).collect();
         let order = CreateOrder::new(self.text("/data/customerId"), lines, None).unwrap();
         NewOrder {
-            order_id: self.order_id(),
-            client_id: ClientId(client.to_owned()),
-            key: IdempotencyKey::parse(&self.text("/idempotencyKey")).unwrap(),
+            head: OrderHead {
+                order_id: self.order_id(),
+                client_id: ClientId(client.to_owned()),
+                customer_id: order.customer_id().to_owned(),
+                key: IdempotencyKey::parse(&self.text("/idempotencyKey")).unwrap(),
+                correlation_id: CorrelationId::parse(&self.text("/correlationId")).unwrap(),
+                currency: None,
+                total_minor: order.total_minor(),
+                created_at: now(),
+            },
             fingerprint: Fingerprint::of_create(&order),
-            customer_id: order.customer_id().to_owned(),
-            currency: None,
-            total_minor: order.total_minor(),
             items: serde_json::to_string(order.items()).unwrap(),
-            correlation_id: CorrelationId::parse(&self.text("/correlationId")).unwrap(),
             traceparent: None,
-            created_at: now(),
             event: NewEvent {
                 shard: shard_of(Role::Api, b"c"),
                 event_id: self.event_id(),

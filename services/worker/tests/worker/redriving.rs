@@ -15,7 +15,7 @@ use minishop_store::{
 };
 use minishop_worker::handlers::HandlerPlace as Handling;
 use minishop_worker::upcast::Versions;
-use minishop_worker::{Progress, Redrive, WorkerShared};
+use minishop_worker::{OperationsTask, Progress, WorkerShared};
 use serde_json::Value;
 
 use crate::records::{Sent, created};
@@ -23,7 +23,7 @@ use crate::shop::{Shop, metric, now};
 
 /// A worker's operation runner, with a clock that the test moves.
 struct Runner {
-    redrive: Redrive,
+    task: OperationsTask,
     clock: Arc<ManualClock>,
     ctx: Ctx,
 }
@@ -33,13 +33,13 @@ impl Runner {
         let clock = Arc::new(ManualClock::at(now()));
         let ctx = Ctx { metrics: Metrics::default(), clock: clock.clone(), ..shop.ctx().clone() };
         let setup = WorkerShared::new(Handling::Stream, Versions::current());
-        Self { redrive: Redrive::new(&ctx, setup), clock, ctx }
+        Self { task: OperationsTask::new(&ctx, setup), clock, ctx }
     }
 
     /// Advances all operations by one step, a second after the previous one.
     async fn step(&mut self) -> Progress {
         self.clock.advance(TimeDelta::seconds(1));
-        self.redrive.step().await.unwrap()
+        self.task.step().await.unwrap()
     }
 }
 
@@ -198,13 +198,13 @@ pub async fn the_rate_of_an_operation_is_kept(shop: Shop) {
     dead(&shop, 12).await;
     let id = begin(&shop, Kind::Discard, 2).await;
     let mut runner = Runner::new(&shop);
-    runner.redrive.step().await.unwrap();
+    runner.task.step().await.unwrap();
     let mut left = vec![shop.count("parked").await];
     for _ in 0..3 {
         runner.clock.advance(TimeDelta::milliseconds(500));
-        runner.redrive.step().await.unwrap();
+        runner.task.step().await.unwrap();
         left.push(shop.count("parked").await);
-        runner.redrive.step().await.unwrap();
+        runner.task.step().await.unwrap();
         assert_eq!(shop.count("parked").await, *left.last().unwrap(), "no time has passed");
     }
     assert_eq!(left, [11, 10, 9, 8], "one at once, and two a second");

@@ -10,7 +10,7 @@ use minishop_platform::ctx::Ctx;
 use minishop_store::OperationQuery;
 use minishop_worker::handlers::HandlerPlace;
 use minishop_worker::upcast::Versions;
-use minishop_worker::{LotTask, Progress, Redrive, WorkerMetrics, WorkerShared};
+use minishop_worker::{LotTask, OperationsTask, Progress, WorkerMetrics, WorkerShared};
 
 use crate::child::{self, told};
 use crate::redriving::{begin_on, dead};
@@ -37,7 +37,7 @@ async fn worker_that_dies() {
         begin_on(&store.operations, Kind::parse(&kind).unwrap(), 10_000).await;
     }
     let setup = WorkerShared::new(HandlerPlace::Stream, Versions::current());
-    let mut redrive = Redrive::new(&ctx, setup.clone());
+    let mut redrive = OperationsTask::new(&ctx, setup.clone());
     let mut lot = LotTask::new(&ctx, WorkerMetrics::register(&ctx.metrics), setup);
     while redrive.step().await.unwrap() != Progress::Idle {
         clock.advance(TimeDelta::seconds(1));

@@ -39,9 +39,9 @@ pub async fn history_is_chosen_by_order_customer_and_time(shop: Shop) {
     assert_eq!(count(Past { from: Some(at), ..Past::default() }).await, 2);
     assert_eq!(count(Past { until: Some(at), ..Past::default() }).await, 0, "the end is not part of the range");
     let (page, last) = shop.store.history.orders(&Past::default(), None, 1).await.unwrap();
-    assert_eq!(page.iter().map(|past| past.origin.order.order_id).collect::<Vec<_>>(), Vec::from_iter(last));
+    assert_eq!(page.iter().map(|past| past.origin.order.head.order_id).collect::<Vec<_>>(), Vec::from_iter(last));
     let (rest, last) = shop.store.history.orders(&Past::default(), last, 9).await.unwrap();
-    assert_eq!((rest.len(), rest.last().map(|past| past.origin.order.order_id)), (1, last));
+    assert_eq!((rest.len(), rest.last().map(|past| past.origin.order.head.order_id)), (1, last));
     assert_eq!(shop.store.history.orders(&Past::default(), last, 9).await.unwrap(), (Vec::new(), None));
     let other = Past { customer_id: Some("nobody".to_owned()), ..Past::default() };
     let (none, last) = shop.store.history.orders(&other, None, 9).await.unwrap();

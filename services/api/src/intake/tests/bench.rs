@@ -9,6 +9,7 @@ use bytes::Bytes;
 use minishop_core::clock::{Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
+use minishop_core::order_head::OrderHead;
 use minishop_core::refusal::Code;
 use minishop_store::{Cancels, Changed, Intake, KeyRecord, NewEvent, NewOrder, Orders, OutboxRow, Result, StoreError};
 use prometheus_client::registry::Registry;
@@ -73,35 +74,35 @@ impl Intake for Scripted {
     async fn accept(&mut self, batch: &[NewOrder]) -> Result<HashMap<OrderId, i64>> {
         let mut book = self.0.lock().unwrap();
         book.statements.push(batch.len());
-        assert!(batch.is_sorted_by_key(|o| (o.client_id.clone(), o.key.clone())), "batches are sorted by scope");
+        assert!(batch.is_sorted_by_key(|o| (o.head.client_id.clone(), o.head.key.clone())), "batches are sorted by scope");
         let fault = book.faults.pop_front();
         if fault == Some(Fault::Retry) {
             return Err(StoreError::retry("accept", lost()));
         }
-        if fault == Some(Fault::Held) || batch.iter().any(|order| book.held.contains(&order.key)) {
+        if fault == Some(Fault::Held) || batch.iter().any(|order| book.held.contains(&order.head.key)) {
             return Err(StoreError::contended("accept", lost()));
         }
         if fault == Some(Fault::NoSync) {
             return Err(StoreError::sync_failed("accept", "scripted".into()));
         }
-        if batch.iter().any(|order| book.poison.contains(&order.key)) {
+        if batch.iter().any(|order| book.poison.contains(&order.head.key)) {
             return Err(StoreError::value_refused("accept", lost()));
         }
         let mut made = HashMap::new();
         for order in batch {
-            let scope = (order.client_id.clone(), order.key.clone());
+            let scope = (order.head.client_id.clone(), order.head.key.clone());
             let place = i64::try_from(book.records.len() + 1).unwrap();
             if let std::collections::hash_map::Entry::Vacant(free) = book.records.entry(scope) {
                 let record = KeyRecord {
-                    client_id: order.client_id.clone(),
-                    key: order.key.clone(),
-                    order_id: order.order_id,
+                    client_id: order.head.client_id.clone(),
+                    key: order.head.key.clone(),
+                    order_id: order.head.order_id,
                     fingerprint: order.fingerprint,
-                    total_minor: order.total_minor,
-                    currency: order.currency.clone(),
+                    total_minor: order.head.total_minor,
+                    currency: order.head.currency.clone(),
                 };
                 free.insert(record);
-                made.insert(order.order_id, place);
+                made.insert(order.head.order_id, place);
             }
         }
         match fault {
@@ -180,17 +181,19 @@ pub(super) fn order_of(ids: &Counting, key: &str, content: u8) -> NewOrder {
     let at = from_millis(1_700_000_000_000);
     let (order_id, event_id) = (OrderId::new(at, ids.random()), EventId::new(at, ids.random()));
     NewOrder {
-        order_id,
-        client_id: ClientId::anonymous(),
-        key: IdempotencyKey::parse(key).unwrap(),
+        head: OrderHead {
+            order_id,
+            client_id: ClientId::anonymous(),
+            customer_id: "c1".into(),
+            key: IdempotencyKey::parse(key).unwrap(),
+            correlation_id: CorrelationId::parse("corr").unwrap(),
+            currency: None,
+            total_minor: 2100,
+            created_at: at,
+        },
         fingerprint: Fingerprint([content; 32]),
-        customer_id: "c1".into(),
-        currency: None,
-        total_minor: 2100,
         items: "[]".into(),
-        correlation_id: CorrelationId::parse("corr").unwrap(),
         traceparent: None,
-        created_at: at,
         event: NewEvent {
             shard: 0,
             event_id,

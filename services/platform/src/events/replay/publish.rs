@@ -112,7 +112,7 @@ impl Replay<'_> {
         let writer = ReplayWriter::new(self.config, self.topic);
         self.each_page(async |page| {
             for past in page {
-                let broken = |error| ReplayError::Order(past.origin.order.order_id, error);
+                let broken = |error| ReplayError::Order(past.origin.order.head.order_id, error);
                 for event in writer.events(&past, self.ids).map_err(broken)? {
                     sender.send(event).await?;
                 }

@@ -2,15 +2,12 @@
 
 use std::sync::LazyLock;
 
-use anyhow::Context as _;
 use bytes::Bytes;
-use minishop_core::idempotency::IdempotencyKey;
-use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
-use minishop_core::order::Status;
+use minishop_core::ids::{EventId, OrderId};
 
-use super::super::super::columns::Columns as _;
+use super::super::super::columns::{self, Columns as _};
 use super::super::super::database::{Row, Statement};
-use super::super::{CandidateOrder, DiscardCandidate};
+use super::super::DiscardCandidate;
 
 pub(super) static OPEN: LazyLock<Statement> =
     LazyLock::new(|| Statement::new("SELECT id FROM operation WHERE ended_at IS NULL ORDER BY id LIMIT 1"));
@@ -63,12 +60,13 @@ pub(super) static MARK: LazyLock<Statement> = LazyLock::new(|| {
 });
 
 pub(super) static DISCARD_CANDIDATES: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT i.parked_id, coalesce(p.event_id, i.event_id), coalesce(p.event_id = o.created_event_id, false), o.order_id, o.client_id, o.customer_id, o.idempotency_key, \
-         o.correlation_id, o.total_minor, o.currency, o.status, o.version, o.traceparent, o.created_at FROM operation_item i \
+    Statement::new(concat!(
+        "SELECT ",
+        columns::origin_columns!(),
+        ", i.parked_id, coalesce(p.event_id, i.event_id), coalesce(p.event_id = o.created_event_id, false) FROM operation_item i \
          LEFT JOIN parked p ON p.id = i.parked_id LEFT JOIN orders o ON o.order_id = p.order_id \
          WHERE i.operation_id = $1 AND i.state = 'pending' ORDER BY i.parked_id LIMIT $2",
-    )
+    ))
 });
 
 pub(super) static HOLD: LazyLock<Statement> =
@@ -138,22 +136,8 @@ pub(super) fn deleted(row: &Row) -> sqlx::Result<DeletedEvent> {
     })
 }
 
+/// Reads the columns of `columns::origin`, all null without an order, then id of the row, event id, announced.
 pub(super) fn discard_candidate(row: &Row) -> anyhow::Result<DiscardCandidate> {
-    let order = match row.maybe_id(3)? {
-        None => None,
-        Some(order_id) => Some(CandidateOrder {
-            order_id: OrderId(order_id),
-            client_id: ClientId(row.text(4)?.to_owned()),
-            customer_id: row.text(5)?.to_owned(),
-            key: IdempotencyKey::of_event(row.text(6)?)?,
-            correlation_id: CorrelationId::parse(row.text(7)?).context("malformed correlation id")?,
-            total_minor: row.long(8)?,
-            currency: row.maybe_text(9)?.map(str::to_owned),
-            status: Status::parse(row.text(10)?).context("unknown status")?,
-            version: row.int(11)?,
-            traceparent: row.maybe_text(12)?.map(str::to_owned),
-            created_at: row.time(13)?,
-        }),
-    };
-    Ok(DiscardCandidate { parked_id: row.long(0)?, event_id: EventId(row.id(1)?), announced: row.flag(2)?, order })
+    let order = row.maybe_id(0)?.map(|_| columns::origin(row)).transpose()?;
+    Ok(DiscardCandidate { parked_id: row.long(15)?, event_id: EventId(row.id(16)?), announced: row.flag(17)?, order })
 }

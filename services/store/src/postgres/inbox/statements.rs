@@ -104,20 +104,20 @@ pub(super) async fn orders(
 pub(super) async fn adopt(connection: &mut PgConnection, orders: &[AdoptedOrder]) -> sqlx::Result<HashSet<OrderId>> {
     // Intake writers lock the same index in this order.
     let mut orders: Vec<&AdoptedOrder> = orders.iter().collect();
-    orders.sort_by(|a, b| (&a.client_id, &a.key).cmp(&(&b.client_id, &b.key)));
+    orders.sort_by(|a, b| (&a.head.client_id, &a.head.key).cmp(&(&b.head.client_id, &b.head.key)));
     let query = sqlx::query_scalar::<_, Uuid>(ADOPT)
-        .bind(column(&orders, |o| o.order_id.0))
-        .bind(column(&orders, |o| &*o.client_id.0))
-        .bind(column(&orders, |o| o.key.as_str()))
+        .bind(column(&orders, |o| o.head.order_id.0))
+        .bind(column(&orders, |o| &*o.head.client_id.0))
+        .bind(column(&orders, |o| o.head.key.as_str()))
         .bind(column(&orders, |o| &o.fingerprint.0[..]))
-        .bind(column(&orders, |o| &*o.customer_id))
-        .bind(column(&orders, |o| o.currency.as_deref()))
-        .bind(column(&orders, |o| o.total_minor))
+        .bind(column(&orders, |o| &*o.head.customer_id))
+        .bind(column(&orders, |o| o.head.currency.as_deref()))
+        .bind(column(&orders, |o| o.head.total_minor))
         .bind(column(&orders, |o| &*o.items))
-        .bind(column(&orders, |o| o.correlation_id.as_str()))
+        .bind(column(&orders, |o| o.head.correlation_id.as_str()))
         .bind(column(&orders, |o| o.traceparent.as_deref()))
         .bind(column(&orders, |o| o.created_event_id.0))
-        .bind(column(&orders, |o| o.created_at));
+        .bind(column(&orders, |o| o.head.created_at));
     Ok(query.fetch_all(connection).await?.into_iter().map(OrderId).collect())
 }
 

@@ -121,18 +121,18 @@ pub(super) async fn adopt(connection: &mut SqliteConnection, orders: &[AdoptedOr
         let mut query = sqlx::query_scalar::<_, Uuid>(sql);
         for order in rows {
             query = query
-                .bind(order.order_id.0)
-                .bind(&order.client_id.0)
-                .bind(order.key.as_str())
+                .bind(order.head.order_id.0)
+                .bind(&order.head.client_id.0)
+                .bind(order.head.key.as_str())
                 .bind(&order.fingerprint.0[..])
-                .bind(&order.customer_id)
-                .bind(order.currency.as_deref())
-                .bind(order.total_minor)
+                .bind(&order.head.customer_id)
+                .bind(order.head.currency.as_deref())
+                .bind(order.head.total_minor)
                 .bind(&order.items)
-                .bind(order.correlation_id.as_str())
+                .bind(order.head.correlation_id.as_str())
                 .bind(order.traceparent.as_deref())
                 .bind(order.created_event_id.0)
-                .bind(order.created_at.timestamp_millis());
+                .bind(order.head.created_at.timestamp_millis());
         }
         made.extend(query.fetch_all(&mut *connection).await?.into_iter().map(OrderId));
     }
