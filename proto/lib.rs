@@ -53,7 +53,6 @@ mod generated {
 /// A REST route and the call that answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The HTTP method, in capitals.
     pub method: &'static str,
     /// The path template, with request fields in braces by proto name: `/orders/{order_id}`.
     pub path: &'static str,

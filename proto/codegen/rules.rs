@@ -12,7 +12,6 @@ pub struct Rule {
     pub condition: Option<String>,
     /// The variant of `FieldCode` that it reports.
     pub code: &'static str,
-    /// What would be right.
     pub message: String,
 }
 

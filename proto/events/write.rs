@@ -10,13 +10,9 @@ use crate::wkt::Timestamp;
 /// The fields of an envelope except its type and its data.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
-    /// The event's id, a UUID.
     pub event_id: &'a str,
-    /// When the order changed.
     pub occurred_at: Timestamp,
-    /// The correlation id of the request that created the order.
     pub correlation_id: &'a str,
-    /// The idempotency key of the request that created the order.
     pub idempotency_key: &'a str,
 }
 

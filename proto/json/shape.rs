@@ -29,11 +29,8 @@ impl Shape {
 /// One field.
 #[derive(Debug)]
 pub struct Field {
-    /// Its name in the proto.
     pub name: &'static str,
-    /// Its name in JSON.
     pub json: &'static str,
-    /// Whether it is a list.
     pub list: bool,
     /// Whether null means absent.
     pub optional: bool,
@@ -43,7 +40,6 @@ pub struct Field {
 
 /// The type of a value.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the variants are proto3 types")]
 pub enum Kind {
     Text,
     Int32,

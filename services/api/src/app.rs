@@ -28,33 +28,21 @@ use crate::watch_hub::OrderWatches;
 /// The dependencies of the use cases. One per process.
 #[derive(Debug)]
 pub struct App {
-    /// The operator's settings.
     pub config: Arc<Config>,
-    /// The source of time.
     pub clock: Arc<dyn Clock>,
-    /// The source of randomness.
     pub ids: Arc<dyn Ids>,
-    /// The database: reads, and operators' writes.
     pub store: Store,
     /// The outbox relay, for its backlog.
     pub relay: Relay,
     /// Where commits are reported, of orders that are announced again.
     pub commits: Commits,
-    /// New orders that wait for an intake writer.
     pub queue: Queue,
-    /// Cancels orders.
     pub canceller: Arc<Canceller>,
-    /// Runs the writes of cancels and of operators.
     pub detached_writes: DetachedWrites,
-    /// Sends the pipeline's status to its subscribers.
     pub status_feed: StatusFeed,
-    /// The watches on orders.
     pub watches: OrderWatches,
-    /// Builds `orders.created` events.
     pub created_events: CreatedEvents,
-    /// Builds `orders.cancelled` events.
     pub status_events: StatusEvents,
-    /// The API's metrics.
     pub metrics: ApiMetrics,
     /// Limits the warning about ignored credentials to one per process.
     credentials: Once,

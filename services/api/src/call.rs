@@ -24,7 +24,6 @@ pub const LONGEST: Duration = Duration::from_mins(1);
 /// A call without its message.
 #[derive(Debug)]
 pub struct Call {
-    /// The protocol.
     pub protocol: Protocol,
     /// The caller. Always anonymous: there is no authentication.
     pub client: ClientId,
@@ -36,7 +35,6 @@ pub struct Call {
     pub span: Span,
     /// The call's trace context, in the caller's trace or a new one. The order's event carries it.
     pub trace: TraceContext,
-    /// When the call arrived.
     pub received: Instant,
     /// When the caller stops waiting; at most [`LONGEST`] after `received`.
     pub deadline: Instant,

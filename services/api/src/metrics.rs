@@ -27,11 +27,9 @@ pub struct ApiMetrics {
 /// The outcome of a request to create an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptLabel {
-    /// A new order.
     Created,
     /// The first answer again.
     Replayed,
-    /// Refused, with this code.
     Refused(Code),
 }
 

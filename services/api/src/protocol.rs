@@ -5,7 +5,6 @@
 pub enum Protocol {
     /// JSON over HTTP.
     Rest,
-    /// gRPC, or gRPC-web.
     Grpc,
 }
 

@@ -80,14 +80,17 @@ pub fn retry_after(ids: &dyn Ids) -> Duration {
     Duration::from_secs(1) + Duration::from_millis(u64::from(u16::from_be_bytes([high, low]) % 1000))
 }
 
+/// The path with its query exceeds `limit` bytes.
 pub fn uri_too_long(limit: usize) -> Refusal {
     Refusal::new(Code::UriTooLong, format!("Path and query may have at most {limit} bytes; shorten them."))
 }
 
+/// The body exceeds `limit` bytes.
 pub fn body_too_large(limit: usize) -> Refusal {
     Refusal::new(Code::BodyTooLarge, format!("A body may have at most {limit} bytes; send less."))
 }
 
+/// The body was not complete within `limit`.
 pub fn body_late(limit: Duration) -> Refusal {
     let seconds = limit.as_secs();
     let detail = format!("The body did not arrive within {seconds} seconds; send the request again with the same key.");
@@ -100,6 +103,7 @@ pub fn json_invalid(at: &Syntax) -> Refusal {
     Refusal::new(Code::JsonInvalid, detail)
 }
 
+/// The idempotency key breaks `rule`.
 pub fn key_invalid(rule: InvalidKey) -> Refusal {
     Refusal::new(Code::IdempotencyKeyInvalid, format!("The idempotency key {rule}; fix it and send the request again."))
 }
@@ -125,6 +129,7 @@ pub fn resume_token_invalid(protocol: Protocol) -> Refusal {
     field(protocol, "resume_token", FieldCode::InvalidToken, "must be the last version that you have seen")
 }
 
+/// An operation's control request names no action.
 pub fn action_required(protocol: Protocol) -> Refusal {
     field(protocol, "action", FieldCode::Required, "must be given")
 }
@@ -157,9 +162,7 @@ pub fn store(error: &StoreError) -> Refusal {
 /// What may have happened if the outcome of a write is unknown, and what to do.
 #[derive(Debug, Clone, Copy)]
 pub enum Doubt {
-    /// A request to create an order.
     Create,
-    /// A request to cancel an order.
     Cancel,
     /// An operator's command.
     Command,

@@ -42,7 +42,6 @@ pub struct StatusFeed {
 pub struct StatusSubscriber {
     latest: watch::Receiver<Latest>,
     drain: CancellationToken,
-    /// The wait after a drain.
     again: Duration,
     over: bool,
 }

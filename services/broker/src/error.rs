@@ -4,7 +4,6 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 /// Why the log cannot be opened or had to stop. Errors of one request never appear here: the client gets a Kafka code.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the message of each variant explains its fields")]
 pub enum Error {
     /// The file is not an event log or is damaged. It was not changed.
     #[error("{}: {reason}; restore it from a copy or move it away; it is never recreated", file.display())]
@@ -15,7 +14,6 @@ pub enum Error {
     /// SQLite did not accept a setting that durability depends on.
     #[error("SQLite setting {setting} is {found}, but must be {expected}")]
     Unsafe { setting: &'static str, found: String, expected: String },
-    /// The address cannot be bound.
     #[error("cannot listen on {addr}: {source}")]
     Bind { addr: SocketAddr, source: io::Error },
     /// The file or its directory cannot be used.
@@ -30,7 +28,6 @@ pub enum Error {
     /// A topic cannot be created: its name is invalid, or it exists with another partition count.
     #[error("topic {name}: {reason}")]
     Topic { name: String, reason: String },
-    /// The log has stopped.
     #[error("the event log has stopped")]
     Stopped,
 }
@@ -57,7 +54,6 @@ impl Error {
 pub(crate) enum Fault {
     /// The content of the disk is unknown: end.
     Fsync,
-    /// The file is damaged: end.
     Corrupt,
     /// Roll back, reopen and retry until it works (disk full, I/O error, busy).
     Retry,

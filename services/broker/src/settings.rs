@@ -14,13 +14,10 @@ pub struct Settings {
     pub file: PathBuf,
     /// Host name that clients are given to connect to; `None` uses the bound address.
     pub advertised_host: Option<String>,
-    /// Settings of a topic whose creator gives none.
     pub topic: TopicSettings,
     /// Partitions of a topic whose creator leaves the count to the broker (−1).
     pub partitions: i32,
-    /// Limits on client requests.
     pub limits: Limits,
-    /// Time between two retention passes.
     pub retention_interval: Duration,
     /// How long the first member of an empty group waits for others, so that members that start together share one
     /// rebalance. Each newcomer restarts the wait; in total it lasts at most four times as long.
@@ -70,7 +67,6 @@ impl Default for TopicSettings {
 pub struct Limits {
     /// Open connections; further ones are closed at once.
     pub connections: usize,
-    /// Bytes of one request frame.
     pub frame_bytes: usize,
     /// Timeout for the first byte of a new connection.
     pub first_byte: Duration,
@@ -80,7 +76,6 @@ pub struct Limits {
     pub idle: Duration,
     /// Requests of one connection that are read before their answers are sent.
     pub pipeline: usize,
-    /// Bytes of one fetch answer.
     pub fetch_bytes: usize,
     /// Longest wait of a fetch for new records.
     pub fetch_wait: Duration,
@@ -88,9 +83,7 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Bytes of the newest batches cached in memory, over all partitions, for consumers at the end of the log.
     pub tail_bytes: usize,
-    /// Partitions of one topic.
     pub partitions: i32,
-    /// Members of one consumer group.
     pub members: usize,
     /// Groups with members or with member ids that wait for their join.
     pub groups: usize,

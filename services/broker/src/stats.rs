@@ -110,21 +110,16 @@ pub struct Stats {
     pub writable: bool,
     /// Size of the write-ahead log; a checkpoint shrinks it.
     pub wal_bytes: u64,
-    /// Open connections.
     pub connections: u64,
-    /// Connections accepted.
     pub connections_total: u64,
     /// Connections closed at once because there were too many.
     pub connections_refused_total: u64,
     /// Connections closed because they sent something that is not a valid request.
     pub malformed_total: u64,
-    /// Requests answered.
     pub requests_total: u64,
     /// Commits of records and group offsets; at most one fsync each, not counting checkpoints.
     pub commits_total: u64,
-    /// Record batches stored.
     pub batches_total: u64,
-    /// Bytes of the record batches stored.
     pub stored_bytes_total: u64,
     /// Bytes of record batches sent to consumers.
     pub fetched_bytes_total: u64,
@@ -139,7 +134,6 @@ pub struct Stats {
 /// Statistics of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicStats {
-    /// The topic's name.
     pub name: String,
     /// Its partitions, sorted by number.
     pub partitions: Vec<PartitionStats>,

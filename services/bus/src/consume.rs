@@ -33,9 +33,7 @@ const LEAVE_ANSWER: Duration = Duration::from_secs(1);
 /// A consumer's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Bootstrap servers.
     pub brokers: String,
-    /// The consumer group.
     pub group: String,
     /// The topics, prefix included.
     pub topics: Vec<String>,

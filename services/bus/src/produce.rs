@@ -16,7 +16,6 @@ use super::Headers;
 
 /// How batches are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the variants are Kafka's codecs")]
 pub enum Compression {
     /// Uncompressed: readable by every client, also by those that know gzip at most.
     #[default]
@@ -50,9 +49,7 @@ impl Compression {
 /// Identifies a record in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token {
-    /// The outbox shard.
     pub shard: i16,
-    /// The number in it.
     pub number: i64,
     /// The life of the shard in which it was sent. Reports of an earlier life are ignored.
     pub life: u64,
@@ -61,13 +58,11 @@ pub struct Token {
 /// The outcome of one send.
 #[derive(Debug)]
 pub struct Report {
-    /// Identifies the record.
     pub token: Token,
     /// Its topic; empty when it is published.
     pub topic: String,
     /// Whether it had its own batch.
     pub alone: bool,
-    /// The time in flight.
     pub took: Duration,
     /// `Err` when neither broker nor client will retry the record.
     pub result: Result<(), SendError>,

@@ -24,7 +24,6 @@ pub const fn largest_record(is_dead_letters: bool) -> u32 {
 pub struct Topic {
     /// The name, prefix included.
     pub name: String,
-    /// The number of partitions.
     pub partitions: usize,
     /// The replicas of the partition with the fewest.
     pub replicas: usize,

@@ -22,7 +22,6 @@ codes! {
 codes! {
     /// The state of an operation.
     State {
-        /// In progress.
         Running = "running",
         /// Waits until it is resumed.
         Paused = "paused",
@@ -67,7 +66,6 @@ codes! {
 
 /// The number of items of an operation in each [`ItemState`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the fields are the states of an item")]
 pub struct Tally {
     pub pending: usize,
     pub released: usize,

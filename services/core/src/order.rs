@@ -11,7 +11,6 @@ use crate::violation::{FieldCode, Violation};
 pub enum Status {
     /// Accepted and durable; version 1.
     Created,
-    /// Processed by a worker.
     Processed,
     /// Given up by an operator.
     Failed,
@@ -49,7 +48,6 @@ pub struct Item {
     pub product_id: String,
     /// 1 to 1 000 000.
     pub qty: i32,
-    /// The unit price, in minor units of the order's currency.
     pub price_minor: i64,
 }
 

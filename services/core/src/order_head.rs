@@ -9,7 +9,6 @@ use crate::money;
 /// The part of an order that never changes, apart from its lines. Rows of the stores and events share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderHead {
-    /// The order's id.
     pub order_id: OrderId,
     /// The caller that created it; with `key` the scope of idempotency.
     pub client_id: ClientId,
@@ -17,11 +16,9 @@ pub struct OrderHead {
     pub customer_id: String,
     /// The idempotency key of the request that created it.
     pub key: IdempotencyKey,
-    /// The correlation id of that request.
     pub correlation_id: CorrelationId,
     /// The currency's code; `None` if the caller named none.
     pub currency: Option<String>,
-    /// The sum of all lines in minor units.
     pub total_minor: i64,
     /// The time of acceptance, also in its `orders.created` event.
     pub created_at: Timestamp,

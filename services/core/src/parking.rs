@@ -19,9 +19,7 @@ codes! {
 codes! {
     /// Why an event is dead.
     DeadCode {
-        /// The record has no value.
         ValueEmpty = "VALUE_EMPTY",
-        /// The value exceeds the limit.
         ValueTooLarge = "VALUE_TOO_LARGE",
         /// The value is not one JSON object in UTF-8.
         JsonInvalid = "JSON_INVALID",
@@ -39,7 +37,6 @@ codes! {
         DuplicateConflict = "DUPLICATE_CONFLICT",
         /// The client used the idempotency key for another order.
         IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
-        /// Every attempt failed or ended its worker.
         AttemptsExhausted = "ATTEMPTS_EXHAUSTED",
         /// The records at its offset are unreadable; an operator had them skipped.
         RecordUnreadable = "RECORD_UNREADABLE",

@@ -2,7 +2,6 @@
 
 /// How far a partition has been settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields have Kafka's names")]
 pub struct Position {
     pub topic: String,
     pub partition: i32,

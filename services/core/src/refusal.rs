@@ -29,33 +29,24 @@ codes! {
         ValidationFailed = "VALIDATION_FAILED",
         /// The body is not one JSON object in UTF-8.
         JsonInvalid = "JSON_INVALID",
-        /// An idempotency key is required.
         IdempotencyKeyRequired = "IDEMPOTENCY_KEY_REQUIRED",
-        /// The idempotency key breaks its rule.
         IdempotencyKeyInvalid = "IDEMPOTENCY_KEY_INVALID",
         /// The idempotency key was given twice with different values.
         IdempotencyKeyMismatch = "IDEMPOTENCY_KEY_MISMATCH",
         /// The order does not exist or is another client's: the replies are identical.
         OrderNotFound = "ORDER_NOT_FOUND",
-        /// The parking lot has no event with this id.
         DeadLetterNotFound = "DEAD_LETTER_NOT_FOUND",
-        /// No operation has this id.
         OperationNotFound = "OPERATION_NOT_FOUND",
         /// The order is processed or failed: it cannot be withdrawn.
         OrderNotCancellable = "ORDER_NOT_CANCELLABLE",
-        /// No such path.
         RouteNotFound = "ROUTE_NOT_FOUND",
-        /// The path has other methods only.
         MethodNotAllowed = "METHOD_NOT_ALLOWED",
         /// The first request with this key is still in flight.
         IdempotencyKeyInFlight = "IDEMPOTENCY_KEY_IN_FLIGHT",
         /// The body did not arrive in time.
         RequestTimeout = "REQUEST_TIMEOUT",
-        /// The body exceeds the limit.
         BodyTooLarge = "BODY_TOO_LARGE",
-        /// The URI exceeds the limit.
         UriTooLong = "URI_TOO_LONG",
-        /// The content type or content encoding is not supported.
         MediaTypeUnsupported = "MEDIA_TYPE_UNSUPPORTED",
         /// A loopback listener without authentication got a foreign host name.
         HostNotAllowed = "HOST_NOT_ALLOWED",
@@ -63,7 +54,6 @@ codes! {
         IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
         /// The queue is full, or the deadline cannot be met.
         Overloaded = "OVERLOADED",
-        /// The outbox backlog exceeds its limit.
         OutboxFull = "OUTBOX_FULL",
         /// A fault of this service.
         Internal = "INTERNAL",

@@ -10,15 +10,10 @@ codes! {
     FieldCode {
         /// The field occurs more than once.
         DuplicateField = "DUPLICATE_FIELD",
-        /// The message has no such field.
         UnknownField = "UNKNOWN_FIELD",
-        /// The value is of another JSON type.
         WrongType = "WRONG_TYPE",
-        /// The field must be given.
         Required = "REQUIRED",
-        /// The text is too long.
         TooLong = "TOO_LONG",
-        /// The list has too many entries.
         TooMany = "TOO_MANY",
         /// The text contains an invisible character.
         InvalidCharacter = "INVALID_CHARACTER",
@@ -26,7 +21,6 @@ codes! {
         InvalidFormat = "INVALID_FORMAT",
         /// The value is not one of the known ones.
         UnknownValue = "UNKNOWN_VALUE",
-        /// The value is known but not allowed here.
         NotAllowed = "NOT_ALLOWED",
         /// The number is too small, too large or not finite.
         OutOfRange = "OUT_OF_RANGE",
@@ -53,7 +47,6 @@ impl FieldCode {
 pub struct Violation {
     /// The path in proto names: `items[0].product_id`.
     pub field: String,
-    /// What is wrong.
     pub code: FieldCode,
     /// What would be right, for a person. Contains no input.
     pub message: Cow<'static, str>,

@@ -214,8 +214,6 @@ impl clap::FromArgMatches for Flags {
 pub enum Shape {
     /// All roles; embedded parts replace servers that are not set.
     Up,
-    /// The API, with external servers.
     Api,
-    /// The worker, with external servers.
     Worker,
 }

@@ -20,13 +20,9 @@ pub use commits::Commits;
 /// The outside world of one process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ctx {
-    /// The operator's settings.
     pub config: Arc<Config>,
-    /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Randomness and ids.
     pub ids: Arc<dyn Ids>,
-    /// The database.
     pub store: Store,
     /// Bootstrap servers of the event log, embedded or not.
     pub brokers: String,
@@ -34,7 +30,6 @@ pub struct Ctx {
     pub relay: Relay,
     /// The orders that have just changed, for their watchers.
     pub changes: Changes,
-    /// Where components register their metrics.
     pub metrics: Metrics,
     /// Cancelled when the process drains: take no new work, finish what runs, return.
     pub drain: CancellationToken,
@@ -51,9 +46,7 @@ impl Ctx {
 
 /// Named work that boot spawns, watches and drains. Returning before `drain` is cancelled is a fault.
 pub struct Task {
-    /// The name in logs.
     pub name: &'static str,
-    /// The work.
     pub run: BoxFuture<'static, anyhow::Result<()>>,
 }
 

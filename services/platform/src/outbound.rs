@@ -42,7 +42,6 @@ pub struct Outbound {
 /// Which addresses may be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Targets {
-    /// Any.
     Any,
     /// Only the public internet: where others choose the target, it must not be in our own network.
     Public,
@@ -63,7 +62,6 @@ impl Targets {
 pub struct Answer {
     /// The status. Redirects are not followed.
     pub status: StatusCode,
-    /// The headers.
     pub headers: HeaderMap,
 }
 

@@ -42,7 +42,6 @@ pub struct Endpoints(pub(super) Arc<dyn Database>);
 /// The outage of an endpoint to which a worker pauses its calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
-    /// When the outage began.
     pub since: Timestamp,
     /// One sentence for an operator.
     pub why: String,
@@ -53,9 +52,7 @@ pub struct Outage {
 /// An endpoint to which a worker pauses its calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PausedEndpoint {
-    /// The id of the worker process.
     pub owner: String,
-    /// The endpoint's address.
     pub endpoint: String,
     /// What the worker reported last.
     pub outage: Outage,

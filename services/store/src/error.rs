@@ -14,20 +14,13 @@ use super::StoreError;
 pub enum OpenError {
     /// The file is damaged or belongs to another program. It was not touched.
     #[error("{path} is damaged or not a MiniShop store: {reason}")]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// What was found.
-        reason: String,
-    },
+    Corrupt { path: PathBuf, reason: String },
     /// The database has a setting with which this binary cannot work safely.
     #[error("the database has {setting}={found}, MiniShop needs {needed}")]
     Unsafe {
         /// The setting, as the database names it.
         setting: &'static str,
-        /// Its value.
         found: String,
-        /// What it must be.
         needed: &'static str,
     },
     /// A connection pooler in front of the database shares server connections among sessions, or refuses ours.
@@ -38,47 +31,36 @@ pub enum OpenError {
     },
     /// A newer MiniShop has migrated the database.
     #[error("the database has schema {store}, this binary knows {binary}: start a newer binary")]
-    SchemaAhead {
-        /// The database's version.
-        store: i64,
-        /// This binary's version.
-        binary: i64,
-    },
+    SchemaAhead { store: i64, binary: i64 },
     /// The database was not migrated, and this process may not do it.
     #[error("the database has schema {store}, this binary needs {binary}: run `minishop migrate`")]
     SchemaBehind {
         /// The database's version; 0 when it has none.
         store: i64,
-        /// This binary's version.
         binary: i64,
     },
     /// The server answered, and refused: wrong password, no such database, untrusted certificate.
     #[error("the database refuses this login")]
     Refused {
-        /// The server's error.
         #[source]
         source: anyhow::Error,
     },
     /// The file or its directory cannot be used: missing, read-only, no permission.
     #[error("{path} cannot be used")]
     DataDir {
-        /// The file.
         path: PathBuf,
-        /// The system's error.
         #[source]
         source: anyhow::Error,
     },
     /// The database is unreachable or busy; open it again later.
     #[error("the database is unreachable")]
     Retry {
-        /// The cause.
         #[source]
         source: anyhow::Error,
     },
     /// Any other error that does not pass by itself: a failed migration, a malformed address.
     #[error("the store cannot be opened")]
     Fail {
-        /// The cause.
         #[source]
         source: anyhow::Error,
     },

@@ -34,9 +34,7 @@ pub struct History(pub(super) Arc<dyn Database>);
 /// A filter for orders; `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Past {
-    /// This order.
     pub order_id: Option<OrderId>,
-    /// Orders of this customer.
     pub customer_id: Option<String>,
     /// Orders accepted at or after this time.
     pub from: Option<Timestamp>,
@@ -47,7 +45,6 @@ pub struct Past {
 /// An order with the data of its events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastOrder {
-    /// The order and the event that announced it.
     pub origin: Origin,
     /// How it ended; `None` if it has not, or if its timeline row is gone.
     pub end: Option<End>,
@@ -58,7 +55,6 @@ pub struct PastOrder {
 pub struct End {
     /// The event that announced the end.
     pub event_id: EventId,
-    /// When it ended.
     pub at: Timestamp,
     /// The event that caused it.
     pub cause: EventId,

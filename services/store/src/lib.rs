@@ -50,59 +50,43 @@ pub use timeline::{Fact, Origin, ParkedState, Timeline};
 /// All table families of one database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// Orders: acceptance, cancels, changes.
     pub orders: Arc<dyn Orders>,
-    /// Plain reads of orders, settled positions and the lot.
     pub reads: Reads,
-    /// The timeline of one order.
     pub timeline: Timeline,
-    /// Events that wait to be published.
     pub outbox: Arc<dyn Outbox>,
-    /// Consumer transactions.
     pub inbox: Arc<dyn Inbox>,
-    /// Parked events.
     pub lot: Arc<dyn Lot>,
     /// Dead letters, operations over them, and the audit.
     pub operations: Operations,
-    /// Endpoint outages that workers report.
     pub endpoints: Endpoints,
-    /// Deletion of old rows.
     pub housekeeping: Arc<dyn Housekeeping>,
     /// Past orders, for replays.
     pub history: History,
 }
 
-/// A failed store call. The variant says what the caller should do. `Debug` prints the chain of causes in one line.
+/// A failed store call. The variant says what the caller should do. Its `source` is never shown to a client. `Debug` prints the chain of causes in one line.
 #[derive(thiserror::Error)]
 pub enum StoreError {
     /// Nothing was written; the same call may succeed later (database unreachable, full or read-only, deadlock, timeout).
     #[error("{operation}: the store is unavailable")]
     Retry {
-        /// Which operation, for the log.
         operation: &'static str,
-        /// What a caller may treat differently.
         why: Why,
-        /// The database's error; never shown to a client.
         #[source]
         source: anyhow::Error,
     },
     /// The connection was lost during a commit, which may have happened. Run the same call with the same ids again.
     #[error("{operation}: the outcome of the commit is unknown")]
     Unknown {
-        /// Which operation, for the log.
         operation: &'static str,
-        /// The database's error; never shown to a client.
         #[source]
         source: anyhow::Error,
     },
     /// This input can never be written, or the database is not as expected. A retry does not help.
     #[error("{operation}: the store refused")]
     Fail {
-        /// Which operation, for the log.
         operation: &'static str,
-        /// What a caller may treat differently.
         why: Why,
-        /// The database's error; never shown to a client.
         #[source]
         source: anyhow::Error,
     },

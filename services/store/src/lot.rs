@@ -24,7 +24,6 @@ pub(super) const KEYS_AT_ONCE: i32 = 1_000;
 /// The right to write a claimed row. Lost when the row is claimed again, released or drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// The row's id.
     pub id: i64,
     /// How often the row has been leased or released, this lease included.
     pub epoch: i64,
@@ -48,30 +47,22 @@ pub struct Claim<'a> {
     pub types: &'a [String],
     /// The shortest lease. Each row gets up to `LEASE_SPREAD` more, so that they do not all come back at once.
     pub lease: Duration,
-    /// The most rows to claim.
     pub limit: usize,
 }
 
 /// A claimed event, as it was parked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// The lease of its row.
     pub lease: Lease,
     /// The id under which it was settled.
     pub event_id: EventId,
     /// The order it is about; `None` while that is unknown.
     pub order_id: Option<OrderId>,
-    /// The key whose events keep their order.
     pub record_key: Bytes,
-    /// The source topic.
     pub topic: String,
-    /// The source partition.
     pub partition: i32,
-    /// The source offset.
     pub offset: i64,
-    /// The original record key.
     pub raw_key: Option<Bytes>,
-    /// The original record value.
     pub raw_value: Option<Bytes>,
     /// The record's headers, as `bus::Headers` encodes them.
     pub raw_headers: Bytes,
@@ -79,9 +70,7 @@ pub struct Claimed {
     pub attempts: i32,
     /// How often an operator has redriven it.
     pub redrives: i32,
-    /// When it was parked.
     pub parked_at: Timestamp,
-    /// When it failed first.
     pub first_failed_at: Option<Timestamp>,
     /// Whether the previous attempt did not end: its worker died, or lost its lease.
     pub abandoned: bool,
@@ -96,9 +85,7 @@ pub struct Failure {
     pub code: Option<&'static str>,
     /// One sentence, without U+0000.
     pub message: String,
-    /// Digest that groups equal failures.
     pub fingerprint: [u8; 32],
-    /// When it failed.
     pub at: Timestamp,
 }
 
@@ -122,11 +109,8 @@ pub struct Release {
 pub struct Identity {
     /// The lease, which stays valid under `event_id`.
     pub lease: Lease,
-    /// The event's own id.
     pub event_id: EventId,
-    /// The order it is about.
     pub order_id: OrderId,
-    /// The order's client.
     pub client_id: ClientId,
     /// Its type as written.
     pub event_type: String,

@@ -39,30 +39,22 @@ pub struct DeadLetterFilter {
     pub error_class: Option<String>,
     /// From `core::parking::DeadCode`.
     pub error_code: Option<String>,
-    /// The digest of a group of equal failures.
     pub error_fingerprint: Option<Bytes>,
-    /// The topic, prefix included.
     pub topic: Option<String>,
-    /// The record key.
     pub record_key: Option<Bytes>,
-    /// The order.
     pub order_id: Option<OrderId>,
 }
 
 /// A parked event, as operators list it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
-    /// The row's id.
     pub id: i64,
-    /// The event's id.
     pub event_id: EventId,
-    /// The order it is about.
     pub order_id: Option<OrderId>,
     /// The event's type as written.
     pub event_type: Option<String>,
     /// Source topic, partition and offset.
     pub position: (String, i32, i64),
-    /// The record key.
     pub record_key: Bytes,
     /// Whether later events of the key wait for it.
     pub blocks: bool,
@@ -74,7 +66,6 @@ pub struct Letter {
     pub error_code: String,
     /// The last error in one sentence; empty if it has not failed.
     pub error_message: String,
-    /// The digest that groups equal failures.
     pub error_fingerprint: Option<Bytes>,
     /// Attempts since it was parked or redriven.
     pub attempts: i32,
@@ -89,19 +80,14 @@ pub struct Letter {
 /// A parked event with everything that is stored of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WholeLetter {
-    /// What lists show.
     pub letter: Letter,
-    /// The original record key.
     pub raw_key: Option<Bytes>,
-    /// The original record value.
     pub raw_value: Option<Bytes>,
     /// The record's headers, as `bus::Headers` encodes them.
     pub raw_headers: Bytes,
-    /// When it was parked.
     pub parked_at: Timestamp,
     /// When it is retried.
     pub next_attempt_at: Option<Timestamp>,
-    /// How many events of its key wait behind it.
     pub waiting: i64,
     /// The status of its order, if the store has it.
     pub order_status: Option<String>,
@@ -118,7 +104,6 @@ pub struct LetterGroup {
     pub error_code: String,
     /// The message of its newest dead letter.
     pub error_message: String,
-    /// How many dead letters it has.
     pub count: i64,
     /// The earliest first failure.
     pub first_failed_at: Timestamp,
@@ -133,17 +118,13 @@ pub struct LetterGroup {
 pub struct ParkedKey {
     /// The head's row id.
     pub head: i64,
-    /// The record key.
     pub record_key: Bytes,
-    /// The head's state.
     pub state: String,
     /// The head's error code; empty if it has none.
     pub error_code: String,
-    /// The head's attempts.
     pub attempts: i32,
     /// When the head was parked.
     pub since: Timestamp,
-    /// When the head is retried.
     pub next_attempt_at: Option<Timestamp>,
     /// How many events wait behind it.
     pub waiting: i64,
@@ -154,7 +135,6 @@ pub struct ParkedKey {
 /// The dead letters that an operation covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// Row ids.
     Ids(Vec<i64>),
     /// All dead letters that match a filter now.
     Filter(DeadLetterFilter),
@@ -163,24 +143,19 @@ pub enum Selection {
 /// Who asks for what, as the audit stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedBy {
-    /// The authenticated client.
     pub client_id: ClientId,
     /// The operator's name as the client gives it; may be empty.
     pub operator: String,
     /// Why; may be empty.
     pub reason: String,
-    /// The correlation id of the request.
     pub correlation_id: CorrelationId,
 }
 
 /// An operation to begin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewOperation {
-    /// Its id.
     pub id: OperationId,
-    /// Redrive or discard.
     pub kind: Kind,
-    /// The dead letters it covers.
     pub selection: Selection,
     /// The filter as its message's JSON, for display.
     pub filter: Option<String>,
@@ -188,9 +163,7 @@ pub struct NewOperation {
     pub rate: i32,
     /// The share of failures above which it stops.
     pub failure_ratio: f64,
-    /// Who asks.
     pub requested_by: RequestedBy,
-    /// When it was requested.
     pub at: Timestamp,
 }
 
@@ -206,23 +179,16 @@ pub struct FrozenSet {
 /// An operation's current state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
-    /// Its id.
     pub id: OperationId,
-    /// Redrive or discard.
     pub kind: Kind,
-    /// Running, paused, stopped or done.
     pub state: State,
     /// The filter as its message's JSON.
     pub filter: Option<String>,
     /// The most events per second.
     pub rate: i32,
-    /// The share of failures above which it stops.
     pub failure_ratio: f64,
-    /// Who asked.
     pub requested_by: RequestedBy,
-    /// When it began.
     pub created_at: Timestamp,
-    /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// Why it stopped; empty unless it did.
     pub stopped_because: String,
@@ -233,11 +199,8 @@ pub struct Operation {
 /// One dead letter of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// The row's id.
     pub parked_id: i64,
-    /// The event's id.
     pub event_id: Option<EventId>,
-    /// The order that the event is about.
     pub order_id: Option<OrderId>,
     /// What became of it.
     pub state: ItemState,
@@ -248,9 +211,7 @@ pub struct Item {
 /// Which operations to list, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OperationQuery {
-    /// Only this kind.
     pub kind: Option<Kind>,
-    /// Only this state.
     pub state: Option<State>,
     /// Only operations with a smaller id than the last one of the page before.
     pub before: Option<OperationId>,
@@ -263,11 +224,9 @@ pub struct OperationQuery {
 pub struct AuditRow {
     /// The entry's id; 0 before it is written.
     pub id: i64,
-    /// When it happened.
     pub at: Timestamp,
     /// Such as `redrive`, `cancel` or `skip`.
     pub action: String,
-    /// Who asked, and why.
     pub requested_by: RequestedBy,
     /// Such as `accepted`, `stopped` or `done`.
     pub outcome: String,
@@ -280,7 +239,6 @@ pub struct AuditRow {
 /// An operation that a worker has leased.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// The operation.
     pub operation: Operation,
     /// The lease's epoch: a later lease of another worker has a greater one.
     pub epoch: i64,
@@ -289,9 +247,7 @@ pub struct Run {
 /// A dead letter to discard, and its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscardCandidate {
-    /// The row's id.
     pub parked_id: i64,
-    /// The event's id.
     pub event_id: EventId,
     /// Whether it is the event that announced its order. A refused copy that only names an order is not.
     pub announced: bool,

@@ -18,30 +18,23 @@ use super::{NewEvent, Result, Transition};
 pub struct NewOrder {
     /// What never changes.
     pub head: OrderHead,
-    /// The command's digest.
     pub fingerprint: Fingerprint,
     /// The lines: a JSON array of `core::order::Item`.
     pub items: String,
     /// The W3C trace context of the request, if it was traced.
     pub traceparent: Option<String>,
-    /// The `orders.created` event.
     pub event: NewEvent,
 }
 
 /// The columns of an order that never change; a repeated request is answered from them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRecord {
-    /// The caller.
     pub client_id: ClientId,
-    /// The caller's idempotency key.
     pub key: IdempotencyKey,
-    /// The order that was created under the key.
     pub order_id: OrderId,
     /// The digest of the command that created it.
     pub fingerprint: Fingerprint,
-    /// The total in minor units.
     pub total_minor: i64,
-    /// The currency's code.
     pub currency: Option<String>,
 }
 
@@ -50,7 +43,6 @@ pub struct KeyRecord {
 pub struct OrderRow {
     /// What never changes.
     pub head: OrderHead,
-    /// The current status.
     pub status: Status,
     /// 1 when created, one more with each change of status.
     pub version: i32,
@@ -61,11 +53,8 @@ pub struct OrderRow {
 /// Which orders to list: newest first, by keyset on the order id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListQuery {
-    /// The client whose orders are listed.
     pub client_id: ClientId,
-    /// Only this customer's.
     pub customer_id: Option<String>,
-    /// Only those in this status.
     pub status: Option<Status>,
     /// Only orders with a smaller id than the last one of the page before.
     pub before: Option<OrderId>,

@@ -32,15 +32,11 @@ pub fn shard_of(role: Role, record_key: &[u8]) -> i16 {
 pub struct NewEvent {
     /// The outbox shard, from role and record key; see [`shard_of`].
     pub shard: i16,
-    /// The event's id.
     pub event_id: EventId,
-    /// The topic, prefix included.
     pub topic: String,
-    /// The Kafka record key.
     pub record_key: Bytes,
     /// The order that the event is about; `None` for dead letters without one.
     pub order_id: Option<OrderId>,
-    /// The order's version after the change.
     pub order_version: Option<i32>,
     /// The record value: at most 262 144 bytes, except on the dead-letter topic. `None` is Kafka's null value.
     pub payload: Option<Bytes>,
@@ -53,7 +49,6 @@ pub struct NewEvent {
 pub struct OutboxRow {
     /// The number within the shard, from 1, without gaps. Rows are sent in this order.
     pub number: i64,
-    /// The event to send.
     pub event: NewEvent,
     /// Whether the leader passes over it: it was set aside, or fills a missing number.
     pub set_aside: bool,
@@ -114,7 +109,6 @@ pub(super) const SHARDS: &str = "SELECT shard FROM outbox_shard ORDER BY shard";
 /// A shard that a process leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Led {
-    /// The shard.
     pub shard: i16,
     /// How often the lease has been taken. A renewal keeps it.
     pub epoch: i64,
@@ -148,9 +142,7 @@ pub const LEASE: Duration = Duration::from_secs(10);
 /// Which rows of a shard to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// The shard.
     pub shard: i16,
-    /// The first number.
     pub low: i64,
     /// The number after the last.
     pub high: i64,
@@ -159,7 +151,6 @@ pub struct Span {
 /// Published numbers that follow the stored one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// The shard.
     pub shard: i16,
     /// The epoch of the lease.
     pub epoch: i64,
@@ -179,7 +170,6 @@ impl Acknowledged {
 /// The outbox backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OutboxStats {
-    /// Rows that wait.
     pub depth: i64,
     /// Age of the oldest, by the database's clock.
     pub oldest: Duration,

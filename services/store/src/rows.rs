@@ -15,7 +15,6 @@ use super::NewEvent;
 /// An event at the gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxEntry {
-    /// The event's id.
     pub event_id: EventId,
     /// Digest of the event's value: it distinguishes a copy from another event with the same id.
     pub data_sha: [u8; 32],
@@ -35,34 +34,23 @@ pub struct Gate {
 /// An order as the consumer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownOrder {
-    /// The order's id.
     pub order_id: OrderId,
-    /// The caller that created it.
     pub client_id: ClientId,
-    /// The caller's idempotency key.
     pub key: IdempotencyKey,
-    /// The digest of its content.
     pub fingerprint: Fingerprint,
-    /// The current status.
     pub status: Status,
-    /// The current version.
     pub version: i32,
-    /// The event that announced it.
     pub created_event_id: EventId,
 }
 
 /// An order that came by an event and not by our own API.
 #[derive(Debug, Clone)]
 pub struct AdoptedOrder {
-    /// What never changes, from the event.
     pub head: OrderHead,
-    /// The digest of its content.
     pub fingerprint: Fingerprint,
     /// The lines: a JSON array of `core::order::Item`.
     pub items: String,
-    /// The W3C trace context of the event.
     pub traceparent: Option<String>,
-    /// The event that announced it.
     pub created_event_id: EventId,
 }
 
@@ -71,11 +59,8 @@ pub struct AdoptedOrder {
 pub struct Transition {
     /// The order, whose status must be `created`.
     pub order_id: OrderId,
-    /// The version that it must have.
     pub expected_version: i32,
-    /// The new status.
     pub to: Status,
-    /// The time of the change.
     pub at: Timestamp,
     /// The event that caused it, for the timeline.
     pub cause: EventId,
@@ -90,39 +75,26 @@ pub struct ParkedEvent {
     pub record_key: Bytes,
     /// Whether later events of the key must wait for it.
     pub blocks: bool,
-    /// The state in which it is parked.
     pub state: minishop_core::parking::State,
     /// The event's id, derived if it names none.
     pub event_id: EventId,
-    /// The order it is about.
     pub order_id: Option<OrderId>,
-    /// The client.
     pub client_id: Option<ClientId>,
     /// The event's type as written.
     pub event_type: Option<String>,
     /// The type that a worker must know to handle it.
     pub needs_type: Option<String>,
-    /// The source topic.
     pub topic: String,
-    /// The source partition.
     pub partition: i32,
-    /// The source offset.
     pub offset: i64,
-    /// The original record key.
     pub raw_key: Option<Bytes>,
-    /// The original record value.
     pub raw_value: Option<Bytes>,
     /// The record's headers, as `bus::Headers` encodes them.
     pub raw_headers: Bytes,
-    /// The kind of failure, from `core::parking::ErrorClass`.
     pub error_class: Option<&'static str>,
-    /// The code, from `core::parking::DeadCode`.
     pub error_code: Option<&'static str>,
-    /// One sentence.
     pub error_message: Option<String>,
-    /// Digest that groups equal failures.
     pub error_fingerprint: Option<[u8; 32]>,
-    /// When it failed.
     pub failed_at: Option<Timestamp>,
 }
 
@@ -144,11 +116,9 @@ pub struct ParkedEvent {
 /// `class` and `code` are `core::parking`'s; times are RFC 3339 in UTC.
 #[derive(Debug, Clone)]
 pub struct Note {
-    /// The order.
     pub order_id: OrderId,
     /// The kind, from the table.
     pub kind: &'static str,
-    /// When it happened.
     pub at: Timestamp,
     /// The event that caused it.
     pub cause: EventId,
@@ -159,15 +129,12 @@ pub struct Note {
 /// Everything that one consumer transaction writes beside the fence.
 #[derive(Debug, Clone, Default)]
 pub struct Journal {
-    /// Events to park.
     pub parked: Vec<ParkedEvent>,
     /// Events to publish: those of the orders that passed the fence, and dead letters.
     pub events: Vec<NewEvent>,
-    /// Facts for the timeline.
     pub notes: Vec<Note>,
     /// Duplicate events, with the order that each repeats.
     pub duplicates: Vec<(EventId, OrderId)>,
-    /// The positions after the batch.
     pub positions: Vec<Position>,
     /// The stored positions that the consumer last saw in partitions of the batch; unknown ones are left out. If the store is
     /// behind one of them, it is another store: nothing is written.

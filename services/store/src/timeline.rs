@@ -14,7 +14,6 @@ use super::{OrderRow, Result};
 /// An order with its trace and the events that announced it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The order as it is now.
     pub order: OrderRow,
     /// The W3C trace context of the request that created it.
     pub traceparent: Option<String>,
@@ -35,9 +34,7 @@ pub struct Fact {
     pub version: Option<i32>,
     /// The status, or the kind of a note.
     pub kind: String,
-    /// When it happened.
     pub at: Timestamp,
-    /// The event that caused it.
     pub cause: EventId,
     /// Details as a JSON object.
     pub detail: Option<String>,
@@ -46,21 +43,15 @@ pub struct Fact {
 /// A parked event of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedState {
-    /// The event's id.
     pub event_id: EventId,
-    /// Retrying, waiting or dead.
     pub state: State,
     /// Attempts since it was parked or redriven.
     pub attempts: i32,
-    /// When it is retried.
     pub next_attempt_at: Option<Timestamp>,
-    /// When it was parked.
     pub parked_at: Timestamp,
     /// Whether later events of its key wait for it.
     pub blocks: bool,
-    /// The code of the last error.
     pub error_code: Option<String>,
-    /// The last error in one sentence.
     pub error_message: Option<String>,
     /// The type that a worker must know to handle it.
     pub needs_type: Option<String>,

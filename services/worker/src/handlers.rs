@@ -26,11 +26,8 @@ pub use webhook::Webhook;
 pub struct Delivery {
     /// Equal in every attempt, so that a handler can recognize a repetition.
     pub event_id: EventId,
-    /// The order that the event announced.
     pub order_id: OrderId,
-    /// The correlation id of the order.
     pub correlation_id: CorrelationId,
-    /// The key under which the order was created.
     pub idempotency_key: IdempotencyKey,
     /// Deliveries of one record key come one after the other.
     pub record_key: Bytes,
@@ -47,16 +44,12 @@ pub enum Handled {
     Done,
     /// It may succeed later: retry with backoff, and not before `retry_after`.
     Failed {
-        /// One sentence for an operator.
         message: String,
         /// The delay that the handler asked for.
         retry_after: Option<Duration>,
     },
     /// It will never succeed: the event becomes a dead letter.
-    Refused {
-        /// One sentence for an operator.
-        message: String,
-    },
+    Refused { message: String },
     /// Calls are paused, or this one failed in an outage: no attempt is used up.
     Paused,
 }

@@ -27,20 +27,15 @@ pub struct Dead {
 /// The label of a partition; a topic has at most some dozen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PartitionLabel {
-    /// The topic, prefix included.
     pub topic: String,
-    /// Its number within the topic.
     pub partition: i32,
 }
 
 /// The worker's metric families.
 #[derive(Debug, Clone)]
 pub struct WorkerMetrics {
-    /// Events by outcome.
     pub events: Family<Settled, Counter>,
-    /// Dead letters by class and code.
     pub dead_letters: Family<Dead, Counter>,
-    /// Records per transaction.
     pub batch: Histogram,
     /// Seconds per transaction.
     pub transaction: Histogram,

@@ -26,11 +26,8 @@ pub(super) const FOLLOWER_WAIT: Duration = Duration::from_secs(2);
 /// An order that is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// The order's id.
     pub order_id: OrderId,
-    /// The total in minor units.
     pub total_minor: i64,
-    /// The currency's code.
     pub currency: Option<String>,
     /// Whether an earlier request created it.
     pub replayed: bool,
@@ -55,9 +52,7 @@ pub struct Queue {
 struct State {
     waiting: VecDeque<Entry>,
     in_flight: HashMap<Scope, Flight>,
-    /// Unanswered requests.
     held: usize,
-    /// Busy writers.
     busy: usize,
     closed: bool,
     /// The smoothed duration of a statement.

@@ -10,13 +10,11 @@ use kafka_protocol::messages::ApiKey;
 struct Field(Kind, i16, i16);
 
 enum Kind {
-    /// That many bytes.
     Fixed(usize),
     /// Text, nullable or not.
     Text,
     /// Bytes, nullable or not.
     Blob,
-    /// An array of structures.
     Array(&'static [Field]),
     /// An array of numbers of that many bytes each, which have no tags of their own.
     Numbers(usize),

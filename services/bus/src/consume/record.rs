@@ -15,13 +15,11 @@ use super::super::Headers;
 pub struct Partition {
     /// The topic, prefix included.
     pub topic: Arc<str>,
-    /// The partition's number.
     pub partition: i32,
 }
 
 /// A record as it was read. Its bytes may be anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields have Kafka's names")]
 pub struct Record {
     /// The topic, prefix included.
     pub topic: Arc<str>,

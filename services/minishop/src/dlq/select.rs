@@ -80,9 +80,7 @@ pub struct Set {
 /// How a set is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirm {
-    /// No confirmation is needed.
     Needless,
-    /// By the person at the terminal.
     Ask,
     /// Confirmation is needed, and there is no terminal.
     Refuse,

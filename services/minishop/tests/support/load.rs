@@ -22,13 +22,10 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// An order that a client was promised.
 #[derive(Debug, Clone)]
 pub struct Promise {
-    /// Idempotency key.
     pub key: String,
-    /// Order id in the answer.
     pub order: Uuid,
     /// Customer of the order. Most customers order through one client and one at a time; one orders through all of them at once.
     pub customer: String,
-    /// Total in minor units.
     pub total_minor: i32,
     /// When it was first sent, and when the client read the answer: later orders of the customer were sent after that.
     pub sent: Instant,

@@ -13,11 +13,8 @@ use crate::wait::eventually;
 
 /// A running installation.
 pub struct Place<'a> {
-    /// Address of the REST API.
     pub http: &'a str,
-    /// Kafka's bootstrap address.
     pub brokers: &'a str,
-    /// Prefix of its topics' names.
     pub prefix: String,
     /// Returns a command of the real binary with the installation's settings.
     pub command: &'a dyn Fn(&[&str]) -> Command,

@@ -49,7 +49,6 @@ pub struct Process {
     pub name: &'static str,
     /// The roles it runs.
     pub shape: Shape,
-    /// The operator's settings.
     pub config: Config,
     /// Opens the event log if no Kafka is named.
     pub open_log: Option<OpenLog>,

@@ -49,7 +49,6 @@ pub enum Handling {
 /// The endpoint that fulfils orders.
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// Where events are posted.
     pub url: Uri,
     /// The signing key, decoded.
     pub key: SecretSlice<u8>,

@@ -9,7 +9,6 @@ pub struct Problem {
     pub code: &'static str,
     /// Where it is: a variable, a file, or the command line.
     pub place: String,
-    /// What it is, and what to give instead.
     pub text: String,
 }
 

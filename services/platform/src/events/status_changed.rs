@@ -21,11 +21,9 @@ use crate::telemetry::propagation::TraceContext;
 /// An order's change to a final status.
 #[derive(Debug, Clone, Copy)]
 pub struct StatusChange<'a> {
-    /// The order.
     pub order: &'a OrderHead,
     /// The expected version: with any other, the order does not change.
     pub version: i32,
-    /// The new status.
     pub to: Status,
 }
 

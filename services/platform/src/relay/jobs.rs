@@ -30,7 +30,6 @@ pub(super) enum Done {
     Acknowledged(Vec<Acknowledged>, Result<bool>),
     /// Whether the store has set the row aside.
     Aside(Aside, Result<bool>),
-    /// The backlog.
     Measured(Result<OutboxStats>),
     /// Whether this process may vacuum.
     Vacuumed(Result<bool>),

@@ -9,13 +9,11 @@ use super::shard::Ask;
 /// A request to the store.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Want {
-    /// Renew all leases.
     Lead(Renewal),
     /// Read rows, at most this many of each shard.
     Read(Vec<Ask>, usize),
     /// Store the number up to which each shard is published, and remove the rows.
     Acknowledge(Vec<Acknowledged>),
-    /// Set a row aside.
     SetAside(Aside),
 }
 

@@ -17,9 +17,7 @@ pub(super) struct RelayMetrics {
     pub refused: Counter,
     /// Seconds from the hand-over to the client library to the broker's acknowledgement.
     pub publish: Histogram,
-    /// Shards that this process leads.
     pub shards: Gauge,
-    /// Rows that could not be published and were set aside.
     pub set_aside: Counter,
     /// How often a shard was found to be an older copy of itself.
     pub went_back: Counter,

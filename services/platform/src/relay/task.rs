@@ -29,11 +29,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The owner of this process's leases; unique per start.
     pub owner: String,
-    /// The roles of this process.
     pub roles: Vec<Role>,
-    /// Bootstrap servers.
     pub brokers: String,
-    /// How batches are compressed.
     pub compression: Compression,
     /// Wakes relays that lead shards of rows written elsewhere.
     pub hints: Hints,

@@ -80,22 +80,17 @@ pub enum Unannounced {
 /// A request to announce orders again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announce {
-    /// Which orders.
     pub which: Unannounced,
-    /// The consumer that handles their events.
     pub consumer: String,
     /// Whether to report what would happen and write nothing.
     pub dry_run: bool,
-    /// Who asks.
     pub requested_by: RequestedBy,
-    /// When it was requested.
     pub at: Timestamp,
 }
 
 /// Why an order is not announced again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
-    /// There is no such order.
     NotFound,
     /// Its status is not `created`.
     NotCreated,

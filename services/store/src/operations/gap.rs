@@ -24,11 +24,8 @@ static LIST: LazyLock<Statement> = LazyLock::new(|| {
 /// Unreadable records that a consumer steps over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// The consumer's group.
     pub consumer: String,
-    /// The topic, prefix included.
     pub topic: String,
-    /// The partition.
     pub partition: i32,
     /// The first offset that cannot be read.
     pub offset: i64,

@@ -77,11 +77,9 @@ static FILL: LazyLock<Statement> = LazyLock::new(|| {
 /// One shard of the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxShard {
-    /// The shard.
     pub shard: i16,
     /// The number up to which everything is published.
     pub acknowledged: i64,
-    /// The last number.
     pub last: i64,
     /// How many rows wait; fewer than `last - acknowledged` if some are gone.
     pub waiting: i64,
@@ -90,24 +88,19 @@ pub struct OutboxShard {
 /// An event that waits to be published, or that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEvent {
-    /// The shard.
     pub shard: i16,
-    /// The number in the shard.
     pub number: i64,
-    /// The event's id.
     pub event_id: EventId,
     /// Its topic, prefix included.
     pub topic: String,
     /// Since when it waits, or when it was set aside.
     pub at: Timestamp,
-    /// Why it was set aside.
     pub reason: Option<String>,
 }
 
 /// Which waiting events to set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unpublished {
-    /// This one.
     Event(EventId),
     /// All of a topic.
     Topic(String),

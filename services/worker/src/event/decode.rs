@@ -25,7 +25,6 @@ const LONGEST_KEY: usize = 1024;
 /// A decoded record.
 #[derive(Debug)]
 pub struct Incoming<'r> {
-    /// The record as it was read.
     pub record: &'r Record,
     /// The event's id, or one derived from the record's place and bytes if the record is refused.
     pub event_id: EventId,
@@ -34,14 +33,12 @@ pub struct Incoming<'r> {
     /// The key whose events keep their order: the record key, or the customer id where the record has none; the digest of a very
     /// long key.
     pub key: Bytes,
-    /// The decoded content.
     pub content: Content,
 }
 
 /// The content of a record.
 #[derive(Debug)]
 pub enum Content {
-    /// An order was created.
     Created(Box<Created>),
     /// A version of the created event that only a newer worker can read.
     Newer {
@@ -57,9 +54,7 @@ pub enum Content {
 /// Why a record is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Becomes the dead letter's error code.
     pub code: DeadCode,
-    /// One sentence.
     pub message: String,
     /// The type as written, if it could be read.
     pub event_type: Option<String>,
@@ -80,7 +75,6 @@ pub struct Created {
     pub head: OrderHead,
     /// The lines, in exact money.
     pub items: Vec<Item>,
-    /// Digest of the content.
     pub fingerprint: Fingerprint,
     /// The order version that the event announces; 1 if it names none.
     pub sequence: i32,

@@ -99,19 +99,14 @@ impl EventWriter {
 /// Why, when and after how many attempts a record was given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Death<'a> {
-    /// The class of the last failure.
     pub class: ErrorClass,
-    /// Published in a header of the dead letter.
     pub code: DeadCode,
-    /// One sentence.
     pub message: &'a str,
     /// The attempts made, at least 1.
     pub attempts: i32,
     /// The earlier redrives; makes the dead letter's id differ after each.
     pub redrives: i32,
-    /// The time of the first failure.
     pub first_failed: Timestamp,
-    /// The time of the last failure.
     pub last_failed: Timestamp,
     /// The timestamp in the dead letter's id; equal in every try.
     pub known_since: Timestamp,

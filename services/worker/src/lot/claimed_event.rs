@@ -19,7 +19,6 @@ use crate::event::upcast::Versions;
 #[derive(Debug)]
 pub(super) struct ClaimedEvent {
     pub row: Claimed,
-    /// The record as it was read from the topic.
     pub record: Record,
     /// The event's own id, which differs from the row's if the record was refused at first.
     pub event_id: EventId,

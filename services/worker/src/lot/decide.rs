@@ -26,7 +26,6 @@ const UNREADABLE: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Facts {
     pub now: Timestamp,
-    /// The gate's answer for restored events.
     pub gate: Gate,
     pub known: Known,
 }

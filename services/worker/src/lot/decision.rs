@@ -36,7 +36,6 @@ pub(super) struct Decision {
 pub(super) enum LotOutcome {
     /// The handler is called next.
     Called,
-    /// Its order is processed.
     Processed,
     /// Its order changed before it could be handled: a recorded no-op.
     Ignored,
@@ -46,8 +45,9 @@ pub(super) enum LotOutcome {
     Duplicate,
     /// The same event was settled meanwhile.
     Copy,
-    /// It is retried.
-    Retried { again_in: Duration },
+    Retried {
+        again_in: Duration,
+    },
     /// No attempt was used up.
     HandedBack,
     /// It is a dead letter.

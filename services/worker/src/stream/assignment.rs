@@ -17,7 +17,6 @@ const MOST_BYTES_OF_BATCH: usize = 8 << 20;
 /// The processor's next job, in one transaction or a few.
 #[derive(Debug)]
 pub enum Work {
-    /// Records to settle.
     Batch(Vec<Record>),
     /// Unreadable records to step over.
     Gap(Gap),
@@ -253,6 +252,7 @@ impl Assignment {
         self.bytes = self.queue.iter().map(Record::size).sum();
     }
 
+    /// Returns whether the running transaction has one of the `partitions`, or any if `None`.
     pub fn runs_one_of(&self, partitions: Option<&[Partition]>) -> bool {
         let asked = |p: &Partition| partitions.is_none_or(|of| of.contains(p));
         self.running.as_ref().is_some_and(|running| running.iter().any(asked))

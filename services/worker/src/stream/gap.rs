@@ -17,7 +17,6 @@ pub(super) struct Gap {
     pub partition: Partition,
     /// The first unreadable offset.
     pub from: i64,
-    /// The offset from which reading resumes.
     pub until: i64,
     /// The client library's error.
     pub error: String,

@@ -23,7 +23,6 @@ pub(super) type Refusals = HashMap<usize, Refused>;
 /// The outcome of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamOutcome {
-    /// Its order is processed.
     Processed,
     /// Its order is not in the expected state: a recorded no-op.
     Ignored,
@@ -37,7 +36,6 @@ pub(super) enum StreamOutcome {
     Parked,
     /// It waits for the handler, due at once.
     Queued,
-    /// A dead letter.
     Dead(DeadCode),
 }
 

@@ -37,14 +37,17 @@ impl Batch {
         Self { orders, waits }
     }
 
+    /// Returns the orders, sorted by key.
     pub fn orders(&self) -> &[NewOrder] {
         &self.orders
     }
 
+    /// Returns how many orders wait for an answer.
     pub fn len(&self) -> usize {
         self.orders.len()
     }
 
+    /// Returns whether all are answered.
     pub fn is_empty(&self) -> bool {
         self.orders.is_empty()
     }
@@ -74,7 +77,6 @@ impl Batch {
 #[derive(Debug)]
 pub struct Job {
     pub batch: Batch,
-    /// Failed attempts.
     pub tries: u32,
     /// Whether an earlier attempt may have committed.
     pub doubt: bool,
@@ -85,6 +87,7 @@ pub struct Job {
 }
 
 impl Job {
+    /// Creates a job that was not attempted yet.
     pub fn new(batch: Batch, at: Instant) -> Self {
         Self { batch, tries: 0, doubt: false, held: false, at }
     }

@@ -26,30 +26,23 @@ const LAST_REPORTS: Duration = Duration::from_secs(30);
 /// A replay of past orders to a topic.
 #[derive(Debug)]
 pub struct Replay<'a> {
-    /// The operator's settings.
     pub config: &'a Config,
-    /// The database.
     pub store: &'a Store,
     /// The orders whose events are published.
     pub past: &'a Past,
     /// The target, prefix included.
     pub topic: &'a str,
-    /// The most events per second.
     pub rate: u32,
     /// Who asks, for the audit log.
     pub requested_by: &'a RequestedBy,
-    /// The time.
     pub clock: &'a dyn Clock,
-    /// Randomness and ids.
     pub ids: &'a dyn Ids,
 }
 
 /// How much a replay publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// The orders that match.
     pub orders: usize,
-    /// Their events.
     pub events: usize,
 }
 
@@ -58,13 +51,10 @@ pub struct Extent {
 pub enum ReplayError {
     /// The topic may not be published to: a code and the reason.
     Topic(&'static str, &'static str),
-    /// The database does not answer.
     Store(StoreError),
     /// An event cannot be built from this order.
     Order(OrderId, anyhow::Error),
-    /// The brokers do not answer.
     Unreachable(String),
-    /// The brokers refused a record.
     Refused(SendError),
 }
 

@@ -79,7 +79,6 @@ struct Round {
 /// A snapshot of an outage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BreakerOutage {
-    /// When it began.
     pub since: Instant,
     /// The failures that began it, then the last probe's error.
     pub why: String,
