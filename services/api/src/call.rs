@@ -76,7 +76,7 @@ impl Call {
             let outcome = work.await;
             match &outcome {
                 Ok(_) => debug!("answered"),
-                Err(refusal) => debug!(code = refusal.code.as_str(), "refused"),
+                Err(refusal) => debug!(error.code = refusal.code.as_str(), "refused"),
             }
             outcome
         };

@@ -45,11 +45,11 @@ impl ApiMetrics {
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             depth: Gauge::default(),
         };
-        registry.register("accepts", "Requests to create an order by outcome", metrics.accepts.clone());
-        registry.register("cancels", "Requests to cancel an order by outcome", metrics.cancels.clone());
-        registry.register("accept_duration_seconds", "Time from request to answer", metrics.seconds.clone());
-        registry.register("intake_batch_orders", "Orders in one statement", metrics.batch.clone());
-        registry.register("intake_queue_depth", "Orders that wait for a writer", metrics.depth.clone());
+        registry.register("api_accepts", "Requests to create an order by outcome", metrics.accepts.clone());
+        registry.register("api_cancels", "Requests to cancel an order by outcome", metrics.cancels.clone());
+        registry.register("api_accept_duration_seconds", "Time from request to answer", metrics.seconds.clone());
+        registry.register("api_intake_batch_orders", "Orders in one statement", metrics.batch.clone());
+        registry.register("api_intake_queued_orders", "Orders that wait for a writer", metrics.depth.clone());
         metrics
     }
 

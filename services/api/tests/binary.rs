@@ -58,7 +58,7 @@ async fn it_starts_takes_orders_and_ends_when_asked() {
         assert_eq!(api.post("/orders", B).0, 201);
         let (code, parts) = api.admin("/readyz?verbose");
         assert!(code == 200 && parts.contains("[+] kafka ok") && !parts.contains("[!]"), "{parts}");
-        assert!(api.admin("/metrics").1.contains("minishop_accepts_total{outcome=\"created\",protocol=\"rest\"} 1"));
+        assert!(api.admin("/metrics").1.contains("minishop_api_accepts_total{outcome=\"created\",protocol=\"rest\"} 1"));
         assert_eq!(api.terminate(), Some(0));
     })
     .await;

@@ -49,7 +49,7 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: Cancel
 fn admit(shared: &Arc<Shared>, connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken) {
     if connections.len() >= shared.settings.limits.connections {
         shared.counters.refused.add(1);
-        tracing::debug!(%peer, "refusing a connection: {} are already open", connections.len());
+        tracing::debug!(network.peer.address = %peer, "refusing a connection: {} are already open", connections.len());
         return;
     }
     shared.counters.accepted.add(1);

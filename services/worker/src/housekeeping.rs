@@ -45,7 +45,7 @@ pub struct Housekeeper {
 
 /// Builds the task; each round checks the topic's retention before it deletes inbox rows.
 pub fn task(ctx: &Ctx) -> Task {
-    Task::new("worker housekeeping", keep(ctx.clone(), Housekeeper::new(ctx)))
+    Task::new("worker.housekeeping", keep(ctx.clone(), Housekeeper::new(ctx)))
 }
 
 impl Housekeeper {
@@ -54,9 +54,9 @@ impl Housekeeper {
         let (forgotten, operations_forgotten) = (Counter::default(), Counter::default());
         ctx.metrics.with(|registry| {
             let help = "Inbox rows deleted because they were older than their retention";
-            registry.register("worker_inbox_forgotten", help, forgotten.clone());
+            registry.register("worker_inbox_rows_deleted", help, forgotten.clone());
             let help = "Operation and audit rows deleted because they were older than their retention";
-            registry.register("worker_operations_forgotten", help, operations_forgotten.clone());
+            registry.register("worker_operations_deleted", help, operations_forgotten.clone());
         });
         Self {
             store: ctx.store.housekeeping.clone(),
@@ -111,7 +111,7 @@ async fn keep(ctx: Ctx, housekeeper: Housekeeper) -> anyhow::Result<()> {
             if let Some(text) = &objection {
                 tracing::warn!(topic, "{text}");
             }
-            ctx.status.note("inbox retention", objection.clone());
+            ctx.status.note("inbox_retention", objection.clone());
             noted.clone_from(&objection);
         }
         if objection.is_none() {

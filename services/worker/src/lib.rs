@@ -40,10 +40,10 @@ pub fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
 pub fn start_with(ctx: Ctx, setup: WorkerShared) -> Vec<Task> {
     let metrics = WorkerMetrics::register(&ctx.metrics);
     let endpoint = setup.place.handler().endpoint();
-    let endpoint = endpoint.map(|endpoint| Task::new("worker endpoint", endpoint::run(ctx.clone(), endpoint)));
+    let endpoint = endpoint.map(|endpoint| Task::new("worker.endpoint", endpoint::run(ctx.clone(), endpoint)));
     let lot = LotTask::new(&ctx, metrics.clone(), setup.clone());
-    let lot = Task::new("worker lot", lot.run(ctx.clone()));
-    let operations = Task::new("worker operations", operations::run(ctx.clone(), setup.clone()));
+    let lot = Task::new("worker.lot", lot.run(ctx.clone()));
+    let operations = Task::new("worker.operations", operations::run(ctx.clone(), setup.clone()));
     let housekeeping = housekeeping::task(&ctx);
     let mut tasks = stream::tasks(ctx, metrics, setup);
     tasks.extend([lot, operations, housekeeping]);

@@ -125,7 +125,7 @@ impl LotTask {
 
     /// Runs until the drain, then waits for running calls (at most 5 s) and gives back the rest.
     pub async fn run(mut self, ctx: Ctx) -> anyhow::Result<()> {
-        let (bell, mut retry) = (self.lot_store.setup.bell.clone(), StoreRetry::new(&ctx, "lot"));
+        let (bell, mut retry) = (self.lot_store.setup.bell.clone(), StoreRetry::new(&ctx, "worker.lot"));
         while !ctx.drain.is_cancelled() {
             if let Err(error) = self.advance().await {
                 retry.failed(error).await?;

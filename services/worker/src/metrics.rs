@@ -70,9 +70,9 @@ impl WorkerMetrics {
             registry.register("worker_events", "Events by outcome", new.events.clone());
             registry.register("worker_dead_letters", "Dead letters by class and code", new.dead_letters.clone());
             registry.register("worker_batch_records", "Records in one transaction", new.batch.clone());
-            registry.register("worker_transaction_seconds", "Duration of one transaction", new.transaction.clone());
+            registry.register("worker_transaction_duration_seconds", "Duration of one transaction", new.transaction.clone());
             registry.register(
-                "worker_created_to_processed_seconds",
+                "worker_created_to_processed_duration_seconds",
                 "Time from the event to its settlement",
                 new.latency.clone(),
             );

@@ -201,7 +201,7 @@ fn registered(metrics: &Metrics) -> Family<KindLabel, Counter> {
 /// Runs operations until the drain.
 pub async fn run(ctx: Ctx, setup: WorkerShared) -> anyhow::Result<()> {
     let mut task = OperationsTask::new(&ctx, setup);
-    let (mut retry, mut wait) = (StoreRetry::new(&ctx, "operations"), STEP);
+    let (mut retry, mut wait) = (StoreRetry::new(&ctx, "worker.operations"), STEP);
     while !ctx.drain.is_cancelled() {
         let progress = match task.step().await {
             Ok(progress) => progress,

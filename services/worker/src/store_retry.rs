@@ -42,12 +42,12 @@ impl StoreRetry {
             if matches!(error, StoreError::Fail { .. }) {
                 tracing::error!(
                     task,
-                    failures,
+                    failure.count = failures,
                     error = ?error,
                     "the store refuses a write; retrying until an operator fixes the store, nothing is lost"
                 );
             } else {
-                tracing::warn!(task, failures, error = ?error, "the worker cannot reach the store; retrying, nothing is lost");
+                tracing::warn!(task, failure.count = failures, error = ?error, "the worker cannot reach the store; retrying, nothing is lost");
             }
         }
         let pause = Backoff::INFRASTRUCTURE.wait(self.failures, self.ctx.ids.jitter());

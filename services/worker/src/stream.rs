@@ -54,8 +54,8 @@ const NOT_READY_AFTER: u32 = 3;
 /// Builds the two tasks: one polls, on its own thread; the other processes.
 pub fn tasks(ctx: Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Vec<Task> {
     let shared = Arc::new(Shared::new());
-    let poll = Task::new("worker poll", polling(ctx.clone(), shared.clone(), metrics.clone()));
-    let process = Task::new("worker process", processing(ctx, shared, metrics, setup));
+    let poll = Task::new("worker.poll", polling(ctx.clone(), shared.clone(), metrics.clone()));
+    let process = Task::new("worker.process", processing(ctx, shared, metrics, setup));
     vec![poll, process]
 }
 
@@ -89,7 +89,7 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
 async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup: WorkerShared) -> anyhow::Result<()> {
     let processor = Processor::new(&ctx, metrics, setup);
     ctx.status.set("worker", Ok(()));
-    let mut retry = StoreRetry::new(&ctx, "stream");
+    let mut retry = StoreRetry::new(&ctx, "worker.process");
     let mut look_back = tokio::time::interval(LOOK_BACK_EVERY);
     look_back.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

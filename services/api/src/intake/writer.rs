@@ -135,7 +135,7 @@ impl Writer {
             }
             Err(error) if error.blames_the_input() => return job.halves(),
             Err(source @ StoreError::Fail { .. }) => {
-                error!(orders = job.batch.len(), error = ?source, "the store refused a batch; the database is not as expected");
+                error!(order.count = job.batch.len(), error = ?source, "the store refused a batch; the database is not as expected");
                 self.refuse(job.batch, &fault(job.doubt));
             }
             Err(source) => {
@@ -157,7 +157,7 @@ impl Writer {
     /// Schedules a retry. A job that is neither in doubt nor held by another transaction is refused after `TRIES` attempts.
     fn postpone(&mut self, mut job: Job, source: &StoreError) {
         if !job.doubt && !job.held && job.tries >= TRIES {
-            warn!(orders = job.batch.len(), error = ?source, "the store does not answer; a batch is refused");
+            warn!(order.count = job.batch.len(), error = ?source, "the store does not answer; a batch is refused");
             return self.refuse(job.batch, &refusals::store_unavailable());
         }
         let wait = self.backoff(job.tries);
@@ -198,7 +198,7 @@ impl Writer {
         let records = match self.read(&scopes).await {
             Ok(records) => records,
             Err(source) => {
-                warn!(orders = scopes.len(), doubt, error = ?source, "cannot read the keys of a batch");
+                warn!(order.count = scopes.len(), doubt, error = ?source, "cannot read the keys of a batch");
                 let refusal = if doubt { refusals::outcome_unknown(Doubt::Create) } else { refusals::store(&source) };
                 return self.refuse(batch, &refusal);
             }

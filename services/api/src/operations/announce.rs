@@ -67,7 +67,7 @@ pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) ->
         Ok(again)
     };
     let again: AnnouncedAgain = app.detached_writes.write(call, write).await?;
-    tracing::info!(orders = again.orders.len(), dry_run, "an operator asks to announce orders again");
+    tracing::info!(order.count = again.orders.len(), dry_run, "an operator asks to announce orders again");
     let skipped = again.left.into_iter().map(|(id, why)| (id.to_string(), why));
     let skipped = skipped.chain(malformed.into_iter().map(|id| (id, Left::NotFound)));
     Ok(AnnounceOrdersResponse {

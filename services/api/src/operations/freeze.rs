@@ -110,7 +110,7 @@ impl Plan {
         let Some((frozen, begun)) = app.detached_writes.write(call, write).await? else {
             return Err(refusals::dead_letter_not_found());
         };
-        tracing::info!(operation.id = %id, matched = frozen.matched, dry_run, "an operator asks to {} dead letters", kind.as_str());
+        tracing::info!(operation.id = %id, dead_letter.count = frozen.matched, dry_run, "an operator asks to {} dead letters", kind.as_str());
         Ok(Begun { operation: begun.map(operation), matched: count(frozen.matched), skipped: skipped(frozen, malformed) })
     }
 

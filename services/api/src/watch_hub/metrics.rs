@@ -28,11 +28,19 @@ impl WatchMetrics {
             poll_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
             late: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
         };
-        registry.register("watches", "Open watches of orders", metrics.watches.clone());
-        registry.register("watch_events", "Order versions sent to watchers", metrics.told.clone());
-        registry.register("watch_polls", "Reads of watched orders, by trigger and outcome", metrics.polls.clone());
-        registry.register("watch_poll_duration_seconds", "Duration of one read of watched orders", metrics.poll_seconds.clone());
-        registry.register("watch_latency_seconds", "Time from an order's change until a watcher gets it", metrics.late.clone());
+        registry.register("api_watches", "Open watches of orders", metrics.watches.clone());
+        registry.register("api_watch_events", "Order versions sent to watchers", metrics.told.clone());
+        registry.register("api_watch_polls", "Reads of watched orders, by trigger and outcome", metrics.polls.clone());
+        registry.register(
+            "api_watch_poll_duration_seconds",
+            "Duration of one read of watched orders",
+            metrics.poll_seconds.clone(),
+        );
+        registry.register(
+            "api_watch_delivery_duration_seconds",
+            "Time from an order's change until a watcher gets it",
+            metrics.late.clone(),
+        );
         metrics
     }
 

@@ -93,7 +93,7 @@ impl WatchTask {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.failing, true) {
-                        warn!(watched = known.len(), error = ?error, "cannot read watched orders; watchers wait");
+                        warn!(order.count = known.len(), error = ?error, "cannot read watched orders; watchers wait");
                     }
                 }
             }

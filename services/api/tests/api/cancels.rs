@@ -70,7 +70,7 @@ pub async fn a_cancelled_order_is_answered_told_and_announced_once(world: &World
     }
     assert!(headers.get("traceparent").unwrap().contains(trace));
     assert_eq!(api.place.number("SELECT count(*) FROM timeline WHERE version = 2 AND kind = 'cancelled'").await, 1);
-    assert!(api.scrape().contains("minishop_cancels_total{outcome=\"cancelled\"} 3"), "{}", api.scrape());
+    assert!(api.scrape().contains("minishop_api_cancels_total{outcome=\"cancelled\"} 3"), "{}", api.scrape());
 }
 
 fn parsed(id: &str) -> minishop_core::ids::OrderId {

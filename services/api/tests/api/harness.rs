@@ -288,7 +288,7 @@ impl Api {
 
     /// Waits until the writers have begun `count` statements.
     pub async fn until_statements(&self, count: usize) {
-        let line = format!("minishop_intake_batch_orders_count {count}\n");
+        let line = format!("minishop_api_intake_batch_orders_count {count}\n");
         let begun = async {
             while !self.scrape().contains(&line) {
                 tokio::task::yield_now().await;

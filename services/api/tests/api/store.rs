@@ -90,7 +90,7 @@ async fn orders_that_wait_for_an_outbox_shard_are_accepted_in_one_piece_when_it_
             assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, None), "{answer:?}");
         }
         assert!(took > Duration::from_secs(2), "they waited: {took:?}");
-        assert!(api.scrape().contains("minishop_intake_batch_orders_sum 41.0\n"), "no batch was tried twice");
+        assert!(api.scrape().contains("minishop_api_intake_batch_orders_sum 41.0\n"), "no batch was tried twice");
         assert_eq!(api.orders().await, 41);
     })
     .await;

@@ -69,7 +69,7 @@ async fn process_all(api: &Api) {
 }
 
 async fn until_watched(api: &Api, count: usize) {
-    let line = format!("minishop_watches {count}\n");
+    let line = format!("minishop_api_watches {count}\n");
     let watched = async {
         while !api.scrape().contains(&line) {
             tokio::task::yield_now().await;
@@ -79,7 +79,7 @@ async fn until_watched(api: &Api, count: usize) {
 }
 
 fn polls(api: &Api, by: &str) -> usize {
-    let name = format!("minishop_watch_polls_total{{by=\"{by}\",outcome=\"ok\"}} ");
+    let name = format!("minishop_api_watch_polls_total{{by=\"{by}\",outcome=\"ok\"}} ");
     api.scrape().lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
 }
 
@@ -191,7 +191,7 @@ pub async fn a_cancel_wakes_those_who_watch_before_the_next_poll(world: &World) 
     assert_eq!(events.rest().await, versions(&[(2, "cancelled")]));
     assert_eq!(polls(&api, "hint"), 1, "one read for what has changed");
     let scraped = api.scrape();
-    assert!(scraped.contains("minishop_watch_latency_seconds_count 1\n"), "{scraped}");
+    assert!(scraped.contains("minishop_api_watch_delivery_duration_seconds_count 1\n"), "{scraped}");
 }
 
 pub async fn two_thousand_watchers_cost_one_read_a_tick(world: &World) {

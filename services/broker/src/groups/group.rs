@@ -239,7 +239,7 @@ impl Group {
             gone.push(self.leader.clone());
         }
         for id in gone {
-            tracing::debug!(member = %id, "a group member timed out; removing it");
+            tracing::debug!(member.id = %id, "a group member timed out; removing it");
             self.remove(&id, now);
         }
         self.try_complete(now);

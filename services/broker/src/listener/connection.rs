@@ -41,7 +41,7 @@ enum Closed {
 /// Serves one connection to its end. Dropping the future closes it at once; what is queued for the writer is still stored.
 pub(super) async fn serve(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken) {
     if let Err(e) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, error = %e, "cannot set TCP_NODELAY on a connection");
+        tracing::debug!(network.peer.address = %peer, error = %e, "cannot set TCP_NODELAY on a connection");
     }
     let (input, output) = stream.into_split();
     // `write` holds one answer more than the queue.
@@ -53,13 +53,13 @@ pub(super) async fn serve(shared: &Arc<Shared>, stream: TcpStream, peer: SocketA
         Ok(_) | Err(Closed::Input(End::Gone) | Closed::Stopping) => {}
         Err(Closed::Input(end @ End::Foreign(_))) => {
             shared.counters.malformed.add(1);
-            tracing::warn!(%peer, "closed a connection from {peer}: {end}");
+            tracing::warn!(network.peer.address = %peer, "closed a connection from {peer}: {end}");
         }
         Err(closed) => {
             if matches!(closed, Closed::Request(_) | Closed::Input(End::Length(_) | End::Cut)) {
                 shared.counters.malformed.add(1);
             }
-            tracing::debug!(%peer, "closed a connection: {closed}");
+            tracing::debug!(network.peer.address = %peer, "closed a connection: {closed}");
         }
     }
 }

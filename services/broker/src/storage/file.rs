@@ -104,7 +104,7 @@ async fn create(file: &Path) -> Result<(), Error> {
         _ => Path::new("."),
     };
     File::open(directory).and_then(|d| d.sync_all()).map_err(failed)?;
-    tracing::info!(file = %file.display(), "created a new event log at {}", file.display());
+    tracing::info!(file.path = %file.display(), "created a new event log at {}", file.display());
     Ok(())
 }
 

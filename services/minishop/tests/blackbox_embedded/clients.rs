@@ -145,7 +145,7 @@ fn fulfils(receiver: Command) {
     let id = created["orderId"].as_str().unwrap();
     eventually(Duration::from_secs(20), "a call is turned away", || {
         let metrics = get(stranger.addr("admin"), "/metrics").body;
-        metrics.contains(r#"minishop_webhook_call_seconds_count{outcome="failed"}"#).then_some(())
+        metrics.contains(r#"minishop_webhook_call_duration_seconds_count{outcome="failed"}"#).then_some(())
     });
     assert_eq!(order(&stranger, id)["status"], "created");
 }

@@ -33,7 +33,7 @@ pub(super) async fn watch(
         };
         let answer = tokio::select! { answer = turn => answer, () = drain.cancelled() => return Ok(()) };
         if let Some(writable) = &log {
-            status.note("event log", (!writable()).then(|| "the disk refuses writes; events wait in the outbox".to_owned()));
+            status.note("event_log", (!writable()).then(|| "the disk refuses writes; events wait in the outbox".to_owned()));
         }
         match answer {
             Ok(()) => {

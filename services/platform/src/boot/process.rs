@@ -162,7 +162,7 @@ impl Opened {
             status.bound("kafka", log.addr);
         }
         // The log runs only once `supervise` spawns it: `roles` must not wait for it.
-        let (log_task, writable) = log.map(|log| (Task::new("event log", (log.run)(drain_log.clone())), log.writable)).unzip();
+        let (log_task, writable) = log.map(|log| (Task::new("event_log", (log.run)(drain_log.clone())), log.writable)).unzip();
         let disk = disk::watch(store.orders.clone(), writable, status.clone(), drain.clone());
         let ctx = Ctx {
             config: config.clone(),

@@ -44,13 +44,17 @@ impl RelayMetrics {
         metrics.with(|registry| {
             registry.register("relay_published", "Records that the broker has acknowledged", new.published.clone());
             registry.register("relay_refused", "Records that were refused and are sent again", new.refused.clone());
-            registry.register("relay_publish_seconds", "Time from sending to acknowledgement", new.publish.clone());
+            registry.register("relay_publish_duration_seconds", "Time from sending to acknowledgement", new.publish.clone());
             registry.register("relay_led_shards", "Outbox shards that this process leads", new.shards.clone());
             registry.register("outbox_set_aside", "Events that cannot be published and were set aside", new.set_aside.clone());
             registry.register("outbox_went_back", "Times that the store went back to an older state", new.went_back.clone());
             registry.register("outbox_gaps", "Times that numbers were missing in the outbox", new.gaps.clone());
             registry.register("outbox_rows", "Events of all processes that wait to be published", new.rows.clone());
-            registry.register("outbox_oldest_seconds", "Age of the oldest event that waits to be published", new.oldest.clone());
+            registry.register(
+                "outbox_oldest_age_seconds",
+                "Age of the oldest event that waits to be published",
+                new.oldest.clone(),
+            );
         });
         new
     }

@@ -37,7 +37,7 @@ pub(super) struct Sender {
 #[derive(Debug, Default)]
 struct TopicTrouble {
     at: Option<Moment>,
-    untold: u64,
+    unlogged: u64,
     /// The shard that waits for it.
     shard: Option<i16>,
 }
@@ -138,18 +138,18 @@ impl Sender {
         self.trouble.shard = Some(shard);
         self.status.note("relay", Some(format!("{topic} does not accept records: {reason}; {waiting} outbox rows wait")));
         if self.trouble.at.is_some_and(|at| now < at + TELL_AGAIN) {
-            self.trouble.untold += 1;
+            self.trouble.unlogged += 1;
             return;
         }
         tracing::warn!(
             topic,
             reason,
-            rows = waiting,
-            untold = self.trouble.untold,
+            event.count = waiting,
+            unlogged.count = self.trouble.unlogged,
             "a topic does not accept records; its outbox rows wait"
         );
         self.trouble.at = Some(now);
-        self.trouble.untold = 0;
+        self.trouble.unlogged = 0;
     }
 }
 

@@ -140,7 +140,7 @@ impl State {
             let committed = outcome.is_ok() && !acks.is_empty();
             if let Err(broken) = &outcome {
                 self.health.failed();
-                tracing::warn!(error = %broken.text(), units = acks.len(), "a group of writes was rolled back");
+                tracing::warn!(error = %broken.text(), write.count = acks.len(), "a group of writes was rolled back");
                 self.reset(broken).await;
             }
             if committed {

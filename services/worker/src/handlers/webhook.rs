@@ -68,7 +68,11 @@ impl WebhookMetrics {
         let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.005, 2.0, 13));
         let new = Self { calls: Family::new_with_constructor(buckets), paused: Gauge::default() };
         metrics.with(|registry| {
-            registry.register("webhook_call_seconds", "Duration of a call to the endpoint, by outcome", new.calls.clone());
+            registry.register(
+                "webhook_call_duration_seconds",
+                "Duration of a call to the endpoint, by outcome",
+                new.calls.clone(),
+            );
             registry.register("webhook_paused", "1 while calls are paused because the endpoint is down", new.paused.clone());
         });
         new
@@ -157,11 +161,11 @@ impl Webhook {
         }
         match (&*told, &now) {
             (None, Some(outage)) => tracing::error!(
-                endpoint = self.url.host(),
+                server.address = self.url.host(),
                 "the webhook endpoint is down: {}; calls pause and events use up no attempts",
                 outage.why
             ),
-            (Some(_), None) => tracing::info!(endpoint = self.url.host(), "the webhook endpoint answers again"),
+            (Some(_), None) => tracing::info!(server.address = self.url.host(), "the webhook endpoint answers again"),
             _ => {}
         }
         self.metrics.paused.set(i64::from(now.is_some()));

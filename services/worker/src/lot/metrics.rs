@@ -49,7 +49,7 @@ impl LotMetrics {
         };
         metrics.with(|registry| {
             registry.register("lot_attempts", "Calls to the handler, by outcome", new.attempts.clone());
-            registry.register("lot_attempt_seconds", "Duration of one handler call", new.seconds.clone());
+            registry.register("lot_attempt_duration_seconds", "Duration of one handler call", new.seconds.clone());
             registry.register("lot_retries", "Failed attempts that are retried", new.retries.clone());
             registry.register("lot_lost_leases", "Outcomes dropped because their lease was lost", new.lost_leases.clone());
             registry.register(
@@ -59,7 +59,7 @@ impl LotMetrics {
             );
             registry.register("lot_parked_events", "Events in the lot by state", new.parked.clone());
             registry.register(
-                "lot_oldest_held_seconds",
+                "lot_oldest_held_age_seconds",
                 "How long the oldest event has been held for a newer worker",
                 new.oldest_held.clone(),
             );

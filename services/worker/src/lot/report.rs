@@ -64,7 +64,7 @@ impl LotStore {
         tracing::debug!(
             order.id = %event.head.order_id,
             correlation_id = event.head.correlation_id.as_str(),
-            attempts = case.row.attempts,
+            attempt = case.row.attempts,
             "processed order {} from the lot",
             event.head.order_id
         );
@@ -92,7 +92,7 @@ impl LotStore {
         self.metrics.standing(&counts, held);
         let too_long = held.filter(|held| *held >= HELD_TOO_LONG);
         self.status.note(
-            "held events",
+            "held_events",
             too_long.map(|held| format!("one event has waited for a newer worker for {} min", held.as_secs() / 60)),
         );
         if let Some(held) = too_long.filter(|_| Instant::now() >= *alarm_at) {
@@ -119,7 +119,7 @@ fn dead(case: &ClaimedEvent, class: ErrorClass, code: DeadCode) {
         topic = case.row.topic,
         partition = case.row.partition,
         offset = case.row.offset,
-        attempts = case.row.attempts,
+        attempt = case.row.attempts,
         error.class = class.as_str(),
         error.code = code.as_str(),
         "an event is given up; it becomes a dead letter"

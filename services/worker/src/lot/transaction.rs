@@ -46,7 +46,7 @@ impl LotStore {
                 Box::pin(self.decide_and_write(cases)).await
             }
             Err(error @ StoreError::Fail { .. }) if cases.len() > 1 && !error.is_sync_failure() => {
-                tracing::warn!(rows = cases.len(), error = ?error, "the store refuses a batch of parked events; splitting it");
+                tracing::warn!(event.count = cases.len(), error = ?error, "the store refuses a batch of parked events; splitting it");
                 self.one_by_one(cases).await
             }
             Err(error) if cases.len() == 1 && error.blames_the_input() => {

@@ -100,7 +100,7 @@ impl Processor {
     async fn settle_or_split(&self, batch: &[Incoming<'_>], seen: &mut Seen) -> Result<Vec<Position>, StoreError> {
         match self.settle(batch, Refusals::new(), seen).await {
             Err(error @ StoreError::Fail { .. }) if batch.len() > 1 && !error.is_sync_failure() => {
-                tracing::warn!(batch.records = batch.len(), error = ?error, "the store refuses a batch; splitting it");
+                tracing::warn!(record.count = batch.len(), error = ?error, "the store refuses a batch; splitting it");
                 let (first, second) = batch.split_at(batch.len() / 2);
                 let mut positions = Box::pin(self.settle_or_split(first, seen)).await?;
                 positions.extend(Box::pin(self.settle_or_split(second, seen)).await?);

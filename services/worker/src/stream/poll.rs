@@ -88,7 +88,7 @@ fn handlers(shared: &Arc<Shared>, metrics: &WorkerMetrics) -> Handlers {
             settled
         }),
         lost: Box::new(move |partitions| {
-            tracing::warn!(partitions = partitions.len(), "partitions were lost; another member reads them");
+            tracing::warn!(partition.count = partitions.len(), "partitions were lost; another member reads them");
             lost.lock().forget(partitions);
             of_lost.gone(partitions);
         }),

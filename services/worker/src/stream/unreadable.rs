@@ -174,7 +174,7 @@ impl Poller<'_> {
             format!("partition {n} of {} cannot be read at offset {offset} ({error}); see `minishop topics skip --help`", p.topic)
         };
         let note = (!held.is_empty()).then(|| held.iter().map(say).collect::<Vec<_>>().join("; "));
-        self.ctx.status.note("event log", note);
+        self.ctx.status.note("event_log", note);
         if held.is_empty() || !is_time(&mut self.watch.spoke_at, SPEAK_AGAIN) {
             return;
         }

@@ -55,7 +55,7 @@ pub async fn an_odd_but_readable_event_is_processed(shop: Shop) {
     }
     assert_eq!((shop.parked().await.len(), shop.published(PROCESSED).await.len()), (0, rows.len()));
     assert_eq!(shop.events("processed"), rows.len() as u64);
-    assert_eq!(shop.metric("worker_created_to_processed_seconds_count"), rows.len() as u64);
+    assert_eq!(shop.metric("worker_created_to_processed_duration_seconds_count"), rows.len() as u64);
 }
 
 pub async fn an_unknown_order_is_adopted_for_the_client_in_the_headers(shop: Shop) {

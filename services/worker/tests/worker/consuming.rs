@@ -268,7 +268,7 @@ pub async fn what_operators_did_long_ago_is_forgotten(shop: Shop) {
     shop.sql(&format!("UPDATE audit SET at = {now} WHERE at > {long_ago}")).await;
     let worker = worker(&shop.store, &log, "worker");
     eventually(async || (shop.count("operation").await, shop.count("audit").await), |left| *left == (1, 1)).await;
-    assert_eq!(worker.metric("worker_operations_forgotten_total"), 2);
+    assert_eq!(worker.metric("worker_operations_deleted_total"), 2);
     worker.drain().await;
 }
 

@@ -46,9 +46,10 @@ pub async fn nothing_is_counted_before_it_is_committed(shop: Shop) {
     shop.sql("ALTER TABLE consumed RENAME TO away").await;
     assert!(shop.try_step(&batch).await.is_err());
     let counted = ["processed", "dead", "copy"].map(|outcome| shop.events(outcome));
-    let samples = ["worker_created_to_processed_seconds_count", "worker_batch_records_count"].map(|name| shop.metric(name));
+    let samples =
+        ["worker_created_to_processed_duration_seconds_count", "worker_batch_records_count"].map(|name| shop.metric(name));
     assert_eq!((counted, samples), ([0; 3], [0; 2]));
     shop.sql("ALTER TABLE away RENAME TO consumed").await;
     shop.step(&batch).await;
-    assert_eq!(shop.metric("worker_created_to_processed_seconds_count"), 1);
+    assert_eq!(shop.metric("worker_created_to_processed_duration_seconds_count"), 1);
 }

@@ -82,7 +82,7 @@ pub async fn an_event_that_is_held_for_long_raises_the_alarm(shop: Shop) {
     log.send_events(&[created().with("/type", "orders.created.v2")]).await;
     let worker = worker(&shop.store, &log, "worker");
     eventually(async || shop.parked().await.len(), |held| *held == 1).await;
-    let told = async || (worker.metric("lot_oldest_held_seconds"), worker.note("held events"));
+    let told = async || (worker.metric("lot_oldest_held_age_seconds"), worker.note("held_events"));
     shop.pass(Duration::from_mins(14)).await;
     eventually(told, |(held, _)| *held >= 14 * 60).await;
     assert_eq!(told().await.1, None);

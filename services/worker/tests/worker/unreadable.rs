@@ -38,7 +38,7 @@ async fn a_place_is_named_and_stepped_over(shop: &Shop, damage: Damage, word: &s
     let running = worker(&shop.store, &log, "running");
     until_processed(shop, 60 - lost).await;
     eventually(async || stuck(&running), |seen| *seen == BTreeSet::from([1])).await;
-    let note = running.note("event log").unwrap();
+    let note = running.note("event_log").unwrap();
     let place = format!("partition 1 of {} cannot be read at offset {}", log.topic("created"), before[1]);
     assert!(note.contains(&place) && note.contains(word), "{note}");
     // Records behind it wait; other partitions flow.
@@ -55,7 +55,7 @@ async fn a_place_is_named_and_stepped_over(shop: &Shop, damage: Damage, word: &s
     }
     shop.store.operations.skip(&gap(before[1], behind[1]), requested_by("a broken mirror"), now()).await.unwrap();
     until_processed(shop, 100 - lost).await;
-    eventually(async || (stuck(&running).len(), running.note("event log")), |seen| *seen == (0, None)).await;
+    eventually(async || (stuck(&running).len(), running.note("event_log")), |seen| *seen == (0, None)).await;
     let dead = shop.parked().await;
     assert_eq!(dead.len(), 1, "{dead:?}");
     assert_eq!((dead[0].error_code.as_deref(), dead[0].source_offset), (Some("RECORD_UNREADABLE"), before[1]));
