@@ -27,7 +27,7 @@ pub use metrics::WorkerMetrics;
 pub use operations::{OperationsTask, Progress};
 pub use stream::Processor;
 use upcast::Versions;
-pub use worker_shared::{LotBell, WorkerShared};
+pub use worker_shared::{LotWaker, WorkerShared};
 
 /// Starts the worker's tasks: poll (on its own thread), process, lot, operations, housekeeping and, if the handler calls one,
 /// endpoint.
@@ -37,15 +37,15 @@ pub fn start(ctx: Ctx) -> anyhow::Result<Vec<Task>> {
 }
 
 /// Like [`start`], with the given handler and versions.
-pub fn start_with(ctx: Ctx, setup: WorkerShared) -> Vec<Task> {
+pub fn start_with(ctx: Ctx, worker: WorkerShared) -> Vec<Task> {
     let metrics = WorkerMetrics::register(&ctx.metrics);
-    let endpoint = setup.place.handler().endpoint();
+    let endpoint = worker.place.handler().endpoint();
     let endpoint = endpoint.map(|endpoint| Task::new("worker.endpoint", endpoint::run(ctx.clone(), endpoint)));
-    let lot = LotTask::new(&ctx, metrics.clone(), setup.clone());
+    let lot = LotTask::new(&ctx, metrics.clone(), worker.clone());
     let lot = Task::new("worker.lot", lot.run(ctx.clone()));
-    let operations = Task::new("worker.operations", operations::run(ctx.clone(), setup.clone()));
+    let operations = Task::new("worker.operations", operations::run(ctx.clone(), worker.clone()));
     let housekeeping = housekeeping::task(&ctx);
-    let mut tasks = stream::tasks(ctx, metrics, setup);
+    let mut tasks = stream::tasks(ctx, metrics, worker);
     tasks.extend([lot, operations, housekeeping]);
     tasks.extend(endpoint);
     tasks

@@ -44,7 +44,7 @@ const AT_ONCE: usize = 32;
 const LEASE_BEYOND: Duration = Duration::from_secs(15);
 /// How soon after the claim a call must start, so that it ends within its lease with time to write.
 const CALL_WITHIN: Duration = Duration::from_secs(10);
-/// The shortest and the longest pause between looks for rows that others made due without a ring.
+/// The shortest and the longest pause between looks for rows that others made due without a wake-up.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// How often the lot is counted, unless that would take more than a twentieth of the time.
 const COUNT: Duration = Duration::from_secs(5);
@@ -81,11 +81,11 @@ impl std::fmt::Debug for LotTask {
 
 impl LotTask {
     /// Creates the task; once per process, since it registers its metrics.
-    pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Self {
+    pub fn new(ctx: &Ctx, metrics: WorkerMetrics, worker: WorkerShared) -> Self {
         let now = Instant::now();
         Self {
-            handler: setup.place.handler(),
-            lot_store: LotStore::new(ctx, metrics, setup),
+            handler: worker.place.handler(),
+            lot_store: LotStore::new(ctx, metrics, worker),
             claimed: Vec::new(),
             call_until: now,
             calls: JoinSet::new(),
@@ -125,7 +125,7 @@ impl LotTask {
 
     /// Runs until the drain, then waits for running calls (at most 5 s) and gives back the rest.
     pub async fn run(mut self, ctx: Ctx) -> anyhow::Result<()> {
-        let (bell, mut retry) = (self.lot_store.setup.bell.clone(), StoreRetry::new(&ctx, "worker.lot"));
+        let (lot_waker, mut retry) = (self.lot_store.worker.lot_waker.clone(), StoreRetry::new(&ctx, "worker.lot"));
         while !ctx.drain.is_cancelled() {
             if let Err(error) = self.advance().await {
                 retry.failed(error).await?;
@@ -137,7 +137,7 @@ impl LotTask {
                 biased;
                 () = ctx.drain.cancelled() => {}
                 Some(ended) = self.calls.join_next() => self.call_ended(ended),
-                () = bell.rung(), if has_room => self.look_at = Instant::now(),
+                () = lot_waker.woken(), if has_room => self.look_at = Instant::now(),
                 () = tokio::time::sleep_until(self.look_at.min(self.sweep.at())), if has_room => {}
             }
         }
@@ -149,7 +149,7 @@ impl LotTask {
     async fn advance(&mut self) -> Result<(), StoreError> {
         self.write_ended().await?;
         let now = Instant::now();
-        if self.lot_store.setup.bell.take_behind() {
+        if self.lot_store.worker.lot_waker.take_behind() {
             self.sweep.soon();
         }
         // Due rows are claimed before the next step of either, however slow this one is, and even if it fails.
@@ -205,22 +205,22 @@ impl LotTask {
             return Ok(0);
         }
         crash::point("retry_after_count");
-        let (count, cases) = (self.claimed.len(), std::mem::take(&mut self.claimed));
-        let calls = self.lot_store.decide_and_write(cases).await.map_err(|(cases, error)| {
-            self.claimed = cases;
+        let (count, events) = (self.claimed.len(), std::mem::take(&mut self.claimed));
+        let calls = self.lot_store.decide_and_write(events).await.map_err(|(events, error)| {
+            self.claimed = events;
             error
         })?;
         if Instant::now() > self.call_until {
             // The store was unavailable meanwhile. By the time a call ended, another worker could have started one.
-            if let Err(error) = self.lot_store.give_back(calls.iter().map(|case| case.row.lease)).await {
+            if let Err(error) = self.lot_store.give_back(calls.iter().map(|claimed| claimed.row.lease)).await {
                 self.claimed = calls;
                 return Err(error);
             }
             return Ok(count);
         }
-        for case in calls {
-            self.running.insert(case.row.lease.id, case.row.lease);
-            self.calls.spawn(call::call(self.handler.clone(), self.lot_store.setup.versions.clone(), case));
+        for claimed in calls {
+            self.running.insert(claimed.row.lease.id, claimed.row.lease);
+            self.calls.spawn(call::call(self.handler.clone(), self.lot_store.worker.versions.clone(), claimed));
         }
         Ok(count)
     }
@@ -230,10 +230,10 @@ impl LotTask {
         let others = std::iter::from_fn(|| self.calls.try_join_next());
         for ended in std::iter::once(ended).chain(others) {
             // A handler's panic is caught; any other panic ends the process, as in every task.
-            let case = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-            self.running.remove(&case.row.lease.id);
-            self.lot_store.metrics.handled(&case);
-            self.ended.push(case);
+            let claimed = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            self.running.remove(&claimed.row.lease.id);
+            self.lot_store.metrics.handled(&claimed);
+            self.ended.push(claimed);
         }
         crash::point("retry_after_handler");
     }
@@ -243,9 +243,9 @@ impl LotTask {
         if self.ended.is_empty() {
             return Ok(());
         }
-        let cases = std::mem::take(&mut self.ended);
-        let again = self.lot_store.decide_and_write(cases).await.map_err(|(cases, error)| {
-            self.ended = cases;
+        let events = std::mem::take(&mut self.ended);
+        let again = self.lot_store.decide_and_write(events).await.map_err(|(events, error)| {
+            self.ended = events;
             error
         })?;
         debug_assert!(again.is_empty(), "what has ended is not called again");
@@ -265,7 +265,7 @@ impl LotTask {
         if let Err(error) = self.write_ended().await {
             tracing::warn!(error = ?error, "cannot write the outcomes of handled events; they are handled again");
         }
-        let leases = self.claimed.iter().map(|case| case.row.lease).chain(self.running.values().copied());
+        let leases = self.claimed.iter().map(|claimed| claimed.row.lease).chain(self.running.values().copied());
         if let Err(error) = self.lot_store.give_back(leases).await {
             tracing::warn!(error = ?error, "cannot give leases back; they expire on their own");
         }

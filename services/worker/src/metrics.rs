@@ -10,14 +10,14 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 /// The label of an event counter, from a closed set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Settled {
+pub struct OutcomeLabel {
     /// `processed`, `ignored`, `duplicate`, `copy`, `held`, `parked`, `queued` or `dead`.
     pub outcome: &'static str,
 }
 
 /// The labels of a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Dead {
+pub struct DeadLabel {
     /// From `core::parking::ErrorClass`.
     pub class: &'static str,
     /// From `core::parking::DeadCode`.
@@ -34,8 +34,8 @@ pub struct PartitionLabel {
 /// The worker's metric families.
 #[derive(Debug, Clone)]
 pub struct WorkerMetrics {
-    pub events: Family<Settled, Counter>,
-    pub dead_letters: Family<Dead, Counter>,
+    pub events: Family<OutcomeLabel, Counter>,
+    pub dead_letters: Family<DeadLabel, Counter>,
     pub batch: Histogram,
     /// Seconds per transaction.
     pub transaction: Histogram,

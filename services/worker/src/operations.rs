@@ -61,7 +61,7 @@ pub struct OperationsTask {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     settled: StatusEvents,
-    setup: WorkerShared,
+    worker: WorkerShared,
     owner: String,
     paces: HashMap<OperationId, Pace>,
     moved: Family<KindLabel, Counter>,
@@ -69,14 +69,14 @@ pub struct OperationsTask {
 
 impl OperationsTask {
     /// Creates a runner with a unique owner name for its leases, and registers its metrics.
-    pub fn new(ctx: &Ctx, setup: WorkerShared) -> Self {
+    pub fn new(ctx: &Ctx, worker: WorkerShared) -> Self {
         Self {
             operations: ctx.store.operations.clone(),
             commits: ctx.commits(),
             clock: ctx.clock.clone(),
             ids: ctx.ids.clone(),
             settled: StatusEvents::new(&ctx.config, Role::Worker),
-            setup,
+            worker,
             owner: OperationId::new(ctx.clock.now(), ctx.ids.random()).to_string(),
             paces: HashMap::new(),
             moved: registered(&ctx.metrics),
@@ -149,7 +149,7 @@ impl OperationsTask {
     async fn release(&self, run: &Run, most: usize, at: Timestamp) -> Result<usize, StoreError> {
         let released = self.operations.release(run, most, at).await?.unwrap_or(0);
         crash::point("redrive_after_release_before_audit");
-        self.setup.bell.ring();
+        self.worker.lot_waker.wake();
         Ok(released)
     }
 
@@ -163,7 +163,7 @@ impl OperationsTask {
             done += 1;
             let row = number.zip(transition).map(|(number, transition)| OutboxRow::new(number, transition.event));
             self.commits.report(row.into_iter().collect());
-            self.setup.bell.ring();
+            self.worker.lot_waker.wake();
         }
         Ok(done)
     }
@@ -199,8 +199,8 @@ fn registered(metrics: &Metrics) -> Family<KindLabel, Counter> {
 }
 
 /// Runs operations until the drain.
-pub async fn run(ctx: Ctx, setup: WorkerShared) -> anyhow::Result<()> {
-    let mut task = OperationsTask::new(&ctx, setup);
+pub async fn run(ctx: Ctx, worker: WorkerShared) -> anyhow::Result<()> {
+    let mut task = OperationsTask::new(&ctx, worker);
     let (mut retry, mut wait) = (StoreRetry::new(&ctx, "worker.operations"), STEP);
     while !ctx.drain.is_cancelled() {
         let progress = match task.step().await {

@@ -52,10 +52,10 @@ const LOOK_BACK_EVERY: Duration = Duration::from_secs(5);
 const NOT_READY_AFTER: u32 = 3;
 
 /// Builds the two tasks: one polls, on its own thread; the other processes.
-pub fn tasks(ctx: Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Vec<Task> {
+pub fn tasks(ctx: Ctx, metrics: WorkerMetrics, worker: WorkerShared) -> Vec<Task> {
     let shared = Arc::new(Shared::new());
     let poll = Task::new("worker.poll", polling(ctx.clone(), shared.clone(), metrics.clone()));
-    let process = Task::new("worker.process", processing(ctx, shared, metrics, setup));
+    let process = Task::new("worker.process", processing(ctx, shared, metrics, worker));
     vec![poll, process]
 }
 
@@ -86,8 +86,8 @@ async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyho
 }
 
 /// Processes batches until the drain.
-async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, setup: WorkerShared) -> anyhow::Result<()> {
-    let processor = Processor::new(&ctx, metrics, setup);
+async fn processing(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, worker: WorkerShared) -> anyhow::Result<()> {
+    let processor = Processor::new(&ctx, metrics, worker);
     ctx.status.set("worker", Ok(()));
     let mut retry = StoreRetry::new(&ctx, "worker.process");
     let mut look_back = tokio::time::interval(LOOK_BACK_EVERY);

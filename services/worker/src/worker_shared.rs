@@ -16,42 +16,42 @@ pub struct WorkerShared {
     /// The event versions that this worker reads.
     pub versions: Arc<Versions>,
     /// Wakes the lot.
-    pub bell: LotBell,
+    pub lot_waker: LotWaker,
 }
 
 impl WorkerShared {
     /// Combines a worker's parts.
     pub fn new(place: HandlerPlace, versions: Versions) -> Self {
-        Self { place, versions: Arc::new(versions), bell: LotBell::default() }
+        Self { place, versions: Arc::new(versions), lot_waker: LotWaker::default() }
     }
 }
 
-/// Wakes the lot's task. Several rings while the task is busy wake it once.
+/// Wakes the lot's task. Several calls of `wake` while the task is busy count as one.
 #[derive(Debug, Clone, Default)]
-pub struct LotBell {
-    wake: Arc<Notify>,
+pub struct LotWaker {
+    notify: Arc<Notify>,
     behind: Arc<AtomicBool>,
 }
 
-impl LotBell {
+impl LotWaker {
     /// Announces that a row is due.
-    pub fn ring(&self) {
-        self.wake.notify_one();
+    pub fn wake(&self) {
+        self.notify.notify_one();
     }
 
     /// Announces an event that was parked behind another one of its key, which may have left the lot at the same moment.
-    pub fn ring_behind(&self) {
+    pub fn wake_behind(&self) {
         self.behind.store(true, Ordering::SeqCst);
-        self.wake.notify_one();
+        self.notify.notify_one();
     }
 
-    /// Returns whether [`Self::ring_behind`] was called since the last call.
+    /// Returns whether [`Self::wake_behind`] was called since the last call.
     pub(crate) fn take_behind(&self) -> bool {
         self.behind.swap(false, Ordering::SeqCst)
     }
 
-    /// Waits for a ring.
-    pub async fn rung(&self) {
-        self.wake.notified().await;
+    /// Waits for [`Self::wake`].
+    pub async fn woken(&self) {
+        self.notify.notified().await;
     }
 }

@@ -18,15 +18,15 @@ use crate::handlers::{Delivery, Handled, Handler};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Calls the handler, which may panic or hang; returns the event with the outcome.
-pub(super) async fn call(handler: Arc<dyn Handler>, versions: Arc<Versions>, mut case: ClaimedEvent) -> ClaimedEvent {
-    let Some(delivery) = delivery(&case, &versions) else { return case };
+pub(super) async fn call(handler: Arc<dyn Handler>, versions: Arc<Versions>, mut claimed: ClaimedEvent) -> ClaimedEvent {
+    let Some(delivery) = delivery(&claimed, &versions) else { return claimed };
     let span = tracing::info_span!(
         "worker.order.handle",
         order.id = %delivery.order_id,
         event.id = %delivery.event_id,
         correlation_id = %delivery.correlation_id,
         trace_id = delivery.trace.trace_id(),
-        attempt = case.row.attempts
+        attempt = claimed.row.attempts
     );
     minishop_platform::telemetry::propagation::attach_parent(&span, &delivery.trace);
     let started = Instant::now();
@@ -47,19 +47,19 @@ pub(super) async fn call(handler: Arc<dyn Handler>, versions: Arc<Versions>, mut
             Ended::Failed { class: ErrorClass::Transient, message, retry_after: None }
         }
     };
-    case.ended = Some((ended, started.elapsed()));
-    case
+    claimed.ended = Some((ended, started.elapsed()));
+    claimed
 }
 
-fn delivery(case: &ClaimedEvent, versions: &Versions) -> Option<Delivery> {
-    let (event, trace) = (case.created()?, case.trace.clone()?);
-    let value = case.record.value.clone().unwrap_or_default();
+fn delivery(claimed: &ClaimedEvent, versions: &Versions) -> Option<Delivery> {
+    let (event, trace) = (claimed.created()?, claimed.trace.clone()?);
+    let value = claimed.record.value.clone().unwrap_or_default();
     Some(Delivery {
-        event_id: case.event_id,
+        event_id: claimed.event_id,
         order_id: event.head.order_id,
         correlation_id: event.head.correlation_id.clone(),
         idempotency_key: event.head.key.clone(),
-        record_key: case.row.record_key.clone(),
+        record_key: claimed.row.record_key.clone(),
         envelope: versions.renewed(&value).unwrap_or(value),
         trace,
     })

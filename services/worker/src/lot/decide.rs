@@ -32,159 +32,162 @@ pub(super) struct Facts {
 
 impl LotStore {
     /// Decides on an event: whether its handler is called or, if not, what is written.
-    pub(super) fn decide(&self, case: &ClaimedEvent, facts: &mut Facts) -> Decision {
-        if case.is_restored() && case.ended.is_none() && !facts.gate.fresh.contains(&case.event_id) {
-            return if facts.gate.settled.get(&case.event_id).is_some_and(|settled| case.digest.is_of(settled)) {
+    pub(super) fn decide(&self, claimed: &ClaimedEvent, facts: &mut Facts) -> Decision {
+        if claimed.is_restored() && claimed.ended.is_none() && !facts.gate.fresh.contains(&claimed.event_id) {
+            return if facts.gate.settled.get(&claimed.event_id).is_some_and(|settled| claimed.digest.is_of(settled)) {
                 Decision::new(Row::Drain, LotOutcome::Copy)
             } else {
                 let message = "another event was settled under this event id".to_owned();
-                self.refuse(case, &Refused { code: DeadCode::DuplicateConflict, message, event_type: None }, facts.now)
+                self.refuse(claimed, &Refused { code: DeadCode::DuplicateConflict, message, event_type: None }, facts.now)
             };
         }
-        match &case.content {
-            Content::Refused(refused) => self.refuse(case, refused, facts.now),
-            Content::Newer { .. } => Decision::new(Row::Release(handed_back(case.row.lease, UNREADABLE)), LotOutcome::HandedBack),
-            Content::Created(event) => self.decide_created(case, event, facts),
+        match &claimed.content {
+            Content::Refused(refused) => self.refuse(claimed, refused, facts.now),
+            Content::Newer { .. } => {
+                Decision::new(Row::Release(handed_back(claimed.row.lease, UNREADABLE)), LotOutcome::HandedBack)
+            }
+            Content::Created(event) => self.decide_created(claimed, event, facts),
         }
     }
 
-    fn decide_created(&self, case: &ClaimedEvent, event: &Created, facts: &mut Facts) -> Decision {
-        let mut change = match case.judge(event, &facts.known) {
+    fn decide_created(&self, claimed: &ClaimedEvent, event: &Created, facts: &mut Facts) -> Decision {
+        let mut decision = match claimed.judge(event, &facts.known) {
             Verdict::Refuse(code, message) => {
-                return self.refuse(case, &Refused { code, message: message.to_owned(), event_type: None }, facts.now);
+                return self.refuse(claimed, &Refused { code, message: message.to_owned(), event_type: None }, facts.now);
             }
             Verdict::Duplicate(of) => Decision { duplicate: Some(of), ..Decision::new(Row::Drain, LotOutcome::Duplicate) },
-            Verdict::Ignore => self.too_late(case, event, facts),
-            Verdict::Handle => self.handle(case, event, facts),
+            Verdict::Ignore => self.too_late(claimed, event, facts),
+            Verdict::Handle => self.handle(claimed, event, facts),
             Verdict::Adopt => {
-                let order = known::adopted(case.event_id, event);
+                let order = known::adopted(claimed.event_id, event);
                 facts.known.add(known::known_of(&order));
-                let mut change = self.handle(case, event, facts);
-                change.notes.insert(0, notes::note(case, event, facts.now, "adopted", None));
-                change.adopt = Some(order);
-                change
+                let mut decision = self.handle(claimed, event, facts);
+                decision.notes.insert(0, notes::note(claimed, event, facts.now, "adopted", None));
+                decision.adopt = Some(order);
+                decision
             }
         };
-        if case.row.abandoned && case.ended.is_none() {
-            change.notes.insert(0, notes::abandoned(case, event, facts.now));
+        if claimed.row.abandoned && claimed.ended.is_none() {
+            decision.notes.insert(0, notes::abandoned(claimed, event, facts.now));
         }
-        change.identity = case.identity();
-        change
+        decision.identity = claimed.identity();
+        decision
     }
 
     /// Decides on an event that its order awaits.
-    fn handle(&self, case: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
+    fn handle(&self, claimed: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
         let limit = self.config.retry_attempts;
-        match &case.ended {
-            None if case.row.attempts > limit => {
+        match &claimed.ended {
+            None if claimed.row.attempts > limit => {
                 let message =
-                    if case.row.abandoned { notes::NO_END } else { "all attempts were used up before this worker claimed it" };
-                let death = death(case, (ErrorClass::Crash, DeadCode::AttemptsExhausted), message, facts.now);
-                let mut change = self.give_up(case, Some(event), &Death { attempts: limit, ..death });
-                if let Row::Release(release) = &mut change.row {
+                    if claimed.row.abandoned { notes::NO_END } else { "all attempts were used up before this worker claimed it" };
+                let death = death(claimed, (ErrorClass::Crash, DeadCode::AttemptsExhausted), message, facts.now);
+                let mut decision = self.give_up(claimed, Some(event), &Death { attempts: limit, ..death });
+                if let Row::Release(release) = &mut decision.row {
                     release.uncounted = true;
                 }
-                change
+                decision
             }
             None => Decision::new(Row::Keep, LotOutcome::Called),
-            Some((Ended::Done, _)) => self.processed(case, event, facts),
-            Some((Ended::Failed { class, message, .. }, _)) if case.row.attempts >= limit => {
-                self.give_up(case, Some(event), &death(case, (*class, DeadCode::AttemptsExhausted), message, facts.now))
+            Some((Ended::Done, _)) => self.processed(claimed, event, facts),
+            Some((Ended::Failed { class, message, .. }, _)) if claimed.row.attempts >= limit => {
+                self.give_up(claimed, Some(event), &death(claimed, (*class, DeadCode::AttemptsExhausted), message, facts.now))
             }
             Some((Ended::Failed { class, message, retry_after }, _)) => {
-                self.retry(case, event, (*class, message), *retry_after, facts.now)
+                self.retry(claimed, event, (*class, message), *retry_after, facts.now)
             }
             Some((Ended::Refused { message }, _)) => {
                 let why = (ErrorClass::Permanent, DeadCode::WebhookRefused);
-                self.give_up(case, Some(event), &death(case, why, message, facts.now))
+                self.give_up(claimed, Some(event), &death(claimed, why, message, facts.now))
             }
             Some((Ended::Paused { again_in }, _)) => {
-                Decision::new(Row::Release(handed_back(case.row.lease, *again_in)), LotOutcome::HandedBack)
+                Decision::new(Row::Release(handed_back(claimed.row.lease, *again_in)), LotOutcome::HandedBack)
             }
         }
     }
 
-    fn processed(&self, case: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
+    fn processed(&self, claimed: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
         let version = facts.known.by_id(event.head.order_id).map_or(event.sequence, |order| order.version);
-        let trace = case.trace.clone().unwrap_or_else(|| TraceContext::new(self.ids.as_ref()));
-        let mut change = Decision::new(Row::Drain, LotOutcome::Processed);
-        change.transition = Some(self.events.processed(case.event_id, event, version, facts.now, &trace));
-        change.notes.push(notes::released(case, event, facts.now));
-        change
+        let trace = claimed.trace.clone().unwrap_or_else(|| TraceContext::new(self.ids.as_ref()));
+        let mut decision = Decision::new(Row::Drain, LotOutcome::Processed);
+        decision.transition = Some(self.events.processed(claimed.event_id, event, version, facts.now, &trace));
+        decision.notes.push(notes::released(claimed, event, facts.now));
+        decision
     }
 
     /// Decides on an event whose order changed before or during its handling.
-    fn too_late(&self, case: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
+    fn too_late(&self, claimed: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
         let cancelled = facts.known.by_id(event.head.order_id).is_some_and(|order| order.status == Status::Cancelled);
-        let fulfilled = matches!(case.ended, Some((Ended::Done, _))) && self.handles_outside();
+        let fulfilled = matches!(claimed.ended, Some((Ended::Done, _))) && self.handles_outside();
         if cancelled && fulfilled {
-            let mut change = Decision::new(Row::Drain, LotOutcome::Late);
-            change.notes.push(notes::late(case, event, facts.now));
-            return change;
+            let mut decision = Decision::new(Row::Drain, LotOutcome::Late);
+            decision.notes.push(notes::late(claimed, event, facts.now));
+            return decision;
         }
-        let mut change = Decision::new(Row::Drain, LotOutcome::Ignored);
-        change.notes.push(notes::note(case, event, facts.now, "ignored", None));
-        change
+        let mut decision = Decision::new(Row::Drain, LotOutcome::Ignored);
+        decision.notes.push(notes::note(claimed, event, facts.now, "ignored", None));
+        decision
     }
 
     fn retry(
         &self,
-        case: &ClaimedEvent,
+        claimed: &ClaimedEvent,
         event: &Created,
         (class, message): (ErrorClass, &str),
         asked: Option<Duration>,
         now: Timestamp,
     ) -> Decision {
-        let attempt = u32::try_from(case.row.attempts).unwrap_or(1);
+        let attempt = u32::try_from(claimed.row.attempts).unwrap_or(1);
         let wait = self.config.retry.wait(attempt, self.ids.jitter());
         let wait = wait.max(asked.unwrap_or_default().min(LONGEST_REQUEST));
         let release = Release {
-            lease: case.row.lease,
+            lease: claimed.row.lease,
             again_in: Some(wait),
             uncounted: false,
             unblocks: false,
             failure: Some(failure(class, None, message, now)),
         };
-        let mut change = Decision::new(Row::Release(release), LotOutcome::Retried { again_in: wait });
-        change.notes.push(notes::attempt(case, event, now, (class, message), wait));
-        change
+        let mut decision = Decision::new(Row::Release(release), LotOutcome::Retried { again_in: wait });
+        decision.notes.push(notes::attempt(claimed, event, now, (class, message), wait));
+        decision
     }
 
     /// Gives up a record that is not a valid event, or claims another one's identity. Its key need not wait for it.
-    fn refuse(&self, case: &ClaimedEvent, refused: &Refused, now: Timestamp) -> Decision {
-        let mut change = self.give_up(case, None, &death(case, (ErrorClass::Refused, refused.code), &refused.message, now));
-        if let Row::Release(release) = &mut change.row {
+    fn refuse(&self, claimed: &ClaimedEvent, refused: &Refused, now: Timestamp) -> Decision {
+        let mut decision =
+            self.give_up(claimed, None, &death(claimed, (ErrorClass::Refused, refused.code), &refused.message, now));
+        if let Row::Release(release) = &mut decision.row {
             release.unblocks = true;
         }
-        change
+        decision
     }
 
     /// Gives an event up, with its dead letter; `event` is set, and noted in the timeline, if it is known to be its order's.
-    fn give_up(&self, case: &ClaimedEvent, event: Option<&Created>, death: &Death<'_>) -> Decision {
+    fn give_up(&self, claimed: &ClaimedEvent, event: Option<&Created>, death: &Death<'_>) -> Decision {
         let release = Release {
-            lease: case.row.lease,
+            lease: claimed.row.lease,
             again_in: None,
             uncounted: false,
             unblocks: false,
             failure: Some(failure(death.class, Some(death.code), death.message, death.last_failed)),
         };
-        let mut change = Decision::new(Row::Release(release), LotOutcome::Dead(death.class, death.code));
-        change.letter = Some(self.events.dead_letter(case.row.event_id, &case.record, death));
-        change.notes.extend(event.map(|event| notes::dead(case, event, death)));
-        change
+        let mut decision = Decision::new(Row::Release(release), LotOutcome::Dead(death.class, death.code));
+        decision.letter = Some(self.events.dead_letter(claimed.row.event_id, &claimed.record, death));
+        decision.notes.extend(event.map(|event| notes::dead(claimed, event, death)));
+        decision
     }
 }
 
-fn death<'a>(case: &ClaimedEvent, (class, code): (ErrorClass, DeadCode), message: &'a str, now: Timestamp) -> Death<'a> {
+fn death<'a>(claimed: &ClaimedEvent, (class, code): (ErrorClass, DeadCode), message: &'a str, now: Timestamp) -> Death<'a> {
     Death {
         class,
         code,
         message,
-        attempts: case.row.attempts,
-        redrives: case.row.redrives,
-        first_failed: case.row.first_failed_at.unwrap_or(now),
+        attempts: claimed.row.attempts,
+        redrives: claimed.row.redrives,
+        first_failed: claimed.row.first_failed_at.unwrap_or(now),
         last_failed: now,
-        known_since: case.row.parked_at,
+        known_since: claimed.row.parked_at,
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct LotStore {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     pub config: Arc<Config>,
-    pub setup: WorkerShared,
+    pub worker: WorkerShared,
     pub status: Status,
     /// The types that this worker reads.
     pub types: Vec<String>,
@@ -36,7 +36,7 @@ pub(super) struct LotStore {
 }
 
 impl LotStore {
-    pub fn new(ctx: &Ctx, counted: WorkerMetrics, setup: WorkerShared) -> Self {
+    pub fn new(ctx: &Ctx, counted: WorkerMetrics, worker: WorkerShared) -> Self {
         Self {
             lot: ctx.store.lot.clone(),
             reads: ctx.store.reads.clone(),
@@ -45,8 +45,8 @@ impl LotStore {
             ids: ctx.ids.clone(),
             config: ctx.config.clone(),
             status: ctx.status.clone(),
-            types: setup.versions.types(),
-            setup,
+            types: worker.versions.types(),
+            worker,
             events: EventWriter::new(&ctx.config),
             counted,
             metrics: LotMetrics::register(&ctx.metrics),
@@ -56,7 +56,7 @@ impl LotStore {
     /// Claims due rows and decodes them.
     pub async fn claim(&self, lease: Duration, limit: usize) -> Result<Vec<ClaimedEvent>, StoreError> {
         let rows = self.lot.claim(&self.config.kafka_group, &Claim { types: &self.types, lease, limit }).await?;
-        Ok(rows.into_iter().map(|row| ClaimedEvent::read(row, &self.setup.versions)).collect())
+        Ok(rows.into_iter().map(|row| ClaimedEvent::read(row, &self.worker.versions)).collect())
     }
 
     /// Returns in how long a row is due; `None` if no row has a time.

@@ -68,8 +68,8 @@ impl LotMetrics {
     }
 
     /// Counts an ended call.
-    pub(super) fn handled(&self, case: &ClaimedEvent) {
-        let Some((ended, took)) = &case.ended else { return };
+    pub(super) fn handled(&self, claimed: &ClaimedEvent) {
+        let Some((ended, took)) = &claimed.ended else { return };
         let outcome = match ended {
             Ended::Done => "done",
             Ended::Failed { class: ErrorClass::Panic, .. } => "panicked",

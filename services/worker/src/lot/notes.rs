@@ -15,12 +15,12 @@ use crate::event::outgoing::Death;
 /// The message of an attempt whose outcome is unknown.
 pub(super) const NO_END: &str = "the worker ended, or its lease expired, before the attempt finished";
 
-pub(super) fn note(case: &ClaimedEvent, event: &Created, at: Timestamp, kind: &'static str, detail: Option<&Value>) -> Note {
-    Note { order_id: event.head.order_id, kind, at, cause: case.event_id, detail: detail.map(Value::to_string) }
+pub(super) fn note(claimed: &ClaimedEvent, event: &Created, at: Timestamp, kind: &'static str, detail: Option<&Value>) -> Note {
+    Note { order_id: event.head.order_id, kind, at, cause: claimed.event_id, detail: detail.map(Value::to_string) }
 }
 
 pub(super) fn attempt(
-    case: &ClaimedEvent,
+    claimed: &ClaimedEvent,
     event: &Created,
     at: Timestamp,
     (class, message): (ErrorClass, &str),
@@ -28,34 +28,34 @@ pub(super) fn attempt(
 ) -> Note {
     let next = at + TimeDelta::from_std(wait).unwrap_or_default();
     let detail = json!({
-        "attempt": case.row.attempts,
+        "attempt": claimed.row.attempts,
         "class": class.as_str(),
         "message": message,
         "nextAttemptAt": next.to_rfc3339_opts(SecondsFormat::Millis, true),
     });
-    note(case, event, at, "attempt", Some(&detail))
+    note(claimed, event, at, "attempt", Some(&detail))
 }
 
 /// Builds the note of the attempt before this one, whose outcome is unknown.
-pub(super) fn abandoned(case: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
+pub(super) fn abandoned(claimed: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
     let detail = json!({
-        "attempt": case.row.attempts - 1,
+        "attempt": claimed.row.attempts - 1,
         "class": ErrorClass::Crash.as_str(),
         "message": NO_END,
     });
-    note(case, event, at, "attempt", Some(&detail))
+    note(claimed, event, at, "attempt", Some(&detail))
 }
 
-pub(super) fn released(case: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
-    note(case, event, at, "released", Some(&json!({ "attempts": case.row.attempts })))
+pub(super) fn released(claimed: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
+    note(claimed, event, at, "released", Some(&json!({ "attempts": claimed.row.attempts })))
 }
 
-pub(super) fn late(case: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
-    note(case, event, at, "fulfilled_after_cancel", Some(&json!({ "attempt": case.row.attempts })))
+pub(super) fn late(claimed: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
+    note(claimed, event, at, "fulfilled_after_cancel", Some(&json!({ "attempt": claimed.row.attempts })))
 }
 
-pub(super) fn dead(case: &ClaimedEvent, event: &Created, death: &Death<'_>) -> Note {
+pub(super) fn dead(claimed: &ClaimedEvent, event: &Created, death: &Death<'_>) -> Note {
     let Death { class, code, message, attempts, .. } = *death;
     let detail = json!({ "attempts": attempts, "class": class.as_str(), "code": code.as_str(), "message": message });
-    note(case, event, death.last_failed, "dead", Some(&detail))
+    note(claimed, event, death.last_failed, "dead", Some(&detail))
 }

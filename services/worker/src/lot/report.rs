@@ -10,42 +10,42 @@ use super::claimed_event::{ClaimedEvent, Ended};
 use super::decision::{Decision, LotOutcome};
 use super::lot_store::LotStore;
 use crate::event::decode::Created;
-use crate::metrics::{Dead, Settled};
+use crate::metrics::{DeadLabel, OutcomeLabel};
 
 /// An event held for this long waits for a worker that nobody rolls out.
 const HELD_TOO_LONG: Duration = Duration::from_mins(15);
 
 impl LotStore {
     /// Counts and logs the decision on an event.
-    pub(super) fn tell(&self, case: &ClaimedEvent, change: &Decision, lost: bool) {
-        if lost && case.in_doubt {
-            tracing::info!(parked.id = case.row.lease.id, event.id = %case.event_id, "an outcome in doubt was already written");
+    pub(super) fn report(&self, claimed: &ClaimedEvent, decision: &Decision, lost: bool) {
+        if lost && claimed.in_doubt {
+            tracing::info!(parked.id = claimed.row.lease.id, event.id = %claimed.event_id, "an outcome in doubt was already written");
             return;
         }
         if lost {
             self.metrics.lost_leases.inc();
-            let (id, event_id) = (case.row.lease.id, case.event_id);
+            let (id, event_id) = (claimed.row.lease.id, claimed.event_id);
             tracing::warn!(parked.id = id, event.id = %event_id, "an outcome arrived after its lease was lost; dropping it");
             return;
         }
-        let outcome = match change.outcome {
+        let outcome = match decision.outcome {
             LotOutcome::Called | LotOutcome::HandedBack => return,
-            LotOutcome::Retried { again_in } => return self.tell_retried(case, again_in),
+            LotOutcome::Retried { again_in } => return self.report_retried(claimed, again_in),
             LotOutcome::Dead(class, code) => {
-                self.counted.dead_letters.get_or_create(&Dead { class: class.as_str(), code: code.as_str() }).inc();
-                dead(case, class, code);
+                self.counted.dead_letters.get_or_create(&DeadLabel { class: class.as_str(), code: code.as_str() }).inc();
+                dead(claimed, class, code);
                 "dead"
             }
             LotOutcome::Processed => {
-                self.tell_processed(case);
+                self.report_processed(claimed);
                 "processed"
             }
             LotOutcome::Late => {
                 self.metrics.fulfilled_after_cancel.inc();
                 tracing::warn!(
-                    order.id = case.created().map(order_id),
-                    event.id = %case.event_id,
-                    correlation_id = case.created().map(|event| event.head.correlation_id.as_str()),
+                    order.id = claimed.created().map(order_id),
+                    event.id = %claimed.event_id,
+                    correlation_id = claimed.created().map(|event| event.head.correlation_id.as_str()),
                     "an order was handled although it had been cancelled"
                 );
                 "ignored"
@@ -54,30 +54,30 @@ impl LotStore {
             LotOutcome::Duplicate => "duplicate",
             LotOutcome::Copy => "copy",
         };
-        self.counted.events.get_or_create(&Settled { outcome }).inc();
+        self.counted.events.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    fn tell_processed(&self, case: &ClaimedEvent) {
-        let Some(event) = case.created() else { return };
+    fn report_processed(&self, claimed: &ClaimedEvent) {
+        let Some(event) = claimed.created() else { return };
         let waited = self.clock.now().signed_duration_since(event.head.created_at).to_std().unwrap_or_default();
         self.counted.latency.observe(waited.as_secs_f64());
         tracing::debug!(
             order.id = %event.head.order_id,
             correlation_id = event.head.correlation_id.as_str(),
-            attempt = case.row.attempts,
+            attempt = claimed.row.attempts,
             "processed order {} from the lot",
             event.head.order_id
         );
     }
 
-    fn tell_retried(&self, case: &ClaimedEvent, again_in: Duration) {
+    fn report_retried(&self, claimed: &ClaimedEvent, again_in: Duration) {
         self.metrics.retries.inc();
-        let Some((Ended::Failed { class, message, .. }, _)) = &case.ended else { return };
+        let Some((Ended::Failed { class, message, .. }, _)) = &claimed.ended else { return };
         tracing::info!(
-            order.id = case.created().map(order_id),
-            event.id = %case.event_id,
-            correlation_id = case.created().map(|event| event.head.correlation_id.as_str()),
-            attempt = case.row.attempts,
+            order.id = claimed.created().map(order_id),
+            event.id = %claimed.event_id,
+            correlation_id = claimed.created().map(|event| event.head.correlation_id.as_str()),
+            attempt = claimed.row.attempts,
             error.class = class.as_str(),
             again_in_ms = u64::try_from(again_in.as_millis()).unwrap_or(u64::MAX),
             "an attempt failed: {message}"
@@ -110,16 +110,16 @@ fn order_id(event: &Created) -> tracing::field::DisplayValue<minishop_core::ids:
     tracing::field::display(event.head.order_id)
 }
 
-fn dead(case: &ClaimedEvent, class: ErrorClass, code: DeadCode) {
+fn dead(claimed: &ClaimedEvent, class: ErrorClass, code: DeadCode) {
     tracing::warn!(
-        order.id = case.created().map(order_id),
-        event.id = %case.event_id,
-        parked.id = case.row.lease.id,
-        correlation_id = case.created().map(|event| event.head.correlation_id.as_str()),
-        topic = case.row.topic,
-        partition = case.row.partition,
-        offset = case.row.offset,
-        attempt = case.row.attempts,
+        order.id = claimed.created().map(order_id),
+        event.id = %claimed.event_id,
+        parked.id = claimed.row.lease.id,
+        correlation_id = claimed.created().map(|event| event.head.correlation_id.as_str()),
+        topic = claimed.row.topic,
+        partition = claimed.row.partition,
+        offset = claimed.row.offset,
+        attempt = claimed.row.attempts,
         error.class = class.as_str(),
         error.code = code.as_str(),
         "an event is given up; it becomes a dead letter"

@@ -15,7 +15,7 @@ use minishop_platform::ctx::{Commits, Ctx};
 use minishop_store::{ConsumerTx, Inbox, Note, OutboxRow, StoreError, Transition};
 use tokio::time::Instant;
 
-use super::plan::{Fate, Plan, Refusals, StreamOutcome};
+use super::plan::{EventResult, Plan, Refusals, StreamOutcome};
 use super::{reinjected, rows};
 use crate::commit::{change_orders, commit};
 use crate::event::decode::{Incoming, Refused, decode};
@@ -35,7 +35,7 @@ pub struct Processor {
     pub(super) config: Arc<Config>,
     metrics: WorkerMetrics,
     pub(super) events: EventWriter,
-    setup: WorkerShared,
+    worker: WorkerShared,
 }
 
 /// The store's positions as last seen.
@@ -64,7 +64,7 @@ enum Attempt {
 
 impl Processor {
     /// Creates a processor; the group's name is the consumer's name in the inbox.
-    pub fn new(ctx: &Ctx, metrics: WorkerMetrics, setup: WorkerShared) -> Self {
+    pub fn new(ctx: &Ctx, metrics: WorkerMetrics, worker: WorkerShared) -> Self {
         Self {
             inbox: ctx.store.inbox.clone(),
             commits: ctx.commits(),
@@ -73,7 +73,7 @@ impl Processor {
             events: EventWriter::new(&ctx.config),
             config: ctx.config.clone(),
             metrics,
-            setup,
+            worker,
         }
     }
 
@@ -83,7 +83,7 @@ impl Processor {
     /// After an error, records before the failing batch are settled; processing all of them again changes nothing.
     pub async fn step(&self, records: &[Record], seen: &[Position]) -> Result<Vec<Position>, StoreError> {
         let mut seen = Seen(seen.to_vec());
-        let incoming: Vec<Incoming<'_>> = records.iter().map(|record| decode(record, &self.setup.versions)).collect();
+        let incoming: Vec<Incoming<'_>> = records.iter().map(|record| decode(record, &self.worker.versions)).collect();
         let mut settled = HashMap::new();
         let mut rest = incoming.as_slice();
         while !rest.is_empty() {
@@ -134,7 +134,7 @@ impl Processor {
         let started = Instant::now();
         let mut plan = Plan::new(self.clock.now(), rows::positions(batch));
         plan.journal.seen.clone_from(&seen.0);
-        plan.to_the_lot = matches!(self.setup.place, HandlerPlace::Lot(_));
+        plan.to_the_lot = matches!(self.worker.place, HandlerPlace::Lot(_));
         crash::point("after_handler_before_tx");
         let mut tx = self.inbox.begin(&self.config.kafka_group).await?;
         let reinjected = reinjected::find(tx.as_mut(), batch, refusals).await?;
@@ -162,18 +162,18 @@ impl Processor {
     /// Reports the commit, wakes the lot, and records metrics and logs.
     pub(super) fn committed(&self, plan: &Plan<'_>, rows: Vec<OutboxRow>, started: Instant) {
         self.commits.report(rows);
-        if plan.fates.iter().any(|fate| fate.outcome == StreamOutcome::Queued) {
-            self.setup.bell.ring();
+        if plan.results.iter().any(|result| result.outcome == StreamOutcome::Queued) {
+            self.worker.lot_waker.wake();
         }
-        if plan.fates.iter().any(|fate| fate.outcome == StreamOutcome::Parked) {
-            self.setup.bell.ring_behind();
+        if plan.results.iter().any(|result| result.outcome == StreamOutcome::Parked) {
+            self.worker.lot_waker.wake_behind();
         }
         #[expect(clippy::cast_precision_loss, reason = "a batch has at most some hundred records")]
-        self.metrics.batch.observe(plan.fates.len() as f64);
+        self.metrics.batch.observe(plan.results.len() as f64);
         self.metrics.transaction.observe(started.elapsed().as_secs_f64());
         let now = self.clock.now();
-        for fate in &plan.fates {
-            fate.tell(now, &self.metrics);
+        for result in &plan.results {
+            result.report(now, &self.metrics);
         }
     }
 }
@@ -189,7 +189,11 @@ async fn gate<'r>(
 ) -> Result<Vec<(usize, &'r Incoming<'r>)>, StoreError> {
     let id = |n: usize, incoming: &Incoming<'_>| rows::settled_id(incoming, refusals.contains_key(&n));
     let (copies, others): (Vec<_>, Vec<_>) = batch.iter().enumerate().partition(|(n, _)| reinjected.contains(n));
-    plan.fates.extend(copies.into_iter().map(|(_, incoming)| Fate { incoming, outcome: StreamOutcome::Copy, span: None }));
+    plan.results.extend(copies.into_iter().map(|(_, incoming)| EventResult {
+        incoming,
+        outcome: StreamOutcome::Copy,
+        span: None,
+    }));
     let mut entries: Vec<_> = others.iter().map(|(n, incoming)| rows::entry(id(*n, incoming), incoming)).collect();
     // All workers insert in the same order, so that two of them cannot deadlock.
     entries.sort_by_key(|entry| entry.event_id);
@@ -202,7 +206,7 @@ async fn gate<'r>(
         if !own && gate.settled.get(&incoming.event_id).is_some_and(|settled| !incoming.digest.is_of(settled)) {
             plan.refuse_next(n, DeadCode::DuplicateConflict, "another event was settled under this event id", incoming);
         } else {
-            plan.fates.push(Fate { incoming, outcome: StreamOutcome::Copy, span: None });
+            plan.results.push(EventResult { incoming, outcome: StreamOutcome::Copy, span: None });
         }
     }
     Ok(fresh)
@@ -221,8 +225,8 @@ pub(super) async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> R
     let dead = std::mem::take(&mut plan.journal.events);
     plan.journal.events = processed.chain(dead).collect();
     let rows = commit(tx, &mut plan.journal).await?;
-    for fate in &mut plan.fates {
-        fate.was_stopped(|order| !passed.contains(&order));
+    for result in &mut plan.results {
+        result.was_stopped(|order| !passed.contains(&order));
     }
     Ok(rows)
 }

@@ -41,7 +41,7 @@ pub(super) enum StreamOutcome {
 
 /// A record and its outcome, reported after the commit.
 #[derive(Debug)]
-pub(super) struct Fate<'r> {
+pub(super) struct EventResult<'r> {
     pub incoming: &'r Incoming<'r>,
     pub outcome: StreamOutcome,
     pub span: Option<Span>,
@@ -60,7 +60,7 @@ pub(super) struct Plan<'r> {
     pub adopt: Vec<AdoptedOrder>,
     pub transitions: Vec<Transition>,
     pub journal: Journal,
-    pub fates: Vec<Fate<'r>>,
+    pub results: Vec<EventResult<'r>>,
     /// Records to settle under another id; if there are any, nothing of this plan is written.
     pub refusals: Refusals,
 }
@@ -75,7 +75,7 @@ impl<'r> Plan<'r> {
             adopt: Vec::new(),
             transitions: Vec::new(),
             journal: Journal { positions, ..Journal::default() },
-            fates: Vec::new(),
+            results: Vec::new(),
             refusals: Refusals::new(),
         }
     }
@@ -88,7 +88,7 @@ impl<'r> Plan<'r> {
                 self.note_held(incoming, event_type);
                 self.parked_keys.insert(incoming.key.clone());
                 self.journal.parked.push(rows::held(incoming, event_type));
-                self.fates.push(Fate { incoming, outcome: StreamOutcome::Held, span: None });
+                self.results.push(EventResult { incoming, outcome: StreamOutcome::Held, span: None });
             }
             Content::Created(event) => self.decide_created(n, incoming, event, events, ids),
         }
@@ -143,7 +143,7 @@ impl<'r> Plan<'r> {
             StreamOutcome::Ignored => self.note(event.head.order_id, "ignored", incoming, None),
             _ => {}
         }
-        self.fates.push(Fate { incoming, outcome, span: Some(span) });
+        self.results.push(EventResult { incoming, outcome, span: Some(span) });
     }
 
     /// Notes in the order's timeline that its event is held, but only for the event that announced it: any other could name any
@@ -175,7 +175,7 @@ impl<'r> Plan<'r> {
             &Death::at_the_gate(refused, incoming.record, self.now),
         ));
         self.journal.parked.push(rows::dead(id, incoming, refused, self.now));
-        self.fates.push(Fate { incoming, outcome: StreamOutcome::Dead(refused.code), span: None });
+        self.results.push(EventResult { incoming, outcome: StreamOutcome::Dead(refused.code), span: None });
     }
 
     /// Leaves a record to the next attempt, which refuses it.

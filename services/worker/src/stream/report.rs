@@ -6,10 +6,10 @@ use minishop_core::ids::{CorrelationId, OrderId};
 use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::telemetry::propagation::TraceContext;
 
-use super::plan::{Fate, StreamOutcome};
+use super::plan::{EventResult, StreamOutcome};
 use super::reinjected::named_place;
 use crate::event::decode::{Content, Incoming};
-use crate::metrics::{Dead, Settled, WorkerMetrics};
+use crate::metrics::{DeadLabel, OutcomeLabel, WorkerMetrics};
 
 impl StreamOutcome {
     /// Returns the outcome as a metric label.
@@ -27,7 +27,7 @@ impl StreamOutcome {
     }
 }
 
-impl Fate<'_> {
+impl EventResult<'_> {
     /// Changes the outcome to ignored if the fence stopped the order's transition.
     pub(super) fn was_stopped(&mut self, stopped: impl Fn(OrderId) -> bool) {
         if self.outcome == StreamOutcome::Processed
@@ -38,8 +38,8 @@ impl Fate<'_> {
     }
 
     /// Counts and logs the outcome, and ends the span.
-    pub(super) fn tell(&self, now: Timestamp, metrics: &WorkerMetrics) {
-        metrics.events.get_or_create(&Settled { outcome: self.outcome.as_str() }).inc();
+    pub(super) fn report(&self, now: Timestamp, metrics: &WorkerMetrics) {
+        metrics.events.get_or_create(&OutcomeLabel { outcome: self.outcome.as_str() }).inc();
         if let Some(span) = &self.span {
             span.record("outcome", self.outcome.as_str());
         }
@@ -51,7 +51,7 @@ impl Fate<'_> {
                 tracing::debug!("processed order {}", created.head.order_id);
             }
             (StreamOutcome::Dead(code), _) => {
-                metrics.dead_letters.get_or_create(&Dead { class: ErrorClass::Refused.as_str(), code: code.as_str() }).inc();
+                metrics.dead_letters.get_or_create(&DeadLabel { class: ErrorClass::Refused.as_str(), code: code.as_str() }).inc();
                 dead(self.incoming, code);
             }
             (StreamOutcome::Held, _) => held(self.incoming),
