@@ -91,16 +91,16 @@ pub(crate) struct Groups {
     by_name: Mutex<HashMap<String, Group>>,
     /// Wakes the timer when there may be an earlier deadline.
     changed: Notify,
-    life: String,
+    run_id: String,
     ids: AtomicU64,
     limits: Limits,
     delay: Duration,
 }
 
 impl Groups {
-    /// `life` must differ at every start, so that ids of an earlier run are unknown.
-    pub fn new(life: String, limits: Limits, delay: Duration) -> Self {
-        Self { by_name: Mutex::default(), changed: Notify::new(), life, ids: AtomicU64::new(0), limits, delay }
+    /// `run_id` must differ at every start, so that ids of an earlier run are unknown.
+    pub fn new(run_id: String, limits: Limits, delay: Duration) -> Self {
+        Self { by_name: Mutex::default(), changed: Notify::new(), run_id, ids: AtomicU64::new(0), limits, delay }
     }
 
     /// Joins a member; waits until the group is complete.
@@ -143,7 +143,7 @@ impl Groups {
     }
 
     fn new_id(&self) -> String {
-        format!("{}-{}", self.life, self.ids.fetch_add(1, Ordering::Relaxed))
+        format!("{}-{}", self.run_id, self.ids.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Stores the leader's assignments and waits for the caller's own.

@@ -73,7 +73,7 @@ pub async fn open(settings: Settings) -> Result<EventLog, Error> {
         host: StrBytes::from_string(host),
         cluster: StrBytes::from_string(start.cluster.simple().to_string()),
         catalog,
-        groups: Groups::new(start.life, settings.limits.clone(), settings.rebalance_delay),
+        groups: Groups::new(start.run_id, settings.limits.clone(), settings.rebalance_delay),
         readers: storage::readers(&file),
         writer,
         counters: stats::Counters::default(),

@@ -51,8 +51,8 @@ impl Compression {
 pub struct Token {
     pub shard: i16,
     pub number: i64,
-    /// The life of the shard in which it was sent. Reports of an earlier life are ignored.
-    pub life: u64,
+    /// The generation of the shard in which it was sent. Reports of an earlier generation are ignored.
+    pub generation: u64,
 }
 
 /// The outcome of one send.

@@ -58,7 +58,7 @@ async fn make(config: &Config, brokers: &str, output: Output) -> anyhow::Result<
     Ok(match output {
         Output::Json => output::json(&made.iter().map(|(name, made)| row(name, *made, &config.topic_prefix)).collect::<Vec<_>>()),
         Output::Table => {
-            let cells = made.iter().map(|(name, made)| told(name, *made, &config.topic_prefix));
+            let cells = made.iter().map(|(name, made)| table_row(name, *made, &config.topic_prefix));
             output::table(["TOPIC", "RESULT", "SETTINGS"], cells)
         }
     })
@@ -73,7 +73,7 @@ fn row(name: &str, made: Made, prefix: &str) -> Value {
     row
 }
 
-fn told(name: &str, made: Made, prefix: &str) -> [String; 3] {
+fn table_row(name: &str, made: Made, prefix: &str) -> [String; 3] {
     let (result, settings) = match made {
         Made::Created => ("created", settings_of_new(name, prefix).map(|(name, value)| format!("{name}={value}")).join(" ")),
         Made::Existed => ("existed", "unchanged; see `minishop topics check`".to_owned()),

@@ -168,7 +168,7 @@ impl HintsTask {
     async fn next_message(&self) -> (&str, Vec<u8>) {
         tokio::select! {
             () = self.hints.wanted.notified() => (&self.rows, self.owner.as_bytes().to_vec()),
-            orders = self.hints.changes.to_tell() => (&self.orders, changes::written(&self.owner, &orders)),
+            orders = self.hints.changes.to_announce() => (&self.orders, changes::written(&self.owner, &orders)),
         }
     }
 

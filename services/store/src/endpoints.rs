@@ -10,7 +10,7 @@ use super::columns::Columns as _;
 use super::database::{Arg, Database, Row, Statement};
 
 /// How often a worker repeats its report.
-pub const TOLD_EVERY: Duration = Duration::from_secs(5);
+pub const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// Seconds without a report after which a worker counts as dead.
 const STALE: i64 = 15;
 
@@ -60,8 +60,8 @@ pub struct PausedEndpoint {
 
 impl Endpoints {
     /// Stores an outage that a worker reports; `None` deletes the worker's outages. Also deletes the reports of dead workers.
-    pub async fn tell(&self, owner: &str, endpoint: &str, outage: Option<&Outage>) -> Result<()> {
-        let mut work = self.0.begin("endpoints.tell").await?;
+    pub async fn report(&self, owner: &str, endpoint: &str, outage: Option<&Outage>) -> Result<()> {
+        let mut work = self.0.begin("endpoints.report").await?;
         work.run(&FORGET, vec![Arg::Now, Arg::Long(-STALE)]).await?;
         match outage {
             None => drop(work.run(&OVER, vec![Arg::text(owner)]).await?),

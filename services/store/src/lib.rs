@@ -27,7 +27,7 @@ mod timeline;
 
 use std::sync::Arc;
 
-pub use endpoints::{Endpoints, Outage, PausedEndpoint, TOLD_EVERY};
+pub use endpoints::{Endpoints, Outage, PausedEndpoint, REPORT_EVERY};
 pub use error::Why;
 pub use history::{End, History, Past, PastOrder};
 pub use housekeeping::Housekeeping;

@@ -102,7 +102,7 @@ impl WorkerMetrics {
         self.lag.get_or_create(&place(partition)).set(records);
     }
 
-    /// Replaces the set of partitions that are held at unreadable records.
+    /// Replaces the set of partitions that are blocked at unreadable records.
     pub fn unreadable<'p>(&self, partitions: impl Iterator<Item = &'p Partition>) {
         self.unreadable.clear();
         for partition in partitions {

@@ -32,9 +32,10 @@ impl Health for Reports {
             Ok(known) => Ok(Response::new(Box::pin(until_not_serving(known.into_inner())))),
             // All services are known before the first call, so no other status can follow.
             Err(status) if status.code() == Code::NotFound => {
-                let told = stream::once(future::ready(Ok(HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() })));
+                let answer =
+                    stream::once(future::ready(Ok(HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() })));
                 let drained = stream::once(self.drain.clone().cancelled_owned()).filter_map(|()| future::ready(None));
-                Ok(Response::new(Box::pin(told.chain(drained))))
+                Ok(Response::new(Box::pin(answer.chain(drained))))
             }
             Err(status) => Err(status),
         }
@@ -48,8 +49,8 @@ where
 {
     stream::unfold(Some(known), |known| async {
         let mut known = known?;
-        let told = known.next().await?;
-        let over = told.as_ref().is_ok_and(|told| told.status == i32::from(ServingStatus::NotServing));
-        Some((told, (!over).then_some(known)))
+        let answer = known.next().await?;
+        let over = answer.as_ref().is_ok_and(|answer| answer.status == i32::from(ServingStatus::NotServing));
+        Some((answer, (!over).then_some(known)))
     })
 }

@@ -68,8 +68,8 @@ impl OrderService for Service {
             let next = watch.next().await?;
             Some((next, Some(watch)))
         });
-        let told = status::dressed(&call, ());
+        let reply = status::dressed(&call, ());
         let orders = orders.map(move |order| order.map_err(|refusal| status::of(&call, &refusal)));
-        Ok(told.map(|()| orders.boxed()))
+        Ok(reply.map(|()| orders.boxed()))
     }
 }

@@ -19,7 +19,7 @@ pub(super) const BATCH: usize = 256;
 /// The queued orders that start a second writer: with fewer, two half-empty statements cost more than one full one.
 pub(super) const SECOND_WRITER_FROM: usize = 32;
 /// Maximum number of unanswered orders: queued, in a statement, or waiting for another with the same key.
-const HELD: usize = 4096;
+const MOST_UNANSWERED: usize = 4096;
 /// How long a request waits for another one with the same key.
 pub(super) const FOLLOWER_WAIT: Duration = Duration::from_secs(2);
 
@@ -52,7 +52,7 @@ pub struct Queue {
 struct State {
     waiting: VecDeque<Entry>,
     in_flight: HashMap<Scope, Flight>,
-    held: usize,
+    unanswered: usize,
     busy: usize,
     closed: bool,
     /// The smoothed duration of a statement.
@@ -129,10 +129,10 @@ impl Queue {
         if state.closed {
             return Err(refusals::shutting_down(wait));
         }
-        if state.held >= HELD || (flight.is_none() && now + state.expected_wait() > deadline) {
+        if state.unanswered >= MOST_UNANSWERED || (flight.is_none() && now + state.expected_wait() > deadline) {
             return Err(refusals::too_many_orders(wait));
         }
-        state.held += 1;
+        state.unanswered += 1;
         let follows_until = flight.map(|_| now + FOLLOWER_WAIT);
         if let Some(flight) = state.in_flight.get_mut(&scope) {
             flight.followers.push(entry);
@@ -187,7 +187,7 @@ impl Queue {
         let mut state = self.lock();
         for (scope, reply, outcome) in outcomes {
             let followers = state.in_flight.remove(&scope).map_or_else(Vec::new, |flight| flight.followers);
-            state.held -= 1 + followers.len();
+            state.unanswered -= 1 + followers.len();
             for follower in followers {
                 let outcome = outcome.clone().map(|accepted| Accepted { replayed: true, ..accepted });
                 let _ = follower.reply.send(outcome);
@@ -204,7 +204,7 @@ impl Queue {
     pub(super) fn expire(&self, entries: Vec<Entry>) {
         let mut state = self.lock();
         for entry in entries {
-            state.held -= 1;
+            state.unanswered -= 1;
             let scope = entry.scope();
             let _ = entry.reply.send(Err(refusals::write_late(Doubt::Create)));
             let Some(mut flight) = state.in_flight.remove(&scope) else { continue };

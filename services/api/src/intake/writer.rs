@@ -140,10 +140,10 @@ impl Writer {
             }
             Err(source) => {
                 job.failed(&source);
-                if job.held && job.batch.len() > 1 {
+                if job.contended && job.batch.len() > 1 {
                     return job.halves();
                 }
-                if !job.held {
+                if !job.contended {
                     // Whatever the error, the connection is no longer trusted. The relay learns of it before any later commit.
                     self.connection = None;
                     (self.hand_over)(Committed::InDoubt);
@@ -156,7 +156,7 @@ impl Writer {
 
     /// Schedules a retry. A job that is neither in doubt nor held by another transaction is refused after `TRIES` attempts.
     fn postpone(&mut self, mut job: Job, source: &StoreError) {
-        if !job.doubt && !job.held && job.tries >= TRIES {
+        if !job.doubt && !job.contended && job.tries >= TRIES {
             warn!(order.count = job.batch.len(), error = ?source, "the store does not answer; a batch is refused");
             return self.refuse(job.batch, &refusals::store_unavailable());
         }

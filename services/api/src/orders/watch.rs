@@ -49,9 +49,9 @@ pub async fn watch(app: &App, call: &Call, request: WatchOrderRequest) -> Result
     }
     let since_new = token < FIRST_VERSION && present.version > FIRST_VERSION;
     // A token above the newest version comes from before a restore of the store: the current row is sent.
-    let told = token == present.version;
+    let was_sent = token == present.version;
     let seen = present.version;
-    Ok(Some(Watch { subscription, present: Some(present).filter(|_| !told), since_new, seen, over: false, again }))
+    Ok(Some(Watch { subscription, present: Some(present).filter(|_| !was_sent), since_new, seen, over: false, again }))
 }
 
 impl Watch {
@@ -64,19 +64,19 @@ impl Watch {
             return self.present.as_ref().map(|row| order(as_new(row)));
         }
         if let Some(row) = self.present.take() {
-            return Some(self.tell(row, None));
+            return Some(self.deliver(row, None));
         }
         let Some(changed) = self.subscription.next(self.seen).await else {
             self.over = true;
             return Some(Err(refusals::watch_ended(self.again)));
         };
-        Some(self.tell(changed.order.clone(), changed.at))
+        Some(self.deliver(changed.order.clone(), changed.at))
     }
 
-    fn tell(&mut self, row: OrderRow, at: Option<Timestamp>) -> Result<Order, Refusal> {
+    fn deliver(&mut self, row: OrderRow, at: Option<Timestamp>) -> Result<Order, Refusal> {
         self.seen = row.version;
         self.over = row.status.is_final();
-        self.subscription.told(at);
+        self.subscription.delivered(at);
         order(row)
     }
 }

@@ -24,7 +24,7 @@ pub const MOST_WATCHES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub struct OrderWatches {
     state: Arc<Mutex<State>>,
-    came: Arc<Notify>,
+    subscribed: Arc<Notify>,
     clock: Arc<dyn Clock>,
     drain: CancellationToken,
     pub(super) metrics: WatchMetrics,
@@ -54,7 +54,7 @@ pub struct Subscription {
 
 impl OrderWatches {
     pub(super) fn new(clock: Arc<dyn Clock>, drain: CancellationToken, metrics: WatchMetrics) -> Self {
-        Self { state: Arc::default(), came: Arc::default(), clock, drain, metrics }
+        Self { state: Arc::default(), subscribed: Arc::default(), clock, drain, metrics }
     }
 
     /// Subscribes to an order. Refuses, with the wait `again`, during a drain and beyond [`MOST_WATCHES`].
@@ -72,18 +72,18 @@ impl OrderWatches {
         let watched = state.orders.entry(order).or_insert_with(new);
         watched.watches += 1;
         let news = watched.news.subscribe();
-        self.came.notify_one();
+        self.subscribed.notify_one();
         Ok(Subscription { hub: self.clone(), order, news })
     }
 
     /// Waits until an order is watched.
     pub(super) async fn watched(&self) {
         loop {
-            let came = self.came.notified();
+            let subscribed = self.subscribed.notified();
             if !self.lock().orders.is_empty() {
                 return;
             }
-            came.await;
+            subscribed.await;
         }
     }
 
@@ -97,7 +97,7 @@ impl OrderWatches {
     }
 
     /// Passes changed orders to their watches.
-    pub(super) fn tell(&self, changed: Vec<Changed>) {
+    pub(super) fn deliver(&self, changed: Vec<Changed>) {
         let mut state = self.lock();
         for changed in changed {
             if let Some(watched) = state.orders.get_mut(&changed.order.head.order_id) {
@@ -150,9 +150,9 @@ impl Subscription {
     }
 
     /// Counts a version that was sent, and observes its latency since `changed_at`.
-    pub fn told(&self, changed_at: Option<Timestamp>) {
+    pub fn delivered(&self, changed_at: Option<Timestamp>) {
         let late = changed_at.map(|at| self.hub.clock.now().signed_duration_since(at).to_std().unwrap_or_default());
-        self.hub.metrics.told(late);
+        self.hub.metrics.delivered(late);
     }
 }
 
@@ -213,7 +213,7 @@ mod tests {
     }
 
     /// Returns the version above `seen` that is available without waiting.
-    fn told(watch: &mut Subscription, seen: i32) -> Option<i32> {
+    fn next_version(watch: &mut Subscription, seen: i32) -> Option<i32> {
         watch.next(seen).now_or_never().flatten().map(|changed| changed.order.version)
     }
 
@@ -221,12 +221,12 @@ mod tests {
     fn everybody_who_watches_an_order_is_told_once_and_nobody_else() {
         let hub = hub();
         let (mut one, mut two, mut other) = (watching(&hub, 1, 1), watching(&hub, 1, 1), watching(&hub, 2, 1));
-        assert_eq!(told(&mut one, 1), None, "nothing has happened");
-        hub.tell(changed(1, 2));
-        hub.tell(changed(7, 2));
-        assert_eq!((told(&mut one, 1), told(&mut two, 1)), (Some(2), Some(2)));
-        assert_eq!(told(&mut one, 2), None, "no repeat");
-        assert_eq!(told(&mut other, 1), None);
+        assert_eq!(next_version(&mut one, 1), None, "nothing has happened");
+        hub.deliver(changed(1, 2));
+        hub.deliver(changed(7, 2));
+        assert_eq!((next_version(&mut one, 1), next_version(&mut two, 1)), (Some(2), Some(2)));
+        assert_eq!(next_version(&mut one, 2), None, "no repeat");
+        assert_eq!(next_version(&mut other, 1), None);
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
         let mut first = watching(&hub, 1, 1);
         let _newcomer = watching(&hub, 1, 2);
         assert_eq!(hub.known(None), [(id(1), 2)], "the poll asks for what is newer");
-        assert_eq!(told(&mut first, 1), Some(2));
+        assert_eq!(next_version(&mut first, 1), Some(2));
     }
 
     #[test]

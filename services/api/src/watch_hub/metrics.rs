@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 #[derive(Debug, Clone)]
 pub struct WatchMetrics {
     watches: Gauge,
-    told: Counter,
+    delivered: Counter,
     polls: Family<[(&'static str, &'static str); 2], Counter>,
     poll_seconds: Histogram,
     late: Histogram,
@@ -23,13 +23,13 @@ impl WatchMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             watches: Gauge::default(),
-            told: Counter::default(),
+            delivered: Counter::default(),
             polls: Family::default(),
             poll_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
             late: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
         };
         registry.register("api_watches", "Open watches of orders", metrics.watches.clone());
-        registry.register("api_watch_events", "Order versions sent to watchers", metrics.told.clone());
+        registry.register("api_watch_events", "Order versions sent to watchers", metrics.delivered.clone());
         registry.register("api_watch_polls", "Reads of watched orders, by trigger and outcome", metrics.polls.clone());
         registry.register(
             "api_watch_poll_duration_seconds",
@@ -50,8 +50,8 @@ impl WatchMetrics {
     }
 
     /// Counts a version that was sent, and observes its latency.
-    pub(super) fn told(&self, late: Option<Duration>) {
-        self.told.inc();
+    pub(super) fn delivered(&self, late: Option<Duration>) {
+        self.delivered.inc();
         if let Some(late) = late {
             self.late.observe(late.as_secs_f64());
         }

@@ -89,7 +89,7 @@ impl WatchTask {
             match read {
                 Ok(changed) => {
                     self.failing = false;
-                    self.hub.tell(changed);
+                    self.hub.deliver(changed);
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.failing, true) {

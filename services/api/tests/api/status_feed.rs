@@ -60,7 +60,7 @@ pub async fn an_endpoint_that_a_worker_leaves_alone_is_reported_with_its_reason(
     let since = from_millis(SystemClock.now().timestamp_millis());
     let why = "12 of the latest 12 calls failed, of 3 keys; the last: the endpoint answered 503";
     let outage = |wait| Outage { since, why: why.to_owned(), next_probe_at: since + TimeDelta::seconds(wait) };
-    api.store.endpoints.tell("w1", "http://shop.test:8080", Some(&outage(3_600))).await.unwrap();
+    api.store.endpoints.report("w1", "http://shop.test:8080", Some(&outage(3_600))).await.unwrap();
     let paused = json!([{
         "endpoint": "http://shop.test:8080",
         "worker": "w1",
@@ -73,9 +73,9 @@ pub async fn an_endpoint_that_a_worker_leaves_alone_is_reported_with_its_reason(
     assert_eq!(api.get("/ops/status").await.json()["pausedEndpoints"], paused);
     let status = api.operators().await.get_status(GetStatusRequest {}).await.unwrap().into_inner();
     assert_eq!(serde_json::from_slice::<Value>(&json::to_vec(&status)).unwrap()["pausedEndpoints"], paused);
-    api.store.endpoints.tell("w1", "http://shop.test:8080", Some(&outage(-1))).await.unwrap();
+    api.store.endpoints.report("w1", "http://shop.test:8080", Some(&outage(-1))).await.unwrap();
     assert_eq!(told(&mut events).await.unwrap()["status"]["pausedEndpoints"][0]["state"], "probing");
-    api.store.endpoints.tell("w1", "http://shop.test:8080", None).await.unwrap();
+    api.store.endpoints.report("w1", "http://shop.test:8080", None).await.unwrap();
     assert_eq!(told(&mut events).await.unwrap()["status"]["pausedEndpoints"], json!([]));
 }
 

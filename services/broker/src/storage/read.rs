@@ -122,7 +122,7 @@ pub(crate) async fn committed_groups(pool: &SqlitePool) -> sqlx::Result<Vec<Stri
 pub(crate) struct Start {
     pub cluster: Uuid,
     /// Differs at every start, so that member ids of an earlier run are unknown.
-    pub life: String,
+    pub run_id: String,
     pub topics: Vec<Topic>,
 }
 
@@ -135,7 +135,7 @@ pub(crate) async fn start(connection: &mut SqliteConnection) -> sqlx::Result<Res
     let Ok(cluster) = Uuid::from_slice(row.try_get(0)?) else {
         return Ok(Err("the cluster id is not 16 bytes".to_owned()));
     };
-    let life = row.try_get(1)?;
+    let run_id = row.try_get(1)?;
     let heads = sqlx::query("SELECT name, id, retention_ms, retention_bytes, max_message_bytes FROM topic ORDER BY name")
         .fetch_all(&mut *connection)
         .await?;
@@ -151,7 +151,7 @@ pub(crate) async fn start(connection: &mut SqliteConnection) -> sqlx::Result<Res
         };
         topics.push(Topic { name: StrBytes::from_string(name), id, settings: settings(&head)?, partitions });
     }
-    Ok(Ok(Start { cluster, life, topics }))
+    Ok(Ok(Start { cluster, run_id, topics }))
 }
 
 fn settings(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<TopicSettings> {

@@ -24,7 +24,7 @@ pub async fn to_the_end(client: &Client, id: &str, output: Output) -> Result<Exi
         let answer = client.get(&path).await?;
         let operation = &answer["operation"];
         if operation["progress"] != last {
-            tell(operation);
+            print_progress(operation);
             last = operation["progress"].clone();
         }
         if !operation["endedAt"].is_null() {
@@ -49,7 +49,7 @@ pub async fn status(client: &Client, output: Output) -> ExitCode {
 }
 
 /// Draws a bar on a terminal; prints a line elsewhere.
-fn tell(operation: &Value) {
+fn print_progress(operation: &Value) {
     let count = |name: &str| operation["progress"][name].as_u64().unwrap_or_default();
     let (decided, skipped) = (count("succeeded") + count("failed"), count("skipped"));
     let all = decided + count("pending") + count("released");

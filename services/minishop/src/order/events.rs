@@ -16,15 +16,15 @@ const SILENCE: Duration = Duration::from_secs(45);
 const PATIENCE: Duration = Duration::from_mins(1);
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Passes each event after `last` to `tell`, until that returns `false` or nothing can follow.
-pub async fn follow(client: &Client, path: &str, mut last: Option<String>, mut tell: impl FnMut(&Value) -> bool) -> ExitCode {
+/// Passes each event after `last` to `handle`, until that returns `false` or nothing can follow.
+pub async fn follow(client: &Client, path: &str, mut last: Option<String>, mut handle: impl FnMut(&Value) -> bool) -> ExitCode {
     let mut away_since = Instant::now();
     loop {
         match client.events(path, last.as_deref()).await {
             // The final event was seen.
             Ok(None) => return ExitCode::SUCCESS,
             Ok(Some(body)) => {
-                if follow_one(body, &mut last, &mut tell).await {
+                if follow_one(body, &mut last, &mut handle).await {
                     return ExitCode::SUCCESS;
                 }
                 away_since = Instant::now();
@@ -47,8 +47,8 @@ fn passes(failure: &Failure) -> bool {
     }
 }
 
-/// Passes the events of one connection to `tell`. Returns whether `tell` returned `false`.
-async fn follow_one(mut body: Incoming, last: &mut Option<String>, tell: &mut impl FnMut(&Value) -> bool) -> bool {
+/// Passes the events of one connection to `handle`. Returns whether `handle` returned `false`.
+async fn follow_one(mut body: Incoming, last: &mut Option<String>, handle: &mut impl FnMut(&Value) -> bool) -> bool {
     let mut text = Vec::new();
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(SILENCE, body.frame()).await {
         text.extend_from_slice(&frame.into_data().unwrap_or_default());
@@ -58,7 +58,7 @@ async fn follow_one(mut body: Incoming, last: &mut Option<String>, tell: &mut im
             if id.is_some() {
                 *last = id;
             }
-            if !tell(&data) {
+            if !handle(&data) {
                 return true;
             }
         }

@@ -29,7 +29,7 @@ pub fn print(timeline: &Value, output: Output) -> ExitCode {
     if output == Output::Json {
         return output::json(timeline);
     }
-    let told = output::table(
+    let code = output::table(
         ["TIME", "KIND", "VERSION", "CAUSED BY", "EVENT", "CORRELATION", "DETAIL"],
         list(timeline, "entries").iter().map(|entry| {
             let version = if entry["version"] == 0 { String::new() } else { cell(entry, "version") };
@@ -42,7 +42,7 @@ pub fn print(timeline: &Value, output: Output) -> ExitCode {
         output::line("… more entries exist; raise --limit");
     }
     if list(timeline, "parked").is_empty() {
-        return told;
+        return code;
     }
     output::line("\nParked events:");
     output::table(

@@ -27,11 +27,11 @@ pub(super) async fn watch(
 ) -> anyhow::Result<()> {
     let mut failures = 0_u32;
     loop {
-        let turn = async {
+        let probe = async {
             tokio::time::sleep(EVERY).await;
             orders.ping().await
         };
-        let answer = tokio::select! { answer = turn => answer, () = drain.cancelled() => return Ok(()) };
+        let answer = tokio::select! { answer = probe => answer, () = drain.cancelled() => return Ok(()) };
         if let Some(writable) = &log {
             status.note("event_log", (!writable()).then(|| "the disk refuses writes; events wait in the outbox".to_owned()));
         }

@@ -11,7 +11,7 @@ const BEHIND: usize = 1024;
 /// The most orders queued for other processes; more are dropped.
 const WAITING: usize = 16_384;
 /// The most orders in one message to other processes.
-const TOLD_AT_ONCE: usize = 1024;
+const ANNOUNCED_AT_ONCE: usize = 1024;
 /// Separates the sender's name from the orders.
 const PART: u8 = 0;
 
@@ -22,26 +22,26 @@ pub type ChangedOrders = Arc<[OrderId]>;
 #[derive(Debug, Clone)]
 pub struct Changes {
     here: broadcast::Sender<ChangedOrders>,
-    abroad: Option<Arc<Abroad>>,
+    others: Option<Arc<OtherProcesses>>,
 }
 
 /// The queue for other processes.
 #[derive(Debug, Default)]
-struct Abroad {
+struct OtherProcesses {
     waiting: Mutex<Vec<OrderId>>,
     wanted: Notify,
 }
 
 impl Default for Changes {
     fn default() -> Self {
-        Self { here: broadcast::Sender::new(BEHIND), abroad: None }
+        Self { here: broadcast::Sender::new(BEHIND), others: None }
     }
 }
 
 impl Changes {
     /// Creates one that also queues orders for other processes.
     pub(super) fn with_others() -> Self {
-        Self { abroad: Some(Arc::default()), ..Self::default() }
+        Self { others: Some(Arc::default()), ..Self::default() }
     }
 
     /// Announces orders whose change was just committed. Never blocks or fails.
@@ -49,11 +49,11 @@ impl Changes {
         if orders.is_empty() {
             return;
         }
-        if let Some(abroad) = &self.abroad {
-            let mut waiting = abroad.waiting.lock().expect("no holder of the orders panics");
+        if let Some(others) = &self.others {
+            let mut waiting = others.waiting.lock().expect("no holder of the orders panics");
             let room = WAITING.saturating_sub(waiting.len());
             waiting.extend(orders.iter().take(room));
-            abroad.wanted.notify_one();
+            others.wanted.notify_one();
         }
         self.heard(orders);
     }
@@ -70,18 +70,18 @@ impl Changes {
     }
 
     /// Waits for orders to announce to other processes.
-    pub(super) async fn to_tell(&self) -> Vec<OrderId> {
-        let Some(abroad) = &self.abroad else { return std::future::pending().await };
+    pub(super) async fn to_announce(&self) -> Vec<OrderId> {
+        let Some(others) = &self.others else { return std::future::pending().await };
         loop {
             {
-                let mut waiting = abroad.waiting.lock().expect("no holder of the orders panics");
+                let mut waiting = others.waiting.lock().expect("no holder of the orders panics");
                 if !waiting.is_empty() {
-                    let now = TOLD_AT_ONCE.min(waiting.len());
+                    let now = ANNOUNCED_AT_ONCE.min(waiting.len());
                     let rest = waiting.split_off(now);
                     return std::mem::replace(&mut waiting, rest);
                 }
             }
-            abroad.wanted.notified().await;
+            others.wanted.notified().await;
         }
     }
 }
@@ -135,8 +135,8 @@ mod tests {
         assert_eq!(here.recv().await.unwrap().len(), 20_000);
         let (mut told, mut parts) = (Vec::new(), 0);
         while told.len() < WAITING {
-            let part = changes.to_tell().await;
-            assert!((1..=TOLD_AT_ONCE).contains(&part.len()));
+            let part = changes.to_announce().await;
+            assert!((1..=ANNOUNCED_AT_ONCE).contains(&part.len()));
             told.extend(part);
             parts += 1;
         }

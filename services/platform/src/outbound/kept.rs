@@ -16,10 +16,10 @@ use tower::Service;
 
 /// What one connection has received. Errors carry it in their connection info.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Heard(Arc<Told>);
+pub(super) struct Heard(Arc<Received>);
 
 #[derive(Debug, Default)]
-struct Told {
+struct Received {
     /// Whether an earlier request got a response.
     before: AtomicBool,
     /// Whether bytes of the current response have arrived.
@@ -45,7 +45,7 @@ impl Heard {
         let Some(connection) = error.connect_info() else { return false };
         connection.get_extras(&mut extensions);
         let heard = extensions.get::<Self>();
-        heard.is_some_and(|Self(told)| told.before.load(Ordering::SeqCst) && !told.now.load(Ordering::SeqCst))
+        heard.is_some_and(|Self(received)| received.before.load(Ordering::SeqCst) && !received.now.load(Ordering::SeqCst))
     }
 }
 

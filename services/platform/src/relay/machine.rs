@@ -37,7 +37,7 @@ pub(super) struct Machine {
     pub alarms: Vec<Alarm>,
     asides: Vec<Aside>,
     in_flight: usize,
-    /// How many `Shard`s were created: each has its own range of `life` numbers.
+    /// How many `Shard`s were created: each has its own range of `generation` numbers.
     taken: u32,
     /// Counts events after which the store may be another one. Leases requested before such an event are requested again.
     session: u64,

@@ -17,7 +17,7 @@ use super::shard::Moment;
 use crate::ctx::Status;
 
 /// The shortest time between two warnings.
-const TELL_AGAIN: Duration = Duration::from_secs(10);
+const LOG_AGAIN: Duration = Duration::from_secs(10);
 
 /// The producer and its delivery reports.
 pub(super) struct Sender {
@@ -70,7 +70,7 @@ impl Sender {
                 Err(SendError::Topic(reason)) => {
                     let topic = next.row.event.topic.clone();
                     machine.stop(token.shard, now);
-                    self.tell_topic(token.shard, &topic, &reason, now);
+                    self.report_topic(token.shard, &topic, &reason, now);
                 }
             }
         }
@@ -113,7 +113,7 @@ impl Sender {
             SendError::TooLarge => Trouble::OfRecord("the record is too large".to_owned()),
             SendError::Record(reason) => Trouble::OfRecord(reason),
             SendError::Topic(reason) => {
-                self.tell_topic(token.shard, &topic, &reason, now);
+                self.report_topic(token.shard, &topic, &reason, now);
                 Trouble::OfTopic
             }
             SendError::QueueFull => Trouble::OfTopic,
@@ -132,12 +132,12 @@ impl Sender {
         self.renew_producer(machine, now);
     }
 
-    /// Logs that a topic accepts no records, at most every [`TELL_AGAIN`].
-    fn tell_topic(&mut self, shard: i16, topic: &str, reason: &str, now: Moment) {
+    /// Logs that a topic accepts no records, at most every [`LOG_AGAIN`].
+    fn report_topic(&mut self, shard: i16, topic: &str, reason: &str, now: Moment) {
         let waiting = self.backlog.lock().expect("no holder of the statistics panics").depth;
         self.trouble.shard = Some(shard);
         self.status.note("relay", Some(format!("{topic} does not accept records: {reason}; {waiting} outbox rows wait")));
-        if self.trouble.at.is_some_and(|at| now < at + TELL_AGAIN) {
+        if self.trouble.at.is_some_and(|at| now < at + LOG_AGAIN) {
             self.trouble.unlogged += 1;
             return;
         }

@@ -2,7 +2,7 @@
 //!
 //! Numbers are gapless and in the order of the commits. `enqueued` is the highest number taken in sequence; `log.published` is
 //! the number up to which everything is published; `stored` is the last `acknowledged` that the store confirmed. A contradiction
-//! (another event under a known number, or a known row that is gone) ends this *life* of the shard: all rows in memory are
+//! (another event under a known number, or a known row that is gone) ends this *generation* of the shard: all rows in memory are
 //! dropped, the lease is taken with a new epoch, and the table is read from `acknowledged`.
 
 mod log;
@@ -60,7 +60,7 @@ pub(super) struct Shard {
     pub number: i16,
     pub epoch: i64,
     pub state: State,
-    life: u64,
+    generation: u64,
     /// Rows of a read are taken only if `view` has not changed since the request.
     view: u64,
     /// Rows whose commit was confirmed before this time are not taken from memory; the table has them.
@@ -115,7 +115,7 @@ impl Shard {
             number: led.shard,
             epoch: led.epoch,
             state: State::Lost,
-            life: u64::from(place) << 32,
+            generation: u64::from(place) << 32,
             view: u64::from(place) << 32,
             taken_since: asked_at,
             lease_until,
@@ -172,7 +172,7 @@ impl Shard {
         self.state = State::Unread;
     }
 
-    /// Ends this life. Records in flight may still be published; whatever is not stored as published is sent again.
+    /// Ends this generation. Records in flight may still be published; whatever is not stored as published is sent again.
     pub fn lose(&mut self) {
         #[cfg(test)]
         if self.sabotage == Some(Sabotage::KeepAfterALapse) {
@@ -184,7 +184,7 @@ impl Shard {
     }
 
     fn drop_everything(&mut self) {
-        self.life += 1;
+        self.generation += 1;
         self.view += 1;
         (self.in_flight, self.alone) = (0, false);
         self.queue.clear();
@@ -299,7 +299,7 @@ impl Shard {
         self.push(row);
     }
 
-    /// Ends this life because the store contradicts what this leader knows. If the lease was lost, another leader may be the
+    /// Ends this generation because the store contradicts what this leader knows. If the lease was lost, another leader may be the
     /// cause.
     pub fn went_back(&mut self, number: i64, found: &'static str) {
         self.lose();

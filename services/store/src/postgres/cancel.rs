@@ -14,14 +14,14 @@ use super::session::{Kept, SILENCE, Session};
 // of everything that was written before.
 const CANCEL: &str = "WITH done AS (UPDATE orders SET status = $3, version = version + 1, settled_event_id = $4 \
     WHERE order_id = $1 AND status = 'created' AND version = $2 RETURNING order_id, version, created_event_id), \
-    told AS (INSERT INTO timeline (order_id, version, kind, at, cause, detail) \
+    noted AS (INSERT INTO timeline (order_id, version, kind, at, cause, detail) \
     SELECT order_id, version, $3, $5, $6, $7::jsonb FROM done RETURNING 1), \
     due AS (UPDATE parked p SET state = CASE p.state WHEN 'dead' THEN 'retrying' ELSE p.state END, \
     attempts = CASE p.state WHEN 'dead' THEN 0 ELSE p.attempts END, \
     next_attempt_at = CASE WHEN p.state = 'dead' OR (p.state = 'retrying' AND p.leased_until IS NULL) THEN clock_timestamp() \
     ELSE p.next_attempt_at END \
     FROM done WHERE p.order_id = $1 AND (p.blocks OR p.event_id = done.created_event_id) RETURNING 1), \
-    written AS MATERIALIZED (SELECT (SELECT count(*) FROM told) + (SELECT count(*) FROM due) AS rows), \
+    written AS MATERIALIZED (SELECT (SELECT count(*) FROM noted) + (SELECT count(*) FROM due) AS rows), \
     given AS MATERIALIZED (SELECT d.order_id, d.version, (outbox_last(ARRAY[$8]::smallint[]))[1] AS last \
     FROM done d, written w WHERE w.rows > 0), \
     queued AS (INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers) \

@@ -9,7 +9,7 @@ use super::{Db, outbox};
 const FENCE: &str = "UPDATE orders SET status = ?3, version = version + 1, settled_event_id = ?4 \
     WHERE order_id = ?1 AND status = 'created' AND version = ?2";
 
-const TELL: &str = "INSERT INTO timeline (order_id, version, kind, at, cause, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const NOTE_CHANGE: &str = "INSERT INTO timeline (order_id, version, kind, at, cause, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 // A dead event of the order would block its key for ever, one that waits for a retry until then: both become due at once, and
 // handling them does nothing. A concurrent pass of the lot gives the event up before this unit begins, or begins after it and
@@ -38,8 +38,9 @@ async fn cancel(connection: &mut SqliteConnection, change: &Transition, detail: 
     if fence.execute(&mut *connection).await?.rows_affected() == 0 {
         return Ok(None);
     }
-    let tell = sqlx::query(TELL).bind(order).bind(change.expected_version + 1).bind(to).bind(change.at.timestamp_millis());
-    tell.bind(change.cause.0).bind(detail).execute(&mut *connection).await?;
+    let insert =
+        sqlx::query(NOTE_CHANGE).bind(order).bind(change.expected_version + 1).bind(to).bind(change.at.timestamp_millis());
+    insert.bind(change.cause.0).bind(detail).execute(&mut *connection).await?;
     sqlx::query(DUE).bind(order).bind(now).execute(&mut *connection).await?;
     Ok(outbox::append(connection, &[&change.event], now).await?.pop())
 }

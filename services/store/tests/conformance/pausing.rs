@@ -17,7 +17,7 @@ fn paused(owner: &str, outage: Outage) -> PausedEndpoint {
 
 pub async fn an_outage_is_told_for_as_long_as_it_lasts_and_its_worker_lives(f: Fixture) {
     let tell = async |owner: &str, outage: Option<Outage>| {
-        f.store.endpoints.tell(owner, "http://shop.test", outage.as_ref()).await.unwrap();
+        f.store.endpoints.report(owner, "http://shop.test", outage.as_ref()).await.unwrap();
     };
     let list = async || f.second().await.endpoints.paused().await.unwrap();
     assert_eq!(list().await, []);

@@ -47,7 +47,7 @@ pub struct Webhook {
     clock: Arc<dyn Clock>,
     breaker: Mutex<Breaker>,
     /// The outage as last published.
-    told: Mutex<Option<BreakerOutage>>,
+    published: Mutex<Option<BreakerOutage>>,
     outage: watch::Sender<Option<Outage>>,
     metrics: WebhookMetrics,
 }
@@ -90,7 +90,7 @@ impl Webhook {
             timeout: settings.timeout,
             clock,
             breaker: Mutex::default(),
-            told: Mutex::default(),
+            published: Mutex::default(),
             outage: watch::Sender::new(None),
             metrics: WebhookMetrics::register(metrics),
         }
@@ -148,18 +148,18 @@ impl Webhook {
     fn note(&self, permit: Permit<'_>, delivery: &Delivery, handled: Handled) -> Handled {
         let failed = if let Handled::Failed { message, .. } = &handled { Some(message.as_str()) } else { None };
         let (has_failed, counts) = (failed.is_some(), permit.note(&delivery.record_key, failed, Instant::now()));
-        self.tell();
+        self.publish_outage();
         if has_failed && !counts { Handled::Paused } else { handled }
     }
 
     /// Publishes the outage if it changed: log, metric and `outage`.
-    fn tell(&self) {
-        let mut told = self.told.lock().expect("no holder panics");
+    fn publish_outage(&self) {
+        let mut published = self.published.lock().expect("no holder panics");
         let now = breaker::lock(&self.breaker).outage_now();
-        if *told == now {
+        if *published == now {
             return;
         }
-        match (&*told, &now) {
+        match (&*published, &now) {
             (None, Some(outage)) => tracing::error!(
                 server.address = self.url.host(),
                 "the webhook endpoint is down: {}; calls pause and events use up no attempts",
@@ -170,7 +170,7 @@ impl Webhook {
         }
         self.metrics.paused.set(i64::from(now.is_some()));
         self.outage.send_replace(now.as_ref().map(|outage| self.dated(outage)));
-        *told = now;
+        *published = now;
     }
 
     /// Converts an outage's times to the wall clock.
@@ -202,7 +202,7 @@ impl Handler for Webhook {
 
     fn paused(&self) -> Option<Duration> {
         let paused = breaker::lock(&self.breaker).paused(Instant::now());
-        self.tell();
+        self.publish_outage();
         paused
     }
 

@@ -181,26 +181,26 @@ async fn identify(tx: &mut dyn LotTx, decisions: &[Decision]) -> Result<HashSet<
     if identities.is_empty() {
         return Ok(HashSet::new());
     }
-    let held = tx.identify(&identities).await?;
-    Ok(identities.iter().map(|identity| identity.lease.id).filter(|id| !held.contains(id)).collect())
+    let kept = tx.identify(&identities).await?;
+    Ok(identities.iter().map(|identity| identity.lease.id).filter(|id| !kept.contains(id)).collect())
 }
 
 /// Writes what becomes of the rows; returns those whose lease was lost.
 async fn end_leases(tx: &mut dyn LotTx, events: &[ClaimedEvent], decisions: &[Decision]) -> Result<HashSet<i64>, StoreError> {
-    let mut held = HashSet::new();
+    let mut kept = HashSet::new();
     let (mut drained, mut released): (Vec<Lease>, Vec<Release>) = Default::default();
     for (claimed, decision) in events.iter().zip(decisions) {
         match &decision.row {
-            Row::Keep => drop(held.insert(claimed.row.lease.id)),
+            Row::Keep => drop(kept.insert(claimed.row.lease.id)),
             Row::Drain => drained.push(decision.lease_after(claimed.row.lease)),
             Row::Release(release) => released.push(Release { lease: decision.lease_after(release.lease), ..release.clone() }),
         }
     }
     if !drained.is_empty() {
-        held.extend(tx.drain(&drained).await?);
+        kept.extend(tx.drain(&drained).await?);
     }
     if !released.is_empty() {
-        held.extend(tx.release(&released).await?);
+        kept.extend(tx.release(&released).await?);
     }
-    Ok(events.iter().map(|claimed| claimed.row.lease.id).filter(|id| !held.contains(id)).collect())
+    Ok(events.iter().map(|claimed| claimed.row.lease.id).filter(|id| !kept.contains(id)).collect())
 }

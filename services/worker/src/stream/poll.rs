@@ -134,15 +134,15 @@ impl Poller<'_> {
 
     /// Queues at most [`AT_ONCE`] records.
     fn collect(&mut self) -> anyhow::Result<()> {
-        let mut came = 0;
+        let mut received = 0;
         let mut wait = if self.paused { POLL_PAUSED } else { POLL };
-        while came < AT_ONCE {
+        while received < AT_ONCE {
             match self.consumer.poll(wait) {
                 Ok(Some(record)) => {
                     if self.admits(&record) {
                         self.shared.lock().push(record);
                     }
-                    came += 1;
+                    received += 1;
                 }
                 Ok(None) => break,
                 // The error names no partition: `sight` infers it from what each of them delivers.
@@ -169,7 +169,7 @@ impl Poller<'_> {
             }
             wait = Duration::ZERO;
         }
-        if came > 0 {
+        if received > 0 {
             self.shared.wake();
         }
         Ok(())

@@ -14,7 +14,7 @@ const COMPLAINT_COUNTS: Duration = Duration::from_mins(1);
 
 /// A partition that is not read beyond an unreadable offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct Blocked {
     /// The first offset that cannot be read.
     pub offset: i64,
     /// The client library's error, if it reported one.
@@ -39,7 +39,7 @@ pub struct Sight {
     expected: HashMap<Partition, i64>,
     /// The first delivered offset, of partitions whose resume point is not known yet.
     first: HashMap<Partition, i64>,
-    held: HashMap<Partition, Held>,
+    blocked: HashMap<Partition, Blocked>,
     still: HashMap<Partition, (i64, Instant)>,
     complaint: Option<(String, Instant)>,
 }
@@ -59,11 +59,11 @@ impl Sight {
     /// Judges a delivered record.
     pub fn passes(&mut self, record: &Record, now: Instant) -> Passing {
         let partition = record.place();
-        if let Some(held) = self.held.get(&partition) {
-            if record.offset > held.offset {
+        if let Some(blocked) = self.blocked.get(&partition) {
+            if record.offset > blocked.offset {
                 return Passing::No;
             }
-            self.held.remove(&partition);
+            self.blocked.remove(&partition);
         }
         match self.expected.get(&partition) {
             Some(expected) if record.offset > *expected && self.complaint(now).is_some() => Passing::Doubtful(*expected),
@@ -94,25 +94,25 @@ impl Sight {
     pub fn begins(&mut self, partition: &Partition, offset: i64) {
         self.expected.insert(partition.clone(), offset);
         self.first.remove(partition);
-        self.held.remove(partition);
+        self.blocked.remove(partition);
         self.still.remove(partition);
     }
 
     /// Holds a partition before an offset; returns whether that is new.
-    pub fn hold(&mut self, partition: &Partition, offset: i64, error: String) -> bool {
-        self.held.insert(partition.clone(), Held { offset, error }).is_none_or(|held| held.offset != offset)
+    pub fn block(&mut self, partition: &Partition, offset: i64, error: String) -> bool {
+        self.blocked.insert(partition.clone(), Blocked { offset, error }).is_none_or(|blocked| blocked.offset != offset)
     }
 
-    /// Lists the held partitions.
-    pub fn held(&self) -> Vec<(Partition, Held)> {
-        self.held.iter().map(|(partition, held)| (partition.clone(), held.clone())).collect()
+    /// Lists the blocked partitions.
+    pub fn blocked(&self) -> Vec<(Partition, Blocked)> {
+        self.blocked.iter().map(|(partition, blocked)| (partition.clone(), blocked.clone())).collect()
     }
 
     /// Forgets partitions that are not this member's any more.
     pub fn keep(&mut self, is_ours: impl Fn(&Partition) -> bool) {
         self.expected.retain(|partition, _| is_ours(partition));
         self.first.retain(|partition, _| is_ours(partition));
-        self.held.retain(|partition, _| is_ours(partition));
+        self.blocked.retain(|partition, _| is_ours(partition));
         self.still.retain(|partition, _| is_ours(partition));
     }
 
@@ -121,7 +121,7 @@ impl Sight {
         let next = self.next(partition, reach);
         // Negative offsets are unknown to the client. With an unknown `end` there may be more: the leader knows.
         let has_more = reach.queued == 0 && next >= 0 && (next < reach.end || reach.end < 0);
-        let still = has_more && !self.held.contains_key(partition);
+        let still = has_more && !self.blocked.contains_key(partition);
         if !still || self.still.get(partition).is_some_and(|(before, _)| *before != next) {
             self.still.remove(partition);
         }
@@ -204,13 +204,13 @@ mod tests {
     fn nothing_passes_a_place_that_cannot_be_read_until_it_is_read_or_skipped() {
         let (mut sight, now) = (Sight::default(), Instant::now());
         sight.begins(&partition(0), 3);
-        assert!(sight.hold(&partition(0), 3, String::new()));
-        assert!(!sight.hold(&partition(0), 3, "once more".to_owned()), "the same place");
+        assert!(sight.block(&partition(0), 3, String::new()));
+        assert!(!sight.block(&partition(0), 3, "once more".to_owned()), "the same place");
         assert_eq!(sight.passes(&record(0, 4), now), Passing::No);
         assert_eq!(sight.passes(&record(1, 4), now), Passing::Yes, "others flow");
         assert_eq!(sight.passes(&record(0, 3), now), Passing::Yes, "it has become readable");
-        assert_eq!((sight.held(), sight.passes(&record(0, 4), now)), (vec![], Passing::Yes));
-        sight.hold(&partition(0), 5, String::new());
+        assert_eq!((sight.blocked(), sight.passes(&record(0, 4), now)), (vec![], Passing::Yes));
+        sight.block(&partition(0), 5, String::new());
         sight.begins(&partition(0), 8);
         assert_eq!(sight.passes(&record(0, 8), now), Passing::Yes);
     }
@@ -234,10 +234,10 @@ mod tests {
         );
         assert!(sight.stands_still(&partition(0), reach(8, 9), at(90)).is_some());
         assert!(sight.cannot_be_read(&partition(0), at(105)));
-        sight.hold(&partition(0), 8, String::new());
+        sight.block(&partition(0), 8, String::new());
         assert!(sight.stands_still(&partition(0), reach(8, 9), at(106)).is_none(), "that is known");
         sight.keep(|partition| partition.partition != 0);
-        assert_eq!(sight.held(), []);
+        assert_eq!(sight.blocked(), []);
     }
 
     #[test]

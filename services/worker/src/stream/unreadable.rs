@@ -1,4 +1,4 @@
-//! Partitions held at unreadable records: detection, alarms, and the skips that operators request.
+//! Partitions blocked at unreadable records: detection, alarms, and the skips that operators request.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,17 @@ use minishop_core::position::Position;
 
 use super::gap::Gap;
 use super::poll::Poller;
-use super::sight::{Held, Passing};
+use super::sight::{Blocked, Passing};
 
 /// How long one diagnostic read may take. It blocks the poll thread.
 const LOOK: Duration = Duration::from_secs(3);
 /// How long the leader may take to return its partition's range, the store the requested skips, and a seek.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How often a held offset is tried again, and how often it is logged.
+/// How often a blocked offset is tried again, and how often it is logged.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 const SPEAK_AGAIN: Duration = Duration::from_mins(5);
 
-/// When held partitions were last handled.
+/// When blocked partitions were last handled.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     statistics: u64,
@@ -50,7 +50,7 @@ impl Poller<'_> {
                 self.sight.accept(record);
                 return true;
             }
-            Ok(Look::Unreadable(error)) => self.hold(&partition, missing, error),
+            Ok(Look::Unreadable(error)) => self.block(&partition, missing, error),
             // It is read and judged again.
             Ok(_) => self.read_from(&partition, missing),
             Err(error) => {
@@ -77,15 +77,15 @@ impl Poller<'_> {
                 _ => self.sight.is_idle(partition),
             }
         }
-        let held = self.sight.held();
-        if !held.is_empty() {
-            self.skip(&held);
+        let blocked = self.sight.blocked();
+        if !blocked.is_empty() {
+            self.skip(&blocked);
             let again = is_time(&mut self.watch.tried_at, TRY_AGAIN);
-            for (partition, held) in self.sight.held() {
-                if again { self.seek(&partition, held.offset) } else { self.rest(&partition) }
+            for (partition, blocked) in self.sight.blocked() {
+                if again { self.seek(&partition, blocked.offset) } else { self.rest(&partition) }
             }
         }
-        self.tell();
+        self.report();
     }
 
     fn find_still(&mut self, partition: &Partition, reach: Reach) {
@@ -101,15 +101,15 @@ impl Poller<'_> {
                     Ok(Look::Nothing) => "its bytes are not valid records".to_owned(),
                     Err(_) => return self.sight.is_idle(partition),
                 };
-                self.hold(partition, next, error);
+                self.block(partition, next, error);
             }
         } else {
             self.sight.is_idle(partition);
         }
     }
 
-    fn hold(&mut self, partition: &Partition, offset: i64, error: String) {
-        if self.sight.hold(partition, offset, error) {
+    fn block(&mut self, partition: &Partition, offset: i64, error: String) {
+        if self.sight.block(partition, offset, error) {
             self.watch.spoke_at = None;
         }
     }
@@ -135,12 +135,12 @@ impl Poller<'_> {
     }
 
     /// Has the processor step over the gaps that operators want skipped; resumes reading behind those that it has stepped over.
-    fn skip(&mut self, held: &[(Partition, Held)]) {
+    fn skip(&mut self, blocked: &[(Partition, Blocked)]) {
         let skips = self.ctx.store.operations.skips(&self.ctx.config.kafka_group);
         let Ok(Ok(skips)) = self.runtime.block_on(async { tokio::time::timeout(ANSWER, skips).await }) else { return };
-        for (partition, held) in held {
+        for (partition, blocked) in blocked {
             let is_here = |topic: &str, n: i32| *partition.topic == *topic && partition.partition == n;
-            let said = skips.iter().find(|(gap, _)| is_here(&gap.topic, gap.partition) && gap.offset == held.offset);
+            let said = skips.iter().find(|(gap, _)| is_here(&gap.topic, gap.partition) && gap.offset == blocked.offset);
             let Some((gap, requested_by)) = said else { continue };
             if self.shared.lock().known(partition).0.is_some_and(|settled| settled >= gap.until) {
                 self.read_from(partition, gap.until);
@@ -149,7 +149,7 @@ impl Poller<'_> {
             match self.consumer.range(partition, ANSWER) {
                 Ok((_, end)) if gap.until <= end && gap.until > gap.offset => {
                     let (from, until) = (gap.offset, gap.until);
-                    let (error, requested_by) = (held.error.clone(), requested_by.clone());
+                    let (error, requested_by) = (blocked.error.clone(), requested_by.clone());
                     self.shared.lock().step_over(Gap { partition: partition.clone(), from, until, error, requested_by });
                     self.shared.wake();
                 }
@@ -165,25 +165,25 @@ impl Poller<'_> {
         }
     }
 
-    /// Raises alarms for the held partitions, and clears those that no longer apply.
-    fn tell(&mut self) {
-        let held = self.sight.held();
-        self.metrics.unreadable(held.iter().map(|(partition, _)| partition));
-        let say = |(p, held): &(Partition, Held)| {
-            let (n, offset, error) = (p.partition, held.offset, &held.error);
+    /// Raises alarms for the blocked partitions, and clears those that no longer apply.
+    fn report(&mut self) {
+        let blocked = self.sight.blocked();
+        self.metrics.unreadable(blocked.iter().map(|(partition, _)| partition));
+        let say = |(p, blocked): &(Partition, Blocked)| {
+            let (n, offset, error) = (p.partition, blocked.offset, &blocked.error);
             format!("partition {n} of {} cannot be read at offset {offset} ({error}); see `minishop topics skip --help`", p.topic)
         };
-        let note = (!held.is_empty()).then(|| held.iter().map(say).collect::<Vec<_>>().join("; "));
+        let note = (!blocked.is_empty()).then(|| blocked.iter().map(say).collect::<Vec<_>>().join("; "));
         self.ctx.status.note("event_log", note);
-        if held.is_empty() || !is_time(&mut self.watch.spoke_at, SPEAK_AGAIN) {
+        if blocked.is_empty() || !is_time(&mut self.watch.spoke_at, SPEAK_AGAIN) {
             return;
         }
-        for (partition, held) in held {
+        for (partition, blocked) in blocked {
             tracing::error!(
                 topic = &*partition.topic,
                 partition = partition.partition,
-                offset = held.offset,
-                error = held.error,
+                offset = blocked.offset,
+                error = blocked.error,
                 "records cannot be read; their partition waits, others continue. To give the records up: minishop topics skip"
             );
         }

@@ -89,7 +89,7 @@ impl Log {
         let topic = self.topic("created");
         let producer = Producer::new(&self.brokers, Compression::default(), report_to).unwrap();
         for (n, record) in records.iter().enumerate() {
-            let token = Token { shard: 0, number: i64::try_from(n).unwrap(), life: 0 };
+            let token = Token { shard: 0, number: i64::try_from(n).unwrap(), generation: 0 };
             producer.send(token, &topic, record.key.as_deref().unwrap(), record.value.as_ref(), &record.headers).unwrap();
         }
         for _ in records {

@@ -81,7 +81,7 @@ pub struct Job {
     /// Whether an earlier attempt may have committed.
     pub doubt: bool,
     /// Whether another transaction blocked the last attempt.
-    pub held: bool,
+    pub contended: bool,
     /// When the next attempt is due.
     pub at: Instant,
 }
@@ -89,21 +89,21 @@ pub struct Job {
 impl Job {
     /// Creates a job that was not attempted yet.
     pub fn new(batch: Batch, at: Instant) -> Self {
-        Self { batch, tries: 0, doubt: false, held: false, at }
+        Self { batch, tries: 0, doubt: false, contended: false, at }
     }
 
     /// Records a failed attempt: whether it may have committed, and whether another transaction blocked it.
     pub fn failed(&mut self, error: &StoreError) {
         self.tries += 1;
         self.doubt |= matches!(error, StoreError::Unknown { .. });
-        self.held = error.is_contended();
+        self.contended = error.is_contended();
     }
 
     /// Splits the job in two, both due at once.
     pub fn halves(mut self) -> Vec<Self> {
         let half = self.batch.len() / 2;
         let second = Batch { orders: self.batch.orders.split_off(half), waits: self.batch.waits.split_off(half) };
-        let half = |batch| Self { batch, tries: 0, doubt: self.doubt, held: false, at: self.at };
+        let half = |batch| Self { batch, tries: 0, doubt: self.doubt, contended: false, at: self.at };
         vec![half(second), half(self.batch)]
     }
 
@@ -115,7 +115,7 @@ impl Job {
     fn limit(&self, wait: &Wait) -> Instant {
         let deadline = wait.deadline - MARGIN;
         // In doubt the outcome must be found out, for as long as anybody waits for it.
-        if self.held && !self.doubt { deadline.min(wait.queued + FOLLOWER_WAIT) } else { deadline }
+        if self.contended && !self.doubt { deadline.min(wait.queued + FOLLOWER_WAIT) } else { deadline }
     }
 
     /// Removes and returns the orders that must be answered at `now`.
@@ -130,7 +130,7 @@ impl Job {
     pub fn give_up(&self, ids: &dyn Ids) -> Refusal {
         if self.doubt {
             refusals::outcome_unknown(Doubt::Create)
-        } else if self.held {
+        } else if self.contended {
             refusals::key_in_flight(refusals::retry_after(ids))
         } else {
             refusals::store_unavailable()

@@ -172,7 +172,7 @@ impl Sender {
         }
         let headers = Headers::decode(event.headers).unwrap_or_default();
         loop {
-            let token = Token { shard: 0, number: self.sent, life: 0 };
+            let token = Token { shard: 0, number: self.sent, generation: 0 };
             match self.producer.send(token, &event.topic, &event.record_key, event.payload.as_ref(), &headers) {
                 Ok(()) => break,
                 Err(SendError::QueueFull) => self.await_report().await?,

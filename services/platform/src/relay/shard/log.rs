@@ -13,7 +13,7 @@ struct Entry {
     published: bool,
 }
 
-/// The numbers of one life of a shard, without gaps.
+/// The numbers of one generation of a shard, without gaps.
 #[derive(Debug)]
 pub(super) struct Log {
     /// The number of the first entry.

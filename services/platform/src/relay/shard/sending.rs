@@ -22,7 +22,7 @@ impl Shard {
         if self.in_flight > 0 && (alone || self.alone) {
             return None;
         }
-        let token = Token { shard: self.number, number: row.number, life: self.life };
+        let token = Token { shard: self.number, number: row.number, generation: self.generation };
         Some(Sending { token, row, without_value: self.without_value.contains(&row.number), alone })
     }
 
@@ -61,19 +61,19 @@ impl Shard {
         Some(row)
     }
 
-    /// Returns whether a report belongs to this life.
+    /// Returns whether a report belongs to this generation.
     pub fn is_current(&self, token: Token) -> bool {
-        token.life == self.life && self.state != State::Lost
+        token.generation == self.generation && self.state != State::Lost
     }
 
-    /// Marks a record of this life as published.
+    /// Marks a record of this generation as published.
     pub fn published(&mut self, number: i64) {
         self.returned();
         self.log.publish(number);
         self.without_value.remove(&number);
     }
 
-    /// Counts a report of this life.
+    /// Counts a report of this generation.
     pub fn returned(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.alone &= self.in_flight > 0;

@@ -67,7 +67,9 @@ impl World {
 
     fn publish(&mut self, process: usize, token: Token, id: EventId) {
         self.broker.append(token.shard, id);
-        self.say(|| format!("p{process} publishes {}/{}:{:x} life {}", token.shard, token.number, id.0.as_u128(), token.life));
+        self.say(|| {
+            format!("p{process} publishes {}/{}:{:x} generation {}", token.shard, token.number, id.0.as_u128(), token.generation)
+        });
     }
 
     /// Fails a batch, and its producer with it: nothing queued behind it is published.

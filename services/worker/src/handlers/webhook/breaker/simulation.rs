@@ -37,7 +37,7 @@ struct Key {
 
 /// The result of a run.
 #[derive(Debug, Default)]
-struct Came {
+struct Totals {
     done: u32,
     dead: usize,
     outages: u32,
@@ -56,7 +56,7 @@ struct Run {
     due: std::collections::BTreeSet<(Duration, usize)>,
     /// When each call ends, and its ticket.
     calls: std::collections::BTreeMap<(Duration, usize), Ticket>,
-    came: Came,
+    totals: Totals,
 }
 
 impl Run {
@@ -69,7 +69,7 @@ impl Run {
             keys: vec![Key { orders, ..Key::default() }; keys],
             due: (0..keys).map(|key| (Duration::ZERO, key)).collect(),
             calls: std::collections::BTreeMap::new(),
-            came: Came::default(),
+            totals: Totals::default(),
         }
     }
 
@@ -83,7 +83,7 @@ impl Run {
     }
 
     /// Runs until `end`, or until nothing is left to do.
-    fn until(mut self, end: Duration) -> Came {
+    fn until(mut self, end: Duration) -> Totals {
         let mut now = Duration::ZERO;
         while now < end {
             let paused = self.claim(now);
@@ -96,9 +96,9 @@ impl Run {
                 self.end_call(now);
             }
         }
-        self.came.dead = self.keys.iter().filter(|key| key.dead).count();
-        self.came.most_attempts = self.keys.iter().map(|key| key.most).max().unwrap_or_default();
-        self.came
+        self.totals.dead = self.keys.iter().filter(|key| key.dead).count();
+        self.totals.most_attempts = self.keys.iter().map(|key| key.most).max().unwrap_or_default();
+        self.totals
     }
 
     fn room(&self) -> usize {
@@ -129,10 +129,10 @@ impl Run {
         let was_well = self.breaker.as_ref().is_some_and(|breaker| breaker.outage.is_none());
         let note = |breaker: &mut Breaker| breaker.note(ticket, &Bytes::from(key.to_string()), failed.then_some("500"), at);
         let counts = self.breaker.as_mut().is_none_or(note);
-        self.came.outages += u32::from(was_well && self.breaker.as_ref().is_some_and(|breaker| breaker.outage.is_some()));
+        self.totals.outages += u32::from(was_well && self.breaker.as_ref().is_some_and(|breaker| breaker.outage.is_some()));
         if !failed {
-            self.came.done += 1;
-            self.came.last_done = now;
+            self.totals.done += 1;
+            self.totals.last_done = now;
             let key_of = &mut self.keys[key];
             (key_of.orders, key_of.attempts) = (key_of.orders - 1, 0);
             if key_of.orders > 0 {
@@ -166,9 +166,9 @@ fn many_keys_flow_though_some_calls_fail_at_random() {
     let healthy = Run::new(0, WELL, 5_000, 10, true).until(end).done;
     for seed in 0..SEEDS {
         for failing in [0.05, 0.15, 0.3] {
-            let came = Run::new(seed, Endpoint { failing, ..WELL }, 5_000, 10, true).until(end);
-            let share = f64::from(came.done) / f64::from(healthy) / (1.0 - failing);
-            assert!(share >= 0.8, "seed {seed}, {failing} failing: {share:.2} of what could be, {came:?}");
+            let totals = Run::new(seed, Endpoint { failing, ..WELL }, 5_000, 10, true).until(end);
+            let share = f64::from(totals.done) / f64::from(healthy) / (1.0 - failing);
+            assert!(share >= 0.8, "seed {seed}, {failing} failing: {share:.2} of what could be, {totals:?}");
         }
     }
 }
@@ -191,11 +191,11 @@ fn an_endpoint_that_is_wholly_down_uses_up_no_attempt_beyond_the_window() {
     for seed in 0..SEEDS {
         for (keys, orders) in [(3_u32, 20), (6, 100), (5_000, 3)] {
             let down = Endpoint { down: (Duration::from_millis(100), hours(6)), ..WELL };
-            let came = Run::new(seed, down, keys as usize, orders, true).until(hours(7));
-            assert_eq!((came.done, came.dead, came.outages), (keys * orders, 0, 1), "seed {seed}, {keys} keys: {came:?}");
+            let totals = Run::new(seed, down, keys as usize, orders, true).until(hours(7));
+            assert_eq!((totals.done, totals.dead, totals.outages), (keys * orders, 0, 1), "seed {seed}, {keys} keys: {totals:?}");
             // The window holds twelve failures: few keys share them.
-            assert!(came.most_attempts <= 12_u32.div_ceil(keys.min(12)) + 1, "seed {seed}, {keys} keys: {came:?}");
-            assert!(came.last_done < hours(6) + LONGEST * 8, "it is found out soon: {came:?}");
+            assert!(totals.most_attempts <= 12_u32.div_ceil(keys.min(12)) + 1, "seed {seed}, {keys} keys: {totals:?}");
+            assert!(totals.last_done < hours(6) + LONGEST * 8, "it is found out soon: {totals:?}");
         }
     }
 }
@@ -206,9 +206,9 @@ fn orders_that_always_fail_are_given_up_and_hold_up_nobody_else() {
         // Also after an outage at the start.
         for down in [Duration::ZERO, Duration::from_secs(20)] {
             let endpoint = Endpoint { bad_keys: 4, down: (Duration::ZERO, down), ..WELL };
-            let came = Run::new(seed, endpoint, 6, 1_000, true).until(Duration::from_hours(24));
-            assert_eq!((came.dead, came.done), (4, 2_000), "seed {seed}: {came:?}");
-            assert!(came.last_done < Duration::from_mins(3), "seed {seed}: {came:?}");
+            let totals = Run::new(seed, endpoint, 6, 1_000, true).until(Duration::from_hours(24));
+            assert_eq!((totals.dead, totals.done), (4, 2_000), "seed {seed}: {totals:?}");
+            assert!(totals.last_done < Duration::from_mins(3), "seed {seed}: {totals:?}");
         }
     }
 }
