@@ -57,14 +57,14 @@ constructors! {
     too_many_writes(wait): Overloaded,
         "Too many requests wait to be written; nothing was written, send the request again later.";
     too_many_watches(wait): Overloaded,
-        "This process has the most watches that it accepts; watch again later, or poll the order.";
+        "This process has too many open watches; watch again later, or read the order from time to time.";
     too_many_subscribers(wait): Overloaded,
-        "This process has the most subscribers that it accepts; subscribe later, or poll the status.";
+        "This process has too many status subscribers; subscribe again later, or read the status from time to time.";
     /// A write meets a drain.
     shutting_down(wait): ShuttingDown, "This process is shutting down; nothing was written, send the request again.";
     /// A watch or a subscription meets a drain.
     watch_ended(wait): ShuttingDown,
-        "This process is shutting down; watch again, with the last version as resume token if you have one.";
+        "This process is shutting down; watch again with the last version that you have seen as resume token.";
     store_unavailable(): StoreUnavailable,
         "The store does not answer; nothing was written, send the request again with the same key.";
     internal(): Internal, "This is an internal error; nothing was written, send the request again with the same key.";

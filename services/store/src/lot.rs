@@ -14,8 +14,8 @@ use minishop_core::ids::{ClientId, EventId, OrderId};
 
 use super::{ConsumerTx, Result};
 
-/// The time over which the leases of one claim end. A row that kills its worker takes the others of its claim with it: if their
-/// leases ended together, all would be claimed together again, until every one had used up its attempts.
+/// Leases of one claim end at random over this time. Otherwise a *poison row*, which kills its worker, is claimed again together
+/// with the other rows of its claim each time, and all of them use up their attempts.
 pub(super) const LEASE_SPREAD: Duration = Duration::from_secs(15);
 
 /// The most keys that one step of a sweep reads.
@@ -140,8 +140,9 @@ pub trait Lot: Send + Sync + std::fmt::Debug {
     async fn claim(&self, consumer: &str, claim: &Claim<'_>) -> Result<Vec<Claimed>>;
     /// Returns the time until the next row is due, zero if one is; `None` when no row has a time.
     async fn next_due(&self, consumer: &str, types: &[String]) -> Result<Option<Duration>>;
-    /// Makes due what waits for nothing: heads that were missed when the row before them left, and events whose type is now in
-    /// `types`. One step visits a bounded number of keys after `after`, so that claims need not wait for a large lot.
+    /// Makes rows due that wait although nothing blocks them: heads that were missed when the row before them left, and events
+    /// whose type is now in `types`. One call reads at most `KEYS_AT_ONCE` keys after `after`, so that claims never wait for a
+    /// sweep of a large lot.
     async fn make_due(&self, consumer: &str, types: &[String], after: Option<&Bytes>) -> Result<MadeDue>;
     /// Begins a transaction on the lot's own connection. One at a time; never cancelled.
     async fn begin(&self, consumer: &str) -> Result<Box<dyn LotTx>>;

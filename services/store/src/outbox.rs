@@ -1,8 +1,8 @@
 //! The outbox: events that wait to be published, and which process may publish them.
 //!
-//! The outbox is a log in shards. Inside a shard, numbers are gapless and in commit order: a transaction takes its numbers under
-//! the shard's lock, the last that it takes, and holds it until it has committed. So a reader that sees a number has seen all
-//! before it.
+//! The outbox is a log in shards. Inside a shard, numbers are gapless and in commit order: a transaction locks the shard, takes
+//! its numbers, and unlocks the shard only with its commit. So a reader that sees a number has seen all numbers before it. The
+//! shard's lock is the last lock of a transaction, so that it is held briefly.
 
 use std::time::Duration;
 
@@ -180,17 +180,18 @@ pub struct OutboxStats {
 pub trait Outbox: Send + Sync + std::fmt::Debug {
     /// Renews, takes and gives back leases for a process that is alive in `roles`.
     ///
-    /// A process takes shards whose lease has expired: up to its share of its roles, and all of a role that no process has. A
-    /// surplus shard is marked, and given back once the process reports it finished: what is in flight when a lease changes hands
-    /// is published twice. With SQLite the lock on the data directory is the lease: one process leads all shards.
+    /// A process takes shards whose lease has expired: up to its share in each of `roles`, and all shards of a role that no live
+    /// process has. Shards beyond its share are marked as `surplus`; it gives them back when [`Renewal::finished`] names them,
+    /// since records that are in flight when a lease changes hands are published twice. With SQLite one process leads all shards:
+    /// the lock on the data directory is the lease.
     async fn lead(&self, owner: &str, roles: &[Role], renewal: &Renewal) -> Result<Leadership>;
     /// Gives back all leases of a process and signs it off.
     async fn release(&self, owner: &str) -> Result<()>;
     /// Reads the rows of each span in number order, at most `limit` a span, each span in one snapshot.
     async fn read(&self, spans: &[Span], limit: i64) -> Result<Vec<OutboxRow>>;
-    /// Stores what is published and removes the rows before it. Returns `false`, and writes nothing, if the store is not the one
-    /// that the caller knows: another process has the lease, another event has a number, or rows are gone. A lost commit only
-    /// causes copies, so it need not wait for the disk.
+    /// Stores the number up to which each shard is published, and removes the rows before it. Returns `false`, and writes nothing,
+    /// if the store contradicts the caller: another process has the lease, a number belongs to another event, or rows are gone.
+    /// The commit does not wait for the disk: if it is lost, events are published twice, and none is lost.
     async fn acknowledge(&self, owner: &str, published: &[Acknowledged]) -> Result<bool>;
     /// Returns how many connections this process has opened: behind a new one the store may be another copy of itself.
     fn connections(&self) -> u64;

@@ -1,6 +1,5 @@
 //! Reads `orders.created` and settles each record once: the poll thread, its queue to the processor, one transaction a batch, and
-//! the offsets. Events that wait for a retry, a newer worker or an
-//! operator are parked here and handled in `lot`.
+//! the offsets. Events that wait for a retry, a newer worker or an operator are parked here and handled in `lot`.
 //!
 //! Reading: `poll` (the thread), `resume_point` (where to read from), `sight` and `unreadable` (records that cannot be read),
 //! `assignment` and `shared` (the queue between the two tasks). Settling: `batch` (the transaction), `plan` (the decision on each

@@ -1,4 +1,4 @@
-//! The bounded queue of new orders. It alone knows which keys are in flight.
+//! The bounded queue of new orders, and the idempotency keys whose first request is not answered yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -120,7 +120,7 @@ impl Queue {
         let entry = Entry { order, queued: now, deadline, reply };
         let scope = entry.scope();
         let mut state = self.lock();
-        // Fingerprints come first: no waiting can make another command under this key valid.
+        // Fingerprints are compared first: another command under this key stays invalid, however long it waits.
         let flight = state.in_flight.get(&scope).map(|flight| flight.fingerprint);
         if flight.is_some_and(|first| first != entry.order.fingerprint) {
             return Err(refusals::key_reused());

@@ -22,7 +22,7 @@ use batch::{Batch, Job};
 
 /// The number of writers.
 pub const WRITERS: usize = 2;
-/// The attempts of a statement that certainly wrote nothing: the first may meet a stale connection.
+/// Attempts before a batch is refused that certainly wrote nothing. The first may fail on a connection that was closed meanwhile.
 const TRIES: u32 = 3;
 
 /// One of the writers.
@@ -110,7 +110,8 @@ impl Writer {
         }
     }
 
-    /// Runs a job. If one of its rows causes a failure and it is unknown which, its halves run too.
+    /// Runs a job until its orders are answered or postponed. If one row makes the statement fail, the job is split in halves until
+    /// that row is alone.
     async fn finish(&mut self, job: Job) {
         let mut jobs = vec![job];
         while let Some(job) = jobs.pop() {
@@ -144,7 +145,7 @@ impl Writer {
                     return job.halves();
                 }
                 if !job.contended {
-                    // Whatever the error, the connection is no longer trusted. The relay learns of it before any later commit.
+                    // After any other error the next attempt opens a new connection. The relay is told before a later commit.
                     self.connection = None;
                     (self.hand_over)(Committed::InDoubt);
                 }

@@ -1,4 +1,4 @@
-//! Announces orders again whose event was lost.
+//! Publishes the first event of orders again whose event was lost, with the same id and bytes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

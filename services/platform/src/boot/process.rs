@@ -1,4 +1,4 @@
-//! The lifecycle of a process: open → wire → run, in the order of its log lines.
+//! The lifecycle of a process: `open` what it needs, `wire` the tasks of its roles, `run` them until the drain has ended.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -104,7 +104,7 @@ impl Process {
     }
 }
 
-/// The running admin listener. Health must answer while the stores are still away.
+/// The running admin listener. It answers before the stores do.
 struct Admin {
     addr: SocketAddr,
     drain: CancellationToken,

@@ -200,7 +200,7 @@ impl Shard {
         }
         if matches!(self.state, State::Stopped(until) if self.in_flight == 0 && now >= until) {
             self.drop_everything();
-            // Records that were published behind the failed one are sent once more, so that the order holds.
+            // Records behind the failed one are sent again even if they were published, to keep the order.
             self.log.cut_to_published();
             self.state = State::Unread;
         }
@@ -230,14 +230,15 @@ impl Shard {
 
     /// Takes a row that this process has committed; the store confirmed it at `answered_at`.
     pub fn hand(&mut self, row: OutboxRow, answered_at: Moment) {
-        // Rows committed before `taken_since` are in the table, or the store has lost them.
+        // Rows committed before `taken_since` are read from the table, if the store still has them.
         if !matches!(self.state, State::Unread | State::Live) || answered_at < self.taken_since {
             return;
         }
         match self.log.known(row.number) {
             Some(id) if id == row.event.event_id => return,
             Some(_) => return self.went_back(row.number, ANOTHER_EVENT),
-            // Older than `log` remembers: handed over late, or the store went back far. Reading the anchor decides.
+            // `log` does not reach back to this number: the row was handed over late, or the store went back. Reading the
+            // table shows which.
             None if row.number <= self.enqueued() => self.look = true,
             None if self.bytes >= MOST_BYTES => self.look = true,
             None if self.state == State::Live && row.number == self.enqueued() + 1 => self.push(row),
@@ -254,7 +255,7 @@ impl Shard {
         if let Some(other) = self.ahead.insert(number, row) {
             self.bytes = self.bytes.saturating_sub(other.size());
             if other.event.event_id != id {
-                // One of the two was lost by the store: the table decides.
+                // The store has lost one of the two events. Reading the table shows which one is left.
                 self.ahead.remove(&number);
                 self.bytes = self.bytes.saturating_sub(size);
                 self.look = true;
@@ -262,7 +263,8 @@ impl Shard {
         }
     }
 
-    /// Moves rows from `ahead` that are next in sequence. Rows that the table has brought meanwhile must be the same events.
+    /// Moves rows that are next in sequence from `ahead` to `queue`. If a read has brought their numbers meanwhile, the events must
+    /// be the same.
     fn absorb(&mut self) {
         while self.state == State::Live
             && let Some(first) = self.ahead.first_entry()
@@ -281,7 +283,7 @@ impl Shard {
     fn push(&mut self, row: OutboxRow) {
         debug_assert_eq!(row.number, self.enqueued() + 1, "a number is never skipped");
         if self.before.known(row.number).is_some_and(|id| id != row.event.event_id) {
-            // Rows of the lost history are no longer in memory, but operators must know.
+            // The previous lease knew another event under this number, so the store went back in between.
             self.suspicion = Some(Alarm::WentBack { shard: self.number, number: row.number, found: ANOTHER_EVENT });
             self.before = Log::at(0);
         }

@@ -1,8 +1,8 @@
-//! Announces orders again after their announcement was lost.
+//! Publishes the first event of orders again whose event was lost.
 //!
-//! An order that is `created`, and whose event waits neither in the outbox nor in the lot, only moves on if its event is
-//! published again: the log lost it, retention dropped it unread, or the store was restored from a backup. The event is rebuilt
-//! with the same id and bytes, so a copy that arrives after all has no effect.
+//! An event is lost if its order is still `created`, but the event waits neither in the outbox nor in the lot: the log lost it,
+//! retention dropped it unread, or the store was restored from a backup. No worker will process the order unless the event is
+//! published again. It is rebuilt with the same id and bytes, so the lost event has no further effect if it arrives after all.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;

@@ -17,12 +17,12 @@ use crate::event::judge::Verdict;
 use crate::event::known::{self, Known};
 use crate::event::outgoing::Death;
 
-/// The longest delay that a handler can ask for.
+/// The longest delay that a handler can ask for; a longer one is cut to this.
 const LONGEST_REQUEST: Duration = Duration::from_mins(5);
 /// The delay of an event that only a newer worker can read.
 const UNREADABLE: Duration = Duration::from_mins(1);
 
-/// What is known when events are decided.
+/// What the transaction has read for its decisions.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub now: Timestamp,
@@ -31,7 +31,7 @@ pub(super) struct Facts {
 }
 
 impl LotStore {
-    /// Decides on an event: whether its handler is called or, if not, what is written.
+    /// Decides on an event: either its handler is called, or a final outcome is written.
     pub(super) fn decide(&self, claimed: &ClaimedEvent, facts: &mut Facts) -> Decision {
         if claimed.is_restored() && claimed.ended.is_none() && !facts.gate.fresh.contains(&claimed.event_id) {
             return if facts.gate.settled.get(&claimed.event_id).is_some_and(|settled| claimed.digest.is_of(settled)) {
@@ -74,7 +74,7 @@ impl LotStore {
         decision
     }
 
-    /// Decides on an event that its order awaits.
+    /// Decides on an event whose order is still as the event announced it.
     fn handle(&self, claimed: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
         let limit = self.config.retry_attempts;
         match &claimed.ended {
@@ -152,7 +152,7 @@ impl LotStore {
         decision
     }
 
-    /// Gives up a record that is not a valid event, or claims another one's identity. Its key need not wait for it.
+    /// Gives up a record that is not a valid event, or that claims the identity of another one. Later events of its key do not wait.
     fn refuse(&self, claimed: &ClaimedEvent, refused: &Refused, now: Timestamp) -> Decision {
         let mut decision =
             self.give_up(claimed, None, &death(claimed, (ErrorClass::Refused, refused.code), &refused.message, now));
@@ -162,7 +162,7 @@ impl LotStore {
         decision
     }
 
-    /// Gives an event up, with its dead letter; `event` is set, and noted in the timeline, if it is known to be its order's.
+    /// Gives up an event and builds its dead letter. `event` is `Some` if it is its order's own event; the timeline notes only that.
     fn give_up(&self, claimed: &ClaimedEvent, event: Option<&Created>, death: &Death<'_>) -> Decision {
         let release = Release {
             lease: claimed.row.lease,

@@ -1,5 +1,5 @@
-//! Finds the records that the client library cannot read. It does not say where they are: a batch that it cannot parse blocks its
-//! partition silently, one with a wrong checksum is skipped. Pure: observations go in, decisions come out.
+//! Finds records that `librdkafka` cannot read. The library does not say where they are: it stops silently at a batch that it
+//! cannot parse, and skips a batch with a wrong checksum. Pure: observations go in, decisions come out.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -98,7 +98,7 @@ impl Sight {
         self.still.remove(partition);
     }
 
-    /// Holds a partition before an offset; returns whether that is new.
+    /// Stops a partition before an offset; returns whether that is new.
     pub fn block(&mut self, partition: &Partition, offset: i64, error: String) -> bool {
         self.blocked.insert(partition.clone(), Blocked { offset, error }).is_none_or(|blocked| blocked.offset != offset)
     }
@@ -116,7 +116,8 @@ impl Sight {
         self.still.retain(|partition, _| is_ours(partition));
     }
 
-    /// Returns the offset at which a partition makes no progress although there may be more; only its leader can confirm that.
+    /// Returns the offset at which a partition makes no progress although there may be more records; the partition's leader can
+    /// confirm that.
     pub fn stands_still(&mut self, partition: &Partition, reach: Reach, now: Instant) -> Option<i64> {
         let next = self.next(partition, reach);
         // Negative offsets are unknown to the client. With an unknown `end` there may be more: the leader knows.
@@ -131,8 +132,8 @@ impl Sight {
         still.then_some(next)
     }
 
-    /// Returns the offset that the client reads next. After a wrong checksum it may continue anywhere in the bytes, take some for
-    /// an offset far beyond the end, and start over, again and again: then it is the first offset not delivered yet.
+    /// Returns the offset that the client reads next. After a wrong checksum `librdkafka` may misread bytes as an offset far beyond
+    /// the end, and start over, again and again. The first offset that was not delivered is returned then.
     fn next(&self, partition: &Partition, reach: Reach) -> i64 {
         match self.expected.get(partition) {
             Some(expected) if reach.next > reach.end || reach.next < *expected => *expected,

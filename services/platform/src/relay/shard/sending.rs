@@ -1,8 +1,7 @@
 //! Sending a shard's rows, and their delivery reports.
 //!
-//! When a batch fails, its producer fails with it, so that no later record overtakes. The records that were in flight are then
-//! sent
-//! *alone*: each in a batch of its own, after the report of the one before.
+//! When a batch fails, the producer fails all later records too, so that none overtakes. The records that were in flight are then
+//! sent *alone*: each in a batch of its own, after the report of the one before.
 
 use minishop_bus::produce::Token;
 
