@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use crate::hand_over::{Committed, HandOver};
 use crate::refusals::{self, Doubt};
 
-/// The attempts of a cancel that certainly wrote nothing: the first may meet a stale connection.
+/// Attempts before a cancel is refused that certainly wrote nothing. The first may fail on a connection that was closed meanwhile.
 const TRIES: u32 = 3;
 /// How long before its deadline a request is answered: at the deadline it would only get `DEADLINE_EXCEEDED`.
 const MARGIN: Duration = Duration::from_millis(20);

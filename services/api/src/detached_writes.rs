@@ -50,7 +50,8 @@ impl DetachedWrites {
 
     /// Runs a write to its end, even if the caller goes away; waits for its outcome until the call's deadline.
     ///
-    /// `doubt` words the refusal if no outcome is known. An outer error of `write` ends the process.
+    /// If the outcome is unknown at the deadline, the refusal says what `doubt` may have happened. An outer error of `write` ends the
+    /// process.
     pub async fn run<T: Send + 'static>(
         &self,
         call: &Call,

@@ -30,7 +30,7 @@ pub const EXIT_TASK: u8 = 70;
 pub const EXIT_FSYNC: u8 = 74;
 /// Command line, configuration, or another fault to fix before a start.
 pub const EXIT_USAGE: u8 = 2;
-/// Shared by all phases of the drain. Running out of it loses no state.
+/// The time limit of all phases of the drain together. Work that it cuts off loses no state.
 const DRAIN_BUDGET: Duration = Duration::from_secs(18);
 
 /// Tasks by token, in the order of the drain.
@@ -149,7 +149,7 @@ async fn drain(running: Vec<Running>) -> ExitCode {
                     tracing::error!("a task panicked during the drain: {error}");
                     code = ExitCode::from(EXIT_TASK);
                 }
-                // What is aborted here is durable; the next start finishes it.
+                // Nothing is lost: committed rows wait in the store, and the next start publishes and processes them.
                 Err(_) => {
                     tracing::warn!("the drain takes too long; aborting {} tasks", set.len());
                     set.abort_all();

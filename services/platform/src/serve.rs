@@ -120,7 +120,7 @@ impl Listener {
                 }
             }
         }
-        // At once: a refused client is better off than one that waits in the backlog.
+        // Closed at once: this client may try another process, while one in the backlog would only wait.
         drop(self.tcp);
         let all_done = async { while open.join_next().await.is_some() {} };
         if tokio::time::timeout(limits.drain, all_done).await.is_err() {

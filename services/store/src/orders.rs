@@ -16,7 +16,6 @@ use super::{NewEvent, Result, Transition};
 /// A validated order on its way into the store, with the event that announces it.
 #[derive(Debug, Clone)]
 pub struct NewOrder {
-    /// What never changes.
     pub head: OrderHead,
     pub fingerprint: Fingerprint,
     /// The lines: a JSON array of `core::order::Item`.
@@ -41,7 +40,6 @@ pub struct KeyRecord {
 /// An order as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderRow {
-    /// What never changes.
     pub head: OrderHead,
     pub status: Status,
     /// 1 when created, one more with each change of status.

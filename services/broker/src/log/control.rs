@@ -15,8 +15,8 @@ use crate::{
     storage::{MAX_OFFSET, first, last_offset, row_id},
 };
 
-/// Batches and bytes of one removal transaction; few, because SQLite reads the pages that it frees,
-/// and the writer waits meanwhile.
+/// The batches and bytes of one removal transaction. Few, because SQLite reads the pages that it frees, and the writer waits
+/// meanwhile.
 const STEP: i64 = 500;
 const STEP_BYTES: i64 = 8 << 20;
 /// Days after which a silent producer is forgotten; its next batch starts a new sequence.

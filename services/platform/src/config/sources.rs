@@ -61,7 +61,7 @@ fn parse_from<P: FromArgMatches>(
             }
             Err(error) => {
                 problems.push(worded(&error, |flag| is_hidden(&command, &args, flag)));
-                // clap stops at the first error. Without that flag, it may find more.
+                // clap stops at its first error. Without the flag that caused it, a second parse may find another one.
                 if !remove_culprit(&mut args, &error) {
                     return Parsed::Problems(problems);
                 }

@@ -12,7 +12,7 @@ use super::super::database::{Arg, Row, Statement};
 use super::audit::requested_by;
 use super::{Operations, RequestedBy, words};
 
-/// The most gaps that are read, newest first. There is one for each place that nobody can read.
+/// The most gaps that are read, newest first. An operator has requested each of them, so there are few.
 const MOST: i64 = 1000;
 
 static LIST: LazyLock<Statement> = LazyLock::new(|| {

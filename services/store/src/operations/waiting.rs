@@ -15,7 +15,7 @@ use super::{Operations, RequestedBy, audit, words};
 
 /// The most rows that one transaction sets aside.
 const PAGE: i64 = 500;
-/// A longer gap means another store, not lost rows.
+/// The longest gap that can be stepped over. A longer one means that the store was replaced, not that rows were lost.
 const LONGEST_GAP: i64 = 100_000;
 
 static SHARDS: LazyLock<Statement> = LazyLock::new(|| {

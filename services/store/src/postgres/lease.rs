@@ -84,7 +84,7 @@ async fn renew(connection: &mut PgConnection, owner: &str, roles: &[Role], renew
 /// Chooses the shards to lead, each with whether it is surplus: own shards first, then free ones, up to a fair share of each
 /// role. Own shards beyond the share are surplus, and kept until they are finished.
 ///
-/// Free shards of a role without a process go to any process: its rows must not wait for it to come back.
+/// Free shards of a role that no live process has go to any process, so that their rows do not wait for one of the role.
 fn choose(owner: &str, owners: &[(i16, String)], leases: &[(i16, Option<String>)], finished: &[i16]) -> BTreeMap<i16, bool> {
     let mut chosen = BTreeMap::new();
     for role in Role::ALL.map(|role| role as i16) {

@@ -28,7 +28,7 @@ const STATS: &str = "SELECT coalesce(sum(greatest(coalesce(l.number, 0) - s.ackn
 
 const MAY_VACUUM: &str = "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class WHERE oid = 'outbox_event'::regclass";
 
-// Several leaders may run it at once: one is enough.
+// If several leaders run it at once, one is enough: the others skip the locked table.
 const VACUUM: &str = "VACUUM (TRUNCATE false, SKIP_LOCKED true) outbox_event";
 
 const APPEND: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \

@@ -15,7 +15,8 @@ type Sql<'q> = Query<'q, Postgres, PgArguments>;
 pub(super) struct Pool(PgPool);
 
 impl Pool {
-    /// Opens a pool that checks each new connection. The wait for one is short: rejecting is better than queueing twice.
+    /// Opens a pool that checks each new connection. Callers wait only briefly for one, since requests have queued before: it is better
+    /// to refuse them than to queue them twice.
     pub(super) fn new(session: &Session, size: u32) -> Self {
         let check = session.clone();
         let pool = PgPoolOptions::new()
@@ -80,7 +81,7 @@ impl Pool {
         let mut connection = self.0.acquire().await?;
         let outcome = tokio::time::timeout(SILENCE, work(&mut connection)).await;
         outcome.unwrap_or_else(|_| {
-            // Put back, it would make its next user wait.
+            // In the pool it would make its next user wait, too.
             drop(connection.detach());
             Err(silent())
         })

@@ -19,7 +19,7 @@ const APPLICATION_ID: i64 = 0x4d53_484f;
 /// Older versions can corrupt a file in WAL mode when two connections meet at the reset of the log.
 const OLDEST: (u32, u32, u32) = (3, 51, 3);
 
-/// Bytes. Larger files are not read as a whole at start: it would take seconds.
+/// The most bytes of a file that is checked as a whole at start; for a larger one that would take seconds.
 const CHECKED_WHOLE: u64 = 512 << 20;
 
 /// The limit of a statement on PostgreSQL. A read that exceeds it fails as if the store were unreachable.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 /// How long a commit proves that the disk accepts writes.
 const PROOF: Duration = Duration::from_secs(5);
-/// Bytes that a probe writes after a failure: more than the rest of a page that a full disk may still have, and more than an
-/// order needs.
+/// The bytes that a probe writes after a failure. A small write proves nothing: it may fit into the rest of a page on a full disk,
+/// while an order does not.
 const AFTER_A_FAILURE: i64 = 64 << 10;
 
 /// Whether writes work, as the writer sees it.

@@ -1,8 +1,8 @@
 //! The one writer: lends its connection to one unit of work after another, and commits many units at once.
 //!
 //! Each unit runs in a savepoint inside the group's transaction. A unit is answered after the group's commit, so units share an
-//! fsync. A unit that is dropped, fails, or keeps the connection for too long is rolled back alone; it holds up the others for at
-//! most [`LONGEST_LOAN`] and the step that runs then.
+//! fsync. A unit that is dropped, fails, or keeps the connection for longer than [`LONGEST_LOAN`] is rolled back alone; the others
+//! wait at most that long for it, and for the step that it runs at that moment.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Unit {
         let (ack, answer) = oneshot::channel();
         let late = || Broken::Retry("the transaction took too long and was rolled back".into());
         self.keep.send(ack).map_err(|_| late().during(operation))?;
-        // No answer at all: the runtime shuts down, and whether the commit ran is not known here.
+        // The writer's task has ended, because the runtime shuts down: the commit may have run or not.
         let lost = |_| StoreError::Unknown { operation, source: anyhow::anyhow!("the writer ended during the commit") };
         answer.await.map_err(lost)?.map_err(|broken| broken.during(operation))
     }
@@ -216,7 +216,7 @@ impl State {
         sqlx::query(sql).execute(connection).await.map(drop).map_err(Broken::from)
     }
 
-    /// Drops the connection after an error: a long-lived one may keep reporting a fault that has passed.
+    /// Drops the connection after an error: SQLite may report a fault on an old connection that has passed on the disk.
     async fn reset(&mut self, broken: &Broken) {
         if matches!(broken, Broken::Sync(_)) {
             self.dead = Some(broken.clone());

@@ -165,7 +165,7 @@ impl Sender {
 
     async fn send(&mut self, event: NewEvent) -> Result<(), ReplayError> {
         tokio::time::sleep_until(self.next).await;
-        // After a delay it does not catch up.
+        // The rate is a maximum: time lost in a delay is not made up for.
         self.next = self.next.max(Instant::now().checked_sub(self.pace).unwrap_or(self.next)) + self.pace;
         while let Ok(report) = self.reports.try_recv() {
             self.count(report)?;

@@ -62,7 +62,7 @@ impl Shard {
         match self.state {
             // However many rows are in memory, the anchor must be confirmed before anything is sent.
             State::Unread if full => ask(vec![span(low, low + 1)], anchor, true),
-            // What came ahead before the first read may be lost: no gap is known yet.
+            // Before the first read, rows in `ahead` may be from a history that the store has lost: no gap is known yet.
             State::Unread => {
                 let high = self.ahead.first_key_value().map_or(i64::MAX, |(number, _)| *number);
                 ask(vec![span(low, high.max(low + 1))], anchor, !self.ahead.is_empty())
@@ -129,7 +129,7 @@ impl Shard {
             }
             self.gap = None;
             if std::mem::replace(&mut self.state, State::Live) == State::Unread {
-                // Rows handed over before the first read may have been lost by the store: the table decides.
+                // The store may have lost rows that were handed over before the first read. Reading the table shows which are left.
                 self.forget_ahead_up_to(self.enqueued());
             }
             self.absorb();

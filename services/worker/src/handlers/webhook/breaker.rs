@@ -29,9 +29,9 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// The most probes at a time; `MOST` equal results decide.
 const PROBES: usize = 5;
 const MOST: usize = PROBES / 2 + 1;
-/// After this time a round whose probes have ended is decided with fewer results: few keys may wait.
+/// After this time a round whose probes have ended is decided with fewer than `MOST` results: fewer keys than `PROBES` may wait.
 const ROUND: Duration = Duration::from_secs(1);
-/// Failed probes of fewer than [`KEYS`] keys in this time prove nothing about the endpoint: the outage ends.
+/// If fewer than [`KEYS`] keys failed their probes in this time, their orders are at fault, not the endpoint: the outage ends.
 const IN_VAIN: Duration = Duration::from_mins(15);
 
 /// Detects outages.
