@@ -6,7 +6,7 @@ mod write;
 
 pub use kind::{CANCELLED_V1, CREATED_UNVERSIONED, CREATED_V1, EventType, FAILED_V1, PROCESSED_V1};
 pub use read::{Envelope, EnvelopeError, MAX_VALUE_BYTES, decode_envelope};
-pub use write::{Head, encode_created, encode_settled};
+pub use write::{EnvelopeFields, encode_created, encode_settled};
 
 /// Version 1.
 #[expect(clippy::all, clippy::pedantic, clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated")]

@@ -9,7 +9,7 @@ use crate::wkt::Timestamp;
 
 /// The fields of an envelope except its type and its data.
 #[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
+pub struct EnvelopeFields<'a> {
     pub event_id: &'a str,
     pub occurred_at: Timestamp,
     pub correlation_id: &'a str,
@@ -29,7 +29,7 @@ struct Envelope<'a, T> {
 }
 
 /// Encodes the event of an accepted order.
-pub fn encode_created(head: &Head<'_>, data: &OrderCreated) -> Vec<u8> {
+pub fn encode_created(head: &EnvelopeFields<'_>, data: &OrderCreated) -> Vec<u8> {
     let lines: usize = data.items.iter().map(|item| item.product_id.len() + 64).sum();
     encode(kind::CREATED_V1, head, data, 384 + lines)
 }
@@ -37,12 +37,12 @@ pub fn encode_created(head: &Head<'_>, data: &OrderCreated) -> Vec<u8> {
 /// Encodes the event of an order that reached a final status; the status decides the type.
 ///
 /// `None` if `data.status` is not final.
-pub fn encode_settled(head: &Head<'_>, data: &OrderSettled) -> Option<Vec<u8>> {
+pub fn encode_settled(head: &EnvelopeFields<'_>, data: &OrderSettled) -> Option<Vec<u8>> {
     let kind = data.status().event_type()?;
     Some(encode(kind, head, data, 384))
 }
 
-fn encode<T: Serialize>(kind: &str, head: &Head<'_>, data: &T, room: usize) -> Vec<u8> {
+fn encode<T: Serialize>(kind: &str, head: &EnvelopeFields<'_>, data: &T, room: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(room);
     let envelope = Envelope {
         event_id: head.event_id,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use minishop_contracts::events::v1::{OrderCreatedEvent, OrderSettled, OrderSettledEvent, order_settled};
 use minishop_contracts::events::{
-    EnvelopeError, EventType, Head, MAX_VALUE_BYTES, decode_envelope, encode_created, encode_settled,
+    EnvelopeError, EnvelopeFields, EventType, MAX_VALUE_BYTES, decode_envelope, encode_created, encode_settled,
 };
 use minishop_contracts::json;
 
@@ -90,8 +90,8 @@ fn head<'a>(
     occurred_at: Option<minishop_contracts::wkt::Timestamp>,
     correlation_id: &'a str,
     idempotency_key: &'a str,
-) -> Head<'a> {
-    Head { event_id, occurred_at: occurred_at.expect("a time"), correlation_id, idempotency_key }
+) -> EnvelopeFields<'a> {
+    EnvelopeFields { event_id, occurred_at: occurred_at.expect("a time"), correlation_id, idempotency_key }
 }
 
 #[test]

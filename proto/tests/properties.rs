@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use minishop_contracts::events::v1::{self as events, order_settled};
-use minishop_contracts::events::{Head, decode_envelope, encode_created, encode_settled};
+use minishop_contracts::events::{EnvelopeFields, decode_envelope, encode_created, encode_settled};
 use minishop_contracts::json::{self, JsonError, Shaped};
 use minishop_contracts::ops::v1 as ops;
 use minishop_contracts::orders::v1::{self as orders, order};
@@ -217,7 +217,7 @@ proptest! {
         settled in settled(),
     ) {
         let [event_id, correlation_id, idempotency_key] = &texts;
-        let head = Head { event_id, occurred_at, correlation_id, idempotency_key };
+        let head = EnvelopeFields { event_id, occurred_at, correlation_id, idempotency_key };
         let bytes = encode_created(&head, &created);
         let envelope = decode_envelope(&bytes).map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assert_eq!(envelope.event_id.as_ref(), event_id);

@@ -11,7 +11,7 @@ mod timeline;
 mod watch;
 
 pub use cancel::cancel;
-pub use create::{Created, admit, create};
+pub use create::{CreateReply, admit, create};
 pub use get::get;
 pub use list::list;
 pub use timeline::timeline;

@@ -32,7 +32,7 @@ const LEAVE_ANSWER: Duration = Duration::from_secs(1);
 
 /// A consumer's settings.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ConsumerSettings {
     pub brokers: String,
     pub group: String,
     /// The topics, prefix included.
@@ -110,7 +110,7 @@ impl fmt::Debug for Consumer {
 
 impl Consumer {
     /// Joins the group. The brokers need not answer yet: the client connects when they do.
-    pub fn join(settings: &Settings, handlers: Handlers) -> anyhow::Result<Self> {
+    pub fn join(settings: &ConsumerSettings, handlers: Handlers) -> anyhow::Result<Self> {
         let heartbeat = (settings.session_timeout.as_millis() / 3).min(3_000);
         let mut config = base(&settings.brokers, &settings.client_id);
         if let Some(name) = &settings.instance_id {

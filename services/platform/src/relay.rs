@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use task::Handed;
-pub use task::{RelayTask, Settings};
+pub use task::{RelaySettings, RelayTask};
 
 /// The handle of the relay. Code that writes outbox rows reports to [`Commits`](crate::ctx::Commits) instead.
 #[derive(Debug, Clone)]

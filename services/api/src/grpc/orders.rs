@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::service::Service;
 use super::status;
-use crate::orders::Created;
+use crate::orders::CreateReply;
 use crate::protocol::Protocol;
 use crate::{fields, orders};
 
@@ -28,7 +28,7 @@ impl OrderService for Service {
             Ok::<_, Refusal>((key?, fields::create_order(Protocol::Grpc, message, Vec::new())?))
         };
         let outcome = orders::create(app, &call, decode).await;
-        let Created { reply, replayed } = outcome.map_err(|refusal| status::of(&call, &refusal))?;
+        let CreateReply { reply, replayed } = outcome.map_err(|refusal| status::of(&call, &refusal))?;
         let mut response = status::dressed(&call, reply);
         if replayed {
             let yes = tonic::metadata::MetadataValue::from_static("true");

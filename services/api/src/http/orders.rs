@@ -19,7 +19,7 @@ use super::request::{PathId, answered, decode, from_query, no_query};
 use super::{answer, entry};
 use crate::app::App;
 use crate::call::Call;
-use crate::orders::Created;
+use crate::orders::CreateReply;
 use crate::protocol::Protocol;
 use crate::{fields, orders, refusals};
 
@@ -29,7 +29,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
     let mut call = app.call(Protocol::Rest, "POST /orders", &parts.headers);
     let key = app.take_key(&mut call, &parts.headers);
     match orders::create(&app, &call, command(&app, &parts, body, key)).await {
-        Ok(Created { reply, replayed }) => answer::created(&call, &reply, replayed),
+        Ok(CreateReply { reply, replayed }) => answer::created(&call, &reply, replayed),
         Err(refusal) => answer::refusal(&call, &refusal),
     }
 }

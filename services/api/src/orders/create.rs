@@ -20,7 +20,7 @@ use crate::refusals;
 
 /// The answer to a request to create an order.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Created {
+pub struct CreateReply {
     /// The same for every request with the same key and command.
     pub reply: CreateOrderResponse,
     /// Whether an earlier request made the order.
@@ -41,7 +41,7 @@ pub async fn create(
     app: &App,
     call: &Call,
     decode: impl Future<Output = Result<(IdempotencyKey, CreateOrder), Refusal>>,
-) -> Result<Created, Refusal> {
+) -> Result<CreateReply, Refusal> {
     let work = async {
         let (key, command) = decode.await?;
         let accepted = app.queue.submit(new_order(app, call, key, &command), call.deadline)?.outcome().await?;
@@ -50,8 +50,8 @@ pub async fn create(
     };
     let outcome = call.run(work).await;
     let label = match &outcome {
-        Ok(Created { replayed: true, .. }) => AcceptLabel::Replayed,
-        Ok(Created { replayed: false, .. }) => AcceptLabel::Created,
+        Ok(CreateReply { replayed: true, .. }) => AcceptLabel::Replayed,
+        Ok(CreateReply { replayed: false, .. }) => AcceptLabel::Created,
         Err(refusal) => AcceptLabel::Refused(refusal.code),
     };
     app.metrics.answered(call, label);
@@ -81,11 +81,11 @@ fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: &CreateOrder)
 }
 
 /// Builds the answer from columns that never change, so that a replay equals the first answer byte for byte.
-fn created(accepted: &Accepted) -> Created {
+fn created(accepted: &Accepted) -> CreateReply {
     let reply = CreateOrderResponse {
         order_id: accepted.order_id.to_string(),
         status: WireStatus::Created.into(),
         total: Some(money::to_major(accepted.total_minor, Currency::scale_of(accepted.currency.as_deref()))),
     };
-    Created { reply, replayed: accepted.replayed }
+    CreateReply { reply, replayed: accepted.replayed }
 }

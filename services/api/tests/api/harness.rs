@@ -14,7 +14,7 @@ use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
 use minishop_platform::hints::{Changes, Hints};
-use minishop_platform::relay::{RelayTask, Settings};
+use minishop_platform::relay::{RelaySettings, RelayTask};
 use minishop_platform::telemetry::LogFormat;
 use minishop_store::{OutboxRow, Role, Span, Store};
 use serde_json::Value;
@@ -73,7 +73,7 @@ async fn start_by(clock: Arc<dyn Clock>, place: Place, store: Store, config: Con
     let (status, drain, metrics) = (Status::default(), CancellationToken::new(), Metrics::default());
     // Nothing answers there: events stay in the outbox, where the tests read them.
     let brokers = "127.0.0.1:1".to_owned();
-    let settings = Settings {
+    let settings = RelaySettings {
         owner: "test".to_owned(),
         roles: vec![Role::Api],
         brokers: brokers.clone(),

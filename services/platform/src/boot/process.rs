@@ -19,7 +19,7 @@ use crate::clock::{SystemClock, SystemIds};
 use crate::config::{Config, Shape};
 use crate::ctx::{Ctx, Metrics, Status, Task};
 use crate::hints::{Hints, HintsTask};
-use crate::relay::{RelayTask, Settings};
+use crate::relay::{RelaySettings, RelayTask};
 use crate::serve::{self, Limits};
 use crate::{admin, telemetry};
 
@@ -154,7 +154,7 @@ impl Opened {
         let (hints, hints_task) = hints(&config, &owner, &metrics, &status).await?;
         let changes = hints.changes().clone();
         let (roles_of, compression) = (roles_of(shape), config.kafka_compression);
-        let settings = Settings { owner, roles: roles_of, brokers: brokers.clone(), compression, hints };
+        let settings = RelaySettings { owner, roles: roles_of, brokers: brokers.clone(), compression, hints };
         let (relay, relay_task) = RelayTask::new(&store, settings, status.clone(), &metrics)?;
         let (drain_relay, drain_log) = (CancellationToken::new(), CancellationToken::new());
         status.bound("admin", admin.addr);

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use minishop_bus::HeaderWriter;
 use minishop_contracts::events::v1::{OrderCreated, OrderItem};
-use minishop_contracts::events::{CREATED_V1, Head, encode_created};
+use minishop_contracts::events::{CREATED_V1, EnvelopeFields, encode_created};
 use minishop_contracts::headers::kafka as names;
 use minishop_contracts::key::EventKey;
 use minishop_core::ids::EventId;
@@ -41,7 +41,7 @@ impl CreatedEvents {
         let order_id = order.order_id.to_string();
         let event_id = id.to_string();
         let record_key = Bytes::copy_from_slice(self.key.pick(&order.customer_id, &order_id).as_bytes());
-        let head = Head {
+        let head = EnvelopeFields {
             event_id: &event_id,
             occurred_at: order.created_at.into(),
             correlation_id: order.correlation_id.as_str(),

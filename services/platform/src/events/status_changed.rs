@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use minishop_bus::HeaderWriter;
 use minishop_contracts::events::v1::{OrderSettled, order_settled};
-use minishop_contracts::events::{Head, encode_settled};
+use minishop_contracts::events::{EnvelopeFields, encode_settled};
 use minishop_contracts::headers::kafka as names;
 use minishop_contracts::key::EventKey;
 use minishop_contracts::topics;
@@ -78,7 +78,7 @@ impl StatusEvents {
         let topic = status.topic().expect("the status is final");
         let version = version.saturating_add(1);
         let (order_id, id_text) = (order.order_id.to_string(), event_id.to_string());
-        let head = Head {
+        let head = EnvelopeFields {
             event_id: &id_text,
             occurred_at: at.into(),
             correlation_id: order.correlation_id.as_str(),

@@ -26,7 +26,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// The relay's settings.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct RelaySettings {
     /// The owner of this process's leases; unique per start.
     pub owner: String,
     pub roles: Vec<Role>,
@@ -68,8 +68,8 @@ impl std::fmt::Debug for RelayTask {
 
 impl RelayTask {
     /// Creates a relay and its handle. Call once per process: it registers metrics.
-    pub fn new(store: &Store, settings: Settings, status: Status, metrics: &Metrics) -> anyhow::Result<(Relay, Self)> {
-        let Settings { owner, roles, brokers, compression, hints } = settings;
+    pub fn new(store: &Store, settings: RelaySettings, status: Status, metrics: &Metrics) -> anyhow::Result<(Relay, Self)> {
+        let RelaySettings { owner, roles, brokers, compression, hints } = settings;
         let (hand_over, rows) = mpsc::unbounded_channel();
         let backlog = Arc::new(Mutex::new(OutboxStats::default()));
         let metrics = RelayMetrics::register(metrics);

@@ -13,7 +13,7 @@ use minishop_core::clock::from_millis;
 use minishop_core::ids::EventId;
 use minishop_platform::ctx::{Metrics, Status};
 use minishop_platform::hints::Hints;
-use minishop_platform::relay::{Relay, RelayTask, Settings};
+use minishop_platform::relay::{Relay, RelaySettings, RelayTask};
 use minishop_store::{Journal, NewEvent, OutboxRow, Role, Store, shard_of, sqlite};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use tokio::task::JoinHandle;
@@ -121,7 +121,7 @@ pub struct Running {
 
 impl Running {
     pub fn start(world: &World, brokers: SocketAddr) -> Self {
-        let settings = Settings {
+        let settings = RelaySettings {
             owner: "test".to_owned(),
             roles: vec![Role::Api, Role::Worker],
             brokers: brokers.to_string(),

@@ -39,7 +39,7 @@ pub struct Incoming<'r> {
 /// The content of a record.
 #[derive(Debug)]
 pub enum Content {
-    Created(Box<Created>),
+    Created(Box<CreatedEvent>),
     /// A version of the created event that only a newer worker can read.
     Newer {
         /// The type as written.
@@ -69,7 +69,7 @@ impl Refused {
 
 /// A created event with valid data.
 #[derive(Debug, Clone)]
-pub struct Created {
+pub struct CreatedEvent {
     /// The order. The client is anonymous if the header is absent or invalid; an invalid correlation id is replaced by one that is
     /// derived from the event's id; the time is the producer's.
     pub head: OrderHead,
@@ -86,7 +86,7 @@ pub struct Created {
 
 impl Incoming<'_> {
     /// Returns the created event, if it is one.
-    pub fn created(&self) -> Option<&Created> {
+    pub fn created(&self) -> Option<&CreatedEvent> {
         if let Content::Created(created) = &self.content { Some(created) } else { None }
     }
 }
@@ -160,7 +160,12 @@ fn content(envelope: &Envelope<'_>, id: EventId, record: &Record, versions: &Ver
     }
 }
 
-fn created(envelope: &Envelope<'_>, data: OrderCreated, id: EventId, record: &Record) -> Result<Created, (DeadCode, String)> {
+fn created(
+    envelope: &Envelope<'_>,
+    data: OrderCreated,
+    id: EventId,
+    record: &Record,
+) -> Result<CreatedEvent, (DeadCode, String)> {
     let invalid = |message: String| (DeadCode::DataInvalid, message);
     let lines = data
         .items
@@ -191,7 +196,7 @@ fn created(envelope: &Envelope<'_>, data: OrderCreated, id: EventId, record: &Re
         total_minor,
         created_at: envelope.occurred_at.to_utc().unwrap_or_default(),
     };
-    Ok(Created {
+    Ok(CreatedEvent {
         head,
         items,
         fingerprint,

@@ -5,7 +5,7 @@ use minishop_core::order::Status;
 use minishop_core::parking::DeadCode;
 use minishop_store::KnownOrder;
 
-use crate::event::decode::Created;
+use crate::event::decode::CreatedEvent;
 
 /// The verdict on one created event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Verdict {
 }
 
 /// Judges an event. `by_id` is the order with its order id, `by_key` the order with its (client, key).
-pub fn judge(event_id: EventId, event: &Created, by_id: Option<&KnownOrder>, by_key: Option<&KnownOrder>) -> Verdict {
+pub fn judge(event_id: EventId, event: &CreatedEvent, by_id: Option<&KnownOrder>, by_key: Option<&KnownOrder>) -> Verdict {
     match (by_id, by_key) {
         (Some(order), _) if order.client_id != event.head.client_id => {
             Verdict::Refuse(DeadCode::ClientMismatch, "the order belongs to another client")
@@ -54,8 +54,8 @@ mod tests {
         EventId::from_text(&format!("event-{n}"))
     }
 
-    fn event() -> Created {
-        Created {
+    fn event() -> CreatedEvent {
+        CreatedEvent {
             head: OrderHead {
                 order_id: OrderId(id(9).0),
                 client_id: ClientId::anonymous(),
@@ -74,7 +74,7 @@ mod tests {
         }
     }
 
-    fn known(event: &Created) -> KnownOrder {
+    fn known(event: &CreatedEvent) -> KnownOrder {
         KnownOrder {
             order_id: event.head.order_id,
             client_id: event.head.client_id.clone(),

@@ -8,7 +8,7 @@ use minishop_core::order::Status;
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{AdoptedOrder, ConsumerTx, KnownOrder, StoreError};
 
-use crate::event::decode::Created;
+use crate::event::decode::CreatedEvent;
 
 /// Orders by id and by (client, key); the first of each stays. Indexed, since a batch looks up each of its records.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub(crate) struct Known {
 impl Known {
     /// Reads the orders that may concern `events`: those with their order ids, and those that used their keys; also those in
     /// `named`.
-    pub async fn read(tx: &mut dyn ConsumerTx, events: Vec<&Created>, named: Vec<OrderId>) -> Result<Self, StoreError> {
+    pub async fn read(tx: &mut dyn ConsumerTx, events: Vec<&CreatedEvent>, named: Vec<OrderId>) -> Result<Self, StoreError> {
         let ids: Vec<OrderId> = events.iter().map(|event| event.head.order_id).chain(named).collect();
         if ids.is_empty() {
             return Ok(Self::default());
@@ -62,7 +62,7 @@ impl FromIterator<KnownOrder> for Known {
 }
 
 /// Builds the row of an order that the event `id` announces and the store does not have.
-pub(crate) fn adopted(id: EventId, event: &Created) -> AdoptedOrder {
+pub(crate) fn adopted(id: EventId, event: &CreatedEvent) -> AdoptedOrder {
     AdoptedOrder {
         head: event.head.clone(),
         fingerprint: event.fingerprint,

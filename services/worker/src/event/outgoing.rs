@@ -14,7 +14,7 @@ use minishop_platform::events::status_changed::{Cause, StatusChange, StatusEvent
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{NewEvent, Role, Transition, shard_of};
 
-use crate::event::decode::{Created, Refused};
+use crate::event::decode::{CreatedEvent, Refused};
 
 /// The most bytes of key, value and headers in a dead letter: the topic takes 2 000 000, the rest is for the frame.
 const LARGEST_DEAD_LETTER: usize = 1_900_000;
@@ -41,7 +41,7 @@ impl EventWriter {
     pub fn processed(
         &self,
         cause: EventId,
-        event: &Created,
+        event: &CreatedEvent,
         expected_version: i32,
         now: Timestamp,
         trace: &TraceContext,

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use minishop_contracts::events::v1::OrderCreated;
-use minishop_contracts::events::{CREATED_UNVERSIONED, Envelope, EventType, Head, decode_envelope, encode_created};
+use minishop_contracts::events::{CREATED_UNVERSIONED, Envelope, EnvelopeFields, EventType, decode_envelope, encode_created};
 use minishop_contracts::json::exact_numbers;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -97,7 +97,7 @@ impl Versions {
         if version == self.steps.len() {
             return None;
         }
-        let head = Head {
+        let head = EnvelopeFields {
             event_id: &envelope.event_id,
             occurred_at: envelope.occurred_at,
             correlation_id: &envelope.correlation_id,

@@ -10,7 +10,7 @@ use minishop_core::parking::{DeadCode, ErrorClass};
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{Claimed, Identity};
 
-use crate::event::decode::{Content, Created, EventDigest, Incoming, Refused, decode, id_of_record};
+use crate::event::decode::{Content, CreatedEvent, EventDigest, Incoming, Refused, decode, id_of_record};
 use crate::event::judge::{Verdict, judge};
 use crate::event::known::Known;
 use crate::event::upcast::Versions;
@@ -75,7 +75,7 @@ impl ClaimedEvent {
         Self { row, record, event_id, digest, content, trace: None, ended: None, in_doubt: false }
     }
 
-    pub fn created(&self) -> Option<&Created> {
+    pub fn created(&self) -> Option<&CreatedEvent> {
         if let Content::Created(created) = &self.content { Some(created) } else { None }
     }
 
@@ -91,7 +91,7 @@ impl ClaimedEvent {
 
     /// Judges it by what the store knows now. Once judged, only the order's status counts: an adopted order starts at version 1,
     /// whatever sequence its event bears.
-    pub fn judge(&self, event: &Created, known: &Known) -> Verdict {
+    pub fn judge(&self, event: &CreatedEvent, known: &Known) -> Verdict {
         let by_id = known.by_id(event.head.order_id);
         match by_id {
             Some(order) if self.is_judged() && order.status == Status::Created => Verdict::Handle,

@@ -12,7 +12,7 @@ use super::claimed_event::{ClaimedEvent, Ended};
 use super::decision::{Decision, LotOutcome, Row, handed_back};
 use super::lot_store::LotStore;
 use super::notes;
-use crate::event::decode::{Content, Created, Refused};
+use crate::event::decode::{Content, CreatedEvent, Refused};
 use crate::event::judge::Verdict;
 use crate::event::known::{self, Known};
 use crate::event::outgoing::Death;
@@ -50,7 +50,7 @@ impl LotStore {
         }
     }
 
-    fn decide_created(&self, claimed: &ClaimedEvent, event: &Created, facts: &mut Facts) -> Decision {
+    fn decide_created(&self, claimed: &ClaimedEvent, event: &CreatedEvent, facts: &mut Facts) -> Decision {
         let mut decision = match claimed.judge(event, &facts.known) {
             Verdict::Refuse(code, message) => {
                 return self.refuse(claimed, &Refused { code, message: message.to_owned(), event_type: None }, facts.now);
@@ -75,7 +75,7 @@ impl LotStore {
     }
 
     /// Decides on an event whose order is still as the event announced it.
-    fn handle(&self, claimed: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
+    fn handle(&self, claimed: &ClaimedEvent, event: &CreatedEvent, facts: &Facts) -> Decision {
         let limit = self.config.retry_attempts;
         match &claimed.ended {
             None if claimed.row.attempts > limit => {
@@ -106,7 +106,7 @@ impl LotStore {
         }
     }
 
-    fn processed(&self, claimed: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
+    fn processed(&self, claimed: &ClaimedEvent, event: &CreatedEvent, facts: &Facts) -> Decision {
         let version = facts.known.by_id(event.head.order_id).map_or(event.sequence, |order| order.version);
         let trace = claimed.trace.clone().unwrap_or_else(|| TraceContext::new(self.ids.as_ref()));
         let mut decision = Decision::new(Row::Drain, LotOutcome::Processed);
@@ -116,7 +116,7 @@ impl LotStore {
     }
 
     /// Decides on an event whose order changed before or during its handling.
-    fn too_late(&self, claimed: &ClaimedEvent, event: &Created, facts: &Facts) -> Decision {
+    fn too_late(&self, claimed: &ClaimedEvent, event: &CreatedEvent, facts: &Facts) -> Decision {
         let cancelled = facts.known.by_id(event.head.order_id).is_some_and(|order| order.status == Status::Cancelled);
         let fulfilled = matches!(claimed.ended, Some((Ended::Done, _))) && self.handles_outside();
         if cancelled && fulfilled {
@@ -132,7 +132,7 @@ impl LotStore {
     fn retry(
         &self,
         claimed: &ClaimedEvent,
-        event: &Created,
+        event: &CreatedEvent,
         (class, message): (ErrorClass, &str),
         asked: Option<Duration>,
         now: Timestamp,
@@ -163,7 +163,7 @@ impl LotStore {
     }
 
     /// Gives up an event and builds its dead letter. `event` is `Some` if it is its order's own event; the timeline notes only that.
-    fn give_up(&self, claimed: &ClaimedEvent, event: Option<&Created>, death: &Death<'_>) -> Decision {
+    fn give_up(&self, claimed: &ClaimedEvent, event: Option<&CreatedEvent>, death: &Death<'_>) -> Decision {
         let release = Release {
             lease: claimed.row.lease,
             again_in: None,

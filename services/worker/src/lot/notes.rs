@@ -9,19 +9,25 @@ use minishop_store::Note;
 use serde_json::{Value, json};
 
 use super::claimed_event::ClaimedEvent;
-use crate::event::decode::Created;
+use crate::event::decode::CreatedEvent;
 use crate::event::outgoing::Death;
 
 /// The message of an attempt whose outcome is unknown.
 pub(super) const NO_END: &str = "the worker ended, or its lease expired, before the attempt finished";
 
-pub(super) fn note(claimed: &ClaimedEvent, event: &Created, at: Timestamp, kind: &'static str, detail: Option<&Value>) -> Note {
+pub(super) fn note(
+    claimed: &ClaimedEvent,
+    event: &CreatedEvent,
+    at: Timestamp,
+    kind: &'static str,
+    detail: Option<&Value>,
+) -> Note {
     Note { order_id: event.head.order_id, kind, at, cause: claimed.event_id, detail: detail.map(Value::to_string) }
 }
 
 pub(super) fn attempt(
     claimed: &ClaimedEvent,
-    event: &Created,
+    event: &CreatedEvent,
     at: Timestamp,
     (class, message): (ErrorClass, &str),
     wait: Duration,
@@ -37,7 +43,7 @@ pub(super) fn attempt(
 }
 
 /// Builds the note of the attempt before this one, whose outcome is unknown.
-pub(super) fn abandoned(claimed: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
+pub(super) fn abandoned(claimed: &ClaimedEvent, event: &CreatedEvent, at: Timestamp) -> Note {
     let detail = json!({
         "attempt": claimed.row.attempts - 1,
         "class": ErrorClass::Crash.as_str(),
@@ -46,15 +52,15 @@ pub(super) fn abandoned(claimed: &ClaimedEvent, event: &Created, at: Timestamp) 
     note(claimed, event, at, "attempt", Some(&detail))
 }
 
-pub(super) fn released(claimed: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
+pub(super) fn released(claimed: &ClaimedEvent, event: &CreatedEvent, at: Timestamp) -> Note {
     note(claimed, event, at, "released", Some(&json!({ "attempts": claimed.row.attempts })))
 }
 
-pub(super) fn late(claimed: &ClaimedEvent, event: &Created, at: Timestamp) -> Note {
+pub(super) fn late(claimed: &ClaimedEvent, event: &CreatedEvent, at: Timestamp) -> Note {
     note(claimed, event, at, "fulfilled_after_cancel", Some(&json!({ "attempt": claimed.row.attempts })))
 }
 
-pub(super) fn dead(claimed: &ClaimedEvent, event: &Created, death: &Death<'_>) -> Note {
+pub(super) fn dead(claimed: &ClaimedEvent, event: &CreatedEvent, death: &Death<'_>) -> Note {
     let Death { class, code, message, attempts, .. } = *death;
     let detail = json!({ "attempts": attempts, "class": class.as_str(), "code": code.as_str(), "message": message });
     note(claimed, event, death.last_failed, "dead", Some(&detail))

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::claimed_event::{ClaimedEvent, Ended};
 use super::decision::{Decision, LotOutcome};
 use super::lot_store::LotStore;
-use crate::event::decode::Created;
+use crate::event::decode::CreatedEvent;
 use crate::metrics::{DeadLabel, OutcomeLabel};
 
 /// An event held for this long waits for a worker that nobody rolls out.
@@ -106,7 +106,7 @@ impl LotStore {
     }
 }
 
-fn order_id(event: &Created) -> tracing::field::DisplayValue<minishop_core::ids::OrderId> {
+fn order_id(event: &CreatedEvent) -> tracing::field::DisplayValue<minishop_core::ids::OrderId> {
     tracing::field::display(event.head.order_id)
 }
 

@@ -12,7 +12,7 @@ use minishop_store::{AdoptedOrder, Journal, Note, Transition};
 use tracing::Span;
 
 use super::rows;
-use crate::event::decode::{Content, Created, Incoming, Refused};
+use crate::event::decode::{Content, CreatedEvent, Incoming, Refused};
 use crate::event::judge::{Verdict, judge};
 use crate::event::known::{self, Known};
 use crate::event::outgoing::{Death, EventWriter};
@@ -94,7 +94,14 @@ impl<'r> Plan<'r> {
         }
     }
 
-    fn decide_created(&mut self, n: usize, incoming: &'r Incoming<'r>, event: &Created, events: &EventWriter, ids: &dyn Ids) {
+    fn decide_created(
+        &mut self,
+        n: usize,
+        incoming: &'r Incoming<'r>,
+        event: &CreatedEvent,
+        events: &EventWriter,
+        ids: &dyn Ids,
+    ) {
         let verdict = self.judge(incoming, event);
         let outcome = match verdict {
             Verdict::Refuse(code, message) => return self.refuse_next(n, code, message, incoming),
@@ -156,7 +163,7 @@ impl<'r> Plan<'r> {
         }
     }
 
-    fn judge(&self, incoming: &Incoming<'_>, event: &Created) -> Verdict {
+    fn judge(&self, incoming: &Incoming<'_>, event: &CreatedEvent) -> Verdict {
         let by_id = self.known.by_id(event.head.order_id);
         judge(incoming.event_id, event, by_id, self.known.by_key(&event.head.client_id, &event.head.key))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use minishop_bus::consume::{Consumer, Handlers, Partition, PollError, Settings};
+use minishop_bus::consume::{Consumer, ConsumerSettings, Handlers, Partition, PollError};
 use minishop_contracts::topics;
 use minishop_core::backoff::Backoff;
 use minishop_core::crash;
@@ -43,7 +43,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// Polls until the drain, then leaves the group.
 pub fn run(ctx: &Ctx, shared: &Arc<Shared>, metrics: &WorkerMetrics, runtime: &Handle) -> anyhow::Result<()> {
-    let settings = Settings {
+    let settings = ConsumerSettings {
         brokers: ctx.brokers.clone(),
         group: ctx.config.kafka_group.clone(),
         topics: vec![topics::prefixed(&ctx.config.topic_prefix, topics::CREATED)],

@@ -20,7 +20,7 @@ use minishop_platform::clock::SystemIds;
 use minishop_platform::config::{Config, Handling};
 use minishop_platform::ctx::{Ctx, Metrics, Status};
 use minishop_platform::hints::{Changes, Hints};
-use minishop_platform::relay::{RelayTask, Settings};
+use minishop_platform::relay::{RelaySettings, RelayTask};
 use minishop_platform::telemetry::LogFormat;
 use minishop_store::postgres::{self, PostgresSettings};
 use minishop_store::{OutboxRow, Role, Span, Store, StoreError, sqlite as sqlite_store};
@@ -152,7 +152,7 @@ async fn run_sql(url: &str, sql: &str) {
 /// Builds the context of a worker, and its relay.
 pub fn ctx(store: &Store, brokers: &str, owner: &str, prefix: &str) -> (Ctx, RelayTask) {
     let (status, metrics) = (Status::default(), Metrics::default());
-    let settings = Settings {
+    let settings = RelaySettings {
         owner: owner.to_owned(),
         roles: vec![Role::Worker],
         brokers: brokers.to_owned(),

@@ -4,7 +4,7 @@ use minishop_contracts::events::Envelope;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Created;
+use super::CreatedEvent;
 
 /// Half digests the record's bytes, half their meaning.
 ///
@@ -24,7 +24,7 @@ impl EventDigest {
     }
 
     /// Digests a created event, without its id (the key under which it is settled) and without members that nobody reads.
-    pub fn of_created(value: &[u8], envelope: &Envelope<'_>, event: &Created) -> Self {
+    pub fn of_created(value: &[u8], envelope: &Envelope<'_>, event: &CreatedEvent) -> Self {
         let mut hash = head("minishop.orders.created", envelope);
         text(&mut hash, event.head.correlation_id.as_str());
         hash.update(event.head.order_id.0.as_bytes());

@@ -38,7 +38,7 @@ const IN_VAIN: Duration = Duration::from_mins(15);
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     latest: VecDeque<Ended>,
-    outage: Option<Outage>,
+    outage: Option<OutageState>,
     rounds: u64,
 }
 
@@ -52,7 +52,7 @@ struct Ended {
 
 /// A current outage.
 #[derive(Debug)]
-struct Outage {
+struct OutageState {
     since: Instant,
     why: String,
     /// When probes may start.
@@ -159,7 +159,7 @@ impl Breaker {
         };
         let why = format!("{count} of the latest {calls} calls failed, of {} keys; the last: {last}", keys.len());
         self.latest.clear();
-        self.outage = Some(Outage {
+        self.outage = Some(OutageState {
             since: now,
             why,
             probe_at: now + FIRST,
@@ -251,6 +251,6 @@ pub(super) fn lock(breaker: &Mutex<Breaker>) -> MutexGuard<'_, Breaker> {
 #[cfg(test)]
 pub(super) fn open(probe_at: Instant) -> Breaker {
     let (why, wait) = ("on purpose".to_owned(), FIRST);
-    let outage = Outage { since: probe_at, why, probe_at, wait, round: None, answered: false, in_vain: HashMap::new() };
+    let outage = OutageState { since: probe_at, why, probe_at, wait, round: None, answered: false, in_vain: HashMap::new() };
     Breaker { outage: Some(outage), ..Breaker::default() }
 }
