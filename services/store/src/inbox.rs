@@ -7,7 +7,7 @@ use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
 
-use super::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Result, Transition};
+use super::{AdoptedOrder, AnnouncedBatch, Gate, InboxEntry, Journal, KnownOrder, Result, Transition};
 
 /// A consumer transaction. Dropping it rolls back.
 ///
@@ -42,4 +42,17 @@ pub trait ConsumerTx: Send {
 pub trait Inbox: Send + Sync + std::fmt::Debug {
     /// Begins a consumer transaction on the worker's own connection. One at a time; never cancelled.
     async fn begin(&self, consumer: &str) -> Result<Box<dyn ConsumerTx>>;
+
+    /// Returns whether [`Self::settle_announced`] can be used. SQLite has no round trips to save.
+    fn settles_announced(&self) -> bool {
+        false
+    }
+
+    /// Settles a batch in one statement and commits, if every event is new, no key has a blocking event in the lot, every order is
+    /// as its event announced it, and no stored position is new or behind what the consumer has seen. Returns the outbox numbers of
+    /// the events in their order. `None` means that something differs and nothing was written: take the steps.
+    async fn settle_announced(&self, consumer: &str, batch: &AnnouncedBatch<'_>) -> Result<Option<Vec<i64>>> {
+        let _ = (consumer, batch);
+        Ok(None)
+    }
 }

@@ -44,7 +44,9 @@ pub use outbox::{
     shard_of,
 };
 pub use reads::Reads;
-pub use rows::{AdoptedOrder, Gate, InboxEntry, Journal, KnownOrder, Note, ParkedEvent, Transition};
+pub use rows::{
+    AdoptedOrder, AnnouncedBatch, AnnouncedEvent, Gate, InboxEntry, Journal, KnownOrder, Note, ParkedEvent, Transition,
+};
 pub use timeline::{Fact, Origin, ParkedState, Timeline};
 
 /// All table families of one database.

@@ -144,7 +144,44 @@ pub struct Journal {
 impl Journal {
     /// Returns the stored offset that the consumer last saw in a position's partition; 0 when unknown.
     pub(super) fn seen_at(&self, position: &Position) -> i64 {
-        let seen = self.seen.iter().find(|s| s.partition == position.partition && s.topic == position.topic);
-        seen.map_or(0, |s| s.next_offset)
+        offset_of(&self.seen, position)
     }
+}
+
+/// An event that the worker expects to find everything as announced.
+#[derive(Debug, Clone, Copy)]
+pub struct AnnouncedEvent<'a> {
+    /// The digest of the event's value, as in [`InboxEntry`].
+    pub data_sha: &'a [u8; 32],
+    /// The key whose events keep their order, as in [`ParkedEvent`].
+    pub record_key: &'a [u8],
+    /// The client that the order must have.
+    pub client_id: &'a ClientId,
+    /// The digest that the order's content must have.
+    pub fingerprint: &'a Fingerprint,
+    /// The change. Its cause must be the event that announced the order.
+    pub transition: &'a Transition,
+}
+
+/// A batch of such events. All change to the same status, at the same time, and are announced on the same topic.
+#[derive(Debug, Clone)]
+pub struct AnnouncedBatch<'a> {
+    /// The events, no two of one order or with one id.
+    pub events: Vec<AnnouncedEvent<'a>>,
+    /// As in [`Journal`].
+    pub positions: &'a [Position],
+    /// As in [`Journal`].
+    pub seen: &'a [Position],
+}
+
+impl AnnouncedBatch<'_> {
+    /// Returns the stored offset that the consumer last saw in a position's partition; 0 when unknown.
+    pub(super) fn seen_at(&self, position: &Position) -> i64 {
+        offset_of(self.seen, position)
+    }
+}
+
+fn offset_of(positions: &[Position], of: &Position) -> i64 {
+    let found = positions.iter().find(|p| p.partition == of.partition && p.topic == of.topic);
+    found.map_or(0, |p| p.next_offset)
 }

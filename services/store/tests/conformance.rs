@@ -4,6 +4,8 @@
 
 #[path = "conformance/accepting.rs"]
 mod accepting;
+#[path = "conformance/announced.rs"]
+mod announced;
 #[path = "conformance/announcing.rs"]
 mod announcing;
 #[path = "conformance/bouncer.rs"]

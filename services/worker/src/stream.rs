@@ -2,12 +2,14 @@
 //! the offsets. Events that wait for a retry, a newer worker or an operator are parked here and handled in `lot`.
 //!
 //! Reading: `poll` (the thread), `resume_point` (where to read from), `sight` and `unreadable` (records that cannot be read),
-//! `assignment` and `shared` (the queue between the two tasks). Settling: `batch` (the transaction), `plan` (the decision on each
-//! record), `rows`, `reinjected` (dead letters that come again), `gap` (skipped records), `report` (logs and metrics).
+//! `assignment` and `shared` (the queue between the two tasks). Settling: `announced` (the common batch, in one statement), `batch`
+//! (any other, step by step in one transaction), `plan` (the decision on each record), `rows`, `reinjected` (dead letters that
+//! come again), `gap` (skipped records), `report` (logs and metrics).
 //!
 //! The thread never blocks long on the processor: while the queue is full it pauses the partitions and keeps polling, so that it
 //! stays in the group. An offset is committed only after the transaction that settled it.
 
+mod announced;
 mod assignment;
 mod batch;
 mod gap;

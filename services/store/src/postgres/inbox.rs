@@ -1,5 +1,6 @@
 //! The consumer transaction in PostgreSQL.
 
+mod announced;
 mod journal;
 mod leased;
 mod statements;
@@ -10,9 +11,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
+use sqlx::PgConnection;
 
 use super::super::{
-    AdoptedOrder, ConsumerTx, Gate, Inbox, InboxEntry, Journal, KnownOrder, Result, StoreError, Transition, columns,
+    AdoptedOrder, AnnouncedBatch, ConsumerTx, Gate, Inbox, InboxEntry, Journal, KnownOrder, Result, StoreError, Transition,
+    columns,
 };
 use super::line::{Line, Transaction};
 use super::session::Session;
@@ -50,6 +53,15 @@ impl PgInbox {
 impl Inbox for PgInbox {
     async fn begin(&self, consumer: &str) -> Result<Box<dyn ConsumerTx>> {
         Ok(Box::new(PgConsumerTx::new(self.line.begin("inbox.begin").await?, consumer, false)))
+    }
+
+    fn settles_announced(&self) -> bool {
+        true
+    }
+
+    async fn settle_announced(&self, consumer: &str, batch: &AnnouncedBatch<'_>) -> Result<Option<Vec<i64>>> {
+        let settle = async |connection: &mut PgConnection| announced::settle(connection, consumer, batch).await;
+        self.line.alone("inbox.settle_announced", settle).await
     }
 }
 

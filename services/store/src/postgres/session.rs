@@ -167,6 +167,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Connects at the first use.
+    pub(super) const fn new(session: Session) -> Self {
+        Self { session, idle: None }
+    }
+
     /// Connects for an operation.
     pub(super) async fn connect(session: Session, operation: &'static str) -> Result<Self, StoreError> {
         let connection = session.connect_for(operation).await?;
@@ -182,6 +187,16 @@ impl Kept {
         {
             return Ok(connection);
         }
+        self.reconnect(operation).await
+    }
+
+    /// Takes the connection out, for a call that does no harm if it fails because the connection was lost meanwhile.
+    pub(super) fn take_unchecked(&mut self) -> Option<PgConnection> {
+        self.idle.take().map(|(connection, _)| connection)
+    }
+
+    /// Makes another connection.
+    pub(super) async fn reconnect(&self, operation: &'static str) -> Result<PgConnection, StoreError> {
         self.session.connect_for(operation).await
     }
 

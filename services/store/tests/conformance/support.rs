@@ -145,6 +145,23 @@ impl Fixture {
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect("a number")
     }
 
+    /// Ends all connections of stores to the PostgreSQL database, and waits until none counts as alive because of its latest use.
+    pub async fn lose_connections(&self) {
+        let ours = "pg_stat_activity WHERE datname = current_database() AND application_name = 'minishop-test'";
+        self.sql(&format!("SELECT pg_terminate_backend(pid) FROM {ours}")).await;
+        let mut tick = tokio::time::interval(Duration::from_millis(15));
+        tick.tick().await;
+        tick.tick().await;
+        while self.count(ours).await > 0 {}
+    }
+
+    /// Reads the rows of a query from the PostgreSQL database, as text.
+    pub async fn texts(&self, query: &str) -> Vec<String> {
+        let mut connection = PgConnection::connect(self.url()).await.expect("the server answers");
+        let sql = AssertSqlSafe(format!("SELECT q::text FROM ({query}) q"));
+        sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect("rows")
+    }
+
     /// Waits until no store is connected to the PostgreSQL database; the fixture's own store must not have been used.
     pub async fn alone(&self) {
         let others = "pg_stat_activity WHERE datname = current_database() AND application_name = 'minishop-test'";

@@ -15,6 +15,7 @@ use minishop_platform::ctx::{Commits, Ctx};
 use minishop_store::{ConsumerTx, Inbox, Note, OutboxRow, StoreError, Transition};
 use tokio::time::Instant;
 
+use super::announced::Misses;
 use super::plan::{EventResult, Plan, Refusals, StreamOutcome};
 use super::{reinjected, rows};
 use crate::commit::{change_orders, commit};
@@ -31,15 +32,16 @@ pub struct Processor {
     pub(super) inbox: Arc<dyn Inbox>,
     pub(super) commits: Commits,
     pub(super) clock: Arc<dyn Clock>,
-    ids: Arc<dyn Ids>,
+    pub(super) ids: Arc<dyn Ids>,
     pub(super) config: Arc<Config>,
     metrics: WorkerMetrics,
     pub(super) events: EventWriter,
     worker: WorkerShared,
+    pub(super) misses: Misses,
 }
 
 /// The store's positions as last seen.
-struct Seen(Vec<Position>);
+pub(super) struct Seen(pub(super) Vec<Position>);
 
 impl Seen {
     /// Notes committed positions: the store's are at least as high.
@@ -74,6 +76,7 @@ impl Processor {
             config: ctx.config.clone(),
             metrics,
             worker,
+            misses: Misses::default(),
         }
     }
 
@@ -119,6 +122,13 @@ impl Processor {
     /// Settles a batch. Records that turn out to be refused are settled in another attempt, under ids of their own: a refused
     /// record must not take the inbox row of the good event whose id it bears.
     async fn settle(&self, batch: &[Incoming<'_>], mut refusals: Refusals, seen: &mut Seen) -> Result<Vec<Position>, StoreError> {
+        crash::point("after_handler_before_tx");
+        if refusals.is_empty()
+            && let Some(positions) = self.settle_announced(batch, seen).await?
+        {
+            seen.raise(&positions);
+            return Ok(positions);
+        }
         loop {
             match self.attempt(batch, &refusals, seen).await? {
                 Attempt::Settled(positions) => {
@@ -130,12 +140,16 @@ impl Processor {
         }
     }
 
+    /// Returns whether events are handled from the lot.
+    pub(super) fn hands_to_the_lot(&self) -> bool {
+        matches!(self.worker.place, HandlerPlace::Lot(_))
+    }
+
     async fn attempt<'r>(&self, batch: &'r [Incoming<'r>], refusals: &Refusals, seen: &Seen) -> Result<Attempt, StoreError> {
         let started = Instant::now();
         let mut plan = Plan::new(self.clock.now(), rows::positions(batch));
         plan.journal.seen.clone_from(&seen.0);
-        plan.to_the_lot = matches!(self.worker.place, HandlerPlace::Lot(_));
-        crash::point("after_handler_before_tx");
+        plan.to_the_lot = self.hands_to_the_lot();
         let mut tx = self.inbox.begin(&self.config.kafka_group).await?;
         let reinjected = reinjected::find(tx.as_mut(), batch, refusals).await?;
         let fresh = gate(tx.as_mut(), batch, refusals, &reinjected, &mut plan).await?;

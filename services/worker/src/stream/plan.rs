@@ -114,7 +114,30 @@ impl<'r> Plan<'r> {
             Verdict::Adopt | Verdict::Handle if self.to_the_lot => StreamOutcome::Queued,
             Verdict::Adopt | Verdict::Handle => StreamOutcome::Processed,
         };
-        if verdict == Verdict::Adopt {
+        self.carry_out(outcome, verdict == Verdict::Adopt, incoming, event, events, ids);
+    }
+
+    /// Takes the order of a new event to be as the event announces it. The statement that writes such a plan checks it.
+    pub(super) fn take_as_announced(
+        &mut self,
+        incoming: &'r Incoming<'r>,
+        event: &CreatedEvent,
+        events: &EventWriter,
+        ids: &dyn Ids,
+    ) {
+        self.carry_out(StreamOutcome::Processed, false, incoming, event, events, ids);
+    }
+
+    fn carry_out(
+        &mut self,
+        outcome: StreamOutcome,
+        adopts: bool,
+        incoming: &'r Incoming<'r>,
+        event: &CreatedEvent,
+        events: &EventWriter,
+        ids: &dyn Ids,
+    ) {
+        if adopts {
             let order = known::adopted(incoming.event_id, event);
             // The next event of its key is judged against it.
             self.known.add(known::known_of(&order));
@@ -135,7 +158,7 @@ impl<'r> Plan<'r> {
         match outcome {
             StreamOutcome::Processed => {
                 // An adopted order starts at version 1, whatever sequence its event bears.
-                let expected = if verdict == Verdict::Adopt { 1 } else { event.sequence };
+                let expected = if adopts { 1 } else { event.sequence };
                 self.transitions.push(events.processed(incoming.event_id, event, expected, self.now, &trace));
             }
             StreamOutcome::Parked => {

@@ -1,0 +1,107 @@
+//! The common batch: every event is new and finds its order as it announced it. One statement settles it, and checks that it is
+//! such a batch. Any other batch takes the steps in `batch`.
+
+use std::sync::Mutex;
+
+use minishop_core::position::Position;
+use minishop_store::{AnnouncedBatch, AnnouncedEvent, OutboxRow, StoreError};
+use tokio::time::Instant;
+
+use super::batch::{Processor, Seen};
+use super::plan::Plan;
+use super::rows;
+use crate::event::decode::{CreatedEvent, Incoming};
+
+/// The most batches that are not tried after misses in a row.
+const MOST_SKIPPED: u32 = 64;
+
+/// Misses in a row: batches that turned out not to be as announced. A miss costs a round trip and a rollback, so the next batches
+/// take the steps at once: one after the first miss, then two, four, and so on.
+#[derive(Debug, Default)]
+pub(super) struct Misses(Mutex<Skips>);
+
+#[derive(Debug, Default)]
+struct Skips {
+    last: u32,
+    left: u32,
+}
+
+impl Misses {
+    /// Returns whether the next batch is tried.
+    fn allow(&self) -> bool {
+        let mut skips = self.0.lock().expect("no holder panics");
+        let allowed = skips.left == 0;
+        skips.left = skips.left.saturating_sub(1);
+        allowed
+    }
+
+    fn note(&self, missed: bool) {
+        let mut skips = self.0.lock().expect("no holder panics");
+        skips.last = if missed { (skips.last * 2).clamp(1, MOST_SKIPPED) } else { 0 };
+        skips.left = skips.last;
+    }
+}
+
+impl Processor {
+    /// Settles a batch whose events find everything as announced; returns its positions, or `None` if it must take the steps.
+    pub(super) async fn settle_announced(
+        &self,
+        batch: &[Incoming<'_>],
+        seen: &Seen,
+    ) -> Result<Option<Vec<Position>>, StoreError> {
+        let created: Option<Vec<&CreatedEvent>> = batch.iter().map(Incoming::created).collect();
+        let Some(created) = created.filter(|_| !self.hands_to_the_lot()) else { return Ok(None) };
+        if !self.inbox.settles_announced() || !self.misses.allow() {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let mut plan = Plan::new(self.clock.now(), rows::positions(batch));
+        for (incoming, event) in batch.iter().zip(&created) {
+            plan.take_as_announced(incoming, event, &self.events, self.ids.as_ref());
+        }
+        let events = batch.iter().zip(created).zip(&plan.transitions).map(|((incoming, event), transition)| AnnouncedEvent {
+            data_sha: &incoming.digest.0,
+            record_key: &incoming.key,
+            client_id: &event.head.client_id,
+            fingerprint: &event.fingerprint,
+            transition,
+        });
+        let announced = AnnouncedBatch { events: events.collect(), positions: &plan.journal.positions, seen: &seen.0 };
+        let settled = self.inbox.settle_announced(&self.config.kafka_group, &announced).await;
+        let numbers = settled.inspect_err(|error| self.commits.doubt(error))?;
+        self.misses.note(numbers.is_none());
+        let Some(numbers) = numbers else { return Ok(None) };
+        let transitions = std::mem::take(&mut plan.transitions);
+        let rows = numbers.into_iter().zip(transitions).map(|(number, transition)| OutboxRow::new(number, transition.event));
+        self.committed(&plan, rows.collect(), started);
+        Ok(Some(plan.journal.positions))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misses_in_a_row_are_tried_ever_less_often() {
+        let misses = Misses::default();
+        let mut tried = Vec::new();
+        for n in 0..300 {
+            if misses.allow() {
+                tried.push(n);
+                misses.note(true);
+            }
+        }
+        assert_eq!(tried, [0, 2, 5, 10, 19, 36, 69, 134, 199, 264], "1, 2, 4 … 64 are skipped in between");
+    }
+
+    #[test]
+    fn a_hit_ends_the_skipping() {
+        let misses = Misses::default();
+        misses.note(true);
+        assert!(!misses.allow());
+        assert!(misses.allow());
+        misses.note(false);
+        assert!(misses.allow() && misses.allow());
+    }
+}
