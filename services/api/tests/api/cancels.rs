@@ -8,13 +8,14 @@ use minishop_contracts::json;
 use minishop_contracts::orders::v1::CancelOrderRequest;
 use minishop_core::ids::EventId;
 use minishop_store::OutboxRow;
+use minishop_testkit::database::Engine;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::harness::{Answer, Api, B};
 use crate::proxy::Proxy;
-use crate::world::{Kind, Place, World, on};
+use crate::world::{World, on};
 
 /// Creates an order and returns its id.
 pub async fn made(api: &Api) -> String {
@@ -69,7 +70,7 @@ pub async fn a_cancelled_order_is_answered_told_and_announced_once(world: &World
         assert_eq!(headers.get(name), Some(text), "{name}");
     }
     assert!(headers.get("traceparent").unwrap().contains(trace));
-    assert_eq!(api.place.number("SELECT count(*) FROM timeline WHERE version = 2 AND kind = 'cancelled'").await, 1);
+    assert_eq!(api.database.count("timeline WHERE version = 2 AND kind = 'cancelled'").await, 1);
     assert!(api.scrape().contains("minishop_api_cancels_total{outcome=\"cancelled\"} 3"), "{}", api.scrape());
 }
 
@@ -86,14 +87,14 @@ pub async fn ten_cancels_at_once_make_one_event(world: &World) {
         assert_eq!(answers.into_iter().map(|answer| answer.body).collect::<HashSet<_>>().len(), 1);
     }
     assert_eq!(announced(&api).await.len(), 5);
-    assert_eq!(api.place.number("SELECT count(*) FROM timeline").await, 5);
+    assert_eq!(api.database.count("timeline").await, 5);
 }
 
 pub async fn an_order_that_is_processed_or_failed_cannot_be_cancelled(world: &World) {
     let api = world.api().await;
     for status in ["processed", "failed"] {
         let id = made(&api).await;
-        api.place.sql(&format!("UPDATE orders SET status = '{status}', version = 2 WHERE status = 'created'")).await;
+        api.database.sql(&format!("UPDATE orders SET status = '{status}', version = 2 WHERE status = 'created'")).await;
         let answer = cancelled(&api, &id).await;
         assert_eq!((answer.status, answer.refusal().0.as_str()), (409, "ORDER_NOT_CANCELLABLE"));
         let refused = api.client().await.cancel_order(CancelOrderRequest { order_id: id }).await.unwrap_err();
@@ -106,7 +107,7 @@ pub async fn an_order_that_is_processed_or_failed_cannot_be_cancelled(world: &Wo
 pub async fn an_order_that_the_caller_may_not_see_is_absent_to_every_call(world: &World) {
     let api = world.api().await;
     let (foreign, absent) = (made(&api).await, Uuid::from_u128(7).to_string());
-    api.place.sql("UPDATE orders SET client_id = 'somebody'").await;
+    api.database.sql("UPDATE orders SET client_id = 'somebody'").await;
     let wanted = api.get(&format!("/orders/{absent}")).await;
     assert_eq!((wanted.status, wanted.refusal().0.as_str()), (404, "ORDER_NOT_FOUND"));
     for id in [&foreign, &absent, &Uuid::nil().to_string()] {
@@ -162,13 +163,10 @@ pub async fn the_body_of_a_cancel_is_absent_or_empty(world: &World) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_whose_answer_is_lost_is_tried_again_and_has_one_effect() {
-    on(Kind::Postgres, async |world| {
-        let place = world.place().await;
-        let Place::Url(url) = &place else { unreachable!() };
-        let (before, name) = url.rsplit_once('/').unwrap();
-        let (before, server) = before.rsplit_once('@').unwrap();
-        let proxy = Proxy::start(server.to_owned(), "cut-this-cancel", 2).await;
-        let api = world.api_on(&Place::Url(format!("{before}@{}/{name}", proxy.addr)), |_| {}).await;
+    on(Engine::Postgres, async |world| {
+        let database = world.database().await;
+        let proxy = Proxy::start(database.server(), "cut-this-cancel", 2).await;
+        let api = world.api_on(&database.behind(proxy.addr), |_| {}).await;
         let id = made(&api).await;
         let headers = [("x-correlation-id", "cut-this-cancel")];
         let answer = api.send("POST", &format!("/orders/{id}/cancel"), &headers, b"").await;

@@ -1,30 +1,22 @@
-//! An API on free ports, and clients that send raw requests.
+//! A running API, and clients that send raw requests.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
-use minishop_bus::produce::Compression;
 use minishop_contracts::orders::v1::order_service_client::OrderServiceClient;
-use minishop_core::backoff::Backoff;
-use minishop_core::clock::{Clock, ManualClock};
-use minishop_platform::clock::{SystemClock, SystemIds};
-use minishop_platform::config::{Config, Handling};
-use minishop_platform::ctx::{Ctx, Metrics, Status};
-use minishop_platform::hints::{Changes, Hints};
-use minishop_platform::relay::{RelaySettings, RelayTask};
-use minishop_platform::telemetry::LogFormat;
-use minishop_store::{OutboxRow, Role, Span, Store};
+use minishop_platform::ctx::Metrics;
+use minishop_store::{OutboxRow, Store};
+use minishop_testkit::database::{Database, Held};
+use minishop_testkit::metrics::{sample, scrape};
+use minishop_testkit::rows::outbox;
+use minishop_testkit::wait::becomes;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-
-use crate::world::{Place, World};
 
 /// The base order.
 pub const B: &str = r#"{"customerId":"c1","items":[{"productId":"p1","qty":2,"price":10.5}]}"#;
@@ -34,109 +26,10 @@ pub struct Api {
     pub grpc: SocketAddr,
     pub metrics: Metrics,
     pub store: Store,
-    pub place: Place,
+    pub database: Database,
     /// Ends the API as a signal does.
     pub drain: CancellationToken,
-    tasks: JoinSet<()>,
-}
-
-impl World {
-    /// Starts an API on a store of its own.
-    pub async fn api(&self) -> Api {
-        self.api_with(|_| {}).await
-    }
-
-    /// Starts an API on a store of its own, with other settings.
-    pub async fn api_with(&self, change: impl FnOnce(&mut Config)) -> Api {
-        self.api_on(&self.place().await, change).await
-    }
-
-    /// Starts an API whose clock stands still.
-    pub async fn api_at_one_moment(&self) -> Api {
-        let (place, clock) = (self.place().await, ManualClock::at(SystemClock.now()));
-        start_by(Arc::new(clock), place.clone(), place.open().await, config(self.dir.path())).await
-    }
-
-    /// Starts an API on an existing store.
-    pub async fn api_on(&self, place: &Place, change: impl FnOnce(&mut Config)) -> Api {
-        let mut config = config(self.dir.path());
-        change(&mut config);
-        start(place.clone(), place.open().await, config).await
-    }
-}
-
-pub async fn start(place: Place, store: Store, config: Config) -> Api {
-    start_by(Arc::new(SystemClock), place, store, config).await
-}
-
-async fn start_by(clock: Arc<dyn Clock>, place: Place, store: Store, config: Config) -> Api {
-    let (status, drain, metrics) = (Status::default(), CancellationToken::new(), Metrics::default());
-    // Nothing answers there: events stay in the outbox, where the tests read them.
-    let brokers = "127.0.0.1:1".to_owned();
-    let settings = RelaySettings {
-        owner: "test".to_owned(),
-        roles: vec![Role::Api],
-        brokers: brokers.clone(),
-        compression: Compression::None,
-        hints: Hints::default(),
-    };
-    let (relay, relaying) = RelayTask::new(&store, settings, status.clone(), &metrics).unwrap();
-    let ctx = Ctx {
-        config: Arc::new(config),
-        clock,
-        ids: Arc::new(SystemIds),
-        store: store.clone(),
-        brokers,
-        relay,
-        changes: Changes::default(),
-        metrics: metrics.clone(),
-        drain: drain.clone(),
-        status: status.clone(),
-    };
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        // As at boot, the relay outlives the roles; here it ends with the test.
-        let _ = relaying.run(CancellationToken::new()).await;
-    });
-    for task in minishop_api::start(ctx).await.unwrap() {
-        tasks.spawn(async move { task.run.await.unwrap() });
-    }
-    let bound = |name| status.addresses().into_iter().find(|(n, _)| *n == name).unwrap().1;
-    Api { http: bound("http"), grpc: bound("grpc"), metrics, store, place, drain, tasks }
-}
-
-pub fn config(dir: &std::path::Path) -> Config {
-    let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    Config {
-        http_addr: free,
-        grpc_addr: free,
-        admin_addr: free,
-        kafka_addr: free,
-        data_dir: dir.to_owned(),
-        database_url: None,
-        redis_url: None,
-        kafka_brokers: None,
-        topic_prefix: String::new(),
-        event_key: minishop_contracts::key::EventKey::Customer,
-        kafka_group: "g".to_owned(),
-        kafka_session_timeout: Duration::from_secs(45),
-        kafka_compression: Compression::None,
-        kafka_instance_id: None,
-        topic_partitions: 8,
-        require_idempotency_key: false,
-        reflection: true,
-        migrate: true,
-        drain_wait: Duration::ZERO,
-        outbox_limit_rows: 1_000_000,
-        outbox_limit_age: Duration::from_hours(1),
-        inbox_retention: Duration::from_hours(14 * 24),
-        audit_retention: Duration::from_hours(365 * 24),
-        handling: Handling::Confirm,
-        retry: Backoff { base: Duration::from_secs(1), factor: 4, cap: Duration::from_hours(1) },
-        retry_attempts: 8,
-        log_format: LogFormat::Pretty,
-        log: None,
-    }
+    pub tasks: JoinSet<()>,
 }
 
 /// An HTTP answer.
@@ -270,31 +163,37 @@ impl Api {
 
     /// Returns the events in the outbox.
     pub async fn events(&self) -> Vec<OutboxRow> {
-        let spans: Vec<Span> = Role::Api.shards().map(|shard| Span { shard, low: 1, high: i64::MAX }).collect();
-        self.store.outbox.read(&spans, 1000).await.unwrap()
+        outbox(&self.store).await
     }
 
     /// Counts the orders.
     pub async fn orders(&self) -> i64 {
-        self.place.number("SELECT count(*) FROM orders").await
+        self.database.count("orders").await
+    }
+
+    /// Blocks every commit of an order under `key` until the transaction is released.
+    pub async fn hold(&self, key: &str) -> Held {
+        let insert = format!(
+            "BEGIN; INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, \
+             total_minor, items, correlation_id, created_event_id, created_at) VALUES (gen_random_uuid(), 'anonymous', \
+             '{key}', decode(repeat('00', 32), 'hex'), 'c', 'created', 1, 0, '[]', 'c', gen_random_uuid(), now())"
+        );
+        self.database.hold(if self.database.is_distributed() { &insert } else { "BEGIN IMMEDIATE" }).await
     }
 
     /// Returns all metrics as they are scraped.
     pub fn scrape(&self) -> String {
-        let mut text = String::new();
-        self.metrics.with(|registry| prometheus_client::encoding::text::encode(&mut text, registry)).unwrap();
-        text
+        scrape(&self.metrics)
+    }
+
+    /// Waits until a metric has a value.
+    pub async fn until_metric(&self, name: &str, value: usize) {
+        becomes(name, async || sample(&self.metrics, name), Some(value as u64)).await;
     }
 
     /// Waits until the writers have begun `count` statements.
     pub async fn until_statements(&self, count: usize) {
-        let line = format!("minishop_api_intake_batch_orders_count {count}\n");
-        let begun = async {
-            while !self.scrape().contains(&line) {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), begun).await.expect("a statement begins");
+        self.until_metric("api_intake_batch_orders_count", count).await;
     }
 
     /// Waits until all tasks but the relay have ended after the drain.

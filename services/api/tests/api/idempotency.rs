@@ -7,13 +7,14 @@ use minishop_bus::Headers;
 use minishop_contracts::orders::v1::{CreateOrderRequest, CreateOrderResponse, OrderItem};
 use minishop_core::ids::Ids as _;
 use minishop_platform::clock::SystemIds;
+use minishop_testkit::database::Engine;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 use crate::harness::{Api, B, read_answer, request};
-use crate::world::{Kind, World};
+use crate::world::World;
 
 pub fn order(qty: i32) -> CreateOrderRequest {
     CreateOrderRequest {
@@ -144,11 +145,11 @@ pub async fn a_replay_is_the_first_answer_after_processing_and_after_a_restart(w
         }
     };
     replays(&api).await;
-    api.place.sql("UPDATE orders SET status = 'processed', version = 2").await;
+    api.database.sql("UPDATE orders SET status = 'processed', version = 2").await;
     replays(&api).await;
-    let place = api.place.clone();
+    let database = api.database.clone();
     drop(api);
-    let api = world.api_on(&place, |_| {}).await;
+    let api = world.api_on(&database, |_| {}).await;
     replays(&api).await;
     assert_eq!((api.orders().await, api.events().await.len()), (1, 1));
 }
@@ -176,7 +177,7 @@ pub async fn any_change_of_the_command_is_refused_over_both_protocols(world: &Wo
 
 pub async fn a_key_whose_first_request_runs_on_is_in_flight_after_two_seconds(world: &World) {
     let api = world.api().await;
-    let hold = api.place.hold("k").await;
+    let hold = api.hold("k").await;
     let mut first = TcpStream::connect(api.http).await.unwrap();
     first
         .write_all(&request("POST", "/orders", &[("content-type", "application/json"), ("x-idempotency-key", "k")], B.as_bytes()))
@@ -192,11 +193,11 @@ pub async fn a_key_whose_first_request_runs_on_is_in_flight_after_two_seconds(wo
     assert!(second.header("retry-after").is_some());
     hold.release().await;
     let first = read_answer(&mut first).await;
-    match world.kind {
-        Kind::Sqlite => assert_eq!(first.status, 201, "{first:?}"),
+    match world.engine {
+        Engine::Sqlite => assert_eq!(first.status, 201, "{first:?}"),
         // Another process may hold the key, so its own wait ends too, at the moment when the key is released.
-        Kind::Postgres if first.status == 201 => {}
-        Kind::Postgres => assert_eq!(first.refusal().0, "IDEMPOTENCY_KEY_IN_FLIGHT", "{first:?}"),
+        Engine::Postgres if first.status == 201 => {}
+        Engine::Postgres => assert_eq!(first.refusal().0, "IDEMPOTENCY_KEY_IN_FLIGHT", "{first:?}"),
     }
     assert_eq!(api.post("k", B).await.status, 201);
     assert_eq!(api.orders().await, 1);

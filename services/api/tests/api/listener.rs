@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use minishop_testkit::database::Engine;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::harness::{B, read_answer, request};
-use crate::world::{Kind, World, on};
+use crate::world::{World, on};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const ID: &str = "/orders/0190163d-8694-739b-aea5-966c26f8ad91";
 
 /// Runs a test on SQLite alone: the kind of store does not matter here.
 async fn on_sqlite(test: impl AsyncFnOnce(&World)) {
-    on(Kind::Sqlite, test).await;
+    on(Engine::Sqlite, test).await;
 }
 
 pub async fn paths_and_methods_are_checked_before_the_host(world: &World) {
@@ -179,7 +180,7 @@ async fn a_connection_goes_on_after_a_refusal_and_after_an_ignored_body() {
 
 pub async fn an_open_call_is_finished_in_the_drain(world: &World) {
     let mut api = world.api().await;
-    let hold = api.place.hold("k").await;
+    let hold = api.hold("k").await;
     let order = request("POST", "/orders", &[JSON, ("x-idempotency-key", "k")], B.as_bytes());
     let mut stream = TcpStream::connect(api.http).await.unwrap();
     stream.write_all(&order).await.unwrap();

@@ -6,14 +6,12 @@ use bytes::Bytes;
 use minishop_bus::Headers;
 use minishop_contracts::ops::v1::operations_service_client::OperationsServiceClient;
 use minishop_contracts::ops::v1::{
-    AnnounceOrdersRequest, DeadLetterFilter, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest,
-    RedriveDeadLettersRequest,
+    DeadLetterFilter, DiscardDeadLettersRequest, GetDeadLetterRequest, GetOperationRequest, RedriveDeadLettersRequest,
 };
 use minishop_core::ids::EventId;
 use minishop_core::parking::State;
-use minishop_platform::clock::{SystemClock, SystemIds};
-use minishop_platform::events::replay::ReplayWriter;
-use minishop_store::{Journal, OutboxRow, ParkedEvent, Past};
+use minishop_store::ParkedEvent;
+use minishop_testkit::lot;
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -24,33 +22,23 @@ use crate::world::World;
 
 pub fn parked(n: u8, state: State) -> ParkedEvent {
     ParkedEvent {
-        record_key: Bytes::from(format!("key-{n}")),
-        blocks: true,
-        state,
         event_id: EventId::from_text(&format!("event-{n}")),
         order_id: None,
         client_id: None,
         event_type: Some("orders.created.v1".into()),
-        needs_type: None,
-        topic: "orders.created".into(),
-        partition: 3,
         offset: i64::from(n),
         raw_key: None,
         raw_value: Some(Bytes::from_static(b"{\"a\":1}")),
         raw_headers: Headers::default().with("ce_id", "x").encode(),
-        error_class: Some("refused"),
-        error_code: Some("DATA_INVALID"),
-        error_message: Some("items is empty".into()),
         error_fingerprint: Some([n % 2; 32]),
         failed_at: Some(minishop_core::clock::from_millis(1_760_000_000_000)),
+        ..lot::parked(&format!("key-{n}"), state, true)
     }
 }
 
 impl Api {
     pub async fn park(&self, parked: Vec<ParkedEvent>) {
-        let mut settlement = self.store.inbox.begin("g").await.unwrap();
-        settlement.record(&Journal { parked, ..Journal::default() }).await.unwrap();
-        settlement.commit().await.unwrap();
+        lot::park(&self.store, "g", parked).await;
     }
 
     /// Parks dead letters; returns their ids, oldest first.
@@ -69,12 +57,17 @@ impl Api {
     }
 }
 
-fn violations(of: &[&str]) -> BTreeSet<String> {
+pub fn violations(of: &[&str]) -> BTreeSet<String> {
     of.iter().map(|&text| text.to_owned()).collect()
 }
 
-fn reason(status: &tonic::Status) -> String {
+pub fn reason(status: &tonic::Status) -> String {
     status.get_error_details().error_info().unwrap().reason.clone()
+}
+
+pub fn skipped(answer: &Value) -> Vec<(String, String)> {
+    let text = |left: &Value, name: &str| left[name].as_str().unwrap().to_owned();
+    answer["skipped"].as_array().unwrap().iter().map(|left| (text(left, "orderId"), text(left, "reason"))).collect()
 }
 
 pub async fn an_unknown_dead_letter_or_operation_is_not_found(world: &World) {
@@ -134,8 +127,8 @@ pub async fn wrong_redrives_are_named_over_both_protocols(world: &World) {
         let answer = api.command("/ops/dead-letters/redrive", &body).await;
         assert_eq!(answer.refusal().1, violations(&[expected]), "{body}");
     }
-    assert_eq!(api.place.number("SELECT count(*) FROM operation").await, 0);
-    assert_eq!(api.place.number("SELECT count(*) FROM audit").await, 0);
+    assert_eq!(api.database.count("operation").await, 0);
+    assert_eq!(api.database.count("audit").await, 0);
 }
 
 pub async fn a_discard_needs_a_reason(world: &World) {
@@ -164,8 +157,8 @@ pub async fn a_discard_needs_a_reason(world: &World) {
 pub async fn what_is_left_alone_is_told_with_its_reason(world: &World) {
     let api = world.api().await;
     let ids = api.dead(4).await;
-    api.place.sql(&format!("UPDATE parked SET state = 'retrying' WHERE id = {}", ids[0])).await;
-    api.place.sql(&format!("UPDATE parked SET redrives = 5 WHERE id = {}", ids[1])).await;
+    api.database.sql(&format!("UPDATE parked SET state = 'retrying' WHERE id = {}", ids[0])).await;
+    api.database.sql(&format!("UPDATE parked SET redrives = 5 WHERE id = {}", ids[1])).await;
     let first = api.command("/ops/dead-letters/redrive", &json!({"ids": [ids[2]], "operator": "ana"})).await.json();
     assert_eq!((&first["operation"]["state"], &first["operation"]["operator"]), (&json!("running"), &json!("ana")));
     let asked = json!({"ids": [ids[3], ids[3], ids[0], ids[1], ids[2], "4711", "none"]});
@@ -193,13 +186,13 @@ pub async fn a_dry_run_tells_the_count_and_changes_nothing(world: &World) {
     let none = json!({"filter": {"errorCode": "NOTHING_LIKE_IT"}});
     let answer = api.command("/ops/dead-letters/redrive", &none).await.json();
     assert_eq!((&answer["matched"], &answer["operation"]["state"]), (&json!(0), &json!("done")));
-    let operations = api.place.number("SELECT count(*) FROM operation").await;
+    let operations = api.database.count("operation").await;
     let answer = api.command("/ops/dead-letters/redrive", &json!({"filter": {}, "dryRun": true})).await.json();
     assert_eq!((&answer["matched"], &answer["operation"]), (&json!(3), &Value::Null));
     let discard = json!({"filter": {"errorCode": "DATA_INVALID"}, "dryRun": true, "reason": "x"});
     assert_eq!(api.command("/ops/dead-letters/discard", &discard).await.json()["matched"], 3);
-    assert_eq!(api.place.number("SELECT count(*) FROM operation").await, operations);
-    assert_eq!(api.place.number("SELECT count(*) FROM parked WHERE state = 'dead'").await, 3);
+    assert_eq!(api.database.count("operation").await, operations);
+    assert_eq!(api.database.count("parked WHERE state = 'dead'").await, 3);
 }
 
 pub async fn dead_letters_are_listed_grouped_and_read(world: &World) {
@@ -283,97 +276,4 @@ pub async fn an_operation_is_watched_paused_and_cancelled_and_all_of_it_is_audit
     let list = api.get("/ops/operations?state=stopped&kind=redrive").await.json();
     assert_eq!((list["operations"].as_array().unwrap().len(), &list["nextPageToken"]), (1, &json!("")));
     assert_eq!(api.get("/ops/operations?state=running").await.json()["operations"], json!([]));
-}
-
-/// Creates an order and deletes its event from the outbox, as if the log had lost it; returns both.
-async fn lost(api: &Api, key: &str) -> (String, OutboxRow) {
-    let made = api.post(key, crate::harness::B).await.json();
-    let id = made["orderId"].as_str().unwrap().to_owned();
-    let row = api.events().await.into_iter().find(|row| row.event.order_id.unwrap().to_string() == id).unwrap();
-    let event = api.place.id(&row.event.event_id.to_string());
-    api.place.sql(&format!("DELETE FROM outbox_event WHERE event_id = {event}")).await;
-    (id, row)
-}
-
-fn skipped(answer: &Value) -> Vec<(String, String)> {
-    let text = |left: &Value, name: &str| left[name].as_str().unwrap().to_owned();
-    answer["skipped"].as_array().unwrap().iter().map(|left| (text(left, "orderId"), text(left, "reason"))).collect()
-}
-
-pub async fn a_lost_order_is_announced_again_and_one_on_its_way_is_not(world: &World) {
-    const PATH: &str = "/ops/orders/announce";
-    let api = world.api().await;
-    let (gone, first) = lost(&api, "k1").await;
-    let (in_lot, row) = lost(&api, "k2").await;
-    api.park(vec![ParkedEvent { order_id: row.event.order_id, event_id: row.event.event_id, ..parked(1, State::Retrying) }])
-        .await;
-    let waits = api.post("k3", crate::harness::B).await.json()["orderId"].as_str().unwrap().to_owned();
-    let (cancelled, _) = lost(&api, "k4").await;
-    assert_eq!(api.command(&format!("/orders/{cancelled}/cancel"), &json!({})).await.status, 200);
-    let absent = "0190163d-8694-739b-aea5-966c26f8ad91";
-    let ids = [&gone, &in_lot, &waits, &cancelled, absent, "x", &gone].map(str::to_owned);
-    let before = api.events().await.len();
-    for dry_run in [true, false] {
-        let body = json!({"orderIds": ids, "dryRun": dry_run, "reason": "its event is lost", "operator": "ana"});
-        let answer = api.command(PATH, &body).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let answer = answer.json();
-        assert_eq!((&answer["orderIds"], &answer["nextPageToken"]), (&json!([gone]), &json!("")), "{answer}");
-        let wanted =
-            [(&*in_lot, "IN_LOT"), (&waits, "IN_OUTBOX"), (&cancelled, "NOT_CREATED"), (absent, "NOT_FOUND"), ("x", "NOT_FOUND")];
-        let wanted: BTreeSet<_> = wanted.map(|(id, why)| (id.to_owned(), why.to_owned())).into();
-        assert_eq!(skipped(&answer).into_iter().collect::<BTreeSet<_>>(), wanted);
-        assert_eq!(api.events().await.len(), before + usize::from(!dry_run));
-    }
-    let again = api.events().await.into_iter().find(|row| row.event.event_id == first.event.event_id).unwrap();
-    assert_eq!(again.event, first.event, "the same event under the same id");
-    let mut operators = api.operators().await;
-    let over_grpc = AnnounceOrdersRequest { order_ids: vec![gone.clone()], ..Default::default() };
-    let answer = operators.announce_orders(over_grpc).await.unwrap().into_inner();
-    assert_eq!((answer.order_ids.len(), answer.skipped[0].reason.as_str()), (0, "IN_OUTBOX"), "it waits to be published");
-    let audit = api.get("/ops/audit").await.json();
-    let told: Vec<_> = audit["entries"].as_array().unwrap().iter().map(|entry| (&entry["action"], &entry["reason"])).collect();
-    assert_eq!(told, [(&json!("announce"), &json!("its event is lost"))], "what changed nothing is not audited");
-}
-
-pub async fn lost_orders_are_found_by_their_age(world: &World) {
-    const PATH: &str = "/ops/orders/announce";
-    let api = world.api().await;
-    let (old, row) = lost(&api, "k1").await;
-    let (_, _young) = lost(&api, "k2").await;
-    let at = row.event.order_id.unwrap();
-    let hours_ago = api.place.time(minishop_core::clock::Clock::now(&SystemClock).timestamp_millis() - 7_200_000);
-    api.place
-        .sql(&format!("UPDATE orders SET created_at = {hours_ago} WHERE order_id = {}", api.place.id(&at.to_string())))
-        .await;
-    let answer = api.command(PATH, &json!({"olderThanSeconds": 3600, "dryRun": true})).await.json();
-    assert_eq!((&answer["orderIds"], &answer["skipped"], &answer["nextPageToken"]), (&json!([old]), &json!([]), &json!("")));
-    let answer = api.command(PATH, &json!({"olderThanSeconds": 3600})).await.json();
-    assert_eq!(answer["orderIds"], json!([old]));
-    let answer = api.command(PATH, &json!({"olderThanSeconds": 3600})).await.json();
-    assert_eq!((&answer["orderIds"], &answer["skipped"]), (&json!([]), &json!([])), "it is on its way");
-    for (body, wrong) in [
-        (json!({}), "orderIds REQUIRED"),
-        (json!({"orderIds": [old], "olderThanSeconds": 60}), "olderThanSeconds CONFLICT"),
-        (json!({"olderThanSeconds": 59}), "olderThanSeconds OUT_OF_RANGE"),
-        (json!({"orderIds": [old], "pageToken": "x"}), "pageToken CONFLICT"),
-    ] {
-        let answer = api.command(PATH, &body).await;
-        assert_eq!((answer.status, answer.refusal().1), (400, violations(&[wrong])), "{body}");
-    }
-    let mut operators = api.operators().await;
-    let refused = operators.announce_orders(AnnounceOrdersRequest::default()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::InvalidArgument);
-}
-
-pub async fn a_replayed_event_has_the_bytes_of_the_first(world: &World) {
-    let api = world.api().await;
-    api.works().await;
-    api.post("", crate::harness::B.replace("\"items\"", "\"currency\":\"KWD\",\"items\"")).await;
-    let mut first: Vec<_> = api.events().await.into_iter().map(|row| row.event).collect();
-    first.sort_by_key(|event| event.order_id);
-    let history = ReplayWriter::new(&crate::harness::config(world.dir.path()), "orders.created");
-    let orders = api.store.history.orders(&Past::default(), None, 10).await.unwrap().0;
-    let again: Vec<_> = orders.iter().flat_map(|order| history.events(order, &SystemIds).unwrap()).collect();
-    assert_eq!(again, first, "id, key, envelope and headers");
 }

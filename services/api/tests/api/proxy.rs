@@ -25,33 +25,31 @@ const READY: &[u8] = b"Z\0\0\0\x05I";
 impl Proxy {
     /// Forwards to `server`, but ends the first connection that carries `marked` right after its next `COMMIT`: the client gets
     /// `CommandComplete`, then the end.
-    pub async fn ending(server: String, marked: &'static str) -> Self {
+    pub async fn ending(server: &str, marked: &'static str) -> Self {
+        Self::before(server, 1, move |near, far, cuts| end_behind_commit(near, far, marked, cuts)).await
+    }
+
+    /// Forwards to `server`, but closes the connection instead of answering the first `cuts` statements that carry `marked`.
+    pub async fn start(server: &str, marked: &'static str, cuts: usize) -> Self {
+        Self::before(server, cuts, move |near, far, cuts| carry(near, far, marked, cuts)).await
+    }
+
+    async fn before<F>(
+        server: &str,
+        cuts: usize,
+        carry: impl Fn(TcpStream, TcpStream, Arc<AtomicUsize>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let cuts = Arc::new(AtomicUsize::new(1));
+        let (addr, server, cuts) = (listener.local_addr().unwrap(), server.to_owned(), Arc::new(AtomicUsize::new(cuts)));
         let (mut task, left) = (JoinSet::new(), cuts.clone());
         task.spawn(async move {
             let mut open = JoinSet::new();
             loop {
                 let (near, _) = listener.accept().await.unwrap();
-                open.spawn(end_behind_commit(near, TcpStream::connect(&server).await.unwrap(), marked, left.clone()));
-            }
-        });
-        Self { addr, cuts, _task: task }
-    }
-
-    /// Forwards to `server`, but closes the connection instead of answering the first `cuts` statements that carry `marked`.
-    pub async fn start(server: String, marked: &'static str, cuts: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let left = Arc::new(AtomicUsize::new(cuts));
-        let mut task = JoinSet::new();
-        let cuts = left.clone();
-        task.spawn(async move {
-            let mut open = JoinSet::new();
-            loop {
-                let (near, _) = listener.accept().await.unwrap();
-                open.spawn(carry(near, TcpStream::connect(&server).await.unwrap(), marked, left.clone()));
+                open.spawn(carry(near, TcpStream::connect(&server).await.unwrap(), left.clone()));
             }
         });
         Self { addr, cuts, _task: task }

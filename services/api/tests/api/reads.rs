@@ -3,10 +3,11 @@
 use std::collections::{BTreeSet, HashSet};
 
 use minishop_contracts::orders::v1::{GetOrderRequest, ListOrdersRequest};
+use minishop_testkit::database::Engine;
 use tonic_types::StatusExt as _;
 
 use crate::harness::B;
-use crate::world::{Kind, World};
+use crate::world::World;
 
 pub async fn an_id_is_a_uuid_and_an_absent_order_is_not_found(world: &World) {
     let api = world.api().await;
@@ -117,13 +118,13 @@ pub async fn a_page_of_large_orders_ends_early_and_goes_on(world: &World) {
 pub async fn a_rare_status_is_found_over_short_pages(world: &World) {
     const ORDERS: usize = 25_000;
     let api = world.api().await;
-    let (id, zeros) = match world.kind {
-        Kind::Sqlite => ("unhex(printf('00000000000070008000%012x', n))", "zeroblob(32)"),
-        Kind::Postgres => ("('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid", "decode(repeat('00', 32), 'hex')"),
+    let (id, zeros) = match world.engine {
+        Engine::Sqlite => ("unhex(printf('00000000000070008000%012x', n))", "zeroblob(32)"),
+        Engine::Postgres => ("('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid", "decode(repeat('00', 32), 'hex')"),
     };
-    let time = api.place.time(1_700_000_000_000);
+    let time = api.database.time(1_700_000_000_000);
     // Order 1, the oldest, and order 9000 have failed.
-    api.place
+    api.database
         .sql(&format!(
             "WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {ORDERS}) \
              INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, total_minor, items, \
@@ -213,7 +214,7 @@ pub async fn a_token_that_was_changed_is_refused_with_the_same_bytes(world: &Wor
 pub async fn lists_filter_by_status_and_customer(world: &World) {
     let api = world.api().await;
     api.works().await;
-    api.place.sql("UPDATE orders SET status = 'processed', version = 2").await;
+    api.database.sql("UPDATE orders SET status = 'processed', version = 2").await;
     api.works().await;
     api.post("", B.replace("c1", "c2")).await;
     for (query, count) in

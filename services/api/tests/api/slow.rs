@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use minishop_testkit::database::Engine;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::harness::{Api, read_answer, request};
-use crate::world::{Kind, on};
+use crate::world::on;
 
 const LONGEST: Duration = Duration::from_secs(90);
 
@@ -73,5 +74,5 @@ async fn all_slow_clients(api: &Api) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_are_cut_off() {
-    on(Kind::Sqlite, async |world| all_slow_clients(&world.api().await).await).await;
+    on(Engine::Sqlite, async |world| all_slow_clients(&world.api().await).await).await;
 }

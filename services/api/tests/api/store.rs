@@ -1,23 +1,24 @@
 //! Unavailable stores, commits in doubt, and what log and metrics hold about a request.
 
-use std::io;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use futures::future::join_all;
 use minishop_contracts::orders::v1::{CreateOrderRequest, ListOrdersRequest};
+use minishop_testkit::database::{Database, Engine};
+use minishop_testkit::lines::Lines;
 use prost::Message as _;
 use serde_json::json;
 use tonic::Code;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
-use crate::grpc::{base, framed, status, web};
-use crate::harness::{Api, B};
+use crate::grpc::{base, framed};
+use crate::grpc_web::{status, web};
+use crate::harness::B;
 use crate::proxy::Proxy;
-use crate::world::{Kind, Place, World, on};
+use crate::world::{World, on};
 
 pub async fn a_full_outbox_sheds_new_orders_and_reads_go_on(world: &World) {
     let api = world.api_with(|config| config.outbox_limit_rows = -1).await;
@@ -27,25 +28,25 @@ pub async fn a_full_outbox_sheds_new_orders_and_reads_go_on(world: &World) {
     assert_eq!(api.get("/orders").await.status, 200);
 }
 
-/// Closes all connections, and forbids or allows new ones.
-async fn database(world: &World, api: &Api, open: bool) {
-    let name = api.place.name();
-    world.server_sql(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {open}")).await;
-    world.server_sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
+/// Changes a property of the database, and closes all connections, which keep the old one.
+async fn alter(database: &Database, property: &str) {
+    let name = database.name();
+    database.administer(&format!("ALTER DATABASE {name} {property}")).await;
+    database.administer(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_is_said_to_be_and_is_used_again_when_it_is_back() {
-    on(Kind::Postgres, async |world| {
+    on(Engine::Postgres, async |world| {
         let api = world.api().await;
         api.works().await;
-        database(world, &api, false).await;
+        alter(&api.database, "ALLOW_CONNECTIONS false").await;
         let away = api.post("k", B).await;
         assert_eq!((away.status, away.refusal().0.as_str()), (503, "STORE_UNAVAILABLE"));
         assert_eq!(api.get("/orders").await.refusal().0, "STORE_UNAVAILABLE");
         let over_grpc = api.client().await.list_orders(ListOrdersRequest::default()).await.unwrap_err();
         assert_eq!(over_grpc.code(), Code::Unavailable);
-        database(world, &api, true).await;
+        alter(&api.database, "ALLOW_CONNECTIONS true").await;
         let back = api.post("k", B).await;
         assert_eq!((back.status, back.header("idempotent-replayed")), (201, None), "{back:?}");
         assert_eq!(api.orders().await, 2);
@@ -55,17 +56,14 @@ async fn a_database_that_is_away_is_said_to_be_and_is_used_again_when_it_is_back
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_only_reads_refuses_orders_and_shows_them() {
-    on(Kind::Postgres, async |world| {
+    on(Engine::Postgres, async |world| {
         let api = world.api().await;
         let made = api.post("", B).await;
-        let name = api.place.name();
-        world.server_sql(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
-        world.server_sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
+        alter(&api.database, "SET default_transaction_read_only = on").await;
         let refused = api.post("k", B).await;
         assert_eq!((refused.status, refused.refusal().0.as_str()), (503, "STORE_UNAVAILABLE"));
         assert_eq!(api.get(made.header("location").unwrap()).await.status, 200);
-        world.server_sql(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
-        world.server_sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
+        alter(&api.database, "RESET default_transaction_read_only").await;
         assert_eq!(api.post("k", B).await.status, 201);
     })
     .await;
@@ -73,19 +71,19 @@ async fn a_database_that_only_reads_refuses_orders_and_shows_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_that_wait_for_an_outbox_shard_are_accepted_in_one_piece_when_it_is_free() {
-    on(Kind::Postgres, async |world| {
+    on(Engine::Postgres, async |world| {
         let api = world.api().await;
         api.works().await;
         let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1297305410 AND granted";
         let hold = "BEGIN; SELECT pg_advisory_xact_lock(1297305410, shard) FROM outbox_shard; SELECT pg_sleep(3); ROLLBACK";
         let posting = async {
-            while api.place.number(locks).await < 8 {}
+            while api.database.number(locks).await < 8 {}
             let began = Instant::now();
             let keys: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
             let answers = join_all(keys.iter().map(|key| api.post(key, B))).await;
             (answers, began.elapsed())
         };
-        let ((), (answers, took)) = tokio::join!(api.place.sql(hold), posting);
+        let (_, (answers, took)) = tokio::join!(api.database.sql(hold), posting);
         for answer in &answers {
             assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, None), "{answer:?}");
         }
@@ -98,13 +96,10 @@ async fn orders_that_wait_for_an_outbox_shard_are_accepted_in_one_piece_when_it_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_whose_commit_lost_its_answer_is_found_and_is_no_replay() {
-    on(Kind::Postgres, async |world| {
-        let place = world.place().await;
-        let Place::Url(url) = &place else { panic!("not on PostgreSQL") };
-        let (before, rest) = url.split_once('@').unwrap();
-        let (server, name) = rest.split_once('/').unwrap();
-        let proxy = Proxy::start(server.to_owned(), "cut-off", 3).await;
-        let behind = Place::Url(format!("{before}@{}/{name}", proxy.addr));
+    on(Engine::Postgres, async |world| {
+        let database = world.database().await;
+        let proxy = Proxy::start(database.server(), "cut-off", 3).await;
+        let behind = database.behind(proxy.addr);
         let api = world.api_on(&behind, |_| {}).await;
         api.works().await;
         let made = api.post("cut-off", B).await;
@@ -119,13 +114,10 @@ async fn an_order_whose_commit_lost_its_answer_is_found_and_is_no_replay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_stays_in_doubt_until_its_deadline_is_said_to_be_and_its_key_finds_it() {
-    on(Kind::Postgres, async |world| {
-        let place = world.place().await;
-        let Place::Url(url) = &place else { panic!("not on PostgreSQL") };
-        let (before, rest) = url.split_once('@').unwrap();
-        let (server, name) = rest.split_once('/').unwrap();
-        let proxy = Proxy::start(server.to_owned(), "in-doubt", usize::MAX).await;
-        let api = world.api_on(&Place::Url(format!("{before}@{}/{name}", proxy.addr)), |_| {}).await;
+    on(Engine::Postgres, async |world| {
+        let database = world.database().await;
+        let proxy = Proxy::start(database.server(), "in-doubt", usize::MAX).await;
+        let api = world.api_on(&database.behind(proxy.addr), |_| {}).await;
         let headers = "x-idempotency-key: in-doubt\r\ngrpc-timeout: 1500m\r\n";
         let body = framed(0, &base().encode_to_vec());
         let call = web(&api, "localhost", "application/grpc-web", headers, &body);
@@ -137,7 +129,7 @@ async fn an_order_that_stays_in_doubt_until_its_deadline_is_said_to_be_and_its_k
         assert_eq!(status(&answer), Code::Unavailable, "{answer:?}");
         let details = STANDARD_NO_PAD.decode(answer.header("grpc-status-details-bin").unwrap().trim_end_matches('=')).unwrap();
         assert!(String::from_utf8_lossy(&details).contains("OUTCOME_UNKNOWN"));
-        let after = world.api_on(&place, |_| {}).await;
+        let after = world.api_on(&database, |_| {}).await;
         let found = after.post("in-doubt", B).await;
         assert_eq!((found.status, found.header("idempotent-replayed"), after.orders().await), (201, Some("true"), 2));
     })
@@ -146,13 +138,10 @@ async fn an_order_that_stays_in_doubt_until_its_deadline_is_said_to_be_and_its_k
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operation_that_a_server_committed_before_it_ended_is_not_said_to_be_unwritten() {
-    on(Kind::Postgres, async |world| {
-        let place = world.place().await;
-        let Place::Url(url) = &place else { panic!("not on PostgreSQL") };
-        let (before, rest) = url.split_once('@').unwrap();
-        let (server, name) = rest.split_once('/').unwrap();
-        let proxy = Proxy::ending(server.to_owned(), "INSERT INTO operation ").await;
-        let api = world.api_on(&Place::Url(format!("{before}@{}/{name}", proxy.addr)), |_| {}).await;
+    on(Engine::Postgres, async |world| {
+        let database = world.database().await;
+        let proxy = Proxy::ending(database.server(), "INSERT INTO operation ").await;
+        let api = world.api_on(&database.behind(proxy.addr), |_| {}).await;
         let ids = api.dead(1).await;
         let answer = api.command("/ops/dead-letters/redrive", &json!({"ids": ids})).await;
         assert_eq!(proxy.left(), 0, "the server ended behind the commit");
@@ -163,40 +152,11 @@ async fn an_operation_that_a_server_committed_before_it_ended_is_not_said_to_be_
     .await;
 }
 
-/// A log that a test reads.
-#[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
 /// Returns everything that this process logs, from all tests.
-fn log() -> Log {
-    static LOG: OnceLock<Log> = OnceLock::new();
+fn log() -> Lines {
+    static LOG: OnceLock<Lines> = OnceLock::new();
     let start = || {
-        let log = Log::default();
+        let log = Lines::default();
         let filter = EnvFilter::new("info,minishop_api=trace,minishop_platform=trace");
         tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(log.clone()).init();
         log
@@ -207,7 +167,7 @@ fn log() -> Log {
 pub async fn log_lines_of_a_request_carry_its_ids(world: &World) {
     let log = log();
     let api = world.api().await;
-    let correlation = format!("corr-{:?}", world.kind);
+    let correlation = format!("corr-{:?}", world.engine);
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let parent = format!("00-{trace}-00f067aa0ba902b7-01");
     let headers = [("content-type", "application/json"), ("x-correlation-id", &correlation), ("traceparent", &parent)];
@@ -230,10 +190,8 @@ pub async fn log_lines_of_a_request_carry_its_ids(world: &World) {
 // One thread, so that the log has no lines of other tests.
 #[tokio::test]
 async fn credentials_that_nobody_looks_at_are_warned_of_once() {
-    on(Kind::Sqlite, async |world| {
-        let lines = Log::default();
-        let subscriber = tracing_subscriber::fmt().with_env_filter("info").with_writer(lines.clone()).finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+    on(Engine::Sqlite, async |world| {
+        let (lines, _listening) = Lines::of_this_thread();
         let api = world.api().await;
         for _ in 0..3 {
             let headers = [("content-type", "application/json"), ("authorization", "Bearer of-nothing")];

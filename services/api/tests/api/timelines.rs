@@ -14,11 +14,11 @@ const EVENT: &str = "0190163d-8694-739b-aea5-966c26f8ad91";
 
 /// Inserts a note, as the worker does.
 async fn noted(api: &Api, order: &str, kind: &str, detail: &str) {
-    let (order, cause) = (api.place.id(order), api.place.id(EVENT));
-    let at = api.place.time(1_760_000_000_123);
+    let (order, cause) = (api.database.id(order), api.database.id(EVENT));
+    let at = api.database.time(1_760_000_000_123);
     let sql =
         format!("INSERT INTO timeline (order_id, kind, at, cause, detail) VALUES ({order}, '{kind}', {at}, {cause}, '{detail}')");
-    api.place.sql(&sql).await;
+    api.database.sql(&sql).await;
 }
 
 async fn told(api: &Api, order: &str) -> Value {
@@ -116,15 +116,15 @@ pub async fn wrong_timeline_parameters_are_named(world: &World) {
 /// Parks an event of an order, under an id that ends in `n`.
 async fn parked(api: &Api, order: &str, n: usize, state: &str, blocks: bool) {
     let event = format!("0190163d-8694-739b-aea5-{n:012}");
-    let (order, event, at) = (api.place.id(order), api.place.id(&event), api.place.time(1_760_000_000_123));
+    let (order, event, at) = (api.database.id(order), api.database.id(&event), api.database.time(1_760_000_000_123));
     let blocks = i32::from(blocks);
     let sql = format!(
         "INSERT INTO parked (consumer, record_key, blocks, state, event_id, order_id, topic, partition, source_offset, raw_headers, \
          error_code, error_message, attempts, parked_at) VALUES ('g', {bytes}, {blocks} = 1, '{state}', {event}, {order}, 't', 0, {n}, \
          {bytes}, 'HANDLER_FAILED', 'HTTP 503', 3, {at})",
-        bytes = api.place.bytes("c1"),
+        bytes = api.database.bytes("c1"),
     );
-    api.place.sql(&sql).await;
+    api.database.sql(&sql).await;
 }
 
 pub async fn what_stands_in_the_lot_is_told_and_bounded(world: &World) {

@@ -1,34 +1,17 @@
 //! The spans that a collector receives.
 
-use std::sync::{Arc, Mutex};
-
 use minishop_bus::Headers;
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
-use tracing_subscriber::layer::SubscriberExt as _;
+use minishop_testkit::database::Engine;
+use minishop_testkit::spans::Spans;
 
 use crate::harness::B;
-use crate::world::{Kind, on};
-
-#[derive(Debug, Clone, Default)]
-struct Collector(Arc<Mutex<Vec<SpanData>>>);
-
-impl SpanExporter for Collector {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.0.lock().unwrap().extend(batch);
-        Ok(())
-    }
-}
+use crate::world::on;
 
 // One thread, so that the subscriber of this thread sees all spans.
 #[tokio::test]
 async fn a_request_is_a_span_of_its_callers_trace_and_the_parent_of_its_event() {
-    let collector = Collector::default();
-    let provider = SdkTracerProvider::builder().with_simple_exporter(collector.clone()).build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
-    on(Kind::Sqlite, async |world| {
+    let spans = Spans::of_this_thread();
+    on(Engine::Sqlite, async |world| {
         let api = world.api().await;
         let trace = "0af7651916cd43dd8448eb211c80319c";
         let parent = format!("00-{trace}-b7ad6b7169203331-01");
@@ -36,8 +19,7 @@ async fn a_request_is_a_span_of_its_callers_trace_and_the_parent_of_its_event() 
         for headers in [&[json, ("traceparent", &parent), ("tracestate", "a=1")][..], &[json]] {
             assert_eq!(api.send("POST", "/orders", headers, B.as_bytes()).await.status, 201);
         }
-        let spans = collector.0.lock().unwrap().clone();
-        let calls: Vec<_> = spans.iter().filter(|span| span.name == "POST /orders").collect();
+        let calls = spans.named("POST /orders");
         let ids: Vec<_> =
             calls.iter().map(|span| (span.span_context.trace_id().to_string(), span.parent_span_id.to_string())).collect();
         assert_eq!(ids[0], (trace.to_owned(), "b7ad6b7169203331".to_owned()));

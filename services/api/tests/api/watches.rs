@@ -10,6 +10,8 @@ use futures::{StreamExt as _, stream};
 use minishop_contracts::json;
 use minishop_contracts::orders::v1::order_service_client::OrderServiceClient;
 use minishop_contracts::orders::v1::{Order, WatchOrderRequest};
+use minishop_testkit::database::Engine;
+use minishop_testkit::wait::eventually;
 use prost::Message as _;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -20,7 +22,7 @@ use crate::cancels::{cancelled, made};
 use crate::grpc::framed;
 use crate::harness::Api;
 use crate::sse::{PATIENCE, Stream};
-use crate::world::{Kind, World, on};
+use crate::world::{World, on};
 
 /// A watch over REST.
 struct Events(Stream);
@@ -65,17 +67,11 @@ async fn all(mut stream: Streaming<Order>) -> Vec<(i64, String)> {
 
 /// Changes every order as a worker does, but without a hint.
 async fn process_all(api: &Api) {
-    api.place.sql("UPDATE orders SET status = 'processed', version = version + 1 WHERE status = 'created'").await;
+    api.database.sql("UPDATE orders SET status = 'processed', version = version + 1 WHERE status = 'created'").await;
 }
 
 async fn until_watched(api: &Api, count: usize) {
-    let line = format!("minishop_api_watches {count}\n");
-    let watched = async {
-        while !api.scrape().contains(&line) {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, watched).await.unwrap_or_else(|_| panic!("never: {line}{}", api.scrape()));
+    api.until_metric("api_watches", count).await;
 }
 
 fn polls(api: &Api, by: &str) -> usize {
@@ -216,12 +212,8 @@ pub async fn two_thousand_watchers_cost_one_read_a_tick(world: &World) {
     let streams: Vec<_> = stream::iter(watches).buffered(16).collect().await;
     until_watched(&api, CONNECTIONS * EACH).await;
     let (began, before) = (Instant::now(), polls(&api, "tick"));
-    let ticks = async {
-        while polls(&api, "tick") < before + 5 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, ticks).await.expect("all are read again and again");
+    let five_ticks = async || polls(&api, "tick") >= before + 5;
+    eventually(PATIENCE, "all are read again and again", five_ticks).await;
     process_all(&api).await;
     for told in join_all(streams.into_iter().map(all)).await {
         assert_eq!(told, versions(&[(2, "processed")]));
@@ -298,7 +290,7 @@ pub async fn grpc_web_carries_a_watch_over_http_1(world: &World) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_watch_is_kept_open_by_comments() {
-    on(Kind::Sqlite, async |world| {
+    on(Engine::Sqlite, async |world| {
         let api = world.api().await;
         let id = made(&api).await;
         let (_, mut events) = Events::open(&api, &id, "last-event-id: 1\r\n").await;

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use minishop_testkit::{
+    blocking::{block_on, eventually},
+    fresh_name,
+    wait::PATIENCE,
+};
 use rdkafka::{
     admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::{BaseConsumer, CommitMode, Consumer},
@@ -10,9 +15,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::client::{
-    PATIENCE, Topic, admin, block_on, bounds, config, create, eventually, fresh, partition_count, producer, send, send_numbers,
-};
+use super::client::{Topic, admin, bounds, config, create, partition_count, producer, send, send_numbers};
 
 fn delete(broker: &str, name: &str) -> Result<(), RDKafkaErrorCode> {
     let mut results = block_on(admin(broker).delete_topics(&[name], &AdminOptions::new())).unwrap();
@@ -20,11 +23,11 @@ fn delete(broker: &str, name: &str) -> Result<(), RDKafkaErrorCode> {
 }
 
 pub fn topics(broker: &str) {
-    let name = fresh("made");
+    let name = fresh_name("made");
     let new = |name, partitions| NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     let wanted = new(&name, 3).set("retention.ms", "3600000").set("max.message.bytes", "2000000");
     create(broker, &wanted).unwrap();
-    eventually("it is there", || partition_count(broker, &name) == Some(3));
+    eventually(PATIENCE, "it is there", || partition_count(broker, &name) == Some(3));
     assert_eq!(create(broker, &wanted), Err(RDKafkaErrorCode::TopicAlreadyExists));
 
     let options = AdminOptions::new();
@@ -46,21 +49,21 @@ pub fn topics(broker: &str) {
     }
 
     delete(broker, &name).unwrap();
-    eventually("it is gone", || partition_count(broker, &name).is_none());
+    eventually(PATIENCE, "it is gone", || partition_count(broker, &name).is_none());
     assert_eq!(delete(broker, &name), Err(RDKafkaErrorCode::UnknownTopicOrPartition));
 }
 
 pub fn made_again(broker: &str) {
-    let name = fresh("again");
+    let name = fresh_name("again");
     let wanted = NewTopic::new(&name, 1, TopicReplication::Fixed(1));
     for _ in 0..2 {
         create(broker, &wanted).unwrap();
-        eventually("it is there", || partition_count(broker, &name) == Some(1));
+        eventually(PATIENCE, "it is there", || partition_count(broker, &name) == Some(1));
         assert_eq!(bounds(broker, &name, 0), (0, 0), "a new topic has old records");
         send_numbers(broker, &name, 10);
         assert_eq!(bounds(broker, &name, 0), (0, 10));
         delete(broker, &name).unwrap();
-        eventually("it is gone", || partition_count(broker, &name).is_none());
+        eventually(PATIENCE, "it is gone", || partition_count(broker, &name).is_none());
     }
 }
 
@@ -70,7 +73,7 @@ pub fn all_topics(broker: &str) {
     let metadata = consumer.fetch_metadata(None, PATIENCE).unwrap();
     let found = |name: &str| metadata.topics().iter().find(|topic| topic.name() == name).map(|topic| topic.partitions().len());
     assert_eq!(made.each_ref().map(|topic| found(&topic.name)), [Some(1), Some(3)]);
-    assert_eq!(found(&fresh("never-made")), None);
+    assert_eq!(found(&fresh_name("never-made")), None);
     // The connection still works.
     assert_eq!(consumer.fetch_metadata(Some(&made[0].name), PATIENCE).unwrap().topics().len(), 1);
 }
@@ -99,12 +102,12 @@ pub fn offsets(broker: &str) {
     before.add_partition_offset(&topic.name, 0, Offset::Offset(3)).unwrap();
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
     block_on(admin(broker).delete_records(&before, &options)).unwrap();
-    eventually("the first three are gone", || bounds(broker, &topic.name, 0) == (3, 5));
+    eventually(PATIENCE, "the first three are gone", || bounds(broker, &topic.name, 0) == (3, 5));
 }
 
 pub fn groups(broker: &str) {
     let topic = Topic::new(broker, 1);
-    let group = fresh("group");
+    let group = fresh_name("group");
     let delete = || {
         let mut results = block_on(admin(broker).delete_groups(&[&group], &AdminOptions::new())).unwrap();
         results.remove(0).map(drop).map_err(|(_, code)| code)
@@ -117,7 +120,7 @@ pub fn groups(broker: &str) {
         .create()
         .unwrap();
     member.subscribe(&[&topic.name]).unwrap();
-    eventually("it has its partition", || {
+    eventually(PATIENCE, "it has its partition", || {
         let _ = member.poll(Duration::from_millis(20));
         member.assignment().unwrap().count() == 1
     });
@@ -126,14 +129,14 @@ pub fn groups(broker: &str) {
     member.commit(&reached, CommitMode::Sync).unwrap();
     assert_eq!(delete(), Err(RDKafkaErrorCode::NonEmptyGroup));
     drop(member);
-    eventually("it is deleted", || delete() == Ok(()));
+    eventually(PATIENCE, "it is deleted", || delete() == Ok(()));
     assert_eq!(delete(), Err(RDKafkaErrorCode::GroupIdNotFound));
 }
 
 pub fn usual_count(broker: &str) {
-    let name = fresh("usual");
+    let name = fresh_name("usual");
     create(broker, &NewTopic::new(&name, -1, TopicReplication::Fixed(-1))).unwrap();
-    eventually("it is there", || partition_count(broker, &name).is_some());
+    eventually(PATIENCE, "it is there", || partition_count(broker, &name).is_some());
     let consumer: BaseConsumer = config(broker).create().unwrap();
     let metadata = consumer.fetch_metadata(Some(&name), PATIENCE).unwrap();
     let specifiers = [ResourceSpecifier::Broker(metadata.brokers()[0].id())];

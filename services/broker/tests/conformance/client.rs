@@ -2,13 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use minishop_testkit::{
+    blocking::{block_on, eventually},
+    fresh_name,
+    wait::PATIENCE,
+};
 use rdkafka::{
     ClientConfig, ClientContext, Message,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -22,24 +24,10 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-pub const PATIENCE: Duration = Duration::from_mins(1);
-
-/// Returns a name that no other test of this run or an earlier one has.
-pub fn fresh(what: &str) -> String {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let dir = tempfile::tempdir().unwrap();
-    let random = dir.path().file_name().unwrap().to_string_lossy().replace('.', "");
-    format!("{what}-{random}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
 pub fn config(broker: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", broker).set("allow.auto.create.topics", "false");
     config
-}
-
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 pub fn admin(broker: &str) -> AdminClient<DefaultClientContext> {
@@ -60,10 +48,10 @@ pub struct Topic {
 
 impl Topic {
     pub fn new(broker: &str, partitions: i32) -> Self {
-        let name = fresh("conformance");
+        let name = fresh_name("conformance");
         create(broker, &NewTopic::new(&name, partitions, TopicReplication::Fixed(1))).unwrap();
         let topic = Self { broker: broker.to_owned(), name };
-        eventually("the topic is known", || partition_count(broker, &topic.name) == usize::try_from(partitions).ok());
+        eventually(PATIENCE, "the topic is known", || partition_count(broker, &topic.name) == usize::try_from(partitions).ok());
         topic
     }
 }
@@ -81,15 +69,6 @@ pub fn partition_count(broker: &str, topic: &str) -> Option<usize> {
     let found = metadata.topics().first().filter(|found| found.error().is_none())?;
     let led = found.partitions().iter().filter(|partition| partition.leader() >= 0);
     Some(led.count()).filter(|count| *count > 0)
-}
-
-/// Polls until `ask` returns true.
-pub fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !ask() {
-        assert!(begun.elapsed() < PATIENCE, "still not so: {what}");
-        std::thread::yield_now();
-    }
 }
 
 /// Partition and offset of each acknowledged record, by number, and the failures.
@@ -153,7 +132,7 @@ pub fn number(message: &BorrowedMessage<'_>) -> usize {
 /// Reads all partitions from their start until `count` records arrived, and passes each to `each`.
 pub fn read_all(broker: &str, topic: &str, count: usize, mut each: impl FnMut(&BorrowedMessage<'_>)) {
     let consumer: BaseConsumer = config(broker)
-        .set("group.id", fresh("reader"))
+        .set("group.id", fresh_name("reader"))
         .set("check.crcs", "true")
         .set("enable.auto.commit", "false")
         .create()

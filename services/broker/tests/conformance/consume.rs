@@ -5,18 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use minishop_testkit::{fresh_name, wait::PATIENCE};
 use rdkafka::{
     Message,
     consumer::{BaseConsumer, CommitMode, Consumer},
 };
 
-use super::client::{PATIENCE, Topic, config, fresh, number, send_numbers};
+use super::client::{Topic, config, number, send_numbers};
 
 /// A member that sends heartbeats often, so that it notices a rebalance soon.
 fn member(broker: &str, group: &str, topic: &str, strategy: &str) -> BaseConsumer {
     let consumer: BaseConsumer = config(broker)
         .set("group.id", group)
-        .set("client.id", fresh("member"))
+        .set("client.id", fresh_name("member"))
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
         .set("session.timeout.ms", "6000")
@@ -57,7 +58,7 @@ fn poll_until(
 fn share(broker: &str, strategy: &str) {
     const COUNT: usize = 300;
     let topic = Topic::new(broker, 4);
-    let group = fresh("group");
+    let group = fresh_name("group");
     let all: BTreeSet<i32> = (0..4).collect();
     let mut seen = BTreeMap::new();
 
@@ -96,7 +97,7 @@ pub fn range(broker: &str) {
 
 pub fn committed(broker: &str) {
     let topic = Topic::new(broker, 1);
-    let group = fresh("group");
+    let group = fresh_name("group");
     send_numbers(broker, &topic.name, 100);
     let first = member(broker, &group, &topic.name, "range");
     let begun = Instant::now();
@@ -122,14 +123,14 @@ pub fn committed(broker: &str) {
     assert_eq!(next, 42, "the next member goes on behind the committed record");
     let committed = second.committed(PATIENCE).unwrap();
     assert_eq!(committed.elements()[0].offset(), rdkafka::Offset::Offset(42));
-    let other: BaseConsumer = config(broker).set("group.id", fresh("other")).create().unwrap();
+    let other: BaseConsumer = config(broker).set("group.id", fresh_name("other")).create().unwrap();
     let none = other.committed_offsets(second.assignment().unwrap(), PATIENCE).unwrap();
     assert_eq!(none.elements()[0].offset(), rdkafka::Offset::Invalid, "another group has nothing committed");
 }
 
 pub fn replaced(broker: &str) {
     let topic = Topic::new(broker, 2);
-    let group = fresh("group");
+    let group = fresh_name("group");
     let mut seen = BTreeMap::new();
     let first = member(broker, &group, &topic.name, "cooperative-sticky");
     poll_until("the first has all", &[&first], &mut seen, |_| assigned(&first).len() == 2);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use minishop_testkit::wait::PATIENCE;
 use rdkafka::{
     Message,
     message::{Header, Headers, OwnedHeaders},
@@ -9,7 +10,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::client::{PATIENCE, Topic, bounds, number, producer, read_all, send, send_numbers};
+use super::client::{Topic, bounds, number, producer, read_all, send, send_numbers};
 
 pub fn idempotent_records(broker: &str) {
     const COUNT: usize = 10_000;

@@ -6,7 +6,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use super::client::{Topic, fresh};
+use minishop_testkit::fresh_name;
+
+use super::client::Topic;
 
 fn run(command: &mut Command, input: &str) -> String {
     let mut child = command
@@ -36,7 +38,7 @@ pub fn kcat(broker: &str) {
     lines.sort_unstable();
     assert_eq!(lines, ["k1=v1 name=value,bare=NULL", "k2=v2 name=value,bare=NULL", "k3=v3 name=value,bare=NULL", "k4=v4"]);
 
-    let group = fresh("kcat");
+    let group = fresh_name("kcat");
     let read = kcat(&["-G", &group, "-q", "-c", "4", "-X", "auto.offset.reset=earliest", &topic.name], "");
     assert_eq!(read.lines().count(), 4);
     let offset = kcat(&["-Q", "-t", &format!("{}:0:-1", topic.name)], "");
@@ -46,6 +48,6 @@ pub fn kcat(broker: &str) {
 /// The Go module proxy, or the module cache, provides what go.sum names.
 pub fn franz(broker: &str) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/franz");
-    let said = run(Command::new("go").args(["run", ".", broker, &fresh("franz")]).current_dir(dir), "");
+    let said = run(Command::new("go").args(["run", ".", broker, &fresh_name("franz")]).current_dir(dir), "");
     assert!(said.trim_end().ends_with("ok"), "{said}");
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use minishop_testkit::{fresh_name, wait::PATIENCE};
 use rdkafka::{
     ClientContext,
     consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
@@ -16,7 +17,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::client::{PATIENCE, Topic, config, fresh};
+use super::client::{Topic, config};
 
 /// Counts the rebalances of its consumer.
 #[derive(Clone, Default)]
@@ -69,7 +70,7 @@ fn poll_until(what: &str, members: &[&Member], mut done: impl FnMut() -> bool) {
 /// Restarts both members in turn, so one of them is the leader, and observes the other.
 fn comes_back(broker: &str, strategy: &str) {
     let topic = Topic::new(broker, 4);
-    let group = fresh("group");
+    let group = fresh_name("group");
     let start = |instance: &str| member(broker, &group, &topic.name, strategy, instance);
     let (mut restarted, mut stays) = (start("one"), start("two"));
     poll_until("each has half", &[&restarted, &stays], || assigned(&restarted).len() == 2 && assigned(&stays).len() == 2);
@@ -100,7 +101,7 @@ pub fn range(broker: &str) {
 
 pub fn fenced(broker: &str) {
     let topic = Topic::new(broker, 2);
-    let group = fresh("group");
+    let group = fresh_name("group");
     let first = member(broker, &group, &topic.name, "cooperative-sticky", "one");
     poll_until("the first has all", &[&first], || assigned(&first).len() == 2);
     let second = member(broker, &group, &topic.name, "cooperative-sticky", "one");

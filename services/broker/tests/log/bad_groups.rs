@@ -14,6 +14,7 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
+use minishop_testkit::wait::becomes;
 use tempfile::tempdir;
 
 use super::{
@@ -183,9 +184,7 @@ async fn a_newcomer_makes_the_others_rejoin_and_a_leaver_too() {
 
     let second = b.call(5, &join("g", "")).await.member_id.to_string();
     b.send(5, &join("g", &second)).await;
-    while heartbeat(&mut a, "g", &first, generation).await != 27 {
-        tokio::task::yield_now().await;
-    }
+    becomes("the heartbeat", async || heartbeat(&mut a, "g", &first, generation).await, 27).await;
     let joined_a = a.call(5, &join("g", &first)).await;
     let joined_b: JoinGroupResponse = b.receive(2, 5).await;
     assert_eq!((joined_a.error_code, joined_b.error_code), (0, 0));
@@ -221,15 +220,11 @@ async fn a_silent_member_loses_its_place() {
     let quiet = join("g", "").with_session_timeout_ms(200).with_rebalance_timeout_ms(200);
     let second = b.call(5, &quiet).await.member_id;
     b.send(5, &quiet.with_member_id(second)).await;
-    while heartbeat(&mut a, "g", &first, generation).await != 27 {
-        tokio::task::yield_now().await;
-    }
+    becomes("the heartbeat", async || heartbeat(&mut a, "g", &first, generation).await, 27).await;
     assert_eq!(a.call(5, &join("g", &first)).await.generation_id, generation + 1);
     assert_eq!(sync(&mut a, "g", &first, generation + 1, &[&first]).await.0, 0);
     // The second neither syncs nor sends a heartbeat: when its session ends, the first must rejoin.
-    while heartbeat(&mut a, "g", &first, generation + 1).await != 27 {
-        tokio::task::yield_now().await;
-    }
+    becomes("the heartbeat", async || heartbeat(&mut a, "g", &first, generation + 1).await, 27).await;
     assert_eq!(a.call(5, &join("g", &first)).await.members.len(), 1);
     log.stop().await;
 }

@@ -12,12 +12,13 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 use minishop_broker::{Limits, TopicSettings};
+use minishop_testkit::wait::{PATIENCE, eventually};
 use tempfile::tempdir;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use super::{
     batch::plain,
-    fixture::{Log, eventually, settings},
+    fixture::{Log, settings},
     raw::{Raw, fetch, fetched, frame, topic_name},
 };
 
@@ -180,7 +181,7 @@ async fn the_257th_connection_is_closed_at_once() {
     assert_eq!(log.stats.snapshot().connections_refused_total, 1);
     open[0].still_works().await;
     open.pop();
-    eventually("a place is free again", || async { log.stats.snapshot().connections == 255 }).await;
+    eventually(PATIENCE, "a place is free again", async || log.stats.snapshot().connections == 255).await;
     log.connect().await.still_works().await;
     log.stop().await;
 }

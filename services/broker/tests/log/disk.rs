@@ -7,12 +7,13 @@ use kafka_protocol::messages::{
     delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
 };
 use minishop_broker::{Error, Settings, TopicSettings, open};
+use minishop_testkit::wait::{PATIENCE, eventually};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::tempdir;
 
 use super::{
     batch::{Batch, batches, plain},
-    fixture::{Log, eventually, settings},
+    fixture::{Log, settings},
     raw::topic_name,
 };
 
@@ -183,7 +184,7 @@ async fn a_full_disk_refuses_produce_and_recovers_by_itself() {
         assert!(begun.elapsed() < Duration::from_secs(10), "it did not recover");
     };
     assert_eq!(offset, stored, "no gap where the refused batches would have been");
-    eventually("it says that it can write", || async { log.stats.snapshot().writable }).await;
+    eventually(PATIENCE, "it says that it can write", async || log.stats.snapshot().writable).await;
     let data = probe.fetch("t", 0, stored - 1).await;
     assert_eq!((data.log_start_offset, data.high_watermark), (stored - 1, stored + 1));
     log.stop().await;

@@ -7,12 +7,13 @@ use kafka_protocol::messages::{
     delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
 };
 use minishop_broker::TopicSettings;
+use minishop_testkit::wait::{PATIENCE, eventually};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::tempdir;
 
 use super::{
     batch::{Batch, batches, plain},
-    fixture::{Log, eventually, settings},
+    fixture::{Log, settings},
     raw::{Raw, topic_name},
 };
 
@@ -30,12 +31,12 @@ async fn the_oldest_batches_go_when_a_partition_has_too_many_bytes() {
     for _ in 0..10 {
         raw.produce("t", 0, Batch::of_size(10_000)).await;
     }
-    eventually("the oldest are gone", || async { start(&log, 0) == 8 }).await;
+    eventually(PATIENCE, "the oldest are gone", async || start(&log, 0) == 8).await;
     assert_eq!(raw.fetch("t", 0, 7).await.error_code, 1);
     assert_eq!(batches(&raw.fetch("t", 0, 8).await.records.unwrap()).len(), 2);
     assert_eq!(log.stats.snapshot().topics[0].partitions[0].bytes, 20_000);
     assert_eq!(raw.produce("t", 0, Batch::of_size(10_000)).await.base_offset, 10);
-    eventually("the next is gone too", || async { start(&log, 0) == 9 }).await;
+    eventually(PATIENCE, "the next is gone too", async || start(&log, 0) == 9).await;
     log.stop().await;
     let log = Log::start(settings(&dir)).await;
     assert_eq!(start(&log, 0), 9, "the bound survives a restart");
@@ -57,7 +58,7 @@ async fn old_batches_go_but_the_newest_stays() {
             raw.produce(topic, 0, future.bytes()).await;
         }
     }
-    eventually("the old ones are gone", || async { start(&log, 0) == 2 }).await;
+    eventually(PATIENCE, "the old ones are gone", async || start(&log, 0) == 2).await;
     assert_eq!(start(&log, 1), 0);
     assert_eq!(raw.fetch("a", 0, 2).await.high_watermark, 3);
     log.stop().await;
@@ -87,7 +88,7 @@ async fn deleted_records_are_hidden_at_once() {
     assert_eq!(batches(&data.records.unwrap())[0].0, 3, "a batch is served whole, clients skip its head");
     assert_eq!(delete_records(&mut raw, -1).await, (0, 9));
     assert_eq!(raw.fetch("t", 0, 9).await.log_start_offset, 9);
-    eventually("its bytes are gone", || async { log.stats.snapshot().topics[0].partitions[0].bytes == 0 }).await;
+    eventually(PATIENCE, "its bytes are gone", async || log.stats.snapshot().topics[0].partitions[0].bytes == 0).await;
     log.stop().await;
     let log = Log::with_topic(&dir).await;
     let mut raw = log.connect().await;

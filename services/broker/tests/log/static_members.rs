@@ -6,6 +6,7 @@ use kafka_protocol::messages::{
     join_group_request::JoinGroupRequestProtocol, leave_group_request::MemberIdentity,
     sync_group_request::SyncGroupRequestAssignment,
 };
+use minishop_testkit::wait::becomes;
 use tempfile::tempdir;
 
 use super::{
@@ -68,9 +69,7 @@ async fn two(log: &Log) -> (Raw, JoinGroupResponse, Raw, JoinGroupResponse) {
     let one = a.call(5, &join("one", "", subscription(&["t"], 0))).await;
     assert_eq!(sync(&mut a, &one, "one", &[(one.member_id.as_str(), "alone")]).await.0, 0);
     b.send(5, &join("two", "", subscription(&["t"], 0))).await;
-    while heartbeat(&mut a, &one, "one").await != 27 {
-        tokio::task::yield_now().await;
-    }
+    becomes("the heartbeat", async || heartbeat(&mut a, &one, "one").await, 27).await;
     let one = a.call(5, &join("one", &one.member_id, subscription(&["t"], 1))).await;
     let two: JoinGroupResponse = b.receive(1, 5).await;
     assert_eq!((one.leader.clone(), one.members.len()), (one.member_id.clone(), 2));
@@ -126,9 +125,7 @@ async fn who_comes_back_with_another_wish_starts_a_rebalance() {
     let (mut a, one, _b, _two) = two(&log).await;
     let mut c = log.connect().await;
     c.send(5, &join("two", "", subscription(&["t", "another"], 0))).await;
-    while heartbeat(&mut a, &one, "one").await != 27 {
-        tokio::task::yield_now().await;
-    }
+    becomes("the heartbeat", async || heartbeat(&mut a, &one, "one").await, 27).await;
     let again = a.call(5, &join("one", &one.member_id, subscription(&["t"], 1))).await;
     assert_eq!((again.error_code, again.generation_id, again.members.len()), (0, one.generation_id + 1, 2));
     let back: JoinGroupResponse = c.receive(1, 5).await;

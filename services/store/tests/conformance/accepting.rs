@@ -7,8 +7,9 @@ use futures::future::join_all;
 use minishop_core::ids::OrderId;
 use minishop_core::order::Status;
 use minishop_store::{ListQuery, NewOrder, Store, StoreError};
+use minishop_testkit::rows::{client, key, order, order_of, orders};
 
-use crate::support::{Fixture, client, entry, key, list_of, order, order_of, orders, processed};
+use crate::support::{Fixture, entry, list_of, processed};
 
 async fn accept(store: &Store, batch: &[NewOrder]) -> HashMap<OrderId, i64> {
     store.orders.intake().await.unwrap().accept(batch).await.unwrap()

@@ -6,7 +6,11 @@ use minishop_core::parking::State;
 use minishop_core::position::Position;
 use minishop_store::{AnnouncedBatch, AnnouncedEvent, InboxEntry, Journal, NewOrder, Store, StoreError, Transition, Why};
 
-use crate::support::{Fixture, client, event, event_id, on_postgres, order, order_of, parked, processed, sqlite};
+use minishop_testkit::database::Engine;
+use minishop_testkit::lot::parked;
+use minishop_testkit::rows::{client, event, event_id, order, order_of};
+
+use crate::support::{Fixture, on, processed};
 
 const SHA: [u8; 32] = [5; 32];
 
@@ -77,21 +81,27 @@ fn some_orders() -> Vec<NewOrder> {
 }
 
 /// Reads everything that a batch may write, without times and ids that the database gives.
-async fn content(f: &Fixture) -> Vec<String> {
-    let mut rows = f.texts("SELECT consumer, event_id, data_sha, order_id FROM inbox ORDER BY event_id").await;
-    rows.extend(f.texts("SELECT order_id, status, version, settled_event_id FROM orders ORDER BY order_id").await);
-    rows.extend(f.texts("SELECT order_id, version, kind, at, cause, detail FROM timeline ORDER BY id").await);
-    rows.extend(f.texts("SELECT * FROM consumed ORDER BY partition").await);
+async fn content(f: &Fixture) -> Vec<(String,)> {
     let outbox = "SELECT shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, set_aside \
         FROM outbox_event ORDER BY shard, number";
-    rows.extend(f.texts(outbox).await);
+    let queries = [
+        "SELECT consumer, event_id, data_sha, order_id FROM inbox ORDER BY event_id",
+        "SELECT order_id, status, version, settled_event_id FROM orders ORDER BY order_id",
+        "SELECT order_id, version, kind, at, cause, detail FROM timeline ORDER BY id",
+        "SELECT * FROM consumed ORDER BY partition",
+        outbox,
+    ];
+    let mut rows = Vec::new();
+    for query in queries {
+        rows.extend(f.rows::<(String,)>(&format!("SELECT q::text FROM ({query}) q")).await);
+    }
     rows
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_statement_leaves_what_the_steps_leave() {
-    on_postgres(async |one: Fixture| {
-        on_postgres(async |other: Fixture| {
+    on(Engine::Postgres, async |one: Fixture| {
+        on(Engine::Postgres, async |other: Fixture| {
             let orders = some_orders();
             let (first, second) = orders.split_at(25);
             for f in [&one, &other] {
@@ -115,7 +125,7 @@ async fn one_statement_leaves_what_the_steps_leave() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_differs_sends_the_batch_to_the_steps_and_nothing_is_written() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         let orders = some_orders();
         prepared(&f, &orders).await;
         let good = Batch::of(&orders[..20]);
@@ -176,7 +186,7 @@ async fn whatever_differs_sends_the_batch_to_the_steps_and_nothing_is_written() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_two_workers_settle_at_once_is_settled_once() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         let orders = some_orders();
         prepared(&f, &orders).await;
         let (second, batch) = (f.second().await, Batch::of(&orders));
@@ -191,7 +201,7 @@ async fn a_batch_that_two_workers_settle_at_once_is_settled_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_cannot_be_stored_is_blamed_on_the_batch() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         let orders = some_orders();
         prepared(&f, &orders).await;
         let mut batch = Batch::of(&orders);
@@ -208,10 +218,10 @@ async fn a_value_that_cannot_be_stored_is_blamed_on_the_batch() {
 /// A connection that was lost while nobody used it is replaced before the statement, whose outcome would be unknown.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_was_lost_while_idle_is_replaced() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         let orders = some_orders();
         prepared(&f, &orders).await;
-        f.lose_connections().await;
+        f.lose_idle_connections().await;
         assert!(Batch::of(&orders).settle(&f.store).await.is_some());
     })
     .await;
@@ -219,7 +229,9 @@ async fn a_connection_that_was_lost_while_idle_is_replaced() {
 
 #[tokio::test]
 async fn sqlite_has_no_such_statement() {
-    let f = sqlite().await;
-    assert!(!f.store.inbox.settles_announced());
-    assert_eq!(Batch::of(&[order("a", "k")]).settle(&f.store).await, None);
+    on(Engine::Sqlite, async |f: Fixture| {
+        assert!(!f.store.inbox.settles_announced());
+        assert_eq!(Batch::of(&[order("a", "k")]).settle(&f.store).await, None);
+    })
+    .await;
 }

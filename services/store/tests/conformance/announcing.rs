@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use minishop_core::ids::OrderId;
 use minishop_core::order::Status;
 use minishop_store::{Announce, AnnouncedAgain, Left, NewEvent, NewOrder, Unannounced};
+use minishop_testkit::lot::operation;
+use minishop_testkit::rows::{now, order, orders};
 
-use crate::repairing::operation;
-use crate::support::{Fixture, entry, now, order, orders, processed};
+use crate::support::{Fixture, entry, processed};
 
 fn ask(which: Unannounced) -> Announce {
     let requested_by =

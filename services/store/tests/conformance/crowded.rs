@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use minishop_core::parking::State;
 use minishop_store::{Claim, Claimed, Lease, Release, Store};
+use minishop_testkit::database::Engine;
 
 use crate::parking::LEASE;
-use crate::support::{Fixture, on_postgres};
+use crate::support::{Fixture, on};
 
 /// Waiting events.
 const WAITING: i64 = 20_000;
@@ -98,7 +99,7 @@ pub async fn twenty_thousand_waiting_events_are_worked_off_key_by_key_in_order(f
 
 /// Counts what was read in the lot: rows of the table, and entries of its indexes.
 async fn looked_at(f: &Fixture) -> i64 {
-    f.long(
+    f.number(
         "SELECT (SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables WHERE relname = 'parked')::bigint \
          + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'parked')::bigint",
     )
@@ -133,7 +134,7 @@ async fn a_pass_looks_at_little(f: Fixture, keys: i64, knows: Knows) {
     assert_eq!(pass(&worker).await.len(), usize::try_from(keys.min(32)).unwrap());
     // A server process reports its statistics when it ends.
     drop(worker);
-    f.alone().await;
+    f.left_alone().await;
     let looked_at = looked_at(&f).await - before;
     assert!(looked_at < LOOKED_AT, "a pass over {WAITING} events of {keys} keys looked at {looked_at}, with {knows:?} known");
 }
@@ -142,7 +143,7 @@ macro_rules! whatever_the_planner_knows {
     ($($sentence:ident: $keys:expr, $knows:ident;)+) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $sentence() {
-            on_postgres(async |f| a_pass_looks_at_little(f, $keys, Knows::$knows).await).await;
+            on(Engine::Postgres, async |f| a_pass_looks_at_little(f, $keys, Knows::$knows).await).await;
         }
     )+};
 }

@@ -11,11 +11,14 @@ use minishop_core::position::Position;
 use minishop_store::{
     Claim, DeadLetterFilter, Journal, NewOrder, Note, ParkedEvent, Release, Result, Selection, Store, StoreError,
 };
+use minishop_testkit::database::Engine;
+use minishop_testkit::lot::{operation, parked};
+use minishop_testkit::rows::{now, order_of};
 
+use crate::discarding::failed;
 use crate::living::cancelled;
 use crate::parking::LEASE;
-use crate::repairing::{failed, operation};
-use crate::support::{Fixture, adopted, entry, now, on_postgres, order_of, parked, processed};
+use crate::support::{Fixture, adopted, entry, on, processed};
 
 const ROUNDS: usize = 40;
 
@@ -191,15 +194,14 @@ impl Crowd {
 
 /// Counts the deadlocks of the database. Connections report their statistics when they end.
 async fn deadlocks(f: &Fixture) -> i64 {
-    let ours = "pg_stat_activity WHERE datname = current_database() AND application_name = 'minishop-test'";
-    f.sql(&format!("SELECT pg_terminate_backend(pid) FROM {ours}")).await;
-    while f.count(ours).await > 0 {}
+    f.cut_stores().await;
+    f.left_alone().await;
     f.count("pg_stat_database, generate_series(1, deadlocks) WHERE datname = current_database()").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_apis_and_two_workers_never_wait_for_each_other_in_a_ring() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         let made = Arc::default();
         let of = |n, store: Store| Crowd { store, made: Arc::clone(&made), n };
         let (one, two) = (of(0, f.open_again(false).await.unwrap()), of(1, f.open_again(false).await.unwrap()));

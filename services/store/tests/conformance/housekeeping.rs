@@ -6,9 +6,11 @@ use minishop_core::ids::EventId;
 use minishop_core::operation::Kind;
 use minishop_core::parking::State;
 use minishop_store::{Journal, NewOperation, ParkedEvent, Selection};
+use minishop_testkit::lot::{operation, parked};
+use minishop_testkit::rows::event_id;
 
-use crate::repairing::{dead, operation};
-use crate::support::{Fixture, entry, event_id, parked};
+use crate::repairing::dead;
+use crate::support::{Fixture, entry};
 
 const NOW: Duration = Duration::ZERO;
 const HOUR: Duration = Duration::from_hours(1);

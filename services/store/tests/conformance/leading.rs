@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use minishop_store::postgres;
 use minishop_store::{Acknowledged, Leadership, Led, Renewal, Role, Store};
+use minishop_testkit::database::{Engine, settings};
+use minishop_testkit::rows::{all_shards, order_of, orders};
 use tokio::task::JoinSet;
 
-use crate::support::{Fixture, all_shards, on_postgres, order_of, orders, settings};
+use crate::support::{Fixture, on};
 
 /// Requests leases; returns the shards, and whether others write.
 async fn lead(store: &Store, owner: &str, roles: &[Role], renewal: &Renewal) -> Leadership {
@@ -27,7 +29,7 @@ fn epochs(leadership: &Leadership) -> Vec<i64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_are_shared_among_live_processes() {
-    on_postgres(async |f| {
+    on(Engine::Postgres, async |f| {
         let lead_finished = async |owner: &str, roles: &[Role], finished: &[i16]| {
             let renewal = Renewal { finished: finished.to_vec(), ..Renewal::default() };
             let leadership = lead(&f.store, owner, roles, &renewal).await;
@@ -64,7 +66,7 @@ async fn shards_are_shared_among_live_processes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_is_renewed_keeps_its_epoch_and_any_other_begins_one() {
-    on_postgres(async |f| {
+    on(Engine::Postgres, async |f| {
         let lead = async |owner: &str, shards: &[i16]| lead(&f.store, owner, &Role::ALL, &again(shards)).await;
         let first = epochs(&lead("a", &[]).await);
         assert_eq!(epochs(&lead("a", &[]).await), first, "a renewal");
@@ -83,9 +85,9 @@ async fn a_lease_that_is_renewed_keeps_its_epoch_and_any_other_begins_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_lease_is_anothers_acknowledges_nothing() {
-    on_postgres(async |f| {
+    on(Engine::Postgres, async |f| {
         f.accept(&orders("a", 0..9)).await;
-        let shard = f.rows().await[0].event.shard;
+        let shard = f.outbox().await[0].event.shard;
         let first = f.published("a", shard, 3).await;
         let acknowledge = async |owner: &str, asked: &Acknowledged| {
             f.store.outbox.acknowledge(owner, std::slice::from_ref(asked)).await.unwrap()
@@ -96,7 +98,7 @@ async fn a_leader_whose_lease_is_anothers_acknowledges_nothing() {
         lead(&f.store, "a", &Role::ALL, &again(&[shard])).await;
         assert!(!acknowledge("a", &first).await, "an epoch that is over");
         assert!(acknowledge("a", &anew).await);
-        let before = f.rows().await;
+        let before = f.outbox().await;
         assert_eq!(before.len(), 7);
         f.age(Duration::from_secs(11)).await;
         let second = f.published("b", shard, 5).await;
@@ -104,7 +106,7 @@ async fn a_leader_whose_lease_is_anothers_acknowledges_nothing() {
         assert!(!acknowledge("a", &old).await, "its lease is another's");
         assert!(!acknowledge("b", &old).await, "in another epoch");
         assert!(!acknowledge("a", &second).await, "under the epoch of another");
-        assert_eq!((f.rows().await, f.acknowledged().await[&shard]), (before, 3));
+        assert_eq!((f.outbox().await, f.acknowledged().await[&shard]), (before, 3));
         assert!(acknowledge("b", &second).await);
     })
     .await;
@@ -112,9 +114,9 @@ async fn a_leader_whose_lease_is_anothers_acknowledges_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_is_given_back_stands_where_it_was_left() {
-    on_postgres(async |f| {
+    on(Engine::Postgres, async |f| {
         f.accept(&orders("a", 0..9)).await;
-        let shard = f.rows().await[0].event.shard;
+        let shard = f.outbox().await[0].event.shard;
         assert!(f.acknowledge("a", shard, 4).await);
         f.store.outbox.release("a").await.unwrap();
         let led = lead(&f.store, "b", &Role::ALL, &Renewal::default()).await.shards;
@@ -136,12 +138,12 @@ async fn stranger(f: &Fixture) -> (String, Store) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_does_not_own_the_outbox_may_not_vacuum_it_and_relays_all_the_same() {
-    on_postgres(async |f| {
+    on(Engine::Postgres, async |f| {
         let (role, store) = stranger(&f).await;
         let batch = orders("a", 0..5);
         assert_eq!(store.orders.intake().await.unwrap().accept(&batch).await.unwrap().len(), 5);
         let lead = lead(&store, "a", &Role::ALL, &Renewal::default()).await;
-        let last = f.rows().await.pop().unwrap();
+        let last = f.outbox().await.pop().unwrap();
         let epoch = lead.shards.iter().find(|led| led.shard == last.event.shard).unwrap().epoch;
         let events = batch.iter().map(|order| order.event.event_id).collect();
         let published = Acknowledged { shard: last.event.shard, epoch, low: 0, events };
@@ -158,8 +160,8 @@ async fn a_role_that_does_not_own_the_outbox_may_not_vacuum_it_and_relays_all_th
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wait_for_a_shard_is_no_conflict_between_orders() {
     const HELD: Duration = Duration::from_secs(3);
-    on_postgres(async |f| {
-        let held = f.hold("SELECT pg_advisory_xact_lock(1297305410, 0)").await.unwrap();
+    on(Engine::Postgres, async |f| {
+        let held = f.hold_beside("SELECT pg_advisory_xact_lock(1297305410, 0)").await.unwrap();
         let began = Instant::now();
         let mut writers = JoinSet::new();
         for n in 0..3 {
@@ -169,7 +171,7 @@ async fn a_wait_for_a_shard_is_no_conflict_between_orders() {
             writers.spawn(async move { intake.accept(&batch).await.map(|made| made.len()) });
         }
         tokio::time::sleep(HELD).await; // sleeps: longer than any patience with a key's lock
-        held.let_go().await;
+        held.release().await;
         while let Some(outcome) = writers.join_next().await {
             assert_eq!(outcome.unwrap().unwrap(), 40, "a batch is neither refused nor told to come again");
         }

@@ -4,8 +4,10 @@ use minishop_core::order::Status;
 use minishop_core::parking::State;
 use minishop_store::NewOrder;
 use minishop_store::{Journal, Note, ParkedEvent, Role, Transition};
+use minishop_testkit::lot::parked;
+use minishop_testkit::rows::{client, event, event_id, now, order, order_id};
 
-use crate::support::{Fixture, client, event, event_id, now, order, order_id, parked, processed};
+use crate::support::{Fixture, processed};
 
 pub fn cancelled(order: &NewOrder) -> Transition {
     Transition {

@@ -7,12 +7,14 @@ use minishop_core::operation::Kind;
 use minishop_core::order::Status;
 use minishop_core::parking::State;
 use minishop_store::{Claim, DeadLetterFilter, Failure, Journal, Lease, NewOrder, ParkedEvent, Release, Selection, StoreError};
+use minishop_testkit::lot::{operation, parked};
+use minishop_testkit::rows::{now, order};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::discarding::failed;
 use crate::living::cancelled;
 use crate::parking::LEASE;
-use crate::repairing::{failed, operation};
-use crate::support::{Fixture, now, order, parked, processed};
+use crate::support::{Fixture, processed};
 
 type Cancelled = Result<Option<i64>, StoreError>;
 
@@ -96,7 +98,7 @@ pub async fn a_pass_of_the_lot_that_meets_a_cancel_waits_and_sees_it(f: Fixture)
     let mut cancels = JoinSet::new();
     // The cancel has changed the order and cannot end: an open transaction has written the next row of its timeline.
     let told = "INSERT INTO timeline (order_id, version, kind, at, cause) SELECT order_id, 2, 'x', now(), order_id FROM orders";
-    let held = f.hold(told).await;
+    let held = f.hold_beside(told).await;
     let task = cancel(&f, &order, &mut cancels);
     f.until_blocked(1, &task).await;
     if held.is_none() {
@@ -107,7 +109,7 @@ pub async fn a_pass_of_the_lot_that_meets_a_cancel_waits_and_sees_it(f: Fixture)
     let task = looks.spawn(async move { lot.begin("worker").await.unwrap().orders(&[id], &[]).await.unwrap().remove(0).status });
     f.until_blocked(2, &task).await;
     if let Some(held) = held {
-        held.let_go().await;
+        held.release().await;
         assert!(cancels.join_next().await.unwrap().unwrap().unwrap().is_some());
     }
     assert_eq!(looks.join_next().await.unwrap().unwrap(), Status::Cancelled, "so it gives nothing up");
@@ -133,7 +135,7 @@ pub async fn a_discard_and_a_cancel_that_meet_do_not_wait_for_each_other(f: Fixt
     let run = f.store.operations.claim("w", LEASE, 1).await.unwrap().remove(0);
     let candidate = f.store.operations.discard_candidates(&run, 1).await.unwrap().remove(0);
     // Both wait for the order; the cancel came first and gets it.
-    let held = f.hold("SELECT order_id FROM orders FOR UPDATE").await;
+    let held = f.hold_beside("SELECT order_id FROM orders FOR UPDATE").await;
     let (mut cancels, mut discards) = (JoinSet::new(), JoinSet::new());
     let task = cancel(&f, &order, &mut cancels);
     f.until_blocked(1, &task).await;
@@ -144,7 +146,7 @@ pub async fn a_discard_and_a_cancel_that_meet_do_not_wait_for_each_other(f: Fixt
     let task = discards.spawn(async move { operations.discard(&run, &candidate, Some(&change), now()).await });
     f.until_blocked(2, &task).await;
     if let Some(held) = held {
-        held.let_go().await;
+        held.release().await;
         assert!(cancels.join_next().await.unwrap().unwrap().unwrap().is_some());
     }
     let changed = discards.join_next().await.unwrap().unwrap().unwrap().unwrap();

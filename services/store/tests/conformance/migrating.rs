@@ -1,17 +1,17 @@
 //! The upgrade from the outbox with ids (up to migration 6) to the one with gapless numbers.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use minishop_contracts::key::spread;
 use minishop_store::shard_of;
 use minishop_store::{NewEvent, NewOrder, Role, Store, postgres, sqlite};
+use minishop_testkit::database::{Database, Engine, settings};
+use minishop_testkit::rows::{clock, event, order, order_id, order_of, outbox};
+use minishop_testkit::wait::becomes;
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection, Executor as _, PgConnection, SqliteConnection};
 use tokio::task::JoinSet;
-
-use crate::support::{clock_of, event, now, on_bare_postgres, order, order_id, order_of, read_all, settings};
 
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -133,7 +133,7 @@ async fn assert_moved(store: &Store, rows: Vec<(Role, NewEvent)>) {
         wanted.entry(shard).or_default().push(NewEvent { shard, ..event });
     }
     let mut found: BTreeMap<i16, Vec<NewEvent>> = BTreeMap::new();
-    for row in read_all(store).await {
+    for row in outbox(store).await {
         let events = found.entry(row.event.shard).or_default();
         events.push(row.event);
         assert_eq!((row.number, row.set_aside), (i64::try_from(events.len()).unwrap(), false));
@@ -162,7 +162,7 @@ async fn on_sqlite_an_upgrade_moves_every_row_in_its_order_and_the_old_build_can
         (&mut old).prepare(sqlx::SqlStr::from_static(statement)).await.unwrap();
     }
     old.close().await.unwrap();
-    let store = sqlite::open(&path, clock_of(now()), true).await.unwrap();
+    let store = sqlite::open(&path, clock(), true).await.unwrap();
     let mut old = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
     for statement in OLD_SQLITE {
         let error = (&mut old).prepare(sqlx::SqlStr::from_static(statement)).await.err().unwrap();
@@ -173,30 +173,29 @@ async fn on_sqlite_an_upgrade_moves_every_row_in_its_order_and_the_old_build_can
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_an_upgrade_moves_every_row_in_its_order_and_the_old_build_can_do_nothing() {
-    on_bare_postgres(async |url| {
-        let mut old = PgConnection::connect(&url).await.unwrap();
-        POSTGRES.run_to(OLD, &mut old).await.unwrap();
-        let rows = old_rows();
-        let columns = "shard, event_id, topic, record_key, order_id, order_version, payload, headers";
-        let bytes = |bytes: &[u8]| {
-            if bytes.len() == 16 { format!("'{}'::uuid", hex(bytes)) } else { format!("'\\x{}'::bytea", hex(bytes)) }
-        };
-        let insert = format!("INSERT INTO outbox ({columns}) VALUES {}", values(&rows, bytes, ""));
-        old.execute(AssertSqlSafe(insert)).await.unwrap();
-        let all = || OLD_POSTGRES.iter().copied().chain([OLD_ACCEPT]);
-        for statement in all() {
-            (&mut old).prepare(sqlx::SqlStr::from_static(statement)).await.unwrap();
-        }
-        let store = postgres::connect(&url, &settings(true)).await.unwrap();
-        let mut another = PgConnection::connect(&url).await.unwrap();
-        for statement in all() {
-            let error = (&mut another).prepare(sqlx::SqlStr::from_static(statement)).await.err().unwrap();
-            let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
-            assert_eq!(code.as_deref(), Some("42P01"), "{statement}: {error}");
-        }
-        assert_moved(&store, rows).await;
-    })
-    .await;
+    let Some(database) = Database::fresh(Engine::Postgres).await else { return };
+    let url = database.url();
+    let mut old = PgConnection::connect(url).await.unwrap();
+    POSTGRES.run_to(OLD, &mut old).await.unwrap();
+    let rows = old_rows();
+    let columns = "shard, event_id, topic, record_key, order_id, order_version, payload, headers";
+    let bytes = |bytes: &[u8]| {
+        if bytes.len() == 16 { format!("'{}'::uuid", hex(bytes)) } else { format!("'\\x{}'::bytea", hex(bytes)) }
+    };
+    let insert = format!("INSERT INTO outbox ({columns}) VALUES {}", values(&rows, bytes, ""));
+    old.execute(AssertSqlSafe(insert)).await.unwrap();
+    let all = || OLD_POSTGRES.iter().copied().chain([OLD_ACCEPT]);
+    for statement in all() {
+        (&mut old).prepare(sqlx::SqlStr::from_static(statement)).await.unwrap();
+    }
+    let store = postgres::connect(url, &settings(true)).await.unwrap();
+    let mut another = PgConnection::connect(url).await.unwrap();
+    for statement in all() {
+        let error = (&mut another).prepare(sqlx::SqlStr::from_static(statement)).await.err().unwrap();
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
+        assert_eq!(code.as_deref(), Some("42P01"), "{statement}: {error}");
+    }
+    assert_moved(&store, rows).await;
 }
 
 /// Accepts an order as the old build did.
@@ -224,42 +223,32 @@ async fn accept_as_before(connection: &mut PgConnection, order: &NewOrder) -> sq
     Ok(query.fetch_one(connection).await?.0.len())
 }
 
-/// Waits until `count` transactions wait for locks.
-async fn until_blocked(url: &str, count: i64) {
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let mut observer = PgConnection::connect(url).await.unwrap();
-    let all_wait = async { while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut observer).await.unwrap() < count {} };
-    tokio::time::timeout(Duration::from_secs(10), all_wait).await.expect("they wait");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_the_old_build_accepts_during_the_upgrade_is_moved_or_is_not_accepted_at_all() {
-    on_bare_postgres(async |url| {
-        let mut first = PgConnection::connect(&url).await.unwrap();
-        POSTGRES.run_to(OLD, &mut first).await.unwrap();
-        let mut second = PgConnection::connect(&url).await.unwrap();
-        let orders: Vec<NewOrder> = (0..3).map(|n| order("a", &format!("k{n}"))).collect();
-        assert_eq!(accept_as_before(&mut second, &orders[0]).await.unwrap(), 1);
-        // One old process is before its commit when the upgrade begins; another one comes while the upgrade waits.
-        first.execute("BEGIN").await.unwrap();
-        assert_eq!(accept_as_before(&mut first, &orders[1]).await.unwrap(), 1);
-        let (mut late, order, settings) = (JoinSet::new(), orders[2].clone(), settings(true));
-        let meanwhile = async {
-            until_blocked(&url, 1).await;
-            late.spawn(async move { accept_as_before(&mut second, &order).await });
-            until_blocked(&url, 2).await;
-            first.execute("COMMIT").await.unwrap();
-            late.join_next().await.unwrap().unwrap()
-        };
-        let (store, refused) = futures::join!(postgres::connect(&url, &settings), meanwhile);
-        let store = store.unwrap();
-        assert!(matches!(refused, Err(sqlx::Error::Database(_))), "{refused:?}");
-        assert!(accept_as_before(&mut first, &orders[2]).await.is_err(), "also with a statement that was prepared before");
-        let moved: Vec<_> = read_all(&store).await.into_iter().map(|row| (row.number, row.event.event_id)).collect();
-        assert_eq!(moved, [(1, orders[0].event.event_id), (2, orders[1].event.event_id)]);
-        let known =
-            async |order: &NewOrder| store.reads.order(&order.head.client_id, order.head.order_id).await.unwrap().is_some();
-        assert_eq!((known(&orders[0]).await, known(&orders[1]).await, known(&orders[2]).await), (true, true, false));
-    })
-    .await;
+    let Some(database) = Database::fresh(Engine::Postgres).await else { return };
+    let url = database.url();
+    let mut first = PgConnection::connect(url).await.unwrap();
+    POSTGRES.run_to(OLD, &mut first).await.unwrap();
+    let mut second = PgConnection::connect(url).await.unwrap();
+    let orders: Vec<NewOrder> = (0..3).map(|n| order("a", &format!("k{n}"))).collect();
+    assert_eq!(accept_as_before(&mut second, &orders[0]).await.unwrap(), 1);
+    // One old process is before its commit when the upgrade begins; another one comes while the upgrade waits.
+    first.execute("BEGIN").await.unwrap();
+    assert_eq!(accept_as_before(&mut first, &orders[1]).await.unwrap(), 1);
+    let (mut late, order, settings) = (JoinSet::new(), orders[2].clone(), settings(true));
+    let meanwhile = async {
+        becomes("transactions that wait", async || database.blocked().await, 1).await;
+        late.spawn(async move { accept_as_before(&mut second, &order).await });
+        becomes("transactions that wait", async || database.blocked().await, 2).await;
+        first.execute("COMMIT").await.unwrap();
+        late.join_next().await.unwrap().unwrap()
+    };
+    let (store, refused) = futures::join!(postgres::connect(url, &settings), meanwhile);
+    let store = store.unwrap();
+    assert!(matches!(refused, Err(sqlx::Error::Database(_))), "{refused:?}");
+    assert!(accept_as_before(&mut first, &orders[2]).await.is_err(), "also with a statement that was prepared before");
+    let moved: Vec<_> = outbox(&store).await.into_iter().map(|row| (row.number, row.event.event_id)).collect();
+    assert_eq!(moved, [(1, orders[0].event.event_id), (2, orders[1].event.event_id)]);
+    let known = async |order: &NewOrder| store.reads.order(&order.head.client_id, order.head.order_id).await.unwrap().is_some();
+    assert_eq!((known(&orders[0]).await, known(&orders[1]).await, known(&orders[2]).await), (true, true, false));
 }

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use minishop_store::error::OpenError;
-use minishop_store::postgres::{self, PostgresSettings};
+use minishop_store::postgres;
 use minishop_store::{StoreError, sqlite};
+use minishop_testkit::database::{Engine, settings};
+use minishop_testkit::rows::{clock, order, orders};
 use sqlx::{Connection, SqliteConnection};
 
-use crate::support::{Fixture, clock_of, now, on_postgres, order, orders};
+use crate::support::{Fixture, on};
 
 pub async fn an_open_store_opens_again_with_its_rows(f: Fixture) {
     let made = order("a", "k1");
@@ -41,7 +43,7 @@ pub async fn a_store_with_other_outbox_shards_is_refused(f: Fixture) {
 async fn refused_untouched(path: &Path) {
     let before = std::fs::read(path).unwrap();
     for migrate in [true, false] {
-        let error = sqlite::open(path, clock_of(now()), migrate).await.unwrap_err();
+        let error = sqlite::open(path, clock(), migrate).await.unwrap_err();
         assert_eq!(error.code(), "STORE_CORRUPT", "{error:?}");
     }
     assert_eq!(std::fs::read(path).unwrap(), before);
@@ -49,7 +51,7 @@ async fn refused_untouched(path: &Path) {
 
 async fn closed_file(dir: &Path) -> std::path::PathBuf {
     let path = dir.join("minishop.db");
-    let store = sqlite::open(&path, clock_of(now()), true).await.unwrap();
+    let store = sqlite::open(&path, clock(), true).await.unwrap();
     store.orders.intake().await.unwrap().accept(&orders("a", 0..200)).await.unwrap();
     drop(store);
     // A separate connection checkpoints the write-ahead log into the file.
@@ -67,7 +69,7 @@ async fn closed_file(dir: &Path) -> std::path::PathBuf {
 async fn after_a_checkpoint_the_file_alone_is_whole() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("minishop.db");
-    let store = sqlite::open(&path, clock_of(now()), true).await.unwrap();
+    let store = sqlite::open(&path, clock(), true).await.unwrap();
     let made = orders("a", 0..200);
     store.orders.intake().await.unwrap().accept(&made).await.unwrap();
     sqlite::checkpoint(&path).await;
@@ -75,7 +77,7 @@ async fn after_a_checkpoint_the_file_alone_is_whole() {
     assert_eq!(log, 0);
     let copy = dir.path().join("copy.db");
     std::fs::copy(&path, &copy).unwrap();
-    let copy = sqlite::open(&copy, clock_of(now()), false).await.unwrap();
+    let copy = sqlite::open(&copy, clock(), false).await.unwrap();
     assert!(copy.reads.order(&made[199].head.client_id, made[199].head.order_id).await.unwrap().is_some());
 }
 
@@ -98,7 +100,7 @@ async fn read_without_pause(path: std::path::PathBuf, stop: tokio_util::sync::Ca
 async fn the_write_ahead_log_is_bounded_under_readers_that_never_pause() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("minishop.db");
-    let store = sqlite::open(&path, clock_of(now()), true).await.unwrap();
+    let store = sqlite::open(&path, clock(), true).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
     #[expect(clippy::disallowed_methods, reason = "the test is who ends this task")]
     let reader = tokio::spawn(read_without_pause(path, stop.clone()));
@@ -163,26 +165,22 @@ async fn another_programs_file_is_refused_and_stays_as_it_is() {
 #[tokio::test]
 async fn a_directory_that_is_not_there_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let error = sqlite::open(&dir.path().join("absent/minishop.db"), clock_of(now()), true).await.unwrap_err();
+    let error = sqlite::open(&dir.path().join("absent/minishop.db"), clock(), true).await.unwrap_err();
     assert_eq!(error.code(), "DATA_DIR", "{error:?}");
-}
-
-fn connect_settings() -> PostgresSettings {
-    PostgresSettings { app_name: "minishop-test".into(), migrate: true }
 }
 
 #[tokio::test]
 async fn a_server_that_is_away_is_tried_again() {
     // Nothing listens on port 1 of the loopback.
-    let error = postgres::connect("postgres://postgres@127.0.0.1:1/x", &connect_settings()).await.unwrap_err();
+    let error = postgres::connect("postgres://postgres@127.0.0.1:1/x", &settings(true)).await.unwrap_err();
     assert!(error.is_retry(), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_not_there_is_refused() {
-    on_postgres(async |f| {
-        let url = f.url().replace("/store_", "/absent_");
-        let error = postgres::connect(&url, &connect_settings()).await.unwrap_err();
+    on(Engine::Postgres, async |f| {
+        let url = f.url().replace("/test_", "/absent_");
+        let error = postgres::connect(&url, &settings(true)).await.unwrap_err();
         assert_eq!(error.code(), "DEPENDENCY_REFUSED", "{error:?}");
     })
     .await;
@@ -190,8 +188,8 @@ async fn a_database_that_is_not_there_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_does_not_wait_for_the_disk_is_refused() {
-    on_postgres(async |f| {
-        let name = f.url().rsplit_once('/').unwrap().1.to_owned();
+    on(Engine::Postgres, async |f| {
+        let name = f.name();
         f.sql(&format!("ALTER DATABASE {name} SET synchronous_commit = off")).await;
         let error = f.open_again(false).await.unwrap_err();
         assert!(matches!(error, OpenError::Unsafe { setting: "synchronous_commit", .. }), "{error:?}");
@@ -201,14 +199,13 @@ async fn a_database_that_does_not_wait_for_the_disk_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_connections_are_made_again() {
-    on_postgres(async |f| {
+    on(Engine::Postgres, async |f| {
         let batch = [order("a", "k1")];
         let mut intake = f.store.orders.intake().await.unwrap();
         intake.accept(&batch).await.unwrap();
         f.store.inbox.begin("worker").await.unwrap().commit().await.unwrap();
-        let ours = "pg_stat_activity WHERE application_name = 'minishop-test' AND datname = current_database()";
-        f.sql(&format!("SELECT pg_terminate_backend(pid) FROM {ours}")).await;
-        while f.count(ours).await > 0 {}
+        f.cut_stores().await;
+        f.left_alone().await;
         // An idle connection is checked before use; the loss of any other one shows in the statement.
         let first = intake.accept(&batch).await;
         assert!(matches!(first, Ok(_) | Err(StoreError::Unknown { .. } | StoreError::Retry { .. })), "{first:?}");

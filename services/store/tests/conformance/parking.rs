@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use minishop_core::parking::State;
-use minishop_store::{Claim, Claimed, Failure, Identity, Journal, Lease, ParkedEvent, Release, Store};
+use minishop_store::{Claim, Claimed, Failure, Identity, Lease, ParkedEvent, Release, Store};
+use minishop_testkit::lot::{park, parked};
+use minishop_testkit::rows::{client, event_id, now, order_id};
 
-use crate::support::{Fixture, client, entry, event_id, now, order_id, parked};
+use crate::support::{Fixture, entry};
 
 pub const LEASE: Duration = Duration::from_secs(40);
 /// After this time every lease of a claim has expired.
@@ -15,12 +17,6 @@ const OVER: Duration = Duration::from_secs(40 + 15);
 
 fn types() -> Vec<String> {
     vec!["orders.created".to_owned(), "orders.created.v1".to_owned()]
-}
-
-async fn park(f: &Fixture, rows: Vec<ParkedEvent>) {
-    let mut settlement = f.store.inbox.begin("worker").await.unwrap();
-    settlement.record(&Journal { parked: rows, ..Journal::default() }).await.unwrap();
-    settlement.commit().await.unwrap();
 }
 
 async fn claim(store: &Store, limit: usize) -> Vec<Claimed> {
@@ -69,7 +65,7 @@ fn held(key: &str, needs: &str) -> ParkedEvent {
 
 pub async fn a_claim_counts_the_attempt_and_keeps_the_row_from_others(f: Fixture) {
     let row = due("c1");
-    park(&f, vec![row.clone()]).await;
+    park(&f.store, "worker", vec![row.clone()]).await;
     let claimed = claim(&f.store, 32).await;
     assert_eq!(claimed.len(), 1);
     let got = &claimed[0];
@@ -85,7 +81,7 @@ pub async fn a_claim_counts_the_attempt_and_keeps_the_row_from_others(f: Fixture
 }
 
 pub async fn the_leases_of_one_claim_end_one_after_the_other(f: Fixture) {
-    park(&f, (0..32).map(|n| due(&format!("c{n}"))).collect()).await;
+    park(&f.store, "worker", (0..32).map(|n| due(&format!("c{n}"))).collect()).await;
     assert_eq!(claim(&f.store, 32).await.len(), 32);
     f.age(LEASE + Duration::from_secs(7)).await;
     let first = claim(&f.store, 32).await.len();
@@ -99,7 +95,7 @@ pub async fn only_heads_and_rows_that_block_nothing_are_claimed(f: Fixture) {
     let beside = ParkedEvent { blocks: false, ..due("c2") };
     let mut second = due("c1");
     second.offset = 43;
-    park(&f, vec![due("c1"), second, dead_head, due("c2"), beside.clone(), due("c3"), waiting("c3")]).await;
+    park(&f.store, "worker", vec![due("c1"), second, dead_head, due("c2"), beside.clone(), due("c3"), waiting("c3")]).await;
     let claimed = claim(&f.store, 32).await;
     let keys: Vec<_> = claimed.iter().map(|row| (&row.record_key[..], row.offset)).collect();
     assert_eq!(keys, [(&b"c1"[..], 42), (b"c2", 42), (b"c3", 42)]);
@@ -108,7 +104,7 @@ pub async fn only_heads_and_rows_that_block_nothing_are_claimed(f: Fixture) {
 
 pub async fn rows_come_up_to_the_limit_and_the_longest_due_first(f: Fixture) {
     for key in ["a", "b", "c"] {
-        park(&f, vec![due(key)]).await;
+        park(&f.store, "worker", vec![due(key)]).await;
         f.age(Duration::from_secs(10)).await;
     }
     let keys = async |limit| claim(&f.store, limit).await.into_iter().map(|row| row.record_key).collect::<Vec<_>>();
@@ -117,7 +113,7 @@ pub async fn rows_come_up_to_the_limit_and_the_longest_due_first(f: Fixture) {
 
 pub async fn two_workers_at_once_never_claim_a_row_or_a_key_twice(f: Fixture) {
     let rows = (0..60).flat_map(|n| [due(&format!("c{n}")), waiting(&format!("c{n}"))]).collect();
-    park(&f, rows).await;
+    park(&f.store, "worker", rows).await;
     let stores = [f.store.clone(), f.second().await, f.second().await];
     let mut seen = HashSet::new();
     for _ in 0..2 {
@@ -143,7 +139,7 @@ pub async fn two_workers_at_once_never_claim_a_row_or_a_key_twice(f: Fixture) {
 pub async fn a_drained_head_makes_the_next_row_of_its_key_due(f: Fixture) {
     let rows = vec![due("c1"), waiting("c1"), waiting("c1"), waiting("c2")];
     let order: Vec<_> = rows[..3].iter().map(|row| row.event_id).collect();
-    park(&f, rows).await;
+    park(&f.store, "worker", rows).await;
     let mut seen = Vec::new();
     while let [row] = &claim(&f.store, 32).await[..] {
         seen.push(row.event_id);
@@ -155,7 +151,7 @@ pub async fn a_drained_head_makes_the_next_row_of_its_key_due(f: Fixture) {
 }
 
 pub async fn what_comes_after_a_lost_lease_changes_nothing(f: Fixture) {
-    park(&f, vec![due("c1"), waiting("c1")]).await;
+    park(&f.store, "worker", vec![due("c1"), waiting("c1")]).await;
     let late = claim(&f.store, 1).await[0].lease;
     f.age(OVER).await;
     let holder = claim(&f.second().await, 1).await[0].lease;
@@ -179,7 +175,7 @@ pub async fn what_comes_after_a_lost_lease_changes_nothing(f: Fixture) {
 }
 
 pub async fn a_released_row_is_due_again_after_its_wait(f: Fixture) {
-    park(&f, vec![due("c1"), waiting("c1")]).await;
+    park(&f.store, "worker", vec![due("c1"), waiting("c1")]).await;
     let lease = claim(&f.store, 1).await[0].lease;
     assert!(release(&f.store, again(lease, Some(Duration::from_mins(10)))).await);
     assert_eq!(claim(&f.store, 32).await, []);
@@ -198,7 +194,7 @@ pub async fn a_released_row_is_due_again_after_its_wait(f: Fixture) {
 }
 
 pub async fn a_dead_head_keeps_its_key_and_a_refused_one_lets_it_go(f: Fixture) {
-    park(&f, vec![due("c1"), waiting("c1"), due("c2"), waiting("c2")]).await;
+    park(&f.store, "worker", vec![due("c1"), waiting("c1"), due("c2"), waiting("c2")]).await;
     let [one, two] = &claim(&f.store, 32).await[..] else { panic!("two heads") };
     assert!(release(&f.store, again(one.lease, None)).await);
     assert!(release(&f.store, Release { unblocks: true, ..again(two.lease, None) }).await);
@@ -213,7 +209,7 @@ pub async fn a_dead_head_keeps_its_key_and_a_refused_one_lets_it_go(f: Fixture) 
 }
 
 pub async fn an_event_is_held_until_its_type_is_known(f: Fixture) {
-    park(&f, vec![held("c1", "orders.created.v2"), waiting("c1"), waiting("c2")]).await;
+    park(&f.store, "worker", vec![held("c1", "orders.created.v2"), waiting("c1"), waiting("c2")]).await;
     let make_due = async |types: &[String]| f.store.lot.make_due("worker", types, None).await.unwrap().due;
     assert_eq!(make_due(&types()).await, 1, "a head that was missed is due now");
     assert_eq!(claim(&f.store, 32).await.len(), 1);
@@ -232,7 +228,7 @@ pub async fn an_event_is_held_until_its_type_is_known(f: Fixture) {
 }
 
 pub async fn a_row_takes_the_identity_that_was_read(f: Fixture) {
-    park(&f, vec![ParkedEvent { blocks: false, order_id: None, ..due("c1") }]).await;
+    park(&f.store, "worker", vec![ParkedEvent { blocks: false, order_id: None, ..due("c1") }]).await;
     let lease = claim(&f.store, 1).await[0].lease;
     let identity = Identity {
         lease,
@@ -251,7 +247,7 @@ pub async fn a_row_takes_the_identity_that_was_read(f: Fixture) {
 }
 
 pub async fn another_consumers_rows_are_not_touched(f: Fixture) {
-    park(&f, vec![due("c1"), waiting("c2")]).await;
+    park(&f.store, "worker", vec![due("c1"), waiting("c2")]).await;
     let types = types();
     let lease = Claim { types: &types, lease: LEASE, limit: 32 };
     assert_eq!(f.store.lot.claim("other", &lease).await.unwrap(), []);
@@ -263,10 +259,10 @@ pub async fn another_consumers_rows_are_not_touched(f: Fixture) {
 
 pub async fn a_missed_head_is_found_behind_another_consumers_head_of_the_key(f: Fixture) {
     let keys: Vec<String> = (0..1_000).map(|n| format!("k{n:04}")).collect();
-    park(&f, keys.iter().map(|key| waiting(key)).collect()).await;
+    park(&f.store, "worker", keys.iter().map(|key| waiting(key)).collect()).await;
     f.sql("UPDATE parked SET consumer = 'another'").await;
     // The last key of a step has a head of either consumer.
-    park(&f, vec![waiting("k0999")]).await;
+    park(&f.store, "worker", vec![waiting("k0999")]).await;
     let mut after = None;
     let mut due = 0;
     loop {
@@ -281,7 +277,7 @@ pub async fn a_missed_head_is_found_behind_another_consumers_head_of_the_key(f: 
 }
 
 pub async fn a_lease_from_before_a_restore_changes_nothing(f: Fixture) {
-    park(&f, vec![due("c1"), waiting("c1")]).await;
+    park(&f.store, "worker", vec![due("c1"), waiting("c1")]).await;
     let old = claim(&f.store, 1).await[0].lease;
     // After a restore of an older copy of the database, another event gets the same id.
     let other = event_id();

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use minishop_store::{Outage, PausedEndpoint};
+use minishop_testkit::rows::now;
 
-use crate::support::{Fixture, now};
+use crate::support::Fixture;
 
 fn outage(why: &str) -> Outage {
     Outage { since: now(), why: why.to_owned(), next_probe_at: now() + TimeDelta::seconds(1) }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use minishop_store::error::OpenError;
 use minishop_store::{Claim, Renewal, Role, StoreError, postgres};
+use minishop_testkit::bouncer::Bouncer;
+use minishop_testkit::database::{Engine, settings};
+use minishop_testkit::rows::orders;
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-use crate::bouncer::Bouncer;
-use crate::support::{Fixture, on_postgres, orders, settings};
+use crate::support::{Fixture, on};
 
 /// Common setting that accepts start-up parameters and silently drops them.
 const LENIENT: &str = "ignore_startup_parameters = extra_float_digits,options";
@@ -26,25 +28,25 @@ fn is_refused_by_name(error: &OpenError, part: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_shares_server_connections_among_sessions_is_refused_by_name() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         // Which server connection is used next: the last used one, or the longest idle one.
         for order in ["server_round_robin = 0", "server_round_robin = 1"] {
-            let bouncer = Bouncer::before(f.url(), &format!("pool_mode = transaction\n{LENIENT}\n{order}")).await;
-            is_refused_by_name(&refusal(&bouncer.url(f.url())).await, "transaction mode");
+            let bouncer = Bouncer::before(f.server(), &format!("pool_mode = transaction\n{LENIENT}\n{order}")).await;
+            is_refused_by_name(&refusal(f.behind(bouncer.addr).url()).await, "transaction mode");
         }
-        let bouncer = Bouncer::before(f.url(), &format!("pool_mode = statement\n{LENIENT}")).await;
-        is_refused_by_name(&refusal(&bouncer.url(f.url())).await, "pooler");
-        let bouncer = Bouncer::before(f.url(), &format!("pool_mode = transaction\n{LENIENT}\ndefault_pool_size = 1")).await;
-        is_refused_by_name(&refusal(&bouncer.url(f.url())).await, "transaction mode");
+        let bouncer = Bouncer::before(f.server(), &format!("pool_mode = statement\n{LENIENT}")).await;
+        is_refused_by_name(&refusal(f.behind(bouncer.addr).url()).await, "pooler");
+        let bouncer = Bouncer::before(f.server(), &format!("pool_mode = transaction\n{LENIENT}\ndefault_pool_size = 1")).await;
+        is_refused_by_name(&refusal(f.behind(bouncer.addr).url()).await, "transaction mode");
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_pooler_in_transaction_mode_is_refused_by_name() {
-    on_postgres(async |f: Fixture| {
-        let bouncer = Bouncer::before(f.url(), &format!("pool_mode = transaction\n{LENIENT}\nserver_round_robin = 1")).await;
-        let url = bouncer.url(f.url());
+    on(Engine::Postgres, async |f: Fixture| {
+        let bouncer = Bouncer::before(f.server(), &format!("pool_mode = transaction\n{LENIENT}\nserver_round_robin = 1")).await;
+        let url = f.behind(bouncer.addr).url().to_owned();
         let mut others = JoinSet::new();
         for _ in 0..4 {
             let mut connection = PgConnection::connect(&url).await.unwrap();
@@ -57,10 +59,10 @@ async fn a_busy_pooler_in_transaction_mode_is_refused_by_name() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_in_session_mode_works_as_it_comes() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         for more in ["", LENIENT] {
-            let bouncer = Bouncer::before(f.url(), &format!("pool_mode = session\n{more}")).await;
-            let store = postgres::connect(&bouncer.url(f.url()), &settings(false)).await.unwrap();
+            let bouncer = Bouncer::before(f.server(), &format!("pool_mode = session\n{more}")).await;
+            let store = postgres::connect(f.behind(bouncer.addr).url(), &settings(false)).await.unwrap();
             let batch = orders(&format!("client-{}", more.len()), 0..3);
             assert_eq!(store.orders.intake().await.unwrap().accept(&batch).await.unwrap().len(), 3);
             assert_eq!(store.outbox.lead("one", &[Role::Api], &Renewal::default()).await.unwrap().shards.len(), 8);
@@ -80,9 +82,9 @@ async fn a_pooler_in_session_mode_works_as_it_comes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parameter_that_a_pooler_refuses_is_told_by_name() {
-    on_postgres(async |f: Fixture| {
-        let bouncer = Bouncer::before(f.url(), "pool_mode = session").await;
-        let error = refusal(&format!("{}?options=-c%20geqo%3Doff", bouncer.url(f.url()))).await;
+    on(Engine::Postgres, async |f: Fixture| {
+        let bouncer = Bouncer::before(f.server(), "pool_mode = session").await;
+        let error = refusal(&format!("{}?options=-c%20geqo%3Doff", f.behind(bouncer.addr).url())).await;
         is_refused_by_name(&error, "unsupported startup parameter: options");
     })
     .await;
@@ -90,11 +92,11 @@ async fn a_parameter_that_a_pooler_refuses_is_told_by_name() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_connection_that_bears_the_mark_of_another_session_is_not_used() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         // It does not reset sessions: each finds what the previous one has set.
-        let bouncer = Bouncer::before(f.url(), &format!("pool_mode = session\nserver_reset_query =\n{LENIENT}")).await;
+        let bouncer = Bouncer::before(f.server(), &format!("pool_mode = session\nserver_reset_query =\n{LENIENT}")).await;
         let refused = async {
-            match postgres::connect(&bouncer.url(f.url()), &settings(false)).await {
+            match postgres::connect(f.behind(bouncer.addr).url(), &settings(false)).await {
                 Err(error) => error,
                 Ok(store) => loop {
                     if let Err(StoreError::Retry { source, .. }) = store.orders.intake().await {

@@ -6,21 +6,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use minishop_core::ids::EventId;
-use minishop_store::{
-    Acknowledged, ConsumerTx, Journal, Leadership, NewEvent, OutboxRow, Renewal, Result, Role, Span, Store, StoreError,
-};
+use minishop_store::{ConsumerTx, Journal, Leadership, NewEvent, OutboxRow, Renewal, Result, Role, Span, Store, StoreError};
+use minishop_testkit::rows::{all_shards, event, event_id, order, order_id, order_of, orders, outbox};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Fixture, all_shards, event, event_id, order, order_id, order_of, orders, read_all};
+use crate::support::Fixture;
 
 /// Returns orders of many customers, whose events use every shard of the API.
-fn of_many(client: &str, count: usize) -> Vec<minishop_store::NewOrder> {
+pub fn of_many(client: &str, count: usize) -> Vec<minishop_store::NewOrder> {
     (0..count).map(|n| order_of(client, &format!("k{n:03}"), &format!("c{n}"))).collect()
 }
 
 /// Groups numbers and event ids by shard.
-fn by_shard(rows: &[OutboxRow]) -> BTreeMap<i16, Vec<(i64, EventId)>> {
+pub fn by_shard(rows: &[OutboxRow]) -> BTreeMap<i16, Vec<(i64, EventId)>> {
     let mut shards: BTreeMap<i16, Vec<_>> = BTreeMap::new();
     for row in rows {
         shards.entry(row.event.shard).or_default().push((row.number, row.event.event_id));
@@ -28,7 +27,7 @@ fn by_shard(rows: &[OutboxRow]) -> BTreeMap<i16, Vec<(i64, EventId)>> {
     shards
 }
 
-fn assert_gapless(rows: &[OutboxRow]) {
+pub fn assert_gapless(rows: &[OutboxRow]) {
     for (shard, rows) in by_shard(rows) {
         let numbers: Vec<i64> = rows.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, (1..=i64::try_from(rows.len()).unwrap()).collect::<Vec<_>>(), "shard {shard}");
@@ -36,19 +35,19 @@ fn assert_gapless(rows: &[OutboxRow]) {
 }
 
 /// Returns events of the worker, all of one key.
-fn of_one_key(count: usize) -> Vec<NewEvent> {
+pub fn of_one_key(count: usize) -> Vec<NewEvent> {
     (0..count).map(|_| event(Role::Worker, "c1", order_id(), 2)).collect()
 }
 
-async fn begin(store: &Store) -> Box<dyn ConsumerTx> {
+pub async fn begin(store: &Store) -> Box<dyn ConsumerTx> {
     store.inbox.begin("worker").await.unwrap()
 }
 
-async fn record(settlement: &mut dyn ConsumerTx, events: &[NewEvent]) -> Result<Vec<i64>> {
+pub async fn record(settlement: &mut dyn ConsumerTx, events: &[NewEvent]) -> Result<Vec<i64>> {
     settlement.record(&Journal { events: events.to_vec(), ..Journal::default() }).await
 }
 
-async fn commit(store: &Store, events: &[NewEvent]) -> Vec<i64> {
+pub async fn commit(store: &Store, events: &[NewEvent]) -> Vec<i64> {
     let mut settlement = begin(store).await;
     let numbers = record(settlement.as_mut(), events).await.unwrap();
     settlement.commit().await.unwrap();
@@ -102,7 +101,7 @@ pub async fn a_transaction_that_is_rolled_back_gives_its_numbers_back(f: Fixture
 pub async fn the_second_of_two_writers_waits_for_the_end_of_the_first(f: Fixture) {
     let second = f.second().await;
     for (round, commits) in [true, false].into_iter().enumerate() {
-        let before = f.rows().await.len();
+        let before = f.outbox().await.len();
         let mut first = begin(&f.store).await;
         let numbers = record(first.as_mut(), &of_one_key(2)).await.unwrap();
         let mut others = JoinSet::new();
@@ -110,7 +109,7 @@ pub async fn the_second_of_two_writers_waits_for_the_end_of_the_first(f: Fixture
         let task = others.spawn(async move { commit(&store, &of_one_key(1)).await });
         f.until_blocked(1, &task).await;
         assert!(!task.is_finished(), "it takes no number while another may give its own back");
-        assert_eq!(f.rows().await.len(), before, "and nobody sees a number that is not committed");
+        assert_eq!(f.outbox().await.len(), before, "and nobody sees a number that is not committed");
         if commits {
             first.commit().await.unwrap();
         } else {
@@ -151,7 +150,7 @@ pub async fn whoever_sees_a_number_has_seen_all_before_it(f: Fixture) {
         let (mut seen, mut reads) = (BTreeMap::<i16, Vec<_>>::new(), 0);
         loop {
             let last = ended.is_cancelled();
-            let rows = read_all(&f.store).await;
+            let rows = outbox(&f.store).await;
             assert_gapless(&rows);
             let now = by_shard(&rows);
             let kept = |(shard, rows): (&i16, &Vec<_>)| now.get(shard).is_some_and(|now| now.starts_with(rows));
@@ -209,88 +208,6 @@ pub async fn a_shard_that_the_store_does_not_have_is_refused(f: Fixture) {
     assert_eq!(f.count("outbox_event").await, 0);
 }
 
-pub async fn what_is_published_goes_and_the_last_of_it_stays(f: Fixture) {
-    f.accept(&orders("a", 0..10)).await;
-    let rows = f.rows().await;
-    let shard = rows[0].event.shard;
-    assert!(f.acknowledge("a", shard, 4).await);
-    assert_eq!((f.rows().await, f.pending().await), (rows[3..].to_vec(), rows[4..].to_vec()));
-    assert!(f.acknowledge("a", shard, 5).await);
-    assert!(f.acknowledge("a", shard, 10).await);
-    assert_eq!((f.rows().await, f.pending().await), (rows[9..].to_vec(), Vec::new()));
-    assert_eq!(f.store.outbox.stats().await.unwrap().depth, 0);
-    let next = order("a", "later");
-    let number = f.store.orders.intake().await.unwrap().accept(std::slice::from_ref(&next)).await.unwrap()[&next.head.order_id];
-    assert_eq!(number, 11, "no number comes twice");
-    assert!(f.acknowledge("a", shard, 11).await);
-    assert_eq!(f.count("outbox_event").await, 1);
-}
-
-pub async fn several_shards_are_acknowledged_at_once(f: Fixture) {
-    f.accept(&of_many("a", 100)).await;
-    let mut published = Vec::new();
-    for (shard, rows) in by_shard(&f.rows().await) {
-        published.push(f.published("a", shard, i64::try_from(rows.len()).unwrap()).await);
-    }
-    assert!(f.store.outbox.acknowledge("a", &published).await.unwrap());
-    assert_eq!((f.count("outbox_event").await, f.pending().await), (4, Vec::new()));
-    assert!(f.store.outbox.acknowledge("a", &[]).await.unwrap());
-}
-
-pub async fn what_contradicts_the_store_is_not_acknowledged_and_nothing_is_changed(f: Fixture) {
-    f.accept(&of_many("a", 100)).await;
-    let done = f.published("a", 0, 5).await;
-    assert!(f.store.outbox.acknowledge("a", std::slice::from_ref(&done)).await.unwrap());
-    let next = f.published("a", 0, 9).await;
-    let other = f.published("a", 1, 3).await;
-    let before = (f.rows().await, f.acknowledged().await);
-    let refused = async |asked: Acknowledged, why: &str| {
-        for all in [vec![asked.clone()], vec![other.clone(), asked.clone()], vec![asked.clone(), other.clone()]] {
-            assert!(!f.store.outbox.acknowledge("a", &all).await.unwrap(), "{why}");
-            assert_eq!((f.rows().await, f.acknowledged().await), before, "{why}");
-        }
-    };
-    let with = |low: i64, change: &dyn Fn(&mut Vec<EventId>)| {
-        let mut asked = Acknowledged { low, ..next.clone() };
-        change(&mut asked.events);
-        asked
-    };
-    refused(done.clone(), "it was done before").await;
-    refused(with(4, &|events| events.insert(0, done.events[4])), "less is stored").await;
-    refused(with(6, &|events| events.retain(|id| *id != next.events[0])), "more is stored").await;
-    refused(with(5, &|events| events[3] = event_id()), "another event bears the last number").await;
-    refused(with(5, &|events| events[1] = event_id()), "another event bears a number between").await;
-    refused(with(5, &|events| events.swap(0, 1)), "two events bear each other's number").await;
-    refused(with(5, &|events| events.retain(|id| *id != next.events[1])), "the events are fewer").await;
-    refused(with(5, &|events| events.extend((0..1_000).map(|_| event_id()))), "there are no such numbers").await;
-    refused(Acknowledged { shard: 7, ..next.clone() }, "there is no such shard").await;
-    assert!(f.store.outbox.acknowledge("a", &[next, other]).await.unwrap(), "and what is right is taken");
-}
-
-pub async fn nothing_is_acknowledged_over_rows_that_are_gone(f: Fixture) {
-    f.accept(&orders("a", 0..10)).await;
-    let shard = f.rows().await[0].event.shard;
-    let published = f.published("a", shard, 7).await;
-    f.sql("DELETE FROM outbox_event WHERE number = 3").await;
-    let before = (f.rows().await, f.acknowledged().await);
-    assert!(!f.store.outbox.acknowledge("a", &[published]).await.unwrap());
-    assert_eq!((f.rows().await, f.acknowledged().await), before);
-}
-
-pub async fn numbers_go_on_behind_what_is_published_when_somebody_has_emptied_the_table(f: Fixture) {
-    let events = of_one_key(8);
-    commit(&f.store, &events).await;
-    assert!(f.acknowledge("a", events[0].shard, 6).await);
-    f.sql("DELETE FROM outbox_event").await;
-    assert_eq!(commit(&f.store, &of_one_key(2)).await, [7, 8]);
-    let order = order("a", "k");
-    assert_eq!(
-        f.store.orders.intake().await.unwrap().accept(std::slice::from_ref(&order)).await.unwrap()[&order.head.order_id],
-        1
-    );
-    assert!(f.acknowledge("a", events[0].shard, 8).await, "the last published row need not be there");
-}
-
 pub async fn a_row_that_is_set_aside_is_kept_with_its_reason_and_read_as_set_aside(f: Fixture) {
     let events = of_one_key(4);
     commit(&f.store, &events).await;
@@ -321,7 +238,7 @@ pub async fn statistics_count_what_waits_and_its_age(f: Fixture) {
     let minutes = |n| Duration::from_mins(n)..Duration::from_mins(n + 1);
     let stats = f.store.outbox.stats().await.unwrap();
     assert_eq!((stats.depth, minutes(5).contains(&stats.oldest)), (7, true), "{stats:?}");
-    let rows = f.rows().await;
+    let rows = f.outbox().await;
     assert!(f.acknowledge("a", rows[0].event.shard, 3).await);
     let stats = f.store.outbox.stats().await.unwrap();
     assert_eq!((stats.depth, minutes(0).contains(&stats.oldest)), (4, true), "what is published has no age: {stats:?}");

@@ -3,44 +3,26 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use bytes::Bytes;
 use minishop_core::ids::OperationId;
 use minishop_core::operation::{ItemState, Kind, Skip, State};
-use minishop_core::order::Status;
 use minishop_core::parking::State as Parked;
 use minishop_store::{
-    Action, DeadLetterFilter, DiscardCandidate, FrozenSet, Journal, NewOperation, NewOrder, Operation, OperationQuery,
-    Operations, ParkedEvent, RequestedBy, Run, Selection, Transition,
+    Action, DeadLetterFilter, FrozenSet, NewOperation, NewOrder, Operation, OperationQuery, Operations, ParkedEvent, Run,
+    Selection,
 };
+use minishop_testkit::lot::{self, operation, parked, requested_by};
+use minishop_testkit::rows::{now, orders, unique};
 
-use crate::support::{Fixture, client, event_id, now, order, order_id, orders, parked, processed, unique};
+use crate::support::Fixture;
 
-const LEASE: Duration = Duration::from_secs(30);
+pub const LEASE: Duration = Duration::from_secs(30);
 
-pub fn requested_by() -> RequestedBy {
-    let correlation_id = minishop_core::ids::CorrelationId::parse("corr-9").unwrap();
-    RequestedBy { client_id: client("anonymous"), operator: "ana".into(), reason: "the shop is fixed".into(), correlation_id }
-}
-
-pub fn operation(kind: Kind, selection: Selection) -> NewOperation {
-    NewOperation {
-        id: OperationId(order_id().0),
-        kind,
-        selection,
-        filter: None,
-        rate: 100,
-        failure_ratio: 0.1,
-        requested_by: requested_by(),
-        at: now(),
-    }
-}
-
-fn all() -> Selection {
+pub fn all() -> Selection {
     Selection::Filter(DeadLetterFilter::default())
 }
 
 /// Returns a blocking dead letter of an order.
-fn dead_of(order: &NewOrder) -> ParkedEvent {
+pub fn dead_of(order: &NewOrder) -> ParkedEvent {
     ParkedEvent {
         order_id: Some(order.head.order_id),
         event_id: order.event.event_id,
@@ -50,17 +32,15 @@ fn dead_of(order: &NewOrder) -> ParkedEvent {
     }
 }
 
-async fn park(f: &Fixture, parked: Vec<ParkedEvent>) -> Vec<i64> {
+pub async fn park(f: &Fixture, parked: Vec<ParkedEvent>) -> Vec<i64> {
     let before = ids(f).await;
-    let mut settlement = f.store.inbox.begin("worker").await.unwrap();
-    settlement.record(&Journal { parked, ..Journal::default() }).await.unwrap();
-    settlement.commit().await.unwrap();
+    lot::park(&f.store, "worker", parked).await;
     let before: HashSet<i64> = before.into_iter().collect();
     ids(f).await.into_iter().filter(|id| !before.contains(id)).collect()
 }
 
 /// Returns the ids of all dead letters, oldest first.
-async fn ids(f: &Fixture) -> Vec<i64> {
+pub async fn ids(f: &Fixture) -> Vec<i64> {
     let letters = f.store.operations.dead_letters(&DeadLetterFilter::default(), None, 10_000).await.unwrap();
     letters.into_iter().rev().map(|letter| letter.id).collect()
 }
@@ -69,92 +49,16 @@ pub async fn dead(f: &Fixture, count: usize) -> Vec<i64> {
     park(f, (0..count).map(|n| parked(&format!("dead-{n}-{}", unique()), Parked::Dead, true)).collect()).await
 }
 
-async fn begin(f: &Fixture, new: &NewOperation) -> FrozenSet {
+pub async fn begin(f: &Fixture, new: &NewOperation) -> FrozenSet {
     f.store.operations.begin(new).await.unwrap().unwrap().0
 }
 
-async fn claim(operations: &Operations, owner: &str) -> Vec<Run> {
+pub async fn claim(operations: &Operations, owner: &str) -> Vec<Run> {
     operations.claim(owner, LEASE, 8).await.unwrap()
 }
 
-async fn stands(f: &Fixture, id: OperationId) -> Operation {
+pub async fn stands(f: &Fixture, id: OperationId) -> Operation {
     f.store.operations.operation(id).await.unwrap().unwrap()
-}
-
-pub async fn dead_letters_are_found_by_each_filter(f: Fixture) {
-    let odd = ParkedEvent {
-        error_class: Some("odd"),
-        error_code: Some("ODD"),
-        error_fingerprint: Some([7; 32]),
-        topic: "elsewhere".into(),
-        ..parked("the key", Parked::Dead, true)
-    };
-    let wanted = park(&f, vec![odd.clone()]).await;
-    dead(&f, 3).await;
-    park(
-        &f,
-        vec![ParkedEvent { event_id: event_id(), ..odd.clone() }]
-            .into_iter()
-            .map(|p| ParkedEvent { state: Parked::Waiting, ..p })
-            .collect(),
-    )
-    .await;
-    let any = DeadLetterFilter::default;
-    for filter in [
-        DeadLetterFilter { error_class: Some("odd".into()), ..any() },
-        DeadLetterFilter { error_code: Some("ODD".into()), ..any() },
-        DeadLetterFilter { error_fingerprint: Some(Bytes::from_static(&[7; 32])), ..any() },
-        DeadLetterFilter { topic: Some("elsewhere".into()), ..any() },
-        DeadLetterFilter { record_key: Some(Bytes::from_static(b"the key")), ..any() },
-        DeadLetterFilter { order_id: odd.order_id, ..any() },
-    ] {
-        let found = f.store.operations.dead_letters(&filter, None, 10).await.unwrap();
-        assert_eq!(found.iter().map(|letter| letter.id).collect::<Vec<_>>(), wanted, "{filter:?}");
-    }
-    let newest = f.store.operations.dead_letters(&any(), None, 2).await.unwrap();
-    let rest = f.store.operations.dead_letters(&any(), Some(newest[1].id), 10).await.unwrap();
-    let listed: Vec<i64> = newest.iter().chain(&rest).map(|letter| letter.id).collect();
-    assert!(listed.is_sorted_by(|a, b| a > b), "newest first: {listed:?}");
-    assert_eq!(listed.len(), 4);
-}
-
-pub async fn a_dead_letter_is_read_with_its_bytes_and_its_order(f: Fixture) {
-    let made = order("a", "k1");
-    f.accept(std::slice::from_ref(&made)).await;
-    let event = ParkedEvent { raw_value: Some(Bytes::from_static(b"\x00\xff")), ..dead_of(&made) };
-    let id = park(&f, vec![event.clone(), parked("c1", Parked::Waiting, true), parked("c1", Parked::Waiting, true)]).await[0];
-    let whole = f.store.operations.dead_letter(id).await.unwrap().unwrap();
-    assert_eq!((whole.raw_key, whole.raw_value, whole.raw_headers), (event.raw_key, event.raw_value, event.raw_headers));
-    assert_eq!((whole.waiting, whole.order_status.as_deref(), whole.next_attempt_at), (2, Some("created"), None));
-    assert_eq!((whole.letter.order_id, whole.letter.state.as_str()), (Some(made.head.order_id), "dead"));
-    assert_eq!(f.store.operations.dead_letter(id + 100).await.unwrap(), None);
-}
-
-pub async fn equal_failures_form_a_group(f: Fixture) {
-    dead(&f, 2).await;
-    let other = |fingerprint| ParkedEvent { error_fingerprint: fingerprint, ..parked("k", Parked::Dead, false) };
-    let newest =
-        *park(&f, vec![other(Some([1; 32])), other(None), other(Some([1; 32])), other(Some([1; 32]))]).await.last().unwrap();
-    let groups = f.store.operations.dead_letter_groups(10).await.unwrap();
-    assert_eq!(groups.iter().map(|group| group.count).collect::<Vec<_>>(), [3, 2, 1]);
-    assert_eq!((groups[0].example, groups[0].error_fingerprint.as_deref()), (newest, Some(&[1; 32][..])));
-    assert_eq!((groups[2].error_fingerprint.clone(), groups[2].first_failed_at), (None, now()));
-}
-
-pub async fn a_parked_key_is_told_by_its_head(f: Fixture) {
-    let head = park(&f, vec![parked("c1", Parked::Dead, true)]).await[0];
-    let newer = ParkedEvent { needs_type: Some("orders.created.v2".into()), ..parked("c2", Parked::Waiting, true) };
-    park(
-        &f,
-        vec![parked("c1", Parked::Waiting, true), parked("c3", Parked::Dead, false), newer, parked("c1", Parked::Waiting, true)],
-    )
-    .await;
-    let keys = f.store.operations.parked_keys(None, 10).await.unwrap();
-    let told: Vec<_> = keys.iter().map(|key| (&key.record_key[..], key.state.as_str(), key.waiting)).collect();
-    assert_eq!(told, [(&b"c1"[..], "dead", 2), (&b"c2"[..], "waiting", 0)]);
-    assert_eq!((keys[0].head, keys[1].needs_type.as_deref()), (head, Some("orders.created.v2")));
-    let rest = f.store.operations.parked_keys(Some(head), 10).await.unwrap();
-    assert_eq!(rest, keys[1..]);
 }
 
 pub async fn a_frozen_set_is_not_touched_by_what_comes_later(f: Fixture) {
@@ -286,7 +190,8 @@ pub async fn a_paused_operation_releases_nothing_and_a_cancelled_one_gives_its_s
     let operations = &f.store.operations;
     let run = claim(operations, "w").await.remove(0);
     operations.release(&run, 1, now()).await.unwrap();
-    let control = async |action| operations.control(new.id, action, &requested_by(), now()).await.unwrap().unwrap().1;
+    let control =
+        async |action| operations.control(new.id, action, &requested_by("the shop is fixed"), now()).await.unwrap().unwrap().1;
     assert!(control(Action::Pause).await && !control(Action::Pause).await);
     assert_eq!(operations.release(&run, 1, now()).await.unwrap(), None);
     assert!(control(Action::Resume).await);
@@ -298,75 +203,6 @@ pub async fn a_paused_operation_releases_nothing_and_a_cancelled_one_gives_its_s
     assert_eq!(f.count("audit WHERE action IN ('pause', 'resume', 'cancel')").await, 3);
 }
 
-pub fn failed(order: &NewOrder) -> Transition {
-    Transition { to: Status::Failed, ..processed(order) }
-}
-
-pub async fn a_discarded_dead_letter_fails_its_order_and_makes_the_next_event_due(f: Fixture) {
-    let made = orders("a", 0..1).remove(0);
-    f.accept(std::slice::from_ref(&made)).await;
-    park(&f, vec![dead_of(&made), parked("c1", Parked::Waiting, true), parked("c1", Parked::Waiting, true)]).await;
-    let new = operation(Kind::Discard, all());
-    begin(&f, &new).await;
-    let operations = &f.store.operations;
-    let run = claim(operations, "w").await.remove(0);
-    let candidate = operations.discard_candidates(&run, 10).await.unwrap();
-    let known = &candidate[0].order.as_ref().unwrap().order;
-    assert_eq!((candidate.len(), candidate[0].announced, known.head.order_id, known.version), (1, true, made.head.order_id, 1));
-    assert_eq!((&*known.head.customer_id, known.head.total_minor, known.status), ("c1", 2100, Status::Created));
-    let number = operations.discard(&run, &candidate[0], Some(&failed(&made)), now()).await.unwrap().unwrap();
-    let row = f.get(&made).await.unwrap();
-    assert_eq!((row.status, row.version), (Status::Failed, 2));
-    assert!(f.pending().await.iter().any(|outbox| outbox.event.order_version == Some(2) && Some(outbox.number) == number));
-    assert_eq!(f.count("parked WHERE next_attempt_at IS NOT NULL").await, 1, "the next event of the key and no other is due");
-    assert_eq!(f.count("timeline WHERE kind = 'discarded'").await, 1);
-    assert_eq!(f.count("audit WHERE outcome = 'discarded'").await, 1);
-    let again = operations.discard(&run, &candidate[0], Some(&failed(&made)), now()).await.unwrap().unwrap();
-    assert_eq!(again, None, "what is gone is left alone");
-}
-
-pub async fn a_discarded_copy_changes_no_order(f: Fixture) {
-    let made = order("a", "k1");
-    f.accept(std::slice::from_ref(&made)).await;
-    park(&f, vec![ParkedEvent { blocks: false, event_id: event_id(), ..dead_of(&made) }, parked("c1", Parked::Waiting, true)])
-        .await;
-    begin(&f, &operation(Kind::Discard, all())).await;
-    let run = claim(&f.store.operations, "w").await.remove(0);
-    let candidate = f.store.operations.discard_candidates(&run, 10).await.unwrap().remove(0);
-    assert!(!candidate.announced);
-    f.store.operations.discard(&run, &candidate, None, now()).await.unwrap().unwrap();
-    assert_eq!(f.get(&made).await.unwrap().status, Status::Created);
-    assert_eq!((f.count("parked").await, f.count("parked WHERE next_attempt_at IS NOT NULL").await), (1, 0));
-}
-
-pub async fn a_discard_leaves_another_event_under_a_known_id_alone(f: Fixture) {
-    let made = order("a", "k1");
-    f.accept(std::slice::from_ref(&made)).await;
-    park(&f, vec![dead_of(&made)]).await;
-    begin(&f, &operation(Kind::Discard, all())).await;
-    let run = claim(&f.store.operations, "w").await.remove(0);
-    // As if read before a restore that gave the id to another event.
-    let candidate =
-        DiscardCandidate { event_id: event_id(), ..f.store.operations.discard_candidates(&run, 10).await.unwrap().remove(0) };
-    let number = f.store.operations.discard(&run, &candidate, Some(&failed(&made)), now()).await.unwrap().unwrap();
-    assert_eq!((number, f.get(&made).await.unwrap().status, f.count("parked").await), (None, Status::Created, 1));
-    assert_eq!(f.count("operation_item WHERE state = 'skipped' AND reason = 'NOT_FOUND'").await, 1);
-}
-
-pub async fn an_event_that_was_refused_first_fails_its_order_when_it_is_given_up_later(f: Fixture) {
-    let made = order("a", "k1");
-    f.accept(std::slice::from_ref(&made)).await;
-    // One worker could not read it, so its key continued; a newer worker identified its order.
-    park(&f, vec![ParkedEvent { blocks: false, ..dead_of(&made) }]).await;
-    begin(&f, &operation(Kind::Discard, all())).await;
-    let run = claim(&f.store.operations, "w").await.remove(0);
-    let candidate = f.store.operations.discard_candidates(&run, 10).await.unwrap().remove(0);
-    assert!(candidate.announced);
-    f.store.operations.discard(&run, &candidate, Some(&failed(&made)), now()).await.unwrap().unwrap();
-    assert_eq!(f.get(&made).await.unwrap().status, Status::Failed);
-    assert_eq!(f.count("timeline WHERE kind = 'discarded'").await, 1);
-}
-
 pub async fn paused_operations_do_not_keep_others_from_a_worker(f: Fixture) {
     let mut made = Vec::new();
     for _ in 0..4 {
@@ -376,7 +212,7 @@ pub async fn paused_operations_do_not_keep_others_from_a_worker(f: Fixture) {
         made.push(new.id);
     }
     for paused in &made[..3] {
-        f.store.operations.control(*paused, Action::Pause, &requested_by(), now()).await.unwrap();
+        f.store.operations.control(*paused, Action::Pause, &requested_by("the shop is fixed"), now()).await.unwrap();
     }
     let runs = f.store.operations.claim("w", LEASE, 1).await.unwrap();
     assert_eq!(runs.iter().map(|run| run.operation.id).collect::<Vec<_>>(), made[3..]);
@@ -402,5 +238,5 @@ pub async fn operations_and_audit_are_listed_newest_first(f: Fixture) {
     let rest = f.store.operations.audit(Some(audit[1].id), 2).await.unwrap();
     let told: Vec<_> = audit.iter().chain(&rest).map(|row| row.operation_id.unwrap()).collect();
     assert_eq!(told, [made[2], made[1], made[0]]);
-    assert_eq!((audit[0].requested_by.clone(), audit[0].outcome.as_str()), (requested_by(), "accepted"));
+    assert_eq!((audit[0].requested_by.clone(), audit[0].outcome.as_str()), (requested_by("the shop is fixed"), "accepted"));
 }

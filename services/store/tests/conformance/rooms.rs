@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use minishop_store::StoreError;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use minishop_testkit::database::Engine;
+use minishop_testkit::rows::{order, orders};
 
-use crate::support::{Fixture, on_postgres, order, orders};
+use crate::support::{Fixture, on};
 
 /// A small file system; unmounted with the test.
 struct Disk(tempfile::TempDir);
@@ -46,12 +47,6 @@ fn run(program: &str, words: &[&str]) -> bool {
     Command::new(program).args(words).status().is_ok_and(|status| status.success())
 }
 
-async fn server_sql(url: &str, sql: String) {
-    let server = format!("{}/postgres", url.rsplit_once('/').unwrap().0);
-    let mut connection = PgConnection::connect(&server).await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_room_for_orders_takes_no_writes_until_there_is_some() {
     if !std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
@@ -59,19 +54,14 @@ async fn a_server_without_room_for_orders_takes_no_writes_until_there_is_some() 
         return;
     }
     let Some(disk) = Disk::mount() else { return eprintln!("no small disk can be mounted here") };
-    let mut tablespace = String::new();
-    let mut server = String::new();
-    on_postgres(async |f: Fixture| {
-        let url = f.url().to_owned();
-        let name = url.rsplit_once('/').unwrap().1.to_owned();
+    on(Engine::Postgres, async |f: Fixture| {
+        let name = f.name();
         let owner = std::fs::create_dir(disk.path().join("server")).is_ok()
             && run("chown", &["postgres", &format!("{}/server", disk.path().display())]);
         assert!(owner, "the server owns its directory");
-        tablespace = format!("small_{name}");
-        server.clone_from(&url);
-        server_sql(&url, format!("CREATE TABLESPACE {tablespace} LOCATION '{}/server'", disk.path().display())).await;
-        let moved = format!("ALTER DATABASE {name} SET TABLESPACE {tablespace}");
-        server_sql(&url, moved).await;
+        let tablespace = format!("small_{name}");
+        f.administer(&format!("CREATE TABLESPACE {tablespace} LOCATION '{}/server'", disk.path().display())).await;
+        f.administer(&format!("ALTER DATABASE {name} SET TABLESPACE {tablespace}")).await;
 
         f.store.orders.ping().await.unwrap();
         let mut intake = f.store.orders.intake().await.unwrap();
@@ -93,15 +83,19 @@ async fn a_server_without_room_for_orders_takes_no_writes_until_there_is_some() 
         disk.empty();
         f.store.orders.ping().await.unwrap();
         assert_eq!(intake.accept(&orders("after", 0..200)).await.unwrap().len(), 200);
+        // Only an empty tablespace can be dropped, and only a database that nobody uses can be moved out of it.
+        f.cut_stores().await;
+        f.left_alone().await;
+        f.administer(&format!("ALTER DATABASE {name} SET TABLESPACE pg_default")).await;
+        f.administer(&format!("DROP TABLESPACE {tablespace}")).await;
     })
     .await;
-    server_sql(&server, format!("DROP TABLESPACE {tablespace}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_only_reads_takes_no_writes() {
-    on_postgres(async |f: Fixture| {
-        let name = f.url().rsplit_once('/').unwrap().1.to_owned();
+    on(Engine::Postgres, async |f: Fixture| {
+        let name = f.name();
         f.sql(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
         let store = f.open_again(false).await.unwrap();
         assert!(matches!(store.orders.ping().await, Err(StoreError::Retry { .. })));

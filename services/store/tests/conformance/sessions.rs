@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use minishop_core::order::Status;
 use minishop_store::{Acknowledged, ConsumerTx, Renewal, Role, StoreError};
+use minishop_testkit::database::Engine;
+use minishop_testkit::rows::{order, orders};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::support::{Fixture, entry, on_postgres, order, orders, processed};
+use crate::support::{Fixture, entry, on, processed};
 
 /// Adds triggers that record the durability of each change.
 async fn watched(f: &Fixture) {
@@ -26,7 +28,7 @@ async fn watched(f: &Fixture) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_but_the_relays_deletes_is_committed_without_waiting_for_the_disk() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         watched(&f).await;
         let made = order("a", "k");
         f.accept(&[made.clone(), order("a", "l"), order("a", "m"), order("a", "n")]).await;
@@ -58,7 +60,7 @@ async fn nothing_but_the_relays_deletes_is_committed_without_waiting_for_the_dis
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_stops_before_its_commit_holds_others_up_for_three_seconds_at_most() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         let made = order("a", "k");
         f.accept(std::slice::from_ref(&made)).await;
         // Each kind of transaction with several statements; it then does nothing, like a process that is stopped.
@@ -81,14 +83,14 @@ async fn a_process_that_stops_before_its_commit_holds_others_up_for_three_second
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_new_connection_is_counted_before_anything_is_written_over_it() {
-    on_postgres(async |f: Fixture| {
+    on(Engine::Postgres, async |f: Fixture| {
         let outbox = &f.store.outbox;
         let mut intake = f.store.orders.intake().await.unwrap();
         intake.accept(&orders("a", 0..1)).await.unwrap();
         let before = outbox.connections();
         intake.accept(&orders("b", 0..1)).await.unwrap();
         assert_eq!(outbox.connections(), before, "it is the same one");
-        f.lose_connections().await;
+        f.lose_idle_connections().await;
         intake.accept(&orders("c", 0..1)).await.unwrap();
         assert!(outbox.connections() > before, "the lost one was replaced without a word");
         let before = outbox.connections();

@@ -10,8 +10,10 @@ use minishop_core::order::Status;
 use minishop_core::parking::State;
 use minishop_core::position::Position;
 use minishop_store::{ConsumerTx, DeadLetterFilter, InboxEntry, Journal, NewOrder, Note, Result, Role, Store, Transition};
+use minishop_testkit::lot::parked;
+use minishop_testkit::rows::{client, event, event_id, key, now, order, orders};
 
-use crate::support::{Fixture, adopted, client, entry, event, event_id, key, list_of, now, order, orders, parked, processed};
+use crate::support::{Fixture, adopted, entry, list_of, processed};
 
 async fn begin(store: &Store) -> Box<dyn ConsumerTx> {
     store.inbox.begin("worker").await.unwrap()

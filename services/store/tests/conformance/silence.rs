@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use minishop_core::ids::OperationId;
-use minishop_store::{Claim, Renewal, Result, Role, StoreError, postgres};
-use sqlx::{Connection as _, PgConnection};
+use minishop_store::{Claim, Renewal, Result, Role, StoreError};
+use minishop_testkit::database::{Engine, Held};
+use minishop_testkit::rows::{clock, order_id};
+use minishop_testkit::wait::eventually;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::support::{Fixture, on_postgres, order_id, settings};
+use crate::support::{Fixture, on};
 
 /// A proxy between a store and its server that holds everything back once `silent` is set. Ends with the test.
 struct Wire {
@@ -49,31 +51,21 @@ fn gave_up<T: std::fmt::Debug>(outcome: &Result<T>) {
 }
 
 /// Takes locks for which every statement has to wait.
-async fn lock(url: &str) -> PgConnection {
-    let mut holder = PgConnection::connect(url).await.unwrap();
-    let lock = "BEGIN; LOCK TABLE outbox_event, relay_owner, parked, orders, inbox, operation IN ACCESS EXCLUSIVE MODE";
-    sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
-    holder
-}
+const LOCK: &str = "BEGIN; LOCK TABLE outbox_event, relay_owner, parked, orders, inbox, operation IN ACCESS EXCLUSIVE MODE";
 
 /// Silences the wire while the statements wait for the locks, then releases the locks.
-async fn cut_off_while_they_wait(url: &str, wire: &Wire, mut holder: PgConnection, statements: i64) {
-    // Within one transaction the view would never change.
-    let mut observer = PgConnection::connect(url).await.unwrap();
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let all_wait = async { while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut observer).await.unwrap() < statements {} };
-    tokio::time::timeout(Duration::from_secs(2), all_wait).await.expect("all statements wait");
+async fn cut_off_while_they_wait(f: &Fixture, wire: &Wire, holder: Held, statements: i64) {
+    let all_wait = async || f.blocked().await >= statements;
+    eventually(Duration::from_secs(2), "all statements wait", all_wait).await;
     wire.silent.send_replace(true);
-    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+    holder.release().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_has_gone_without_a_word_holds_nobody_up() {
-    on_postgres(async |f: Fixture| {
-        let (before, rest) = f.url().rsplit_once('@').unwrap();
-        let (server, database) = rest.split_once('/').unwrap();
-        let wire = Wire::to(server.to_owned()).await;
-        let store = postgres::connect(&format!("{before}@{}/{database}", wire.addr), &settings(false)).await.unwrap();
+    on(Engine::Postgres, async |f: Fixture| {
+        let wire = Wire::to(f.server().to_owned()).await;
+        let store = f.behind(wire.addr).open(clock(), false).await.unwrap();
         let types = Vec::new();
         let renewal = Renewal::default();
         let claim = Claim { types: &types, lease: Duration::from_secs(40), limit: 1 };
@@ -91,9 +83,9 @@ async fn a_server_that_has_gone_without_a_word_holds_nobody_up() {
         };
         // Opens the connections beforehand.
         let _ = work().await;
-        let holder = lock(f.url()).await;
+        let holder = f.hold(LOCK).await;
         let ((stats, lead, claimed, changed, forgotten, operation), ()) =
-            tokio::join!(work(), cut_off_while_they_wait(f.url(), &wire, holder, 6));
+            tokio::join!(work(), cut_off_while_they_wait(&f, &wire, holder, 6));
         gave_up(&stats);
         gave_up(&lead);
         gave_up(&claimed);

@@ -1,10 +1,11 @@
 //! What operators see and do when the outbox cannot continue.
 
 use minishop_core::ids::EventId;
-use minishop_store::{Journal, Missing, NewEvent, OutboxShard, RequestedBy, Role, Unpublished};
+use minishop_store::{Journal, Missing, NewEvent, OutboxShard, Role, Unpublished};
+use minishop_testkit::lot::requested_by;
+use minishop_testkit::rows::{event, event_id, now, order_id};
 
-use crate::repairing::requested_by;
-use crate::support::{Fixture, event, event_id, now, order_id};
+use crate::support::Fixture;
 
 /// Commits events of one key of the worker.
 async fn commit(f: &Fixture, topic: &str, count: usize) -> Vec<NewEvent> {
@@ -42,12 +43,12 @@ pub async fn events_of_a_topic_are_set_aside_and_others_are_not(f: Fixture) {
     let (good, bad) = (commit(&f, "good", 3).await, commit(&f, "bad", 1_200).await);
     let last = commit(&f, "good", 1).await;
     let operations = &f.store.operations;
-    let reason = RequestedBy { reason: "the topic is gone".into(), ..requested_by() };
+    let reason = requested_by("the topic is gone");
     assert_eq!(operations.set_aside(&Unpublished::Topic("bad".into()), &reason, now()).await.unwrap(), 1_200);
     assert_eq!(operations.set_aside(&Unpublished::Topic("bad".into()), &reason, now()).await.unwrap(), 0, "again");
     let waiting = operations.outbox_waiting(10).await.unwrap();
     assert_eq!(waiting.iter().map(|event| event.event_id).collect::<Vec<_>>(), [ids(&good), ids(&last)].concat());
-    let rows = f.rows().await;
+    let rows = f.outbox().await;
     assert!(rows.iter().all(|row| row.set_aside == (row.event.topic == "bad")), "the leader passes them over");
     assert_eq!(rows.len(), 1_204, "their numbers stay");
     let kept = operations.outbox_set_aside(5_000).await.unwrap();
@@ -66,15 +67,16 @@ pub async fn numbers_that_are_gone_are_stepped_over_and_no_others(f: Fixture) {
     let of = events[0].shard;
     assert!(f.acknowledge("a", of, 2).await);
     f.sql("DELETE FROM outbox_event WHERE number IN (3, 4, 7)").await;
-    let step_over = async |shard, number| f.store.operations.step_over(shard, number, &requested_by(), now()).await.unwrap();
+    let step_over =
+        async |shard, number| f.store.operations.step_over(shard, number, &requested_by("they are gone"), now()).await.unwrap();
     for (shard, number) in [(of, 1), (of, 2), (of, 4), (of, 5), (of, 10), (of, 11), (of, -1), (4, 3), (of - 1, 1)] {
         assert_eq!(step_over(shard, number).await, Missing::No, "{shard}/{number}");
     }
-    assert_eq!(f.rows().await.len(), 6);
+    assert_eq!(f.outbox().await.len(), 6);
     assert_eq!(step_over(of, 3).await, Missing::SteppedOver(3, 4));
     assert_eq!(step_over(of, 3).await, Missing::No, "again");
     assert_eq!(step_over(of, 7).await, Missing::SteppedOver(7, 7));
-    let rows = f.rows().await;
+    let rows = f.outbox().await;
     assert_eq!(rows.iter().map(|row| row.number).collect::<Vec<_>>(), (2..=10).collect::<Vec<_>>());
     let aside: Vec<i64> = rows.iter().filter(|row| row.set_aside).map(|row| row.number).collect();
     assert_eq!(aside, [3, 4, 7], "nothing is published in their place");

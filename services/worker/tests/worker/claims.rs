@@ -189,7 +189,7 @@ pub async fn an_event_that_was_settled_under_its_bytes_alone_is_still_known(shop
     let values = [(event.event_id(), event.record().value), (held.event_id(), held.record().value), (of_bad, bad.value.clone())];
     for (id, value) in values {
         let sha = literal(&Sha256::digest(value.unwrap()));
-        shop.sql(&format!("UPDATE inbox SET data_sha = {sha} WHERE event_id = {}", shop.literal(OrderId(id.0)))).await;
+        shop.sql(&format!("UPDATE inbox SET data_sha = {sha} WHERE event_id = {}", shop.id(OrderId(id.0)))).await;
     }
     let naming = Headers::default()
         .with("dlq-topic", &*bad.topic)

@@ -4,32 +4,21 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use minishop_bus::consume::Start;
-use minishop_bus::{Headers, Record, Tail, topics};
+use minishop_bus::{Headers, Record, topics};
 use minishop_core::ids::OrderId;
 use minishop_core::operation::Kind;
 use minishop_platform::ctx::{Ctx, Metrics};
 use minishop_store::Store;
+use minishop_testkit::database::Engine;
+use minishop_testkit::metrics::{metric, sample};
+use minishop_testkit::topics::read;
+use minishop_testkit::wait::{PATIENCE, becomes, eventually};
 use tokio::task::JoinSet;
 
 use crate::log::{Log, PARTITIONS, log};
 use crate::records::{Sent, created, record};
 use crate::redriving::begin_on;
 use crate::shop::{self, Shop};
-
-/// Waits until `is` holds; fails after a minute with the last value seen.
-pub async fn eventually<T: std::fmt::Debug>(mut look: impl AsyncFnMut() -> T, is: impl Fn(&T) -> bool) {
-    let mut tick = tokio::time::interval(Duration::from_millis(25));
-    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-    loop {
-        tick.tick().await;
-        let seen = look().await;
-        if is(&seen) {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "it never came; seen last: {seen:?}");
-    }
-}
 
 pub async fn the_brokers_tell_what_becomes_of_a_topics_records(shop: Shop) {
     let log = log(&shop).await;
@@ -78,7 +67,7 @@ impl Worker {
 
     /// Returns a metric of a partition.
     pub fn partition_metric(&self, name: &str, partition: i32) -> Option<u64> {
-        shop::sample(&self.metrics, &format!("{name}{{topic=\"{}\",partition=\"{partition}\"}}", self.topic))
+        sample(&self.metrics, &format!("{name}{{topic=\"{}\",partition=\"{partition}\"}}", self.topic))
     }
 
     /// Counts the partitions that this worker reads.
@@ -92,17 +81,16 @@ impl Worker {
     }
 
     pub fn metric(&self, name: &str) -> u64 {
-        shop::metric(&self.metrics, name)
+        metric(&self.metrics, name)
     }
 
     fn events(&self, outcome: &str) -> u64 {
-        shop::metric(&self.metrics, &format!("worker_events_total{{outcome=\"{outcome}\"}}"))
+        metric(&self.metrics, &format!("worker_events_total{{outcome=\"{outcome}\"}}"))
     }
 }
 
 pub async fn until_processed(shop: &Shop, count: i64) {
-    let look = async || shop.count("orders WHERE status = 'processed'").await;
-    eventually(look, |seen| *seen == count).await;
+    becomes("processed orders", async || shop.count("orders WHERE status = 'processed'").await, count).await;
 }
 
 fn events(count: usize) -> Vec<Sent> {
@@ -115,11 +103,11 @@ pub async fn settled_records_are_committed_and_not_read_again(shop: Shop) {
     log.send(&(0..10).map(|_| record(Some(b"garbage"))).collect::<Vec<_>>()).await;
     let first = worker(&shop.store, &log, "first");
     until_processed(&shop, 300).await;
-    eventually(async || shop.parked().await.len(), |dead| *dead == 10).await;
+    becomes("dead letters", async || shop.parked().await.len(), 10).await;
     // By itself, without a drain.
-    eventually(async || log.ends_and_offsets().await, |(ends, offsets)| ends == offsets).await;
+    log.is_committed_to_its_end().await;
     let lag = async || (0..PARTITIONS).map(|n| first.lag(n).unwrap_or(1)).sum::<u64>();
-    eventually(lag, |lag| *lag == 0).await;
+    becomes("the lag", lag, 0).await;
     log.send_events(&events(50)).await;
     until_processed(&shop, 350).await;
     first.drain().await;
@@ -129,7 +117,7 @@ pub async fn settled_records_are_committed_and_not_read_again(shop: Shop) {
     let second = worker(&shop.store, &log, "second");
     log.send_events(&events(1)).await;
     until_processed(&shop, 351).await;
-    eventually(async || second.events("processed"), |processed| *processed == 1).await;
+    becomes("processed events", async || second.events("processed"), 1).await;
     assert_eq!(second.events("copy"), 0);
     second.drain().await;
 }
@@ -150,13 +138,13 @@ pub async fn a_store_older_than_its_group_is_read_again_from_where_it_stands(sho
     let after = worker(&shop.store, &log, "after");
     // All but the one record that the backup says was settled.
     until_processed(&shop, 99).await;
-    assert_eq!(shop::metric(&after.metrics, "worker_store_behind_group_total"), 4);
-    assert_eq!(shop::metric(&after.metrics, "worker_records_lost_to_retention_total"), 0);
+    assert_eq!(metric(&after.metrics, "worker_store_behind_group_total"), 4);
+    assert_eq!(metric(&after.metrics, "worker_records_lost_to_retention_total"), 0);
     after.drain().await;
     let third = worker(&shop.store, &log, "third");
     log.send_events(&events(20)).await;
     until_processed(&shop, 119).await;
-    assert_eq!(shop::metric(&third.metrics, "worker_store_behind_group_total"), 0, "it has caught up");
+    assert_eq!(metric(&third.metrics, "worker_store_behind_group_total"), 0, "it has caught up");
     third.drain().await;
 }
 
@@ -173,8 +161,8 @@ pub async fn what_retention_dropped_unread_is_told_and_the_rest_is_processed(sho
     let lost: i64 = ends.iter().zip(&offsets).map(|(end, offset)| end - 2 - offset).sum();
     let after = worker(&shop.store, &log, "after");
     until_processed(&shop, 40 + 8).await;
-    assert_eq!(shop::metric(&after.metrics, "worker_records_lost_to_retention_total"), u64::try_from(lost).unwrap());
-    assert_eq!(shop::metric(&after.metrics, "worker_store_behind_group_total"), 0);
+    assert_eq!(metric(&after.metrics, "worker_records_lost_to_retention_total"), u64::try_from(lost).unwrap());
+    assert_eq!(metric(&after.metrics, "worker_store_behind_group_total"), 0);
     after.drain().await;
 }
 
@@ -186,13 +174,13 @@ pub async fn while_the_store_is_away_everything_waits_and_nothing_is_dead(shop: 
     shop.sql("ALTER TABLE timeline RENAME TO away").await;
     // More than the queue holds, so that the partitions are paused.
     log.send_events(&events(4_000)).await;
-    let state = async || worker.ctx.status.parts().into_iter().find(|(part, _)| *part == "worker").unwrap().1;
-    eventually(state, Result::is_err).await;
+    let state = || worker.ctx.status.parts().into_iter().find(|(part, _)| *part == "worker").unwrap().1;
+    becomes("an alarm", async || state().is_err(), true).await;
     assert_eq!((shop.count("orders").await, shop.count("parked").await), (10, 0));
     shop.sql("ALTER TABLE away RENAME TO timeline").await;
     until_processed(&shop, 4_010).await;
-    eventually(state, Result::is_ok).await;
-    eventually(async || worker.events("processed"), |processed| *processed == 4_010).await;
+    becomes("an alarm", async || state().is_err(), false).await;
+    becomes("processed events", async || worker.events("processed"), 4_010).await;
     assert_eq!((worker.events("dead"), shop.count("parked").await), (0, 0));
     worker.drain().await;
 }
@@ -204,9 +192,9 @@ pub async fn a_partition_that_went_while_it_was_paused_is_read_when_it_comes_bac
     until_processed(&shop, 10).await;
     shop.sql("ALTER TABLE timeline RENAME TO away").await;
     log.send_events(&events(4_000)).await;
-    eventually(async || shop::metric(&first.metrics, "worker_reading_paused"), |paused| *paused == 1).await;
+    becomes("paused", async || first.metric("worker_reading_paused"), 1).await;
     let second = worker(&shop.store, &log, "second");
-    eventually(async || (first.partitions(), second.partitions()), |seen| *seen == (2, 2)).await;
+    becomes("partitions of each", async || (first.partitions(), second.partitions()), (2, 2)).await;
     shop.sql("ALTER TABLE away RENAME TO timeline").await;
     until_processed(&shop, 4_010).await;
     second.drain().await;
@@ -226,11 +214,10 @@ pub async fn a_dead_letter_is_published_as_its_record_came(shop: Shop) {
     log.send(&sent).await;
     let worker = worker(&shop.store, &log, "worker");
     let dead_letters = log.topic("created.dlq");
-    eventually(async || (shop.parked().await.len(), shop.published(&dead_letters).await.len()), |seen| *seen == (5, 0)).await;
+    let waiting = async || (shop.parked().await.len(), shop.published(&dead_letters).await.len());
+    becomes("dead letters in the store, and those to be published", waiting, (5, 0)).await;
     worker.drain().await;
-    let brokers = log.brokers.clone();
-    let read = move || Tail::open(&brokers, &[dead_letters], Start::Beginning).unwrap().rest(Duration::from_secs(30)).unwrap();
-    let letters = tokio::task::spawn_blocking(read).await.unwrap();
+    let letters = read(&log.brokers, &dead_letters).await;
     let all = |records: &[Record]| records.iter().map(|r| (r.key.clone(), r.value.clone())).collect::<HashSet<_>>();
     let mut expected = all(&sent[1..]);
     expected.insert((None, sent[0].value.clone()));
@@ -242,17 +229,13 @@ pub async fn dead_letters_that_are_produced_to_the_topic_make_no_others(shop: Sh
     let worker = worker(&shop.store, &log, "worker");
     log.send(&[record(Some(b"no event")), created().with("/data/total", 22).record(), record(None)]).await;
     let dead_letters = log.topic("created.dlq");
-    let letters = async || {
-        let (brokers, topics) = (log.brokers.clone(), [dead_letters.clone()]);
-        let read = move || Tail::open(&brokers, &topics, Start::Beginning).unwrap().rest(Duration::from_secs(30)).unwrap();
-        tokio::task::spawn_blocking(read).await.unwrap()
-    };
-    eventually(async || letters().await.len(), |count| *count == 3).await;
+    let letters = async || read(&log.brokers, &dead_letters).await;
+    becomes("published dead letters", async || letters().await.len(), 3).await;
     // With their headers, as a tool that copies records does.
     log.send(&letters().await).await;
     log.send_events(&[created()]).await;
     until_processed(&shop, 1).await;
-    eventually(async || worker.events("copy"), |copies| *copies == 3).await;
+    becomes("copies", async || worker.events("copy"), 3).await;
     worker.drain().await;
     assert_eq!((shop.parked().await.len(), letters().await.len()), (3, 3));
 }
@@ -267,7 +250,8 @@ pub async fn what_operators_did_long_ago_is_forgotten(shop: Shop) {
     begin_on(&shop.store.operations, Kind::Redrive, 100).await;
     shop.sql(&format!("UPDATE audit SET at = {now} WHERE at > {long_ago}")).await;
     let worker = worker(&shop.store, &log, "worker");
-    eventually(async || (shop.count("operation").await, shop.count("audit").await), |left| *left == (1, 1)).await;
+    let left = async || (shop.count("operation").await, shop.count("audit").await);
+    becomes("operations and audit that are left", left, (1, 1)).await;
     assert_eq!(worker.metric("worker_operations_deleted_total"), 2);
     worker.drain().await;
 }
@@ -281,12 +265,12 @@ pub async fn workers_that_come_and_go_settle_each_event_once(shop: Shop) {
     let second = worker(&shop.store, &log, "second");
     log.send_events(&all[400..800]).await;
     // Both own some of the partitions.
-    let shared = async || (first.events("processed"), second.events("processed"));
     let mut sent = 800;
     while second.events("processed") == 0 {
         log.send_events(&[created()]).await;
         sent += 1;
-        eventually(shared, |(a, b)| a + b >= sent).await;
+        let settled = async || first.events("processed") + second.events("processed") >= sent;
+        eventually(PATIENCE, "all are processed", settled).await;
     }
     first.drain().await;
     log.send_events(&all[800..]).await;
@@ -303,25 +287,22 @@ pub async fn workers_that_come_and_go_settle_each_event_once(shop: Shop) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_cuts_its_connections_loses_and_doubles_nothing() {
-    shop::on_postgres(async |shop: Shop| {
+    shop::on(Engine::Postgres, async |shop: Shop| {
         let log = log(&shop).await;
         log.send_events(&events(6_000)).await;
         let worker = worker(&shop.store, &log, "worker");
-        let ours = "pg_stat_activity WHERE datname = current_database() AND application_name = 'minishop-test'";
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
         while shop.count("orders WHERE status = 'processed'").await < 6_000 {
             assert!(tokio::time::Instant::now() < deadline, "between two cuts something is settled");
-            shop.sql(&format!("SELECT pg_terminate_backend(pid) FROM {ours}")).await;
+            shop.cut_stores().await;
             tick.tick().await;
         }
         let processed = log.topic("processed");
-        eventually(async || shop.published(&processed).await.len(), |waiting| *waiting == 0).await;
+        becomes("events to be published", async || shop.published(&processed).await.len(), 0).await;
         worker.drain().await;
         assert_eq!((shop.count("timeline WHERE kind = 'processed'").await, shop.count("parked").await), (6_000, 0));
-        let brokers = log.brokers.clone();
-        let read = move || Tail::open(&brokers, &[processed], Start::Beginning).unwrap().rest(Duration::from_secs(30)).unwrap();
-        let published = tokio::task::spawn_blocking(read).await.unwrap();
+        let published = read(&log.brokers, &processed).await;
         let told: HashSet<_> = published.iter().filter_map(|record| record.headers.get("ce_subject")).collect();
         let ids: HashSet<_> = published.iter().filter_map(|record| record.headers.get("ce_id")).collect();
         assert_eq!((told.len(), ids.len()), (6_000, 6_000), "each order is told of under one id");

@@ -13,6 +13,8 @@ use minishop_core::backoff::Backoff;
 use minishop_core::ids::OrderId;
 use minishop_platform::clock::{SystemClock, SystemIds};
 use minishop_platform::ctx::Ctx;
+use minishop_testkit::ctx::NO_BROKERS;
+use minishop_testkit::database::open;
 use minishop_worker::handlers::{Delivery, Handled, Handler, HandlerPlace};
 use minishop_worker::upcast::Versions;
 use minishop_worker::{LotTask, Processor, WorkerMetrics, WorkerShared};
@@ -53,9 +55,9 @@ const POLLED: [&str; 3] = ["after_effect_before_offset", "after_offset", "mid_wo
 async fn worker_that_dies() {
     let (Some(address), Some(dir)) = (told(STORE), told(DIR)) else { return };
     child::arm();
-    let store = shop::open(&address, Arc::new(SystemClock)).await;
+    let store = open(&address, Arc::new(SystemClock), false).await.unwrap();
     let brokers = told(BROKERS);
-    let (ctx, relay) = shop::ctx(&store, brokers.as_deref().unwrap_or("127.0.0.1:1"), "child", &told(PREFIX).unwrap_or_default());
+    let (ctx, relay) = shop::ctx(&store, brokers.as_deref().unwrap_or(NO_BROKERS), "child", &told(PREFIX).unwrap_or_default());
     let mut config = (*ctx.config).clone();
     config.retry = Backoff { base: Duration::from_millis(1), factor: 2, cap: Duration::from_millis(4) };
     let ctx = Ctx { config: Arc::new(config), clock: Arc::new(SystemClock), ids: Arc::new(SystemIds), ..ctx };
@@ -160,7 +162,7 @@ pub async fn a_worker_killed_at_any_point_of_stream_and_lot_loses_doubles_and_re
                 })
                 .collect();
             std::fs::write(dir.path().join("feed"), Value::from(lines).to_string()).unwrap();
-            let env = [(STORE, shop.address()), (DIR, dir.path().to_str().unwrap().to_owned())];
+            let env = [(STORE, shop.address().to_owned()), (DIR, dir.path().to_str().unwrap().to_owned())];
             child::dies(WORKER, &env, point, nth).await;
             // The dead worker's leases need not be awaited.
             shop.end_leases().await;
@@ -214,7 +216,12 @@ pub async fn a_worker_killed_around_its_offset_commit_loses_and_doubles_nothing(
         let events: Vec<_> = (0..200).map(|_| created()).collect();
         log.send_events(&events).await;
         sent += 200;
-        let env = [(STORE, shop.address()), (DIR, String::new()), (BROKERS, log.brokers.clone()), (PREFIX, log.prefix.clone())];
+        let env = [
+            (STORE, shop.address().to_owned()),
+            (DIR, String::new()),
+            (BROKERS, log.brokers.clone()),
+            (PREFIX, log.prefix.clone()),
+        ];
         child::dies(WORKER, &env, point, 1).await;
     }
     let worker = worker(&shop.store, &log, "last");

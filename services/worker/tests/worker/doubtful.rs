@@ -18,7 +18,7 @@ use minishop_worker::handlers::Handled;
 use minishop_worker::upcast::{Step, Versions};
 
 use crate::handler::{Reaction, done, failed, scripted};
-use crate::lot::{fixed_reader, misspelt, redrive};
+use crate::lot_fixes::{fixed_reader, misspelt, redrive};
 use crate::records::created;
 use crate::shop::Shop;
 
@@ -151,7 +151,7 @@ pub async fn a_commit_of_the_lot_whose_answer_is_lost_loses_and_doubles_nothing(
                 // The error comes once; the next step retries.
                 let _ = worker.lot.step().await;
                 shop.end_leases().await;
-                shop.pass(Duration::from_hours(12)).await;
+                shop.age(Duration::from_hours(12)).await;
             }
             for event in [&restored, &first, &second] {
                 let order = shop.order(event.order_id()).await.unwrap();

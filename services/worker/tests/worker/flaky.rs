@@ -91,7 +91,7 @@ pub async fn six_customers_flow_though_four_calls_in_ten_fail(shop: Shop) {
         while shop.count("orders WHERE status = 'processed'").await < all {
             if !shop.is_distributed() {
                 // The test moves the lot's clock.
-                shop.pass(Duration::from_millis(20)).await;
+                shop.age(Duration::from_millis(20)).await;
             }
             tick.tick().await;
         }

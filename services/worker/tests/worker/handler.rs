@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use minishop_core::ids::OrderId;
+use minishop_testkit::wait::{PATIENCE, eventually};
 use minishop_worker::handlers::{Delivery, Handled, Handler, HandlerPlace};
 use tokio::sync::Notify;
 
@@ -63,6 +64,11 @@ impl Scripted {
     /// Returns the delivered orders, in order.
     pub fn calls(&self) -> Vec<OrderId> {
         self.calls.lock().unwrap().iter().map(|delivery| delivery.order_id).collect()
+    }
+
+    /// Waits until it was called `count` times.
+    pub async fn is_called(&self, count: usize) {
+        eventually(PATIENCE, "the handler is called", async || self.calls().len() >= count).await;
     }
 
     pub fn last(&self) -> Delivery {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use minishop_testkit::wait::{PATIENCE, becomes, eventually};
 use serde_json::json;
 
-use crate::consuming::{eventually, worker};
+use crate::consuming::worker;
+use crate::effects::Parked;
 use crate::log::log;
 use crate::records::created;
-use crate::shop::{Parked, Shop};
+use crate::shop::Shop;
 
 pub async fn an_event_of_a_newer_version_is_held_and_its_key_waits(shop: Shop) {
     for version in ["orders.created.v2", "orders.created.v99"] {
@@ -81,14 +83,19 @@ pub async fn an_event_that_is_held_for_long_raises_the_alarm(shop: Shop) {
     let log = log(&shop).await;
     log.send_events(&[created().with("/type", "orders.created.v2")]).await;
     let worker = worker(&shop.store, &log, "worker");
-    eventually(async || shop.parked().await.len(), |held| *held == 1).await;
+    becomes("held events", async || shop.parked().await.len(), 1).await;
     let told = async || (worker.metric("lot_oldest_held_age_seconds"), worker.note("held_events"));
-    shop.pass(Duration::from_mins(14)).await;
-    eventually(told, |(held, _)| *held >= 14 * 60).await;
+    shop.age(Duration::from_mins(14)).await;
+    let held_for = async |minutes: u64| {
+        let (held, note) = told().await;
+        if held >= minutes * 60 { Ok(note) } else { Err(held) }
+    };
+    eventually(PATIENCE, "it is held for 14 min", async || held_for(14).await).await;
     assert_eq!(told().await.1, None);
-    shop.pass(Duration::from_mins(2)).await;
-    eventually(told, |(held, note)| *held >= 16 * 60 && note.as_ref().is_some_and(|note| note.contains("16 min"))).await;
+    shop.age(Duration::from_mins(2)).await;
+    let alarm = async || held_for(16).await.is_ok_and(|note| note.is_some_and(|note| note.contains("16 min")));
+    eventually(PATIENCE, "the alarm says 16 min", alarm).await;
     shop.sql("DELETE FROM parked").await;
-    eventually(told, |seen| *seen == (0, None)).await;
+    becomes("seconds and note", told, (0, None)).await;
     worker.drain().await;
 }

@@ -1,22 +1,25 @@
 //! Event logs for whole workers: the embedded one, and Apache Kafka where the store is PostgreSQL.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use minishop_broker::{Settings, TopicSettings};
+use minishop_bus::Record;
 use minishop_bus::produce::Token;
 use minishop_bus::produce::{Compression, Producer};
-use minishop_bus::{Record, topics};
+use minishop_testkit::log::{EmbeddedLog, any_port};
+use minishop_testkit::servers::server;
+use minishop_testkit::topics::fresh_topics;
+use minishop_testkit::wait::{PATIENCE, eventually};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::records::Sent;
-use crate::shop::{Shop, server};
+use crate::shop::Shop;
 
 pub const PARTITIONS: i32 = 4;
 
@@ -24,13 +27,7 @@ pub const PARTITIONS: i32 = 4;
 pub struct Log {
     pub brokers: String,
     pub prefix: String,
-    embedded: Option<Embedded>,
-}
-
-struct Embedded {
-    stop: tokio_util::sync::DropGuard,
-    run: JoinSet<()>,
-    dir: tempfile::TempDir,
+    embedded: Option<(EmbeddedLog, tempfile::TempDir)>,
 }
 
 /// How a stored batch is damaged.
@@ -46,35 +43,22 @@ pub enum Damage {
 
 /// Creates an embedded log whose batches can be damaged. It stores each batch as it comes, one per request.
 pub async fn damageable() -> Log {
-    embedded().await
-}
-
-async fn run_embedded(addr: &str, dir: tempfile::TempDir) -> (String, Embedded) {
-    let settings = Settings::new(addr.parse().unwrap(), dir.path().join("log.db"));
-    let log = minishop_broker::open(settings).await.unwrap();
-    for topic in ["orders.created", "orders.processed", "orders.created.dlq"] {
-        log.ensure_topic(topic, PARTITIONS, TopicSettings::default()).await.unwrap();
-    }
-    let (brokers, stop, mut run) = (log.addr().to_string(), CancellationToken::new(), JoinSet::new());
-    let stopped = stop.clone();
-    run.spawn(async move { log.run(stopped).await.unwrap() });
-    (brokers, Embedded { stop: stop.drop_guard(), run, dir })
+    embedded(any_port(), tempfile::tempdir().unwrap()).await
 }
 
 pub async fn log(shop: &Shop) -> Log {
     match if shop.is_distributed() { server("MINISHOP_TEST_KAFKA") } else { None } {
-        None => embedded().await,
-        Some(brokers) => {
-            let prefix = format!("t{:016x}.", rand::random::<u64>());
-            topics::create(&brokers, &prefix, PARTITIONS, Duration::from_secs(30)).await.unwrap();
-            Log { brokers, prefix, embedded: None }
-        }
+        None => damageable().await,
+        Some(brokers) => Log { prefix: fresh_topics(&brokers, PARTITIONS).await, brokers, embedded: None },
     }
 }
 
-async fn embedded() -> Log {
-    let (brokers, embedded) = run_embedded("127.0.0.1:0", tempfile::tempdir().unwrap()).await;
-    Log { brokers, prefix: String::new(), embedded: Some(embedded) }
+async fn embedded(addr: SocketAddr, dir: tempfile::TempDir) -> Log {
+    let log = EmbeddedLog::start(Settings::new(addr, dir.path().join("log.db"))).await;
+    for topic in ["orders.created", "orders.processed", "orders.created.dlq"] {
+        log.topic(topic, PARTITIONS, TopicSettings::default()).await;
+    }
+    Log { brokers: log.addr.to_string(), prefix: String::new(), embedded: Some((log, dir)) }
 }
 
 impl Log {
@@ -125,6 +109,15 @@ impl Log {
         .unwrap()
     }
 
+    /// Waits until the group has committed the end of each partition.
+    pub async fn is_committed_to_its_end(&self) {
+        let look = async || {
+            let (ends, offsets) = self.ends_and_offsets().await;
+            if ends == offsets { Ok(()) } else { Err((ends, offsets)) }
+        };
+        eventually(PATIENCE, "ends and committed offsets are the same", look).await;
+    }
+
     /// Drops all records of each partition but the last `keep`.
     pub async fn retain(&self, keep: i64) {
         let (ends, _) = self.ends_and_offsets().await;
@@ -140,10 +133,9 @@ impl Log {
 
     /// Stops the embedded log, damages all batches of a partition from an offset on, and restarts it at the same address.
     pub async fn damage(&mut self, partition: i32, from: i64, damage: Damage) {
-        let Embedded { stop, mut run, dir } = self.embedded.take().unwrap();
-        drop(stop);
-        run.join_next().await.unwrap().unwrap();
-        let file = dir.path().join("log.db");
+        let (log, dir) = self.embedded.take().unwrap();
+        let (addr, file) = (log.addr, log.file.clone());
+        log.stop().await;
         let mut connection = SqliteConnection::connect(file.to_str().unwrap()).await.unwrap();
         let all = "SELECT b.id, b.bytes FROM part p JOIN batch b ON b.base >= ? AND b.id >> 43 = p.id \
                    WHERE p.topic = 'orders.created' AND p.number = ?";
@@ -156,7 +148,7 @@ impl Log {
             change.execute(&mut connection).await.unwrap();
         }
         connection.close().await.unwrap();
-        self.embedded = Some(run_embedded(&self.brokers, dir).await.1);
+        *self = embedded(addr, dir).await;
     }
 }
 

@@ -4,22 +4,18 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use minishop_bus::Headers;
-use minishop_contracts::events::Envelope;
-use minishop_contracts::events::v1::OrderCreated;
-use minishop_core::ids::EventId;
-use minishop_worker::handlers::{Handled, HandlerPlace};
-use minishop_worker::upcast::{Step, Versions, read_v1};
+use minishop_worker::handlers::Handled;
 use serde_json::{Value, json};
 
 use crate::handler::{Reaction, done, failed, scripted};
-use crate::records::{Sent, created, record};
+use crate::records::{Sent, created};
 use crate::shop::Shop;
 
-const DEAD: &str = "orders.created.dlq";
+pub const DEAD: &str = "orders.created.dlq";
 /// Longer than a call's lease: the longest call and half a minute.
-const LEASE: Duration = Duration::from_secs(41);
+pub const LEASE: Duration = Duration::from_secs(41);
 
-fn kinds(timeline: &[(String, Value)]) -> Vec<&str> {
+pub fn kinds(timeline: &[(String, Value)]) -> Vec<&str> {
     timeline.iter().map(|(kind, _)| kind.as_str()).collect()
 }
 
@@ -34,9 +30,9 @@ pub async fn a_handler_that_fails_twice_and_then_succeeds_processes_once(shop: S
     for wait in [1, 4].map(Duration::from_mins) {
         worker = shop.hands(handler.place());
         assert_eq!(worker.lot().await, 0, "not before its time");
-        shop.pass(wait / 2).await;
+        shop.age(wait / 2).await;
         assert_eq!(worker.lot().await, 0, "nor after half of it");
-        shop.pass(wait / 2).await;
+        shop.age(wait / 2).await;
         assert_eq!(worker.lot().await, 1);
     }
     assert_eq!(handler.calls().len(), 3);
@@ -88,7 +84,7 @@ pub async fn a_handler_that_panics_eight_times_makes_a_dead_letter(shop: Shop) {
     worker.stream(std::slice::from_ref(&source)).await;
     for attempt in 1..=8 {
         assert_eq!(worker.lot().await, 1, "attempt {attempt}");
-        shop.pass(Duration::from_hours(12)).await;
+        shop.age(Duration::from_hours(12)).await;
     }
     assert_eq!((worker.lot().await, handler.calls().len()), (0, 8));
     let parked = &shop.parked().await[0];
@@ -121,15 +117,9 @@ pub async fn a_handler_that_ends_its_worker_is_found_out_over_restarts(shop: Sho
     for attempt in 1..=8 {
         let mut worker = shop.hands(handler.place());
         // The attempt is committed when the call starts; then the process is gone.
-        let started = async {
-            let mut tick = tokio::time::interval(Duration::from_millis(2));
-            while handler.calls().len() < attempt {
-                tick.tick().await;
-            }
-        };
-        tokio::select! { _ = worker.lot.step() => panic!("it hangs"), () = started => {} }
+        tokio::select! { _ = worker.lot.step() => panic!("it hangs"), () = handler.is_called(attempt) => {} }
         drop(worker);
-        shop.pass(LEASE).await;
+        shop.age(LEASE).await;
     }
     let mut worker = shop.hands(handler.place());
     assert_eq!((worker.lot().await, handler.calls().len()), (1, 8), "it is not called a ninth time");
@@ -150,11 +140,8 @@ pub async fn an_outcome_that_comes_after_its_lease_is_dropped(shop: Shop) {
     late.stream(&[event.record()]).await;
     let mut second = shop.hands(quick.place());
     let meanwhile = async {
-        let mut tick = tokio::time::interval(Duration::from_millis(2));
-        while slow.calls().is_empty() {
-            tick.tick().await;
-        }
-        shop.pass(LEASE).await;
+        slow.is_called(1).await;
+        shop.age(LEASE).await;
         assert_eq!(second.lot().await, 1);
         slow.open();
     };
@@ -175,7 +162,7 @@ pub async fn a_pause_uses_up_no_attempt(shop: Shop) {
         assert_eq!(worker.lot().await, 1);
         assert_eq!(shop.parked().await[0].attempts, 0);
         assert_eq!(worker.lot().await, 0, "not before the pause is over");
-        shop.pass(Duration::from_secs(30)).await;
+        shop.age(Duration::from_secs(30)).await;
     }
     assert_eq!(worker.drain().await, 1);
     assert_eq!(kinds(&shop.timeline(event.order_id()).await), ["adopted", "parked", "processed", "released"]);
@@ -193,61 +180,11 @@ pub async fn a_handlers_wish_to_be_left_alone_is_kept(shop: Shop) {
         let mut worker = shop.hands(scripted(wish(asked)).place());
         worker.stream(&[event.record()]).await;
         assert_eq!(worker.lot().await, 1);
-        shop.pass(Duration::from_secs(waits - 60)).await;
+        shop.age(Duration::from_secs(waits - 60)).await;
         assert_eq!(worker.lot().await, 0, "asked for {asked} s");
-        shop.pass(Duration::from_mins(1)).await;
+        shop.age(Duration::from_mins(1)).await;
         assert_eq!(worker.lot().await, 1, "asked for {asked} s, and at most five minutes are kept");
         shop.sql("DELETE FROM parked").await;
-    }
-}
-
-async fn cancel(shop: &Shop) {
-    shop.sql("UPDATE orders SET status = 'cancelled', version = 2").await;
-}
-
-pub async fn a_cancelled_order_drains_without_a_call(shop: Shop) {
-    let handler = scripted(|_, _| failed());
-    let (event, behind) = {
-        let event = created();
-        (event.clone(), event.same_customer())
-    };
-    let mut worker = shop.hands(handler.place());
-    worker.stream(&[event.record()]).await;
-    worker.lot().await;
-    cancel(&shop).await;
-    worker.stream(&[behind.record()]).await;
-    shop.pass(Duration::from_mins(1)).await;
-    worker.drain().await;
-    assert_eq!(handler.calls(), [event.order_id(), behind.order_id()], "the second attempt was spared, the next one came");
-    assert_eq!(shop.order(event.order_id()).await.unwrap().status, "cancelled");
-    assert_eq!(kinds(&shop.timeline(event.order_id()).await).last(), Some(&"ignored"));
-    assert_eq!((shop.parked().await.len(), shop.published(DEAD).await.len()), (1, 0));
-}
-
-pub async fn an_order_cancelled_while_it_is_handled_stays_cancelled(shop: Shop) {
-    for (handled, told) in
-        [(Handled::Done, "fulfilled_after_cancel"), (Handled::Refused { message: "409".to_owned() }, "ignored")]
-    {
-        let handler = scripted(move |_, _| Reaction::When(handled.clone()));
-        let event = created();
-        let mut worker = shop.hands(handler.place());
-        worker.stream(&[event.record()]).await;
-        let meanwhile = async {
-            let mut tick = tokio::time::interval(Duration::from_millis(2));
-            while handler.calls().is_empty() {
-                tick.tick().await;
-            }
-            cancel(&shop).await;
-            handler.open();
-        };
-        let (stepped, ()) = futures::join!(worker.lot.step(), meanwhile);
-        assert_eq!(stepped.unwrap(), 1);
-        let order = shop.order(event.order_id()).await.unwrap();
-        assert_eq!((&*order.status, order.version), ("cancelled", 2));
-        assert_eq!(kinds(&shop.timeline(event.order_id()).await).last(), Some(&told));
-        let late = u64::from(told != "ignored");
-        assert_eq!(worker.metric("lot_fulfilled_after_cancel_total"), late);
-        assert_eq!((shop.parked().await.len(), shop.published(DEAD).await.len()), (0, 0));
     }
 }
 
@@ -263,7 +200,7 @@ pub async fn a_store_that_is_away_uses_up_nothing(shop: Shop) {
         }
         shop.sql("ALTER TABLE away RENAME TO timeline").await;
         worker.lot().await;
-        shop.pass(Duration::from_mins(1)).await;
+        shop.age(Duration::from_mins(1)).await;
     }
     worker.drain().await;
     assert_eq!(handler.calls().len(), 2, "called once for each attempt");
@@ -275,7 +212,7 @@ pub async fn an_event_that_the_store_cannot_settle_is_given_up_and_its_neighbour
     let events: Vec<_> = (0..5).map(|_| created()).collect();
     let mut worker = shop.hands(handler.place());
     worker.stream(&events.iter().map(Sent::record).collect::<Vec<_>>()).await;
-    let bad = shop.literal(events[2].order_id());
+    let bad = shop.id(events[2].order_id());
     shop.sql(&format!("CREATE UNIQUE INDEX no_such_order ON timeline (kind) WHERE kind = 'released' AND order_id = {bad}")).await;
     let noted = format!(
         "INSERT INTO timeline (order_id, kind, at, cause) SELECT order_id, 'released', at, cause FROM timeline \
@@ -291,75 +228,6 @@ pub async fn an_event_that_the_store_cannot_settle_is_given_up_and_its_neighbour
     assert_eq!((parked.len(), &*parked[0].state, parked[0].error_code.as_deref()), (1, "dead", Some("DATA_INVALID")));
 }
 
-/// A reader after a fix: it also reads events with `customer` for `customerId`.
-pub fn fixed_reader(envelope: &Envelope<'_>) -> Result<OrderCreated, String> {
-    let data: Value = serde_json::from_str(envelope.data.get()).unwrap();
-    let Some(customer) = data.get("customer") else { return read_v1(envelope) };
-    let mut data = data.clone();
-    data["customerId"] = customer.clone();
-    let data = serde_json::value::to_raw_value(&data).unwrap();
-    read_v1(&Envelope {
-        event_id: envelope.event_id.clone(),
-        r#type: envelope.r#type.clone(),
-        occurred_at: envelope.occurred_at,
-        correlation_id: envelope.correlation_id.clone(),
-        idempotency_key: envelope.idempotency_key.clone(),
-        data: &data,
-    })
-}
-
-/// Misspells an event so that only `fixed_reader` reads it.
-pub fn misspelt(event: Sent) -> Sent {
-    let customer = event.text("/data/customerId");
-    event.without("/data/customerId").with("/data/customer", customer)
-}
-
-/// Does to dead letters what an operator's redrive does.
-pub async fn redrive(shop: &Shop) {
-    let now = if shop.is_distributed() { "clock_timestamp()" } else { "0" };
-    let set = format!("state = 'retrying', attempts = 0, redrives = redrives + 1, next_attempt_at = {now}");
-    shop.sql(&format!("UPDATE parked SET {set} WHERE state = 'dead'")).await;
-}
-
-pub async fn a_refused_record_that_reads_after_a_fix_passes_the_gate_under_its_own_id(shop: Shop) {
-    let (good, settled) = (misspelt(created()), created());
-    // Two more records of an order that came well meanwhile: the same event, and another one that claims its id.
-    let copy = misspelt(settled.clone());
-    let other = misspelt(settled.clone().with("/data/items/0/productId", "p2"));
-    shop.step(&[good.record(), copy.record(), other.record(), settled.record()]).await;
-    assert_eq!(shop.parked().await.len(), 3);
-    redrive(&shop).await;
-    let handler = scripted(|_, before| if before == 0 { failed() } else { done() });
-    let mut worker = shop.hands_that_read(handler.place(), Versions::new(vec![Step::Same], fixed_reader));
-    worker.drain().await;
-    let again = shop.hands_that_read(handler.place(), Versions::new(vec![Step::Same], fixed_reader));
-    again.stream(&[good.record()]).await;
-    assert_eq!(again.metric("worker_events_total{outcome=\"copy\"}"), 1, "its own id has passed the gate");
-    shop.pass(Duration::from_mins(1)).await;
-    worker.drain().await;
-    assert_eq!(handler.calls(), [good.order_id(), good.order_id()]);
-    assert_eq!(shop.order(good.order_id()).await.unwrap().status, "processed");
-    // Another meaning under a settled id is not a copy.
-    let left = shop.parked().await;
-    assert_eq!((left.len(), left[0].error_code.as_deref()), (1, Some("DUPLICATE_CONFLICT")));
-}
-
-pub async fn a_refused_record_that_is_refused_again_is_a_second_dead_letter(shop: Shop) {
-    let bad = record(Some(b"no event"));
-    shop.step(std::slice::from_ref(&bad)).await;
-    redrive(&shop).await;
-    let mut worker = shop.hands(HandlerPlace::Stream);
-    worker.drain().await;
-    redrive(&shop).await;
-    worker.drain().await;
-    let letters = shop.published(DEAD).await;
-    let ids: std::collections::HashSet<EventId> = letters.iter().map(|letter| letter.event.event_id).collect();
-    assert_eq!((letters.len(), ids.len()), (3, 3), "each death has a dead letter of its own");
-    assert!(letters.iter().all(|letter| letter.event.payload == bad.value));
-    let parked = shop.parked().await;
-    assert_eq!((parked.len(), &*parked[0].state, parked[0].blocks), (1, "dead", false));
-}
-
 pub async fn a_drain_gives_back_what_has_not_ended(shop: Shop) {
     let handler = scripted(|_, _| Reaction::Hang);
     let event = created();
@@ -367,10 +235,7 @@ pub async fn a_drain_gives_back_what_has_not_ended(shop: Shop) {
     worker.stream(&[event.record()]).await;
     let ctx = worker.ctx.clone();
     let draining = async {
-        let mut tick = tokio::time::interval(Duration::from_millis(2));
-        while handler.calls().is_empty() {
-            tick.tick().await;
-        }
+        handler.is_called(1).await;
         ctx.drain.cancel();
     };
     let (ran, (), ()) = futures::join!(worker.lot.run(worker.ctx.clone()), draining, shop.run_relay());

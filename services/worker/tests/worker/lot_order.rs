@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use minishop_bus::Tail;
-use minishop_bus::consume::Start;
 use minishop_contracts::events::Envelope;
 use minishop_contracts::events::v1::OrderCreated;
 use minishop_core::ids::OrderId;
 use minishop_platform::ctx::Ctx;
+use minishop_testkit::topics::read;
+use minishop_testkit::wait::{PATIENCE, eventually};
 use minishop_worker::handlers::HandlerPlace;
 use minishop_worker::upcast::{Step, Versions, read_v1};
 use minishop_worker::{LotTask, Processor, WorkerMetrics, WorkerShared};
@@ -20,9 +20,10 @@ use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
 use crate::handler::{Reaction, done, failed, scripted};
+use crate::hands::Hands;
 use crate::log::log;
 use crate::records::{Sent, created};
-use crate::shop::{self, Hands, Shop};
+use crate::shop::{self, Shop};
 
 /// Creates `each` events per customer, in turns.
 fn by_turns(customers: usize, each: usize) -> Vec<Sent> {
@@ -70,7 +71,7 @@ pub async fn one_failing_customer_holds_up_nobody_else(shop: Shop) {
     others.remove(&bad);
     assert_eq!(published(&shop).await, others, "nine flow, each in its order");
     for _ in 0..9 {
-        shop.pass(Duration::from_hours(12)).await;
+        shop.age(Duration::from_hours(12)).await;
         worker.drain().await;
     }
     let states: Vec<_> = shop.parked().await.into_iter().map(|parked| (parked.state, parked.attempts)).collect();
@@ -129,7 +130,7 @@ pub async fn a_held_event_flows_with_its_followers_once_a_newer_worker_runs(shop
     let all: Vec<Sent> = [held, known].into_iter().chain(behind).collect();
     let mut old = shop.hands(HandlerPlace::Stream);
     stream(&old, &all).await;
-    shop.pass(Duration::from_hours(1)).await;
+    shop.age(Duration::from_hours(1)).await;
     old.lot.make_due().await.unwrap();
     assert_eq!((old.drain().await, shop.parked().await.len()), (0, 6), "an older worker leaves them alone");
     let mut newer = shop.hands_that_read(HandlerPlace::Stream, newer());
@@ -185,7 +186,7 @@ pub async fn workers_side_by_side_keep_every_keys_order_whatever_fails(shop: Sho
         if !ended.1 {
             workers[1] = hands(1);
         }
-        shop.pass(Duration::from_hours(12)).await;
+        shop.age(Duration::from_hours(12)).await;
         workers[0].lot.make_due().await.unwrap();
         if round > 3 && shop.count("parked WHERE state <> 'dead'").await == 0 {
             break;
@@ -238,22 +239,15 @@ pub async fn a_key_that_the_lot_has_let_go_is_published_in_its_order(shop: Shop)
 
 /// Reads a topic until it has `count` orders; returns the orders of each key, by their first copy.
 async fn read_topic(ctx: &Ctx, topic: &str, count: usize) -> HashMap<Bytes, Vec<OrderId>> {
-    let (brokers, topic) = (ctx.brokers.clone(), topic.to_owned());
-    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-    loop {
-        let (brokers, topic) = (brokers.clone(), topic.clone());
-        let read = move || Tail::open(&brokers, &[topic], Start::Beginning).unwrap().rest(Duration::from_secs(30)).unwrap();
-        let records = tokio::task::spawn_blocking(read).await.unwrap();
+    let look = async || {
         let (mut orders, mut seen) = (HashMap::<Bytes, Vec<OrderId>>::new(), HashSet::new());
-        for record in records {
+        for record in read(&ctx.brokers, topic).await {
             let id = OrderId::parse(record.headers.get("ce_subject").unwrap()).unwrap();
             if seen.insert(id) {
                 orders.entry(record.key.unwrap()).or_default().push(id);
             }
         }
-        if seen.len() >= count {
-            return orders;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{} of {count} orders were published", seen.len());
-    }
+        if seen.len() >= count { Ok(orders) } else { Err(seen.len()) }
+    };
+    eventually(PATIENCE, &format!("{count} orders are published"), look).await
 }

@@ -1,7 +1,6 @@
 //! Records as producers write them: ours, the demo's and unusual ones.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use minishop_bus::{Headers, Record};
@@ -9,7 +8,8 @@ use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order::{CreateOrder, Line};
 use minishop_core::order_head::OrderHead;
-use minishop_store::{NewEvent, NewOrder, Role, shard_of};
+use minishop_store::{NewEvent, NewOrder, Role};
+use minishop_testkit::rows::{event, event_id, order_id, unique};
 use serde_json::{Value, json};
 
 use crate::shop::{Shop, now};
@@ -22,30 +22,19 @@ pub struct Sent {
     pub headers: Headers,
 }
 
-fn unique() -> i64 {
-    static NEXT: AtomicI64 = AtomicI64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-fn random() -> [u8; 10] {
-    let mut bytes = [0; 10];
-    bytes[2..].copy_from_slice(&unique().to_be_bytes());
-    bytes
-}
-
 /// Creates an event as our API does: 2 × 10.50 = 21, for a new customer.
 pub fn created() -> Sent {
     let n = unique();
     let customer = format!("customer-{n}");
     Sent {
         json: json!({
-            "eventId": EventId::new(now(), random()).to_string(),
+            "eventId": event_id().to_string(),
             "type": "orders.created.v1",
             "occurredAt": "2026-01-31T12:00:00.123Z",
             "correlationId": format!("corr-{n}"),
             "idempotencyKey": format!("key-{n}"),
             "data": {
-                "orderId": OrderId::new(now(), random()).to_string(),
+                "orderId": order_id().to_string(),
                 "customerId": customer,
                 "items": [{"productId": "p1", "qty": 2, "price": 10.5}],
                 "total": 21,
@@ -61,7 +50,7 @@ pub fn record(value: Option<&[u8]>) -> Record {
     Record {
         topic: Arc::from("orders.created"),
         partition: 3,
-        offset: unique(),
+        offset: i64::try_from(unique()).unwrap(),
         key: Some(Bytes::from_static(b"some key")),
         value: value.map(Bytes::copy_from_slice),
         headers: Headers::default(),
@@ -152,14 +141,10 @@ impl Sent {
             items: serde_json::to_string(order.items()).unwrap(),
             traceparent: None,
             event: NewEvent {
-                shard: shard_of(Role::Api, b"c"),
                 event_id: self.event_id(),
-                topic: "orders.created".to_owned(),
-                record_key: Bytes::from_static(b"c"),
-                order_id: Some(self.order_id()),
-                order_version: Some(1),
                 payload: Some(self.json.to_string().into()),
                 headers: Headers::default().encode(),
+                ..event(Role::Api, "c", self.order_id(), 1)
             },
         }
     }

@@ -5,21 +5,20 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use minishop_bus::Headers;
 use minishop_core::clock::{Clock as _, ManualClock};
-use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids as _, OperationId};
+use minishop_core::ids::{ClientId, EventId, OperationId};
 use minishop_core::operation::{Kind, State, Tally};
 use minishop_core::parking::State as Parked;
-use minishop_platform::clock::SystemIds;
 use minishop_platform::ctx::{Ctx, Metrics};
-use minishop_store::{
-    Action, DeadLetterFilter, Journal, NewOperation, Operation, Operations, ParkedEvent, RequestedBy, Selection,
-};
+use minishop_store::{Action, DeadLetterFilter, NewOperation, Operation, Operations, ParkedEvent, Selection};
+use minishop_testkit::lot::{self, operation, park, requested_by};
+use minishop_testkit::metrics::metric;
 use minishop_worker::handlers::HandlerPlace as Handling;
 use minishop_worker::upcast::Versions;
 use minishop_worker::{OperationsTask, Progress, WorkerShared};
 use serde_json::Value;
 
 use crate::records::{Sent, created};
-use crate::shop::{Shop, metric, now};
+use crate::shop::{Shop, now};
 
 /// A worker's operation runner, with a clock that the test moves.
 struct Runner {
@@ -43,31 +42,13 @@ impl Runner {
     }
 }
 
-fn requested_by() -> RequestedBy {
-    RequestedBy {
-        client_id: ClientId::anonymous(),
-        operator: "ana".into(),
-        reason: "the shop is fixed".into(),
-        correlation_id: CorrelationId::parse("corr-ops").unwrap(),
-    }
-}
-
 async fn begin(shop: &Shop, kind: Kind, rate: i32) -> OperationId {
     begin_on(&shop.store.operations, kind, rate).await
 }
 
 /// Starts an operation over all dead letters.
 pub async fn begin_on(operations: &Operations, kind: Kind, rate: i32) -> OperationId {
-    let new = NewOperation {
-        id: OperationId::new(now(), SystemIds.random()),
-        kind,
-        selection: Selection::Filter(DeadLetterFilter::default()),
-        filter: None,
-        rate,
-        failure_ratio: 0.1,
-        requested_by: requested_by(),
-        at: now(),
-    };
+    let new = NewOperation { rate, at: now(), ..operation(kind, Selection::Filter(DeadLetterFilter::default())) };
     operations.begin(&new).await.unwrap().unwrap();
     new.id
 }
@@ -77,15 +58,10 @@ fn parked(sent: &Sent, state: Parked) -> ParkedEvent {
     let dead = state == Parked::Dead;
     ParkedEvent {
         record_key: record.key.clone().unwrap(),
-        blocks: true,
-        state,
         event_id: sent.event_id(),
         order_id: Some(sent.order_id()),
         client_id: Some(ClientId("a".into())),
         event_type: Some(sent.text("/type")),
-        needs_type: None,
-        topic: record.topic.to_string(),
-        partition: record.partition,
         offset: record.offset,
         raw_key: record.key,
         raw_value: record.value,
@@ -95,13 +71,8 @@ fn parked(sent: &Sent, state: Parked) -> ParkedEvent {
         error_message: dead.then(|| "the shop is closed".to_owned()),
         error_fingerprint: dead.then_some([3; 32]),
         failed_at: dead.then(now),
+        ..lot::parked("", state, true)
     }
-}
-
-async fn park(shop: &Shop, parked: Vec<ParkedEvent>) {
-    let mut settlement = shop.store.inbox.begin("g").await.unwrap();
-    settlement.record(&Journal { parked, ..Journal::default() }).await.unwrap();
-    settlement.commit().await.unwrap();
 }
 
 /// Parks the events of `count` orders, each dead and the head of its own key.
@@ -110,7 +81,7 @@ pub async fn dead(shop: &Shop, count: usize) -> Vec<Sent> {
     for _ in 0..count {
         orders.push(created().accepted(shop, "a").await);
     }
-    park(shop, orders.iter().map(|sent| parked(sent, Parked::Dead)).collect()).await;
+    park(&shop.store, "g", orders.iter().map(|sent| parked(sent, Parked::Dead)).collect()).await;
     orders
 }
 
@@ -214,7 +185,7 @@ pub async fn the_rate_of_an_operation_is_kept(shop: Shop) {
 pub async fn a_discarded_order_fails_with_its_event_and_the_next_one_of_its_key_is_due(shop: Shop) {
     let order = dead(&shop, 1).await.remove(0);
     let behind = order.same_customer().accepted(&shop, "a").await;
-    park(&shop, vec![parked(&behind, Parked::Waiting)]).await;
+    park(&shop.store, "g", vec![parked(&behind, Parked::Waiting)]).await;
     let id = begin(&shop, Kind::Discard, 100).await;
     let mut runner = Runner::new(&shop);
     runner.step().await;
@@ -242,7 +213,7 @@ pub async fn a_discard_leaves_an_order_that_is_settled_and_one_that_a_copy_names
     shop.sql("UPDATE orders SET status = 'cancelled', version = 2").await;
     let named = created().accepted(&shop, "a").await;
     let copy = ParkedEvent { blocks: false, event_id: created().event_id(), ..parked(&named, Parked::Dead) };
-    park(&shop, vec![copy]).await;
+    park(&shop.store, "g", vec![copy]).await;
     begin(&shop, Kind::Discard, 100).await;
     let mut runner = Runner::new(&shop);
     while runner.step().await != Progress::Idle {}
@@ -257,8 +228,9 @@ pub async fn an_operator_pauses_resumes_and_cancels_between_two_steps(shop: Shop
     dead(&shop, 10).await;
     let id = begin(&shop, Kind::Redrive, 10_000).await;
     let mut runner = Runner::new(&shop);
-    let control =
-        async |action| assert!(shop.store.operations.control(id, action, &requested_by(), now()).await.unwrap().unwrap().1);
+    let control = async |action| {
+        assert!(shop.store.operations.control(id, action, &requested_by("the shop is fixed"), now()).await.unwrap().unwrap().1);
+    };
     runner.step().await;
     control(Action::Pause).await;
     all_succeed(&shop).await;
@@ -285,7 +257,7 @@ pub async fn a_redriven_key_is_processed_by_the_lot_in_its_original_order(shop: 
     for _ in 0..3 {
         orders.push(head.same_customer().accepted(&shop, "a").await);
     }
-    park(&shop, orders[1..].iter().map(|sent| parked(sent, Parked::Waiting)).collect()).await;
+    park(&shop.store, "g", orders[1..].iter().map(|sent| parked(sent, Parked::Waiting)).collect()).await;
     let id = begin(&shop, Kind::Redrive, 100).await;
     let (mut runner, mut worker) = (Runner::new(&shop), shop.hands(Handling::Stream));
     assert_eq!(worker.drain().await, 0, "behind a dead letter nothing is due");

@@ -5,8 +5,9 @@ use minishop_bus::{Headers, Record};
 use minishop_store::OutboxRow;
 use serde_json::{Value, json};
 
+use crate::effects::Parked;
 use crate::records::{Sent, created, record};
-use crate::shop::{Parked, Shop};
+use crate::shop::Shop;
 
 const DEAD: &str = "orders.created.dlq";
 

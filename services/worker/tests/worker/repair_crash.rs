@@ -8,6 +8,8 @@ use minishop_core::operation::{Kind, State};
 use minishop_platform::clock::SystemClock;
 use minishop_platform::ctx::Ctx;
 use minishop_store::OperationQuery;
+use minishop_testkit::ctx::NO_BROKERS;
+use minishop_testkit::database::open;
 use minishop_worker::handlers::HandlerPlace;
 use minishop_worker::upcast::Versions;
 use minishop_worker::{LotTask, OperationsTask, Progress, WorkerMetrics, WorkerShared};
@@ -28,9 +30,9 @@ const KIND: &str = "REPAIR_KIND";
 async fn worker_that_dies() {
     let (Some(address), Some(kind)) = (told(STORE), told(KIND)) else { return };
     child::arm();
-    let store = shop::open(&address, Arc::new(SystemClock)).await;
+    let store = open(&address, Arc::new(SystemClock), false).await.unwrap();
     let clock = Arc::new(ManualClock::at(now()));
-    let (ctx, _relay) = shop::ctx(&store, "127.0.0.1:1", "child", "");
+    let (ctx, _relay) = shop::ctx(&store, NO_BROKERS, "child", "");
     let ctx = Ctx { clock: clock.clone(), ..ctx };
     let running = OperationQuery { state: Some(State::Running), limit: 1, ..OperationQuery::default() };
     if store.operations.operations(&running).await.unwrap().is_empty() {
@@ -55,7 +57,7 @@ pub async fn a_worker_killed_in_any_step_of_an_operation_loses_and_doubles_nothi
     ] {
         for nth in times {
             let orders = dead(&shop, 9).await;
-            let env = [(STORE, shop.address()), (KIND, kind.as_str().to_owned())];
+            let env = [(STORE, shop.address().to_owned()), (KIND, kind.as_str().to_owned())];
             child::dies(WORKER, &env, point, *nth).await;
             // The dead worker's leases need not be awaited.
             shop.end_leases().await;

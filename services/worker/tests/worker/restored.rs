@@ -1,11 +1,12 @@
 //! A store that is put back to an earlier state while workers run on it, as at a fail-over to a replica that lagged.
 
 use minishop_store::{StoreError, Why};
+use minishop_testkit::wait::becomes;
 
-use crate::consuming::{Worker, eventually, until_processed, worker};
+use crate::consuming::{Worker, until_processed, worker};
 use crate::log::{Log, log};
 use crate::records::{Sent, created};
-use crate::shop::{self, Shop};
+use crate::shop::Shop;
 
 /// Saves what the store holds.
 async fn keep(shop: &Shop) {
@@ -16,12 +17,14 @@ async fn keep(shop: &Shop) {
 
 /// Puts the store back to what was saved, in one transaction.
 async fn put_back(shop: &Shop) {
-    shop.sql_at_once(
-        "DELETE FROM timeline WHERE order_id NOT IN (SELECT order_id FROM kept_orders);
+    shop.sql(
+        "BEGIN;
+        DELETE FROM timeline WHERE order_id NOT IN (SELECT order_id FROM kept_orders);
         DELETE FROM orders WHERE order_id NOT IN (SELECT order_id FROM kept_orders);
         DELETE FROM inbox WHERE event_id NOT IN (SELECT event_id FROM kept_events);
         DELETE FROM consumed WHERE partition NOT IN (SELECT partition FROM kept_offsets);
-        UPDATE consumed SET next_offset = (SELECT k.next_offset FROM kept_offsets k WHERE k.partition = consumed.partition)",
+        UPDATE consumed SET next_offset = (SELECT k.next_offset FROM kept_offsets k WHERE k.partition = consumed.partition);
+        COMMIT",
     )
     .await;
 }
@@ -30,7 +33,7 @@ async fn put_back(shop: &Shop) {
 async fn settle(shop: &Shop, log: &Log, events: &[Sent], processed: i64) {
     log.send_events(events).await;
     until_processed(shop, processed).await;
-    eventually(async || shop.published(&log.topic("processed")).await.len(), |waiting| *waiting == 0).await;
+    becomes("events to be published", async || shop.published(&log.topic("processed")).await.len(), 0).await;
 }
 
 fn behind(workers: &[Worker]) -> u64 {
@@ -77,13 +80,13 @@ pub async fn a_store_that_goes_back_is_found_out_also_where_nothing_new_comes(sh
     let second = worker(&shop.store, &log, "second");
     let workers = [first, second];
     let share = async || workers.iter().map(Worker::partitions).collect::<Vec<_>>();
-    eventually(share, |shares| *shares == [2, 2]).await;
+    becomes("partitions of each", share, [2, 2]).await;
     keep(&shop).await;
     settle(&shop, &log, &events[40..], 80).await;
     put_back(&shop).await;
     assert_eq!(shop.count("orders").await, 40);
     until_processed(&shop, 80).await;
-    eventually(async || behind(&workers), |found| *found == 4).await;
+    becomes("partitions with an alarm", async || behind(&workers), 4).await;
     assert_eq!(shop.parked().await.len(), 0);
     for worker in workers {
         worker.drain().await;
@@ -107,5 +110,5 @@ pub async fn a_store_that_stands_lower_than_it_was_seen_is_not_written_to(shop: 
         shop.sql("DELETE FROM consumed").await;
     }
     shop.processor.step(&[first, second], &[]).await.unwrap();
-    assert_eq!(shop::metric(&shop.ctx().metrics, "worker_events_total{outcome=\"processed\"}"), 2);
+    assert_eq!(shop.events("processed"), 2);
 }

@@ -1,10 +1,8 @@
 //! Dead letters that are produced to the topic again, and records that only claim to be such.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use minishop_bus::{Headers, Record};
 use minishop_store::OutboxRow;
+use minishop_testkit::lines::Lines;
 use minishop_worker::handlers::Handled;
 
 use crate::handler::{Reaction, scripted};
@@ -14,34 +12,9 @@ use crate::shop::Shop;
 
 const DEAD: &str = "orders.created.dlq";
 
-/// The log of this thread: the processor runs in the test's own.
-#[derive(Debug, Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    /// Counts the warnings since the last call that point to `minishop dlq redrive`.
-    fn take_warnings(&self) -> usize {
-        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
-        text.lines().filter(|line| line.contains("WARN") && line.contains("minishop dlq redrive")).count()
-    }
-}
-
-fn listen() -> (Lines, tracing::subscriber::DefaultGuard) {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    (lines, tracing::subscriber::set_default(subscriber))
+/// Counts the warnings since the last call that point to `minishop dlq redrive`. The processor runs in the test's own thread.
+fn take_warnings(lines: &Lines) -> usize {
+    lines.take().lines().filter(|line| line.contains("WARN") && line.contains("minishop dlq redrive")).count()
 }
 
 /// Returns the record that a tool makes of a dead letter.
@@ -82,14 +55,14 @@ pub async fn a_dead_letter_that_is_produced_again_has_no_effect(shop: Shop) {
     let letters: Vec<Record> = shop.published(DEAD).await.iter().map(again).collect();
     assert_eq!(letters.len(), bad.len());
     let (before, copies) = (shop.snapshot().await, shop.events("copy"));
-    let (lines, _listening) = listen();
+    let (lines, _listening) = Lines::of_this_thread();
     shop.step(&letters).await;
     assert_eq!(shop.snapshot().await, before);
-    assert_eq!((lines.take_warnings(), shop.events("copy") - copies), (letters.len(), letters.len() as u64));
+    assert_eq!((take_warnings(&lines), shop.events("copy") - copies), (letters.len(), letters.len() as u64));
     for letter in &letters {
         shop.step(std::slice::from_ref(letter)).await;
     }
-    assert_eq!((shop.snapshot().await == before, lines.take_warnings()), (true, letters.len()), "nor one by one");
+    assert_eq!((shop.snapshot().await == before, take_warnings(&lines)), (true, letters.len()), "nor one by one");
     // A store that was put back meets both in one batch.
     let garbage = Record { offset: 900_000, ..record(Some(b"garbage")) };
     let made_of_it = Record { offset: 900_001, headers: naming(&garbage), ..garbage.clone() };
@@ -107,11 +80,11 @@ pub async fn a_dead_letter_of_the_lot_that_is_produced_again_has_no_effect(shop:
     worker.drain().await;
     let letter = again(&shop.published(DEAD).await.pop().unwrap());
     let before = shop.snapshot().await;
-    let (lines, _listening) = listen();
+    let (lines, _listening) = Lines::of_this_thread();
     worker.stream(&[letter]).await;
-    assert_eq!((shop.snapshot().await == before, lines.take_warnings()), (true, 1));
+    assert_eq!((shop.snapshot().await == before, take_warnings(&lines)), (true, 1));
     worker.stream(&[event.record()]).await;
-    assert_eq!(lines.take_warnings(), 0, "a copy that names no place is nothing to speak of");
+    assert_eq!(take_warnings(&lines), 0, "a copy that names no place is nothing to speak of");
 }
 
 pub async fn a_forged_place_makes_nothing_disappear(shop: Shop) {
@@ -121,7 +94,7 @@ pub async fn a_forged_place_makes_nothing_disappear(shop: Shop) {
     let known = created().accepted(&shop, "a").await;
     let stolen = Sent { headers: Headers::default(), ..known.clone() }.header("ce_client", "b").record();
     shop.step(std::slice::from_ref(&stolen)).await;
-    let (lines, _listening) = listen();
+    let (lines, _listening) = Lines::of_this_thread();
     let mut right = known.record();
     right.headers.0.extend(naming(&stolen).0);
     let events = [created(), created()];
@@ -149,9 +122,9 @@ pub async fn a_forged_place_makes_nothing_disappear(shop: Shop) {
     ];
     shop.step(&bad).await;
     assert_eq!(shop.parked().await.len(), before + bad.len(), "each is a dead letter");
-    assert_eq!(lines.take_warnings(), 0);
+    assert_eq!(take_warnings(&lines), 0);
     shop.step(&[Record { headers: naming(&first), ..second }]).await;
-    assert_eq!((shop.parked().await.len(), lines.take_warnings()), (before + bad.len(), 1), "this one is what it says");
+    assert_eq!((shop.parked().await.len(), take_warnings(&lines)), (before + bad.len(), 1), "this one is what it says");
     // A record that died twice bears the headers of both places.
     let twice = again(&shop.published(DEAD).await.into_iter().rfind(names_two_places).unwrap());
     shop.step(&[twice]).await;

@@ -1,61 +1,46 @@
 //! Exported spans.
 
-use std::sync::{Arc, Mutex};
-
 use minishop_bus::Headers;
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
-use tracing_subscriber::layer::SubscriberExt;
+use minishop_testkit::database::Engine;
+use minishop_testkit::spans::Spans;
+use opentelemetry_sdk::trace::SpanData;
 
 use crate::records::created;
 use crate::shop;
 
-#[derive(Debug, Clone, Default)]
-struct Kept(Arc<Mutex<Vec<SpanData>>>);
-
-impl SpanExporter for Kept {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.0.lock().unwrap().extend(batch);
-        Ok(())
-    }
-}
-
 /// On one thread, so that the subscriber sees everything.
 #[tokio::test]
 async fn an_orders_span_goes_on_with_the_records_trace_and_is_the_processed_events_parent() {
-    let kept = Kept::default();
-    let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _subscribed = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
-    let shop = shop::sqlite().await;
-    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let processed = created().header("traceparent", parent).header("tracestate", "a=1");
-    let duplicate = processed.clone().with("/eventId", "another");
-    let untraced = created();
-    shop.step(&[processed.record(), duplicate.record(), untraced.record()]).await;
+    let spans = Spans::of_this_thread();
+    shop::on(Engine::Sqlite, async |shop| {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let processed = created().header("traceparent", parent).header("tracestate", "a=1");
+        let duplicate = processed.clone().with("/eventId", "another");
+        let untraced = created();
+        shop.step(&[processed.record(), duplicate.record(), untraced.record()]).await;
 
-    let spans = kept.0.lock().unwrap().clone();
-    let spans: Vec<_> = spans.iter().filter(|span| span.name == "worker.order.process").collect();
-    let told = |span: &SpanData, key: &str| {
-        span.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string()).unwrap_or_default()
-    };
-    let outcomes: Vec<_> = spans.iter().map(|span| told(span, "outcome")).collect();
-    assert_eq!(outcomes, ["processed", "duplicate", "processed"]);
-    for span in &spans[..2] {
-        assert_eq!(span.span_context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
-        assert_eq!((span.parent_span_id.to_string().as_str(), span.parent_span_is_remote), ("b7ad6b7169203331", true));
-        assert_eq!(told(span, "order.id"), processed.text("/data/orderId"));
-        assert_eq!(told(span, "correlation_id"), processed.text("/correlationId"));
-        assert_eq!(told(span, "trace_id"), "0af7651916cd43dd8448eb211c80319c");
-    }
-    let published = shop.published("orders.processed").await;
-    let headers: Vec<_> = published.into_iter().map(|row| Headers::decode(row.event.headers).unwrap()).collect();
-    for (span, headers) in [spans[0], spans[2]].iter().zip(&headers) {
-        let context = &span.span_context;
-        let expected = format!("00-{}-{}-01", context.trace_id(), context.span_id());
-        assert_eq!(headers.get("traceparent"), Some(&*expected), "the next step is a child of the span that was exported");
-    }
-    assert_eq!((headers[0].get("tracestate"), headers[1].get("tracestate")), (Some("a=1"), None));
-    assert_eq!(told(spans[2], "trace_id"), spans[2].span_context.trace_id().to_string(), "a trace of its own");
+        let spans = spans.named("worker.order.process");
+        let told = |span: &SpanData, key: &str| {
+            span.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string()).unwrap_or_default()
+        };
+        let outcomes: Vec<_> = spans.iter().map(|span| told(span, "outcome")).collect();
+        assert_eq!(outcomes, ["processed", "duplicate", "processed"]);
+        for span in &spans[..2] {
+            assert_eq!(span.span_context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
+            assert_eq!((span.parent_span_id.to_string().as_str(), span.parent_span_is_remote), ("b7ad6b7169203331", true));
+            assert_eq!(told(span, "order.id"), processed.text("/data/orderId"));
+            assert_eq!(told(span, "correlation_id"), processed.text("/correlationId"));
+            assert_eq!(told(span, "trace_id"), "0af7651916cd43dd8448eb211c80319c");
+        }
+        let published = shop.published("orders.processed").await;
+        let headers: Vec<_> = published.into_iter().map(|row| Headers::decode(row.event.headers).unwrap()).collect();
+        for (span, headers) in [&spans[0], &spans[2]].into_iter().zip(&headers) {
+            let context = &span.span_context;
+            let expected = format!("00-{}-{}-01", context.trace_id(), context.span_id());
+            assert_eq!(headers.get("traceparent"), Some(&*expected), "the next step is a child of the span that was exported");
+        }
+        assert_eq!((headers[0].get("tracestate"), headers[1].get("tracestate")), (Some("a=1"), None));
+        assert_eq!(told(&spans[2], "trace_id"), spans[2].span_context.trace_id().to_string(), "a trace of its own");
+    })
+    .await;
 }

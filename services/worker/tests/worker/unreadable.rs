@@ -2,22 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use minishop_core::ids::{ClientId, CorrelationId};
-use minishop_store::{Gap, RequestedBy};
+use minishop_store::Gap;
+use minishop_testkit::lot::requested_by;
+use minishop_testkit::wait::becomes;
 
-use crate::consuming::{Worker, eventually, until_processed, worker};
+use crate::consuming::{Worker, until_processed, worker};
 use crate::log::{Damage, PARTITIONS, damageable};
 use crate::records::{Sent, created};
 use crate::shop::{Shop, now};
-
-fn requested_by(reason: &str) -> RequestedBy {
-    RequestedBy {
-        client_id: ClientId("command-line".to_owned()),
-        operator: "ana".to_owned(),
-        reason: reason.to_owned(),
-        correlation_id: CorrelationId::parse("c").unwrap(),
-    }
-}
 
 fn stuck(worker: &Worker) -> BTreeSet<i32> {
     (0..PARTITIONS).filter(|n| worker.partition_metric("worker_partition_unreadable", *n) == Some(1)).collect()
@@ -37,7 +29,7 @@ async fn a_place_is_named_and_stepped_over(shop: &Shop, damage: Damage, word: &s
     assert!(lost > 0, "some of the second half are in partition 1");
     let running = worker(&shop.store, &log, "running");
     until_processed(shop, 60 - lost).await;
-    eventually(async || stuck(&running), |seen| *seen == BTreeSet::from([1])).await;
+    becomes("unreadable partitions", async || stuck(&running), BTreeSet::from([1])).await;
     let note = running.note("event_log").unwrap();
     let place = format!("partition 1 of {} cannot be read at offset {}", log.topic("created"), before[1]);
     assert!(note.contains(&place) && note.contains(word), "{note}");
@@ -55,7 +47,7 @@ async fn a_place_is_named_and_stepped_over(shop: &Shop, damage: Damage, word: &s
     }
     shop.store.operations.skip(&gap(before[1], behind[1]), requested_by("a broken mirror"), now()).await.unwrap();
     until_processed(shop, 100 - lost).await;
-    eventually(async || (stuck(&running).len(), running.note("event_log")), |seen| *seen == (0, None)).await;
+    becomes("unreadable partitions, and the note", async || (stuck(&running).len(), running.note("event_log")), (0, None)).await;
     let dead = shop.parked().await;
     assert_eq!(dead.len(), 1, "{dead:?}");
     assert_eq!((dead[0].error_code.as_deref(), dead[0].source_offset), (Some("RECORD_UNREADABLE"), before[1]));
@@ -65,7 +57,7 @@ async fn a_place_is_named_and_stepped_over(shop: &Shop, damage: Damage, word: &s
         "{message}"
     );
     assert_eq!(dead[0].raw_value, None);
-    eventually(async || log.ends_and_offsets().await, |(ends, offsets)| ends == offsets).await;
+    log.is_committed_to_its_end().await;
     running.drain().await;
 }
 

@@ -1,12 +1,14 @@
 //! The scheduler: draws from one seed what happens and when.
 
+mod requests;
+mod troubles;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use minishop_bus::produce::Token;
-use minishop_core::ids::EventId;
 use minishop_store::{Leadership, OutboxRow};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -319,176 +321,5 @@ impl World {
         let next = at.machine.look_again(now);
         at.step_at = next;
         self.at(next, process, Event::Step);
-    }
-
-    fn write(&mut self, process: usize) {
-        if self.is_calm() {
-            return;
-        }
-        self.after(1_000, 400_000, process, Event::Write);
-        if self.processes[process].stopped_until > self.now || self.store_away_until > self.now {
-            return;
-        }
-        let count = self.random.random_range(1..=4);
-        let mut events = Vec::new();
-        for _ in 0..count {
-            self.events += 1;
-            let id = EventId(uuid::Uuid::from_u128(self.events));
-            if self.chance(2) {
-                self.broker.poison.insert(id);
-            }
-            events.push((self.random.random_range(0..SHARDS), id));
-        }
-        // A writer on a new connection reports it first.
-        if std::mem::take(&mut self.processes[process].writer_is_cut) {
-            self.after(0, 0, process, Event::Verify);
-        }
-        // Rolled back: its numbers go to the next commit.
-        if self.chance(8) {
-            if self.sabotage == Some(Sabotage::HandOverBeforeTheAnswer) {
-                let mut copy = self.store.clone();
-                let rows = copy.commit(&events);
-                self.after(10, 100, process, Event::Hand(rows, self.now));
-            }
-            return;
-        }
-        let rows = self.store.commit(&events);
-        self.say(|| format!("p{process} commits {:?}", names(&rows)));
-        match self.random.random_range(if self.is_peaceful() { 20..100 } else { 0..100 }) {
-            // The answer is lost: nobody hands over.
-            0..10 => self.after(1_000, 300_000, process, Event::Verify),
-            // Handed over long after the table was read.
-            10..20 => self.after(100_000, 3_000_000, process, Event::Hand(rows, self.now)),
-            _ => self.after(10, 3_000, process, Event::Hand(rows, self.now)),
-        }
-    }
-
-    /// Runs or fails a request in the store; the answer may be lost.
-    fn run_job(&mut self, process: usize, want: Want) -> Result<(), String> {
-        let failed = match &want {
-            Want::Lead(_) => Job::Lead,
-            Want::Read(..) => Job::Read,
-            Want::Acknowledge(_) => Job::Acknowledge,
-            Want::SetAside(_) => Job::SetAside,
-        };
-        let (now, calm) = (self.now, self.is_calm());
-        let is_cut = std::mem::take(&mut self.processes[process].relay_is_cut);
-        if is_cut || now < self.store_away_until || (!calm && self.chance(1)) {
-            self.after(1_000, 2_000_000, process, Event::Answer(Answer::Failed(failed)));
-            return Ok(());
-        }
-        let answer = match want {
-            Want::Lead(renewal) => {
-                let start = usize::try_from(self.processes[process].start).unwrap();
-                Answer::Led(now.checked_sub(Duration::from_millis(2)).unwrap(), self.store.lead(start, &renewal, now))
-            }
-            Want::Read(asks, limit) => {
-                let limit = limit.min(5);
-                let spans: Vec<_> = asks.iter().flat_map(|ask| ask.spans.iter().copied()).collect();
-                let rows = self.store.read(&spans, limit);
-                Answer::Brought(Want::Read(asks, limit), rows)
-            }
-            Want::Acknowledge(all) => {
-                let start = usize::try_from(self.processes[process].start).unwrap();
-                let by_number = self.sabotage == Some(Sabotage::RemoveByNumberAlone);
-                let broker = &self.broker;
-                let agreed = self.store.acknowledge(start, &all, by_number, |shard, id| broker.has(shard, id))?;
-                Answer::Acknowledged(Want::Acknowledge(all), agreed)
-            }
-            Want::SetAside(aside) => {
-                let agreed = self.store.set_aside(aside.token.shard, aside.token.number, aside.event_id);
-                Answer::Aside(Want::SetAside(aside), agreed)
-            }
-        };
-        // Done, but the answer is lost.
-        let answer = if !calm && self.chance(1) { Answer::Failed(failed) } else { answer };
-        let latest = if !calm && self.chance(3) { 1_500_000 } else { 2_000 };
-        self.after(50, latest, process, Event::Answer(answer));
-        Ok(())
-    }
-
-    fn answer(&mut self, process: usize, answer: Answer) {
-        let now = self.now;
-        let machine = &mut self.processes[process].machine;
-        match answer {
-            Answer::Led(asked_at, view) => machine.led(asked_at, &view),
-            Answer::Brought(Want::Read(asks, limit), rows) => machine.brought(&asks, limit, rows, now),
-            Answer::Acknowledged(Want::Acknowledge(all), agreed) => drop(machine.acknowledged(&all, agreed)),
-            Answer::Aside(Want::SetAside(aside), agreed) => machine.aside(&aside, agreed),
-            Answer::Failed(failed) => machine.store_failed(failed, now + Duration::from_millis(20)),
-            other => unreachable!("{other:?} answers another question"),
-        }
-    }
-
-    fn trouble(&mut self) {
-        if self.is_calm() {
-            return self.heal();
-        }
-        self.after(50_000, 4_000_000, 0, Event::Trouble);
-        let process = self.random.random_range(0..PROCESSES);
-        let long = Duration::from_millis(self.random.random_range(50..14_000));
-        let kind = self.random.random_range(0..12);
-        self.say(|| format!("p{process} TROUBLE {kind} {long:?}"));
-        match kind {
-            0 | 1 => self.crash(process),
-            2 | 3 => self.processes[process].stopped_until = self.now + long,
-            4 => self.store_away_until = self.now + long,
-            5 => self.broker.away_until = self.now + long,
-            6 => self.broker.refuses_until = self.now + long.min(Duration::from_secs(3)),
-            7 => self.producer_dies(process),
-            8 | 9 => {
-                self.copies.push_back(self.store.clone());
-                if self.copies.len() > 3 {
-                    self.copies.pop_front();
-                }
-            }
-            10 => self.go_back(),
-            _ => self.lose_a_row(),
-        }
-    }
-
-    fn lose_a_row(&mut self) {
-        if self.chance(90) {
-            return;
-        }
-        let (shard, n) = (self.random.random_range(0..SHARDS), self.random.random_range(0..20));
-        self.say(|| format!("a row of shard {shard} is lost"));
-        self.store.remove(shard, n);
-        // Such alarms are right, too.
-        self.went_back = true;
-    }
-
-    fn heal(&mut self) {
-        (self.store_away_until, self.broker.away_until) = (self.now, self.now);
-        self.broker.refuses_until = self.now;
-        for process in &mut self.processes {
-            process.stopped_until = self.now;
-        }
-    }
-
-    fn crash(&mut self, process: usize) {
-        self.empty_producer(process);
-        let start = PROCESSES as u64 + self.order;
-        self.processes[process] = Process::new(start, SHARD_COUNT, self.sabotage);
-        self.after(1_000, 3_000_000, process, Event::Step);
-    }
-
-    /// Replaces the store with an older copy. Usually all sessions break; sometimes nobody notices.
-    fn go_back(&mut self) {
-        let Some(copy) = self.copies.pop_front() else { return };
-        self.say(|| "the store goes back".to_owned());
-        self.copies.clear();
-        let aside = self.store.aside.clone();
-        self.store = copy;
-        // `judge` must still know what was set aside; the store itself loses the mark with its rows.
-        self.store.aside.extend(aside);
-        self.went_back = true;
-        if self.chance(20) {
-            self.unnoticed = true;
-            return;
-        }
-        for process in &mut self.processes {
-            (process.relay_is_cut, process.writer_is_cut) = (true, true);
-        }
     }
 }
