@@ -57,7 +57,7 @@ impl App {
         status_feed: StatusFeed,
         watches: OrderWatches,
     ) -> Self {
-        let metrics = ctx.metrics.with(ApiMetrics::register);
+        let metrics = ApiMetrics::register(&ctx.metrics);
         let created = topics::prefixed(&ctx.config.topic_prefix, topics::CREATED);
         Self {
             config: Arc::clone(&ctx.config),

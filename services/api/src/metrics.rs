@@ -1,12 +1,12 @@
 //! The API's metrics. Label values come from closed lists only.
 
 use minishop_core::refusal::{Code, Refusal};
+use minishop_platform::ctx::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
 
 use crate::call::Call;
 
@@ -35,22 +35,24 @@ pub enum AcceptLabel {
 
 impl ApiMetrics {
     /// Registers the metrics.
-    pub fn register(registry: &mut Registry) -> Self {
+    pub fn register(metrics: &Metrics) -> Self {
         let latency: fn() -> HistogramWithExemplars<TraceLabel> =
             || HistogramWithExemplars::new(exponential_buckets(0.000_5, 2.0, 16));
-        let metrics = Self {
-            accepts: Family::default(),
-            cancels: Family::default(),
-            seconds: Family::new_with_constructor(latency),
-            batch: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
-            depth: Gauge::default(),
-        };
-        registry.register("api_accepts", "Requests to create an order by outcome", metrics.accepts.clone());
-        registry.register("api_cancels", "Requests to cancel an order by outcome", metrics.cancels.clone());
-        registry.register("api_accept_duration_seconds", "Time from request to answer", metrics.seconds.clone());
-        registry.register("api_intake_batch_orders", "Orders in one statement", metrics.batch.clone());
-        registry.register("api_intake_queued_orders", "Orders that wait for a writer", metrics.depth.clone());
-        metrics
+        Self {
+            accepts: metrics.register("api_accepts", "Requests to create an order by outcome"),
+            cancels: metrics.register("api_cancels", "Requests to cancel an order by outcome"),
+            seconds: metrics.register_as(
+                "api_accept_duration_seconds",
+                "Time from request to answer",
+                Family::new_with_constructor(latency),
+            ),
+            batch: metrics.register_as(
+                "api_intake_batch_orders",
+                "Orders in one statement",
+                Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+            ),
+            depth: metrics.register("api_intake_queued_orders", "Orders that wait for a writer"),
+        }
     }
 
     /// Counts an answered request to create an order, and observes its duration.

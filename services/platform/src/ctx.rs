@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
 use minishop_store::Store;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -74,7 +74,18 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Calls `use_it` with the registry, to register or encode families.
+    /// Registers a new family and returns it. Call once per name and process.
+    pub fn register<M: Metric + Clone + Default>(&self, name: &str, help: &str) -> M {
+        self.register_as(name, help, M::default())
+    }
+
+    /// Registers a family that has no default, such as a histogram, and returns it.
+    pub fn register_as<M: Metric + Clone>(&self, name: &str, help: &str, family: M) -> M {
+        self.with(|registry| registry.register(name, help, family.clone()));
+        family
+    }
+
+    /// Calls `use_it` with the registry, to encode it.
     pub fn with<R>(&self, use_it: impl FnOnce(&mut Registry) -> R) -> R {
         use_it(&mut self.0.lock().expect("no holder of the registry panics"))
     }

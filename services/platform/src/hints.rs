@@ -105,22 +105,12 @@ impl HintsTask {
             orders: format!("{prefix}minishop.orders"),
             owner: owner.to_owned(),
             hints: hints.clone(),
-            calls: Family::default(),
-            received: Counter::default(),
-            changes_received: Counter::default(),
-            open: Gauge::default(),
+            calls: metrics.register("redis_calls", "Calls to Redis, by outcome"),
+            received: metrics.register("redis_hints_received", "Hints about outbox rows from other processes"),
+            changes_received: metrics.register("redis_changed_orders_received", "Changed orders reported by other processes"),
+            open: metrics.register("redis_breaker_open", "1 while calls to Redis are paused after errors"),
             status: status.clone(),
         };
-        metrics.with(|registry| {
-            registry.register("redis_calls", "Calls to Redis, by outcome", task.calls.clone());
-            registry.register("redis_hints_received", "Hints about outbox rows from other processes", task.received.clone());
-            registry.register(
-                "redis_changed_orders_received",
-                "Changed orders reported by other processes",
-                task.changes_received.clone(),
-            );
-            registry.register("redis_breaker_open", "1 while calls to Redis are paused after errors", task.open.clone());
-        });
         Ok((hints, task))
     }
 

@@ -51,21 +51,19 @@ pub fn task(ctx: &Ctx) -> Task {
 impl Housekeeper {
     /// Creates the housekeeper, and registers its counters.
     pub fn new(ctx: &Ctx) -> Self {
-        let (forgotten, operations_forgotten) = (Counter::default(), Counter::default());
-        ctx.metrics.with(|registry| {
-            let help = "Inbox rows deleted because they were older than their retention";
-            registry.register("worker_inbox_rows_deleted", help, forgotten.clone());
-            let help = "Operation and audit rows deleted because they were older than their retention";
-            registry.register("worker_operations_deleted", help, operations_forgotten.clone());
-        });
         Self {
             store: ctx.store.housekeeping.clone(),
             consumer: ctx.config.kafka_group.clone(),
             inbox_retention: ctx.config.inbox_retention,
-            forgotten,
+            forgotten: ctx
+                .metrics
+                .register("worker_inbox_rows_deleted", "Inbox rows deleted because they were older than their retention"),
             operations: ctx.store.operations.clone(),
             audit_retention: ctx.config.audit_retention,
-            operations_forgotten,
+            operations_forgotten: ctx.metrics.register(
+                "worker_operations_deleted",
+                "Operation and audit rows deleted because they were older than their retention",
+            ),
         }
     }
 

@@ -54,47 +54,34 @@ pub struct WorkerMetrics {
 impl WorkerMetrics {
     /// Registers the families; call once per process.
     pub fn register(metrics: &Metrics) -> Self {
-        let new = Self {
-            events: Family::default(),
-            dead_letters: Family::default(),
-            batch: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
-            transaction: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
-            latency: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
-            store_behind_group: Counter::default(),
-            lost_to_retention: Counter::default(),
-            paused: Gauge::default(),
-            unreadable: Family::default(),
-            lag: Family::default(),
-        };
-        metrics.with(|registry| {
-            registry.register("worker_events", "Events by outcome", new.events.clone());
-            registry.register("worker_dead_letters", "Dead letters by class and code", new.dead_letters.clone());
-            registry.register("worker_batch_records", "Records in one transaction", new.batch.clone());
-            registry.register("worker_transaction_duration_seconds", "Duration of one transaction", new.transaction.clone());
-            registry.register(
+        Self {
+            events: metrics.register("worker_events", "Events by outcome"),
+            dead_letters: metrics.register("worker_dead_letters", "Dead letters by class and code"),
+            batch: metrics.register_as(
+                "worker_batch_records",
+                "Records in one transaction",
+                Histogram::new(exponential_buckets(1.0, 2.0, 10)),
+            ),
+            transaction: metrics.register_as(
+                "worker_transaction_duration_seconds",
+                "Duration of one transaction",
+                Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
+            ),
+            latency: metrics.register_as(
                 "worker_created_to_processed_duration_seconds",
                 "Time from the event to its settlement",
-                new.latency.clone(),
-            );
-            registry.register(
+                Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            ),
+            store_behind_group: metrics.register(
                 "worker_store_behind_group",
                 "Times that the store was behind a partition's offset, as after a restore or a fail-over to an older copy",
-                new.store_behind_group.clone(),
-            );
-            registry.register(
-                "worker_records_lost_to_retention",
-                "Records that retention deleted before they were read",
-                new.lost_to_retention.clone(),
-            );
-            registry.register("worker_reading_paused", "1 while reading is paused: the processor is behind", new.paused.clone());
-            registry.register(
-                "worker_partition_unreadable",
-                "1 for a partition that waits at unreadable records",
-                new.unreadable.clone(),
-            );
-            registry.register("worker_consumer_lag_records", "Records not yet committed by the group", new.lag.clone());
-        });
-        new
+            ),
+            lost_to_retention: metrics
+                .register("worker_records_lost_to_retention", "Records that retention deleted before they were read"),
+            paused: metrics.register("worker_reading_paused", "1 while reading is paused: the processor is behind"),
+            unreadable: metrics.register("worker_partition_unreadable", "1 for a partition that waits at unreadable records"),
+            lag: metrics.register("worker_consumer_lag_records", "Records not yet committed by the group"),
+        }
     }
 
     /// Sets the consumer lag of a partition: records not yet committed by the group.

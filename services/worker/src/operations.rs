@@ -14,7 +14,7 @@ use minishop_core::crash;
 use minishop_core::ids::{Ids, OperationId};
 use minishop_core::operation::{Kind, Next, State};
 use minishop_core::order::Status;
-use minishop_platform::ctx::{Commits, Ctx, Metrics};
+use minishop_platform::ctx::{Commits, Ctx};
 use minishop_platform::events::status_changed::{Cause, StatusChange, StatusEvents};
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{DiscardCandidate, Operation, Operations, OrderRow, OutboxRow, Role, Run, StoreError, Transition};
@@ -79,7 +79,9 @@ impl OperationsTask {
             worker,
             owner: OperationId::new(ctx.clock.now(), ctx.ids.random()).to_string(),
             paces: HashMap::new(),
-            moved: registered(&ctx.metrics),
+            moved: ctx
+                .metrics
+                .register("worker_operation_items", "Dead letters that operations have released for a redrive or discarded"),
         }
     }
 
@@ -184,18 +186,6 @@ impl OperationsTask {
         };
         Some(self.settled.change(change, &cause, at))
     }
-}
-
-fn registered(metrics: &Metrics) -> Family<KindLabel, Counter> {
-    let family = Family::default();
-    metrics.with(|registry| {
-        registry.register(
-            "worker_operation_items",
-            "Dead letters that operations have released for a redrive or discarded",
-            family.clone(),
-        );
-    });
-    family
 }
 
 /// Runs operations until the drain.

@@ -172,12 +172,12 @@ mod tests {
     use minishop_core::order::Status;
     use minishop_core::order_head::OrderHead;
     use minishop_core::refusal::Code;
-    use prometheus_client::registry::Registry;
+    use minishop_platform::ctx::Metrics;
     use uuid::Uuid;
 
     fn hub() -> OrderWatches {
         let clock = Arc::new(ManualClock::at(from_millis(0)));
-        OrderWatches::new(clock, CancellationToken::new(), WatchMetrics::register(&mut Registry::default()))
+        OrderWatches::new(clock, CancellationToken::new(), WatchMetrics::register(&Metrics::default()))
     }
 
     fn id(n: u128) -> OrderId {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use minishop_platform::ctx::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
 
 /// The metrics. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -20,28 +20,22 @@ pub struct WatchMetrics {
 
 impl WatchMetrics {
     /// Registers the metrics.
-    pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            watches: Gauge::default(),
-            delivered: Counter::default(),
-            polls: Family::default(),
-            poll_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
-            late: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
-        };
-        registry.register("api_watches", "Open watches of orders", metrics.watches.clone());
-        registry.register("api_watch_events", "Order versions sent to watchers", metrics.delivered.clone());
-        registry.register("api_watch_polls", "Reads of watched orders, by trigger and outcome", metrics.polls.clone());
-        registry.register(
-            "api_watch_poll_duration_seconds",
-            "Duration of one read of watched orders",
-            metrics.poll_seconds.clone(),
-        );
-        registry.register(
-            "api_watch_delivery_duration_seconds",
-            "Time from an order's change until a watcher gets it",
-            metrics.late.clone(),
-        );
-        metrics
+    pub fn register(metrics: &Metrics) -> Self {
+        Self {
+            watches: metrics.register("api_watches", "Open watches of orders"),
+            delivered: metrics.register("api_watch_events", "Order versions sent to watchers"),
+            polls: metrics.register("api_watch_polls", "Reads of watched orders, by trigger and outcome"),
+            poll_seconds: metrics.register_as(
+                "api_watch_poll_duration_seconds",
+                "Duration of one read of watched orders",
+                Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            ),
+            late: metrics.register_as(
+                "api_watch_delivery_duration_seconds",
+                "Time from an order's change until a watcher gets it",
+                Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            ),
+        }
     }
 
     /// Sets the number of watches.

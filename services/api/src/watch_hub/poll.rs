@@ -38,7 +38,7 @@ pub struct WatchTask {
 impl WatchTask {
     /// Creates the hub and its task. Call it once per process: it registers metrics.
     pub fn new(ctx: &Ctx) -> (OrderWatches, Self) {
-        let metrics = ctx.metrics.with(WatchMetrics::register);
+        let metrics = WatchMetrics::register(&ctx.metrics);
         let hub = OrderWatches::new(Arc::clone(&ctx.clock), ctx.drain.clone(), metrics);
         let task = Self {
             hub: hub.clone(),

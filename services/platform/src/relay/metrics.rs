@@ -30,33 +30,21 @@ pub(super) struct RelayMetrics {
 impl RelayMetrics {
     /// Registers the families; call once per process.
     pub fn register(metrics: &Metrics) -> Self {
-        let new = Self {
-            published: Counter::default(),
-            refused: Counter::default(),
-            publish: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
-            shards: Gauge::default(),
-            set_aside: Counter::default(),
-            went_back: Counter::default(),
-            gaps: Counter::default(),
-            rows: Gauge::default(),
-            oldest: Gauge::default(),
-        };
-        metrics.with(|registry| {
-            registry.register("relay_published", "Records that the broker has acknowledged", new.published.clone());
-            registry.register("relay_refused", "Records that were refused and are sent again", new.refused.clone());
-            registry.register("relay_publish_duration_seconds", "Time from sending to acknowledgement", new.publish.clone());
-            registry.register("relay_led_shards", "Outbox shards that this process leads", new.shards.clone());
-            registry.register("outbox_set_aside", "Events that cannot be published and were set aside", new.set_aside.clone());
-            registry.register("outbox_went_back", "Times that the store went back to an older state", new.went_back.clone());
-            registry.register("outbox_gaps", "Times that numbers were missing in the outbox", new.gaps.clone());
-            registry.register("outbox_rows", "Events of all processes that wait to be published", new.rows.clone());
-            registry.register(
-                "outbox_oldest_age_seconds",
-                "Age of the oldest event that waits to be published",
-                new.oldest.clone(),
-            );
-        });
-        new
+        Self {
+            published: metrics.register("relay_published", "Records that the broker has acknowledged"),
+            refused: metrics.register("relay_refused", "Records that were refused and are sent again"),
+            publish: metrics.register_as(
+                "relay_publish_duration_seconds",
+                "Time from sending to acknowledgement",
+                Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            ),
+            shards: metrics.register("relay_led_shards", "Outbox shards that this process leads"),
+            set_aside: metrics.register("outbox_set_aside", "Events that cannot be published and were set aside"),
+            went_back: metrics.register("outbox_went_back", "Times that the store went back to an older state"),
+            gaps: metrics.register("outbox_gaps", "Times that numbers were missing in the outbox"),
+            rows: metrics.register("outbox_rows", "Events of all processes that wait to be published"),
+            oldest: metrics.register("outbox_oldest_age_seconds", "Age of the oldest event that waits to be published"),
+        }
     }
 
     /// Records the backlog.

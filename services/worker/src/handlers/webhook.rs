@@ -66,16 +66,14 @@ struct WebhookMetrics {
 impl WebhookMetrics {
     fn register(metrics: &Metrics) -> Self {
         let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.005, 2.0, 13));
-        let new = Self { calls: Family::new_with_constructor(buckets), paused: Gauge::default() };
-        metrics.with(|registry| {
-            registry.register(
+        Self {
+            calls: metrics.register_as(
                 "webhook_call_duration_seconds",
                 "Duration of a call to the endpoint, by outcome",
-                new.calls.clone(),
-            );
-            registry.register("webhook_paused", "1 while calls are paused because the endpoint is down", new.paused.clone());
-        });
-        new
+                Family::new_with_constructor(buckets),
+            ),
+            paused: metrics.register("webhook_paused", "1 while calls are paused because the endpoint is down"),
+        }
     }
 }
 

@@ -38,33 +38,21 @@ pub(super) struct LotMetrics {
 
 impl LotMetrics {
     pub(super) fn register(metrics: &Metrics) -> Self {
-        let new = Self {
-            attempts: Family::default(),
-            seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
-            retries: Counter::default(),
-            lost_leases: Counter::default(),
-            fulfilled_after_cancel: Counter::default(),
-            parked: Family::default(),
-            oldest_held: Gauge::default(),
-        };
-        metrics.with(|registry| {
-            registry.register("lot_attempts", "Calls to the handler, by outcome", new.attempts.clone());
-            registry.register("lot_attempt_duration_seconds", "Duration of one handler call", new.seconds.clone());
-            registry.register("lot_retries", "Failed attempts that are retried", new.retries.clone());
-            registry.register("lot_lost_leases", "Outcomes dropped because their lease was lost", new.lost_leases.clone());
-            registry.register(
-                "lot_fulfilled_after_cancel",
-                "Orders that were handled although they had been cancelled",
-                new.fulfilled_after_cancel.clone(),
-            );
-            registry.register("lot_parked_events", "Events in the lot by state", new.parked.clone());
-            registry.register(
-                "lot_oldest_held_age_seconds",
-                "How long the oldest event has been held for a newer worker",
-                new.oldest_held.clone(),
-            );
-        });
-        new
+        Self {
+            attempts: metrics.register("lot_attempts", "Calls to the handler, by outcome"),
+            seconds: metrics.register_as(
+                "lot_attempt_duration_seconds",
+                "Duration of one handler call",
+                Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            ),
+            retries: metrics.register("lot_retries", "Failed attempts that are retried"),
+            lost_leases: metrics.register("lot_lost_leases", "Outcomes dropped because their lease was lost"),
+            fulfilled_after_cancel: metrics
+                .register("lot_fulfilled_after_cancel", "Orders that were handled although they had been cancelled"),
+            parked: metrics.register("lot_parked_events", "Events in the lot by state"),
+            oldest_held: metrics
+                .register("lot_oldest_held_age_seconds", "How long the oldest event has been held for a newer worker"),
+        }
     }
 
     /// Counts an ended call.

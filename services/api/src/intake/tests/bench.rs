@@ -11,8 +11,8 @@ use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, Ids, OrderId};
 use minishop_core::order_head::OrderHead;
 use minishop_core::refusal::Code;
+use minishop_platform::ctx::Metrics;
 use minishop_store::{Cancels, Changed, Intake, KeyRecord, NewEvent, NewOrder, Orders, OutboxRow, Result, StoreError};
-use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -146,7 +146,7 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new() -> Self {
         let ids = Arc::new(Counting::default());
-        let queue = Queue::new(ids.clone(), ApiMetrics::register(&mut Registry::default()));
+        let queue = Queue::new(ids.clone(), ApiMetrics::register(&Metrics::default()));
         let store = Scripted::default();
         let handed: Arc<Mutex<Vec<OutboxRow>>> = Arc::default();
         let told: Arc<Mutex<Vec<Option<usize>>>> = Arc::default();
