@@ -3,12 +3,11 @@
 
 use std::sync::Mutex;
 
-use minishop_core::position::Position;
 use minishop_store::{AnnouncedBatch, AnnouncedEvent, OutboxRow, StoreError};
 use tokio::time::Instant;
 
-use super::batch::{Processor, Seen};
-use super::plan::Plan;
+use super::batch::{Attempt, Processor, Seen};
+use super::plan::{Plan, Refusals, Spans};
 use super::rows;
 use crate::event::decode::{CreatedEvent, Incoming};
 
@@ -43,19 +42,16 @@ impl Misses {
 }
 
 impl Processor {
-    /// Settles a batch whose events find everything as announced; returns its positions, or `None` if it must take the steps.
-    pub(super) async fn settle_announced(
-        &self,
-        batch: &[Incoming<'_>],
-        seen: &Seen,
-    ) -> Result<Option<Vec<Position>>, StoreError> {
+    /// Settles a batch whose events find everything as announced; any other must take the steps.
+    pub(super) async fn settle_announced(&self, batch: &[Incoming<'_>], seen: &Seen) -> Result<Attempt, StoreError> {
+        let not_tried = Attempt::Again(Refusals::new(), Spans::new());
         let created: Option<Vec<&CreatedEvent>> = batch.iter().map(Incoming::created).collect();
-        let Some(created) = created.filter(|_| !self.hands_to_the_lot()) else { return Ok(None) };
+        let Some(created) = created.filter(|_| !self.hands_to_the_lot()) else { return Ok(not_tried) };
         if !self.inbox.settles_announced() || !self.misses.allow() {
-            return Ok(None);
+            return Ok(not_tried);
         }
         let started = Instant::now();
-        let mut plan = Plan::new(self.clock.now(), rows::positions(batch));
+        let mut plan = Plan::new(self.clock.now(), rows::positions(batch), Spans::new());
         for (incoming, event) in batch.iter().zip(&created) {
             plan.take_as_announced(incoming, event, &self.events, self.ids.as_ref());
         }
@@ -70,11 +66,11 @@ impl Processor {
         let settled = self.inbox.settle_announced(&self.config.kafka_group, &announced).await;
         let numbers = settled.inspect_err(|error| self.commits.doubt(error))?;
         self.misses.note(numbers.is_none());
-        let Some(numbers) = numbers else { return Ok(None) };
+        let Some(numbers) = numbers else { return Ok(Attempt::Again(Refusals::new(), plan.into_spans())) };
         let transitions = std::mem::take(&mut plan.transitions);
         let rows = numbers.into_iter().zip(transitions).map(|(number, transition)| OutboxRow::new(number, transition.event));
         self.committed(&plan, rows.collect(), started);
-        Ok(Some(plan.journal.positions))
+        Ok(Attempt::Settled(plan.journal.positions))
     }
 }
 

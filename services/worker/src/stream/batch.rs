@@ -16,7 +16,7 @@ use minishop_store::{ConsumerTx, Inbox, Note, OutboxRow, StoreError, Transition}
 use tokio::time::Instant;
 
 use super::announced::Misses;
-use super::plan::{EventResult, Plan, Refusals, StreamOutcome};
+use super::plan::{EventResult, Plan, Refusals, Spans, StreamOutcome};
 use super::{reinjected, rows};
 use crate::commit::{change_orders, commit};
 use crate::event::decode::{Incoming, Refused, decode};
@@ -56,12 +56,12 @@ impl Seen {
     }
 }
 
-/// How the transaction of a batch ended.
-enum Attempt {
+/// How an attempt to settle a batch ended.
+pub(super) enum Attempt {
     /// Committed, with the batch's positions.
     Settled(Vec<Position>),
-    /// Rolled back: these records turned out to be refused and must be settled under ids of their own.
-    Refused(Refusals),
+    /// Nothing was written. The records that turned out to be refused must be settled under ids of their own.
+    Again(Refusals, Spans),
 }
 
 impl Processor {
@@ -123,19 +123,20 @@ impl Processor {
     /// record must not take the inbox row of the good event whose id it bears.
     async fn settle(&self, batch: &[Incoming<'_>], mut refusals: Refusals, seen: &mut Seen) -> Result<Vec<Position>, StoreError> {
         crash::point("after_handler_before_tx");
-        if refusals.is_empty()
-            && let Some(positions) = self.settle_announced(batch, seen).await?
-        {
-            seen.raise(&positions);
-            return Ok(positions);
+        let mut attempt = Attempt::Again(Refusals::new(), Spans::new());
+        if refusals.is_empty() {
+            attempt = self.settle_announced(batch, seen).await?;
         }
         loop {
-            match self.attempt(batch, &refusals, seen).await? {
+            match attempt {
                 Attempt::Settled(positions) => {
                     seen.raise(&positions);
                     return Ok(positions);
                 }
-                Attempt::Refused(more) => refusals.extend(more),
+                Attempt::Again(more, spans) => {
+                    refusals.extend(more);
+                    attempt = self.take_the_steps(batch, &refusals, spans, seen).await?;
+                }
             }
         }
     }
@@ -145,9 +146,16 @@ impl Processor {
         matches!(self.worker.place, HandlerPlace::Lot(_))
     }
 
-    async fn attempt<'r>(&self, batch: &'r [Incoming<'r>], refusals: &Refusals, seen: &Seen) -> Result<Attempt, StoreError> {
+    /// Settles a batch step by step in one transaction.
+    async fn take_the_steps<'r>(
+        &self,
+        batch: &'r [Incoming<'r>],
+        refusals: &Refusals,
+        spans: Spans,
+        seen: &Seen,
+    ) -> Result<Attempt, StoreError> {
         let started = Instant::now();
-        let mut plan = Plan::new(self.clock.now(), rows::positions(batch));
+        let mut plan = Plan::new(self.clock.now(), rows::positions(batch), spans);
         plan.journal.seen.clone_from(&seen.0);
         plan.to_the_lot = self.hands_to_the_lot();
         let mut tx = self.inbox.begin(&self.config.kafka_group).await?;
@@ -166,7 +174,8 @@ impl Processor {
             }
         }
         if !plan.refusals.is_empty() {
-            return Ok(Attempt::Refused(plan.refusals));
+            let refusals = std::mem::take(&mut plan.refusals);
+            return Ok(Attempt::Again(refusals, plan.into_spans()));
         }
         let handed_over = write(tx, &mut plan).await.inspect_err(|error| self.commits.doubt(error))?;
         self.committed(&plan, handed_over, started);

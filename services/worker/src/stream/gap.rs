@@ -8,7 +8,7 @@ use minishop_store::{InboxEntry, RequestedBy, StoreError};
 use tokio::time::Instant;
 
 use super::batch::{Processor, write};
-use super::plan::Plan;
+use super::plan::{Plan, Spans};
 use crate::event::decode::{Content, EventDigest, Incoming, Refused, id_of_record};
 
 /// A range of records to step over.
@@ -49,7 +49,7 @@ impl Processor {
         let content = Content::Refused(refused.clone());
         let incoming = Incoming { record: &record, event_id, digest, key: bytes::Bytes::new(), content };
         let reach = Position { topic: record.topic.to_string(), partition: record.partition, next_offset: gap.until };
-        let mut plan = Plan::new(self.clock.now(), vec![reach]);
+        let mut plan = Plan::new(self.clock.now(), vec![reach], Spans::new());
         plan.journal.seen = seen.to_vec();
         let mut tx = self.inbox.begin(&self.config.kafka_group).await?;
         let gate = tx.gate(&[InboxEntry { event_id, data_sha: digest.0, order_id: None }]).await?;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use minishop_core::clock::Timestamp;
-use minishop_core::ids::{Ids, OrderId};
+use minishop_core::ids::{EventId, Ids, OrderId};
 use minishop_core::parking::DeadCode;
 use minishop_core::position::Position;
 use minishop_platform::telemetry::propagation::TraceContext;
@@ -19,6 +19,9 @@ use crate::event::outgoing::{Death, EventWriter};
 
 /// Records that are refused although they decode, by index in the batch.
 pub(super) type Refusals = HashMap<usize, Refused>;
+
+/// Spans by event id that an earlier attempt of the batch began, so that each event has one span.
+pub(super) type Spans = HashMap<EventId, Span>;
 
 /// The outcome of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,7 @@ pub(super) struct EventResult<'r> {
 #[derive(Debug)]
 pub(super) struct Plan<'r> {
     now: Timestamp,
+    spans: Spans,
     /// The batch's orders as the store knows them, and those that the batch adopts.
     pub known: Known,
     /// Whether events are handled from the lot; if so, none is handled here.
@@ -66,9 +70,10 @@ pub(super) struct Plan<'r> {
 }
 
 impl<'r> Plan<'r> {
-    pub(super) fn new(now: Timestamp, positions: Vec<Position>) -> Self {
+    pub(super) fn new(now: Timestamp, positions: Vec<Position>, spans: Spans) -> Self {
         Self {
             now,
+            spans,
             known: Known::default(),
             to_the_lot: false,
             parked_keys: HashSet::new(),
@@ -146,14 +151,16 @@ impl<'r> Plan<'r> {
         }
         let trace = event.trace.clone().unwrap_or_else(|| TraceContext::new(ids));
         // At this level it costs nothing unless spans are exported, or the log shows the line inside it.
-        let span = tracing::debug_span!(
-            "worker.order.process",
-            order.id = %event.head.order_id,
-            event.id = %incoming.event_id,
-            correlation_id = %event.head.correlation_id,
-            trace_id = trace.trace_id(),
-            outcome = tracing::field::Empty
-        );
+        let span = self.spans.remove(&incoming.event_id).unwrap_or_else(|| {
+            tracing::debug_span!(
+                "worker.order.process",
+                order.id = %event.head.order_id,
+                event.id = %incoming.event_id,
+                correlation_id = %event.head.correlation_id,
+                trace_id = trace.trace_id(),
+                outcome = tracing::field::Empty
+            )
+        });
         let trace = trace.continue_in(&span, ids);
         match outcome {
             StreamOutcome::Processed => {
@@ -174,6 +181,13 @@ impl<'r> Plan<'r> {
             _ => {}
         }
         self.results.push(EventResult { incoming, outcome, span: Some(span) });
+    }
+
+    /// Gives up a plan that was not written; returns the spans that it began.
+    pub(super) fn into_spans(mut self) -> Spans {
+        let begun = self.results.into_iter().filter_map(|result| Some((result.incoming.event_id, result.span?)));
+        self.spans.extend(begun);
+        self.spans
     }
 
     /// Notes in the order's timeline that its event is held, but only for the event that announced it: any other could name any
