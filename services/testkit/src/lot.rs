@@ -49,7 +49,8 @@ pub fn requested_by(reason: &str) -> RequestedBy {
 /// Returns a new operation, of 100 events per second, that one failure in ten stops.
 pub fn operation(kind: Kind, selection: Selection) -> NewOperation {
     NewOperation {
-        id: OperationId(order_id().0),
+        // Child processes of a test begin operations, too.
+        id: OperationId::new(now(), rand::random()),
         kind,
         selection,
         filter: None,
