@@ -7,7 +7,7 @@ split_symbols() {
   local program=$1 symbols
   symbols=$(basename "$program").debug
   (
-    cd "$(dirname "$program")"
+    cd "$(dirname "$program")" || exit
     objcopy --only-keep-debug --compress-debug-sections=zlib "$(basename "$program")" "$symbols"
     objcopy --strip-all --add-gnu-debuglink="$symbols" "$(basename "$program")"
     chmod 644 "$symbols"
