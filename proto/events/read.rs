@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use minishop_core::parking::DeadCode;
 use minishop_core::violation::{FieldCode, Violation};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -66,12 +67,12 @@ pub enum EnvelopeError {
 
 impl EnvelopeError {
     /// Returns the stable code that dead letters carry.
-    pub const fn code(&self) -> &'static str {
+    pub const fn code(&self) -> DeadCode {
         match self {
-            Self::ValueEmpty => "VALUE_EMPTY",
-            Self::ValueTooLarge => "VALUE_TOO_LARGE",
-            Self::Json(_) => "JSON_INVALID",
-            Self::Envelope { .. } => "ENVELOPE_INVALID",
+            Self::ValueEmpty => DeadCode::ValueEmpty,
+            Self::ValueTooLarge => DeadCode::ValueTooLarge,
+            Self::Json(_) => DeadCode::JsonInvalid,
+            Self::Envelope { .. } => DeadCode::EnvelopeInvalid,
         }
     }
 }

@@ -37,8 +37,8 @@ fn fixtures() -> Vec<String> {
 #[track_caller]
 fn refusal(value: &[u8]) -> String {
     match decode_envelope(value) {
-        Err(error @ EnvelopeError::Envelope { key, .. }) => format!("{} {key}", error.code()),
-        Err(error) => error.code().to_owned(),
+        Err(error @ EnvelopeError::Envelope { key, .. }) => format!("{} {key}", error.code().as_str()),
+        Err(error) => error.code().as_str().to_owned(),
         Ok(_) => "ok".to_owned(),
     }
 }

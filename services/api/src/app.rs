@@ -1,4 +1,4 @@
-//! The dependencies that all use cases of the API share. Use cases import this file; nothing that it imports does.
+//! The dependencies that all use cases of the API share. Use cases import this file; no file that it imports may import it.
 
 use std::sync::{Arc, Once};
 
@@ -34,7 +34,7 @@ pub struct App {
     pub store: Store,
     /// The outbox relay, for its backlog.
     pub relay: Relay,
-    /// Where commits are reported, of orders that are announced again.
+    /// Reports the commits that announce orders again.
     pub commits: Commits,
     pub queue: Queue,
     pub canceller: Arc<Canceller>,

@@ -1,4 +1,4 @@
-//! What is said of an order once: its ids, its owner and its amount.
+//! The columns of an order that never change, except its lines: its ids, its owner and its amount.
 
 use crate::clock::Timestamp;
 use crate::currency::Currency;

@@ -45,7 +45,7 @@ fn refused(error: &Error) -> anyhow::Error {
     anyhow::anyhow!("error[{}] event log: {error}", error.code())
 }
 
-/// Converts a failed fsync to [`SyncFailed`], by which boot recognises a failed disk.
+/// Converts a failed fsync to [`SyncFailed`], by which boot recognizes a failed disk.
 fn fault(error: Error) -> anyhow::Error {
     match error {
         Error::Fsync(source) => SyncFailed(source.to_string()).into(),

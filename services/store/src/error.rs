@@ -101,7 +101,8 @@ impl OpenError {
     }
 }
 
-/// The disk failed to sync a commit. What it holds is unknown, so the process must end (exit 74) and read it again.
+/// The disk failed to sync a commit. What it holds is unknown, so the process must end (exit 74); the next start reads the disk
+/// again.
 #[derive(Debug, Clone)]
 pub struct SyncFailed(pub String);
 
@@ -132,12 +133,12 @@ pub enum Why {
 }
 
 impl StoreError {
-    /// Makes a [`StoreError::Retry`] for any other reason.
+    /// Makes a [`StoreError::Retry`] with [`Why::Other`].
     pub fn retry(operation: &'static str, source: impl Into<anyhow::Error>) -> Self {
         Self::Retry { operation, why: Why::Other, source: source.into() }
     }
 
-    /// Makes a [`StoreError::Fail`] for any other reason.
+    /// Makes a [`StoreError::Fail`] with [`Why::Other`].
     pub fn fail(operation: &'static str, source: impl Into<anyhow::Error>) -> Self {
         Self::Fail { operation, why: Why::Other, source: source.into() }
     }
@@ -179,7 +180,7 @@ impl StoreError {
         matches!(self, Self::Fail { why: Why::SyncFailed, .. })
     }
 
-    /// Makes the error of a stored value that this binary does not write.
+    /// Makes the error of a stored value that this binary cannot read.
     pub(super) fn unreadable(operation: &'static str, what: impl fmt::Display) -> Self {
         Self::fail(operation, anyhow::anyhow!("a stored value cannot be read: {what}"))
     }

@@ -48,9 +48,10 @@ pub trait Inbox: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// Settles a batch in one statement and commits, if every event is new, no key has a blocking event in the lot, every order is
-    /// as its event announced it, and no stored position is new or behind what the consumer has seen. Returns the outbox numbers of
-    /// the events in their order. `None` means that something differs and nothing was written: take the steps.
+    /// Settles a batch in one statement and commits, if every event is new, no key has a blocking event in the lot, every order
+    /// is as its event announced it, and each position was stored before and is not behind what the consumer has seen. Returns
+    /// the outbox numbers of the events in their order. `None` means that something differs and nothing was written: take the
+    /// steps.
     async fn settle_announced(&self, consumer: &str, batch: &AnnouncedBatch<'_>) -> Result<Option<Vec<i64>>> {
         let _ = (consumer, batch);
         Ok(None)

@@ -148,7 +148,7 @@ impl Journal {
     }
 }
 
-/// An event that the worker expects to find everything as announced.
+/// An event whose order the worker expects to be as announced.
 #[derive(Debug, Clone, Copy)]
 pub struct AnnouncedEvent<'a> {
     /// The digest of the event's value, as in [`InboxEntry`].

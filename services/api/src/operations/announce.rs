@@ -1,4 +1,4 @@
-//! Publishes the first event of orders again whose event was lost, with the same id and bytes.
+//! Publishes again the `orders.created` event of orders that have lost it, with the same id and bytes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::append::Round;
 
-/// Remembered batches of a producer, to recognise repeats: clients keep at most five in flight.
+/// Remembered batches of a producer, to recognize repeats: clients keep at most five in flight.
 const REMEMBERED: usize = 5;
 /// Cached producers; above this the cache is cleared and refilled from the rows.
 const PRODUCERS: usize = 20_000;

@@ -1,4 +1,4 @@
-//! `minishop order announce`: announces orders again whose event was lost.
+//! `minishop order announce`: publishes again the `orders.created` event of orders that have lost it.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -45,7 +45,7 @@ impl Alarms {
                         outbox.shard = shard,
                         outbox.number = number,
                         found,
-                        "the store went back to an older state; reading the shard again from there"
+                        "the store went back to an older state; reading the shard again from the acknowledged number"
                     );
                 }
                 Alarm::Gap { shard, number, next } => self.gap(shard, number, next),

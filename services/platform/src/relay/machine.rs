@@ -96,7 +96,7 @@ impl Machine {
         wants
     }
 
-    /// Returns when to call `wants` again if nothing else happens before.
+    /// Returns when to call `wants` again at the latest.
     pub fn look_again(&self, now: Moment) -> Moment {
         let mut next = self.renew_at;
         if self.shards.values().any(|shard| shard.unstored() > 0) {

@@ -9,8 +9,8 @@ use super::shard::Moment;
 /// The interval of table reads for rows that nobody hands over. It starts at the first value and doubles while nothing is found,
 /// up to the second while other processes write, else up to the third.
 const LOOK: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(500)];
-/// How soon the next read may follow: after this many times the duration of the last ones, within bounds. On a busy server reads are
-/// slow; then fewer of them bring more rows each.
+/// How soon the next read may follow: after this many times the duration of the last ones, within bounds. On a busy server reads
+/// are slow; then fewer of them bring more rows each.
 const READ_PAUSE: u32 = 24;
 const READ_EVERY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(40));
 /// Bytes and rows of one read of a shard.
@@ -46,7 +46,7 @@ impl Default for ReadPace {
 }
 
 impl ReadPace {
-    /// Returns when the next read is due; `misses` if some shard misses rows.
+    /// Returns when the next read is due; `misses` tells whether some shard misses rows.
     pub fn next(&self, now: Moment, misses: bool) -> Moment {
         let due = if misses { now } else { self.look_at };
         due.max(self.read_from + self.read_every)

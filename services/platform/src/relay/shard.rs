@@ -108,8 +108,8 @@ pub(super) enum Sabotage {
 }
 
 impl Shard {
-    /// Starts with a new lease. `place` is unique within the process: no report for an earlier `Shard` of the same number
-    /// matches.
+    /// Starts with a new lease. `place` is unique within the process, so a report for an earlier `Shard` with this number is
+    /// never taken for one of this.
     pub fn new(place: u32, led: &Led, asked_at: Moment, lease_until: Moment) -> Self {
         let mut shard = Self {
             number: led.shard,

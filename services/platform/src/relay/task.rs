@@ -126,7 +126,7 @@ impl RelayTask {
         self.began.elapsed()
     }
 
-    /// Starts the requests that are due, and sends; returns when to call it again if nothing else happens before.
+    /// Starts the requests that are due, and sends; returns when to call it again at the latest.
     fn advance(&mut self) -> Instant {
         let now = self.now();
         for want in self.machine.wants(now) {

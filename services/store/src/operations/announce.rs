@@ -1,4 +1,4 @@
-//! Publishes the first event of orders again whose event was lost.
+//! Publishes again the `orders.created` event of orders that have lost it.
 //!
 //! An event is lost if its order is still `created`, but the event waits neither in the outbox nor in the lot: the log lost it,
 //! retention dropped it unread, or the store was restored from a backup. No worker will process the order unless the event is

@@ -1,7 +1,7 @@
 //! One kind of connection: its settings, and the checks that each new connection must pass, at start and after a fail-over.
 //!
-//! Settings are made on the connection and read back in a later transaction, which detects a pooler that drops them or gives them
-//! to others. No session lowers durability; a transaction that need not wait for the disk sets that for itself.
+//! Settings are applied to the connection and read back in a later transaction, which detects a pooler that drops them or gives
+//! them to others. No session lowers durability; a transaction that need not wait for the disk sets that for itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +55,7 @@ const APPLY: &str = "SELECT set_config(name, value, false) FROM UNNEST($1::text[
 
 const EFFECTIVE: &str = "SELECT current_setting(name, true) FROM UNNEST($1::text[]) WITH ORDINALITY s(name, n) ORDER BY n";
 
-/// The setting by which a connection recognises its own server connection.
+/// The setting by which a connection recognizes its own server connection.
 const MARK: &str = "minishop.session";
 
 impl Session {
@@ -66,8 +66,8 @@ impl Session {
         Self { options: base.clone().disable_statement_logging(), settings, opened: opened.clone() }
     }
 
-    /// For statements that only use index lookups. The planner still estimates a queue as empty, and then sorting or collecting
-    /// the few rows it expects costs the same as one lookup in the right index: neither may be chosen.
+    /// For statements that only use index lookups. With statistics of an empty table, the planner
+    /// costs a sort or a bitmap scan like one index lookup, so both are disabled.
     pub(super) fn lookups(mut self) -> Self {
         self.settings = self.settings.iter().copied().chain([("enable_sort", "off"), ("enable_bitmapscan", "off")]).collect();
         self

@@ -96,8 +96,7 @@ pub fn decode<'r>(record: &'r Record, versions: &Versions) -> Incoming<'r> {
     let value = record.value.as_deref().unwrap_or_default();
     let (event_id, content, digest, customer) = match decode_envelope(value) {
         Err(error) => {
-            let code = DeadCode::parse(error.code()).unwrap_or(DeadCode::EnvelopeInvalid);
-            let refused = Refused { code, message: error.to_string(), event_type: None };
+            let refused = Refused { code: error.code(), message: error.to_string(), event_type: None };
             (id_of_record(record), Content::Refused(refused), EventDigest::of_bytes(value), Bytes::new())
         }
         Ok(envelope) => {

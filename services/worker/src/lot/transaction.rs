@@ -19,7 +19,8 @@ use crate::handlers::HandlerPlace;
 enum Attempt {
     /// Committed.
     Written(Vec<Decision>),
-    /// Rolled back: other workers have these rows now, and the gate must not be passed for them.
+    /// Rolled back: other workers have these rows now. Leave them out of the next attempt, or the gate records their events as
+    /// settled.
     Lost(HashSet<i64>),
 }
 
@@ -135,7 +136,7 @@ impl LotStore {
 /// After an error of unknown outcome, drops the events that must not be decided twice, and marks the others as in doubt.
 ///
 /// Whether a restored event has passed the gate is unknown then, and the gate passes nothing twice; the next claim finds out. If
-/// a commit that was reported as failed did happen, the row bears the event's own id by now; the lease still names the old id, so
+/// a commit that was reported as failed did happen, the row already has the event's own id; the lease still names the old id, so
 /// the row is not drained as a copy of itself.
 fn doubted(mut events: Vec<ClaimedEvent>, error: &StoreError) -> Vec<ClaimedEvent> {
     if matches!(error, StoreError::Unknown { .. }) {

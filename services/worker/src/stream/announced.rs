@@ -1,5 +1,5 @@
-//! The common batch: every event is new and finds its order as it announced it. One statement settles it, and checks that it is
-//! such a batch. Any other batch takes the steps in `batch`.
+//! The common batch: every event is new, and each order is exactly as its event describes it. One statement settles it, and
+//! checks that it is such a batch. Any other batch takes the steps in `batch`.
 
 use std::sync::Mutex;
 

@@ -34,11 +34,11 @@ pub struct Assignment {
     /// Gaps to step over; each waits until all records before it are settled.
     gaps: Vec<Gap>,
     bytes: usize,
-    /// The partitions of the running transaction, without those given up since; `None` when none runs.
+    /// The partitions of the running transaction, without those given up since; `None` when no transaction runs.
     running: Option<HashSet<Partition>>,
     settled: HashMap<Partition, i64>,
     committed: HashMap<Partition, i64>,
-    /// The store's position as last read or written; only of checked partitions of which it has settled something.
+    /// The store's position as last read or written; present only for checked partitions with a stored position.
     seen: HashMap<Partition, i64>,
     closed: bool,
 }
@@ -51,7 +51,7 @@ impl Assignment {
         self.unchecked.extend(partitions.iter().cloned());
     }
 
-    /// Stops processing partitions; a transaction that already runs still counts.
+    /// Stops processing partitions; the positions of the running transaction are still committed.
     pub fn stop_processing(&mut self, partitions: &[Partition]) {
         self.owned.retain(|p| !partitions.contains(p));
         self.unchecked.retain(|p| !partitions.contains(p));
@@ -80,7 +80,7 @@ impl Assignment {
         self.unchecked.iter().cloned().collect()
     }
 
-    /// Marks a partition as checked; it is read on from where it was. `stored` is the store's position.
+    /// Marks a partition as checked; reading continues where it was. `stored` is the store's position.
     pub fn checked(&mut self, partition: &Partition, next_offset: i64, stored: Option<i64>) {
         self.unchecked.remove(partition);
         // If it was checked before, its settled offset may not be committed yet.
@@ -241,7 +241,7 @@ impl Assignment {
         self.queue.len() <= MOST_RECORDS / 2 && self.bytes <= MOST_BYTES / 2
     }
 
-    /// Ends the processing: drops the queue; no batch is taken any more.
+    /// Ends the processing: drops the queue; no more batches are taken.
     pub fn close(&mut self) {
         self.closed = true;
         self.drop_queued(|_| true);

@@ -60,7 +60,7 @@ impl Seen {
 pub(super) enum Attempt {
     /// Committed, with the batch's positions.
     Settled(Vec<Position>),
-    /// Nothing was written. The records that turned out to be refused must be settled under ids of their own.
+    /// Nothing was written: take the steps. The given records must be refused, under ids of their own.
     Again(Refusals, Spans),
 }
 

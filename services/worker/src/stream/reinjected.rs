@@ -1,8 +1,9 @@
 //! Dead letters that were produced to the topic again, by hand or with a tool that copies records.
 //!
 //! They are recognized by what this store has done, not by what they claim: their headers name the place of the record that died,
-//! and that place with the record's own bytes yields the id under which that record was settled. Nobody can name a place where
-//! other bytes were refused, and only records that would be refused again are checked: no header stops a good event.
+//! and that place with the record's own bytes yields the id under which that record was settled. The id depends on place and
+//! bytes, so naming a place where other bytes were refused matches nothing, and only records that would be refused again are
+//! checked: no header stops a good event.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +18,7 @@ use crate::event::decode::{Incoming, id_of_record};
 
 /// Returns where the original of a dead letter was, according to its headers: topic, partition, offset.
 pub(super) fn named_place(record: &Record) -> Option<(&str, i32, i64)> {
-    // The last header of a name counts: a record that died, was produced by hand and died again bears those of both deaths.
+    // The last header of a name counts: a record that became a dead letter twice has two sets of these headers.
     let last = |wanted: &str| record.headers.0.iter().rev().find(|(name, _)| name == wanted)?.1.as_deref();
     let text = |wanted: &str| std::str::from_utf8(last(wanted)?).ok();
     let number = |wanted: &str| text(wanted)?.parse::<i64>().ok();

@@ -28,7 +28,8 @@ pub enum Passing {
     Yes,
     /// It is behind an unreadable offset.
     No,
-    /// Records from this offset on are missing before it, and the client reported an error: it may have skipped them.
+    /// The records from this offset up to the delivered one are missing, and the client has reported a read error, so it may have
+    /// skipped them.
     Doubtful(i64),
 }
 
@@ -133,7 +134,7 @@ impl Sight {
     }
 
     /// Returns the offset that the client reads next. After a wrong checksum `librdkafka` may misread bytes as an offset far beyond
-    /// the end, and start over, again and again. The first offset that was not delivered is returned then.
+    /// the end, and restart repeatedly. The first offset that was not delivered is returned then.
     fn next(&self, partition: &Partition, reach: Reach) -> i64 {
         match self.expected.get(partition) {
             Some(expected) if reach.next > reach.end || reach.next < *expected => *expected,
@@ -147,7 +148,7 @@ impl Sight {
         self.still.get(partition).is_some_and(|(_, since)| now.duration_since(*since) >= STANDS_STILL)
     }
 
-    /// Notes that a partition makes no progress for good reason: its leader does not answer, or has no more.
+    /// Notes that a partition makes no progress for a good reason: its leader does not answer, or has no more.
     pub fn is_idle(&mut self, partition: &Partition) {
         self.still.remove(partition);
     }

@@ -19,7 +19,7 @@ pub(in super::super) struct Ask {
     /// The number that the first row must have; `None` in an empty shard.
     anchor: Option<i64>,
     view: u64,
-    /// Whether rows behind the last span are wanted, too.
+    /// Whether rows after the last span are left to a later read.
     leaves_rest: bool,
 }
 
@@ -77,8 +77,8 @@ impl Shard {
         }
     }
 
-    /// The numbers from `low` on that are missing before the rows in `ahead`, and the number behind those rows; `None` if there are too
-    /// many gaps for one read.
+    /// The numbers from `low` on that are missing before the rows in `ahead`, and the number behind those rows; `None` if there
+    /// are too many gaps for one read.
     fn gaps(&self, mut low: i64) -> (Vec<Span>, Option<i64>) {
         let (mut gaps, mut missing) = (Vec::new(), 0);
         for number in self.ahead.keys() {
@@ -94,7 +94,7 @@ impl Shard {
         (gaps, Some(low))
     }
 
-    /// Takes the rows of a read, of which each span was cut off after `limit` rows.
+    /// Takes the rows of a read, at most `limit` rows of each span.
     pub fn read(&mut self, ask: &Ask, rows: Vec<OutboxRow>, limit: usize) -> Brought {
         if self.state == State::Damaged && ask.view == self.view && !rows.is_empty() {
             // The missing number is there again.
@@ -182,8 +182,8 @@ impl Shard {
         }
     }
 
-    /// A snapshot taken after a commit contains all numbers before it. If a complete read ends below the first row in `ahead`, the store
-    /// has lost rows.
+    /// A snapshot taken after a commit contains all numbers before it. If a complete read ends below the first row in `ahead`,
+    /// the store has lost rows.
     fn check_ahead(&mut self, span: &Span) {
         let next = self.ahead.first_key_value().map(|(number, _)| *number);
         if let Some(next) = next.filter(|next| *next == span.high && *next > self.enqueued() + 1) {

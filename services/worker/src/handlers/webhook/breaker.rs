@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 /// An outage begins when `FAILED` of the latest `CALLS` calls, none older than `RECENT`, have failed. With three in ten failing
-/// at random, that is one window in 60,000.
+/// at random, one window in 60,000 looks like an outage.
 const CALLS: usize = 12;
 const RECENT: Duration = Duration::from_mins(1);
 const FAILED: usize = 11;
@@ -29,7 +29,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// The most probes at a time; `MOST` equal results decide.
 const PROBES: usize = 5;
 const MOST: usize = PROBES / 2 + 1;
-/// After this time a round whose probes have ended is decided with fewer than `MOST` results: fewer keys than `PROBES` may wait.
+/// After this time a round whose probes have ended is decided with fewer than `MOST` results: because events of fewer than
+/// `PROBES` keys may be waiting.
 const ROUND: Duration = Duration::from_secs(1);
 /// If fewer than [`KEYS`] keys failed their probes in this time, their orders are at fault, not the endpoint: the outage ends.
 const IN_VAIN: Duration = Duration::from_mins(15);
@@ -195,7 +196,7 @@ impl Breaker {
         (ticket == Some(round.number)).then_some(round)
     }
 
-    /// Returns how long nothing should be claimed.
+    /// Returns for how long to claim no events.
     pub fn paused(&mut self, now: Instant) -> Option<Duration> {
         self.settle(now);
         let left = self.outage.as_ref()?.probe_at.saturating_duration_since(now);
