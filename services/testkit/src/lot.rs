@@ -6,7 +6,7 @@ use minishop_core::operation::Kind;
 use minishop_core::parking::State;
 use minishop_store::{Journal, NewOperation, ParkedEvent, RequestedBy, Selection, Store};
 
-use crate::rows::{client, event_id, now, order_id};
+use crate::rows::{client, event_id, now, order_id, unique};
 
 /// Returns a refused event at offset 42 of partition 3.
 pub fn parked(record_key: &str, state: State, blocks: bool) -> ParkedEvent {
@@ -46,11 +46,19 @@ pub fn requested_by(reason: &str) -> RequestedBy {
     RequestedBy { client_id: client("anonymous"), operator: "ana".into(), reason: reason.into(), correlation_id }
 }
 
+/// Returns an id that no other process repeats, since a test's child processes begin operations too, and that is greater than
+/// those before.
+fn operation_id() -> OperationId {
+    let (place, mut random) = (u32::try_from(unique()).unwrap(), [0; 10]);
+    random[2..6].copy_from_slice(&place.to_be_bytes());
+    random[6..].copy_from_slice(&rand::random::<[u8; 4]>());
+    OperationId::new(now(), random)
+}
+
 /// Returns a new operation, of 100 events per second, that one failure in ten stops.
 pub fn operation(kind: Kind, selection: Selection) -> NewOperation {
     NewOperation {
-        // Child processes of a test begin operations, too.
-        id: OperationId::new(now(), rand::random()),
+        id: operation_id(),
         kind,
         selection,
         filter: None,
