@@ -40,8 +40,10 @@ impl Wire {
 /// Forwards bytes both ways until the wire falls silent; a silent connection stays silent.
 async fn carry(mut near: TcpStream, mut far: TcpStream, mut silent: watch::Receiver<bool>) {
     tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+        // First: what the server answers after the silence began must not pass.
+        biased;
         _ = silent.wait_for(|silent| *silent) => {}
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
     }
     std::future::pending::<()>().await;
 }
