@@ -107,7 +107,12 @@ pub(super) fn is_contention(error: &sqlx::Error) -> bool {
 
 /// Returns whether the server's disk is full.
 pub(super) fn is_full(error: &sqlx::Error) -> bool {
-    code(error).is_some_and(|code| code == DISK_FULL)
+    has_code(error, DISK_FULL)
+}
+
+/// Returns whether the server reported this SQLSTATE.
+pub(super) fn has_code(error: &sqlx::Error, sqlstate: &str) -> bool {
+    code(error).is_some_and(|code| code == sqlstate)
 }
 
 fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use super::super::{Acknowledged, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Renewal, Result, Role, Span, columns};
-use super::error::{Lost, failed};
+use super::error::{Lost, failed, has_code};
 use super::events::{self, column};
 use super::{Db, lease};
 
@@ -85,12 +85,7 @@ impl Outbox for Db {
             .bind(published.iter().flat_map(|p| p.events.iter().map(|id| id.0)).collect::<Vec<_>>());
         match self.relay.execute(query).await {
             Ok(_) => Ok(true),
-            Err(error)
-                if error
-                    .as_database_error()
-                    .and_then(sqlx::error::DatabaseError::code)
-                    .is_some_and(|code| code == ANOTHER_STORE) =>
-            {
+            Err(error) if has_code(&error, ANOTHER_STORE) => {
                 tracing::warn!(error = %error, "the outbox differs from what this process published");
                 Ok(false)
             }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
-use sqlx::error::DatabaseError;
 
 use super::super::super::AnnouncedBatch;
+use super::super::error::has_code;
 use super::super::events::column;
 
 const SETTLE: &str = "SELECT settle_announced($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
@@ -55,7 +55,7 @@ pub(super) async fn settle(
         .bind(column(batch.positions, |p| p.next_offset))
         .bind(column(batch.positions, |p| batch.seen_at(p)));
     let lasts = match query.fetch_one(connection).await {
-        Err(error) if error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == DIFFERS) => {
+        Err(error) if has_code(&error, DIFFERS) => {
             tracing::debug!(error = %error, "a batch is not as announced");
             return Ok(None);
         }
