@@ -2,6 +2,9 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+/// The usual size of the headers that differ from record to record.
+const ROOM: usize = 384;
+
 /// The headers of a record: ordered, possibly repeated, values possibly null or not UTF-8.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers(pub Vec<(String, Option<Bytes>)>);
@@ -29,27 +32,41 @@ impl Headers {
     }
 
     /// Decodes the output of [`Headers::encode`]; `None` for other bytes.
-    pub fn decode(mut bytes: Bytes) -> Option<Self> {
-        let count = bytes.try_get_u32().ok()?;
+    pub fn decode(bytes: &Bytes) -> Option<Self> {
         let mut headers = Vec::new();
-        for _ in 0..count {
-            let name_length = usize::try_from(bytes.try_get_u32().ok()?).ok()?;
-            let name = String::from_utf8(take(&mut bytes, name_length)?.to_vec()).ok()?;
-            let value = match bytes.try_get_i32().ok()? {
-                -1 => None,
-                n => Some(take(&mut bytes, usize::try_from(n).ok()?)?),
-            };
-            headers.push((name, value));
-        }
-        bytes.is_empty().then_some(Self(headers))
+        visit(bytes, |name, value| headers.push((name.to_owned(), value.map(|value| bytes.slice_ref(value)))))?;
+        Some(Self(headers))
     }
 }
 
+/// Calls `each` with the headers that [`Headers::encode`] has encoded, without copying them; `None` for other bytes.
+pub(crate) fn visit<'b>(mut bytes: &'b [u8], mut each: impl FnMut(&'b str, Option<&'b [u8]>)) -> Option<()> {
+    for _ in 0..bytes.try_get_u32().ok()? {
+        let length = usize::try_from(bytes.try_get_u32().ok()?).ok()?;
+        let name = std::str::from_utf8(bytes.split_off(..length)?).ok()?;
+        let value = match bytes.try_get_i32().ok()? {
+            -1 => None,
+            length => Some(bytes.split_off(..usize::try_from(length).ok()?)?),
+        };
+        each(name, value);
+    }
+    bytes.is_empty().then_some(())
+}
+
 /// Writes the encoding of [`Headers::encode`] directly. Put the constant headers into one writer and clone it for each record.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct HeaderWriter {
     count: usize,
     out: BytesMut,
+}
+
+impl Clone for HeaderWriter {
+    /// Copies what is written, with room for the headers of one record.
+    fn clone(&self) -> Self {
+        let mut out = BytesMut::with_capacity(self.out.len() + ROOM);
+        out.put_slice(&self.out);
+        Self { count: self.count, out }
+    }
 }
 
 impl HeaderWriter {
@@ -86,10 +103,6 @@ impl HeaderWriter {
     }
 }
 
-fn take(bytes: &mut Bytes, count: usize) -> Option<Bytes> {
-    (count <= bytes.len()).then(|| bytes.split_to(count))
-}
-
 fn length(n: usize) -> u32 {
     u32::try_from(n).expect("headers are far below 4 GiB")
 }
@@ -114,12 +127,12 @@ mod tests {
         #[test]
         fn headers_survive_the_store(list in prop::collection::vec((".{0,12}", prop::option::of(prop::collection::vec(any::<u8>(), 0..20))), 0..8)) {
             let headers = Headers(list.into_iter().map(|(n, v)| (n, v.map(Bytes::from))).collect());
-            prop_assert_eq!(Headers::decode(headers.encode()), Some(headers));
+            prop_assert_eq!(Headers::decode(&headers.encode()), Some(headers));
         }
 
         #[test]
         fn other_bytes_are_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let _ = Headers::decode(Bytes::from(bytes));
+            let _ = Headers::decode(&Bytes::from(bytes));
         }
     }
 }

@@ -12,7 +12,7 @@ use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use tokio::sync::mpsc;
 
-use super::Headers;
+use super::headers::visit;
 
 /// How batches are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -154,7 +154,7 @@ impl Producer {
         topic: &str,
         key: &[u8],
         value: Option<&Bytes>,
-        headers: &Headers,
+        headers: &[u8],
     ) -> Result<(), SendError> {
         let single = if let Some(single) = self.single.take() {
             single
@@ -167,8 +167,9 @@ impl Producer {
         send(self.single.insert(single), Sent::now(token, true), topic, key, value, headers)
     }
 
-    /// Queues one record; its outcome arrives as a [`Report`]. An empty key is sent as null if the headers say that it was null.
-    pub fn send(&self, token: Token, topic: &str, key: &[u8], value: Option<&Bytes>, headers: &Headers) -> Result<(), SendError> {
+    /// Queues one record; its outcome arrives as a [`Report`]. `headers` are encoded by [`super::Headers::encode`]. An empty key is sent
+    /// as null if the headers say that it was null.
+    pub fn send(&self, token: Token, topic: &str, key: &[u8], value: Option<&Bytes>, headers: &[u8]) -> Result<(), SendError> {
         send(&self.batching, Sent::now(token, false), topic, key, value, headers)
     }
 
@@ -213,15 +214,17 @@ fn send(
     topic: &str,
     key: &[u8],
     value: Option<&Bytes>,
-    headers: &Headers,
+    headers: &[u8],
 ) -> Result<(), SendError> {
-    let mut owned = OwnedHeaders::new_with_capacity(headers.0.len());
-    for (name, value) in &headers.0 {
-        owned = owned.insert(Header { key: name, value: value.as_deref() });
-    }
+    let (mut owned, mut null_key) = (Some(OwnedHeaders::new()), false);
+    let read = visit(headers, |name, value| {
+        null_key |= name == kafka::DLQ_KEY_NULL;
+        owned = owned.take().map(|headers| headers.insert(Header { key: name, value }));
+    });
+    let (Some(()), Some(owned)) = (read, owned) else { return Err(SendError::Record("its headers cannot be read".into())) };
     let mut record = BaseRecord::with_opaque_to(topic, Box::new(sent)).headers(owned);
     // The outbox stores a null key as empty bytes.
-    if !key.is_empty() || headers.get(kafka::DLQ_KEY_NULL).is_none() {
+    if !key.is_empty() || !null_key {
         record = record.key(key);
     }
     if let Some(value) = value {

@@ -12,6 +12,7 @@ pub mod currency;
 pub mod hex;
 pub mod idempotency;
 pub mod ids;
+pub mod misses;
 pub mod money;
 pub mod operation;
 pub mod order;

@@ -2,5 +2,6 @@
 
 pub mod created;
 mod headers;
+pub mod rebuild;
 pub mod replay;
 pub mod status_changed;

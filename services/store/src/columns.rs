@@ -17,7 +17,8 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::{
-    Changed, Claimed, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, OutboxStats, Result, StoreError,
+    Brief, Changed, Claimed, End, KeyRecord, KnownOrder, Lease, NewEvent, OrderRow, Origin, OutboxRow, OutboxStats, PastOrder,
+    Result, StoreError,
 };
 
 /// A row whose columns are read by index. The two databases differ in how they store a time.
@@ -162,6 +163,23 @@ pub(super) fn origin(row: &impl Columns) -> anyhow::Result<Origin> {
     })
 }
 
+/// The columns that [`past_order`] reads, in its order: of an order `o` and the timeline row `t` of its last change.
+macro_rules! past_order_columns {
+    () => {
+        concat!($crate::columns::origin_columns!(), ", t.at, t.cause")
+    };
+}
+pub(super) use past_order_columns;
+
+pub(super) fn past_order(row: &impl Columns) -> anyhow::Result<PastOrder> {
+    let origin = origin(row)?;
+    let end = match (origin.settled_event_id, row.maybe_time(15)?, row.maybe_id(16)?) {
+        (Some(event_id), Some(at), Some(cause)) => Some(End { event_id, at, cause: EventId(cause) }),
+        _ => None,
+    };
+    Ok(PastOrder { origin, end })
+}
+
 /// Order id, client, key, fingerprint, status, version, id of the event that announced it.
 pub(super) fn known_order(row: &impl Columns) -> anyhow::Result<KnownOrder> {
     Ok(KnownOrder {
@@ -181,8 +199,18 @@ pub(super) fn outbox_stats(row: &impl Columns) -> sqlx::Result<OutboxStats> {
     Ok(OutboxStats { depth: row.long(0)?, oldest })
 }
 
-/// Shard, number, event id, topic, record key, order id, order version, payload, headers, whether it is set aside.
+/// The columns that [`outbox_row`] reads, in its order.
+macro_rules! outbox_columns {
+    () => {
+        "shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, set_aside, trace"
+    };
+}
+pub(super) use outbox_columns;
+
+/// A row without headers is brief.
 pub(super) fn outbox_row(row: &impl Columns) -> sqlx::Result<OutboxRow> {
+    let headers = row.maybe_bytes(8)?;
+    let brief = if headers.is_some() { None } else { Some(Brief { trace: row.maybe_text(10)?.map(str::to_owned) }) };
     Ok(OutboxRow {
         number: row.long(1)?,
         set_aside: row.flag(9)?,
@@ -194,7 +222,8 @@ pub(super) fn outbox_row(row: &impl Columns) -> sqlx::Result<OutboxRow> {
             order_id: row.maybe_id(5)?.map(OrderId),
             order_version: row.maybe_int(6)?,
             payload: row.maybe_bytes(7)?.map(Bytes::copy_from_slice),
-            headers: Bytes::copy_from_slice(row.bytes(8)?),
+            headers: headers.map(Bytes::copy_from_slice).unwrap_or_default(),
+            brief,
         },
     })
 }

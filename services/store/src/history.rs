@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, OrderId};
 
-use super::columns::{self, Columns, origin_columns};
-use super::database::{Arg, Database, Row, Statement};
+use super::columns::{self, Columns as _, past_order_columns};
+use super::database::{Arg, Database, Statement};
 use super::{Origin, Result};
 
 /// The last id of a page.
@@ -20,8 +20,8 @@ static LAST: LazyLock<Statement> = LazyLock::new(|| {
 static READ: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(concat!(
         "SELECT ",
-        origin_columns!(),
-        ", t.at, t.cause FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
+        past_order_columns!(),
+        " FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
          WHERE ($1 IS NULL OR o.order_id = $1) AND ($2 IS NULL OR o.customer_id = $2) AND ($3 IS NULL OR o.created_at >= $3) \
          AND ($4 IS NULL OR o.created_at < $4) AND o.order_id > $5 AND o.order_id <= $6 ORDER BY o.order_id"
     ))
@@ -81,17 +81,7 @@ impl History {
             after,
             Arg::Id(Some(last)),
         ];
-        let chosen = self.0.all(OPERATION, &READ, args, past_order).await?;
+        let chosen = self.0.all(OPERATION, &READ, args, columns::past_order).await?;
         Ok((chosen, Some(OrderId(last))))
     }
-}
-
-/// An order's origin, then the time and the cause of its last change.
-fn past_order(row: &Row) -> anyhow::Result<PastOrder> {
-    let origin = columns::origin(row)?;
-    let end = match (origin.settled_event_id, row.maybe_time(15)?, row.maybe_id(16)?) {
-        (Some(event_id), Some(at), Some(cause)) => Some(End { event_id, at, cause: EventId(cause) }),
-        _ => None,
-    };
-    Ok(PastOrder { origin, end })
 }

@@ -40,7 +40,7 @@ pub use operations::{
 };
 pub use orders::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
 pub use outbox::{
-    Acknowledged, LEASE, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Renewal, Role, SHARDS_PER_ROLE, Span,
+    Acknowledged, Brief, LEASE, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Renewal, Role, SHARDS_PER_ROLE, Span,
     shard_of,
 };
 pub use reads::Reads;

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use minishop_contracts::key::spread;
 use minishop_core::ids::{EventId, OrderId};
 
-use super::Result;
 use super::error::OpenError;
+use super::{PastOrder, Result};
 
 /// How many outbox shards each role has. A key's shard must never change while rows wait, so the store has the number too, and a
 /// store with another number is refused when it is opened.
@@ -42,6 +42,16 @@ pub struct NewEvent {
     pub payload: Option<Bytes>,
     /// The record headers, as `bus::Headers` encodes them.
     pub headers: Bytes,
+    /// Set if value and headers follow from the order: they are not stored. Of a row that was read they are missing until they
+    /// are rebuilt.
+    pub brief: Option<Brief>,
+}
+
+/// What the outbox stores of an event in place of its value and headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Brief {
+    /// The trace that the headers name, if the order does not have it.
+    pub trace: Option<String>,
 }
 
 /// An outbox row: an event and its number.
@@ -187,8 +197,11 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
     async fn lead(&self, owner: &str, roles: &[Role], renewal: &Renewal) -> Result<Leadership>;
     /// Gives back all leases of a process and signs it off.
     async fn release(&self, owner: &str) -> Result<()>;
-    /// Reads the rows of each span in number order, at most `limit` a span, each span in one snapshot.
+    /// Reads the rows of each span in number order, at most `limit` a span, each span in one snapshot. Brief rows come without
+    /// value and headers.
     async fn read(&self, spans: &[Span], limit: i64) -> Result<Vec<OutboxRow>>;
+    /// Reads the orders from which brief rows are rebuilt; absent ones are left out.
+    async fn past_orders(&self, ids: &[OrderId]) -> Result<Vec<PastOrder>>;
     /// Stores the number up to which each shard is published, and removes the rows before it. Returns `false`, and writes nothing,
     /// if the store contradicts the caller: another process has the lease, a number belongs to another event, or rows are gone.
     /// The commit does not wait for the disk: if it is lost, events are published twice, and none is lost.

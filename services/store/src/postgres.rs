@@ -1,5 +1,6 @@
 //! The distributed store: PostgreSQL, with connections of its own for each kind of work so that none can starve another.
 
+mod accept_new;
 mod cancel;
 mod connect;
 mod database;

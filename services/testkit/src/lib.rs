@@ -22,6 +22,8 @@ pub mod lot;
 #[cfg(feature = "platform")]
 pub mod metrics;
 pub mod process;
+#[cfg(feature = "platform")]
+pub mod rebuilt;
 pub mod rest;
 #[cfg(feature = "store")]
 pub mod rows;

@@ -8,7 +8,7 @@ use minishop_core::clock::{Clock, ManualClock, Timestamp, from_millis};
 use minishop_core::idempotency::{Fingerprint, IdempotencyKey};
 use minishop_core::ids::{ClientId, CorrelationId, EventId, OrderId};
 use minishop_core::order_head::OrderHead;
-use minishop_store::{NewEvent, NewOrder, OutboxRow, Role, Span, Store, shard_of};
+use minishop_store::{Brief, NewEvent, NewOrder, OutboxRow, Role, Span, Store, shard_of};
 
 /// Returns the time of manual clocks: 2025-10-09T08:53:20.123Z.
 pub fn now() -> Timestamp {
@@ -63,7 +63,18 @@ pub fn event(role: Role, record_key: &str, order_id: OrderId, version: i32) -> N
         order_version: Some(version),
         payload: Some(Bytes::from_static(b"{\"eventId\":\"e\"}")),
         headers: Bytes::from_static(&[0, 0, 0, 0]),
+        brief: None,
     }
+}
+
+/// Returns the same event as a brief one.
+pub fn brief(event: NewEvent) -> NewEvent {
+    NewEvent { payload: None, headers: Bytes::new(), brief: Some(Brief::default()), ..event }
+}
+
+/// Returns the same event with a value that no store takes.
+pub fn too_large(event: NewEvent) -> NewEvent {
+    NewEvent { payload: Some(Bytes::from(vec![b'x'; 262_145])), brief: None, ..event }
 }
 
 /// Returns a new order of customer `c1`.
@@ -88,7 +99,7 @@ pub fn order_of(client_name: &str, key_text: &str, customer: &str) -> NewOrder {
         fingerprint: Fingerprint([7; 32]),
         items: r#"[{"productId":"p1","qty":2,"priceMinor":1050}]"#.into(),
         traceparent: None,
-        event: event(Role::Api, customer, id, 1),
+        event: brief(event(Role::Api, customer, id, 1)),
     }
 }
 
@@ -102,7 +113,7 @@ pub fn all_shards() -> Vec<i16> {
     Role::ALL.into_iter().flat_map(Role::shards).collect()
 }
 
-/// Reads the whole outbox, published or not, by shard and number.
+/// Reads the whole outbox, published or not, by shard and number. Brief rows are without value and headers.
 pub async fn outbox(store: &Store) -> Vec<OutboxRow> {
     let spans: Vec<Span> = all_shards().into_iter().map(|shard| Span { shard, low: 1, high: i64::MAX }).collect();
     store.outbox.read(&spans, 100_000).await.expect("an answer")

@@ -8,7 +8,7 @@ use minishop_contracts::{Validate as _, text, topics};
 use minishop_core::ids::OrderId;
 use minishop_core::refusal::Refusal;
 use minishop_core::violation::{FieldCode, Violation};
-use minishop_platform::events::replay::ReplayWriter;
+use minishop_platform::events::rebuild::Rebuilder;
 use minishop_store::{Announce, AnnouncedAgain, Left, Unannounced};
 
 use crate::app::App;
@@ -58,11 +58,11 @@ pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) ->
         requested_by: call.requested_by(operator, reason),
         at,
     };
-    let replay_writer = ReplayWriter::new(&app.config, &topics::prefixed(&app.config.topic_prefix, topics::CREATED));
+    let rebuilder = Rebuilder::new(&app.config, &topics::prefixed(&app.config.topic_prefix, topics::CREATED));
     let (operations, commits) = (app.store.operations.clone(), app.commits.clone());
     let write = async move {
         let again =
-            operations.announce(&ask, |origin| replay_writer.created(origin)).await.inspect_err(|error| commits.doubt(error))?;
+            operations.announce(&ask, |origin| rebuilder.created(origin)).await.inspect_err(|error| commits.doubt(error))?;
         commits.report(again.rows.clone());
         Ok(again)
     };

@@ -113,7 +113,7 @@ fn dead_letter(row: Letter) -> DeadLetter {
 }
 
 fn whole_letter(row: WholeLetter) -> GetDeadLetterResponse {
-    let headers = Headers::decode(row.raw_headers).unwrap_or_default();
+    let headers = Headers::decode(&row.raw_headers).unwrap_or_default();
     GetDeadLetterResponse {
         dead_letter: Some(dead_letter(row.letter)),
         raw_key: row.raw_key.map(Into::into),

@@ -76,7 +76,7 @@ fn new_order(app: &App, call: &Call, key: IdempotencyKey, command: &CreateOrder)
         head,
         fingerprint: Fingerprint::of_create(command),
         items: serde_json::to_string(command.items()).expect("lines are text and whole numbers"),
-        traceparent: Some(call.trace.traceparent()),
+        traceparent: Some(call.trace.traceparent().to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use minishop_contracts::ops::v1::AnnounceOrdersRequest;
 use minishop_core::parking::State;
 use minishop_platform::clock::{SystemClock, SystemIds};
-use minishop_platform::events::replay::ReplayWriter;
+use minishop_platform::events::rebuild::Rebuilder;
 use minishop_store::{OutboxRow, ParkedEvent, Past};
 use minishop_testkit::ctx::config;
 use serde_json::json;
@@ -95,7 +95,7 @@ pub async fn a_replayed_event_has_the_bytes_of_the_first(world: &World) {
     api.post("", crate::harness::B.replace("\"items\"", "\"currency\":\"KWD\",\"items\"")).await;
     let mut first: Vec<_> = api.events().await.into_iter().map(|row| row.event).collect();
     first.sort_by_key(|event| event.order_id);
-    let history = ReplayWriter::new(&config(world.dir.path()), "orders.created");
+    let history = Rebuilder::new(&config(world.dir.path()), "orders.created");
     let orders = api.store.history.orders(&Past::default(), None, 10).await.unwrap().0;
     let again: Vec<_> = orders.iter().flat_map(|order| history.events(order, &SystemIds).unwrap()).collect();
     assert_eq!(again, first, "id, key, envelope and headers");

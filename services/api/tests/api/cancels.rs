@@ -58,7 +58,7 @@ pub async fn a_cancelled_order_is_answered_told_and_announced_once(world: &World
     let derived = EventId::derived(created.event_id, announced_at.order.head.created_at, "orders.cancelled.v1");
     assert_eq!((event.event_id, announced_at.settled_event_id), (derived, Some(derived)));
     assert_eq!((event.order_version, event.shard, &event.record_key), (Some(2), created.shard, &created.record_key));
-    let headers = Headers::decode(event.headers.clone()).unwrap();
+    let headers = Headers::decode(&event.headers).unwrap();
     for (name, text) in [
         ("ce_sequence", "2"),
         ("ce_source", "/minishop/api"),

@@ -9,7 +9,7 @@ use minishop_platform::ctx::Metrics;
 use minishop_store::{OutboxRow, Store};
 use minishop_testkit::database::{Database, Held};
 use minishop_testkit::metrics::{sample, scrape};
-use minishop_testkit::rows::outbox;
+use minishop_testkit::rebuilt::outbox;
 use minishop_testkit::wait::becomes;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

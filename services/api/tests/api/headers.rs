@@ -23,7 +23,7 @@ pub async fn a_correlation_id_outside_the_rule_is_replaced_and_a_good_one_echoed
             .map(|row| row.event)
             .find(|e| String::from_utf8_lossy(e.payload.as_ref().unwrap()).contains(&id));
         assert_eq!(
-            Headers::decode(event.expect("the envelope has the new id").headers).unwrap().get("correlation-id"),
+            Headers::decode(&event.expect("the envelope has the new id").headers).unwrap().get("correlation-id"),
             Some(id.as_str())
         );
     }
@@ -44,7 +44,7 @@ pub async fn a_trace_parent_that_breaks_the_rules_begins_a_new_trace(world: &Wor
         let answer = api.send("POST", "/orders", &parents.chain(headers).collect::<Vec<_>>(), B.as_bytes()).await;
         assert_eq!(answer.status, 201);
         let event = api.events().await.into_iter().map(|row| row.event).max_by_key(|event| event.event_id).unwrap();
-        let headers = Headers::decode(event.headers).unwrap();
+        let headers = Headers::decode(&event.headers).unwrap();
         (headers.get("traceparent").unwrap().to_owned(), headers.get("tracestate").map(str::to_owned))
     };
     for (n, bad) in [&[zero.as_str()][..], &[&future], &[&upper], &[short], &[GOOD, GOOD]].into_iter().enumerate() {

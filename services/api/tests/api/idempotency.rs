@@ -68,7 +68,7 @@ pub async fn an_accepted_order_is_answered_read_and_announced(world: &World) {
     let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
     keys.sort();
     assert_eq!(keys, ["correlationId", "data", "eventId", "idempotencyKey", "occurredAt", "type"]);
-    let headers = Headers::decode(event.headers.clone()).unwrap();
+    let headers = Headers::decode(&event.headers).unwrap();
     for (name, text) in [
         ("ce_id", value["eventId"].as_str().unwrap()),
         ("ce_time", value["occurredAt"].as_str().unwrap()),

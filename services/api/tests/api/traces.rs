@@ -28,7 +28,7 @@ async fn a_request_is_a_span_of_its_callers_trace_and_the_parent_of_its_event() 
             .events()
             .await
             .into_iter()
-            .map(|row| Headers::decode(row.event.headers).unwrap().get("traceparent").unwrap().to_owned())
+            .map(|row| Headers::decode(&row.event.headers).unwrap().get("traceparent").unwrap().to_owned())
             .collect();
         for call in calls {
             let own = format!("00-{}-{}-01", call.span_context.trace_id(), call.span_context.span_id());

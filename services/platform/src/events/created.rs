@@ -1,5 +1,5 @@
 //! `orders.created`: its value and headers, built from an order. The API writes it once per order; a replay writes the same bytes
-//! again.
+//! again, and so does the relay when it reads a brief outbox row from the table.
 
 use bytes::Bytes;
 use minishop_bus::HeaderWriter;
@@ -11,7 +11,7 @@ use minishop_core::ids::EventId;
 use minishop_core::money;
 use minishop_core::order::Item;
 use minishop_core::order_head::OrderHead;
-use minishop_store::{NewEvent, Role, shard_of};
+use minishop_store::{Brief, NewEvent, Role, shard_of};
 
 use super::headers::{self, EventHeaders};
 use crate::telemetry::propagation::TraceContext;
@@ -58,6 +58,8 @@ impl CreatedEvents {
             trace,
         };
         let headers = event_headers.finish(self.constant.clone());
+        // The order has the trace, but not the vendor's part of it.
+        let trace = trace.filter(|trace| trace.tracestate().is_some()).map(TraceContext::to_text);
         NewEvent {
             shard: shard_of(Role::Api, &record_key),
             event_id: id,
@@ -67,6 +69,7 @@ impl CreatedEvents {
             order_version: Some(FIRST_VERSION),
             payload: Some(encode_created(&head, &data(order, order_id, items)).into()),
             headers,
+            brief: Some(Brief { trace }),
         }
     }
 }

@@ -12,7 +12,8 @@ use minishop_core::clock::Timestamp;
 use minishop_core::ids::EventId;
 use minishop_core::order::Status;
 use minishop_core::order_head::OrderHead;
-use minishop_store::{NewEvent, Role, Transition, shard_of};
+use minishop_store::{Brief, NewEvent, Role, Transition, shard_of};
+use uuid::Uuid;
 
 use super::headers::{self, EventHeaders};
 use crate::config::Config;
@@ -52,14 +53,22 @@ pub struct StatusEvents {
 impl StatusEvents {
     /// Prepares the constant headers of a role.
     pub fn new(config: &Config, role: Role) -> Self {
-        Self { role, key: config.event_key, prefix: config.topic_prefix.clone(), constant: headers::constant(role) }
+        Self::of(role, config.event_key, config.topic_prefix.clone())
+    }
+
+    pub(super) fn of(role: Role, key: EventKey, prefix: String) -> Self {
+        Self { role, key, prefix, constant: headers::constant(role) }
     }
 
     /// Builds the transition of a change, with its event.
     pub fn change(&self, change: StatusChange<'_>, cause: &Cause<'_>, now: Timestamp) -> Transition {
         let event_type = to_event_type(change.to);
         let event_id = EventId::derived(cause.event_id, cause.occurred_at, event_type);
-        let event = self.event(change, event_id, cause.causation_id, cause.trace, now);
+        let mut event = self.event(change, event_id, cause.causation_id, cause.trace, now);
+        // The timeline has the causing event, but no operator's request.
+        if *cause.event_id.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == *cause.causation_id {
+            event.brief = Some(Brief { trace: Some(cause.trace.to_text()) });
+        }
         let StatusChange { order, version: expected_version, to } = change;
         Transition { order_id: order.order_id, expected_version, to, at: now, cause: cause.event_id, event }
     }
@@ -108,6 +117,7 @@ impl StatusEvents {
             order_version: Some(version),
             payload: Some(payload.into()),
             headers,
+            brief: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use minishop_store::{Acknowledged, Leadership, Operations, Outbox, OutboxRow, Ou
 
 use super::messages::{Aside, Want};
 use super::shard::{Ask, Moment};
+use crate::events::rebuild::Rebuilder;
 
 /// The interval of `Outbox::stats`.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -38,6 +39,7 @@ pub(super) enum Done {
 /// The running requests, among them statistics and vacuum, which the machine does not decide on.
 pub(super) struct StoreJobs {
     outbox: Arc<dyn Outbox>,
+    rebuilder: Arc<Rebuilder>,
     operations: Operations,
     owner: Arc<str>,
     roles: Arc<[Role]>,
@@ -58,6 +60,7 @@ impl StoreJobs {
     pub fn new(store: &Store, owner: &str, roles: &[Role]) -> Self {
         Self {
             outbox: store.outbox.clone(),
+            rebuilder: Arc::new(Rebuilder::of_rows()),
             operations: store.operations.clone(),
             owner: owner.into(),
             roles: roles.into(),
@@ -80,12 +83,14 @@ impl StoreJobs {
                 let roles = self.roles.clone();
                 async move { Done::Led(now, outbox.lead(&owner, &roles, &renewal).await) }.boxed()
             }
-            Want::Read(asks, limit) => async move {
-                let spans: Vec<_> = asks.iter().flat_map(|ask| ask.spans.iter().copied()).collect();
-                let rows = outbox.read(&spans, i64::try_from(limit).unwrap_or(i64::MAX)).await;
-                Done::Brought(asks, limit, rows)
+            Want::Read(asks, limit) => {
+                let rebuilder = self.rebuilder.clone();
+                async move {
+                    let rows = read(outbox.as_ref(), &rebuilder, &asks, limit).await;
+                    Done::Brought(asks, limit, rows)
+                }
+                .boxed()
             }
-            .boxed(),
             Want::Acknowledge(published) => async move {
                 let agreed = outbox.acknowledge(&owner, &published).await;
                 Done::Acknowledged(published, agreed)
@@ -165,4 +170,11 @@ impl StoreJobs {
         while self.running.next().await.is_some() {}
         self.outbox.release(&self.owner).await
     }
+}
+
+async fn read(outbox: &dyn Outbox, rebuilder: &Rebuilder, asks: &[Ask], limit: usize) -> Result<Vec<OutboxRow>> {
+    let spans: Vec<_> = asks.iter().flat_map(|ask| ask.spans.iter().copied()).collect();
+    let mut rows = outbox.read(&spans, i64::try_from(limit).unwrap_or(i64::MAX)).await?;
+    rebuilder.complete(outbox, &mut rows).await?;
+    Ok(rows)
 }

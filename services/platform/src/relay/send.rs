@@ -161,11 +161,13 @@ fn is_dead_letter(topic: &str) -> bool {
 /// store.
 fn send_row(producer: &mut Producer, next: &Sending<'_>) -> Result<(), SendError> {
     let event = &next.row.event;
-    let mut headers = Headers::decode(event.headers.clone()).unwrap_or_default();
-    let mut value = event.payload.as_ref();
+    if event.brief.is_some() && event.headers.is_empty() {
+        return Err(SendError::Record("the order that it is about is gone, or has another event".to_owned()));
+    }
+    let (mut headers, mut value) = (event.headers.clone(), event.payload.as_ref());
     if next.without_value {
         let bytes = value.take().map_or(0, bytes::Bytes::len);
-        headers = headers.with(DLQ_VALUE_OMITTED, bytes.to_string());
+        headers = Headers::decode(&headers).unwrap_or_default().with(DLQ_VALUE_OMITTED, bytes.to_string()).encode();
     }
     if next.alone {
         producer.send_alone(next.token, &event.topic, &event.record_key, value, &headers)

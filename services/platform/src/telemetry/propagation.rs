@@ -2,19 +2,30 @@
 //!
 //! Source: <https://www.w3.org/TR/trace-context/>.
 
+use std::ops::Range;
+
 use minishop_core::hex;
 use minishop_core::ids::Ids;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The trace that a request or a record belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The trace that a request or a record belongs to. Each order has some: the ids are kept as they are written.
+#[derive(Clone, PartialEq, Eq)]
 pub struct TraceContext {
-    trace_id: String,
-    span_id: String,
-    flags: u8,
+    /// The `traceparent` header: version, 32 digits of the trace id, 16 of the span id, flags.
+    parent: [u8; 55],
     tracestate: Option<String>,
+}
+
+const TRACE_ID: Range<usize> = 3..35;
+const SPAN_ID: Range<usize> = 36..52;
+const FLAGS: Range<usize> = 53..55;
+
+impl std::fmt::Debug for TraceContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TraceContext").field("parent", &self.traceparent()).field("state", &self.tracestate).finish()
+    }
 }
 
 impl TraceContext {
@@ -30,12 +41,18 @@ impl TraceContext {
         if !sound || zero || too_long {
             return None;
         }
-        Some(Self {
-            trace_id: trace_id.to_owned(),
-            span_id: span_id.to_owned(),
-            flags: u8::from_str_radix(flags, 16).ok()? & 1,
-            tracestate: tracestate.filter(|state| sound_state(state)).map(str::to_owned),
-        })
+        let sampled = u8::from_str_radix(flags, 16).ok()? & 1 == 1;
+        let tracestate = tracestate.filter(|state| sound_state(state)).map(str::to_owned);
+        Some(Self { tracestate, ..Self::of(trace_id, span_id, sampled) })
+    }
+
+    /// Makes a context of 32 and 16 digits.
+    fn of(trace_id: &str, span_id: &str, sampled: bool) -> Self {
+        let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        parent[TRACE_ID].copy_from_slice(trace_id.as_bytes());
+        parent[SPAN_ID].copy_from_slice(span_id.as_bytes());
+        parent[FLAGS].copy_from_slice(if sampled { b"01" } else { b"00" });
+        Self { parent, tracestate: None }
     }
 
     /// Starts a new trace, marked as sampled.
@@ -44,7 +61,7 @@ impl TraceContext {
         let trace_id = hex::encode(&random);
         // All zeros is not a trace id; the chance is 2^-128, and the check costs nothing.
         let trace_id = if trace_id.bytes().all(|b| b == b'0') { "1".repeat(32) } else { trace_id };
-        Self { trace_id, span_id: span_id(ids), flags: 1, tracestate: None }
+        Self::of(&trace_id, &span_id(ids), true)
     }
 
     /// Returns the context of a span that starts a trace: the span's own while spans are exported, else a new one.
@@ -55,7 +72,9 @@ impl TraceContext {
     /// Returns the context of a step below this one: same trace, new span.
     #[must_use]
     pub fn child(&self, ids: &dyn Ids) -> Self {
-        Self { span_id: span_id(ids), ..self.clone() }
+        let mut child = self.clone();
+        child.parent[SPAN_ID].copy_from_slice(span_id(ids).as_bytes());
+        child
     }
 
     /// Makes `span` a part of this trace and returns the context to pass on.
@@ -70,14 +89,14 @@ impl TraceContext {
         attach_parent(span, self);
         match current(span) {
             // A span that has already begun keeps its own trace.
-            Some(own) if own.trace_id == self.trace_id => Self { tracestate: self.tracestate.clone(), ..own },
+            Some(own) if own.trace_id() == self.trace_id() => Self { tracestate: self.tracestate.clone(), ..own },
             _ => self.child(ids),
         }
     }
 
     /// Returns the `traceparent` header.
-    pub fn traceparent(&self) -> String {
-        format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags)
+    pub fn traceparent(&self) -> &str {
+        self.part(0..55)
     }
 
     /// Returns the `tracestate` header to pass on.
@@ -85,17 +104,33 @@ impl TraceContext {
         self.tracestate.as_deref()
     }
 
+    /// Writes both headers, `tracestate` on a second line if there is one.
+    pub fn to_text(&self) -> String {
+        self.tracestate().map_or_else(|| self.traceparent().to_owned(), |state| format!("{}\n{state}", self.traceparent()))
+    }
+
+    /// Reads what [`TraceContext::to_text`] has written.
+    pub fn from_text(text: &str) -> Option<Self> {
+        text.split_once('\n').map_or_else(|| Self::parse(text, None), |(parent, state)| Self::parse(parent, Some(state)))
+    }
+
     /// Returns the trace id, 32 hexadecimal digits.
     pub fn trace_id(&self) -> &str {
-        &self.trace_id
+        self.part(TRACE_ID)
+    }
+
+    fn part(&self, part: Range<usize>) -> &str {
+        std::str::from_utf8(&self.parent[part]).expect("digits and hyphens")
     }
 }
 
 /// Makes a span the child of a received context. Does nothing while no spans are exported.
 pub fn attach_parent(span: &Span, parent: &TraceContext) {
-    let (Ok(trace), Ok(id)) = (TraceId::from_hex(&parent.trace_id), SpanId::from_hex(&parent.span_id)) else { return };
-    let state = parent.tracestate.as_deref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
-    let remote = SpanContext::new(trace, id, TraceFlags::new(parent.flags), true, state);
+    let (trace, id) = (TraceId::from_hex(parent.trace_id()), SpanId::from_hex(parent.part(SPAN_ID)));
+    let (Ok(trace), Ok(id)) = (trace, id) else { return };
+    let state = parent.tracestate().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
+    let flags = TraceFlags::new(u8::from(parent.parent[FLAGS] == *b"01"));
+    let remote = SpanContext::new(trace, id, flags, true, state);
     // Fails if nothing is exported or the span has begun: the trace then continues without the span.
     let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));
 }
@@ -104,12 +139,8 @@ pub fn attach_parent(span: &Span, parent: &TraceContext) {
 fn current(span: &Span) -> Option<TraceContext> {
     let context = span.context();
     let own = context.span().span_context().clone();
-    own.is_valid().then(|| TraceContext {
-        trace_id: own.trace_id().to_string(),
-        span_id: own.span_id().to_string(),
-        flags: own.trace_flags().to_u8() & 1,
-        tracestate: None,
-    })
+    let (trace_id, span_id) = (own.trace_id().to_string(), own.span_id().to_string());
+    own.is_valid().then(|| TraceContext::of(&trace_id, &span_id, own.is_sampled()))
 }
 
 fn span_id(ids: &dyn Ids) -> String {
@@ -140,7 +171,7 @@ mod tests {
         assert_eq!(child.trace_id(), "0af7651916cd43dd8448eb211c80319c");
         assert_ne!(child.traceparent(), parent.traceparent());
         assert_eq!(child.tracestate(), Some("a=1"));
-        assert!(TraceContext::parse(&child.traceparent(), None).is_some());
+        assert!(TraceContext::parse(child.traceparent(), None).is_some());
     }
 
     #[test]
@@ -158,6 +189,14 @@ mod tests {
             &format!("{GOOD}-00"),
         ] {
             assert_eq!(TraceContext::parse(bad, None), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_context_survives_as_text() {
+        for state in [None, Some("a=1,b=2")] {
+            let context = TraceContext::parse(GOOD, state).expect("valid");
+            assert_eq!(TraceContext::from_text(&context.to_text()), Some(context));
         }
     }
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only the functions marked as tests")]
 
+mod brief;
 mod hints;
 mod process_ends;
 mod refusing;

@@ -34,7 +34,12 @@ impl Deref for World {
 
 impl World {
     pub async fn new() -> Self {
-        Self(FreshStore::on(Engine::Sqlite).await.expect("needs no server"))
+        Self::on(Engine::Sqlite).await.expect("needs no server")
+    }
+
+    /// Starts on a database; `None` if there is no server and that is permitted.
+    pub async fn on(engine: Engine) -> Option<Self> {
+        FreshStore::on(engine).await.map(Self)
     }
 
     /// Commits events and returns their rows.

@@ -14,6 +14,8 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 const DISK_FULL: &str = "53100";
 
+pub(super) const UNIQUE_VIOLATION: &str = "23505";
+
 /// What a lost connection means for the operation that met it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {

@@ -8,11 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, OrderId};
+use minishop_core::misses::Misses;
 use sqlx::PgConnection;
 
 use super::super::columns::{self, Columns as _};
 use super::super::{Cancels, Changed, Intake, KeyRecord, NewEvent, NewOrder, Orders, Result, StoreError};
 use super::Db;
+use super::accept_new;
 use super::cancel::PgCancels;
 use super::error::{Lost, failed, is_contention, is_full};
 use super::events::{self, column};
@@ -25,22 +27,22 @@ const TRIES: u32 = 4;
 // row that is skipped because another transaction has just committed its key is missing in the answer. The shards are locked
 // after the orders are inserted: the argument of `outbox_last` depends on them.
 const ACCEPT: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
-    $6::int[], $7::bytea[], $8::bytea[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bigint[], \
-    $15::text[], $16::text[], $17::text[], $18::timestamptz[]) WITH ORDINALITY AS t(shard, event_id, topic, record_key, \
-    order_id, order_version, payload, headers, client_id, idempotency_key, fingerprint, customer_id, currency, total_minor, \
-    items, correlation_id, traceparent, created_at, n)), \
+    $6::int[], $7::bytea[], $8::bytea[], $9::text[], $10::text[], $11::text[], $12::bytea[], $13::text[], $14::text[], \
+    $15::bigint[], $16::text[], $17::text[], $18::text[], $19::timestamptz[]) WITH ORDINALITY AS t(shard, event_id, topic, \
+    record_key, order_id, order_version, payload, headers, trace, client_id, idempotency_key, fingerprint, customer_id, \
+    currency, total_minor, items, correlation_id, traceparent, created_at, n)), \
     made AS (INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, currency, \
     total_minor, items, correlation_id, traceparent, created_event_id, created_at) \
-    SELECT order_id, client_id, idempotency_key, fingerprint, customer_id, 'created', 1, currency, total_minor, items::jsonb, \
+    SELECT order_id, client_id, idempotency_key, fingerprint, customer_id, 'created', 1, currency, total_minor, items, \
     correlation_id, traceparent, event_id, created_at FROM input ORDER BY n \
     ON CONFLICT (client_id, idempotency_key) DO NOTHING RETURNING order_id), \
     numbered AS (SELECT i.n, i.shard, row_number() OVER (PARTITION BY i.shard ORDER BY i.n) AS place \
     FROM input i JOIN made USING (order_id)), \
     given AS MATERIALIZED (SELECT unnest(w.shards) AS shard, unnest(outbox_last(w.shards)) AS last \
     FROM (SELECT array_agg(DISTINCT shard ORDER BY shard) AS shards FROM numbered) w), \
-    queued AS (INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers) \
-    SELECT i.shard, g.last + p.place, i.event_id, i.topic, i.record_key, i.order_id, i.order_version, i.payload, i.headers \
-    FROM input i JOIN numbered p USING (n) JOIN given g ON g.shard = i.shard RETURNING order_id, number) \
+    queued AS (INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, \
+    trace) SELECT i.shard, g.last + p.place, i.event_id, i.topic, i.record_key, i.order_id, i.order_version, i.payload, \
+    i.headers, i.trace FROM input i JOIN numbered p USING (n) JOIN given g ON g.shard = i.shard RETURNING order_id, number) \
     SELECT coalesce(array_agg(order_id), '{}'), coalesce(array_agg(number), '{}') FROM queued";
 
 const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fingerprint, o.total_minor, o.currency \
@@ -68,6 +70,7 @@ const FIND_ROOM: &str =
 struct PgIntake {
     kept: Kept,
     full: Full,
+    misses: Misses,
 }
 
 /// Whether the server's disk was full at the last order. Cheap to clone.
@@ -91,7 +94,7 @@ impl Intake for PgIntake {
         let mut connection = self.kept.take(OPERATION).await?;
         let mut tries = 1;
         let outcome = loop {
-            match tokio::time::timeout(SILENCE, accept(&mut connection, batch)).await {
+            match tokio::time::timeout(SILENCE, accept(&mut connection, batch, &self.misses)).await {
                 Err(_) => break Err(silent(OPERATION)),
                 Ok(Err(error)) if tries < TRIES && is_contention(&error) => {
                     tries += 1;
@@ -119,7 +122,19 @@ fn silent(operation: &'static str) -> StoreError {
     StoreError::Unknown { operation, source: anyhow::anyhow!("no answer within {SILENCE:?}") }
 }
 
-async fn accept(connection: &mut PgConnection, batch: &[NewOrder]) -> sqlx::Result<HashMap<OrderId, i64>> {
+/// Accepts a batch, by the shorter statement as long as keys are new.
+async fn accept(connection: &mut PgConnection, batch: &[NewOrder], misses: &Misses) -> sqlx::Result<HashMap<OrderId, i64>> {
+    if accept_new::takes(batch) && misses.allow() {
+        let made = accept_new::run(connection, batch).await?;
+        misses.note(made.is_none());
+        if let Some(made) = made {
+            return Ok(made);
+        }
+    }
+    accept_any(connection, batch).await
+}
+
+async fn accept_any(connection: &mut PgConnection, batch: &[NewOrder]) -> sqlx::Result<HashMap<OrderId, i64>> {
     let announced: Vec<NewEvent>;
     // The event's order id is the join key, so it must be set.
     let events: Vec<&NewEvent> = if batch.iter().all(|order| order.event.order_id == Some(order.head.order_id)) {
@@ -147,7 +162,11 @@ async fn accept(connection: &mut PgConnection, batch: &[NewOrder]) -> sqlx::Resu
 #[async_trait]
 impl Orders for Db {
     async fn intake(&self) -> Result<Box<dyn Intake>> {
-        Ok(Box::new(PgIntake { kept: Kept::connect(self.intake.clone(), "orders.intake").await?, full: self.full.clone() }))
+        Ok(Box::new(PgIntake {
+            kept: Kept::connect(self.intake.clone(), "orders.intake").await?,
+            full: self.full.clone(),
+            misses: Misses::default(),
+        }))
     }
 
     async fn by_keys(&self, keys: &[(ClientId, IdempotencyKey)]) -> Result<Vec<KeyRecord>> {

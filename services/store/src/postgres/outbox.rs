@@ -1,18 +1,29 @@
 //! The outbox in PostgreSQL. Numbers come from `outbox_last` (migration 7), inside the statements that write events.
 
 use async_trait::async_trait;
+use minishop_core::ids::OrderId;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::super::{Acknowledged, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, Renewal, Result, Role, Span, columns};
+use super::super::columns::{self, outbox_columns, past_order_columns};
+use super::super::{Acknowledged, Leadership, NewEvent, Outbox, OutboxRow, OutboxStats, PastOrder, Renewal, Result, Role, Span};
 use super::error::{Lost, failed, has_code};
 use super::events::{self, column};
 use super::{Db, lease};
 
-const READ: &str = "SELECT o.shard, o.number, o.event_id, o.topic, o.record_key, o.order_id, o.order_version, o.payload, \
-    o.headers, o.set_aside FROM UNNEST($1::smallint[], $2::bigint[], $3::bigint[]) s(shard, low, high) \
-    CROSS JOIN LATERAL (SELECT * FROM outbox_event e WHERE e.shard = s.shard AND e.number >= s.low AND e.number < s.high \
-    ORDER BY e.number LIMIT $4) o ORDER BY o.shard, o.number";
+const READ: &str = concat!(
+    "SELECT o.* FROM UNNEST($1::smallint[], $2::bigint[], $3::bigint[]) s(shard, low, high) CROSS JOIN LATERAL (SELECT ",
+    outbox_columns!(),
+    " FROM outbox_event e WHERE e.shard = s.shard AND e.number >= s.low AND e.number < s.high \
+     ORDER BY e.number LIMIT $4) o ORDER BY o.shard, o.number"
+);
+
+const PAST_ORDERS: &str = concat!(
+    "SELECT ",
+    past_order_columns!(),
+    " FROM UNNEST($1::uuid[]) k(order_id) JOIN orders o ON o.order_id = k.order_id \
+     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version"
+);
 
 const ACKNOWLEDGE: &str = "SELECT outbox_acknowledge($1, $2, $3, $4, $5, $6)::text";
 
@@ -32,13 +43,13 @@ const MAY_VACUUM: &str = "SELECT pg_has_role(current_user, relowner, 'USAGE') FR
 const VACUUM: &str = "VACUUM (TRUNCATE false, SKIP_LOCKED true) outbox_event";
 
 const APPEND: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uuid[], $3::text[], $4::bytea[], $5::uuid[], \
-    $6::int[], $7::bytea[], $8::bytea[]) WITH ORDINALITY AS t(shard, event_id, topic, record_key, order_id, order_version, \
-    payload, headers, n)), \
+    $6::int[], $7::bytea[], $8::bytea[], $9::text[]) WITH ORDINALITY AS t(shard, event_id, topic, record_key, order_id, \
+    order_version, payload, headers, trace, n)), \
     given AS MATERIALIZED (SELECT unnest(w.shards) AS shard, unnest(outbox_last(w.shards)) AS last \
     FROM (SELECT array_agg(DISTINCT shard ORDER BY shard) AS shards FROM input) w), \
-    queued AS (INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers) \
-    SELECT i.shard, g.last + row_number() OVER (PARTITION BY i.shard ORDER BY i.n), i.event_id, i.topic, i.record_key, \
-    i.order_id, i.order_version, i.payload, i.headers FROM input i JOIN given g USING (shard) RETURNING event_id, number) \
+    queued AS (INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, \
+    trace) SELECT i.shard, g.last + row_number() OVER (PARTITION BY i.shard ORDER BY i.n), i.event_id, i.topic, i.record_key, \
+    i.order_id, i.order_version, i.payload, i.headers, i.trace FROM input i JOIN given g USING (shard) RETURNING event_id, number) \
     SELECT coalesce(array_agg(event_id), '{}'), coalesce(array_agg(number), '{}') FROM queued";
 
 /// Appends events in their order and returns their numbers, in the same order. The last step of a transaction: it locks the
@@ -73,6 +84,13 @@ impl Outbox for Db {
             .bind(limit);
         let rows = self.relay.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
         columns::all(OPERATION, &rows, columns::outbox_row)
+    }
+
+    async fn past_orders(&self, ids: &[OrderId]) -> Result<Vec<PastOrder>> {
+        const OPERATION: &str = "outbox.past_orders";
+        let query = sqlx::query(PAST_ORDERS).bind(column(ids, |id| id.0));
+        let rows = self.relay.all(query).await.map_err(failed(OPERATION, Lost::Nothing))?;
+        columns::all(OPERATION, &rows, columns::past_order)
     }
 
     async fn acknowledge(&self, owner: &str, published: &[Acknowledged]) -> Result<bool> {

@@ -5,19 +5,22 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use minishop_core::ids::OrderId;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
+use super::super::columns::{self, outbox_columns, past_order_columns};
 use super::super::{
-    Acknowledged, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, Renewal, Result, Role, Span, columns,
+    Acknowledged, Leadership, Led, NewEvent, Outbox, OutboxRow, OutboxStats, PastOrder, Renewal, Result, Role, Span,
 };
 use super::bulk::Bulk;
-use super::{Db, failed};
+use super::{Db, failed, hex};
 
 static INSERT: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
-        "INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, created_at)",
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO outbox_event (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, \
+         trace, created_at)",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         "",
     )
 });
@@ -28,8 +31,18 @@ const LAST: &str = "SELECT s.shard, coalesce((SELECT e.number FROM outbox_event 
 
 const LED: &str = "SELECT shard, acknowledged FROM outbox_shard ORDER BY shard";
 
-const READ: &str = "SELECT shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, set_aside \
-    FROM outbox_event WHERE shard = ?1 AND number >= ?2 AND number < ?3 ORDER BY number LIMIT ?4";
+const READ: &str = concat!(
+    "SELECT ",
+    outbox_columns!(),
+    " FROM outbox_event WHERE shard = ?1 AND number >= ?2 AND number < ?3 ORDER BY number LIMIT ?4"
+);
+
+const PAST_ORDERS: &str = concat!(
+    "SELECT ",
+    past_order_columns!(),
+    " FROM json_each(?1) k CROSS JOIN orders o ON o.order_id = unhex(k.value) \
+     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version"
+);
 
 const ACKNOWLEDGE: &str = "UPDATE outbox_shard SET acknowledged = ?3 WHERE shard = ?1 AND acknowledged = ?2";
 
@@ -68,8 +81,9 @@ pub(super) async fn append(connection: &mut SqliteConnection, events: &[&NewEven
                 .bind(&event.record_key[..])
                 .bind(event.order_id.map(|id| id.0))
                 .bind(event.order_version)
-                .bind(event.payload.as_deref())
-                .bind(&event.headers[..])
+                .bind(event.payload.as_deref().filter(|_| event.brief.is_none()))
+                .bind(event.brief.is_none().then_some(&event.headers[..]))
+                .bind(event.brief.as_ref().and_then(|brief| brief.trace.as_deref()))
                 .bind(now);
         }
         query.execute(&mut *connection).await?;
@@ -113,6 +127,14 @@ impl Outbox for Db {
             rows.extend(query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?);
         }
         columns::all(OPERATION, &rows, columns::outbox_row)
+    }
+
+    async fn past_orders(&self, ids: &[OrderId]) -> Result<Vec<PastOrder>> {
+        const OPERATION: &str = "outbox.past_orders";
+        let ids: Vec<_> = ids.iter().map(|id| hex(id.0.as_bytes())).collect();
+        let query = sqlx::query(PAST_ORDERS).bind(serde_json::Value::from(ids).to_string());
+        let rows = query.fetch_all(&self.readers).await.map_err(failed(OPERATION))?;
+        columns::all(OPERATION, &rows, columns::past_order)
     }
 
     async fn acknowledge(&self, _owner: &str, published: &[Acknowledged]) -> Result<bool> {

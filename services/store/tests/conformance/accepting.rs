@@ -2,12 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bytes::Bytes;
 use futures::future::join_all;
 use minishop_core::ids::OrderId;
 use minishop_core::order::Status;
 use minishop_store::{ListQuery, NewOrder, Store, StoreError};
-use minishop_testkit::rows::{client, key, order, order_of, orders};
+use minishop_testkit::rows::{client, key, order, order_of, orders, too_large};
 
 use crate::support::{Fixture, entry, list_of, processed};
 
@@ -67,6 +66,26 @@ pub async fn a_batch_run_again_after_an_unknown_outcome_changes_nothing(f: Fixtu
     assert_eq!(f.count("outbox_event").await, 5);
 }
 
+pub async fn new_orders_beside_known_keys_are_accepted_whether_their_events_are_brief_or_whole(f: Fixture) {
+    let mut intake = f.store.orders.intake().await.unwrap();
+    let mut rows: Vec<(i16, i64)> = Vec::new();
+    for round in 0..8 {
+        // Half of each batch has keys of the batch before.
+        let mut batch: Vec<NewOrder> = orders("a", round * 10..round * 10 + 20);
+        if round % 3 == 0 {
+            for order in &mut batch {
+                order.event.brief = None;
+            }
+        }
+        let made = intake.accept(&batch).await.unwrap();
+        let new = &batch[if round == 0 { 0 } else { 10 }..];
+        assert_eq!(made.keys().copied().collect::<HashSet<_>>(), new.iter().map(|order| order.head.order_id).collect());
+        rows.extend(new.iter().map(|order| (order.event.shard, made[&order.head.order_id])));
+    }
+    assert_eq!(rows, (1..=90).map(|number| (rows[0].0, number)).collect::<Vec<_>>(), "in the order of the batches, gapless");
+    assert_eq!(f.count("orders").await, 90);
+}
+
 pub async fn a_replay_is_answered_from_the_first_record(f: Fixture) {
     let first = order("a", "k1");
     f.accept(std::slice::from_ref(&first)).await;
@@ -81,7 +100,7 @@ pub async fn a_replay_is_answered_from_the_first_record(f: Fixture) {
 
 pub async fn a_row_that_cannot_be_written_fails_its_batch_and_leaves_nothing(f: Fixture) {
     let mut batch = orders("a", 0..3);
-    batch[1].event.payload = Some(Bytes::from(vec![b'x'; 262_145]));
+    batch[1].event = too_large(batch[1].event.clone());
     let mut intake = f.store.orders.intake().await.unwrap();
     assert!(matches!(intake.accept(&batch).await, Err(StoreError::Fail { .. })));
     assert_eq!((f.count("orders").await, f.count("outbox_event").await), (0, 0));

@@ -4,11 +4,11 @@ use minishop_core::idempotency::Fingerprint;
 use minishop_core::ids::ClientId;
 use minishop_core::parking::State;
 use minishop_core::position::Position;
-use minishop_store::{AnnouncedBatch, AnnouncedEvent, InboxEntry, Journal, NewOrder, Store, StoreError, Transition, Why};
+use minishop_store::{AnnouncedBatch, AnnouncedEvent, Brief, InboxEntry, Journal, NewOrder, Store, StoreError, Transition, Why};
 
 use minishop_testkit::database::Engine;
 use minishop_testkit::lot::parked;
-use minishop_testkit::rows::{client, event, event_id, order, order_of};
+use minishop_testkit::rows::{client, event_id, order, order_of};
 
 use crate::support::{Fixture, on, processed};
 
@@ -205,11 +205,11 @@ async fn a_value_that_cannot_be_stored_is_blamed_on_the_batch() {
         let orders = some_orders();
         prepared(&f, &orders).await;
         let mut batch = Batch::of(&orders);
-        batch.transitions[3].event.payload = Some(vec![b'x'; 262_145].into());
+        batch.transitions[3].event.brief = Some(Brief { trace: Some("\0".to_owned()) });
         let refused = f.store.inbox.settle_announced("worker", &batch.announced()).await;
         assert!(matches!(refused, Err(StoreError::Fail { why: Why::ValueRefused, .. })), "{refused:?}");
         assert_eq!(f.count("inbox").await, 0);
-        batch.transitions[3].event = event(minishop_store::Role::Worker, "customer-3", orders[3].head.order_id, 2);
+        batch.transitions[3] = processed(&orders[3]);
         assert!(batch.settle(&f.store).await.is_some(), "the next call has a connection that works");
     })
     .await;

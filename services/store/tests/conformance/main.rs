@@ -36,7 +36,7 @@ minishop_testkit::on_both_stores! {
         numbers_follow_the_order_of_a_batch
         a_batch_of_every_size_is_complete
         a_batch_run_again_after_an_unknown_outcome_changes_nothing
-        a_replay_is_answered_from_the_first_record
+        new_orders_beside_known_keys_are_accepted_whether_their_events_are_brief_or_whole a_replay_is_answered_from_the_first_record
         a_row_that_cannot_be_written_fails_its_batch_and_leaves_nothing
         an_acknowledged_order_is_read_at_once_by_its_client_and_by_no_other
         lists_are_keyset_pages_newest_first

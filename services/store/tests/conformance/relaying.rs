@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use minishop_core::ids::EventId;
 use minishop_store::{ConsumerTx, Journal, Leadership, NewEvent, OutboxRow, Renewal, Result, Role, Span, Store, StoreError};
-use minishop_testkit::rows::{all_shards, event, event_id, order, order_id, order_of, orders, outbox};
+use minishop_testkit::rows::{all_shards, event, event_id, order, order_id, order_of, orders, outbox, too_large};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +84,7 @@ pub async fn a_transaction_that_is_rolled_back_gives_its_numbers_back(f: Fixture
     assert_eq!(record(dropped.as_mut(), &of_one_key(3)).await.unwrap(), [3, 4, 5]);
     drop(dropped);
     let mut refused = orders("a", 0..3);
-    refused[2].event.payload = Some(Bytes::from(vec![b'x'; 262_145]));
+    refused[2].event = too_large(refused[2].event.clone());
     assert!(f.store.orders.intake().await.unwrap().accept(&refused).await.is_err());
     let (next, order) = (of_one_key(2), order("a", "k"));
     assert_eq!(commit(&f.store, &next).await, [3, 4]);
@@ -193,6 +193,7 @@ pub async fn rows_survive_the_outbox_byte_for_byte(f: Fixture) {
         order_version: None,
         payload: Some(Bytes::from(vec![0xff; 300_000])),
         headers: bytes,
+        brief: None,
     };
     let tombstone = NewEvent { event_id: event_id(), payload: None, ..dead.clone() };
     commit(&f.store, &[dead.clone(), tombstone.clone()]).await;

@@ -11,7 +11,7 @@ use minishop_core::parking::State;
 use minishop_core::position::Position;
 use minishop_store::{ConsumerTx, DeadLetterFilter, InboxEntry, Journal, NewOrder, Note, Result, Role, Store, Transition};
 use minishop_testkit::lot::parked;
-use minishop_testkit::rows::{client, event, event_id, key, now, order, orders};
+use minishop_testkit::rows::{client, event, event_id, key, now, order, orders, too_large};
 
 use crate::support::{Fixture, adopted, entry, list_of, processed};
 
@@ -105,8 +105,7 @@ pub async fn a_settlement_after_a_failed_step_cannot_commit(f: Fixture) {
     let mut settlement = begin(&f.store).await;
     settlement.gate(&[entry(made.event.event_id)]).await.unwrap();
     assert_eq!(settlement.apply(&[processed(&made)]).await.unwrap().len(), 1);
-    let mut impossible = processed(&made).event;
-    impossible.payload = Some(Bytes::from(vec![b'x'; 262_145]));
+    let impossible = too_large(processed(&made).event);
     assert!(settlement.record(&Journal { events: vec![impossible], ..Journal::default() }).await.is_err());
     assert!(settlement.record(&Journal::default()).await.is_err());
     assert!(settlement.commit().await.is_err());

@@ -10,7 +10,7 @@ use minishop_store::{
 };
 use minishop_testkit::database::{Engine, Held};
 use minishop_testkit::fresh_store::FreshStore;
-use minishop_testkit::rows::{client, event, now};
+use minishop_testkit::rows::{brief, client, event, now};
 use minishop_testkit::wait::{PATIENCE, eventually};
 use tokio::task::AbortHandle;
 
@@ -95,7 +95,7 @@ pub fn processed(order: &NewOrder) -> Transition {
         to: Status::Processed,
         at: now(),
         cause: order.event.event_id,
-        event: event(Role::Worker, &order.head.customer_id, order.head.order_id, 2),
+        event: brief(event(Role::Worker, &order.head.customer_id, order.head.order_id, 2)),
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use minishop_core::idempotency::IdempotencyKey;
 use minishop_core::ids::{ClientId, EventId, OrderId};
 use minishop_core::order::Status;
-use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{AdoptedOrder, ConsumerTx, KnownOrder, StoreError};
 
 use crate::event::decode::CreatedEvent;
@@ -67,7 +66,7 @@ pub(crate) fn adopted(id: EventId, event: &CreatedEvent) -> AdoptedOrder {
         head: event.head.clone(),
         fingerprint: event.fingerprint,
         items: serde_json::to_string(&event.items).expect("lines are plain values"),
-        traceparent: event.trace.as_ref().map(TraceContext::traceparent),
+        traceparent: event.trace.as_ref().map(|trace| trace.traceparent().to_owned()),
         created_event_id: id,
     }
 }

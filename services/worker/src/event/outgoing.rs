@@ -92,6 +92,7 @@ impl EventWriter {
             order_version: None,
             payload: value,
             headers: headers.encode(),
+            brief: None,
         }
     }
 }

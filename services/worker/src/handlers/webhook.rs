@@ -107,7 +107,7 @@ impl Webhook {
             // The endpoint's idempotency key: equal in every attempt at this event.
             (names::IDEMPOTENCY_KEY_STANDARD, id.as_str()),
             (names::CORRELATION_ID, delivery.correlation_id.as_str()),
-            (names::TRACEPARENT, &delivery.trace.traceparent()),
+            (names::TRACEPARENT, delivery.trace.traceparent()),
             (names::TRACESTATE, delivery.trace.tracestate().unwrap_or_default()),
         ];
         for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {

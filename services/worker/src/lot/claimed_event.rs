@@ -60,7 +60,7 @@ impl ClaimedEvent {
             offset: row.offset,
             key: row.raw_key.clone(),
             value: row.raw_value.clone(),
-            headers: Headers::decode(row.raw_headers.clone()).unwrap_or_default(),
+            headers: Headers::decode(&row.raw_headers).unwrap_or_default(),
             timestamp: row.parked_at.timestamp_millis(),
         };
         let said = catch_unwind(AssertUnwindSafe(|| {

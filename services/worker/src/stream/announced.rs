@@ -1,8 +1,6 @@
 //! The common batch: every event is new, and each order is exactly as its event describes it. One statement settles it, and
 //! checks that it is such a batch. Any other batch takes the steps in `batch`.
 
-use std::sync::Mutex;
-
 use minishop_store::{AnnouncedBatch, AnnouncedEvent, OutboxRow, StoreError};
 use tokio::time::Instant;
 
@@ -10,36 +8,6 @@ use super::batch::{Attempt, Processor, Seen};
 use super::plan::{Plan, Refusals, Spans};
 use super::rows;
 use crate::event::decode::{CreatedEvent, Incoming};
-
-/// The most batches that are not tried after misses in a row.
-const MOST_SKIPPED: u32 = 64;
-
-/// Misses in a row: batches that turned out not to be as announced. A miss costs a round trip and a rollback, so the next batches
-/// take the steps at once: one after the first miss, then two, four, and so on.
-#[derive(Debug, Default)]
-pub(super) struct Misses(Mutex<Skips>);
-
-#[derive(Debug, Default)]
-struct Skips {
-    last: u32,
-    left: u32,
-}
-
-impl Misses {
-    /// Returns whether the next batch is tried.
-    fn allow(&self) -> bool {
-        let mut skips = self.0.lock().expect("no holder panics");
-        let allowed = skips.left == 0;
-        skips.left = skips.left.saturating_sub(1);
-        allowed
-    }
-
-    fn note(&self, missed: bool) {
-        let mut skips = self.0.lock().expect("no holder panics");
-        skips.last = if missed { (skips.last * 2).clamp(1, MOST_SKIPPED) } else { 0 };
-        skips.left = skips.last;
-    }
-}
 
 impl Processor {
     /// Settles a batch whose events find everything as announced; any other must take the steps.
@@ -71,33 +39,5 @@ impl Processor {
         let rows = numbers.into_iter().zip(transitions).map(|(number, transition)| OutboxRow::new(number, transition.event));
         self.committed(&plan, rows.collect(), started);
         Ok(Attempt::Settled(plan.journal.positions))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn misses_in_a_row_are_tried_ever_less_often() {
-        let misses = Misses::default();
-        let mut tried = Vec::new();
-        for n in 0..300 {
-            if misses.allow() {
-                tried.push(n);
-                misses.note(true);
-            }
-        }
-        assert_eq!(tried, [0, 2, 5, 10, 19, 36, 69, 134, 199, 264], "1, 2, 4 … 64 are skipped in between");
-    }
-
-    #[test]
-    fn a_hit_ends_the_skipping() {
-        let misses = Misses::default();
-        misses.note(true);
-        assert!(!misses.allow());
-        assert!(misses.allow());
-        misses.note(false);
-        assert!(misses.allow() && misses.allow());
     }
 }

@@ -8,6 +8,7 @@ use minishop_bus::Record;
 use minishop_core::clock::Clock;
 use minishop_core::crash;
 use minishop_core::ids::Ids;
+use minishop_core::misses::Misses;
 use minishop_core::parking::DeadCode;
 use minishop_core::position::Position;
 use minishop_platform::config::Config;
@@ -15,7 +16,6 @@ use minishop_platform::ctx::{Commits, Ctx};
 use minishop_store::{ConsumerTx, Inbox, Note, OutboxRow, StoreError, Transition};
 use tokio::time::Instant;
 
-use super::announced::Misses;
 use super::plan::{EventResult, Plan, Refusals, Spans, StreamOutcome};
 use super::{reinjected, rows};
 use crate::commit::{change_orders, commit};

@@ -93,7 +93,7 @@ pub async fn the_processed_event_follows_from_its_cause(shop: Shop) {
     });
     assert_eq!(envelope, expected);
     assert_eq!(row.record_key, cause.text("/data/customerId"));
-    let headers = Headers::decode(row.headers).unwrap();
+    let headers = Headers::decode(&row.headers).unwrap();
     let expected = [
         ("ce_specversion", "1.0"),
         ("ce_source", "/minishop/worker"),
@@ -120,7 +120,7 @@ pub async fn a_correlation_id_that_breaks_the_rule_gives_way_to_the_events_id(sh
         let row = shop.published(PROCESSED).await.pop().unwrap().event;
         let envelope: Value = serde_json::from_slice(row.payload.as_ref().unwrap()).unwrap();
         assert_eq!(envelope["correlationId"], id);
-        assert_eq!(Headers::decode(row.headers).unwrap().get("correlation-id"), Some(&*id));
+        assert_eq!(Headers::decode(&row.headers).unwrap().get("correlation-id"), Some(&*id));
     }
 }
 
@@ -139,7 +139,7 @@ pub async fn the_trace_goes_on_in_the_processed_event(shop: Shop) {
     let broken = created().header("traceparent", "00-0").header("tracestate", "a=1");
     shop.step(&[traced.record(), broken.record()]).await;
     let headers: Vec<_> =
-        shop.published(PROCESSED).await.into_iter().map(|row| Headers::decode(row.event.headers).unwrap()).collect();
+        shop.published(PROCESSED).await.into_iter().map(|row| Headers::decode(&row.event.headers).unwrap()).collect();
     let parent = |n: usize| headers[n].get("traceparent").unwrap().to_owned();
     assert!(parent(0).starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "the same trace: {}", parent(0));
     assert_ne!(parent(0), PARENT, "in a span of its own");

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use minishop_core::ids::OrderId;
 use minishop_store::OutboxRow;
+use minishop_testkit::rebuilt;
 use serde_json::Value;
 use sqlx::FromRow;
 
@@ -81,7 +82,7 @@ impl Shop {
         let places: HashMap<_, _> = places.into_iter().zip(0..).collect();
         let mut latest: HashMap<i16, i32> = HashMap::new();
         let mut rows = Vec::new();
-        for row in self.outbox().await {
+        for row in rebuilt::outbox(&self.store).await {
             // A shard keeps its last row after it is published.
             let Some(place) = places.get(&(row.event.shard, row.number)) else { continue };
             let place = *latest.entry(row.event.shard).and_modify(|last| *last = *place.max(last)).or_insert(*place);
@@ -97,7 +98,7 @@ impl Shop {
         for table in ["orders", "outbox_event", "inbox", "inbox WHERE order_id IS NOT NULL", "parked", "timeline"] {
             counts.push(self.count(table).await);
         }
-        let outbox = self.outbox().await;
+        let outbox = rebuilt::outbox(&self.store).await;
         Snapshot {
             counts,
             orders: self.rows("SELECT * FROM orders ORDER BY order_id").await,

@@ -74,7 +74,9 @@ impl Log {
         let producer = Producer::new(&self.brokers, Compression::default(), report_to).unwrap();
         for (n, record) in records.iter().enumerate() {
             let token = Token { shard: 0, number: i64::try_from(n).unwrap(), generation: 0 };
-            producer.send(token, &topic, record.key.as_deref().unwrap(), record.value.as_ref(), &record.headers).unwrap();
+            producer
+                .send(token, &topic, record.key.as_deref().unwrap(), record.value.as_ref(), &record.headers.encode())
+                .unwrap();
         }
         for _ in records {
             reports.recv().await.unwrap().result.unwrap();

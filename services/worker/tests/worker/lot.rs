@@ -92,7 +92,7 @@ pub async fn a_handler_that_panics_eight_times_makes_a_dead_letter(shop: Shop) {
     assert_eq!(parked.error_message.as_deref(), Some("the handler panicked: out of paper"));
     let letters = shop.published(DEAD).await;
     assert_eq!(letters.len(), 1);
-    let headers = Headers::decode(letters[0].event.headers.clone()).unwrap();
+    let headers = Headers::decode(&letters[0].event.headers).unwrap();
     let header = |name| headers.get(name).unwrap_or_default().to_owned();
     assert_eq!(letters[0].event.payload, source.value, "with its own bytes");
     assert_eq!(header("x"), "1");
@@ -125,7 +125,7 @@ pub async fn a_handler_that_ends_its_worker_is_found_out_over_restarts(shop: Sho
     assert_eq!((worker.lot().await, handler.calls().len()), (1, 8), "it is not called a ninth time");
     let parked = &shop.parked().await[0];
     assert_eq!((&*parked.state, parked.attempts, parked.error_code.as_deref()), ("dead", 8, Some("ATTEMPTS_EXHAUSTED")));
-    let headers = Headers::decode(shop.published(DEAD).await[0].event.headers.clone()).unwrap();
+    let headers = Headers::decode(&shop.published(DEAD).await[0].event.headers).unwrap();
     assert_eq!((headers.get("dlq-error-class"), headers.get("dlq-attempts")), (Some("crash"), Some("8")));
     let timeline = shop.timeline(event.order_id()).await;
     let attempts: Vec<_> = timeline.iter().filter(|(kind, _)| kind == "attempt").map(|(_, d)| d["attempt"].clone()).collect();

@@ -200,7 +200,7 @@ pub async fn a_discarded_order_fails_with_its_event_and_the_next_one_of_its_key_
     assert_eq!((&envelope["type"], &envelope["data"]["status"]), (&"orders.failed.v1".into(), &"failed".into()));
     assert_eq!(envelope["data"]["total"].as_f64(), Some(21.0));
     assert_eq!(envelope["correlationId"], order.json["correlationId"]);
-    let headers = Headers::decode(event.headers).unwrap();
+    let headers = Headers::decode(&event.headers).unwrap();
     assert_eq!((headers.get("causation-id"), headers.get("ce_sequence")), (Some("corr-ops"), Some("2")));
     assert_eq!(shop.count("timeline WHERE kind = 'failed' AND version = 2").await, 1);
     assert_eq!(shop.count("timeline WHERE kind = 'discarded'").await, 1);

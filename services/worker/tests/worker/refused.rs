@@ -123,7 +123,7 @@ fn assert_dead_letter(letter: &OutboxRow, bad: &Record, parked: &Parked) {
     let event = &letter.event;
     assert_eq!((event.payload.as_ref(), &event.record_key), (bad.value.as_ref(), &bad.key.clone().unwrap_or_default()));
     assert_eq!((parked.raw_value.as_deref(), parked.raw_key.as_deref()), (bad.value.as_deref(), bad.key.as_deref()));
-    let headers = Headers::decode(event.headers.clone()).unwrap();
+    let headers = Headers::decode(&event.headers).unwrap();
     let header = |name| headers.get(name).unwrap_or_default().to_owned();
     assert_eq!(header("dlq-error-code"), parked.error_code.clone().unwrap());
     assert_eq!(header("dlq-error-message"), parked.error_message.clone().unwrap());
@@ -153,7 +153,7 @@ pub async fn a_dead_letter_carries_the_records_own_bytes(shop: Shop) {
             let letter = shop.published(DEAD).await.pop().unwrap().event;
             assert_eq!(letter.payload, *value, "a null value stays null, an empty one empty");
             assert_eq!(letter.record_key, key.clone().unwrap_or_default());
-            let told = Headers::decode(letter.headers).unwrap();
+            let told = Headers::decode(&letter.headers).unwrap();
             assert_eq!(told.0[..3], headers.0);
             let null_key = told.0.iter().any(|(name, _)| name == "dlq-key-null");
             assert_eq!(null_key, key.is_none(), "the producer is told to send a null key");
@@ -168,7 +168,7 @@ pub async fn a_value_too_large_for_the_topic_is_left_out_and_said_to_be(shop: Sh
     shop.step(std::slice::from_ref(&bad)).await;
     let letter = shop.published(DEAD).await.pop().unwrap().event;
     assert_eq!(letter.payload, None);
-    assert_eq!(Headers::decode(letter.headers).unwrap().get("dlq-value-omitted"), Some("1950000"));
+    assert_eq!(Headers::decode(&letter.headers).unwrap().get("dlq-value-omitted"), Some("1950000"));
     assert_eq!(shop.parked().await[0].raw_value.as_deref(), bad.value.as_deref(), "the store keeps it");
 }
 

@@ -1,7 +1,7 @@
 //! Events rebuilt from the store's history.
 
 use minishop_platform::clock::SystemIds;
-use minishop_platform::events::replay::ReplayWriter;
+use minishop_platform::events::rebuild::Rebuilder;
 use minishop_store::{Past, PastOrder};
 
 use crate::records::created;
@@ -16,7 +16,7 @@ pub async fn a_replayed_end_is_the_event_that_was_published(shop: Shop) {
     let open = created().accepted(&shop, "a").await;
     shop.step(&[processed.record()]).await;
     let first = shop.published("orders.processed").await.remove(0).event;
-    let history = ReplayWriter::new(&shop.ctx().config, "history");
+    let history = Rebuilder::new(&shop.ctx().config, "history");
     let orders = past(&shop, Past { order_id: Some(processed.order_id()), ..Past::default() }).await;
     let events = history.events(&orders[0], &SystemIds).unwrap();
     let ids: Vec<_> = events.iter().map(|event| event.event_id).collect();

@@ -21,7 +21,7 @@ fn take_warnings(lines: &Lines) -> usize {
 fn again(letter: &OutboxRow) -> Record {
     let event = &letter.event;
     let key = Some(event.record_key.clone()).filter(|key| !key.is_empty());
-    Record { key, value: event.payload.clone(), headers: Headers::decode(event.headers.clone()).unwrap(), ..record(None) }
+    Record { key, value: event.payload.clone(), headers: Headers::decode(&event.headers).unwrap(), ..record(None) }
 }
 
 /// Returns headers that name a place.
@@ -132,6 +132,6 @@ pub async fn a_forged_place_makes_nothing_disappear(shop: Shop) {
 }
 
 fn names_two_places(row: &OutboxRow) -> bool {
-    let headers = Headers::decode(row.event.headers.clone()).unwrap();
+    let headers = Headers::decode(&row.event.headers).unwrap();
     headers.0.iter().filter(|(name, _)| name == "dlq-offset").count() == 2
 }

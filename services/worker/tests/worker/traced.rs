@@ -40,7 +40,7 @@ async fn each_event_has_one_span(engine: Engine) {
             assert_eq!(told(span, "trace_id"), "0af7651916cd43dd8448eb211c80319c");
         }
         let published = shop.published("orders.processed").await;
-        let headers: Vec<_> = published.into_iter().map(|row| Headers::decode(row.event.headers).unwrap()).collect();
+        let headers: Vec<_> = published.into_iter().map(|row| Headers::decode(&row.event.headers).unwrap()).collect();
         for (span, headers) in [&spans[0], &spans[2]].into_iter().zip(&headers) {
             let context = &span.span_context;
             let expected = format!("00-{}-{}-01", context.trace_id(), context.span_id());

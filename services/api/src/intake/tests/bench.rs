@@ -203,6 +203,7 @@ pub(super) fn order_of(ids: &Counting, key: &str, content: u8) -> NewOrder {
             order_version: Some(1),
             payload: None,
             headers: Bytes::new(),
+            brief: None,
         },
     }
 }

@@ -175,6 +175,7 @@ pub fn row(shard: i16, number: i64, event_id: EventId, set_aside: bool) -> Outbo
         order_version: None,
         payload: None,
         headers: Bytes::new(),
+        brief: None,
     };
     OutboxRow { number, event, set_aside }
 }

@@ -40,7 +40,7 @@ const BY_KEY: &str = "SELECT o.order_id, o.client_id, o.idempotency_key, o.finge
 
 const ADOPT: &str = "INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, \
     currency, total_minor, items, correlation_id, traceparent, created_event_id, adopted, created_at) \
-    SELECT order_id, client_id, idempotency_key, fingerprint, customer_id, 'created', 1, currency, total_minor, items::jsonb, \
+    SELECT order_id, client_id, idempotency_key, fingerprint, customer_id, 'created', 1, currency, total_minor, items, \
     correlation_id, traceparent, created_event_id, true, created_at \
     FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[], \
     $10::text[], $11::uuid[], $12::timestamptz[]) WITH ORDINALITY AS t(order_id, client_id, idempotency_key, fingerprint, \

@@ -106,7 +106,7 @@ async fn a_call_can_be_verified_with_the_public_library() {
         ("idempotency-key", &id),
         ("x-correlation-id", "corr-1"),
         ("content-type", "application/json"),
-        ("traceparent", &delivery.trace.traceparent()),
+        ("traceparent", delivery.trace.traceparent()),
     ] {
         assert_eq!(headers.get(name).and_then(|v| v.to_str().ok()), Some(value), "{name}");
     }
