@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
+use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,17 +21,27 @@ use uuid::Uuid;
 use super::columns::{self, Columns};
 use super::{NewEvent, Note, Result, Transition};
 
-/// A statement in both SQL dialects.
+/// A statement for both SQL dialects.
 #[derive(Debug)]
 pub(super) struct Statement {
-    pub postgres: String,
-    pub sqlite: String,
+    text: &'static str,
+    postgres: OnceLock<String>,
+    sqlite: OnceLock<String>,
 }
 
 impl Statement {
-    /// Replaces the marks.
-    pub(super) fn new(text: &str) -> Self {
-        Self { postgres: marked(text, postgres), sqlite: marked(text, sqlite) }
+    pub(super) const fn new(text: &'static str) -> Self {
+        Self { text, postgres: OnceLock::new(), sqlite: OnceLock::new() }
+    }
+
+    /// Returns the statement with PostgreSQL's words for the marks.
+    pub(super) fn postgres(&self) -> &str {
+        self.postgres.get_or_init(|| marked(self.text, postgres))
+    }
+
+    /// Returns the statement with SQLite's words for the marks.
+    pub(super) fn sqlite(&self) -> &str {
+        self.sqlite.get_or_init(|| marked(self.text, sqlite))
     }
 }
 
@@ -175,10 +186,10 @@ mod tests {
     fn marks_become_each_databases_own_words() {
         let statement = Statement::new("UPDATE t SET a = @now1, b = @later1 WHERE id @any3 AND c = @json4 @skip");
         assert_eq!(
-            statement.sqlite,
+            statement.sqlite(),
             "UPDATE t SET a = $1, b = ($1 + $2 * 1000) WHERE id IN (SELECT value FROM json_each($3)) AND c = $4 "
         );
-        assert!(statement.postgres.ends_with("WHERE id = ANY($3::bigint[]) AND c = $4::jsonb FOR UPDATE SKIP LOCKED"));
-        assert!(statement.postgres.contains("a = coalesce($1::timestamptz, clock_timestamp()),"));
+        assert!(statement.postgres().ends_with("WHERE id = ANY($3::bigint[]) AND c = $4::jsonb FOR UPDATE SKIP LOCKED"));
+        assert!(statement.postgres().contains("a = coalesce($1::timestamptz, clock_timestamp()),"));
     }
 }

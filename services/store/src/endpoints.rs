@@ -1,6 +1,6 @@
 //! Outages of handler endpoints. Each worker repeats its own report while an outage lasts; a dead worker's report expires.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use minishop_core::clock::Timestamp;
@@ -14,26 +14,21 @@ pub const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// Seconds without a report after which a worker counts as dead.
 const STALE: i64 = 15;
 
-static TELL: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "INSERT INTO endpoint_outage (owner, endpoint, since, why, next_probe_at, told_at) VALUES ($2, $3, $4, $5, $6, @now1) \
-         ON CONFLICT (owner, endpoint) DO UPDATE SET since = excluded.since, why = excluded.why, \
-         next_probe_at = excluded.next_probe_at, told_at = excluded.told_at",
-    )
-});
+static TELL: Statement = Statement::new(
+    "INSERT INTO endpoint_outage (owner, endpoint, since, why, next_probe_at, told_at) VALUES ($2, $3, $4, $5, $6, @now1) \
+     ON CONFLICT (owner, endpoint) DO UPDATE SET since = excluded.since, why = excluded.why, \
+     next_probe_at = excluded.next_probe_at, told_at = excluded.told_at",
+);
 
-static OVER: LazyLock<Statement> = LazyLock::new(|| Statement::new("DELETE FROM endpoint_outage WHERE owner = $1"));
+static OVER: Statement = Statement::new("DELETE FROM endpoint_outage WHERE owner = $1");
 
 // Parameter 2 is negative.
-static FORGET: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("DELETE FROM endpoint_outage WHERE told_at < (SELECT @later1)"));
+static FORGET: Statement = Statement::new("DELETE FROM endpoint_outage WHERE told_at < (SELECT @later1)");
 
-static LIST: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT owner, endpoint, since, why, next_probe_at FROM endpoint_outage WHERE told_at >= (SELECT @later1) \
-         ORDER BY endpoint, owner",
-    )
-});
+static LIST: Statement = Statement::new(
+    "SELECT owner, endpoint, since, why, next_probe_at FROM endpoint_outage WHERE told_at >= (SELECT @later1) \
+     ORDER BY endpoint, owner",
+);
 
 /// The family over one database.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! Past orders of all clients, from which a replay makes its events.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, OrderId};
@@ -9,23 +9,19 @@ use super::columns::{self, Columns as _, past_order_columns};
 use super::database::{Arg, Database, Statement};
 use super::{Origin, Result};
 
-/// The last id of a page.
-static LAST: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT p.order_id FROM (SELECT order_id FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2) p \
-         ORDER BY p.order_id DESC LIMIT 1",
-    )
-});
+/// The last of the next orders above an id, at most so many.
+pub(super) static LAST_OF_PAGE: Statement = Statement::new(
+    "SELECT p.order_id FROM (SELECT order_id FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2) p \
+     ORDER BY p.order_id DESC LIMIT 1",
+);
 
-static READ: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(concat!(
-        "SELECT ",
-        past_order_columns!(),
-        " FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
-         WHERE ($1 IS NULL OR o.order_id = $1) AND ($2 IS NULL OR o.customer_id = $2) AND ($3 IS NULL OR o.created_at >= $3) \
-         AND ($4 IS NULL OR o.created_at < $4) AND o.order_id > $5 AND o.order_id <= $6 ORDER BY o.order_id"
-    ))
-});
+static READ: Statement = Statement::new(concat!(
+    "SELECT ",
+    past_order_columns!(),
+    ", t.cause FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
+     WHERE ($1 IS NULL OR o.order_id = $1) AND ($2 IS NULL OR o.customer_id = $2) AND ($3 IS NULL OR o.created_at >= $3) \
+     AND ($4 IS NULL OR o.created_at < $4) AND o.order_id > $5 AND o.order_id <= $6 ORDER BY o.order_id"
+));
 
 /// The family over one database.
 #[derive(Debug, Clone)]
@@ -70,7 +66,7 @@ impl History {
         let last = if let Some(only) = past.order_id {
             Some(only.0).filter(|_| first)
         } else {
-            self.0.first(OPERATION, &LAST, vec![after.clone(), Arg::Long(most)], |row| row.id(0)).await?
+            self.0.first(OPERATION, &LAST_OF_PAGE, vec![after.clone(), Arg::Long(most)], |row| row.id(0)).await?
         };
         let Some(last) = last else { return Ok((Vec::new(), None)) };
         let args = vec![

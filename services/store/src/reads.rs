@@ -1,7 +1,7 @@
 //! Plain reads of orders and of what a consumer has settled and parked.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use minishop_core::ids::{ClientId, OrderId};
 use minishop_core::parking::State;
@@ -12,9 +12,8 @@ use super::columns::{self, Columns as _, order_columns};
 use super::database::{Arg, Database, Row, Statement};
 use super::{ListQuery, OrderRow, Result};
 
-static ORDER: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(concat!("SELECT ", order_columns!(), " FROM orders o WHERE o.order_id = $1 AND o.client_id = $2"))
-});
+static ORDER: Statement =
+    Statement::new(concat!("SELECT ", order_columns!(), " FROM orders o WHERE o.order_id = $1 AND o.client_id = $2"));
 
 macro_rules! list {
     ($and:literal) => {
@@ -39,15 +38,14 @@ macro_rules! nth {
 }
 
 // A plan of its own for each: another index holds the orders of a customer.
-static LIST: LazyLock<Statement> = LazyLock::new(|| list!(""));
-static LIST_OF_CUSTOMER: LazyLock<Statement> = LazyLock::new(|| list!(" AND o.customer_id = $6"));
-static NTH: LazyLock<Statement> = LazyLock::new(|| nth!(""));
-static NTH_OF_CUSTOMER: LazyLock<Statement> = LazyLock::new(|| nth!(" AND customer_id = $4"));
+static LIST: Statement = list!("");
+static LIST_OF_CUSTOMER: Statement = list!(" AND o.customer_id = $6");
+static NTH: Statement = nth!("");
+static NTH_OF_CUSTOMER: Statement = nth!(" AND customer_id = $4");
 
-static POSITIONS: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("SELECT topic, partition, next_offset FROM consumed WHERE consumer = $1"));
+static POSITIONS: Statement = Statement::new("SELECT topic, partition, next_offset FROM consumed WHERE consumer = $1");
 
-static PARKED: LazyLock<Statement> = LazyLock::new(|| Statement::new("SELECT state, count(*) FROM parked GROUP BY state"));
+static PARKED: Statement = Statement::new("SELECT state, count(*) FROM parked GROUP BY state");
 
 /// Reads that see every acknowledged write.
 #[derive(Debug, Clone)]

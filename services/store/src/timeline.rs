@@ -1,6 +1,6 @@
 //! The timeline of one order.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use minishop_core::clock::Timestamp;
@@ -57,23 +57,18 @@ pub struct ParkedState {
     pub needs_type: Option<String>,
 }
 
-static ORIGIN: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(concat!("SELECT ", origin_columns!(), " FROM orders o WHERE o.order_id = $1 AND o.client_id = $2"))
-});
+static ORIGIN: Statement =
+    Statement::new(concat!("SELECT ", origin_columns!(), " FROM orders o WHERE o.order_id = $1 AND o.client_id = $2"));
 
-static FACTS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT id, version, kind, at, cause, CAST(detail AS text) FROM timeline WHERE order_id = $1 AND id > $2 \
-         ORDER BY id LIMIT $3",
-    )
-});
+static FACTS: Statement = Statement::new(
+    "SELECT id, version, kind, at, cause, CAST(detail AS text) FROM timeline WHERE order_id = $1 AND id > $2 \
+     ORDER BY id LIMIT $3",
+);
 
-static STANDING: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT event_id, state, attempts, next_attempt_at, parked_at, blocks, error_code, error_message, needs_type \
-         FROM parked WHERE order_id = $1 ORDER BY id LIMIT $2",
-    )
-});
+static STANDING: Statement = Statement::new(
+    "SELECT event_id, state, attempts, next_attempt_at, parked_at, blocks, error_code, error_message, needs_type \
+     FROM parked WHERE order_id = $1 ORDER BY id LIMIT $2",
+);
 
 /// The timeline, as an order's owner reads it.
 #[derive(Debug, Clone)]

@@ -5,7 +5,6 @@
 //! published again. It is rebuilt with the same id and bytes, so the lost event has no further effect if it arrives after all.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
 
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, OrderId};
@@ -14,6 +13,7 @@ use uuid::Uuid;
 
 use super::super::columns::{self, Columns as _, origin_columns};
 use super::super::database::{Arg, Row, Statement, Work};
+use super::super::history::LAST_OF_PAGE;
 use super::super::{NewEvent, Origin, OutboxRow, Result, StoreError};
 use super::{Operations, RequestedBy, audit, words};
 
@@ -31,37 +31,24 @@ macro_rules! origins {
     };
 }
 
-static BY_ID: LazyLock<Statement> = LazyLock::new(|| Statement::new(origins!("order_id @ids1")));
+static BY_ID: Statement = Statement::new(origins!("order_id @ids1"));
 
-/// The last id of a page.
-static LAST: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT p.order_id FROM (SELECT order_id FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2) p \
-         ORDER BY p.order_id DESC LIMIT 1",
-    )
-});
-
-static OPEN: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new(origins!("order_id > $1 AND order_id <= $2 AND status = 'created' AND created_at < $3")));
+static OPEN: Statement = Statement::new(origins!("order_id > $1 AND order_id <= $2 AND status = 'created' AND created_at < $3"));
 
 // Locks are taken in one order: inbox rows by event id, then orders. The lot is read after that.
-static AT_THE_GATE: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("SELECT event_id FROM inbox WHERE consumer = $1 AND event_id @ids2 ORDER BY event_id @lock"));
+static AT_THE_GATE: Statement =
+    Statement::new("SELECT event_id FROM inbox WHERE consumer = $1 AND event_id @ids2 ORDER BY event_id @lock");
 
-static STILL_OPEN: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new("SELECT order_id FROM orders WHERE order_id @ids1 AND status = 'created' ORDER BY order_id @lock")
-});
+static STILL_OPEN: Statement =
+    Statement::new("SELECT order_id FROM orders WHERE order_id @ids1 AND status = 'created' ORDER BY order_id @lock");
 
-static IN_THE_LOT: LazyLock<Statement> = LazyLock::new(|| Statement::new("SELECT order_id FROM parked WHERE order_id @ids1"));
+static IN_THE_LOT: Statement = Statement::new("SELECT order_id FROM parked WHERE order_id @ids1");
 
-static PARKED: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("SELECT event_id FROM parked WHERE consumer = $1 AND event_id @ids2"));
+static PARKED: Statement = Statement::new("SELECT event_id FROM parked WHERE consumer = $1 AND event_id @ids2");
 
-static IN_THE_OUTBOX: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("SELECT event_id FROM outbox_waiting WHERE event_id @ids1"));
+static IN_THE_OUTBOX: Statement = Statement::new("SELECT event_id FROM outbox_waiting WHERE event_id @ids1");
 
-static OPEN_THE_GATE: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("DELETE FROM inbox WHERE consumer = $1 AND event_id @ids2"));
+static OPEN_THE_GATE: Statement = Statement::new("DELETE FROM inbox WHERE consumer = $1 AND event_id @ids2");
 
 /// The orders to announce again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,7 +166,9 @@ impl Operations {
         let mut after = after.map_or(Uuid::nil(), |id| id.0);
         while looked_at < LOOKED_AT && found.len() < MOST {
             let page = vec![Arg::Id(Some(after)), Arg::Long(PAGE)];
-            let Some(last) = self.0.first(OPERATION, &LAST, page, |row| row.id(0)).await? else { return Ok((found, None)) };
+            let Some(last) = self.0.first(OPERATION, &LAST_OF_PAGE, page, |row| row.id(0)).await? else {
+                return Ok((found, None));
+            };
             let args = vec![Arg::Id(Some(after)), Arg::Id(Some(last)), Arg::Time(Some(time))];
             let open = self.0.all(OPERATION, &OPEN, args, columns::origin).await?;
             found.extend(self.without_waiting(open).await?);

@@ -1,7 +1,5 @@
 //! The audit of operators' actions.
 
-use std::sync::LazyLock;
-
 use anyhow::Context as _;
 use minishop_core::ids::{ClientId, CorrelationId, OperationId};
 
@@ -10,19 +8,15 @@ use super::super::columns::Columns as _;
 use super::super::database::{Arg, Row, Statement, Work};
 use super::{AuditRow, Operations, RequestedBy};
 
-static WRITE: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "INSERT INTO audit (at, action, client_id, operator, reason, outcome, operation_id, detail, correlation_id) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-    )
-});
+static WRITE: Statement = Statement::new(
+    "INSERT INTO audit (at, action, client_id, operator, reason, outcome, operation_id, detail, correlation_id) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+);
 
-static LIST: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT id, at, action, client_id, operator, reason, correlation_id, outcome, operation_id, detail FROM audit \
-         WHERE id < $1 ORDER BY id DESC LIMIT $2",
-    )
-});
+static LIST: Statement = Statement::new(
+    "SELECT id, at, action, client_id, operator, reason, correlation_id, outcome, operation_id, detail FROM audit \
+     WHERE id < $1 ORDER BY id DESC LIMIT $2",
+);
 
 impl Operations {
     /// Reads audit rows with an id below `before`, newest first.

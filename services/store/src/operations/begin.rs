@@ -1,7 +1,6 @@
 //! Begins an operation: freezes its set, so that later dead letters are not touched.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
 
 use minishop_core::crash;
 use minishop_core::operation::{Kind, MOST_REDRIVES, Skip};
@@ -12,12 +11,10 @@ use super::super::{Result, StoreError};
 use super::dead_letters::{filter_args, filter_clause};
 use super::{FrozenSet, NewOperation, Operation, Operations, SHOWN_ITEMS, Selection, audit, progress, words};
 
-static INSERT: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "INSERT INTO operation (id, kind, state, client_id, operator, reason, filter, rate, failure_ratio, correlation_id, \
-         created_at) VALUES ($1, $2, 'running', $3, $4, $5, $6, $7, $8, $9, $10)",
-    )
-});
+static INSERT: Statement = Statement::new(
+    "INSERT INTO operation (id, kind, state, client_id, operator, reason, filter, rate, failure_ratio, correlation_id, \
+     created_at) VALUES ($1, $2, 'running', $3, $4, $5, $6, $7, $8, $9, $10)",
+);
 
 /// The clause of a selection by the ids in `$1`.
 macro_rules! ids_clause {
@@ -58,34 +55,27 @@ macro_rules! taken {
     };
 }
 
-static FREEZE_IDS: LazyLock<Statement> = LazyLock::new(|| freeze!(ids_clause!(), "$2", "$3"));
-static FREEZE_FILTER: LazyLock<Statement> = LazyLock::new(|| freeze!(filter_clause!(), "$7", "$8"));
-static TAKEN_IDS: LazyLock<Statement> = LazyLock::new(|| taken!(ids_clause!(), "$2"));
-static TAKEN_FILTER: LazyLock<Statement> = LazyLock::new(|| taken!(filter_clause!(), "$7"));
+static FREEZE_IDS: Statement = freeze!(ids_clause!(), "$2", "$3");
+static FREEZE_FILTER: Statement = freeze!(filter_clause!(), "$7", "$8");
+static TAKEN_IDS: Statement = taken!(ids_clause!(), "$2");
+static TAKEN_FILTER: Statement = taken!(filter_clause!(), "$7");
 
-static THERE: LazyLock<Statement> = LazyLock::new(|| Statement::new("SELECT id, state, redrives FROM parked WHERE id @any1"));
+static THERE: Statement = Statement::new("SELECT id, state, redrives FROM parked WHERE id @any1");
 
-static OWN: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new("SELECT parked_id FROM operation_item WHERE operation_id = $1 AND state IN ('pending', 'skipped')")
-});
+static OWN: Statement =
+    Statement::new("SELECT parked_id FROM operation_item WHERE operation_id = $1 AND state IN ('pending', 'skipped')");
 
-static LEAVE: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "INSERT INTO operation_item (operation_id, parked_id, state, reason) SELECT $1, e.value, 'skipped', $2 FROM @each3",
-    )
-});
+static LEAVE: Statement = Statement::new(
+    "INSERT INTO operation_item (operation_id, parked_id, state, reason) SELECT $1, e.value, 'skipped', $2 FROM @each3",
+);
 
-static COUNT: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("SELECT count(*) FROM operation_item WHERE operation_id = $1 AND state = 'pending'"));
+static COUNT: Statement = Statement::new("SELECT count(*) FROM operation_item WHERE operation_id = $1 AND state = 'pending'");
 
-static SKIPPED: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT parked_id, reason FROM operation_item WHERE operation_id = $1 AND state = 'skipped' ORDER BY parked_id LIMIT $2",
-    )
-});
+static SKIPPED: Statement = Statement::new(
+    "SELECT parked_id, reason FROM operation_item WHERE operation_id = $1 AND state = 'skipped' ORDER BY parked_id LIMIT $2",
+);
 
-static NOTHING_TO_DO: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("UPDATE operation SET state = 'done', ended_at = @now1 WHERE id = $2"));
+static NOTHING_TO_DO: Statement = Statement::new("UPDATE operation SET state = 'done', ended_at = @now1 WHERE id = $2");
 
 impl Operations {
     /// Freezes an operation's set and stores it for a worker. An operation over nothing is done at once.

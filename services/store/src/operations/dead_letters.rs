@@ -1,7 +1,5 @@
 //! Dead letters and parked keys, as operators query them.
 
-use std::sync::LazyLock;
-
 use bytes::Bytes;
 use minishop_core::ids::{EventId, OrderId};
 
@@ -29,44 +27,36 @@ macro_rules! filter_clause {
 }
 pub(super) use filter_clause;
 
-static LIST: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(concat!(
-        "SELECT ",
-        letter_columns!(),
-        " FROM parked p WHERE ",
-        filter_clause!(),
-        " AND p.id < $7 ORDER BY p.id DESC LIMIT $8"
-    ))
-});
+static LIST: Statement = Statement::new(concat!(
+    "SELECT ",
+    letter_columns!(),
+    " FROM parked p WHERE ",
+    filter_clause!(),
+    " AND p.id < $7 ORDER BY p.id DESC LIMIT $8"
+));
 
-static GET: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(concat!(
-        "SELECT ",
-        letter_columns!(),
-        ", p.raw_key, p.raw_value, p.raw_headers, p.parked_at, p.next_attempt_at, (SELECT count(*) FROM parked w \
-         WHERE p.blocks AND w.consumer = p.consumer AND w.record_key = p.record_key AND w.blocks AND w.id > p.id), \
-         (SELECT o.status FROM orders o WHERE o.order_id = p.order_id) FROM parked p WHERE p.id = $1"
-    ))
-});
+static GET: Statement = Statement::new(concat!(
+    "SELECT ",
+    letter_columns!(),
+    ", p.raw_key, p.raw_value, p.raw_headers, p.parked_at, p.next_attempt_at, (SELECT count(*) FROM parked w \
+     WHERE p.blocks AND w.consumer = p.consumer AND w.record_key = p.record_key AND w.blocks AND w.id > p.id), \
+     (SELECT o.status FROM orders o WHERE o.order_id = p.order_id) FROM parked p WHERE p.id = $1"
+));
 
-static GROUPS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT g.error_fingerprint, coalesce(p.error_class, ''), coalesce(p.error_code, ''), coalesce(p.error_message, ''), \
-         g.letters, g.first_at, g.last_at, g.newest FROM (SELECT error_fingerprint, count(*) AS letters, \
-         min(coalesce(first_failed_at, parked_at)) AS first_at, max(coalesce(last_failed_at, parked_at)) AS last_at, \
-         max(id) AS newest FROM parked WHERE state = 'dead' GROUP BY error_fingerprint) g JOIN parked p ON p.id = g.newest \
-         ORDER BY g.letters DESC, g.newest DESC LIMIT $1",
-    )
-});
+static GROUPS: Statement = Statement::new(
+    "SELECT g.error_fingerprint, coalesce(p.error_class, ''), coalesce(p.error_code, ''), coalesce(p.error_message, ''), \
+     g.letters, g.first_at, g.last_at, g.newest FROM (SELECT error_fingerprint, count(*) AS letters, \
+     min(coalesce(first_failed_at, parked_at)) AS first_at, max(coalesce(last_failed_at, parked_at)) AS last_at, \
+     max(id) AS newest FROM parked WHERE state = 'dead' GROUP BY error_fingerprint) g JOIN parked p ON p.id = g.newest \
+     ORDER BY g.letters DESC, g.newest DESC LIMIT $1",
+);
 
-static PARKED_KEYS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT h.id, h.record_key, h.state, coalesce(h.error_code, ''), h.attempts, h.parked_at, h.next_attempt_at, \
-         (SELECT count(*) FROM parked w WHERE w.consumer = h.consumer AND w.record_key = h.record_key AND w.blocks \
-         AND w.id > h.id), h.needs_type FROM parked h WHERE h.blocks AND h.id > $1 AND NOT EXISTS (SELECT 1 FROM parked e \
-         WHERE e.consumer = h.consumer AND e.record_key = h.record_key AND e.blocks AND e.id < h.id) ORDER BY h.id LIMIT $2",
-    )
-});
+static PARKED_KEYS: Statement = Statement::new(
+    "SELECT h.id, h.record_key, h.state, coalesce(h.error_code, ''), h.attempts, h.parked_at, h.next_attempt_at, \
+     (SELECT count(*) FROM parked w WHERE w.consumer = h.consumer AND w.record_key = h.record_key AND w.blocks \
+     AND w.id > h.id), h.needs_type FROM parked h WHERE h.blocks AND h.id > $1 AND NOT EXISTS (SELECT 1 FROM parked e \
+     WHERE e.consumer = h.consumer AND e.record_key = h.record_key AND e.blocks AND e.id < h.id) ORDER BY h.id LIMIT $2",
+);
 
 impl Operations {
     /// Reads dead letters that match a filter and have an id below `before`, newest first.

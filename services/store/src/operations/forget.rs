@@ -1,6 +1,5 @@
 //! Deletes old operations and audit rows.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::super::Result;
@@ -9,27 +8,21 @@ use super::Operations;
 use super::run::close;
 
 // The time is a subquery of its own: computed for each row, it could not be searched by an index. Parameter 2 is negative.
-static ITEMS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "DELETE FROM operation_item WHERE (operation_id, parked_id) IN (SELECT i.operation_id, i.parked_id FROM operation o \
-         JOIN operation_item i ON i.operation_id = o.id WHERE o.ended_at < (SELECT @later1) \
-         AND i.state NOT IN ('pending', 'released') ORDER BY o.ended_at LIMIT $3 @skip) RETURNING parked_id",
-    )
-});
+static ITEMS: Statement = Statement::new(
+    "DELETE FROM operation_item WHERE (operation_id, parked_id) IN (SELECT i.operation_id, i.parked_id FROM operation o \
+     JOIN operation_item i ON i.operation_id = o.id WHERE o.ended_at < (SELECT @later1) \
+     AND i.state NOT IN ('pending', 'released') ORDER BY o.ended_at LIMIT $3 @skip) RETURNING parked_id",
+);
 
-static OPERATIONS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "DELETE FROM operation WHERE id IN (SELECT o.id FROM operation o WHERE o.ended_at < (SELECT @later1) \
-         AND NOT EXISTS (SELECT 1 FROM operation_item i WHERE i.operation_id = o.id) ORDER BY o.ended_at LIMIT $3 @skip) \
-         RETURNING id",
-    )
-});
+static OPERATIONS: Statement = Statement::new(
+    "DELETE FROM operation WHERE id IN (SELECT o.id FROM operation o WHERE o.ended_at < (SELECT @later1) \
+     AND NOT EXISTS (SELECT 1 FROM operation_item i WHERE i.operation_id = o.id) ORDER BY o.ended_at LIMIT $3 @skip) \
+     RETURNING id",
+);
 
-static AUDIT: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < (SELECT @later1) ORDER BY at LIMIT $3 @skip) RETURNING id",
-    )
-});
+static AUDIT: Statement = Statement::new(
+    "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < (SELECT @later1) ORDER BY at LIMIT $3 @skip) RETURNING id",
+);
 
 impl Operations {
     /// Deletes at most `limit` rows of operations that ended longer than `age` ago by the database's clock, and audit rows of

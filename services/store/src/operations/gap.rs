@@ -1,7 +1,5 @@
 //! Unreadable parts of the event log that an operator lets a consumer step over. The audit stores them: who, when and why.
 
-use std::sync::LazyLock;
-
 use anyhow::Context as _;
 use minishop_core::clock::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,11 +13,9 @@ use super::{Operations, RequestedBy, words};
 /// The most gaps that are read, newest first. An operator has requested each of them, so there are few.
 const MOST: i64 = 1000;
 
-static LIST: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT detail, client_id, operator, reason, correlation_id FROM audit WHERE action = 'skip' ORDER BY id DESC LIMIT $1",
-    )
-});
+static LIST: Statement = Statement::new(
+    "SELECT detail, client_id, operator, reason, correlation_id FROM audit WHERE action = 'skip' ORDER BY id DESC LIMIT $1",
+);
 
 /// Unreadable records that a consumer steps over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

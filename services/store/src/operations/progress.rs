@@ -1,7 +1,5 @@
 //! Reads operations, and lets operators pause, resume and cancel them.
 
-use std::sync::LazyLock;
-
 use anyhow::Context as _;
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, OperationId, OrderId};
@@ -26,43 +24,34 @@ macro_rules! operation_columns {
     };
 }
 
-static GET: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new(concat!("SELECT ", operation_columns!(), " FROM operation o WHERE o.id = $1")));
+static GET: Statement = Statement::new(concat!("SELECT ", operation_columns!(), " FROM operation o WHERE o.id = $1"));
 
-static LIST: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(concat!(
-        "SELECT ",
-        operation_columns!(),
-        " FROM operation o WHERE o.id < $1 AND ($2 IS NULL OR o.kind = $2) AND ($3 IS NULL OR o.state = $3) \
-         ORDER BY o.id DESC LIMIT $4"
-    ))
-});
+static LIST: Statement = Statement::new(concat!(
+    "SELECT ",
+    operation_columns!(),
+    " FROM operation o WHERE o.id < $1 AND ($2 IS NULL OR o.kind = $2) AND ($3 IS NULL OR o.state = $3) \
+     ORDER BY o.id DESC LIMIT $4"
+));
 
-static ITEMS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT parked_id, event_id, order_id, state, reason FROM operation_item WHERE operation_id = $1 \
-         AND state IN ('failed', 'skipped') ORDER BY parked_id LIMIT $2",
-    )
-});
+static ITEMS: Statement = Statement::new(
+    "SELECT parked_id, event_id, order_id, state, reason FROM operation_item WHERE operation_id = $1 \
+     AND state IN ('failed', 'skipped') ORDER BY parked_id LIMIT $2",
+);
 
-static PAUSE: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("UPDATE operation SET state = 'paused' WHERE id = $1 AND state = 'running' RETURNING id"));
+static PAUSE: Statement =
+    Statement::new("UPDATE operation SET state = 'paused' WHERE id = $1 AND state = 'running' RETURNING id");
 
-static RESUME: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("UPDATE operation SET state = 'running' WHERE id = $1 AND state = 'paused' RETURNING id"));
+static RESUME: Statement =
+    Statement::new("UPDATE operation SET state = 'running' WHERE id = $1 AND state = 'paused' RETURNING id");
 
-static STOP: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "UPDATE operation SET state = 'stopped', stopped_because = $2 WHERE id = $1 AND state IN ('running', 'paused') \
-         RETURNING id",
-    )
-});
+static STOP: Statement = Statement::new(
+    "UPDATE operation SET state = 'stopped', stopped_because = $2 WHERE id = $1 AND state IN ('running', 'paused') \
+     RETURNING id",
+);
 
-static LEAVE_REST: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "UPDATE operation_item SET state = 'skipped', reason = 'STOPPED' WHERE operation_id = $1 AND state = 'pending'",
-    )
-});
+static LEAVE_REST: Statement = Statement::new(
+    "UPDATE operation_item SET state = 'skipped', reason = 'STOPPED' WHERE operation_id = $1 AND state = 'pending'",
+);
 
 /// What an operator does with an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! What operators see and do where the outbox is stuck: rows of a topic that accepts nothing, and missing numbers.
 
-use std::sync::LazyLock;
-
 use bytes::Bytes;
 use minishop_core::clock::Timestamp;
 use minishop_core::ids::EventId;
@@ -18,12 +16,10 @@ const PAGE: i64 = 500;
 /// The longest gap that can be stepped over. A longer one means that the store was replaced, not that rows were lost.
 const LONGEST_GAP: i64 = 100_000;
 
-static SHARDS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT s.shard, s.acknowledged, coalesce((SELECT max(e.number) FROM outbox_event e WHERE e.shard = s.shard), s.acknowledged), \
-         (SELECT count(*) FROM outbox_event e WHERE e.shard = s.shard AND e.number > s.acknowledged) FROM outbox_shard s ORDER BY s.shard",
-    )
-});
+static SHARDS: Statement = Statement::new(
+    "SELECT s.shard, s.acknowledged, coalesce((SELECT max(e.number) FROM outbox_event e WHERE e.shard = s.shard), s.acknowledged), \
+     (SELECT count(*) FROM outbox_event e WHERE e.shard = s.shard AND e.number > s.acknowledged) FROM outbox_shard s ORDER BY s.shard",
+);
 
 /// Selects the columns that `waiting` reads.
 macro_rules! rows {
@@ -32,47 +28,38 @@ macro_rules! rows {
     };
 }
 
-static WAITING: LazyLock<Statement> = LazyLock::new(|| Statement::new(rows!("ORDER BY created_at, shard, number LIMIT $1")));
+static WAITING: Statement = Statement::new(rows!("ORDER BY created_at, shard, number LIMIT $1"));
 
-static OF_TOPIC: LazyLock<Statement> = LazyLock::new(|| Statement::new(rows!("AND topic = $1 ORDER BY shard, number LIMIT $2")));
+static OF_TOPIC: Statement = Statement::new(rows!("AND topic = $1 ORDER BY shard, number LIMIT $2"));
 
-static OF_EVENT: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new(rows!("AND event_id = $1 ORDER BY shard, number LIMIT $2")));
+static OF_EVENT: Statement = Statement::new(rows!("AND event_id = $1 ORDER BY shard, number LIMIT $2"));
 
-static KEPT: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT shard, number, event_id, topic, set_aside_at, reason FROM outbox_set_aside ORDER BY set_aside_at DESC LIMIT $1",
-    )
-});
+static KEPT: Statement = Statement::new(
+    "SELECT shard, number, event_id, topic, set_aside_at, reason FROM outbox_set_aside ORDER BY set_aside_at DESC LIMIT $1",
+);
 
-static MARK: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new("UPDATE outbox_event SET set_aside = true WHERE shard = $1 AND number = $2 AND event_id = $3 RETURNING number")
-});
+static MARK: Statement = Statement::new(
+    "UPDATE outbox_event SET set_aside = true WHERE shard = $1 AND number = $2 AND event_id = $3 RETURNING number",
+);
 
-static KEEP: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "INSERT INTO outbox_set_aside (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, \
-         created_at, reason, set_aside_at) SELECT e.shard, e.number, e.event_id, e.topic, e.record_key, e.order_id, e.order_version, \
-         e.payload, e.headers, e.created_at, $4, @now1 FROM outbox_event e WHERE e.shard = $2 AND e.number = $3 \
-         ON CONFLICT (event_id) DO NOTHING",
-    )
-});
+static KEEP: Statement = Statement::new(
+    "INSERT INTO outbox_set_aside (shard, number, event_id, topic, record_key, order_id, order_version, payload, headers, \
+     created_at, reason, set_aside_at) SELECT e.shard, e.number, e.event_id, e.topic, e.record_key, e.order_id, e.order_version, \
+     e.payload, e.headers, e.created_at, $4, @now1 FROM outbox_event e WHERE e.shard = $2 AND e.number = $3 \
+     ON CONFLICT (event_id) DO NOTHING",
+);
 
 // Finds the first missing number: the acknowledged one, the next that exists, and whether the one before it exists.
-static GAP: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT s.acknowledged, \
-         (SELECT coalesce(min(e.number), 0) FROM outbox_event e WHERE e.shard = s.shard AND e.number >= $2), \
-         (SELECT count(*) FROM outbox_event e WHERE e.shard = s.shard AND e.number = $2 - 1) FROM outbox_shard s WHERE s.shard = $1",
-    )
-});
+static GAP: Statement = Statement::new(
+    "SELECT s.acknowledged, \
+     (SELECT coalesce(min(e.number), 0) FROM outbox_event e WHERE e.shard = s.shard AND e.number >= $2), \
+     (SELECT count(*) FROM outbox_event e WHERE e.shard = s.shard AND e.number = $2 - 1) FROM outbox_shard s WHERE s.shard = $1",
+);
 
-static FILL: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "INSERT INTO outbox_event (shard, number, event_id, topic, record_key, headers, set_aside, created_at) \
-         VALUES ($2, $3, $4, '', $5, $5, true, @now1)",
-    )
-});
+static FILL: Statement = Statement::new(
+    "INSERT INTO outbox_event (shard, number, event_id, topic, record_key, headers, set_aside, created_at) \
+     VALUES ($2, $3, $4, '', $5, $5, true, @now1)",
+);
 
 /// One shard of the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

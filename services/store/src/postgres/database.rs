@@ -77,7 +77,7 @@ impl Work for PgWork {
 }
 
 fn query(statement: &'static Statement, args: Vec<Arg>) -> Query<'static, Postgres, PgArguments> {
-    args.into_iter().fold(sqlx::query(statement.postgres.as_str()), |query, arg| match arg {
+    args.into_iter().fold(sqlx::query(statement.postgres()), |query, arg| match arg {
         Arg::Long(value) => query.bind(value),
         Arg::Double(value) => query.bind(value),
         Arg::Text(value) => query.bind(value),

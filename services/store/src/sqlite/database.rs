@@ -64,7 +64,7 @@ impl Work for SqliteWork {
 }
 
 fn query(statement: &'static Statement, args: Vec<Arg>, now: i64) -> Query<'static, Sqlite, SqliteArguments> {
-    args.into_iter().fold(sqlx::query(statement.sqlite.as_str()), |query, arg| match arg {
+    args.into_iter().fold(sqlx::query(statement.sqlite()), |query, arg| match arg {
         Arg::Long(value) => query.bind(value),
         Arg::Double(value) => query.bind(value),
         Arg::Text(value) => query.bind(value),

@@ -1,7 +1,5 @@
 //! The statements of an operation's steps, and what their rows mean.
 
-use std::sync::LazyLock;
-
 use bytes::Bytes;
 use minishop_core::ids::{EventId, OrderId};
 
@@ -9,88 +7,68 @@ use super::super::super::columns::{self, Columns as _};
 use super::super::super::database::{Row, Statement};
 use super::super::DiscardCandidate;
 
-pub(super) static OPEN: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("SELECT id FROM operation WHERE ended_at IS NULL ORDER BY id LIMIT 1"));
+pub(super) static OPEN: Statement = Statement::new("SELECT id FROM operation WHERE ended_at IS NULL ORDER BY id LIMIT 1");
 
-pub(super) static CLAIM: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "UPDATE operation SET lease_epoch = lease_epoch + CASE WHEN owner = $3 THEN 0 ELSE 1 END, owner = $3, \
-         leased_until = @later1 WHERE id IN (SELECT id FROM operation WHERE ended_at IS NULL \
-         AND (owner IS NULL OR owner = $3 OR leased_until < @now1) ORDER BY state = 'paused', id LIMIT $4 @skip) \
-         RETURNING id, lease_epoch",
-    )
-});
+pub(super) static CLAIM: Statement = Statement::new(
+    "UPDATE operation SET lease_epoch = lease_epoch + CASE WHEN owner = $3 THEN 0 ELSE 1 END, owner = $3, \
+     leased_until = @later1 WHERE id IN (SELECT id FROM operation WHERE ended_at IS NULL \
+     AND (owner IS NULL OR owner = $3 OR leased_until < @now1) ORDER BY state = 'paused', id LIMIT $4 @skip) \
+     RETURNING id, lease_epoch",
+);
 
-pub(super) static GIVE_BACK: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("UPDATE operation SET owner = NULL WHERE owner = $1 RETURNING id"));
+pub(super) static GIVE_BACK: Statement = Statement::new("UPDATE operation SET owner = NULL WHERE owner = $1 RETURNING id");
 
-pub(super) static FENCE: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("SELECT state FROM operation WHERE id = $1 AND lease_epoch = $2 AND ended_at IS NULL @lock"));
+pub(super) static FENCE: Statement =
+    Statement::new("SELECT state FROM operation WHERE id = $1 AND lease_epoch = $2 AND ended_at IS NULL @lock");
 
 // A row that is gone was processed. One that has an error again, or waits for a newer worker, has failed.
-pub(super) static DECIDE: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "UPDATE operation_item SET state = CASE WHEN EXISTS (SELECT 1 FROM parked p WHERE p.id = operation_item.parked_id) \
-         THEN 'failed' ELSE 'succeeded' END, reason = coalesce((SELECT coalesce(p.error_code, p.error_class, '') FROM parked p \
-         WHERE p.id = operation_item.parked_id), '') WHERE operation_id = $1 AND state = 'released' AND NOT EXISTS \
-         (SELECT 1 FROM parked p WHERE p.id = operation_item.parked_id AND p.state = 'retrying' \
-         AND coalesce(p.error_class, p.error_code) IS NULL) RETURNING parked_id",
-    )
-});
+pub(super) static DECIDE: Statement = Statement::new(
+    "UPDATE operation_item SET state = CASE WHEN EXISTS (SELECT 1 FROM parked p WHERE p.id = operation_item.parked_id) \
+     THEN 'failed' ELSE 'succeeded' END, reason = coalesce((SELECT coalesce(p.error_code, p.error_class, '') FROM parked p \
+     WHERE p.id = operation_item.parked_id), '') WHERE operation_id = $1 AND state = 'released' AND NOT EXISTS \
+     (SELECT 1 FROM parked p WHERE p.id = operation_item.parked_id AND p.state = 'retrying' \
+     AND coalesce(p.error_class, p.error_code) IS NULL) RETURNING parked_id",
+);
 
-pub(super) static PENDING: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "SELECT parked_id FROM operation_item WHERE operation_id = $1 AND state = 'pending' ORDER BY parked_id LIMIT $2",
-    )
-});
+pub(super) static PENDING: Statement = Statement::new(
+    "SELECT parked_id FROM operation_item WHERE operation_id = $1 AND state = 'pending' ORDER BY parked_id LIMIT $2",
+);
 
 // Clears the error, so that a new one stands out; the dead-letter record and the timeline keep the old one.
-pub(super) static RELEASE: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "UPDATE parked SET state = 'retrying', attempts = 0, redrives = redrives + 1, next_attempt_at = @now1, \
-         leased_until = NULL, lease_epoch = lease_epoch + 1, error_class = NULL, error_code = NULL, error_message = NULL, \
-         error_fingerprint = NULL WHERE id @any2 AND state = 'dead' AND redrives < $3 \
-         RETURNING id, event_id, order_id, EXISTS (SELECT 1 FROM orders o WHERE o.order_id = parked.order_id \
-         AND o.created_event_id = parked.event_id), redrives",
-    )
-});
+pub(super) static RELEASE: Statement = Statement::new(
+    "UPDATE parked SET state = 'retrying', attempts = 0, redrives = redrives + 1, next_attempt_at = @now1, \
+     leased_until = NULL, lease_epoch = lease_epoch + 1, error_class = NULL, error_code = NULL, error_message = NULL, \
+     error_fingerprint = NULL WHERE id @any2 AND state = 'dead' AND redrives < $3 \
+     RETURNING id, event_id, order_id, EXISTS (SELECT 1 FROM orders o WHERE o.order_id = parked.order_id \
+     AND o.created_event_id = parked.event_id), redrives",
+);
 
-pub(super) static MARK: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new("UPDATE operation_item SET state = $2, reason = $3 WHERE operation_id = $1 AND parked_id @any4")
-});
+pub(super) static MARK: Statement =
+    Statement::new("UPDATE operation_item SET state = $2, reason = $3 WHERE operation_id = $1 AND parked_id @any4");
 
-pub(super) static DISCARD_CANDIDATES: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(concat!(
-        "SELECT ",
-        columns::origin_columns!(),
-        ", i.parked_id, coalesce(p.event_id, i.event_id), coalesce(p.event_id = o.created_event_id, false) FROM operation_item i \
-         LEFT JOIN parked p ON p.id = i.parked_id LEFT JOIN orders o ON o.order_id = p.order_id \
-         WHERE i.operation_id = $1 AND i.state = 'pending' ORDER BY i.parked_id LIMIT $2",
-    ))
-});
+pub(super) static DISCARD_CANDIDATES: Statement = Statement::new(concat!(
+    "SELECT ",
+    columns::origin_columns!(),
+    ", i.parked_id, coalesce(p.event_id, i.event_id), coalesce(p.event_id = o.created_event_id, false) FROM operation_item i \
+     LEFT JOIN parked p ON p.id = i.parked_id LEFT JOIN orders o ON o.order_id = p.order_id \
+     WHERE i.operation_id = $1 AND i.state = 'pending' ORDER BY i.parked_id LIMIT $2",
+));
 
-pub(super) static HOLD: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new("SELECT order_id FROM orders WHERE order_id = $1 @lock"));
+pub(super) static HOLD: Statement = Statement::new("SELECT order_id FROM orders WHERE order_id = $1 @lock");
 
-pub(super) static DELETE: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "DELETE FROM parked WHERE id = $1 AND event_id = $2 AND state = 'dead' RETURNING consumer, record_key, blocks, event_id, order_id, topic, \
-         partition, source_offset, coalesce(error_code, '')",
-    )
-});
+pub(super) static DELETE: Statement = Statement::new(
+    "DELETE FROM parked WHERE id = $1 AND event_id = $2 AND state = 'dead' RETURNING consumer, record_key, blocks, event_id, order_id, topic, \
+     partition, source_offset, coalesce(error_code, '')",
+);
 
-pub(super) static NEXT_OF_KEY: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "UPDATE parked SET next_attempt_at = @now1 WHERE id = (SELECT min(id) FROM parked WHERE consumer = $2 \
-         AND record_key = $3 AND blocks) AND state <> 'dead' AND next_attempt_at IS NULL",
-    )
-});
+pub(super) static NEXT_OF_KEY: Statement = Statement::new(
+    "UPDATE parked SET next_attempt_at = @now1 WHERE id = (SELECT min(id) FROM parked WHERE consumer = $2 \
+     AND record_key = $3 AND blocks) AND state <> 'dead' AND next_attempt_at IS NULL",
+);
 
-pub(super) static END: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(
-        "UPDATE operation SET ended_at = @now1, state = CASE WHEN state = 'stopped' THEN 'stopped' ELSE 'done' END WHERE id = $2",
-    )
-});
+pub(super) static END: Statement = Statement::new(
+    "UPDATE operation SET ended_at = @now1, state = CASE WHEN state = 'stopped' THEN 'stopped' ELSE 'done' END WHERE id = $2",
+);
 
 /// A dead letter that was made due again.
 pub(in super::super) struct Released {
