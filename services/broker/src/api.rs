@@ -11,13 +11,13 @@ mod produce;
 mod shape;
 mod versions;
 
-use std::{fmt::Display, pin::Pin, sync::Arc};
+use std::fmt::Display;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{ApiKey, RequestHeader, ResponseHeader},
-    protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
-};
+use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::shared::Shared;

@@ -1,18 +1,15 @@
 //! The existing topics and partitions, and their state in memory.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
-};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::{settings::TopicSettings, tail::Tail};
+use crate::settings::TopicSettings;
+use crate::tail::Tail;
 
 /// One partition: its bounds, newest batches and waiting fetches. Only the writer moves the bounds.
 #[derive(Debug)]

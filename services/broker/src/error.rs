@@ -1,6 +1,8 @@
 //! The errors of an event log, and what a SQLite error means for it.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why the log cannot be opened or had to stop. Errors of one request never appear here: the client gets a Kafka code.
 #[derive(Debug, thiserror::Error)]

@@ -5,22 +5,18 @@
 mod group;
 mod member;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
-use tokio::{
-    sync::{Notify, oneshot},
-    time::{Duration, Instant},
-};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::protocol::StrBytes;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Duration, Instant};
 
-use crate::{catalog::lock, settings::Limits};
+use crate::catalog::lock;
+use crate::settings::Limits;
 pub(crate) use group::{Group, Phase};
 pub(crate) use member::Member;
 

@@ -20,15 +20,15 @@ mod stats;
 mod storage;
 mod tail;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::protocol::StrBytes;
 use sqlx::SqliteConnection;
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, Semaphore, mpsc},
-    task::JoinSet,
-};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use error::Error;

@@ -3,13 +3,12 @@
 mod connection;
 mod frame;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::Duration,
-};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;

@@ -8,26 +8,24 @@ mod append;
 mod control;
 mod producers;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
 use sqlx::{Connection, SqliteConnection};
-use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
-    time::Instant,
-};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    batch::Header,
-    catalog::{Partition, Topic},
-    error::{Error, Fault, fault},
-    settings::TopicSettings,
-    shared::Shared,
-    storage,
-    tail::TailQueue,
-};
+use crate::batch::Header;
+use crate::catalog::{Partition, Topic};
+use crate::error::{Error, Fault, fault};
+use crate::settings::TopicSettings;
+use crate::shared::Shared;
+use crate::storage;
+use crate::tail::TailQueue;
 use append::Round;
 use producers::Producers;
 

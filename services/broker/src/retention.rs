@@ -5,13 +5,11 @@ use std::sync::Arc;
 use sqlx::Row;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    catalog::Partition,
-    log::Control,
-    settings::TopicSettings,
-    shared::Shared,
-    storage::{MAX_OFFSET, last_offset, row_id},
-};
+use crate::catalog::Partition;
+use crate::log::Control;
+use crate::settings::TopicSettings;
+use crate::shared::Shared;
+use crate::storage::{MAX_OFFSET, last_offset, row_id};
 
 /// Checks all partitions at every interval until `stop`.
 pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {

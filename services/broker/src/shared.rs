@@ -1,18 +1,18 @@
 //! State shared by all connections and tasks of one log.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::protocol::StrBytes;
 use sqlx::SqlitePool;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
-use crate::{
-    catalog::{Catalog, Topic},
-    groups::Groups,
-    log::{Command, Control},
-    settings::{Settings, TopicSettings},
-    stats::Counters,
-};
+use crate::catalog::{Catalog, Topic};
+use crate::groups::Groups;
+use crate::log::{Command, Control};
+use crate::settings::{Settings, TopicSettings};
+use crate::stats::Counters;
 
 /// Longest topic name, as in Kafka.
 const NAME_BYTES: usize = 249;

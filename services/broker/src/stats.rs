@@ -1,11 +1,10 @@
 //! Counters of the log, and a snapshot of them for callers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::{shared::Shared, storage};
+use crate::shared::Shared;
+use crate::storage;
 
 /// A monotonic counter.
 #[derive(Debug, Default)]

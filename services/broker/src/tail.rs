@@ -1,6 +1,8 @@
 //! The newest batches in memory, so that consumers at the end of the log need no SQLite read.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 

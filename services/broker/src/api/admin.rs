@@ -2,25 +2,25 @@
 
 mod config;
 
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest,
-        DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse, TopicName,
-        create_topics_request::CreatableTopic,
-        create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
-        delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult},
-        delete_topics_request::DeleteTopicState,
-        delete_topics_response::DeletableTopicResult,
-        describe_configs_request::DescribeConfigsResource,
-        describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult},
-    },
-    protocol::StrBytes,
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
+use kafka_protocol::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse, TopicName,
 };
+use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::Asked;
-use crate::{log::Control, settings::TopicSettings, shared::Shared};
+use crate::log::Control;
+use crate::settings::TopicSettings;
+use crate::shared::Shared;
 use config::Entry;
 
 pub(super) async fn create_topics(asked: Asked, request: CreateTopicsRequest) -> CreateTopicsResponse {

@@ -2,28 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName,
-        offset_commit_request::OffsetCommitRequestPartition,
-        offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
-        offset_fetch_response::{
-            OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
-            OffsetFetchResponseTopics,
-        },
-    },
-    protocol::StrBytes,
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
+use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
 };
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
 use tokio::sync::oneshot;
 
 use super::Asked;
-use crate::{
-    groups::Speaker,
-    log::{Command, Position, Positions},
-    shared::Shared,
-    storage::read::{self, Committed},
-};
+use crate::groups::Speaker;
+use crate::log::{Command, Position, Positions};
+use crate::shared::Shared;
+use crate::storage::read;
+use crate::storage::read::Committed;
 
 pub(super) async fn commit(asked: Asked, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let shared = &asked.shared;

@@ -1,28 +1,21 @@
 //! `Fetch`: a long poll over several partitions, answered from memory where possible, within a memory budget.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        BrokerId, FetchRequest, FetchResponse,
-        fetch_request::FetchPartition,
-        fetch_response::{FetchableTopicResponse, PartitionData},
-    },
-};
-use tokio::{
-    sync::Notify,
-    time::{Duration, Instant},
-};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::fetch_request::FetchPartition;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant};
 
 use super::{Asked, Pending, Unfit};
-use crate::{
-    batch,
-    catalog::{Partition, Topic, lock},
-    shared::Shared,
-    storage::read,
-};
+use crate::batch;
+use crate::catalog::{Partition, Topic, lock};
+use crate::shared::Shared;
+use crate::storage::read;
 
 /// Bytes of an answer besides its records, for each partition and once for the whole; generous, so that the limit holds.
 const OVERHEAD: usize = 256;

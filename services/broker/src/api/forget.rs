@@ -1,16 +1,14 @@
 //! `DeleteGroups` and `OffsetDelete`: delete positions that operators no longer want.
 
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        DeleteGroupsRequest, DeleteGroupsResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-        delete_groups_response::DeletableGroupResult,
-        offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic},
-    },
-};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
+use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse, OffsetDeleteRequest, OffsetDeleteResponse};
 
 use super::Asked;
-use crate::{log::Control, shared::Shared, storage::read};
+use crate::log::Control;
+use crate::shared::Shared;
+use crate::storage::read;
 
 /// Deletes groups; one with members is refused.
 pub(super) async fn groups(asked: Asked, request: DeleteGroupsRequest) -> DeleteGroupsResponse {

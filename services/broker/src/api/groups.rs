@@ -2,26 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        DescribeGroupsRequest, DescribeGroupsResponse, GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
-        JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse, SyncGroupRequest,
-        SyncGroupResponse,
-        describe_groups_response::{DescribedGroup, DescribedGroupMember},
-        join_group_response::JoinGroupResponseMember,
-        leave_group_response::MemberResponse,
-        list_groups_response::ListedGroup,
-    },
-    protocol::StrBytes,
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
+use kafka_protocol::messages::leave_group_response::MemberResponse;
+use kafka_protocol::messages::list_groups_response::ListedGroup;
+use kafka_protocol::messages::{
+    DescribeGroupsRequest, DescribeGroupsResponse, GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
+    JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse, SyncGroupRequest,
+    SyncGroupResponse,
 };
+use kafka_protocol::protocol::StrBytes;
 use tokio::time::Duration;
 
 use super::Asked;
-use crate::{
-    groups::{Group, Join, Joined, Phase, Speaker},
-    storage::read,
-};
+use crate::groups::{Group, Join, Joined, Phase, Speaker};
+use crate::storage::read;
 
 fn code(outcome: Result<(), ResponseError>) -> i16 {
     outcome.err().map_or(0, |error| error.code())

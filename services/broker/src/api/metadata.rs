@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        BrokerId, DescribeClusterRequest, DescribeClusterResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-        MetadataRequest, MetadataResponse, TopicName,
-        describe_cluster_response::DescribeClusterBroker,
-        find_coordinator_response::Coordinator,
-        metadata_request::MetadataRequestTopic,
-        metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
-    },
-    protocol::StrBytes,
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
+use kafka_protocol::messages::{
+    BrokerId, DescribeClusterRequest, DescribeClusterResponse, FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest,
+    MetadataResponse, TopicName,
 };
+use kafka_protocol::protocol::StrBytes;
 
 use super::Asked;
-use crate::{catalog::Topic, shared::Shared};
+use crate::catalog::Topic;
+use crate::shared::Shared;
 
 /// The only broker's id.
 const SELF: BrokerId = BrokerId(1);

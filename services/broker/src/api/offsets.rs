@@ -1,18 +1,13 @@
 //! `ListOffsets`: the first and next offset of a partition, and offsets by time.
 
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        ListOffsetsRequest, ListOffsetsResponse,
-        list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
-    },
-};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::Asked;
-use crate::{
-    shared::Shared,
-    storage::read::{self, Found},
-};
+use crate::shared::Shared;
+use crate::storage::read;
+use crate::storage::read::Found;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;

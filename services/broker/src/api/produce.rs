@@ -1,24 +1,19 @@
 //! `Produce` and `InitProducerId`.
 
 use bytes::Bytes;
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{
-        InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, ProducerId, TopicName,
-        produce_response::{PartitionProduceResponse, TopicProduceResponse},
-    },
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{
+    InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, ProducerId, TopicName,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Asked, Pending, Unfit};
-use crate::{
-    batch::{
-        self,
-        records::{self, Bounds, Flaw},
-    },
-    log::{Append, Command, Control, Produce, Stored},
-    shared::Shared,
-};
+use crate::batch;
+use crate::batch::records;
+use crate::batch::records::{Bounds, Flaw};
+use crate::log::{Append, Command, Control, Produce, Stored};
+use crate::shared::Shared;
 
 /// State of one partition of a request: refused, or waiting for the writer's next outcome.
 enum Slot {

@@ -1,9 +1,8 @@
 //! `ApiVersions`: the supported requests and versions.
 
-use kafka_protocol::{
-    error::ResponseError,
-    messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, api_versions_response::ApiVersion},
-};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 
 use super::{Asked, VERSIONS};
 

@@ -3,7 +3,8 @@
 //! A correct checksum only proves that the bytes are those that the producer wrote. Apache Kafka refuses the same
 //! batches: malformed records with error 87, records that do not decompress with error −1. This log answers 87 to both.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
+use std::io::{BufRead, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 use lz4_flex::frame::FrameDecoder;

@@ -9,11 +9,10 @@ mod joining;
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
-use tokio::{
-    sync::oneshot,
-    time::{Duration, Instant},
-};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::protocol::StrBytes;
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant};
 
 use super::{JoinRefused, Member, Speaker, SyncOutcome, Synced, Waiting};
 

@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
-use tokio::{
-    sync::oneshot,
-    time::{Duration, Instant},
-};
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant};
 
 use super::{Join, JoinOutcome, SyncOutcome};
 

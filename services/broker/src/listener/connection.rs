@@ -1,26 +1,20 @@
 //! One connection: requests are read ahead, answers leave in request order.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, tcp::OwnedReadHalf},
-    sync::mpsc,
-    time::{Duration, timeout},
-};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::mpsc;
+use tokio::time::{Duration, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{End, Frames};
-use crate::{
-    api::{self, Pending, Reply, Unfit},
-    shared::Shared,
-};
+use crate::api;
+use crate::api::{Pending, Reply, Unfit};
+use crate::shared::Shared;
 
 /// How long an answer may take once the log stops.
 const LAST_WAIT: Duration = Duration::from_millis(200);

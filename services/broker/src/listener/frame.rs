@@ -1,14 +1,13 @@
 //! Request frames: a length of four bytes, then that many bytes. Memory is reserved as the bytes arrive, not by the
 //! announced length.
 
-use std::{io, sync::Arc};
+use std::io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Duration, timeout},
-};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Duration, timeout};
 
 use crate::settings::Limits;
 

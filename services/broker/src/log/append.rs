@@ -8,17 +8,13 @@ use kafka_protocol::error::ResponseError;
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
-use super::{
-    Append, Positions, Produce, Stored,
-    producers::{Producer, Producers, Verdict, advance},
-};
-use crate::{
-    batch,
-    catalog::Partition,
-    stats::Counters,
-    storage::{MAX_OFFSET, row_id},
-    tail::TailQueue,
-};
+use super::producers::{Producer, Producers, Verdict, advance};
+use super::{Append, Positions, Produce, Stored};
+use crate::batch;
+use crate::catalog::Partition;
+use crate::stats::Counters;
+use crate::storage::{MAX_OFFSET, row_id};
+use crate::tail::TailQueue;
 
 #[derive(Debug, Default)]
 pub(super) struct Round {

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::protocol::StrBytes;
 use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
 use super::{Control, Reply, Writer};
-use crate::{
-    catalog::{Partition, Topic},
-    error::Error,
-    settings::TopicSettings,
-    storage::{MAX_OFFSET, first, last_offset, row_id},
-};
+use crate::catalog::{Partition, Topic};
+use crate::error::Error;
+use crate::settings::TopicSettings;
+use crate::storage::{MAX_OFFSET, first, last_offset, row_id};
 
 /// The batches and bytes of one removal transaction. Few, because SQLite reads the pages that it frees, and the writer waits
 /// meanwhile.

@@ -5,12 +5,12 @@ use sqlx::{Row, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
 use super::{MAX_OFFSET, first, last_offset, row_id};
-use crate::{
-    catalog::{Partition, Topic},
-    settings::TopicSettings,
-};
+use crate::catalog::{Partition, Topic};
+use crate::settings::TopicSettings;
 use kafka_protocol::protocol::StrBytes;
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A stored batch and the offset of its last record.
 pub(crate) struct Stored {

@@ -2,18 +2,14 @@
 
 use std::time::Duration;
 
-use minishop_testkit::{
-    blocking::{block_on, eventually},
-    fresh_name,
-    wait::PATIENCE,
-};
-use rdkafka::{
-    admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
-    consumer::{BaseConsumer, CommitMode, Consumer},
-    producer::{BaseRecord, Producer},
-    topic_partition_list::{Offset, TopicPartitionList},
-    types::RDKafkaErrorCode,
-};
+use minishop_testkit::blocking::{block_on, eventually};
+use minishop_testkit::fresh_name;
+use minishop_testkit::wait::PATIENCE;
+use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{Topic, admin, bounds, config, create, partition_count, producer, send, send_numbers};
 

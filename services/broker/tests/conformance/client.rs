@@ -1,28 +1,22 @@
 //! Clients and steps that most cases share.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use minishop_testkit::{
-    blocking::{block_on, eventually},
-    fresh_name,
-    wait::PATIENCE,
-};
-use rdkafka::{
-    ClientConfig, ClientContext, Message,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
-    config::FromClientConfig,
-    consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
-    message::{BorrowedMessage, DeliveryResult, ToBytes},
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
-    topic_partition_list::{Offset, TopicPartitionList},
-    types::RDKafkaErrorCode,
-};
+use minishop_testkit::blocking::{block_on, eventually};
+use minishop_testkit::fresh_name;
+use minishop_testkit::wait::PATIENCE;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::FromClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, DeliveryResult, ToBytes};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, ClientContext, Message};
 
 pub fn config(broker: &str) -> ClientConfig {
     let mut config = ClientConfig::new();

@@ -1,15 +1,12 @@
 //! What the members of a consumer group may rely on.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
-use minishop_testkit::{fresh_name, wait::PATIENCE};
-use rdkafka::{
-    Message,
-    consumer::{BaseConsumer, CommitMode, Consumer},
-};
+use minishop_testkit::fresh_name;
+use minishop_testkit::wait::PATIENCE;
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 
 use super::client::{Topic, config, number, send_numbers};
 

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use minishop_testkit::wait::PATIENCE;
-use rdkafka::{
-    Message,
-    message::{Header, Headers, OwnedHeaders},
-    producer::{BaseRecord, Producer},
-    types::RDKafkaErrorCode,
-};
+use rdkafka::Message;
+use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{Topic, bounds, number, producer, read_all, send, send_numbers};
 

@@ -1,10 +1,8 @@
 //! Clients in other languages, run as separate programs.
 
-use std::{
-    io::Write,
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use minishop_testkit::fresh_name;
 

@@ -1,21 +1,16 @@
 //! What static members may rely on (KIP-345): their names and their assignments survive restarts.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use minishop_testkit::{fresh_name, wait::PATIENCE};
-use rdkafka::{
-    ClientContext,
-    consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
-    topic_partition_list::TopicPartitionListElem,
-    types::RDKafkaErrorCode,
-};
+use minishop_testkit::fresh_name;
+use minishop_testkit::wait::PATIENCE;
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{Topic, config};
 

@@ -3,24 +3,20 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::{
-    messages::{
-        DescribeGroupsRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-        ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
-        join_group_request::JoinGroupRequestProtocol,
-        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-        offset_fetch_request::OffsetFetchRequestTopic,
-        sync_group_request::SyncGroupRequestAssignment,
-    },
-    protocol::StrBytes,
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use kafka_protocol::messages::{
+    DescribeGroupsRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest,
+    OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
 };
+use kafka_protocol::protocol::StrBytes;
 use minishop_testkit::wait::becomes;
 use tempfile::tempdir;
 
-use super::{
-    fixture::{Log, settings},
-    raw::{Raw, topic_name},
-};
+use super::fixture::{Log, settings};
+use super::raw::{Raw, topic_name};
 
 pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())

@@ -3,17 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::{
-    messages::{InitProducerIdRequest, TransactionalId},
-    protocol::StrBytes,
-};
+use kafka_protocol::messages::{InitProducerIdRequest, TransactionalId};
+use kafka_protocol::protocol::StrBytes;
 use tempfile::tempdir;
 
-use super::{
-    batch::{Batch, numbered, plain},
-    fixture::Log,
-    raw::{partitions, produce},
-};
+use super::batch::{Batch, numbered, plain};
+use super::fixture::Log;
+use super::raw::{partitions, produce};
 
 fn altered(bytes: &Bytes, at: usize, value: u8) -> Bytes {
     let mut bytes = bytes.to_vec();

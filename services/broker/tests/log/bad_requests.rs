@@ -1,14 +1,12 @@
 //! What no client should send: bytes that are not a request, and impossible requests.
 
-use std::{
-    fmt::Write,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::fmt::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, DeleteTopicsRequest, HeartbeatRequest, MetadataRequest,
-    create_topics_request::{CreatableTopic, CreatableTopicConfig},
 };
 use kafka_protocol::protocol::StrBytes;
 use minishop_broker::{Limits, TopicSettings};
@@ -16,11 +14,9 @@ use minishop_testkit::wait::{PATIENCE, eventually};
 use tempfile::tempdir;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-use super::{
-    batch::plain,
-    fixture::{Log, settings},
-    raw::{Raw, fetch, fetched, frame, topic_name},
-};
+use super::batch::plain;
+use super::fixture::{Log, settings};
+use super::raw::{Raw, fetch, fetched, frame, topic_name};
 
 /// Keeps the warnings and errors of the thread that the test runs on.
 #[derive(Clone, Default)]

@@ -2,12 +2,10 @@
 //!
 //! The process is this test program; environment variables make it serve instead of test.
 
-use std::{
-    io::{BufRead, BufReader, Lines},
-    net::{SocketAddr, TcpListener},
-    path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
-};
+use std::io::{BufRead, BufReader, Lines};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use minishop_broker::{Settings, TopicSettings, open};
 use tokio_util::sync::CancellationToken;

@@ -1,21 +1,20 @@
 //! Foreign and damaged files, and a full disk.
 
-use std::{fs, path::Path, time::Duration};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
-use kafka_protocol::messages::{
-    DeleteRecordsRequest, DeleteRecordsResponse,
-    delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
-};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use minishop_broker::{Error, Settings, TopicSettings, open};
 use minishop_testkit::wait::{PATIENCE, eventually};
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
 use tempfile::tempdir;
 
-use super::{
-    batch::{Batch, batches, plain},
-    fixture::{Log, settings},
-    raw::topic_name,
-};
+use super::batch::{Batch, batches, plain};
+use super::fixture::{Log, settings};
+use super::raw::topic_name;
 
 async fn refusal(file: &Path) -> Error {
     let settings = Settings::new("127.0.0.1:0".parse().unwrap(), file);

@@ -2,18 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_protocol::messages::{
-    ListOffsetsRequest,
-    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
-};
+use kafka_protocol::messages::ListOffsetsRequest;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use minishop_broker::TopicSettings;
 use tempfile::tempdir;
 
-use super::{
-    batch::{Batch, batches, plain},
-    fixture::{Log, settings},
-    raw::{Raw, fetch, fetched, topic_name},
-};
+use super::batch::{Batch, batches, plain};
+use super::fixture::{Log, settings};
+use super::raw::{Raw, fetch, fetched, topic_name};
 
 #[tokio::test]
 async fn fetches_beyond_the_log_and_its_bounds_are_answered_within_them() {

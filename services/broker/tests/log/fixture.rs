@@ -1,6 +1,7 @@
 //! A running log in a directory of its own.
 
-use std::{ops::Deref, time::Duration};
+use std::ops::Deref;
+use std::time::Duration;
 
 use minishop_broker::{Settings, TopicSettings};
 use minishop_testkit::log::{EmbeddedLog, any_port};

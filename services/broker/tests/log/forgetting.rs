@@ -1,16 +1,12 @@
 //! Deletion of groups and their positions.
 
-use kafka_protocol::messages::{
-    DeleteGroupsRequest, OffsetDeleteRequest,
-    offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
-};
+use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+use kafka_protocol::messages::{DeleteGroupsRequest, OffsetDeleteRequest};
 use tempfile::tempdir;
 
-use super::{
-    bad_groups::{alone, commit_alone, committed, group},
-    fixture::Log,
-    raw::{Raw, topic_name},
-};
+use super::bad_groups::{alone, commit_alone, committed, group};
+use super::fixture::Log;
+use super::raw::{Raw, topic_name};
 
 async fn delete(raw: &mut Raw, names: &[&str]) -> Vec<i16> {
     let request = DeleteGroupsRequest::default().with_groups_names(names.iter().map(|name| group(name)).collect());

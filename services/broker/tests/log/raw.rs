@@ -1,24 +1,21 @@
 //! A client that sends exactly what it is given: requests of any version, and bytes that are not a request.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::{
-    messages::{
-        ApiVersionsRequest, FetchRequest, FetchResponse, InitProducerIdRequest, MetadataRequest, ProduceRequest, ProduceResponse,
-        RequestHeader, ResponseHeader, TopicName,
-        fetch_request::{FetchPartition, FetchTopic},
-        fetch_response::PartitionData,
-        produce_request::{PartitionProduceData, TopicProduceData},
-        produce_response::PartitionProduceResponse,
-    },
-    protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes},
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use kafka_protocol::messages::{
+    ApiVersionsRequest, FetchRequest, FetchResponse, InitProducerIdRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+    RequestHeader, ResponseHeader, TopicName,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 /// Timeout of every answer.

@@ -1,29 +1,21 @@
 //! What survives a stop, a kill or a torn write.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use rdkafka::{
-    ClientConfig, ClientContext, Message,
-    consumer::{BaseConsumer, Consumer},
-    message::DeliveryResult,
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
-    topic_partition_list::{Offset, TopicPartitionList},
-};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Message};
 use tempfile::tempdir;
 
-use super::{
-    bad_groups::{commit_alone, committed},
-    batch::{batches, numbered, plain},
-    child::{Served, free_addr},
-    fixture::Log,
-};
+use super::bad_groups::{commit_alone, committed};
+use super::batch::{batches, numbered, plain};
+use super::child::{Served, free_addr};
+use super::fixture::Log;
 
 #[tokio::test]
 async fn everything_is_there_again_after_a_restart() {

@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use kafka_protocol::messages::{
-    DeleteRecordsRequest, DeleteTopicsRequest,
-    delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
-};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::{DeleteRecordsRequest, DeleteTopicsRequest};
 use minishop_broker::TopicSettings;
 use minishop_testkit::wait::{PATIENCE, eventually};
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
 use tempfile::tempdir;
 
-use super::{
-    batch::{Batch, batches, plain},
-    fixture::{Log, settings},
-    raw::{Raw, topic_name},
-};
+use super::batch::{Batch, batches, plain};
+use super::fixture::{Log, settings};
+use super::raw::{Raw, topic_name};
 
 fn start(log: &Log, topic: usize) -> i64 {
     log.stats.snapshot().topics[topic].partitions[0].start_offset

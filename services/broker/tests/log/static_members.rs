@@ -1,19 +1,16 @@
 //! Static members on the wire (KIP-345): the answers to their requests, independent of any client.
 
 use bytes::{BufMut, Bytes};
-use kafka_protocol::messages::{
-    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, SyncGroupRequest,
-    join_group_request::JoinGroupRequestProtocol, leave_group_request::MemberIdentity,
-    sync_group_request::SyncGroupRequestAssignment,
-};
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::leave_group_request::MemberIdentity;
+use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use kafka_protocol::messages::{HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, SyncGroupRequest};
 use minishop_testkit::wait::becomes;
 use tempfile::tempdir;
 
-use super::{
-    bad_groups::{group, text},
-    fixture::Log,
-    raw::Raw,
-};
+use super::bad_groups::{group, text};
+use super::fixture::Log;
+use super::raw::Raw;
 
 /// Returns a subscription to `topics`; `owned` stands for data that differs at each start of a consumer.
 fn subscription(topics: &[&str], owned: u8) -> Bytes {

@@ -1,21 +1,17 @@
 //! System calls of the log and their failures: fsync counted and failing, a full disk.
 
-use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kafka_protocol::messages::{InitProducerIdRequest, ProduceResponse};
 use tempfile::{TempDir, tempdir};
 
-use super::{
-    batch::{Batch, plain},
-    child::{Served, free_addr, usable},
-    disk::{delete_records, hidden},
-    raw::{Raw, partitions},
-};
+use super::batch::{Batch, plain};
+use super::child::{Served, free_addr, usable};
+use super::disk::{delete_records, hidden};
+use super::raw::{Raw, partitions};
 
 const STRACE: [&str; 4] = ["strace", "-f", "-qq", "-e"];
 

@@ -8,10 +8,8 @@ use std::io::Write;
 use bytes::Bytes;
 use tempfile::tempdir;
 
-use super::{
-    batch::{Batch, batches, plain, record, varint},
-    fixture::Log,
-};
+use super::batch::{Batch, batches, plain, record, varint};
+use super::fixture::Log;
 
 /// Every codec with its number.
 const CODECS: [(&str, i16); 5] = [("gzip", 1), ("snappy", 2), ("framed snappy", 2), ("lz4", 3), ("zstd", 4)];

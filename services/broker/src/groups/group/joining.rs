@@ -1,11 +1,10 @@
 //! A group from its first join to the start of a generation.
 
 use bytes::Bytes;
-use kafka_protocol::{error::ResponseError, protocol::StrBytes};
-use tokio::{
-    sync::oneshot,
-    time::{Duration, Instant},
-};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::protocol::StrBytes;
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant};
 
 use super::{Group, Phase};
 use crate::groups::{Join, JoinOutcome, JoinRefused, Joined, Member, Waiting};
