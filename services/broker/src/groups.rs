@@ -200,10 +200,6 @@ impl Groups {
             .collect()
     }
 
-    pub fn count(&self) -> usize {
-        lock(&self.by_name).len()
-    }
-
     /// Ends sessions, rebalances and waits at their deadlines, until the future is dropped.
     pub async fn run_timers(&self) {
         loop {

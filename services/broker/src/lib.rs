@@ -16,16 +16,15 @@ mod log;
 mod retention;
 mod settings;
 mod shared;
-mod stats;
 mod storage;
 mod tail;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::protocol::StrBytes;
-use sqlx::SqliteConnection;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -33,7 +32,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::Error;
 pub use settings::{Limits, Settings, TopicSettings};
-pub use stats::{PartitionStats, Stats, StatsHandle, TopicStats};
 
 use catalog::Catalog;
 use groups::Groups;
@@ -76,12 +74,15 @@ pub async fn open(settings: Settings) -> Result<EventLog, Error> {
         groups: Groups::new(start.run_id, settings.limits.clone(), settings.rebalance_delay),
         readers: storage::readers(&file),
         writer,
-        counters: stats::Counters::default(),
+        writable: AtomicBool::new(true),
         memory: Arc::new(Semaphore::new(settings.limits.memory_bytes)),
         inflating: Mutex::default(),
         settings,
     });
-    Ok(EventLog::start(shared, listener, connection, commands))
+    let stop_writer = CancellationToken::new();
+    let mut writing = JoinSet::new();
+    writing.spawn(Writer::new(Arc::clone(&shared), connection, commands, stop_writer.clone()).run());
+    Ok(EventLog { shared, listener, writer: writing, stop_writer })
 }
 
 /// Returns the host that clients on this machine can reach; loopback if the listener is bound to all addresses.
@@ -102,39 +103,9 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    fn start(
-        shared: Arc<Shared>,
-        listener: TcpListener,
-        connection: SqliteConnection,
-        commands: mpsc::Receiver<log::Command>,
-    ) -> Self {
-        let stop_writer = CancellationToken::new();
-        let mut writer = JoinSet::new();
-        writer.spawn(Writer::new(Arc::clone(&shared), connection, commands, stop_writer.clone()).run());
-        Self { shared, listener, writer, stop_writer }
-    }
-
-    /// Returns the bound address; its port is never 0.
-    pub fn addr(&self) -> SocketAddr {
-        self.shared.addr
-    }
-
-    /// Creates a topic unless it exists. See [`Handle::ensure_topic`].
-    ///
-    /// # Errors
-    /// As [`Handle::ensure_topic`].
-    pub async fn ensure_topic(&self, name: &str, partitions: i32, settings: TopicSettings) -> Result<(), Error> {
-        self.handle().ensure_topic(name, partitions, settings).await
-    }
-
     /// Returns a handle that stays usable after [`EventLog::run`] has consumed `self`.
     pub fn handle(&self) -> Handle {
         Handle(Arc::clone(&self.shared))
-    }
-
-    /// Returns a handle to the log's statistics, readable while it runs.
-    pub fn stats(&self) -> StatsHandle {
-        StatsHandle(Arc::clone(&self.shared))
     }
 
     /// Serves until `shutdown`: then stops reading requests, sends the answers that are ready within half a second, commits
@@ -177,6 +148,11 @@ impl Handle {
     /// Returns the bound address; its port is never 0.
     pub fn addr(&self) -> SocketAddr {
         self.0.addr
+    }
+
+    /// Returns false while the disk refuses writes; produce then fails with Kafka's error 56.
+    pub fn writable(&self) -> bool {
+        self.0.writable.load(Ordering::Relaxed)
     }
 
     /// Creates a topic unless it exists; the settings of an existing topic stay unchanged.

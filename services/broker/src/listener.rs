@@ -47,15 +47,12 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: Cancel
 
 fn admit(shared: &Arc<Shared>, connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, stop: &CancellationToken) {
     if connections.len() >= shared.settings.limits.connections {
-        shared.counters.refused.add(1);
         tracing::debug!(network.peer.address = %peer, "refusing a connection: {} are already open", connections.len());
         return;
     }
-    shared.counters.accepted.add(1);
     let (shared, stop) = (Arc::clone(shared), stop.clone());
     connections.spawn(async move {
         connection::serve(&shared, stream, peer, &stop).await;
-        shared.counters.closed.add(1);
     });
 }
 

@@ -10,6 +10,7 @@ mod producers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -152,6 +153,7 @@ pub(crate) struct Writer {
     commands: mpsc::Receiver<Command>,
     producers: Producers,
     tail: TailQueue,
+    commits: u64,
     stop: CancellationToken,
 }
 
@@ -163,7 +165,7 @@ impl Writer {
         stop: CancellationToken,
     ) -> Self {
         let tail = TailQueue::new(shared.settings.limits.tail_bytes);
-        Self { shared, connection, commands, producers: Producers::default(), tail, stop }
+        Self { shared, connection, commands, producers: Producers::default(), tail, commits: 0, stop }
     }
 
     /// Runs until `stop`, then commits what is queued, checkpoints the write-ahead log and closes the file.
@@ -219,18 +221,17 @@ impl Writer {
                 staged.refuse();
                 return self.recover("commit to the event log", e).await;
             }
-            self.shared.counters.commits.add(1);
+            self.commits += 1;
             self.bound_wal().await;
         }
-        staged.publish(&self.shared.counters, &mut self.producers, &mut self.tail);
+        staged.publish(&mut self.producers, &mut self.tail);
         Ok(())
     }
 
     /// Checkpoints the write-ahead log if readers that never pause have kept SQLite from doing so.
     async fn bound_wal(&mut self) {
-        if !self.shared.counters.commits.get().is_multiple_of(WAL_LOOK)
-            || storage::wal_bytes(&self.shared.settings.file) <= storage::WAL_LIMIT
-        {
+        let is_time = self.commits.is_multiple_of(WAL_LOOK);
+        if !is_time || storage::wal_bytes(&self.shared.settings.file) <= storage::WAL_LIMIT {
             return;
         }
         // Waits for readers up to the busy timeout; new ones then read from the file.
@@ -247,7 +248,7 @@ impl Writer {
             return Err(storage::refused(&file, operation, error));
         }
         tracing::error!(error = %error, "the event log cannot be written ({operation}); produce is refused until it recovers");
-        self.shared.counters.writable.set(false);
+        self.shared.writable.store(false, Ordering::Relaxed);
         self.producers.clear();
         self.tail.clear();
         loop {
@@ -266,7 +267,7 @@ impl Writer {
                 return Ok(());
             }
         }
-        self.shared.counters.writable.set(true);
+        self.shared.writable.store(true, Ordering::Relaxed);
         tracing::info!("the event log can be written again");
         Ok(())
     }

@@ -11,7 +11,7 @@ const MIB: usize = 1024 * KIB;
 /// Address, file, retention and limits of an event log.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Address to listen on; port 0 takes a free port, see [`crate::EventLog::addr`].
+    /// Address to listen on; port 0 takes a free port, see [`crate::Handle::addr`].
     pub addr: SocketAddr,
     /// The log's own SQLite file, created on the first start. No other program may write it.
     pub file: PathBuf,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::protocol::StrBytes;
@@ -12,7 +13,6 @@ use crate::catalog::{Catalog, Topic};
 use crate::groups::Groups;
 use crate::log::{Command, Control};
 use crate::settings::{Settings, TopicSettings};
-use crate::stats::Counters;
 
 /// Longest topic name, as in Kafka.
 const NAME_BYTES: usize = 249;
@@ -28,7 +28,8 @@ pub(crate) struct Shared {
     pub groups: Groups,
     pub readers: SqlitePool,
     pub writer: mpsc::Sender<Command>,
-    pub counters: Counters,
+    /// False while the disk refuses writes.
+    pub writable: AtomicBool,
     /// Memory budget in bytes for large requests and fetch answers.
     pub memory: Arc<Semaphore>,
     /// Held while a large batch is decompressed.

@@ -28,14 +28,15 @@ fn open_log(config: Arc<Config>) -> BoxFuture<'static, anyhow::Result<EmbeddedLo
         let mut settings = Settings::new(config.kafka_addr, config.data_dir.join("log.db"));
         settings.partitions = config.topic_partitions;
         let log = minishop_broker::open(settings).await.map_err(|error| refused(&error))?;
+        let handle = log.handle();
         for topic in topics::ALL {
             let name = topics::prefixed(&config.topic_prefix, topic);
             let max_message_bytes = largest_record(topic == topics::CREATED_DEAD_LETTERS);
             let settings = TopicSettings { max_message_bytes, ..TopicSettings::default() };
-            log.ensure_topic(&name, config.topic_partitions, settings).await.map_err(|error| refused(&error))?;
+            handle.ensure_topic(&name, config.topic_partitions, settings).await.map_err(|error| refused(&error))?;
         }
-        let (addr, stats) = (log.addr(), log.stats());
-        let writable = Box::new(move || stats.writable());
+        let addr = handle.addr();
+        let writable = Box::new(move || handle.writable());
         Ok(EmbeddedLog { addr, writable, run: Box::new(|drain| async move { log.run(drain).await.map_err(fault) }.boxed()) })
     }
     .boxed()

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use minishop_broker::{Error, Handle, Settings, StatsHandle, TopicSettings, open};
+use minishop_broker::{Error, Handle, Settings, TopicSettings, open};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -15,10 +15,8 @@ pub struct EmbeddedLog {
     pub addr: SocketAddr,
     /// Its file.
     pub file: PathBuf,
-    /// Creates topics.
+    /// Creates topics, and tells whether it can write.
     pub handle: Handle,
-    /// What it counts.
-    pub stats: StatsHandle,
     stop: DropGuard,
     task: JoinHandle<Result<(), Error>>,
 }
@@ -34,8 +32,8 @@ impl EmbeddedLog {
         let file = settings.file.clone();
         let log = open(settings).await.unwrap();
         let stop = CancellationToken::new();
-        let (addr, handle, stats) = (log.addr(), log.handle(), log.stats());
-        Self { addr, file, handle, stats, task: spawn(log.run(stop.clone())), stop: stop.drop_guard() }
+        let handle = log.handle();
+        Self { addr: handle.addr(), file, handle, task: spawn(log.run(stop.clone())), stop: stop.drop_guard() }
     }
 
     /// Creates a topic.

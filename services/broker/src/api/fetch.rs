@@ -73,7 +73,6 @@ async fn fetch(asked: Asked, request: FetchRequest) -> Result<Option<super::Repl
             let memory = Arc::clone(&shared.memory).acquire_many_owned(share).await.ok();
             let (responses, found) = read_all(&shared, &request, &wanted, limit, by_id).await;
             if due || found.bytes >= enough.max(1) || found.failed {
-                shared.counters.fetched_bytes.add(found.bytes as u64);
                 let mut reply = asked.encode(asked.version, &FetchResponse::default().with_responses(responses))?;
                 reply.memory = memory.and_then(|mut held| held.split(reply.bytes.len().min(held.num_permits())));
                 return Ok(Some(reply));
@@ -195,7 +194,6 @@ async fn records(
     };
     let good = stored.iter().take_while(|stored| batch::intact(&stored.bytes)).count();
     if let Some(bad) = stored.get(good) {
-        shared.counters.damaged.add(1);
         let end = bad.last;
         tracing::error!(partition = partition.number, offset = range.start, "the batch that ends at offset {end} is damaged");
         if good == 0 {

@@ -46,15 +46,9 @@ pub(super) async fn serve(shared: &Arc<Shared>, stream: TcpStream, peer: SocketA
     match tokio::try_join!(reading, writing) {
         Ok(_) | Err(Closed::Input(End::Gone) | Closed::Stopping) => {}
         Err(Closed::Input(end @ End::Foreign(_))) => {
-            shared.counters.malformed.add(1);
             tracing::warn!(network.peer.address = %peer, "closed a connection from {peer}: {end}");
         }
-        Err(closed) => {
-            if matches!(closed, Closed::Request(_) | Closed::Input(End::Length(_) | End::Cut)) {
-                shared.counters.malformed.add(1);
-            }
-            tracing::debug!(network.peer.address = %peer, "closed a connection: {closed}");
-        }
+        Err(closed) => tracing::debug!(network.peer.address = %peer, "closed a connection: {closed}"),
     }
 }
 
@@ -108,7 +102,6 @@ async fn write(
             }
             drop(memory);
         }
-        shared.counters.requests.add(1);
         owed.fetch_sub(1, Ordering::Relaxed);
     }
     Ok(())

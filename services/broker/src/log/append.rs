@@ -12,7 +12,6 @@ use super::producers::{Producer, Producers, Verdict, advance};
 use super::{Append, Positions, Produce, Stored};
 use crate::batch;
 use crate::catalog::Partition;
-use crate::stats::Counters;
 use crate::storage::{MAX_OFFSET, row_id};
 use crate::tail::TailQueue;
 
@@ -169,9 +168,7 @@ impl Staged {
     }
 
     /// After the commit: makes the records visible to readers, remembers the producers and answers.
-    pub fn publish(self, counters: &Counters, producers: &mut Producers, tail: &mut TailQueue) {
-        counters.batches.add(self.placed.len() as u64);
-        counters.stored_bytes.add(self.records.len() as u64);
+    pub fn publish(self, producers: &mut Producers, tail: &mut TailQueue) {
         let records = Bytes::from(self.records);
         for placed in &self.placed {
             tail.push(&placed.partition, placed.base, placed.last, records.slice(placed.at..placed.at + placed.size));

@@ -86,7 +86,7 @@ fn embedded(case: fn(&str)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let file = dir.path().join("log.db");
     let log = runtime.block_on(open(Settings::new("127.0.0.1:0".parse().unwrap(), file))).unwrap();
-    let address = log.addr().to_string();
+    let address = log.handle().addr().to_string();
     let stop = CancellationToken::new();
     let running = runtime.spawn(log.run(stop.clone()));
     case(&address);

@@ -83,7 +83,7 @@ async fn acks_decide_about_the_answer() {
     // The next answer is that of the fetch: acks 0 got none, and its batch was stored before.
     let data = raw.fetch("t", 0, 0).await;
     assert_eq!(data.high_watermark, 1);
-    assert_eq!(log.stats.snapshot().topics.len(), 1, "a topic was made");
+    assert_eq!(raw.topics().await.len(), 1, "a topic was made");
     let mut other = log.connect().await;
     other.send(9, &produce("nowhere", vec![(0, good())], 0)).await;
     assert!(other.closes_within(Duration::from_secs(2)).await, "closing is the only way to tell of a failure");

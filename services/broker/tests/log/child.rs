@@ -24,7 +24,7 @@ fn serve_until_killed() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let log = open(Settings::new(addr.parse().unwrap(), file)).await.unwrap();
-        log.ensure_topic("t", 3, TopicSettings::default()).await.unwrap();
+        log.handle().ensure_topic("t", 3, TopicSettings::default()).await.unwrap();
         println!("\nready {}", std::process::id());
         if let Err(error) = log.run(CancellationToken::new()).await {
             assert_eq!(error.code(), "STORE_FSYNC", "{error}");

@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, FetchRequest, FetchResponse, InitProducerIdRequest, MetadataRequest, ProduceRequest, ProduceResponse,
-    RequestHeader, ResponseHeader, TopicName,
+    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, InitProducerIdRequest, MetadataRequest, ProduceRequest,
+    ProduceResponse, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -90,6 +91,13 @@ impl Raw {
         assert_eq!(answer.error_code, 0);
     }
 
+    /// Sends a valid request; returns whether it is answered, and not by the end of the connection.
+    pub async fn is_served(&mut self) -> bool {
+        let request = frame(1, 3, &ApiVersionsRequest::default());
+        self.send_bytes(&request).await;
+        self.receive_or_closed::<ApiVersionsResponse>(3).await.is_some_and(|answer| answer.error_code == 0)
+    }
+
     /// Returns a new producer id.
     pub async fn new_producer(&mut self) -> i64 {
         let request = InitProducerIdRequest::default().with_transactional_id(None);
@@ -98,11 +106,16 @@ impl Raw {
         answer.producer_id.0
     }
 
+    /// Returns all topics, sorted by name.
+    pub async fn topics(&mut self) -> Vec<MetadataResponseTopic> {
+        self.call(12, &MetadataRequest::default().with_topics(None)).await.topics
+    }
+
     /// Returns the id of the only topic.
     pub async fn topic_id(&mut self) -> Uuid {
-        let answer = self.call(12, &MetadataRequest::default().with_topics(None)).await;
-        assert_eq!(answer.topics.len(), 1);
-        answer.topics[0].topic_id
+        let topics = self.topics().await;
+        assert_eq!(topics.len(), 1);
+        topics[0].topic_id
     }
 
     pub async fn produce(&mut self, topic: &str, partition: i32, records: Bytes) -> PartitionProduceResponse {
