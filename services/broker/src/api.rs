@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use tokio::sync::OwnedSemaphorePermit;
@@ -24,8 +25,7 @@ use crate::shared::Shared;
 
 /// Supported versions of each API. Newer ones bring features that this log does not have (replica directories, broker
 /// fencing, the new group protocol, share groups, two-phase transactions). Not supported are `CreatePartitions`, because a
-/// key's records would continue in another partition and lose their order, and `DescribeLogDirs`, because there are none:
-/// [`crate::StatsHandle`] reports each partition's bytes.
+/// key's records would continue in another partition and lose their order, and `DescribeLogDirs`, because there are none.
 const VERSIONS: [(ApiKey, i16, i16); 22] = [
     (ApiKey::Produce, 3, 11),
     (ApiKey::Fetch, 4, 16),
@@ -184,6 +184,11 @@ where
     let request = decode(&asked, body)?;
     let response = handler(asked.clone(), request);
     Ok(Box::pin(async move { asked.encode(asked.version, &response.await).map(Some) }))
+}
+
+/// Returns Kafka's code of an outcome: 0 for a success.
+fn code<T>(outcome: &Result<T, ResponseError>) -> i16 {
+    outcome.as_ref().err().map_or(0, ResponseError::code)
 }
 
 fn int16(bytes: &[u8], at: usize) -> Option<i16> {

@@ -17,7 +17,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::Asked;
+use super::{Asked, code};
 use crate::log::Control;
 use crate::settings::TopicSettings;
 use crate::shared::Shared;
@@ -137,8 +137,7 @@ pub(super) async fn delete_topics(asked: Asked, request: DeleteTopicsRequest) ->
             Ok(topic) => asked.shared.control(|reply| Control::DeleteTopic { topic, reply }).await,
             Err(error) => Err(error),
         };
-        let mut result =
-            DeletableTopicResult::default().with_name(name).with_error_code(outcome.err().map_or(0, |error| error.code()));
+        let mut result = DeletableTopicResult::default().with_name(name).with_error_code(code(&outcome));
         if asked.version >= 6 {
             result.topic_id = id;
         }
@@ -158,7 +157,7 @@ pub(super) async fn delete_records(asked: Asked, request: DeleteRecordsRequest) 
                 DeleteRecordsPartitionResult::default()
                     .with_partition_index(ask.partition_index)
                     .with_low_watermark(outcome.unwrap_or(-1))
-                    .with_error_code(outcome.err().map_or(0, |error| error.code())),
+                    .with_error_code(code(&outcome)),
             );
         }
         topics.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));

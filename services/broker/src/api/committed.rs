@@ -108,14 +108,19 @@ pub(super) async fn fetch(asked: Asked, request: OffsetFetchRequest) -> OffsetFe
     }
 }
 
-async fn positions(shared: &Shared, group: &str, wanted: Option<Vec<(TopicName, Vec<i32>)>>) -> Result<Answers, ResponseError> {
+/// Reads all positions of a group.
+pub(super) async fn stored(shared: &Shared, group: &str) -> Result<Vec<Committed>, ResponseError> {
     if group.is_empty() {
         return Err(ResponseError::InvalidGroupId);
     }
-    let rows = read::committed(&shared.readers, group).await.map_err(|e| {
+    read::committed(&shared.readers, group).await.map_err(|e| {
         tracing::error!(error = %e, "reading committed offsets failed");
         ResponseError::KafkaStorageError
-    })?;
+    })
+}
+
+async fn positions(shared: &Shared, group: &str, wanted: Option<Vec<(TopicName, Vec<i32>)>>) -> Result<Answers, ResponseError> {
+    let rows = stored(shared, group).await?;
     let mut by_topic: BTreeMap<String, BTreeMap<i32, Committed>> = BTreeMap::new();
     for row in rows {
         by_topic.entry(row.topic.clone()).or_default().insert(row.number, row);

@@ -5,19 +5,17 @@ use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse, OffsetDeleteRequest, OffsetDeleteResponse};
 
-use super::Asked;
+use super::committed::stored;
+use super::{Asked, code};
 use crate::log::Control;
 use crate::shared::Shared;
-use crate::storage::read;
 
 /// Deletes groups; one with members is refused.
 pub(super) async fn groups(asked: Asked, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for id in request.groups_names {
         let outcome = group(&asked.shared, &id).await;
-        results.push(
-            DeletableGroupResult::default().with_group_id(id).with_error_code(outcome.err().map_or(0, |error| error.code())),
-        );
+        results.push(DeletableGroupResult::default().with_group_id(id).with_error_code(code(&outcome)));
     }
     DeleteGroupsResponse::default().with_results(results)
 }
@@ -82,13 +80,7 @@ pub(super) async fn offsets(asked: Asked, request: OffsetDeleteRequest) -> Offse
 
 /// Checks that the group has members or positions.
 async fn known(shared: &Shared, id: &str) -> Result<(), ResponseError> {
-    if id.is_empty() {
-        return Err(ResponseError::InvalidGroupId);
-    }
-    let stored = read::committed(&shared.readers, id).await.map_err(|e| {
-        tracing::error!(error = %e, "reading committed offsets failed");
-        ResponseError::KafkaStorageError
-    })?;
+    let stored = stored(shared, id).await?;
     let known = !stored.is_empty() || shared.groups.read(id, |_| ()).is_some();
     known.then_some(()).ok_or(ResponseError::GroupIdNotFound)
 }

@@ -15,13 +15,9 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Duration;
 
-use super::Asked;
+use super::{Asked, code};
 use crate::groups::{Group, Join, Joined, Phase, Speaker};
 use crate::storage::read;
-
-fn code(outcome: Result<(), ResponseError>) -> i16 {
-    outcome.err().map_or(0, |error| error.code())
-}
 
 fn text(text: impl Into<String>) -> StrBytes {
     StrBytes::from_string(text.into())
@@ -89,7 +85,7 @@ pub(super) async fn sync(asked: Asked, request: SyncGroupRequest) -> SyncGroupRe
 pub(super) async fn heartbeat(asked: Asked, request: HeartbeatRequest) -> HeartbeatResponse {
     let speaker =
         Speaker { member: &request.member_id, generation: request.generation_id, instance: request.group_instance_id.as_ref() };
-    HeartbeatResponse::default().with_error_code(code(asked.shared.groups.heartbeat(&request.group_id, speaker)))
+    HeartbeatResponse::default().with_error_code(code(&asked.shared.groups.heartbeat(&request.group_id, speaker)))
 }
 
 pub(super) async fn leave(asked: Asked, request: LeaveGroupRequest) -> LeaveGroupResponse {
@@ -99,7 +95,7 @@ pub(super) async fn leave(asked: Asked, request: LeaveGroupRequest) -> LeaveGrou
     }
     if asked.version < 3 {
         let outcome = groups.leave(&request.group_id, &request.member_id, None);
-        return LeaveGroupResponse::default().with_error_code(code(outcome));
+        return LeaveGroupResponse::default().with_error_code(code(&outcome));
     }
     let members = request
         .members
@@ -110,7 +106,7 @@ pub(super) async fn leave(asked: Asked, request: LeaveGroupRequest) -> LeaveGrou
             MemberResponse::default()
                 .with_member_id(member.member_id)
                 .with_group_instance_id(instance)
-                .with_error_code(code(outcome))
+                .with_error_code(code(&outcome))
         })
         .collect();
     LeaveGroupResponse::default().with_members(members)

@@ -4,7 +4,7 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
-use super::Asked;
+use super::{Asked, code};
 use crate::shared::Shared;
 use crate::storage::read;
 use crate::storage::read::Found;
@@ -24,7 +24,7 @@ pub(super) async fn list(asked: Asked, request: ListOffsetsRequest) -> ListOffse
             let found = outcome.ok().flatten();
             let mut answer = ListOffsetsPartitionResponse::default()
                 .with_partition_index(ask.partition_index)
-                .with_error_code(outcome.err().map_or(0, |error| error.code()))
+                .with_error_code(code(&outcome))
                 .with_offset(found.map_or(-1, |found| found.offset))
                 .with_timestamp(found.map_or(-1, |found| found.timestamp));
             if asked.version >= 4 {

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{Asked, Pending, Unfit};
+use super::{Asked, Pending, Unfit, code};
 use crate::batch;
 use crate::batch::records;
 use crate::batch::records::{Bounds, Flaw};
@@ -130,7 +130,7 @@ fn response(topics: Vec<(TopicName, Vec<(i32, Slot)>)>, outcomes: Vec<Stored>) -
                     };
                     PartitionProduceResponse::default()
                         .with_index(index)
-                        .with_error_code(outcome.err().map_or(0, |e| e.code()))
+                        .with_error_code(code(&outcome))
                         .with_base_offset(outcome.unwrap_or(-1))
                         .with_log_append_time_ms(-1)
                         .with_log_start_offset(start)

@@ -157,10 +157,7 @@ impl Group {
     }
 
     pub fn heartbeat(&mut self, speaker: Speaker<'_>, now: Instant) -> Result<(), ResponseError> {
-        self.check(speaker)?;
-        if let Some(member) = self.members.get_mut(speaker.member) {
-            member.alive(now);
-        }
+        self.hear(speaker, now)?;
         match self.phase {
             Phase::Joining { .. } => Err(ResponseError::RebalanceInProgress),
             _ => Ok(()),
@@ -172,10 +169,7 @@ impl Group {
         if speaker.generation < 0 {
             return Err(ResponseError::UnknownMemberId);
         }
-        self.check(speaker)?;
-        if let Some(member) = self.members.get_mut(speaker.member) {
-            member.alive(now);
-        }
+        self.hear(speaker, now)?;
         match self.phase {
             Phase::Syncing { .. } => Err(ResponseError::RebalanceInProgress),
             _ => Ok(()),
@@ -209,6 +203,15 @@ impl Group {
         self.start_joining(now);
         self.try_complete(now);
         Some(())
+    }
+
+    /// Renews the session of the sender, if it passes [`Group::check`].
+    fn hear(&mut self, speaker: Speaker<'_>, now: Instant) -> Result<(), ResponseError> {
+        self.check(speaker)?;
+        if let Some(member) = self.members.get_mut(speaker.member) {
+            member.alive(now);
+        }
+        Ok(())
     }
 
     /// Checks that the sender is known, in this generation, and not replaced by a restarted static member.
