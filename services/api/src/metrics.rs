@@ -1,7 +1,7 @@
 //! The API's metrics. Label values come from closed lists only.
 
 use minishop_core::refusal::{Code, Refusal};
-use minishop_platform::ctx::Metrics;
+use minishop_platform::ctx::{Labels, Metrics};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
@@ -10,7 +10,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::call::Call;
 
-type Labels<const N: usize> = [(&'static str, &'static str); N];
 /// The exemplar of a bucket: the trace of a request in it.
 type TraceLabel = [(&'static str, String); 1];
 
@@ -46,11 +45,7 @@ impl ApiMetrics {
                 "Time from request to answer",
                 Family::new_with_constructor(latency),
             ),
-            batch: metrics.register_as(
-                "api_intake_batch_orders",
-                "Orders in one statement",
-                Histogram::new(exponential_buckets(1.0, 2.0, 9)),
-            ),
+            batch: metrics.histogram("api_intake_batch_orders", "Orders in one statement", 1.0, 9),
             depth: metrics.register("api_intake_queued_orders", "Orders that wait for a writer"),
         }
     }

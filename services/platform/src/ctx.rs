@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use minishop_core::clock::Clock;
 use minishop_core::ids::Ids;
 use minishop_store::Store;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,9 @@ impl fmt::Debug for Task {
     }
 }
 
+/// Labels of a metric: names and values. Values come from closed lists only.
+pub type Labels<const N: usize> = [(&'static str, &'static str); N];
+
 /// The process's metrics, prefixed `minishop`. Each component registers its families once.
 #[derive(Debug, Clone)]
 pub struct Metrics(Arc<Mutex<Registry>>);
@@ -83,6 +87,11 @@ impl Metrics {
     pub fn register_as<M: Metric + Clone>(&self, name: &str, help: &str, family: M) -> M {
         self.with(|registry| registry.register(name, help, family.clone()));
         family
+    }
+
+    /// Registers a histogram of so many buckets, each twice as wide as the one before, and returns it.
+    pub fn histogram(&self, name: &str, help: &str, first_bucket: f64, buckets: u16) -> Histogram {
+        self.register_as(name, help, Histogram::new(exponential_buckets(first_bucket, 2.0, buckets)))
     }
 
     /// Calls `use_it` with the registry, to encode it.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::StreamExt;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::ctx::{Metrics, Status};
+use crate::ctx::{Labels, Metrics, Status};
 use breaker::Breaker;
 pub use changes::{ChangedOrders, Changes};
 
@@ -64,12 +63,6 @@ impl Hints {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
-    call: &'static str,
-    outcome: &'static str,
-}
-
 /// Exchanges hints with Redis. Created with its [`Hints`] handle.
 #[derive(Debug)]
 pub struct HintsTask {
@@ -81,7 +74,7 @@ pub struct HintsTask {
     /// Identifies this process in its hints, so that it ignores its own.
     owner: String,
     hints: Hints,
-    calls: Family<Call, Counter>,
+    calls: Family<Labels<2>, Counter>,
     received: Counter,
     changes_received: Counter,
     open: Gauge,
@@ -214,6 +207,6 @@ impl HintsTask {
     }
 
     fn count(&self, call: &'static str, outcome: &'static str) {
-        self.calls.get_or_create(&Call { call, outcome }).inc();
+        self.calls.get_or_create(&[("call", call), ("outcome", outcome)]).inc();
     }
 }

@@ -1,28 +1,13 @@
 //! The worker's metrics.
 
 use minishop_bus::consume::Partition;
-use minishop_platform::ctx::Metrics;
+use minishop_core::parking::{DeadCode, ErrorClass};
+use minishop_platform::ctx::{Labels, Metrics};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-
-/// The label of an event counter, from a closed set.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OutcomeLabel {
-    /// `processed`, `ignored`, `duplicate`, `copy`, `held`, `parked`, `queued` or `dead`.
-    pub outcome: &'static str,
-}
-
-/// The labels of a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct DeadLabel {
-    /// From `core::parking::ErrorClass`.
-    pub class: &'static str,
-    /// From `core::parking::DeadCode`.
-    pub code: &'static str,
-}
+use prometheus_client::metrics::histogram::Histogram;
 
 /// The label of a partition; a topic has at most some dozen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,8 +19,8 @@ pub struct PartitionLabel {
 /// The worker's metric families.
 #[derive(Debug, Clone)]
 pub struct WorkerMetrics {
-    pub events: Family<OutcomeLabel, Counter>,
-    pub dead_letters: Family<DeadLabel, Counter>,
+    events: Family<Labels<1>, Counter>,
+    dead_letters: Family<Labels<2>, Counter>,
     pub batch: Histogram,
     /// Seconds per transaction.
     pub transaction: Histogram,
@@ -57,20 +42,13 @@ impl WorkerMetrics {
         Self {
             events: metrics.register("worker_events", "Events by outcome"),
             dead_letters: metrics.register("worker_dead_letters", "Dead letters by class and code"),
-            batch: metrics.register_as(
-                "worker_batch_records",
-                "Records in one transaction",
-                Histogram::new(exponential_buckets(1.0, 2.0, 10)),
-            ),
-            transaction: metrics.register_as(
-                "worker_transaction_duration_seconds",
-                "Duration of one transaction",
-                Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
-            ),
-            latency: metrics.register_as(
+            batch: metrics.histogram("worker_batch_records", "Records in one transaction", 1.0, 10),
+            transaction: metrics.histogram("worker_transaction_duration_seconds", "Duration of one transaction", 0.0005, 14),
+            latency: metrics.histogram(
                 "worker_created_to_processed_duration_seconds",
                 "Time from the event to its settlement",
-                Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+                0.001,
+                16,
             ),
             store_behind_group: metrics.register(
                 "worker_store_behind_group",
@@ -82,6 +60,16 @@ impl WorkerMetrics {
             unreadable: metrics.register("worker_partition_unreadable", "1 for a partition that waits at unreadable records"),
             lag: metrics.register("worker_consumer_lag_records", "Records not yet committed by the group"),
         }
+    }
+
+    /// Counts an event by its outcome: `processed`, `ignored`, `duplicate`, `copy`, `held`, `parked`, `queued` or `dead`.
+    pub fn event(&self, outcome: &'static str) {
+        self.events.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a dead letter.
+    pub fn dead_letter(&self, class: ErrorClass, code: DeadCode) {
+        self.dead_letters.get_or_create(&[("class", class.as_str()), ("code", code.as_str())]).inc();
     }
 
     /// Sets the consumer lag of a partition: records not yet committed by the group.

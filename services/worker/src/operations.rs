@@ -14,11 +14,10 @@ use minishop_core::crash;
 use minishop_core::ids::{Ids, OperationId};
 use minishop_core::operation::{Kind, Next, State};
 use minishop_core::order::Status;
-use minishop_platform::ctx::{Commits, Ctx};
+use minishop_platform::ctx::{Commits, Ctx, Labels};
 use minishop_platform::events::status_changed::{Cause, StatusChange, StatusEvents};
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{DiscardCandidate, Operation, Operations, OrderRow, OutboxRow, Role, Run, StoreError, Transition};
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
@@ -48,11 +47,6 @@ pub enum Progress {
     Moved,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabel {
-    kind: &'static str,
-}
-
 /// Runs operations.
 #[derive(Debug)]
 pub struct OperationsTask {
@@ -64,7 +58,7 @@ pub struct OperationsTask {
     worker: WorkerShared,
     owner: String,
     paces: HashMap<OperationId, Pace>,
-    moved: Family<KindLabel, Counter>,
+    moved: Family<Labels<1>, Counter>,
 }
 
 impl OperationsTask {
@@ -143,7 +137,7 @@ impl OperationsTask {
         if let Some(pace) = self.paces.get_mut(&id) {
             pace.took(took);
         }
-        self.moved.get_or_create(&KindLabel { kind: kind.as_str() }).inc_by(took as u64);
+        self.moved.get_or_create(&[("kind", kind.as_str())]).inc_by(took as u64);
         Ok(took)
     }
 

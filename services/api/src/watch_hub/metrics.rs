@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use minishop_platform::ctx::Metrics;
+use minishop_platform::ctx::{Labels, Metrics};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 
 /// The metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WatchMetrics {
     watches: Gauge,
     delivered: Counter,
-    polls: Family<[(&'static str, &'static str); 2], Counter>,
+    polls: Family<Labels<2>, Counter>,
     poll_seconds: Histogram,
     late: Histogram,
 }
@@ -25,15 +25,17 @@ impl WatchMetrics {
             watches: metrics.register("api_watches", "Open watches of orders"),
             delivered: metrics.register("api_watch_events", "Order versions sent to watchers"),
             polls: metrics.register("api_watch_polls", "Reads of watched orders, by trigger and outcome"),
-            poll_seconds: metrics.register_as(
+            poll_seconds: metrics.histogram(
                 "api_watch_poll_duration_seconds",
                 "Duration of one read of watched orders",
-                Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+                0.000_25,
+                14,
             ),
-            late: metrics.register_as(
+            late: metrics.histogram(
                 "api_watch_delivery_duration_seconds",
                 "Time from an order's change until a watcher gets it",
-                Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+                0.001,
+                14,
             ),
         }
     }

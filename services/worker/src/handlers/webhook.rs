@@ -17,10 +17,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use minishop_contracts::headers::http as names;
 use minishop_core::clock::Clock;
 use minishop_platform::config::Webhook as Settings;
-use minishop_platform::ctx::Metrics;
+use minishop_platform::ctx::{Labels, Metrics};
 use minishop_platform::outbound::{Answer, Outbound};
 use minishop_store::Outage;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -52,14 +51,9 @@ pub struct Webhook {
     metrics: WebhookMetrics,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabel {
-    outcome: &'static str,
-}
-
 #[derive(Debug, Clone)]
 struct WebhookMetrics {
-    calls: Family<CallLabel, Histogram, fn() -> Histogram>,
+    calls: Family<Labels<1>, Histogram, fn() -> Histogram>,
     paused: Gauge,
 }
 
@@ -194,7 +188,7 @@ impl Handler for Webhook {
             Handled::Refused { .. } => "refused",
             Handled::Failed { .. } | Handled::Paused => "failed",
         };
-        self.metrics.calls.get_or_create(&CallLabel { outcome }).observe(started.elapsed().as_secs_f64());
+        self.metrics.calls.get_or_create(&[("outcome", outcome)]).observe(started.elapsed().as_secs_f64());
         self.note(permit, delivery, handled)
     }
 

@@ -4,35 +4,22 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use minishop_core::parking::{ErrorClass, State};
-use minishop_platform::ctx::Metrics;
-use prometheus_client::encoding::EncodeLabelSet;
+use minishop_platform::ctx::{Labels, Metrics};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 
 use super::claimed_event::{ClaimedEvent, Ended};
 
-/// The label of a call.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Attempted {
-    pub outcome: &'static str,
-}
-
-/// The label of parked events.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct StateLabel {
-    pub state: &'static str,
-}
-
 #[derive(Debug, Clone)]
 pub(super) struct LotMetrics {
-    attempts: Family<Attempted, Counter>,
+    attempts: Family<Labels<1>, Counter>,
     seconds: Histogram,
     pub retries: Counter,
     pub lost_leases: Counter,
     pub fulfilled_after_cancel: Counter,
-    parked: Family<StateLabel, Gauge>,
+    parked: Family<Labels<1>, Gauge>,
     oldest_held: Gauge,
 }
 
@@ -40,11 +27,7 @@ impl LotMetrics {
     pub(super) fn register(metrics: &Metrics) -> Self {
         Self {
             attempts: metrics.register("lot_attempts", "Calls to the handler, by outcome"),
-            seconds: metrics.register_as(
-                "lot_attempt_duration_seconds",
-                "Duration of one handler call",
-                Histogram::new(exponential_buckets(0.001, 2.0, 15)),
-            ),
+            seconds: metrics.histogram("lot_attempt_duration_seconds", "Duration of one handler call", 0.001, 15),
             retries: metrics.register("lot_retries", "Failed attempts that are retried"),
             lost_leases: metrics.register("lot_lost_leases", "Outcomes dropped because their lease was lost"),
             fulfilled_after_cancel: metrics
@@ -65,7 +48,7 @@ impl LotMetrics {
             Ended::Refused { .. } => "refused",
             Ended::Paused { .. } => "paused",
         };
-        self.attempts.get_or_create(&Attempted { outcome }).inc();
+        self.attempts.get_or_create(&[("outcome", outcome)]).inc();
         self.seconds.observe(took.as_secs_f64());
     }
 
@@ -73,7 +56,7 @@ impl LotMetrics {
     pub(super) fn standing(&self, counts: &HashMap<State, i64>, oldest_held: Option<Duration>) {
         for state in State::ALL {
             let count = counts.get(state).copied().unwrap_or_default();
-            self.parked.get_or_create(&StateLabel { state: state.as_str() }).set(count);
+            self.parked.get_or_create(&[("state", state.as_str())]).set(count);
         }
         self.oldest_held.set(i64::try_from(oldest_held.unwrap_or_default().as_secs()).unwrap_or(i64::MAX));
     }

@@ -10,7 +10,6 @@ use super::claimed_event::{ClaimedEvent, Ended};
 use super::decision::{Decision, LotOutcome};
 use super::lot_store::LotStore;
 use crate::event::decode::CreatedEvent;
-use crate::metrics::{DeadLabel, OutcomeLabel};
 
 /// An event held for this long waits for a worker that nobody rolls out.
 const HELD_TOO_LONG: Duration = Duration::from_mins(15);
@@ -32,7 +31,7 @@ impl LotStore {
             LotOutcome::Called | LotOutcome::HandedBack => return,
             LotOutcome::Retried { again_in } => return self.report_retried(claimed, again_in),
             LotOutcome::Dead(class, code) => {
-                self.counted.dead_letters.get_or_create(&DeadLabel { class: class.as_str(), code: code.as_str() }).inc();
+                self.counted.dead_letter(class, code);
                 dead(claimed, class, code);
                 "dead"
             }
@@ -54,7 +53,7 @@ impl LotStore {
             LotOutcome::Duplicate => "duplicate",
             LotOutcome::Copy => "copy",
         };
-        self.counted.events.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.counted.event(outcome);
     }
 
     fn report_processed(&self, claimed: &ClaimedEvent) {

@@ -9,7 +9,7 @@ use minishop_platform::telemetry::propagation::TraceContext;
 use super::plan::{EventResult, StreamOutcome};
 use super::reinjected::named_place;
 use crate::event::decode::{Content, Incoming};
-use crate::metrics::{DeadLabel, OutcomeLabel, WorkerMetrics};
+use crate::metrics::WorkerMetrics;
 
 impl StreamOutcome {
     /// Returns the outcome as a metric label.
@@ -39,7 +39,7 @@ impl EventResult<'_> {
 
     /// Counts and logs the outcome, and ends the span.
     pub(super) fn report(&self, now: Timestamp, metrics: &WorkerMetrics) {
-        metrics.events.get_or_create(&OutcomeLabel { outcome: self.outcome.as_str() }).inc();
+        metrics.event(self.outcome.as_str());
         if let Some(span) = &self.span {
             span.record("outcome", self.outcome.as_str());
         }
@@ -51,7 +51,7 @@ impl EventResult<'_> {
                 tracing::debug!("processed order {}", created.head.order_id);
             }
             (StreamOutcome::Dead(code), _) => {
-                metrics.dead_letters.get_or_create(&DeadLabel { class: ErrorClass::Refused.as_str(), code: code.as_str() }).inc();
+                metrics.dead_letter(ErrorClass::Refused, code);
                 dead(self.incoming, code);
             }
             (StreamOutcome::Held, _) => held(self.incoming),
