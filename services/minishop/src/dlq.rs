@@ -7,12 +7,13 @@ mod show;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use minishop_platform::boot::refuse;
 use serde_json::{Value, json};
 
 use crate::cli::EXIT_NO;
 use crate::order::client::{self, Client, Failure, Server};
 use crate::output::{self, Output};
-use select::{Confirm, Filter, Set};
+use select::{Filter, Set};
 
 /// What to do with dead letters.
 #[derive(Debug, clap::Args)]
@@ -112,38 +113,18 @@ struct Control {
     operator: String,
 }
 
-/// The result of a command.
-enum Done {
-    /// An answer to print.
-    Answer(Value, fn(&Value) -> ExitCode),
-    /// Everything is printed already.
-    Ended(ExitCode),
-}
-
 /// Asks the server; exit 1 when it refuses, 69 when it does not answer.
 pub async fn run(args: Args) -> ExitCode {
-    let output = args.server.output;
-    let client = match args.server.client() {
-        Ok(client) => client,
-        Err(code) => return code,
-    };
-    match ask(&client, args.what, output).await {
-        Ok(Done::Answer(answer, _)) if output == Output::Json => output::json(&answer),
-        Ok(Done::Answer(answer, table)) => table(&answer),
-        Ok(Done::Ended(code)) => code,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit_code())
-        }
-    }
+    let Args { server, what } = args;
+    server.ask(async |client| ask(client, what, server.output).await).await
 }
 
-async fn ask(client: &Client, what: What, output: Output) -> Result<Done, Failure> {
+async fn ask(client: &Client, what: What, output: Output) -> Result<ExitCode, Failure> {
     let (answer, table): (Value, fn(&Value) -> ExitCode) = match what {
         What::List { filter, limit } => {
             (client.pages("/ops/dead-letters", &filter.query(), "deadLetters", limit).await?, show::letters)
         }
-        What::Status { watch: true } => return Ok(Done::Ended(follow::status(client, output).await)),
+        What::Status { watch: true } => return Ok(follow::status(client, output).await),
         What::Status { watch: false } => (client.get("/ops/status").await?, show::status),
         What::Groups => (client.get("/ops/dead-letter-groups?pageSize=500").await?["groups"].take(), show::groups),
         What::Show { id } => (client.get(&format!("/ops/dead-letters/{}", client::encoded(&id))).await?, show::letter),
@@ -151,7 +132,7 @@ async fn ask(client: &Client, what: What, output: Output) -> Result<Done, Failur
         What::Operations { limit } => (client.pages("/ops/operations", "", "operations", limit).await?, show::operations),
         What::Audit { limit } => (client.pages("/ops/audit", "", "entries", limit).await?, show::audit),
         What::Operation { id, wait: false } => (client.get(&operation_path(&id)).await?, show::operation),
-        What::Operation { id, wait: true } => return follow::to_the_end(client, &id, output).await.map(Done::Ended),
+        What::Operation { id, wait: true } => return follow::to_the_end(client, &id, output).await,
         What::Pause(control) => (change(client, "pause", &control).await?, show::operation),
         What::Resume(control) => (change(client, "resume", &control).await?, show::operation),
         What::Cancel(control) => (change(client, "cancel", &control).await?, show::operation),
@@ -167,7 +148,7 @@ async fn ask(client: &Client, what: What, output: Output) -> Result<Done, Failur
             return operate(client, "discard", &set, body, output).await;
         }
     };
-    Ok(Done::Answer(answer, table))
+    Ok(if output == Output::Json { output::json(&answer) } else { table(&answer) })
 }
 
 fn operation_path(id: &str) -> String {
@@ -180,23 +161,25 @@ async fn change(client: &Client, action: &str, control: &Control) -> Result<Valu
 }
 
 /// Starts a redrive or a discard. A set chosen by a filter must be confirmed, after a dry run that counts it.
-async fn operate(client: &Client, verb: &str, set: &Set, body: Value, output: Output) -> Result<Done, Failure> {
+async fn operate(client: &Client, verb: &str, set: &Set, body: Value, printed: Output) -> Result<ExitCode, Failure> {
     let path = format!("/ops/dead-letters/{verb}");
-    if let Confirm::Ask = set.confirm() {
+    if set.needs_confirmation() {
+        if !output::can_ask() {
+            let what = "a filter may match many dead letters; confirm at a terminal, give --yes, or check first with --dry-run";
+            return Ok(refuse(&[format!("error[USAGE] dlq {verb}: {what}")]));
+        }
         let mut rehearsal = body.clone();
         rehearsal["dryRun"] = true.into();
         let matched = client.post(&path, &rehearsal, None).await?["matched"].as_u64().unwrap_or_default();
-        if !select::confirmed(verb, matched) {
-            return Ok(Done::Ended(ExitCode::from(EXIT_NO)));
+        if !output::confirmed(&format!("{verb} {matched} dead letters?")) {
+            return Ok(ExitCode::from(EXIT_NO));
         }
-    } else if let Confirm::Refuse = set.confirm() {
-        let what = "a filter may match many dead letters; confirm at a terminal, give --yes, or check first with --dry-run";
-        return Ok(Done::Ended(minishop_platform::boot::refuse(&[format!("error[USAGE] dlq {verb}: {what}")])));
     }
     let answer = client.post(&path, &body, None).await?;
     let id = answer["operation"]["id"].as_str().map(str::to_owned);
     match id.filter(|_| set.wait) {
-        Some(id) => follow::to_the_end(client, &id, output).await.map(Done::Ended),
-        None => Ok(Done::Answer(answer, show::begun)),
+        Some(id) => follow::to_the_end(client, &id, printed).await,
+        None if printed == Output::Json => Ok(output::json(&answer)),
+        None => Ok(show::begun(&answer)),
     }
 }

@@ -11,8 +11,8 @@ use minishop_bus::consume::{Start, Tail};
 use minishop_contracts::topics;
 use minishop_platform::config::Config;
 
-use crate::cli::EXIT_UNREACHABLE;
-use crate::output::{Output, visible};
+use crate::output::{self, Output, visible};
+use crate::store::Failure;
 
 /// What to do with events.
 #[derive(Debug, clap::Args)]
@@ -58,26 +58,21 @@ pub async fn run(args: Args, config: Config) -> ExitCode {
     };
     match tokio::task::spawn_blocking(follow).await.map_err(anyhow::Error::from).and_then(|followed| followed) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error[UNREACHABLE] {brokers}: {error:#}");
-            ExitCode::from(EXIT_UNREACHABLE)
-        }
+        Err(error) => Failure::Unreachable(format!("{brokers}: {error:#}")).print(),
     }
 }
 
-fn follow(brokers: &str, topics: &[String], start: Start, limit: Option<usize>, output: Output) -> anyhow::Result<()> {
-    use std::io::Write;
+fn follow(brokers: &str, topics: &[String], start: Start, limit: Option<usize>, printed: Output) -> anyhow::Result<()> {
     let tail = Tail::open(brokers, topics, start)?;
     let mut seen = 0;
     while limit.is_none_or(|limit| seen < limit) {
         let Some(record) = tail.next(Duration::from_millis(200))? else { continue };
         seen += 1;
-        let line = match output {
+        let line = match printed {
             Output::Table => text(&record),
             Output::Json => json(&record).to_string(),
         };
-        let mut out = std::io::stdout().lock();
-        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        if !output::line(&line) {
             // Standard output is closed.
             return Ok(());
         }

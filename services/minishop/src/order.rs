@@ -12,7 +12,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::output::{self, Output};
-use client::{Client, Server};
+use client::{Client, Failure, Server, encoded};
 
 /// What to do with orders.
 #[derive(Debug, clap::Args)]
@@ -84,45 +84,33 @@ enum What {
 
 /// Asks the server; exit 1 when it refuses, 69 when it does not answer.
 pub async fn run(args: Args) -> ExitCode {
-    let output = args.server.output;
-    let client = match args.server.client() {
-        Ok(client) => client,
-        Err(code) => return code,
-    };
-    let answer = match args.what {
+    let Args { server, what } = args;
+    server.ask(async |client| ask(client, what, server.output).await).await
+}
+
+async fn ask(client: &Client, what: What, output: Output) -> Result<ExitCode, Failure> {
+    let answer = match what {
         What::Create { customer, currency, idempotency_key, items } => {
             let mut order = json!({"customerId": customer, "items": items});
             if let Some(currency) = currency {
                 order["currency"] = currency.into();
             }
-            client.post("/orders", &order, idempotency_key.as_deref()).await
+            client.post("/orders", &order, idempotency_key.as_deref()).await?
         }
-        What::Get { id } => client.get(&format!("/orders/{}", client::encoded(&id))).await,
-        What::Cancel { id } => client.post(&format!("/orders/{}/cancel", client::encoded(&id)), &json!({}), None).await,
-        What::Show { id, limit } => match show::read(&client, &id, limit).await {
-            Ok(timeline) => return show::print(&timeline, output),
-            Err(failure) => Err(failure),
-        },
-        What::Announce(lost) => match announce::announce(&client, &lost).await {
-            Ok(answer) => return announce::print(&answer, &lost, output),
-            Err(failure) => Err(failure),
-        },
-        What::Watch { id, since } => return watch::follow(&client, &id, since, output).await,
-        What::List { customer, status, limit } => list(&client, customer.as_deref(), status.as_deref(), limit).await,
+        What::Get { id } => client.get(&format!("/orders/{}", encoded(&id))).await?,
+        What::Cancel { id } => client.post(&format!("/orders/{}/cancel", encoded(&id)), &json!({}), None).await?,
+        What::Show { id, limit } => return Ok(show::print(&show::read(client, &id, limit).await?, output)),
+        What::Announce(lost) => return Ok(announce::print(&announce::announce(client, &lost).await?, &lost, output)),
+        What::Watch { id, since } => return Ok(watch::follow(client, &id, since, output).await),
+        What::List { customer, status, limit } => list(client, customer.as_deref(), status.as_deref(), limit).await?,
     };
-    match answer {
-        Ok(answer) => print(&answer, output),
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit_code())
-        }
-    }
+    Ok(print(&answer, output))
 }
 
-async fn list(client: &Client, customer: Option<&str>, status: Option<&str>, limit: usize) -> Result<Value, client::Failure> {
+async fn list(client: &Client, customer: Option<&str>, status: Option<&str>, limit: usize) -> Result<Value, Failure> {
     let filters = [("customerId", customer), ("status", status)].into_iter();
     let given = filters.filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
-    let query: Vec<String> = given.map(|(name, value)| format!("&{name}={}", client::encoded(value))).collect();
+    let query: Vec<String> = given.map(|(name, value)| format!("&{name}={}", encoded(value))).collect();
     client.pages("/orders", &query.concat(), "orders", limit).await
 }
 

@@ -1,5 +1,6 @@
 //! Printing: tables for people, JSON for programs.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
@@ -39,9 +40,21 @@ pub fn cell(row: &Value, name: &str) -> String {
     }
 }
 
+/// Returns whether a person at a terminal can be asked.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks the person at the terminal; returns whether the answer is yes.
+pub fn confirmed(question: &str) -> bool {
+    eprint!("{question} [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
+}
+
 /// Prints and flushes one line. Returns whether standard output is still open.
 pub fn line(text: &str) -> bool {
-    use std::io::Write as _;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }

@@ -11,8 +11,9 @@ use minishop_contracts::topics;
 use minishop_platform::config::Config;
 use serde_json::{Value, json};
 
-use crate::cli::{EXIT_NO, EXIT_UNREACHABLE};
+use crate::cli::EXIT_NO;
 use crate::output::{self, Output};
+use crate::store::Failure;
 
 /// How long the brokers may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,10 +48,7 @@ pub async fn run(args: Args, config: Config) -> ExitCode {
         What::Check => check(&config, &brokers, args.output).await,
         What::Skip(what) => return skip::run(what, config, &brokers, args.output).await,
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("error[UNREACHABLE] {brokers}: {error:#}");
-        ExitCode::from(EXIT_UNREACHABLE)
-    })
+    done.unwrap_or_else(|error| Failure::Unreachable(format!("{brokers}: {error:#}")).print())
 }
 
 async fn make(config: &Config, brokers: &str, output: Output) -> anyhow::Result<ExitCode> {

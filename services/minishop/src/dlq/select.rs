@@ -1,6 +1,4 @@
-//! Which dead letters a command selects, and how that is confirmed.
-
-use std::io::{IsTerminal as _, Write as _};
+//! Which dead letters a command selects, and whether that must be confirmed.
 
 use serde_json::{Map, Value, json};
 
@@ -77,15 +75,6 @@ pub struct Set {
     pub wait: bool,
 }
 
-/// How a set is confirmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Confirm {
-    Needless,
-    Ask,
-    /// Confirmation is needed, and there is no terminal.
-    Refuse,
-}
-
 impl Set {
     /// Builds the request. The server validates it.
     pub fn body(&self, reason: &str) -> Value {
@@ -103,26 +92,12 @@ impl Set {
         body
     }
 
-    /// Returns how to confirm the set: ids need no confirmation, but a filter may match more than intended.
-    pub fn confirm(&self) -> Confirm {
-        if !self.by_filter() || self.yes || self.dry_run {
-            Confirm::Needless
-        } else if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
-            Confirm::Ask
-        } else {
-            Confirm::Refuse
-        }
+    /// Returns whether the set must be confirmed: a filter may match more than intended.
+    pub fn needs_confirmation(&self) -> bool {
+        self.by_filter() && !self.yes && !self.dry_run
     }
 
     fn by_filter(&self) -> bool {
         self.all || self.filter.given().next().is_some()
     }
-}
-
-/// Asks the person at the terminal.
-pub fn confirmed(verb: &str, matched: u64) -> bool {
-    eprint!("{verb} {matched} dead letters? [y/N] ");
-    let _ = std::io::stderr().flush();
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
 }

@@ -3,7 +3,6 @@
 //! It uses database and brokers directly, beside running servers: PostgreSQL and Kafka, or the embedded store and the embedded
 //! log of a running `minishop up`.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
@@ -84,11 +83,12 @@ async fn replay(args: &Args, config: &Config) -> Result<ExitCode, Failure> {
         return Ok(print_outcome(args, extent, 0));
     }
     if !args.yes && args.order.is_none() {
-        if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        if !output::can_ask() {
             let text = "error[USAGE] events replay: confirmation needs a terminal; give --yes, or check first with --dry-run";
             return Ok(refuse(&[text]));
         }
-        if !confirms(args, extent) {
+        let Extent { orders, events } = extent;
+        if !output::confirmed(&format!("publish {events} events of {orders} orders to {}?", args.to_topic)) {
             return Err(Failure::No("nothing was published".to_owned()));
         }
     }
@@ -127,14 +127,6 @@ fn failed(error: ReplayError) -> Failure {
             "error[DEPENDENCY_REFUSED] the broker refused a record: {error}; the audit log has the number published"
         )),
     }
-}
-
-/// Asks for confirmation at the terminal.
-fn confirms(args: &Args, Extent { orders, events }: Extent) -> bool {
-    eprint!("publish {events} events of {orders} orders to {}? [y/N] ", args.to_topic);
-    let _ = std::io::stderr().flush();
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
 }
 
 fn print_outcome(args: &Args, Extent { orders, events }: Extent, published: u64) -> ExitCode {

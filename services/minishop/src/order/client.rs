@@ -31,9 +31,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Creates a client. An invalid address ends the command like a wrong command line.
-    pub fn client(&self) -> Result<Client, ExitCode> {
-        Client::new(&self.server).map_err(|problem| refuse(&[problem]))
+    /// Runs a command with a client. An invalid address ends it like a wrong command line.
+    pub async fn ask(&self, command: impl AsyncFnOnce(&Client) -> Result<ExitCode, Failure>) -> ExitCode {
+        match Client::new(&self.server) {
+            Ok(client) => command(&client).await.unwrap_or_else(Failure::print),
+            Err(problem) => refuse(&[problem]),
+        }
     }
 }
 
@@ -53,12 +56,10 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Returns the exit code of this failure.
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Refused(..) => EXIT_NO,
-            Self::Unreachable(_) => EXIT_UNREACHABLE,
-        }
+    /// Prints the failure; exit 1 for a refusal, 69 if there is no answer.
+    pub fn print(self) -> ExitCode {
+        eprintln!("{self}");
+        ExitCode::from(if matches!(self, Self::Refused(..)) { EXIT_NO } else { EXIT_UNREACHABLE })
     }
 }
 

@@ -30,8 +30,7 @@ pub async fn follow(client: &Client, path: &str, mut last: Option<String>, mut h
                 away_since = Instant::now();
             }
             Err(failure) if away_since.elapsed() > PATIENCE || !passes(&failure) => {
-                eprintln!("{failure}");
-                return ExitCode::from(failure.exit_code());
+                return failure.print();
             }
             Err(_) => {}
         }
