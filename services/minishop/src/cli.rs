@@ -98,23 +98,12 @@ pub struct Settings {
 impl Settings {
     /// Checks everything.
     pub fn check(self, shape: Shape) -> Result<Config, Vec<Problem>> {
-        joined(self.problems, self.flags.check(shape))
+        self.flags.check(shape, self.problems)
     }
 
     /// Checks everything, and formats the effective settings as a configuration file.
     pub fn print(self, shape: Shape) -> Result<String, Vec<Problem>> {
-        joined(self.problems, self.flags.print(shape))
-    }
-}
-
-/// Adds problems with values to those with names.
-fn joined<T>(mut problems: Vec<Problem>, checked: Result<T, Vec<Problem>>) -> Result<T, Vec<Problem>> {
-    match checked {
-        Ok(checked) if problems.is_empty() => Ok(checked),
-        checked => {
-            problems.extend(checked.err().unwrap_or_default());
-            Err(problems)
-        }
+        self.flags.print(shape, self.problems)
     }
 }
 

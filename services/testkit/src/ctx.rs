@@ -20,7 +20,7 @@ pub const NO_BROKERS: &str = "127.0.0.1:1";
 /// Returns the default settings of `minishop up` on free ports, below `dir`. The environment is not read.
 pub fn config(dir: &Path) -> Config {
     let free = "127.0.0.1:0".parse().unwrap();
-    let defaults = Flags::default().check(Shape::Up).expect("the defaults are valid");
+    let defaults = Flags::default().check(Shape::Up, Vec::new()).expect("the defaults are valid");
     Config {
         http_addr: free,
         grpc_addr: free,

@@ -36,7 +36,7 @@ pub fn main(
     roles: impl AsyncFnOnce(Ctx) -> anyhow::Result<Vec<Task>>,
 ) -> ExitCode {
     let command = Cli::command().name(name).bin_name(name).about(about);
-    let (cli, mut problems) = match sources::parse::<Cli>(command, |command| command) {
+    let (cli, problems) = match sources::parse::<Cli>(command, |command| command) {
         Parsed::Command(cli, problems) => (cli, problems),
         Parsed::Text(text) => return print(&text),
         Parsed::Problems(problems) => return refuse(&problems),
@@ -44,12 +44,9 @@ pub fn main(
     if cli.version {
         return print(&format!("{name} {}\nlibrdkafka {}\n", env!("CARGO_PKG_VERSION"), client_version()));
     }
-    match cli.flags.check(shape) {
-        Ok(config) if problems.is_empty() => block_on(Process { name, shape, config, open_log: None }.run(roles)),
-        checked => {
-            problems.extend(checked.err().unwrap_or_default());
-            refuse(&problems)
-        }
+    match cli.flags.check(shape, problems) {
+        Ok(config) => block_on(Process { name, shape, config, open_log: None }.run(roles)),
+        Err(problems) => refuse(&problems),
     }
 }
 

@@ -7,14 +7,15 @@ use super::setting::{Given, Lines, Settings as _};
 use super::{Config, Flags, Permissions, Problem, Shape};
 
 impl Flags {
-    /// Joins and checks the settings.
-    pub fn check(self, shape: Shape) -> Result<Config, Vec<Problem>> {
-        self.read(shape).map(|(config, _)| config)
+    /// Joins and checks the settings. The error includes `problems`, from reading their names.
+    pub fn check(self, shape: Shape, problems: Vec<Problem>) -> Result<Config, Vec<Problem>> {
+        self.read(shape, problems).map(|(config, _)| config)
     }
 
-    /// Formats each effective setting as a line of the configuration file; hides secrets and omits settings without a value.
-    pub fn print(self, shape: Shape) -> Result<String, Vec<Problem>> {
-        let (_, lines) = self.read(shape)?;
+    /// Formats each effective setting as a line of the configuration file; hides secrets and omits settings without a value. Fails
+    /// as [`Self::check`] does.
+    pub fn print(self, shape: Shape, problems: Vec<Problem>) -> Result<String, Vec<Problem>> {
+        let (_, lines) = self.read(shape, problems)?;
         let mut text = String::new();
         for (key, value) in lines {
             let _ = writeln!(text, "{key} = {value}");
@@ -22,8 +23,8 @@ impl Flags {
         Ok(text)
     }
 
-    fn read(self, shape: Shape) -> Result<(Config, Lines), Vec<Problem>> {
-        let mut given = Given::new(self, shape);
+    fn read(self, shape: Shape, problems: Vec<Problem>) -> Result<(Config, Lines), Vec<Problem>> {
+        let mut given = Given::new(self, shape, Problems(problems));
         let config = Config::read(&mut given);
         let lines = std::mem::take(&mut given.lines);
         let permissions = Permissions::read(&mut given);
@@ -83,7 +84,7 @@ mod tests {
     }
 
     fn check(args: &[&str], shape: Shape) -> Result<Config, Vec<String>> {
-        flags(args).check(shape).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+        flags(args).check(shape, Vec::new()).map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
     /// The codes and settings reported, in order.
@@ -191,7 +192,7 @@ mod tests {
         let args = ["--handler", "webhook", "--webhook-url", "http://h/orders", "--webhook-secret", secret];
         let config = check(&args, Shape::Up).expect("a good configuration");
         assert!(config.handling.webhook().is_some_and(|webhook| webhook.timeout == Duration::from_secs(10)));
-        let printed = flags(&args).print(Shape::Up).expect("a good configuration");
+        let printed = flags(&args).print(Shape::Up, Vec::new()).expect("a good configuration");
         assert!(printed.contains("webhook_secret = \"(hidden)\""), "{printed}");
         assert!(!format!("{config:?}{printed}").contains(secret));
     }

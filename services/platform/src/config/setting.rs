@@ -64,8 +64,8 @@ pub(super) struct Given {
 }
 
 impl Given {
-    pub fn new(flags: Flags, shape: Shape) -> Self {
-        Self { shape, problems: Problems::default(), lines: Vec::new(), flags }
+    pub fn new(flags: Flags, shape: Shape, problems: Problems) -> Self {
+        Self { shape, problems, lines: Vec::new(), flags }
     }
 
     /// Returns a value as given, also if it is not valid.

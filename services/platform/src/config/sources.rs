@@ -168,9 +168,7 @@ mod tests {
     fn problems(parsed: Parsed<Cli>) -> Vec<String> {
         let found: Vec<Problem> = match parsed {
             Parsed::Problems(problems) => problems,
-            Parsed::Command(cli, problems) => {
-                problems.into_iter().chain(cli.flags.check(Shape::Up).err().unwrap_or_default()).collect()
-            }
+            Parsed::Command(cli, problems) => cli.flags.check(Shape::Up, problems).err().unwrap_or_default(),
             Parsed::Text(text) => panic!("not asked for: {text}"),
         };
         found.iter().map(ToString::to_string).collect()
@@ -223,7 +221,7 @@ mod tests {
         let Parsed::Command(cli, _) = parse(&["--config", path, "--grpc-addr", "127.0.0.1:5001"], &[]) else {
             panic!("a good file is taken")
         };
-        let config = cli.flags.check(Shape::Up).expect("a good configuration");
+        let config = cli.flags.check(Shape::Up, Vec::new()).expect("a good configuration");
         assert_eq!((config.http_addr.port(), config.grpc_addr.port()), (4000, 5001));
         assert_eq!((config.reflection, config.topic_partitions, config.kafka_addr.port()), (false, 4, 9092));
     }

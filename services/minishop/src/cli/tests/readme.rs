@@ -246,7 +246,7 @@ fn every_setting_of_the_readme_is_one_and_has_the_default_that_it_states() {
 
 #[test]
 fn other_numbers_and_names_of_the_readme_are_those_of_the_program() {
-    let config = Cli::try_parse_from(["minishop"]).unwrap().flags.check(Shape::Up).unwrap();
+    let config = Cli::try_parse_from(["minishop"]).unwrap().flags.check(Shape::Up, Vec::new()).unwrap();
     for stated in [
         format!("http={} grpc={} admin={} kafka={}", config.http_addr, config.grpc_addr, config.admin_addr, config.kafka_addr),
         format!("`--failure-ratio` ({})", operation::DEFAULT_FAILURE_RATIO),
