@@ -4,6 +4,7 @@ use minishop_contracts::ops::v1::{DeadLetter, GetStatusResponse, ListDeadLetters
 use minishop_contracts::orders::v1::{CreateOrderResponse, ListOrdersResponse, Order, OrderItem, order};
 use minishop_contracts::wkt::Timestamp;
 use minishop_contracts::{FILE_DESCRIPTOR_SET, ROUTES, events, headers, json, topics};
+use minishop_core::timeline::NoteKind;
 use prost_reflect::DescriptorPool;
 
 fn printed<T: serde::Serialize>(message: &T) -> String {
@@ -115,4 +116,14 @@ fn header_names_are_lower_case() {
     {
         assert_eq!(name, name.to_ascii_lowercase());
     }
+}
+
+#[test]
+fn the_contract_names_every_kind_of_note_in_a_timeline() {
+    let proto = include_str!("../minishop/orders/v1/orders.proto");
+    let (_, notes) = proto.split_once("or a note: ").unwrap();
+    let (notes, _) = notes.split_once(". More kinds").unwrap();
+    let words = notes.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    let named: Vec<&str> = words.filter(|word| !word.is_empty() && *word != "or").collect();
+    assert_eq!(named, NoteKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>());
 }

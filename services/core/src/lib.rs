@@ -20,4 +20,5 @@ pub mod order_head;
 pub mod parking;
 pub mod position;
 pub mod refusal;
+pub mod timeline;
 pub mod violation;

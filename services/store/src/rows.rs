@@ -99,30 +99,15 @@ pub struct ParkedEvent {
 }
 
 /// A timeline fact that is not a change of status (the fence writes those).
-///
-/// | kind | what happened | detail |
-/// |---|---|---|
-/// | `adopted` | the order came by its event and not by our API | |
-/// | `ignored` | the order had changed already when its event came: a recorded no-op | |
-/// | `parked` | the event waits in the lot | `because`: `order` (behind an earlier event of its key), `handler` (due at once) |
-/// | `held` | the event waits for a newer worker | `needsType` |
-/// | `attempt` | handling failed and is retried | `attempt`, `class`, `message`; `nextAttemptAt` unless `class` is `crash` |
-/// | `released` | handling succeeded and the event left the lot | `attempts`, the last one included |
-/// | `dead` | the event was given up and is a dead letter | `attempts`, `class`, `code`, `message` |
-/// | `fulfilled_after_cancel` | the handler succeeded, but the order had been cancelled meanwhile | `attempt` |
-/// | `redriven` | an operator's redrive made the dead letter due again | `operation`, `redrives`, this one included |
-/// | `discarded` | an operator discarded the dead letter | `operation`, `reason` |
-///
-/// `class` and `code` are `core::parking`'s; times are RFC 3339 in UTC.
 #[derive(Debug, Clone)]
 pub struct Note {
     pub order_id: OrderId,
-    /// The kind, from the table.
+    /// The kind, from `core::timeline::NoteKind`.
     pub kind: &'static str,
     pub at: Timestamp,
     /// The event that caused it.
     pub cause: EventId,
-    /// Details as a JSON object.
+    /// Details as a JSON object, with the members that `NoteKind` names.
     pub detail: Option<String>,
 }
 

@@ -8,6 +8,7 @@ use minishop_core::operation::Kind;
 use minishop_core::order::Status;
 use minishop_core::parking::State;
 use minishop_core::position::Position;
+use minishop_core::timeline::NoteKind;
 use minishop_store::{
     Claim, DeadLetterFilter, Journal, NewOrder, Note, ParkedEvent, Release, Result, Selection, Store, StoreError,
 };
@@ -111,7 +112,7 @@ impl Crowd {
         };
         let note = |order: &&NewOrder| Note {
             order_id: order.head.order_id,
-            kind: "parked",
+            kind: NoteKind::Parked.as_str(),
             at: now(),
             cause: order.event.event_id,
             detail: None,

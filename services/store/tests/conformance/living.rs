@@ -2,6 +2,7 @@
 
 use minishop_core::order::Status;
 use minishop_core::parking::State;
+use minishop_core::timeline::NoteKind;
 use minishop_store::NewOrder;
 use minishop_store::{Journal, Note, ParkedEvent, Role, Transition};
 use minishop_testkit::lot::parked;
@@ -82,7 +83,7 @@ pub async fn a_timeline_is_read_in_pages_and_of_one_order(f: Fixture) {
     let (one, other) = (order_id(), order_id());
     let note = |order_id, n: usize| Note {
         order_id,
-        kind: "parked",
+        kind: NoteKind::Parked.as_str(),
         at: now(),
         cause: event_id(),
         detail: n.is_multiple_of(2).then(|| format!(r#"{{"n": {n}}}"#)),

@@ -9,6 +9,7 @@ use minishop_core::ids::{EventId, OrderId};
 use minishop_core::order::Status;
 use minishop_core::parking::State;
 use minishop_core::position::Position;
+use minishop_core::timeline::NoteKind;
 use minishop_store::{ConsumerTx, DeadLetterFilter, InboxEntry, Journal, NewOrder, Note, Result, Role, Store, Transition};
 use minishop_testkit::lot::parked;
 use minishop_testkit::rows::{client, event, event_id, key, now, order, orders, too_large};
@@ -269,7 +270,7 @@ pub async fn settlements_and_orders_run_side_by_side(f: Fixture) {
         let events = transitions.into_iter().map(|transition| transition.event).collect();
         let note = |order: &NewOrder| Note {
             order_id: order.head.order_id,
-            kind: "adopted",
+            kind: NoteKind::Adopted.as_str(),
             at: now(),
             cause: order.event.event_id,
             detail: Some("{}".into()),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use minishop_core::clock::Timestamp;
 use minishop_core::order::Status;
 use minishop_core::parking::{DeadCode, ErrorClass, error_fingerprint};
+use minishop_core::timeline::NoteKind;
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{Failure, Gate, Release};
 
@@ -62,7 +63,7 @@ impl LotStore {
                 let order = known::adopted(claimed.event_id, event);
                 facts.known.add(known::known_of(&order));
                 let mut decision = self.handle(claimed, event, facts);
-                decision.notes.insert(0, notes::note(claimed, event, facts.now, "adopted", None));
+                decision.notes.insert(0, notes::note(claimed, event, facts.now, NoteKind::Adopted, None));
                 decision.adopt = Some(order);
                 decision
             }
@@ -125,7 +126,7 @@ impl LotStore {
             return decision;
         }
         let mut decision = Decision::new(Row::Drain, LotOutcome::Ignored);
-        decision.notes.push(notes::note(claimed, event, facts.now, "ignored", None));
+        decision.notes.push(notes::note(claimed, event, facts.now, NoteKind::Ignored, None));
         decision
     }
 

@@ -11,6 +11,7 @@ use minishop_core::ids::Ids;
 use minishop_core::misses::Misses;
 use minishop_core::parking::DeadCode;
 use minishop_core::position::Position;
+use minishop_core::timeline::NoteKind;
 use minishop_platform::config::Config;
 use minishop_platform::ctx::{Commits, Ctx};
 use minishop_store::{ConsumerTx, Inbox, Note, OutboxRow, StoreError, Transition};
@@ -240,7 +241,7 @@ pub(super) async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> R
     let passed = change_orders(tx.as_mut(), &plan.adopt, &plan.transitions).await?;
     for stopped in plan.transitions.iter().filter(|t| !passed.contains(&t.order_id)) {
         let Transition { order_id, at, cause, .. } = *stopped;
-        plan.journal.notes.push(Note { order_id, kind: "ignored", at, cause, detail: None });
+        plan.journal.notes.push(Note { order_id, kind: NoteKind::Ignored.as_str(), at, cause, detail: None });
     }
     crash::point("mid_worker_tx");
     let transitions = std::mem::take(&mut plan.transitions).into_iter();

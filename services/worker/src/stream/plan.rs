@@ -7,6 +7,7 @@ use minishop_core::clock::Timestamp;
 use minishop_core::ids::{EventId, Ids, OrderId};
 use minishop_core::parking::DeadCode;
 use minishop_core::position::Position;
+use minishop_core::timeline::NoteKind;
 use minishop_platform::telemetry::propagation::TraceContext;
 use minishop_store::{AdoptedOrder, Journal, Note, Transition};
 use tracing::Span;
@@ -147,7 +148,7 @@ impl<'r> Plan<'r> {
             // The next event of its key is judged against it.
             self.known.add(known::known_of(&order));
             self.adopt.push(order);
-            self.note(event.head.order_id, "adopted", incoming, None);
+            self.note(event.head.order_id, NoteKind::Adopted, incoming, None);
         }
         let trace = event.trace.clone().unwrap_or_else(|| TraceContext::new(ids));
         // At this level it costs nothing unless spans are exported, or the log shows the line inside it.
@@ -170,14 +171,14 @@ impl<'r> Plan<'r> {
             }
             StreamOutcome::Parked => {
                 self.journal.parked.push(rows::waiting(incoming, &event.event_type));
-                self.note(event.head.order_id, "parked", incoming, Some(r#"{"because":"order"}"#));
+                self.note(event.head.order_id, NoteKind::Parked, incoming, Some(r#"{"because":"order"}"#));
             }
             StreamOutcome::Queued => {
                 self.parked_keys.insert(incoming.key.clone());
                 self.journal.parked.push(rows::due(incoming, &event.event_type));
-                self.note(event.head.order_id, "parked", incoming, Some(r#"{"because":"handler"}"#));
+                self.note(event.head.order_id, NoteKind::Parked, incoming, Some(r#"{"because":"handler"}"#));
             }
-            StreamOutcome::Ignored => self.note(event.head.order_id, "ignored", incoming, None),
+            StreamOutcome::Ignored => self.note(event.head.order_id, NoteKind::Ignored, incoming, None),
             _ => {}
         }
         self.results.push(EventResult { incoming, outcome, span: Some(span) });
@@ -196,7 +197,7 @@ impl<'r> Plan<'r> {
         let order = incoming.held_order().and_then(|id| self.known.by_id(id));
         if let Some(order) = order.filter(|order| order.created_event_id == incoming.event_id) {
             let detail = serde_json::json!({ "needsType": event_type }).to_string();
-            self.note(order.order_id, "held", incoming, Some(&detail));
+            self.note(order.order_id, NoteKind::Held, incoming, Some(&detail));
         }
     }
 
@@ -205,9 +206,9 @@ impl<'r> Plan<'r> {
         judge(incoming.event_id, event, by_id, self.known.by_key(&event.head.client_id, &event.head.key))
     }
 
-    fn note(&mut self, order_id: OrderId, kind: &'static str, incoming: &Incoming<'_>, detail: Option<&str>) {
+    fn note(&mut self, order_id: OrderId, kind: NoteKind, incoming: &Incoming<'_>, detail: Option<&str>) {
         let detail = detail.map(str::to_owned);
-        self.journal.notes.push(Note { order_id, kind, at: self.now, cause: incoming.event_id, detail });
+        self.journal.notes.push(Note { order_id, kind: kind.as_str(), at: self.now, cause: incoming.event_id, detail });
     }
 
     /// Makes a record a dead letter, under an id of its own.
