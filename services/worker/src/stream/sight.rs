@@ -117,9 +117,9 @@ impl Sight {
         self.still.retain(|partition, _| is_ours(partition));
     }
 
-    /// Returns the offset at which a partition makes no progress although there may be more records; the partition's leader can
-    /// confirm that.
-    pub fn stands_still(&mut self, partition: &Partition, reach: Reach, now: Instant) -> Option<i64> {
+    /// Notes how far the client is in a partition. Returns the offset at which it makes no progress although there may be more
+    /// records; the partition's leader can confirm that.
+    pub fn note_reach(&mut self, partition: &Partition, reach: Reach, now: Instant) -> Option<i64> {
         let next = self.next(partition, reach);
         // Negative offsets are unknown to the client. With an unknown `end` there may be more: the leader knows.
         let has_more = reach.queued == 0 && next >= 0 && (next < reach.end || reach.end < 0);
@@ -148,8 +148,8 @@ impl Sight {
         self.still.get(partition).is_some_and(|(_, since)| now.duration_since(*since) >= STANDS_STILL)
     }
 
-    /// Notes that a partition makes no progress for a good reason: its leader does not answer, or has no more.
-    pub fn is_idle(&mut self, partition: &Partition) {
+    /// Forgets that a partition makes no progress, which has a good reason: its leader does not answer, or has no more.
+    pub fn clear_standstill(&mut self, partition: &Partition) {
         self.still.remove(partition);
     }
 }
@@ -221,23 +221,23 @@ mod tests {
     fn a_partition_that_stands_still_while_its_leader_has_more_cannot_be_read() {
         let (mut sight, began) = (Sight::default(), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
-        assert!(sight.stands_still(&partition(0), reach(7, 7), at(0)).is_none(), "it has read all");
-        assert!(sight.stands_still(&partition(0), reach(-1001, 9), at(1)).is_none(), "nobody knows where it should begin");
-        assert_eq!(sight.stands_still(&partition(0), reach(7, 9), at(5)), Some(7));
+        assert!(sight.note_reach(&partition(0), reach(7, 7), at(0)).is_none(), "it has read all");
+        assert!(sight.note_reach(&partition(0), reach(-1001, 9), at(1)).is_none(), "nobody knows where it should begin");
+        assert_eq!(sight.note_reach(&partition(0), reach(7, 9), at(5)), Some(7));
         assert!(!sight.cannot_be_read(&partition(0), at(10)));
-        sight.is_idle(&partition(0));
-        assert!(sight.stands_still(&partition(0), reach(7, 9), at(60)).is_some(), "while its leader was away time did not count");
+        sight.clear_standstill(&partition(0));
+        assert!(sight.note_reach(&partition(0), reach(7, 9), at(60)).is_some(), "while its leader was away time did not count");
         assert!(!sight.cannot_be_read(&partition(0), at(61)));
-        assert!(sight.stands_still(&partition(0), reach(8, 9), at(74)).is_some(), "it has moved");
+        assert!(sight.note_reach(&partition(0), reach(8, 9), at(74)).is_some(), "it has moved");
         assert!(!sight.cannot_be_read(&partition(0), at(76)));
         assert!(
-            sight.stands_still(&partition(0), Reach { queued: 1, ..reach(8, 9) }, at(80)).is_none(),
+            sight.note_reach(&partition(0), Reach { queued: 1, ..reach(8, 9) }, at(80)).is_none(),
             "what is read waits to be delivered"
         );
-        assert!(sight.stands_still(&partition(0), reach(8, 9), at(90)).is_some());
+        assert!(sight.note_reach(&partition(0), reach(8, 9), at(90)).is_some());
         assert!(sight.cannot_be_read(&partition(0), at(105)));
         sight.block(&partition(0), 8, String::new());
-        assert!(sight.stands_still(&partition(0), reach(8, 9), at(106)).is_none(), "that is known");
+        assert!(sight.note_reach(&partition(0), reach(8, 9), at(106)).is_none(), "that is known");
         sight.keep(|partition| partition.partition != 0);
         assert_eq!(sight.blocked(), []);
     }
@@ -248,13 +248,9 @@ mod tests {
         let at = |seconds| began + Duration::from_secs(seconds);
         sight.begins(&partition(0), 3);
         for (second, next, end) in [(1, i64::MAX, 9), (6, 0, 9), (11, 1 << 40, -1), (16, 3, 9)] {
-            assert_eq!(sight.stands_still(&partition(0), reach(next, end), at(second)), Some(3), "{next}");
+            assert_eq!(sight.note_reach(&partition(0), reach(next, end), at(second)), Some(3), "{next}");
         }
         assert!(sight.cannot_be_read(&partition(0), at(16)));
-        assert_eq!(
-            sight.stands_still(&partition(0), reach(9, 9), at(17)),
-            None,
-            "it has read all, such as a transaction's marker"
-        );
+        assert_eq!(sight.note_reach(&partition(0), reach(9, 9), at(17)), None, "it has read all, such as a transaction's marker");
     }
 }

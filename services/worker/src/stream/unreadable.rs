@@ -74,7 +74,7 @@ impl Poller<'_> {
             let reach = reaches.get(&(partition.topic.to_string(), partition.partition));
             match reach {
                 Some(reach) if *is_checked && !self.paused => self.find_still(partition, *reach),
-                _ => self.sight.is_idle(partition),
+                _ => self.sight.clear_standstill(partition),
             }
         }
         let blocked = self.sight.blocked();
@@ -90,7 +90,7 @@ impl Poller<'_> {
 
     fn find_still(&mut self, partition: &Partition, reach: Reach) {
         let now = Instant::now();
-        let Some(next) = self.sight.stands_still(partition, reach, now) else { return };
+        let Some(next) = self.sight.note_reach(partition, reach, now) else { return };
         // Only the leader's answer counts: while it is unavailable, or a transaction is open, there is no standstill.
         if self.consumer.range(partition, ANSWER).is_ok_and(|(_, end)| end > next) {
             if self.sight.cannot_be_read(partition, now) {
@@ -99,12 +99,12 @@ impl Poller<'_> {
                     Ok(Look::Record(_)) => return self.read_from(partition, next),
                     Ok(Look::Unreadable(error)) => error,
                     Ok(Look::Nothing) => "its bytes are not valid records".to_owned(),
-                    Err(_) => return self.sight.is_idle(partition),
+                    Err(_) => return self.sight.clear_standstill(partition),
                 };
                 self.block(partition, next, error);
             }
         } else {
-            self.sight.is_idle(partition);
+            self.sight.clear_standstill(partition);
         }
     }
 
