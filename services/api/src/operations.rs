@@ -5,14 +5,14 @@
 
 mod announce;
 mod audit;
+mod begin;
 mod control;
 mod dead_letters;
-mod freeze;
 mod status;
 
 pub use announce::{announce, checked as checked_announce};
 pub use audit::audit;
+pub use begin::{checked as checked_choice, discard, redrive};
 pub use control::{control, get, list};
 pub use dead_letters::{get as dead_letter, groups as dead_letter_groups, list as dead_letters, parked_keys};
-pub use freeze::{checked as checked_choice, discard, redrive};
 pub use status::status;

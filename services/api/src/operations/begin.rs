@@ -1,4 +1,4 @@
-//! Redrive and discard: the set is frozen here, and the workers do the rest.
+//! Begins a redrive or a discard: freezes its set. The workers do the rest.
 
 use minishop_contracts::json;
 use minishop_contracts::ops::v1::{
