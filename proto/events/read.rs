@@ -24,7 +24,7 @@ const MAX_TEXT: usize = 255;
 const SURELY_FLAT: usize = 120;
 
 /// An event as received: its data is decoded once its type is known.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope<'a> {
     /// The event's id: any text of 1 to 255 characters.

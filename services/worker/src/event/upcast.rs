@@ -3,8 +3,6 @@
 //! An older version is upcast step by step, each step to the next version, and then read as the newest. Stream and lot use the
 //! same steps, so an event that was parked long ago is read like one that just came.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use minishop_contracts::events::v1::OrderCreated;
 use minishop_contracts::events::{CREATED_UNVERSIONED, Envelope, EnvelopeFields, EventType, decode_envelope, encode_created};
@@ -76,17 +74,7 @@ impl Versions {
     pub fn read(&self, envelope: &Envelope<'_>, version: usize) -> Result<OrderCreated, String> {
         match self.lift(envelope, version)? {
             None => (self.read)(envelope),
-            Some(data) => {
-                let envelope = Envelope {
-                    event_id: Cow::Borrowed(&envelope.event_id),
-                    r#type: Cow::Borrowed(&envelope.r#type),
-                    occurred_at: envelope.occurred_at,
-                    correlation_id: Cow::Borrowed(&envelope.correlation_id),
-                    idempotency_key: Cow::Borrowed(&envelope.idempotency_key),
-                    data: &data,
-                };
-                (self.read)(&envelope)
-            }
+            Some(data) => (self.read)(&Envelope { data: &data, ..envelope.clone() }),
         }
     }
 

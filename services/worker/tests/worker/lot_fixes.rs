@@ -21,14 +21,7 @@ pub fn fixed_reader(envelope: &Envelope<'_>) -> Result<OrderCreated, String> {
     let mut data = data.clone();
     data["customerId"] = customer.clone();
     let data = serde_json::value::to_raw_value(&data).unwrap();
-    read_v1(&Envelope {
-        event_id: envelope.event_id.clone(),
-        r#type: envelope.r#type.clone(),
-        occurred_at: envelope.occurred_at,
-        correlation_id: envelope.correlation_id.clone(),
-        idempotency_key: envelope.idempotency_key.clone(),
-        data: &data,
-    })
+    read_v1(&Envelope { data: &data, ..envelope.clone() })
 }
 
 /// Misspells an event so that only `fixed_reader` reads it.

@@ -100,14 +100,7 @@ fn read_v2(envelope: &Envelope<'_>) -> Result<OrderCreated, String> {
     let lines = data["items"].as_object().ok_or("items: WRONG_TYPE")?.values().cloned().collect::<Vec<_>>();
     data["items"] = Value::Array(lines);
     let data = serde_json::value::to_raw_value(&data).map_err(|error| error.to_string())?;
-    read_v1(&Envelope {
-        event_id: envelope.event_id.clone(),
-        r#type: envelope.r#type.clone(),
-        occurred_at: envelope.occurred_at,
-        correlation_id: envelope.correlation_id.clone(),
-        idempotency_key: envelope.idempotency_key.clone(),
-        data: &data,
-    })
+    read_v1(&Envelope { data: &data, ..envelope.clone() })
 }
 
 pub fn newer() -> Versions {
