@@ -1,7 +1,5 @@
 //! Failing events and their repair.
 
-use minishop_testkit::process::Process;
-
 use crate::support::dead_letters;
 use crate::support::endpoint::Endpoint;
 use crate::support::place::Place;
@@ -12,12 +10,7 @@ use crate::support::shop::Shop;
 fn with_an_endpoint(scenario: fn(&Place<'_>, &Endpoint)) {
     let shop = Shop::new();
     let endpoint = Endpoint::start();
-    let worker = || {
-        let mut command = shop.command(&["worker"]);
-        command.envs(endpoint.settings());
-        Process::start(command)
-    };
-    let (api, mut workers) = (shop.api(), [worker(), worker()]);
+    let (api, mut workers) = (shop.api(), [shop.worker_that_calls(&endpoint), shop.worker_that_calls(&endpoint)]);
     shop.place(&api, |place| scenario(place, &endpoint));
     for worker in &mut workers {
         assert_eq!(worker.terminate(), Some(0), "a drain ends with 0");

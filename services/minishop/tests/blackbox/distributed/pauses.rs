@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use minishop_testkit::blocking::eventually;
-use minishop_testkit::process::Process;
 
 use crate::support::by_hand::order;
 use crate::support::checker::check;
@@ -52,12 +51,7 @@ fn an_api_that_stood_still_and_goes_on_keeps_its_customers_order() {
 fn a_worker_that_stood_still_and_goes_on_keeps_its_customers_order() {
     let shop = Shop::new();
     let endpoint = Endpoint::start();
-    let worker = || {
-        let mut command = shop.command(&["worker"]);
-        command.envs(endpoint.settings());
-        Process::start(command)
-    };
-    let (apis, mut workers) = ([shop.api(), shop.api()], [worker(), worker()]);
+    let (apis, mut workers) = ([shop.api(), shop.api()], [shop.worker_that_calls(&endpoint), shop.worker_that_calls(&endpoint)]);
     let load = Load::default();
     load.spread(apis.iter().map(|api| api.addr("http")));
     let ((), promises) = load.during(4, || {

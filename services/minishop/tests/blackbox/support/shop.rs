@@ -14,6 +14,7 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 
 use crate::support::checker::Ledger;
+use crate::support::endpoint::Endpoint;
 use crate::support::place::{Place, minishop};
 
 /// Addresses of the servers.
@@ -75,6 +76,13 @@ impl Shop {
     /// Starts a worker.
     pub fn worker(&self) -> Process {
         Process::start(self.command(&["worker"]))
+    }
+
+    /// Starts a worker that calls an endpoint.
+    pub fn worker_that_calls(&self, endpoint: &Endpoint) -> Process {
+        let mut command = self.command(&["worker"]);
+        command.envs(endpoint.settings());
+        Process::start(command)
     }
 
     /// Runs a scenario on this installation, through one of its APIs.
