@@ -44,6 +44,8 @@ pub struct ConsumerSettings {
     pub instance_id: Option<String>,
     /// Names this process to the broker; no other process may use it.
     pub client_id: String,
+    /// The interval of statistics, see [`Consumer::reaches`].
+    pub statistics_every: Duration,
 }
 
 /// Receives revoked partitions; returns their settled positions.
@@ -124,7 +126,7 @@ impl Consumer {
             .set("session.timeout.ms", settings.session_timeout.as_millis().to_string())
             .set("heartbeat.interval.ms", heartbeat.to_string())
             .set("max.poll.interval.ms", settings.session_timeout.as_millis().max(300_000).to_string())
-            .set("statistics.interval.ms", "5000")
+            .set("statistics.interval.ms", settings.statistics_every.as_millis().to_string())
             .create_with_context(Callbacks::new(handlers, &settings.topics))
             .context("cannot create a consumer")?;
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
@@ -221,7 +223,7 @@ impl Consumer {
         Ok(self.inner.seek(&to.topic, to.partition, Offset::Offset(to.next_offset), wait)?)
     }
 
-    /// Returns the count of statistics so far (one every 5 s) and how far the client has read each partition.
+    /// Returns the count of statistics so far and how far the client has read each partition.
     pub fn reaches(&self) -> (u64, HashMap<(String, i32), Reach>) {
         self.inner.context().reaches()
     }

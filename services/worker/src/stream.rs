@@ -55,19 +55,19 @@ const NOT_READY_AFTER: u32 = 3;
 /// Builds the two tasks: one polls, on its own thread; the other processes.
 pub fn tasks(ctx: Ctx, metrics: WorkerMetrics, worker: WorkerShared) -> Vec<Task> {
     let shared = Arc::new(Shared::new());
-    let poll = Task::new("worker.poll", polling(ctx.clone(), shared.clone(), metrics.clone()));
+    let poll = Task::new("worker.poll", polling(ctx.clone(), shared.clone(), metrics.clone(), worker.standstill));
     let process = Task::new("worker.process", processing(ctx, shared, metrics, worker));
     vec![poll, process]
 }
 
 /// Starts the poll thread and watches it. It is not a thread of the runtime: a hung one must not keep the process alive.
-async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics) -> anyhow::Result<()> {
+async fn polling(ctx: Ctx, shared: Arc<Shared>, metrics: WorkerMetrics, standstill: Duration) -> anyhow::Result<()> {
     let (ended, mut end) = oneshot::channel();
     let (runtime, drain) = (Handle::current(), ctx.drain.clone());
     let thread = {
         let shared = shared.clone();
         move || {
-            let outcome = poll::run(&ctx, &shared, &metrics, &runtime);
+            let outcome = poll::run(&ctx, &shared, &metrics, &runtime, standstill);
             // The receiver is gone if the drain took too long.
             let _ = ended.send(outcome);
         }

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::event::upcast::Versions;
 use crate::handlers::HandlerPlace;
+
+/// The `standstill` of every worker but those of tests.
+const STANDSTILL: Duration = Duration::from_secs(15);
 
 /// State shared by the stream and the lot of one worker. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -17,12 +21,14 @@ pub struct WorkerShared {
     pub versions: Arc<Versions>,
     /// Wakes the lot.
     pub lot_waker: LotWaker,
+    /// How long a partition may make no progress, although its leader answers and has more, before it counts as unreadable.
+    pub standstill: Duration,
 }
 
 impl WorkerShared {
     /// Combines a worker's parts.
     pub fn new(place: HandlerPlace, versions: Versions) -> Self {
-        Self { place, versions: Arc::new(versions), lot_waker: LotWaker::default() }
+        Self { place, versions: Arc::new(versions), lot_waker: LotWaker::default(), standstill: STANDSTILL }
     }
 }
 

@@ -42,7 +42,13 @@ const CHECK_AGAIN: Backoff = Backoff { base: Duration::from_millis(200), factor:
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// Polls until the drain, then leaves the group.
-pub fn run(ctx: &Ctx, shared: &Arc<Shared>, metrics: &WorkerMetrics, runtime: &Handle) -> anyhow::Result<()> {
+pub fn run(
+    ctx: &Ctx,
+    shared: &Arc<Shared>,
+    metrics: &WorkerMetrics,
+    runtime: &Handle,
+    standstill: Duration,
+) -> anyhow::Result<()> {
     let settings = ConsumerSettings {
         brokers: ctx.brokers.clone(),
         group: ctx.config.kafka_group.clone(),
@@ -50,9 +56,11 @@ pub fn run(ctx: &Ctx, shared: &Arc<Shared>, metrics: &WorkerMetrics, runtime: &H
         session_timeout: ctx.config.kafka_session_timeout,
         instance_id: ctx.config.kafka_instance_id.clone(),
         client_id: format!("minishop-worker-{}", CorrelationId::new(ctx.clock.now(), ctx.ids.random())),
+        // A standstill is seen in several of them.
+        statistics_every: standstill / 3,
     };
     let consumer = Consumer::join(&settings, handlers(shared, metrics))?;
-    let (sight, watch) = (Sight::default(), Watch::default());
+    let (sight, watch) = (Sight::new(standstill), Watch::default());
     let mut poller = Poller { ctx, shared, metrics, runtime, consumer, paused: false, sight, watch, complained_at: None };
     let (mut committed_at, mut check_at, mut checks) = (Instant::now(), Instant::now(), 0);
     while !ctx.drain.is_cancelled() {

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 use minishop_bus::Record;
 use minishop_bus::consume::{Partition, Reach};
 
-/// How long a partition may make no progress, although its leader answers and has more, before it counts as unreadable.
-const STANDS_STILL: Duration = Duration::from_secs(15);
 /// How long a read error may explain a gap.
 const COMPLAINT_COUNTS: Duration = Duration::from_mins(1);
 
@@ -43,9 +41,16 @@ pub struct Sight {
     blocked: HashMap<Partition, Blocked>,
     still: HashMap<Partition, (i64, Instant)>,
     complaint: Option<(String, Instant)>,
+    /// After how long without progress a partition is unreadable.
+    standstill: Duration,
 }
 
 impl Sight {
+    /// Begins without partitions.
+    pub fn new(standstill: Duration) -> Self {
+        Self { standstill, ..Self::default() }
+    }
+
     /// Notes a read error, which names no partition.
     pub fn complained(&mut self, error: String, now: Instant) {
         self.complaint = Some((error, now));
@@ -145,7 +150,7 @@ impl Sight {
     /// Returns whether a partition has made no progress for so long that it is unreadable. Its leader must have confirmed that
     /// there is more.
     pub fn cannot_be_read(&self, partition: &Partition, now: Instant) -> bool {
-        self.still.get(partition).is_some_and(|(_, since)| now.duration_since(*since) >= STANDS_STILL)
+        self.still.get(partition).is_some_and(|(_, since)| now.duration_since(*since) >= self.standstill)
     }
 
     /// Forgets that a partition makes no progress, which has a good reason: its leader does not answer, or has no more.
@@ -177,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_doubtful_only_after_a_complaint() {
-        let (mut sight, now) = (Sight::default(), Instant::now());
+        let (mut sight, now) = (Sight::new(Duration::from_secs(15)), Instant::now());
         sight.begins(&partition(0), 3);
         assert_eq!(sight.passes(&record(0, 5), now), Passing::Yes, "as of a transaction's marker");
         sight.complained("a checksum".to_owned(), now);
@@ -193,7 +198,7 @@ mod tests {
     fn records_that_may_have_been_passed_over_before_the_first_one_are_noticed() {
         let now = Instant::now();
         for (first, complaint, missed) in [(3, true, false), (5, false, false), (5, true, true)] {
-            let mut sight = Sight::default();
+            let mut sight = Sight::new(Duration::from_secs(15));
             if complaint {
                 sight.complained("a checksum".to_owned(), now);
             }
@@ -204,7 +209,7 @@ mod tests {
 
     #[test]
     fn nothing_passes_a_place_that_cannot_be_read_until_it_is_read_or_skipped() {
-        let (mut sight, now) = (Sight::default(), Instant::now());
+        let (mut sight, now) = (Sight::new(Duration::from_secs(15)), Instant::now());
         sight.begins(&partition(0), 3);
         assert!(sight.block(&partition(0), 3, String::new()));
         assert!(!sight.block(&partition(0), 3, "once more".to_owned()), "the same place");
@@ -219,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_stands_still_while_its_leader_has_more_cannot_be_read() {
-        let (mut sight, began) = (Sight::default(), Instant::now());
+        let (mut sight, began) = (Sight::new(Duration::from_secs(15)), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
         assert!(sight.note_reach(&partition(0), reach(7, 7), at(0)).is_none(), "it has read all");
         assert!(sight.note_reach(&partition(0), reach(-1001, 9), at(1)).is_none(), "nobody knows where it should begin");
@@ -244,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_client_that_begins_again_and_again_stands_still_before_what_it_has_not_delivered() {
-        let (mut sight, began) = (Sight::default(), Instant::now());
+        let (mut sight, began) = (Sight::new(Duration::from_secs(15)), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
         sight.begins(&partition(0), 3);
         for (second, next, end) in [(1, i64::MAX, 9), (6, 0, 9), (11, 1 << 40, -1), (16, 3, 9)] {

@@ -13,6 +13,9 @@ use minishop_testkit::database::Engine;
 use minishop_testkit::metrics::{metric, sample};
 use minishop_testkit::topics::read;
 use minishop_testkit::wait::{PATIENCE, becomes, eventually};
+use minishop_worker::WorkerShared;
+use minishop_worker::handlers::HandlerPlace;
+use minishop_worker::upcast::Versions;
 use tokio::task::JoinSet;
 
 use crate::log::{Log, PARTITIONS, log};
@@ -42,9 +45,13 @@ pub struct Worker {
 }
 
 pub fn worker(store: &Store, log: &Log, owner: &str) -> Worker {
+    worker_with(store, log, owner, WorkerShared::new(HandlerPlace::Stream, Versions::current()))
+}
+
+pub fn worker_with(store: &Store, log: &Log, owner: &str, worker: WorkerShared) -> Worker {
     let (ctx, relay) = shop::ctx(store, &log.brokers, owner, &log.prefix);
     let mut tasks = JoinSet::new();
-    for task in minishop_worker::start(ctx.clone()).unwrap() {
+    for task in minishop_worker::start_with(ctx.clone(), worker) {
         tasks.spawn(task.run);
     }
     tasks.spawn(relay.run(ctx.drain.clone()));

@@ -1,12 +1,16 @@
 //! Records that the client library cannot read: their partition waits, others flow, and an operator's skip resumes it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use minishop_store::Gap;
 use minishop_testkit::lot::requested_by;
 use minishop_testkit::wait::becomes;
+use minishop_worker::WorkerShared;
+use minishop_worker::handlers::HandlerPlace;
+use minishop_worker::upcast::Versions;
 
-use crate::consuming::{Worker, until_processed, worker};
+use crate::consuming::{Worker, until_processed, worker_with};
 use crate::log::{Damage, PARTITIONS, damageable};
 use crate::records::{Sent, created};
 use crate::shop::{Shop, now};
@@ -27,7 +31,9 @@ async fn a_place_is_named_and_stepped_over(shop: &Shop, damage: Damage, word: &s
     log.damage(1, before[1], damage).await;
     let lost = behind[1] - before[1];
     assert!(lost > 0, "some of the second half are in partition 1");
-    let running = worker(&shop.store, &log, "running");
+    let impatient =
+        WorkerShared { standstill: Duration::from_secs(3), ..WorkerShared::new(HandlerPlace::Stream, Versions::current()) };
+    let running = worker_with(&shop.store, &log, "running", impatient);
     until_processed(shop, 60 - lost).await;
     becomes("unreadable partitions", async || stuck(&running), BTreeSet::from([1])).await;
     let note = running.note("event_log").unwrap();
