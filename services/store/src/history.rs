@@ -18,7 +18,7 @@ pub(super) static LAST_OF_PAGE: Statement = Statement::new(
 static READ: Statement = Statement::new(concat!(
     "SELECT ",
     past_order_columns!(),
-    ", t.cause FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
+    " FROM orders o LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version AND o.version > 1 \
      WHERE ($1 IS NULL OR o.order_id = $1) AND ($2 IS NULL OR o.customer_id = $2) AND ($3 IS NULL OR o.created_at >= $3) \
      AND ($4 IS NULL OR o.created_at < $4) AND o.order_id > $5 AND o.order_id <= $6 ORDER BY o.order_id"
 ));

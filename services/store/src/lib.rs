@@ -35,8 +35,8 @@ pub use inbox::{ConsumerTx, Inbox};
 pub use lot::{Claim, Claimed, Failure, Identity, Lease, Lot, LotTx, MadeDue, Release};
 pub use operations::{
     Action, Announce, AnnouncedAgain, AuditRow, DeadLetterFilter, DiscardCandidate, FrozenSet, Gap, Item, Left, Letter,
-    LetterGroup, Missing, NewOperation, Operation, OperationQuery, Operations, OutboxEvent, OutboxShard, ParkedKey, RequestedBy,
-    Run, SHOWN_ITEMS, Selection, Unannounced, Unpublished, WholeLetter,
+    LetterGroup, LostAnnouncements, Missing, NewOperation, Operation, OperationQuery, Operations, OutboxEvent, OutboxShard,
+    ParkedKey, RequestedBy, Run, SHOWN_ITEMS, Selection, Unpublished, WholeLetter,
 };
 pub use orders::{Cancels, Changed, Intake, KeyRecord, ListQuery, NewOrder, OrderRow, Orders};
 pub use outbox::{

@@ -23,7 +23,7 @@ use minishop_core::operation::{ItemState, Kind, Skip, State, Tally};
 
 use super::Origin;
 use super::database::Database;
-pub use announce::{Announce, AnnouncedAgain, Left, Unannounced};
+pub use announce::{Announce, AnnouncedAgain, Left, LostAnnouncements};
 pub use gap::Gap;
 pub use progress::Action;
 pub use waiting::{Missing, OutboxEvent, OutboxShard, Unpublished};

@@ -9,7 +9,7 @@ use minishop_core::ids::OrderId;
 use minishop_core::refusal::Refusal;
 use minishop_core::violation::{FieldCode, Violation};
 use minishop_platform::events::rebuild::Rebuilder;
-use minishop_store::{Announce, AnnouncedAgain, Left, Unannounced};
+use minishop_store::{Announce, AnnouncedAgain, Left, LostAnnouncements};
 
 use crate::app::App;
 use crate::call::Call;
@@ -48,8 +48,8 @@ pub async fn announce(app: &App, call: &Call, request: AnnounceOrdersRequest) ->
     let at = app.clock.now();
     let age = Duration::from_secs(older_than_seconds.unwrap_or_default().unsigned_abs().into());
     let which = match older_than_seconds {
-        Some(_) => Unannounced::Before { time: at - age, after: page.after.map(OrderId) },
-        None => Unannounced::Ids(ids.into_iter().collect()),
+        Some(_) => LostAnnouncements::Before { time: at - age, after: page.after.map(OrderId) },
+        None => LostAnnouncements::Ids(ids.into_iter().collect()),
     };
     let ask = Announce {
         which,

@@ -52,7 +52,7 @@ static OPEN_THE_GATE: Statement = Statement::new("DELETE FROM inbox WHERE consum
 
 /// The orders to announce again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unannounced {
+pub enum LostAnnouncements {
     /// These orders, if their announcement is lost.
     Ids(Vec<OrderId>),
     /// All whose announcement is lost, in id order.
@@ -67,7 +67,7 @@ pub enum Unannounced {
 /// A request to announce orders again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announce {
-    pub which: Unannounced,
+    pub which: LostAnnouncements,
     pub consumer: String,
     /// Whether to report what would happen and write nothing.
     pub dry_run: bool,
@@ -125,7 +125,7 @@ impl Operations {
         let mut again = AnnouncedAgain { next, ..AnnouncedAgain::default() };
         let (lost, settled) = lost(work.as_mut(), ask, &found, &mut again.left).await?;
         again.orders = lost.iter().map(|origin| origin.order.head.order_id).collect();
-        if let Unannounced::Ids(ids) = &ask.which {
+        if let LostAnnouncements::Ids(ids) = &ask.which {
             let known: HashSet<OrderId> = found.iter().map(|origin| origin.order.head.order_id).collect();
             again.left.extend(ids.iter().filter(|id| !known.contains(id)).map(|id| (*id, Left::NotFound)));
         } else {
@@ -153,14 +153,14 @@ impl Operations {
     }
 
     /// Reads, without locks, orders that may have lost their announcement, and the order after which to continue.
-    async fn candidates(&self, which: &Unannounced) -> Result<(Vec<Origin>, Option<OrderId>)> {
+    async fn candidates(&self, which: &LostAnnouncements) -> Result<(Vec<Origin>, Option<OrderId>)> {
         const OPERATION: &str = "operations.candidates";
         let (time, after) = match which {
-            Unannounced::Ids(ids) => {
+            LostAnnouncements::Ids(ids) => {
                 let args = vec![orders(ids.iter().copied())];
                 return Ok((self.0.all(OPERATION, &BY_ID, args, columns::origin).await?, None));
             }
-            Unannounced::Before { time, after } => (*time, *after),
+            LostAnnouncements::Before { time, after } => (*time, *after),
         };
         let (mut found, mut looked_at) = (Vec::new(), 0);
         let mut after = after.map_or(Uuid::nil(), |id| id.0);

@@ -4,20 +4,20 @@ use std::collections::HashSet;
 
 use minishop_core::ids::OrderId;
 use minishop_core::order::Status;
-use minishop_store::{Announce, AnnouncedAgain, Left, NewEvent, NewOrder, Unannounced};
+use minishop_store::{Announce, AnnouncedAgain, Left, LostAnnouncements, NewEvent, NewOrder};
 use minishop_testkit::lot::operation;
 use minishop_testkit::rows::{now, order, orders};
 
 use crate::support::{Fixture, entry, processed};
 
-fn ask(which: Unannounced) -> Announce {
+fn ask(which: LostAnnouncements) -> Announce {
     let requested_by =
         operation(minishop_core::operation::Kind::Redrive, minishop_store::Selection::Ids(Vec::new())).requested_by;
     Announce { which, consumer: "worker".to_owned(), dry_run: false, requested_by, at: now() }
 }
 
 /// Announces; each order's event is the one with which it was accepted.
-async fn announce(f: &Fixture, made: &[NewOrder], which: Unannounced) -> AnnouncedAgain {
+async fn announce(f: &Fixture, made: &[NewOrder], which: LostAnnouncements) -> AnnouncedAgain {
     let event = |id: OrderId| made.iter().find(|order| order.head.order_id == id).map(|order| order.event.clone());
     let ask = ask(which);
     let again = f
@@ -51,7 +51,7 @@ pub async fn an_event_that_was_settled_without_its_order_passes_the_gate_again(f
     gated(&f, &made[..1], false).await;
     gated(&f, &made[1..2], true).await;
     f.sql("DELETE FROM outbox_event").await;
-    let again = announce(&f, &made, Unannounced::Ids(made.iter().map(|order| order.head.order_id).collect())).await;
+    let again = announce(&f, &made, LostAnnouncements::Ids(made.iter().map(|order| order.head.order_id).collect())).await;
     assert_eq!(again.orders, [made[0].head.order_id, made[2].head.order_id]);
     assert_eq!(again.left, [(made[1].head.order_id, Left::NotCreated)]);
     let rows = f.pending().await;
@@ -75,7 +75,7 @@ pub async fn lost_orders_are_walked_in_bites_and_none_is_passed_over(f: Fixture)
     let (mut found, mut after, mut calls) = (Vec::new(), None, 0);
     loop {
         let later = now() + std::time::Duration::from_secs(1);
-        let again = announce(&f, &made, Unannounced::Before { time: later, after }).await;
+        let again = announce(&f, &made, LostAnnouncements::Before { time: later, after }).await;
         assert!(again.left.is_empty() && again.rows.len() == again.orders.len());
         found.extend(again.orders);
         calls += 1;
@@ -87,9 +87,10 @@ pub async fn lost_orders_are_walked_in_bites_and_none_is_passed_over(f: Fixture)
     let mut wanted: Vec<OrderId> = made.iter().map(|order| order.head.order_id).collect();
     wanted.sort_unstable();
     assert!(found == wanted && calls > 1, "{} of {} in {calls} calls", found.len(), wanted.len());
-    let again = announce(&f, &made, Unannounced::Before { time: now() + std::time::Duration::from_secs(1), after: None }).await;
+    let again =
+        announce(&f, &made, LostAnnouncements::Before { time: now() + std::time::Duration::from_secs(1), after: None }).await;
     assert_eq!(again.orders, [], "they are on their way");
-    let early = Unannounced::Before { time: now(), after: None };
+    let early = LostAnnouncements::Before { time: now(), after: None };
     f.sql("DELETE FROM outbox_event").await;
     assert_eq!(announce(&f, &made, early).await.orders, [], "none is so old");
 }
@@ -99,7 +100,7 @@ pub async fn orders_that_are_announced_by_two_at_once_have_one_event_each(f: Fix
     lost(&f, &made).await;
     gated(&f, &made, false).await;
     let second = f.second().await;
-    let ids = || Unannounced::Ids(made.iter().map(|order| order.head.order_id).collect());
+    let ids = || LostAnnouncements::Ids(made.iter().map(|order| order.head.order_id).collect());
     let event = |id: OrderId| -> NewEvent { made.iter().find(|order| order.head.order_id == id).unwrap().event.clone() };
     let (one, two) = (ask(ids()), ask(ids()));
     let (one, two) = tokio::join!(
