@@ -9,6 +9,7 @@ use minishop_core::ids::{ClientId, EventId, OrderId};
 use minishop_core::order::Status;
 use minishop_core::order_head::OrderHead;
 use minishop_core::position::Position;
+use minishop_core::timeline::NoteKind;
 
 use super::NewEvent;
 
@@ -102,8 +103,7 @@ pub struct ParkedEvent {
 #[derive(Debug, Clone)]
 pub struct Note {
     pub order_id: OrderId,
-    /// The kind, from `core::timeline::NoteKind`.
-    pub kind: &'static str,
+    pub kind: NoteKind,
     pub at: Timestamp,
     /// The event that caused it.
     pub cause: EventId,

@@ -76,20 +76,14 @@ pub(super) fn skip(gap: &Gap, requested_by: &RequestedBy, at: Timestamp) -> Audi
 pub(super) fn redriven(run: &Run, released: &Released, at: Timestamp) -> Option<Note> {
     let order_id = released.order_id.filter(|_| released.announced)?;
     let detail = json!({"operation": run.operation.id.to_string(), "redrives": released.redrives}).to_string();
-    Some(Note { order_id, kind: NoteKind::Redriven.as_str(), at, cause: released.event_id, detail: Some(detail) })
+    Some(Note { order_id, kind: NoteKind::Redriven, at, cause: released.event_id, detail: Some(detail) })
 }
 
 /// The timeline of an order whose dead letter was discarded.
 pub(super) fn discarded(run: &Run, deleted: &DeletedEvent, at: Timestamp) -> Option<Note> {
     let Operation { id, requested_by, .. } = &run.operation;
     let detail = json!({"operation": id.to_string(), "reason": requested_by.reason}).to_string();
-    Some(Note {
-        order_id: deleted.order_id?,
-        kind: NoteKind::Discarded.as_str(),
-        at,
-        cause: deleted.event_id,
-        detail: Some(detail),
-    })
+    Some(Note { order_id: deleted.order_id?, kind: NoteKind::Discarded, at, cause: deleted.event_id, detail: Some(detail) })
 }
 
 fn step(run: &Run, outcome: &str, at: Timestamp, detail: &Value) -> AuditRow {

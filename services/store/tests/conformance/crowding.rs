@@ -112,7 +112,7 @@ impl Crowd {
         };
         let note = |order: &&NewOrder| Note {
             order_id: order.head.order_id,
-            kind: NoteKind::Parked.as_str(),
+            kind: NoteKind::Parked,
             at: now(),
             cause: order.event.event_id,
             detail: None,

@@ -83,7 +83,7 @@ pub async fn a_timeline_is_read_in_pages_and_of_one_order(f: Fixture) {
     let (one, other) = (order_id(), order_id());
     let note = |order_id, n: usize| Note {
         order_id,
-        kind: NoteKind::Parked.as_str(),
+        kind: NoteKind::Parked,
         at: now(),
         cause: event_id(),
         detail: n.is_multiple_of(2).then(|| format!(r#"{{"n": {n}}}"#)),

@@ -270,7 +270,7 @@ pub async fn settlements_and_orders_run_side_by_side(f: Fixture) {
         let events = transitions.into_iter().map(|transition| transition.event).collect();
         let note = |order: &NewOrder| Note {
             order_id: order.head.order_id,
-            kind: NoteKind::Adopted.as_str(),
+            kind: NoteKind::Adopted,
             at: now(),
             cause: order.event.event_id,
             detail: Some("{}".into()),

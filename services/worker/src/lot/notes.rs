@@ -17,7 +17,7 @@ use crate::event::outgoing::Death;
 pub(super) const NO_END: &str = "the worker ended, or its lease expired, before the attempt finished";
 
 pub(super) fn note(claimed: &ClaimedEvent, event: &CreatedEvent, at: Timestamp, kind: NoteKind, detail: Option<&Value>) -> Note {
-    Note { order_id: event.head.order_id, kind: kind.as_str(), at, cause: claimed.event_id, detail: detail.map(Value::to_string) }
+    Note { order_id: event.head.order_id, kind, at, cause: claimed.event_id, detail: detail.map(Value::to_string) }
 }
 
 pub(super) fn attempt(

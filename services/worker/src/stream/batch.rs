@@ -241,7 +241,7 @@ pub(super) async fn write(mut tx: Box<dyn ConsumerTx>, plan: &mut Plan<'_>) -> R
     let passed = change_orders(tx.as_mut(), &plan.adopt, &plan.transitions).await?;
     for stopped in plan.transitions.iter().filter(|t| !passed.contains(&t.order_id)) {
         let Transition { order_id, at, cause, .. } = *stopped;
-        plan.journal.notes.push(Note { order_id, kind: NoteKind::Ignored.as_str(), at, cause, detail: None });
+        plan.journal.notes.push(Note { order_id, kind: NoteKind::Ignored, at, cause, detail: None });
     }
     crash::point("mid_worker_tx");
     let transitions = std::mem::take(&mut plan.transitions).into_iter();

@@ -208,7 +208,7 @@ impl<'r> Plan<'r> {
 
     fn note(&mut self, order_id: OrderId, kind: NoteKind, incoming: &Incoming<'_>, detail: Option<&str>) {
         let detail = detail.map(str::to_owned);
-        self.journal.notes.push(Note { order_id, kind: kind.as_str(), at: self.now, cause: incoming.event_id, detail });
+        self.journal.notes.push(Note { order_id, kind, at: self.now, cause: incoming.event_id, detail });
     }
 
     /// Makes a record a dead letter, under an id of its own.

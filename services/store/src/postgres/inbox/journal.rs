@@ -109,7 +109,7 @@ pub(super) fn storable(text: &str) -> Cow<'_, str> {
 pub(in super::super) async fn note(connection: &mut PgConnection, notes: &[Note]) -> sqlx::Result<()> {
     let query = sqlx::query(NOTES)
         .bind(column(notes, |n| n.order_id.0))
-        .bind(column(notes, |n| n.kind))
+        .bind(column(notes, |n| n.kind.as_str()))
         .bind(column(notes, |n| n.at))
         .bind(column(notes, |n| n.cause.0))
         .bind(column(notes, |n| n.detail.as_deref()));

@@ -103,7 +103,7 @@ pub(in super::super) async fn note(connection: &mut SqliteConnection, notes: &[N
         for note in rows {
             query = query
                 .bind(note.order_id.0)
-                .bind(note.kind)
+                .bind(note.kind.as_str())
                 .bind(note.at.timestamp_millis())
                 .bind(note.cause.0)
                 .bind(note.detail.as_deref());
