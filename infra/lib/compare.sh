@@ -2,29 +2,6 @@
 # Compares two builds alternately on the same servers, for infra/bench --against. Needs INFRA, WORK, LENGTH, BUILDS and the
 # functions of infra/bench. Sourced, never run.
 
-# Prints the CPU time that processes have used, in ticks.
-ticks() {
-  local pid stat fields sum=0
-  for pid in "$@"; do
-    stat=$(cat "/proc/$pid/stat" 2>/dev/null) || continue
-    # The command name may contain spaces and brackets: count fields after its last bracket.
-    read -ra fields <<<"${stat##*) }"
-    sum=$((sum + fields[11] + fields[12]))
-  done
-  echo "$sum"
-}
-
-# Prints the same for PostgreSQL: the server, its backends, and ended backends, whose time the server has inherited.
-postgres_ticks() {
-  local pid children stat fields
-  read -r pid _ <"$WORK/servers/postgres.pid"
-  # The kernel ends this list without a newline, so read returns a failure.
-  read -ra children <"/proc/$pid/task/$pid/children" || true
-  stat=$(cat "/proc/$pid/stat")
-  read -ra fields <<<"${stat##*) }"
-  echo $(($(ticks "$pid" "${children[@]}") + fields[13] + fields[14]))
-}
-
 figure() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" <<<"$2"; }
 
 # Stops the roles from the given index on.
@@ -37,7 +14,7 @@ end_roles() {
 
 # Measures one build with the given number of processes per role, on its own database and topics.
 measure() {
-  local build=$1 roles=$2 round=$3 name http=() before own figures processed micros line
+  local build=$1 roles=$2 round=$3 name http="" watched=() pid figures line
   BINARY=${BUILDS[$build]}
   name=bench_${build}_${roles}_$round
   psql -qc "CREATE DATABASE $name" -c CHECKPOINT "$SERVER"
@@ -46,20 +23,18 @@ measure() {
   "$BINARY" topics create >/dev/null
   for _ in $(seq "$roles"); do
     start_role api --http-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0
-    http+=("$(address http)")
+    http+=${http:+,}$(address http)
   done
   for _ in $(seq "$roles"); do start_role worker --admin-addr 127.0.0.1:0; done
-  before=$(postgres_ticks) own=$(ticks "${PIDS[@]}")
-  figures=$(load "$(IFS=, && echo "${http[*]}")")
-  processed=$(figure processed "$figures")
-  micros=$((1000000 / $(getconf CLK_TCK)))
+  for pid in "${PIDS[@]}"; do watched+=(--pid "own=$pid"); done
+  figures=$(load end-to-end "$http" --brokers "$KAFKA_BROKERS" --pid "postgres=$(postgres_pid)" "${watched[@]}")
   line="\"endToEndPerSecond\":$(figure endToEndPerSecond "$figures"),\"acceptsPerSecond\":$(figure acceptsPerSecond "$figures")"
-  line+=",\"postgresMicrosPerOrder\":$((($(postgres_ticks) - before) * micros / processed))"
-  line+=",\"ownMicrosPerOrder\":$((($(ticks "${PIDS[@]}") - own) * micros / processed))"
+  line+=",\"postgresMicrosPerOrder\":$(figure postgresCpuMicrosPerOrder "$figures")"
+  line+=",\"ownMicrosPerOrder\":$(figure ownCpuMicrosPerOrder "$figures")"
   line+=",\"outboxKiB\":$(outbox_kib)"
   # Acceptance alone: the workers are stopped.
   end_roles "$roles"
-  figures=$(load "$(IFS=, && echo "${http[*]}")" --accept-only)
+  figures=$(load accept "$http")
   line+=",\"acceptsAlonePerSecond\":$(figure acceptsPerSecond "$figures")"
   end_roles 0
   psql -qc "DROP DATABASE $name WITH (FORCE)" "$SERVER"
@@ -71,7 +46,7 @@ measure() {
 load() {
   local figures
   for _ in 1 2 3 4 5; do
-    figures=$("${BUILDS[new]}" bench --seconds "$LENGTH" --json --connections 64 --brokers "$KAFKA_BROKERS" --http "$@") ||
+    figures=$("${BUILDS[new]}" bench "$1" --seconds "$LENGTH" --json --connections 64 --http "${@:2}") ||
       say "the clients of $MINISHOP_TOPIC_PREFIX have failed"
     [[ -z $figures ]] || break
     sleep 1

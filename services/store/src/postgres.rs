@@ -16,6 +16,7 @@ mod outbox;
 mod pool;
 mod pooler;
 mod session;
+mod wal;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use super::error::OpenError;
 use super::{Endpoints, History, Operations, Reads, Store, Timeline};
 use pool::Pool;
 use session::Session;
+pub use wal::wal_bytes;
 
 /// How a process appears in PostgreSQL, and whether it may change the schema.
 #[derive(Debug, Clone)]

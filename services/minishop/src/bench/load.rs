@@ -1,107 +1,156 @@
-//! Clients that create orders without a pause.
+//! Connections that create orders, in a closed or an open loop.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use bytes::Bytes;
-use hdrhistogram::Histogram;
-use http::Request;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use tokio::net::TcpStream;
+use minishop_core::clock::Clock as _;
+use minishop_core::ids::Ids as _;
+use minishop_platform::clock::{SystemClock, SystemIds};
+use tokio::task::JoinSet;
+use uuid::Uuid;
 
+use super::connection::{Answer, Connection};
 use super::endpoint::FAILING;
+use super::progress;
+use super::schedule::{self, Schedule};
+use super::tally::Tally;
+use super::target::Target;
 use super::track::Track;
-use super::{Args, micros};
 
 /// The number of customers.
 const CUSTOMERS: u64 = 1000;
-/// The consecutive connections that go to one API. `CUSTOMERS` is an odd multiple of it, so that the orders of each customer go
-/// to all APIs.
-const BLOCK: usize = 8;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Created {
-    order_id: String,
+/// How long before the first request of an open loop all connections are ready.
+const SOON: Duration = Duration::from_millis(10);
+
+/// How much is sent, and for how long.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Number of connections, each with one request in flight.
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub connections: u64,
+    /// Duration of the load, in seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
+    /// Duration of a load before it that is not counted, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub warm_up: u64,
+    /// Orders a second, at times fixed beforehand; latency counts from these times (open loop). Without it, each connection sends
+    /// its next order after the answer (closed loop).
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
 }
 
-/// Sends one order.
-pub async fn one(args: &Args, track: &Track) -> anyhow::Result<()> {
-    let http = &args.http[0];
-    connected(http, async |send| order(http, track, send, "bench-first", "first").await.map(drop)).await
+/// One load on a server.
+#[derive(Debug, Clone)]
+pub struct Load {
+    pub target: Target,
+    pub connections: u64,
+    pub rate: Option<u64>,
+    pub length: Duration,
+    /// The percentage of customers whose orders the endpoint fails.
+    pub failing: u64,
+    /// Requests that are later than this are not sent any more.
+    pub patience: Option<Duration>,
+    /// Differs between loads, so that no idempotency key comes twice.
+    pub id: Uuid,
 }
 
-/// Sends orders on all connections until the time is up; returns how long each took, and how many to wait for.
-pub async fn run(args: &Args, track: &Arc<Track>, until: Instant) -> anyhow::Result<(Histogram<u64>, u64)> {
-    let mut load = tokio::task::JoinSet::new();
-    for n in 0..args.connections {
-        let http = args.http[n / BLOCK % args.http.len()].clone();
-        load.spawn(client(args.clone(), http, track.clone(), n as u64, until));
+type Shared = Arc<Mutex<Tally>>;
+
+impl Load {
+    /// A load with fresh idempotency keys.
+    pub fn new(target: &Target, args: &Args, failing: u64) -> Self {
+        let Args { connections, seconds, rate, .. } = *args;
+        let id = SystemIds.next(SystemClock.now());
+        Self { target: target.clone(), connections, rate, length: Duration::from_secs(seconds), failing, patience: None, id }
     }
-    let (mut accepts, mut awaited) = (Histogram::new(3)?, 0);
-    while let Some(done) = load.join_next().await {
-        let (histogram, count) = done??;
-        accepts.add(&histogram)?;
-        awaited += count;
-    }
-    Ok((accepts, awaited))
-}
 
-/// Sends orders one after the other on one connection until the time is up.
-async fn client(args: Args, http: String, track: Arc<Track>, n: u64, until: Instant) -> anyhow::Result<(Histogram<u64>, u64)> {
-    let (mut accepts, mut awaited) = (Histogram::new(3)?, 0);
-    connected(&http, async |send| {
-        for count in 0.. {
-            if Instant::now() >= until {
-                break;
-            }
-            let customer = (count * args.connections as u64 + n) % CUSTOMERS;
-            // Spread evenly, so that every connection has some.
-            let fails = customer % 100 < args.failing;
-            let name = format!("{}{customer}", if fails { FAILING } else { "bench-" });
-            let took = order(&http, &track, send, &name, &format!("{n}-{count}")).await?;
-            accepts.record(took)?;
-            awaited += u64::from(!fails);
+    /// Returns the same load with another length and other idempotency keys.
+    pub fn for_seconds(&self, seconds: u64) -> Self {
+        Self { length: Duration::from_secs(seconds), id: SystemIds.next(SystemClock.now()), ..self.clone() }
+    }
+
+    /// Returns how many orders the open loop schedules; 0 for the closed loop.
+    pub fn scheduled(&self) -> u64 {
+        self.rate.map_or(0, |rate| schedule::before(self.length, rate))
+    }
+
+    /// Sends one order; a refusal is an error.
+    pub async fn first(&self, track: &Track) -> anyhow::Result<()> {
+        let mut connection = Connection::open(&self.target, 0).await?;
+        match connection.order("bench-first", &format!("bench-{}-first", self.id)).await? {
+            Answer::Accepted(order) => track.acknowledged(order, Instant::now(), true),
+            Answer::Refused(code) => anyhow::bail!("the server refused the first order: {code}"),
         }
         Ok(())
-    })
-    .await?;
-    Ok((accepts, awaited))
-}
-
-/// Runs `work` on a new connection.
-async fn connected(
-    http: &str,
-    work: impl AsyncFnOnce(&mut SendRequest<Full<Bytes>>) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let stream = TcpStream::connect(http).await.with_context(|| format!("cannot reach {http}; check that it is running"))?;
-    stream.set_nodelay(true)?;
-    let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let driver = async { connection.await.map_err(anyhow::Error::from) };
-    // The connection ends with the sender; only the result of `work` counts.
-    tokio::select! { done = work(&mut send) => done, ended = driver => { ended?; bail!("the server closed the connection") } }
-}
-
-/// Sends one order; returns how many microseconds its acknowledgement took.
-async fn order(http: &str, track: &Track, send: &mut SendRequest<Full<Bytes>>, customer: &str, key: &str) -> anyhow::Result<u64> {
-    let body = format!(r#"{{"customerId":"{customer}","items":[{{"productId":"p1","qty":2,"price":10.5}}]}}"#);
-    let request = Request::post("/orders")
-        .header("host", http)
-        .header("content-type", "application/json")
-        .header("x-idempotency-key", format!("bench-{}-{key}", std::process::id()))
-        .body(Full::new(Bytes::from(body)))?;
-    let begun = Instant::now();
-    let answer = send.send_request(request).await?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    let now = Instant::now();
-    if status.as_u16() != 201 {
-        bail!("the server answered {status}: {}", String::from_utf8_lossy(&body[..body.len().min(300)]));
     }
-    track.acknowledged(serde_json::from_slice::<Created>(&body)?.order_id, now);
-    Ok(micros(now - begun))
+
+    /// Runs until all requests are answered. What `track` measures begins with it.
+    pub async fn run(&self, track: &Arc<Track>, what: &str) -> anyhow::Result<Tally> {
+        let connections = (0..usize::try_from(self.connections)?).map(|n| Connection::open(&self.target, n));
+        let connections = futures::future::try_join_all(connections).await?;
+        let begun = Instant::now() + if self.rate.is_some() { SOON } else { Duration::ZERO };
+        track.begin(begun);
+        let tally = Arc::new(Mutex::new(Tally::new(begun)));
+        let count = || lock(&tally).accepts.len();
+        progress::during(what, track, count, self.send(connections, begun, track, &tally)).await?;
+        Ok(Arc::into_inner(tally).and_then(|tally| tally.into_inner().ok()).expect("all clients have ended, and none panicked"))
+    }
+
+    async fn send(&self, connections: Vec<Connection>, begun: Instant, track: &Arc<Track>, tally: &Shared) -> anyhow::Result<()> {
+        let schedule = Arc::new(Schedule::new(begun, self.length, self.rate));
+        let driver = tokio::task::spawn_blocking({
+            let schedule = schedule.clone();
+            move || schedule.drive()
+        });
+        let mut clients = JoinSet::new();
+        for connection in connections.into_iter().enumerate() {
+            clients.spawn(client(self.clone(), connection, schedule.clone(), track.clone(), tally.clone()));
+        }
+        while let Some(done) = clients.join_next().await {
+            done??;
+        }
+        Ok(driver.await?)
+    }
+
+    /// Returns a request's customer, and whether the endpoint fails it.
+    fn customer(&self, number: u64) -> (String, bool) {
+        let customer = number % CUSTOMERS;
+        // Failing customers are spread evenly.
+        let fails = customer % 100 < self.failing;
+        (format!("{}{customer}", if fails { FAILING } else { "bench-" }), fails)
+    }
+}
+
+/// Sends orders on one connection. After a request without an answer it connects again.
+async fn client(
+    load: Load,
+    (n, mut connection): (usize, Connection),
+    schedule: Arc<Schedule>,
+    track: Arc<Track>,
+    tally: Shared,
+) -> anyhow::Result<()> {
+    while let Some(slot) = schedule.next().await {
+        if load.patience.is_some_and(|patience| slot.intended.elapsed() > patience) {
+            continue;
+        }
+        let (customer, fails) = load.customer(slot.number);
+        let key = format!("bench-{}-{}", load.id, slot.number);
+        let sent = Instant::now();
+        let answer = connection.order(&customer, &key).await;
+        let now = Instant::now();
+        if let Ok(Answer::Accepted(order)) = &answer {
+            track.acknowledged(*order, now, !fails);
+        }
+        lock(&tally).record(slot, sent, now, answer.as_ref().ok());
+        if answer.is_err() {
+            connection = Connection::open(&load.target, n).await?;
+        }
+    }
+    Ok(())
+}
+
+fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
+    tally.lock().expect("no holder panics")
 }

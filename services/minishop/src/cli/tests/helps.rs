@@ -33,8 +33,10 @@ fn a_client_command_shows_its_own_options_and_no_setting_of_a_server() {
             assert_eq!(shown(&words).intersection(&settings()).count(), 0, "{leaf}");
         }
     }
-    let bench = shown(&["bench"]);
-    assert_eq!(bench.intersection(&settings()).collect::<Vec<_>>(), ["--topic-prefix"], "its own");
+    for leaf in ["bench".to_owned()].into_iter().chain(super::leaves("bench")) {
+        let shown = shown(&leaf.split(' ').collect::<Vec<_>>());
+        assert_eq!(shown.intersection(&settings()).collect::<Vec<_>>(), ["--topic-prefix"], "{leaf} has its own");
+    }
 }
 
 #[test]
