@@ -37,15 +37,17 @@ BEGIN
         RAISE EXCEPTION 'an event of the key is parked' USING ERRCODE = 'MS002';
     END IF;
 
-    -- `IS NOT DISTINCT FROM` fits no index, so every plan finds an order by its id.
+    -- One look-up for each order: no plan can turn a subquery with a limit into a join over all orders.
     WITH e AS (
         SELECT * FROM unnest(events, orders, clients, fingerprints, versions, out_events) WITH ORDINALITY
         AS t(event_id, order_id, client_id, fingerprint, version, out_event, n)
     ), done AS (
-        UPDATE orders o SET status = new_status, version = o.version + 1, settled_event_id = e.out_event FROM e
-        WHERE o.order_id = e.order_id AND o.status = 'created' AND o.version = e.version
-        AND o.client_id IS NOT DISTINCT FROM e.client_id AND o.fingerprint IS NOT DISTINCT FROM e.fingerprint
-        AND o.created_event_id IS NOT DISTINCT FROM e.event_id
+        UPDATE orders o SET status = new_status, version = o.version + 1, settled_event_id = e.out_event
+        FROM e CROSS JOIN LATERAL (
+            SELECT f.ctid AS place FROM orders f WHERE f.order_id = e.order_id AND f.status = 'created' AND f.version = e.version
+            AND f.client_id = e.client_id AND f.fingerprint = e.fingerprint AND f.created_event_id = e.event_id LIMIT 1
+        ) found
+        WHERE o.ctid = found.place
         RETURNING e.n, o.order_id, o.version, e.event_id
     )
     INSERT INTO timeline (order_id, version, kind, at, cause)

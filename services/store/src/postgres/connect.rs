@@ -53,7 +53,7 @@ impl Sessions {
         let opened = Arc::default();
         Ok(Self {
             intake: Session::new(&base, &intake, &opened),
-            reads: Session::new(&base, &usual, &opened),
+            reads: Session::new(&base, &worker, &opened),
             relay: Session::new(&base, &worker, &opened),
             worker: Session::new(&base, &worker, &opened),
             operations: Session::new(&base, &usual, &opened),

@@ -45,17 +45,18 @@ const ACCEPT: &str = "WITH input AS (SELECT * FROM UNNEST($1::smallint[], $2::uu
     i.headers, i.trace FROM input i JOIN numbered p USING (n) JOIN given g ON g.shard = i.shard RETURNING order_id, number) \
     SELECT coalesce(array_agg(order_id), '{}'), coalesce(array_agg(number), '{}') FROM queued";
 
+// One look-up for each key: no plan can turn a subquery with a limit into a join over all orders.
 const BY_KEYS: &str = "SELECT o.client_id, o.idempotency_key, o.order_id, o.fingerprint, o.total_minor, o.currency \
-    FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) \
-    JOIN orders o ON o.client_id = k.client_id AND o.idempotency_key = k.idempotency_key";
+    FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) CROSS JOIN LATERAL (SELECT * FROM orders f \
+    WHERE f.client_id = k.client_id AND f.idempotency_key = k.idempotency_key LIMIT 1) o";
 
 // The index on (order, version) finds the timeline row of the change.
 const CHANGED: &str = concat!(
     "SELECT ",
     columns::order_columns!(),
     ", t.at FROM UNNEST($1::uuid[], $2::int[]) k(order_id, version) \
-     JOIN orders o ON o.order_id = k.order_id AND o.version > k.version \
-     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version"
+     CROSS JOIN LATERAL (SELECT * FROM orders f WHERE f.order_id = k.order_id AND f.version > k.version LIMIT 1) o \
+     LEFT JOIN LATERAL (SELECT * FROM timeline l WHERE l.order_id = o.order_id AND l.version = o.version LIMIT 1) t ON true"
 );
 
 // A real write that leaves nothing behind: a message in the WAL, whose commit waits for the disk like an order's.

@@ -18,11 +18,13 @@ const READ: &str = concat!(
      ORDER BY e.number LIMIT $4) o ORDER BY o.shard, o.number"
 );
 
+// One look-up for each order: no plan can turn a subquery with a limit into a join over all orders.
 const PAST_ORDERS: &str = concat!(
     "SELECT ",
     past_order_columns!(),
-    " FROM UNNEST($1::uuid[]) k(order_id) JOIN orders o ON o.order_id = k.order_id \
-     LEFT JOIN timeline t ON t.order_id = o.order_id AND t.version = o.version"
+    " FROM UNNEST($1::uuid[]) k(order_id) \
+     CROSS JOIN LATERAL (SELECT * FROM orders f WHERE f.order_id = k.order_id LIMIT 1) o \
+     LEFT JOIN LATERAL (SELECT * FROM timeline l WHERE l.order_id = o.order_id AND l.version = o.version LIMIT 1) t ON true"
 );
 
 const ACKNOWLEDGE: &str = "SELECT outbox_acknowledge($1, $2, $3, $4, $5, $6)::text";

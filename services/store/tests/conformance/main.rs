@@ -18,6 +18,7 @@ mod migrating;
 mod opening;
 mod parking;
 mod pausing;
+mod plans;
 mod pooling;
 mod relaying;
 mod repairing;

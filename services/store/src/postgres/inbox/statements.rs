@@ -35,8 +35,8 @@ const HELD_BY_ID: &str = "SELECT order_id, client_id, idempotency_key, fingerpri
     FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE";
 
 const BY_KEY: &str = "SELECT o.order_id, o.client_id, o.idempotency_key, o.fingerprint, o.status, o.version, o.created_event_id \
-    FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) \
-    JOIN orders o ON o.client_id = k.client_id AND o.idempotency_key = k.idempotency_key";
+    FROM UNNEST($1::text[], $2::text[]) k(client_id, idempotency_key) CROSS JOIN LATERAL (SELECT * FROM orders f \
+    WHERE f.client_id = k.client_id AND f.idempotency_key = k.idempotency_key LIMIT 1) o";
 
 const ADOPT: &str = "INSERT INTO orders (order_id, client_id, idempotency_key, fingerprint, customer_id, status, version, \
     currency, total_minor, items, correlation_id, traceparent, created_event_id, adopted, created_at) \
