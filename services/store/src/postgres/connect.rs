@@ -54,7 +54,7 @@ impl Sessions {
         Ok(Self {
             intake: Session::new(&base, &intake, &opened),
             reads: Session::new(&base, &worker, &opened),
-            relay: Session::new(&base, &worker, &opened),
+            relay: Session::new(&base, &worker, &opened).lookups(),
             worker: Session::new(&base, &worker, &opened),
             operations: Session::new(&base, &usual, &opened),
             lot: Session::new(&base, &worker, &opened),
